@@ -1,0 +1,44 @@
+"""The exceptions that minilearner raises itself.
+
+    MinilearnerError
+    ├── DataError           an item, a batch or a loader is not what training needs
+    │   └── FileFormatError a file is truncated, swapped or foreign; names the file
+    ├── DownloadError       a download failed, was forbidden, or its content is not what it should be
+    └── NoSuggestion        a learning-rate curve gives no ground for a suggestion
+
+Wrong arguments are `ValueError` and `TypeError`, as everywhere in Python. Our own classes are for what only a run or a
+file can show. `closest` finds the name that a user most likely meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["DataError", "DownloadError", "FileFormatError", "MinilearnerError", "NoSuggestion", "closest"]
+
+
+class MinilearnerError(Exception):
+    """The root of everything that minilearner raises itself."""
+
+
+class DataError(MinilearnerError, ValueError):
+    """An item, a batch or a loader is not what training needs."""
+
+
+class FileFormatError(DataError):
+    """A file is truncated, swapped or foreign. The message names the file and what was wrong with it."""
+
+
+class DownloadError(MinilearnerError, OSError):
+    """A download failed, was forbidden, or brought something else than what was asked for."""
+
+
+class NoSuggestion(MinilearnerError, ValueError):  # noqa: N818 - an answer ("there is none, because"), not a failure
+    """A learning-rate curve gives no ground for a suggestion. The message says why."""
+
+
+def closest(name: str, choices: Iterable[str]) -> str:
+    """Returns a hint such as ``" Did you mean 'after_batch'?"``, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,124 @@
+"""The machine that training runs on: device, what its arithmetic can do, and the random generators.
+
+Nothing here runs at import, and nothing reads a clock: the same machine always gives the same answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from minilearner.errors import closest
+
+__all__ = [
+    "Precision",
+    "autocast_dtype",
+    "default_device",
+    "derived_generator",
+    "derived_seed",
+    "draw_seed",
+    "isolated_rng",
+    "resolve_precision",
+    "set_seed",
+]
+
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "auto"]
+_PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+
+def default_device() -> torch.device:
+    """Returns the GPU where CUDA has one, else the CPU. (Apple's `mps` runs when asked for by `device="mps"`.)"""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Turns "auto" into what the hardware computes fast, by its capabilities alone; other names are checked and kept.
+
+    bf16 needs AVX512-BF16 or AMX on a CPU and compute capability 8.0 on a GPU. Elsewhere bf16 would be emulated, several
+    times slower than fp32, so "auto" is fp32 there.
+
+    Raises:
+        ValueError: `precision` is none of "fp32", "bf16", "fp16", "auto".
+    """
+    if precision not in _PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {', '.join(map(repr, _PRECISIONS))}.{closest(str(precision), _PRECISIONS)} "
+            f"Received: precision={precision!r}."
+        )
+    if precision != "auto":
+        return precision  # type: ignore[return-value]
+    return "bf16" if _computes_bf16(device) else "fp32"
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.10 and later
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask() for ask in asks if ask is not None)
+
+
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """Returns the dtype that autocast computes in, or None for fp32."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+
+def set_seed(seed: int) -> None:
+    """Seeds all four generators: Python's `random`, NumPy's global one, torch's, and CUDA's on every device.
+
+    Raises:
+        ValueError: `seed` is negative or does not fit in 32 bits, which NumPy's generator needs.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` must be between 0 and 2**32 - 1. Received: seed={seed}.")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def draw_seed() -> int:
+    """Draws a seed from torch's global generator, so that `set_seed` before it decides all that is derived from it."""
+    return int(torch.randint(2**31, ()).item())
+
+
+def derived_seed(seed: int, *path: int | str) -> int:
+    """Mixes a seed with a path such as ``("shuffle", epoch)`` into a new 63-bit seed.
+
+    Any two different paths give unrelated seeds, so neighbouring epochs and batches share nothing. The mixing is a hash
+    (BLAKE2b): the same on every machine, Python and torch version.
+    """
+    text = "/".join(map(str, (seed, *path))).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def derived_generator(seed: int, *path: int | str, device: torch.device | None = None) -> torch.Generator:
+    """Returns a fresh generator seeded by `derived_seed`, on `device` (the CPU by default)."""
+    generator = torch.Generator(device or "cpu")
+    generator.manual_seed(derived_seed(seed, *path))
+    return generator
+
+
+@contextmanager
+def isolated_rng() -> Iterator[None]:
+    """Puts the four global generators back, on leaving, to where they stood: what is drawn inside leaves no trace."""
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    # Asking for CUDA's state would start CUDA; a process that has not used it has nothing to put back.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        torch.set_rng_state(state[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

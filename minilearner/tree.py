@@ -1,0 +1,45 @@
+"""Nested tensors: what a batch may be made of (tensors in tuples, lists and dictionaries), walked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Tree", "map_tensors", "n_items", "to_device"]
+
+Tree: TypeAlias = Any
+"""A tensor, or tuples, lists and dictionaries of trees. Leaves that are no tensors pass through untouched."""
+
+
+def to_device(tree: Tree, device: torch.device) -> Tree:
+    """Moves every tensor to `device`; without waiting, where the tensor's memory is pinned."""
+    if isinstance(tree, Tensor):  # the ordinary case, kept free of the walk
+        return tree if tree.device == device else tree.to(device, non_blocking=True)
+    return map_tensors(lambda t: t.to(device, non_blocking=True), tree)
+
+
+def map_tensors(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Applies `f` to every tensor and keeps the structure, named tuples included."""
+    if isinstance(tree, Tensor):
+        return f(tree)
+    if isinstance(tree, Mapping):
+        return {key: map_tensors(f, value) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_tensors(f, value) for value in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(map_tensors(f, value) for value in tree)
+    return tree
+
+
+def n_items(tree: Tree) -> int:
+    """Returns the length of the first tensor found: the number of items in a batch. Zero when there is no tensor."""
+    if isinstance(tree, Tensor):
+        return tree.shape[0] if tree.ndim else 1
+    if isinstance(tree, Mapping):
+        tree = tuple(tree.values())
+    if isinstance(tree, (tuple, list)):
+        return next((n for n in map(n_items, tree) if n), 0)
+    return 0

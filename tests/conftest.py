@@ -1,0 +1,51 @@
+"""What every test may count on: fixed seeds, an Agg canvas, and no network but loopback."""
+
+import ipaddress
+import socket
+
+import matplotlib
+import pytest
+
+from minilearner.runtime import set_seed
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """A test that leaves this machine fails, and says where it wanted to go."""
+    connect = socket.socket.connect
+
+    def connect_to_loopback(self, address):
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family != socket.AF_UNIX and not _is_loopback(host):
+            raise AssertionError(f"a test tried to reach the network: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
+
+
+def _is_loopback(host):
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _own_home(monkeypatch, tmp_path_factory):
+    """The data home is an empty folder, so that no test reads or writes the user's."""
+    monkeypatch.setenv("MINILEARNER_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
