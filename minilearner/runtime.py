@@ -40,8 +40,8 @@ def default_device() -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """Turns "auto" into what the hardware computes fast, by its capabilities alone; other names are checked and kept.
 
-    bf16 needs AVX512-BF16 or AMX on a CPU and compute capability 8.0 on a GPU. Elsewhere bf16 would be emulated, several
-    times slower than fp32, so "auto" is fp32 there.
+    bf16 needs AVX512-BF16 or AMX on a CPU and compute capability 8.0 on a GPU. Elsewhere bf16 would be emulated,
+    several times slower than fp32, so "auto" is fp32 there.
 
     Raises:
         ValueError: `precision` is none of "fp32", "bf16", "fp16", "auto".
@@ -113,7 +113,7 @@ def isolated_rng() -> Iterator[None]:
     """Puts the four global generators back, on leaving, to where they stood: what is drawn inside leaves no trace."""
     state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     # Asking for CUDA's state would start CUDA; a process that has not used it has nothing to put back.
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

@@ -1,0 +1,114 @@
+"""Shows a run as it goes: a bar over the batches, and a table with one row an epoch.
+
+The bar appears in a terminal and in a notebook; in a log file there is only the table, free of control characters.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from minilearner.training.callback import Callback
+from minilearner.training.run import Run
+
+__all__ = ["Progress"]
+
+_TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs a millisecond: so rarely, by the clock
+
+
+class Progress(Callback):
+    """A bar on batches and a table of epochs.
+
+    Args:
+        bar: whether to show the bar (where the output can show one).
+        table: whether to print the table.
+    """
+
+    order = 55
+
+    def __init__(self, *, bar: bool = True, table: bool = True):
+        self.bar = bar
+        self.table = table
+        self._bars: list[Any] = []
+        self._shown: list[int] = []
+        self._columns: list[str] = []
+        self._next_tick = 0.0
+
+    def before_train(self, run: Run) -> None:
+        self._open(run, f"epoch {run.epoch + 1}/{run.n_epochs}", len(run.dls.train))
+
+    def after_train(self, run: Run) -> None:
+        self._close()
+
+    def before_validate(self, run: Run) -> None:
+        self._open(run, "validation", len(run.dls.valid) if run.dls.valid is not None else 0)
+
+    def after_validate(self, run: Run) -> None:
+        self._close()
+
+    def after_batch(self, run: Run) -> None:
+        if self._bars and time.perf_counter() >= self._next_tick:
+            self._tick(run)
+
+    def after_epoch(self, run: Run) -> None:
+        if self.table and run.record is not None and run.record.epochs:
+            self._print_row(run.record.epochs[-1])
+
+    def after_fit(self, run: Run) -> None:
+        while self._bars:
+            self._close()
+
+    def _open(self, run: Run, what: str, total: int) -> None:
+        if not self.bar:
+            return
+        from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
+
+        in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+        bar = tqdm(total=total, desc=what, leave=False, disable=False if in_notebook else None, dynamic_ncols=True)
+        self._bars.append(bar)
+        self._shown.append(0)
+        self._next_tick = time.perf_counter() + _TICK_SECONDS
+
+    def _tick(self, run: Run) -> None:
+        bar = self._bars[-1]
+        if not bar.disable:
+            if run.training and run.loss is not None:
+                bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
+            bar.update(run.iter + 1 - self._shown[-1])
+            self._shown[-1] = run.iter + 1
+        self._next_tick = time.perf_counter() + _TICK_SECONDS
+
+    def _close(self) -> None:
+        if self._bars:
+            self._bars.pop().close()
+            self._shown.pop()
+
+    def _print_row(self, row: dict[str, Any]) -> None:
+        row = {name: value for name, value in row.items() if name not in ("step", "smooth_loss")}
+        columns = list(row)
+        if columns != self._columns:
+            self._columns = columns
+            _say("  ".join(f"{_title(name):>{_width(name)}}" for name in columns))
+        _say("  ".join(f"{_text(name, value):>{_width(name)}}" for name, value in row.items()))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _title(name: str) -> str:
+    return "time" if name == "time_seconds" else name
+
+
+def _width(name: str) -> int:
+    return {"epoch": 5, "time_seconds": 7}.get(name, max(len(name), 10))
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "time_seconds":
+        seconds = round(value)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,117 @@
+"""Writes down what happens: the loss and metrics of a pass, and the rows of the recorder."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from minilearner.metrics import Metric
+from minilearner.training.callback import Callback
+from minilearner.training.run import Run
+from minilearner.tree import n_items
+
+__all__ = ["Evaluate", "Record"]
+
+
+class Evaluate(Callback):
+    """Computes the loss and the metrics of a validation pass, as means over items, into `run.metrics`.
+
+    Nothing is read from the device until the pass is over.
+
+    Args:
+        metrics: by the name of their column.
+    """
+
+    order = 45
+    part_of_step = True
+
+    def __init__(self, metrics: dict[str, Metric]):
+        self.metrics = metrics
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+
+    def before_validate(self, run: Run) -> None:
+        self._losses, self._sizes = [], []
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def after_batch(self, run: Run) -> None:
+        if run.training or run.loss is None:
+            return
+        self._losses.append(run.loss.detach())
+        self._sizes.append(n_items(run.x))
+        for metric in self.metrics.values():
+            metric.update(run.pred, run.y)
+
+    def after_validate(self, run: Run) -> None:
+        if not self._losses:  # cancelled before its first batch: there is nothing to say
+            return
+        losses = torch.stack(self._losses).double()
+        sizes = torch.tensor(self._sizes, dtype=torch.float64, device=losses.device)
+        run.metrics["valid_loss"] = float((losses * sizes).sum() / sizes.sum())
+        for name, metric in self.metrics.items():
+            run.metrics[name] = _as_number(name, metric)
+
+
+class Record(Callback):
+    """Writes the steps and epochs of a run into `run.record`.
+
+    A step's loss is kept as the tensor it is and read at the end of the epoch, so that no batch waits for the device.
+
+    Args:
+        train_metrics: also computed on the training batches, by the name of their column; costs their time at each
+            batch.
+    """
+
+    order = 50
+
+    def __init__(self, train_metrics: dict[str, Metric] | None = None):
+        self.train_metrics = train_metrics or {}
+        self._began = 0.0
+        self._in_training_pass = False
+
+    def before_epoch(self, run: Run) -> None:
+        self._began = time.perf_counter()
+        run.metrics = {}
+        for metric in self.train_metrics.values():
+            metric.reset()
+
+    def after_batch(self, run: Run) -> None:
+        if not run.training or run.loss is None:
+            return
+        group = run.step.optimizer.param_groups[-1]  # type: ignore[union-attr]
+        momentum = group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else float("nan")
+        run.record.add_step(run.global_step, group["lr"], momentum, run.loss.detach(), n_items(run.x))  # type: ignore[union-attr]
+        if self.train_metrics:
+            pred = run.pred.detach()
+            for metric in self.train_metrics.values():
+                metric.update(pred, run.y)
+
+    def before_train(self, run: Run) -> None:
+        self._in_training_pass = True
+
+    def after_train(self, run: Run) -> None:
+        self._in_training_pass = False
+        run.metrics |= run.record.training_row(run.epoch)  # type: ignore[union-attr]
+        run.metrics |= {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
+
+    def after_validate(self, run: Run) -> None:
+        if self._in_training_pass:
+            run.record.add_validation({"epoch": run.epoch, "step": run.global_step, **run.metrics})  # type: ignore[union-attr]
+
+    def after_epoch(self, run: Run) -> None:
+        row = {"epoch": run.epoch, "step": run.global_step, **run.metrics}
+        run.record.add_epoch(row | {"time_seconds": time.perf_counter() - self._began})  # type: ignore[union-attr]
+
+
+def _as_number(name: str, metric: Metric) -> float:
+    value = metric.compute()
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"the metric {name!r} must compute one number; it computed {type(value).__name__}. "
+            "Give one metric for each number wanted, such as an averaged one."
+        ) from error

@@ -1,0 +1,233 @@
+"""The events of a run: the base class of callbacks, the exceptions that cancel a stretch, and the dispatch table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from minilearner.errors import closest
+from minilearner.training.run import Run
+
+__all__ = [
+    "EVENTS",
+    "Callback",
+    "CancelBackward",
+    "CancelBatch",
+    "CancelEpoch",
+    "CancelFit",
+    "CancelStep",
+    "CancelTrain",
+    "CancelValidate",
+    "Events",
+    "check_event_name",
+]
+
+
+class _Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
+    """Ends the stretch of the loop that the subclass names; `after_cancel_<stretch>` and `after_<stretch>` follow."""
+
+
+class CancelBatch(_Cancel):
+    """Leaves out the rest of this batch."""
+
+
+class CancelBackward(_Cancel):
+    """Leaves out the backward pass."""
+
+
+class CancelStep(_Cancel):
+    """Leaves out the update; its gradients are forgotten."""
+
+
+class CancelTrain(_Cancel):
+    """Ends the training pass of this epoch; validation follows."""
+
+
+class CancelValidate(_Cancel):
+    """Ends this validation pass."""
+
+
+class CancelEpoch(_Cancel):
+    """Ends this epoch."""
+
+
+class CancelFit(_Cancel):
+    """Ends the run in good order."""
+
+
+class Callback:
+    """Acts at the events of a run. Define those that you want; each receives the run, and may change it.
+
+    The loop, with its events in place (`fit` runs all of it, `validate` only the validation pass)::
+
+        before_fit
+        for run.epoch in range(run.n_epochs):
+            before_epoch
+            before_train
+            for run.iter, run.batch in enumerate(run.dls.train):
+                before_batch
+                run.pred = model(run.x)                    after_pred
+                run.loss = loss_func(run.pred, run.y)      after_loss
+                before_backward
+                run.loss.backward()                        after_backward
+                if an update is due:
+                    before_step
+                    optimizer.step()                       after_step
+                    optimizer.zero_grad()
+                after_batch
+            after_train
+            before_validate
+            for run.iter, run.batch in enumerate(run.dls.valid):
+                before_batch, after_pred, after_loss, after_batch
+            after_validate
+            after_epoch
+        after_fit
+
+    An event may raise `CancelBatch`, `CancelBackward`, `CancelStep`, `CancelTrain`, `CancelValidate`, `CancelEpoch` or
+    `CancelFit` to end the stretch of that name: `after_cancel_<stretch>` follows, and then always `after_<stretch>`. Any
+    other exception ends the run; of the events only `after_fit` follows then, for every callback whose `before_fit`
+    came, so what was changed for a while is undone there.
+
+    Attributes:
+        order: callbacks act in rising order; equal ones as they were given.
+        part_of_step: True for a callback that changes what a batch does to the model (accumulation, clipping, mixing).
+            Such ones take part in `lr_find` and `validate` too. All others, which track, log or schedule, rest there.
+
+    Raises:
+        TypeError: a subclass defines a method whose name begins like an event's and is none. The nearest is offered.
+    """
+
+    order: float = 0
+    part_of_step: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith(("before_", "after_")):
+                check_event_name(name, owner=cls.__name__)
+
+    def before_fit(self, run: Run) -> None:
+        """Before anything else. Configure the run here."""
+
+    def before_epoch(self, run: Run) -> None:
+        """`run.epoch` has just been set."""
+
+    def before_train(self, run: Run) -> None:
+        """The model is in training mode."""
+
+    def before_batch(self, run: Run) -> None:
+        """`run.x` and `run.y` are set, and may be changed."""
+
+    def after_pred(self, run: Run) -> None:
+        """`run.pred` is set, and may be changed."""
+
+    def after_loss(self, run: Run) -> None:
+        """`run.loss` is set, and may be changed."""
+
+    def before_backward(self, run: Run) -> None:
+        """Only in training."""
+
+    def after_backward(self, run: Run) -> None:
+        """The gradients of this batch are added."""
+
+    def before_step(self, run: Run) -> None:
+        """An update is due. With accumulation, gradients are still sums."""
+
+    def after_step(self, run: Run) -> None:
+        """The weights are updated; the gradients are still there."""
+
+    def after_batch(self, run: Run) -> None:
+        """The batch is done."""
+
+    def after_train(self, run: Run) -> None:
+        """The training pass of this epoch is done."""
+
+    def before_validate(self, run: Run) -> None:
+        """The model is in evaluation mode."""
+
+    def after_validate(self, run: Run) -> None:
+        """`run.metrics` holds the new values."""
+
+    def after_epoch(self, run: Run) -> None:
+        """The epoch's row is written."""
+
+    def after_fit(self, run: Run) -> None:
+        """Also when an exception passes through. Undo here what was changed for a while."""
+
+    def after_cancel_batch(self, run: Run) -> None:
+        """`CancelBatch` was raised."""
+
+    def after_cancel_backward(self, run: Run) -> None:
+        """`CancelBackward` was raised."""
+
+    def after_cancel_step(self, run: Run) -> None:
+        """`CancelStep` was raised."""
+
+    def after_cancel_train(self, run: Run) -> None:
+        """`CancelTrain` was raised."""
+
+    def after_cancel_validate(self, run: Run) -> None:
+        """`CancelValidate` was raised."""
+
+    def after_cancel_epoch(self, run: Run) -> None:
+        """`CancelEpoch` was raised."""
+
+    def after_cancel_fit(self, run: Run) -> None:
+        """`CancelFit` was raised."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswith(("before_", "after_")))
+"""The names of all events."""
+
+
+def check_event_name(name: str, owner: str) -> None:
+    """Raises a TypeError that offers the nearest event, where `name` is none."""
+    if name not in EVENTS:
+        raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
+
+
+class Events:
+    """The callbacks of one run by event: for each, the bound methods of only those callbacks that define it.
+
+    An event that nobody listens to is an empty tuple, and costs nothing. Built when a run begins.
+
+    Attributes:
+        of: event name -> what to call, in order. The loop reads it directly where every microsecond counts.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback]):
+        self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
+        self.of: dict[str, tuple[Callable[[Run], None], ...]] = {
+            event: tuple(getattr(cb, event) for cb in self.callbacks if _defines(cb, event)) for event in EVENTS
+        }
+        self._started: list[Callback] = []
+
+    def emit(self, event: str, run: Run) -> None:
+        """Calls an event's methods in order."""
+        for act in self.of[event]:
+            act(run)
+
+    def start(self, run: Run) -> None:
+        """`before_fit` of each callback, noting which were reached."""
+        for callback in self.callbacks:
+            self._started.append(callback)
+            callback.before_fit(run)
+
+    def finish(self, run: Run) -> None:
+        """`after_fit` of each callback that was started: of all, even if one of them fails; then the first error."""
+        first: BaseException | None = None
+        for callback in self._started:
+            try:
+                callback.after_fit(run)
+            except BaseException as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+def _defines(callback: Callback, event: str) -> bool:
+    method: Callable[[Run], None] = getattr(callback, event)
+    return getattr(method, "__func__", method) is not getattr(Callback, event)

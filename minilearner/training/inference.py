@@ -1,0 +1,95 @@
+"""Asking a model without teaching it: evaluation mode, no gradients, no trace on flags or random generators."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilearner.results.predictions import BatchPrediction
+from minilearner.runtime import isolated_rng
+from minilearner.training.step import LossFunction, TrainStep
+from minilearner.tree import map_tensors, n_items
+
+__all__ = ["evaluating", "per_item", "predict_batches"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode, and every module's own flag back as it was, also after an error."""
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def predict_batches(
+    step: TrainStep,
+    loader: Iterable[Any],
+    *,
+    activate: Callable[[Any], Any] | None = None,
+    with_loss: bool = False,
+) -> Iterator[BatchPrediction]:
+    """Yields what the model says of each batch, activated, with its targets and, if wanted, the loss of each item.
+
+    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags and the four
+    global random generators stand afterwards as they stood before.
+
+    Args:
+        step: predicts in its own precision and holds the loss function.
+        loader: yields `(x, y)`; `y` is None for data without labels.
+        activate: turns outputs into what is shown, such as probabilities.
+        with_loss: adds the losses `(items,)`; batches without labels have none.
+    """
+    item_loss = per_item(step.loss_func) if with_loss else None
+    with isolated_rng(), evaluating(step.model), torch.no_grad():
+        for x, y in loader:
+            pred = step.predict(x)
+            losses = item_loss(pred, y) if item_loss is not None and y is not None else None
+            shown = map_tensors(activate, pred) if activate is not None else pred
+            yield BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
+
+
+def per_item(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
+    """Turns a mean loss into one that gives a value for each item, `(items,)`.
+
+    Losses that follow torch's convention, a `reduction` attribute or argument, are asked for "none". Any other is
+    called on one item at a time.
+    """
+    if isinstance(loss_func, nn.Module) and hasattr(loss_func, "reduction"):
+        unreduced: LossFunction = copy.copy(loss_func)
+        unreduced.reduction = "none"  # type: ignore[attr-defined]
+    elif _takes_reduction(loss_func):
+        unreduced = partial(loss_func, reduction="none")
+    else:
+        return partial(_one_at_a_time, loss_func)
+    return lambda pred, y: _mean_of_each(unreduced(pred, y), n_items(y))
+
+
+def _takes_reduction(loss_func: LossFunction) -> bool:
+    try:
+        return "reduction" in inspect.signature(loss_func).parameters
+    except (TypeError, ValueError):  # builtins without a signature
+        return False
+
+
+def _mean_of_each(losses: Tensor, n: int) -> Tensor:
+    """`(items, ...)` or a flattened `(items * k,)` to `(items,)`."""
+    return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
+
+
+def _one_at_a_time(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
+    def item(i: int) -> Tensor:
+        only: Callable[[Tensor], Tensor] = lambda t: t[i : i + 1]  # noqa: E731 - a slice with a name
+        return loss_func(map_tensors(only, pred), map_tensors(only, y))
+
+    return torch.stack([item(i) for i in range(n_items(y))])

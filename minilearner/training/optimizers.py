@@ -1,0 +1,175 @@
+"""From a model and a wish for learning rates to a torch optimizer with groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+__all__ = [
+    "OptimizerFactory",
+    "Rate",
+    "Splitter",
+    "adamw",
+    "all_parameters",
+    "build_optimizer",
+    "check_rate",
+    "hyperparameters_restored",
+    "is_norm",
+    "set_rates",
+    "spread",
+]
+
+OptimizerFactory: TypeAlias = Callable[..., Optimizer]
+"""Called as `factory(groups, lr=...)`: a torch optimizer class, a partial of one, or a function."""
+Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
+"""Divides a model's parameters into layer groups, from input to output."""
+Rate: TypeAlias = "float | Sequence[float] | slice"
+"""One learning rate, one for each layer group, or a `slice`: `slice(b)` is b for the last group and b / 10 for the
+others, `slice(a, b)` runs from a to b in equal ratios."""
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+
+adamw: OptimizerFactory = partial(torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01)
+"""The default, with fastai's constants (eps 1e-5 keeps early steps small where gradients are tiny). Norm layers and
+biases are spared its weight decay."""
+
+
+def all_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The default splitter: one group of everything."""
+    return [list(model.parameters())]
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises activations."""
+    return isinstance(module, _NORMS)
+
+
+def build_optimizer(
+    model: nn.Module,
+    factory: OptimizerFactory | None,
+    lr: Rate,
+    *,
+    splitter: Splitter | None = None,
+    wd: float | None = None,
+    wd_bn_bias: bool = False,
+) -> Optimizer:
+    """Calls an optimizer factory with one parameter group for each layer group, each marked `layer_group`.
+
+    Weight decay goes to the groups as the factory has it, and a hand-written loop with the same factory makes the same
+    steps. With our default factory or an explicit `wd`, each layer group is split in two, so that norm layers and
+    biases are spared (unless `wd_bn_bias`), for they have no scale to hold down.
+
+    Raises:
+        ValueError: the model has no parameters, or some not yet shaped (lazy layers), or the splitter does not give
+            each parameter exactly once, or `lr` does not fit the groups.
+        TypeError: the factory does not return a torch optimizer.
+    """
+    layer_groups = [list(group) for group in (splitter or all_parameters)(model)]
+    _check_groups(model, layer_groups)
+    spares = (factory is None or wd is not None) and not wd_bn_bias
+    spared = _norms_and_biases(model) if spares else set()
+    groups: list[dict[str, Any]] = []
+    for index, (group, rate) in enumerate(zip(layer_groups, spread(lr, len(layer_groups)), strict=True)):
+        decayed = {"params": [p for p in group if id(p) not in spared], "lr": rate, "layer_group": index}
+        undecayed = {"params": [p for p in group if id(p) in spared], "lr": rate, "layer_group": index}
+        if wd is not None:
+            decayed["weight_decay"] = wd
+        groups += [g for g in (decayed, undecayed | {"weight_decay": 0.0}) if g["params"]]
+    optimizer = (factory or adamw)(groups, lr=groups[-1]["lr"])
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
+    return optimizer
+
+
+def _check_groups(model: nn.Module, layer_groups: list[list[nn.Parameter]]) -> None:
+    names = {id(p): name for name, p in model.named_parameters()}
+    if not names:
+        raise ValueError("`model` has no parameters, so there is nothing to train.")
+    lazy = [n for n, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"`model` has lazy layers without a shape: {lazy[0]}. Pass one batch through the model first.")
+    given = [id(p) for group in layer_groups for p in group]
+    if len(given) != len(set(given)) or set(given) != set(names):
+        missing = [name for key, name in names.items() if key not in set(given)]
+        raise ValueError(
+            f"`splitter` must give each parameter of the model exactly once. Received {len(given)} for {len(names)}"
+            + (f"; missing: {', '.join(missing[:3])}." if missing else ".")
+        )
+
+
+def _norms_and_biases(model: nn.Module) -> set[int]:
+    found: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_norm(module) or name.endswith("bias"):
+                found.add(id(parameter))
+    return found
+
+
+def check_rate(lr: Any, name: str = "lr") -> None:
+    """Raises where a learning rate is no number, or negative, or not finite, or an empty list.
+
+    Raises:
+        TypeError: not a number, sequence of numbers or slice.
+        ValueError: a rate out of range.
+    """
+    values = [lr.start, lr.stop] if isinstance(lr, slice) else list(lr) if isinstance(lr, (list, tuple)) else [lr]
+    if isinstance(lr, slice) and not lr.start:
+        values = [lr.stop]
+    if not values:
+        raise ValueError(f"`{name}` must not be an empty list.")
+    for value in values:
+        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            raise TypeError(f"`{name}` must be a number, a list of numbers or a slice. Received: {name}={lr!r}.")
+        if not 0 <= float(value) < float("inf"):
+            raise ValueError(f"`{name}` must be finite and not negative. Received: {name}={lr!r}.")
+
+
+def spread(lr: Rate, n_groups: int) -> list[float]:
+    """Returns one learning rate for each of `n_groups` layer groups.
+
+    Example: `spread(slice(1e-6, 1e-4), 3)` is `[1e-6, 1e-5, 1e-4]`, and `spread(slice(1e-3), 3)` is
+    `[1e-4, 1e-4, 1e-3]`, as in fastai.
+
+    Raises:
+        ValueError: a list of another length, or a rate out of range.
+    """
+    check_rate(lr)
+    if isinstance(lr, slice):
+        if not lr.start:
+            return [lr.stop / 10] * (n_groups - 1) + [float(lr.stop)]
+        ratio = (lr.stop / lr.start) ** (1 / max(n_groups - 1, 1))
+        return [lr.start * ratio**i for i in range(n_groups - 1)] + [float(lr.stop)]
+    if isinstance(lr, (list, tuple)):
+        if len(lr) != n_groups:
+            raise ValueError(f"`lr` must have one value for each of the {n_groups} groups. Received: lr={lr!r}.")
+        return [float(value) for value in lr]
+    return [float(lr)] * n_groups  # type: ignore[arg-type]
+
+
+def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
+    """Sets the rate of each layer group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group.get("layer_group", 0)]
+
+
+@contextmanager
+def hyperparameters_restored(optimizer: Optimizer) -> Iterator[None]:
+    """Puts every group's settings (rate, momentum, weight decay ...) back on leaving."""
+    before = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        for group, settings in zip(optimizer.param_groups, before, strict=True):
+            group.update(settings)

@@ -1,0 +1,102 @@
+"""What is true now: the one object that the loop fills in and callbacks read and change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from minilearner.results.predictions import Predictions
+from minilearner.training.inference import predict_batches
+from minilearner.training.step import TrainStep
+
+if TYPE_CHECKING:
+    from minilearner.data.loaders import DataLoaders
+    from minilearner.results.recorder import Recorder, RunRecord
+
+__all__ = ["Run"]
+
+
+@dataclass(slots=True)
+class Run:
+    """One call of `fit`, `validate` or `lr_find`, as it stands. Every field is plain; nothing falls through elsewhere.
+
+    Attributes:
+        step: what happens to one batch. Callbacks that configure it do so in `before_fit` and undo it in `after_fit`.
+        dls: the loaders; `dls.train` gives the training batches, `dls.valid` may be None.
+        n_epochs, epoch: how many passes, and the number of this one, from 0.
+        n_batches, iter: batches in this pass, and the number of this one, from 0.
+        global_step: optimizer updates made in this run. Schedules count these.
+        position, n_positions: where schedules stand: updates up to now, and in all. An epoch begins at a whole multiple
+            of the updates of an epoch, also where updates were skipped before.
+        training: False while validating.
+        x, y: the batch. Assign to them, or to `batch`, to change it.
+        pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
+        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names.
+        recorder, record: what has been written down in this sitting, and in this run.
+        driven: which hyperparameters are scheduled in this run, and by what; each can have one master.
+        validate: makes a validation pass now, and writes its row.
+    """
+
+    step: TrainStep
+    dls: DataLoaders
+    n_epochs: int = 1
+    recorder: Recorder | None = None
+    record: RunRecord | None = None
+    epoch: int = 0
+    n_batches: int = 0
+    iter: int = 0
+    global_step: int = 0
+    position: int = 0
+    n_positions: int = 1
+    training: bool = False
+    x: Any = None
+    y: Any = None
+    pred: Any = None
+    loss: Tensor | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    driven: dict[str, str] = field(default_factory=dict)
+    validate: Callable[[], None] | None = None
+    activate: Callable[[Any], Any] | None = None
+
+    @property
+    def batch(self) -> tuple[Any, Any]:
+        """The batch as `(x, y)`. Assignable."""
+        return self.x, self.y
+
+    @batch.setter
+    def batch(self, batch: tuple[Any, Any]) -> None:
+        self.x, self.y = batch
+
+    @property
+    def progress(self) -> float:
+        """How much of the run lies behind: (epoch + i / n) / n_epochs at update i of n. 0 at first, never quite 1."""
+        return self.position / self.n_positions
+
+    @property
+    def model(self) -> nn.Module:
+        """The model in training."""
+        return self.step.model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of this run.
+
+        Raises:
+            RuntimeError: the run only validates and has none.
+        """
+        if self.step.optimizer is None:
+            raise RuntimeError("this run only validates: it has no optimizer.")
+        return self.step.optimizer
+
+    @property
+    def lrs(self) -> list[float]:
+        """The learning rate of each of the optimizer's parameter groups."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def predict(self, loader: Iterable[Any]) -> Predictions:
+        """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""
+        return Predictions.from_batches(predict_batches(self.step, loader, activate=self.activate))
