@@ -22,7 +22,7 @@ def momentum_key(group: Mapping[str, Any]) -> str | None:
 
 
 class _Scheduler(Callback):
-    """What schedules have in common: one master for each setting, and everything put back when the run ends."""
+    """What schedules have in common: one master for each setting. (`fit` puts all settings back at its end.)"""
 
     order = 60
     drives: tuple[str, ...] = ()
@@ -39,11 +39,6 @@ class _Scheduler(Callback):
                     f"{closest(name, known)}"
                 )
             run.driven[name] = repr(self)
-        self._before = [{key: value for key, value in group.items() if key != "params"} for group in groups]
-
-    def after_fit(self, run: Run) -> None:
-        for group, before in zip(run.optimizer.param_groups, getattr(self, "_before", []), strict=False):
-            group.update(before)
 
     @staticmethod
     def set(group: dict[str, Any], name: str, value: float) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "hyperparameters_restored",
     "is_norm",
     "set_rates",
+    "set_weight_decay",
     "spread",
 ]
 
@@ -66,9 +67,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Calls an optimizer factory with one parameter group for each layer group, each marked `layer_group`.
 
-    Weight decay goes to the groups as the factory has it, and a hand-written loop with the same factory makes the same
-    steps. With our default factory or an explicit `wd`, each layer group is split in two, so that norm layers and
-    biases are spared (unless `wd_bn_bias`), for they have no scale to hold down.
+    Each layer group is split in two, marked `spared` or not: norm layers and biases have no scale to hold down, so
+    they get no weight decay from our default factory or from an explicit `wd` (unless `wd_bn_bias`). What a user's
+    factory brings of its own goes to all, so a hand-written loop with the same factory makes the same steps.
 
     Raises:
         ValueError: the model has no parameters, or some not yet shaped (lazy layers), or the splitter does not give
@@ -77,19 +78,35 @@ def build_optimizer(
     """
     layer_groups = [list(group) for group in (splitter or all_parameters)(model)]
     _check_groups(model, layer_groups)
-    spares = (factory is None or wd is not None) and not wd_bn_bias
-    spared = _norms_and_biases(model) if spares else set()
-    groups: list[dict[str, Any]] = []
-    for index, (group, rate) in enumerate(zip(layer_groups, spread(lr, len(layer_groups)), strict=True)):
-        decayed = {"params": [p for p in group if id(p) not in spared], "lr": rate, "layer_group": index}
-        undecayed = {"params": [p for p in group if id(p) in spared], "lr": rate, "layer_group": index}
-        if wd is not None:
-            decayed["weight_decay"] = wd
-        groups += [g for g in (decayed, undecayed | {"weight_decay": 0.0}) if g["params"]]
+    spared = _norms_and_biases(model)
+    groups = [
+        {"params": params, "lr": rate, "layer_group": index, "spared": is_spared}
+        for index, (layer, rate) in enumerate(zip(layer_groups, spread(lr, len(layer_groups)), strict=True))
+        for is_spared in (False, True)
+        if (params := [p for p in layer if (id(p) in spared) is is_spared])
+    ]
     optimizer = (factory or adamw)(groups, lr=groups[-1]["lr"])
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
+    if wd is None and factory is None:
+        wd = optimizer.defaults["weight_decay"]
+    if wd is not None:
+        set_weight_decay(optimizer, wd, wd_bn_bias=wd_bn_bias)
     return optimizer
+
+
+def set_weight_decay(optimizer: Optimizer, wd: float, *, wd_bn_bias: bool = False) -> None:
+    """Sets the weight decay of all groups but those of norm layers and biases, which get none (unless `wd_bn_bias`).
+
+    Raises:
+        ValueError: `wd` is negative, or the optimizer has no weight decay.
+    """
+    if not 0 <= wd < float("inf"):
+        raise ValueError(f"`wd` must be finite and not negative. Received: wd={wd}.")
+    if "weight_decay" not in optimizer.defaults:
+        raise ValueError(f"{type(optimizer).__name__} has no weight decay. Received: wd={wd}.")
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0 if group["spared"] and not wd_bn_bias else wd
 
 
 def _check_groups(model: nn.Module, layer_groups: list[list[nn.Parameter]]) -> None:

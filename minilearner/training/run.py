@@ -94,8 +94,8 @@ class Run:
 
     @property
     def lrs(self) -> list[float]:
-        """The learning rate of each of the optimizer's parameter groups."""
-        return [group["lr"] for group in self.optimizer.param_groups]
+        """The learning rate of each layer group."""
+        return list({group.get("layer_group", 0): group["lr"] for group in self.optimizer.param_groups}.values())
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""
