@@ -19,22 +19,21 @@ from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.callbacks.schedule import ParamScheduler
 from minilearner.data.loaders import DataLoaders
-from minilearner.metrics import Metric, as_metric, metric_name
-from minilearner.models.groups import freeze_to
+from minilearner.metrics import named_metrics
+from minilearner.models.groups import Splitter, all_parameters, freeze_to
+from minilearner.models.layout import is_channels_last, to_channels_last
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
 from minilearner.schedules import one_cycle
-from minilearner.training.callback import Callback
+from minilearner.training.callback import Callback, as_callbacks
 from minilearner.training.inference import predict_batches
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import (
     OptimizerFactory,
     Rate,
-    Splitter,
-    all_parameters,
     build_optimizer,
     check_rate,
     hyperparameters_restored,
@@ -64,7 +63,7 @@ class Learner:
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01 that spares norm layers and biases.
         lr: the learning rate where a call does not give one: a number, a list with one for each layer group, a slice.
-        splitter: divides the model's parameters into layer groups, from input to output; None makes one group.
+        splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
             among them. Functions are averaged over items.
@@ -89,7 +88,7 @@ class Learner:
         loss_func: LossFunction | None = None,
         opt_func: OptimizerFactory | None = None,
         lr: Rate = 1e-3,
-        splitter: Splitter | None = None,
+        splitter: Splitter = all_parameters,
         cbs: Callback | Iterable[Callback] | None = None,
         metrics: Any = None,
         *,
@@ -111,13 +110,13 @@ class Learner:
         self.precision = resolve_precision(precision, self.device)
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
         self.dls = dls.to(self.device)
-        self.model = _laid_out(model.to(self.device), channels_last=precision != "fp32")
+        self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else _default_loss(self.dls)
-        self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
+        self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.cbs = _callbacks(cbs)
-        self.metrics = _named_metrics(metrics, self.device)
-        self.path = Path(path) if path is not None else Path()
+        self.cbs = as_callbacks(cbs)
+        self.metrics = named_metrics(metrics, self.device)
+        self.path = Path(path or ".")
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
         self._checked: tuple[int, int] | None = None
@@ -126,7 +125,11 @@ class Learner:
     # Training
 
     def fit(
-        self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callback | Iterable[Callback] | None = None
+        self,
+        n_epoch: int,
+        lr: Rate | None = None,
+        wd: float | None = None,
+        cbs: Callback | Iterable[Callback] | None = None,
     ) -> RunRecord:
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
@@ -142,7 +145,7 @@ class Learner:
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
         """
-        return self._fit("fit", n_epoch, lr, wd, _callbacks(cbs))
+        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs))
 
     def fit_one_cycle(
         self,
@@ -171,11 +174,13 @@ class Learner:
         """
         optimizer = self._optimizer()
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
-        cycles = [one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms) for lr in rates]
+        cycles = [
+            one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms) for lr in rates
+        ]
         schedules: dict[str, Any] = {"lr": [cycle["lr"] for cycle in cycles]}
         if moms is not None or any(key in optimizer.param_groups[0] for key in ("momentum", "betas")):
             schedules["momentum"] = cycles[0]["momentum"]
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*_callbacks(cbs), ParamScheduler(schedules)])
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), ParamScheduler(schedules)])
 
     def lr_find(
         self,
@@ -250,7 +255,9 @@ class Learner:
         _check_epochs(epochs, "epochs")
         _check_epochs(freeze_epochs, "freeze_epochs")
         self.freeze()
-        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
+        self.fit_one_cycle(
+            freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
+        )
         base_lr /= 2
         self.unfreeze()
         rates = slice(base_lr / lr_mult, base_lr)
@@ -268,7 +275,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Lets the layer groups from number `n` on learn; negative numbers count from the end. Forgets the optimizer's state."""
-        freeze_to(self.model, [list(group) for group in self.splitter(self.model)], n, train_bn=self.train_bn)
+        freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
     # Asking
@@ -353,11 +360,11 @@ class Learner:
 
     def add_cb(self, cb: Callback) -> None:
         """Adds a callback to every run from now on."""
-        self.cbs += _callbacks(cb)
+        self.cbs += as_callbacks(cb)
 
     def add_cbs(self, cbs: Iterable[Callback]) -> None:
         """Adds several callbacks."""
-        self.cbs += _callbacks(cbs)
+        self.cbs += as_callbacks(cbs)
 
     def remove_cb(self, cb: Callback | type[Callback]) -> None:
         """Removes a callback, or all of a class.
@@ -390,8 +397,13 @@ class Learner:
                 set_weight_decay(optimizer, wd, wd_bn_bias=self.wd_bn_bias)
             run.record = self.recorder.start_run(kind, **self._settings(n_epoch, rates, cbs))
             show = Progress(bar=self._bar, table=self._table)
-            train_metrics = _named_metrics(self._given_metrics, self.device, "train_") if self.recorder.train_metrics else {}
-            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), Record(train_metrics), show]
+            callbacks = [
+                *self.cbs,
+                *cbs,
+                Evaluate(self.metrics),
+                Record(self._train_metrics() if self.recorder.train_metrics else {}),
+                show,
+            ]
             Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
         return run.record
 
@@ -436,7 +448,7 @@ class Learner:
         return [
             f"Optimizer: {type(optimizer).__name__}, {self._n_layer_groups()} layer group(s)",
             f"Loss: {getattr(self.loss_func, '__name__', None) or repr(self.loss_func)}",
-            f"Precision: {self.precision}{', channels_last' if _is_channels_last(self.model) else ''} on {self.device}",
+            f"Precision: {self.precision}{', channels_last' if is_channels_last(self.model) else ''} on {self.device}",
             f"Callbacks: {', '.join(map(repr, self.cbs)) or 'none'}",
         ]
 
@@ -448,38 +460,7 @@ def _check_epochs(n: Any, name: str) -> None:
         raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
 
 
-def _callbacks(cbs: Any) -> list[Callback]:
-    given = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
-    for callback in given:
-        if not isinstance(callback, Callback):
-            hint = " Give an instance, not the class." if isinstance(callback, type) else ""
-            raise TypeError(f"`cbs` must be callbacks. Received: {callback!r}.{hint}")
-    return given
-
-
-def _named_metrics(metrics: Any, device: torch.device, prefix: str = "") -> dict[str, Metric]:
-    given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    named = {prefix + metric_name(metric): as_metric(metric, device) for metric in given}
-    if len(named) < len(given):
-        raise ValueError(f"two metrics have the same name: {[metric_name(metric) for metric in given]}.")
-    return named
-
-
 def _default_loss(dls: DataLoaders) -> LossFunction:
     if dls.target is None:
         raise ValueError("`loss_func` is needed: the loaders do not say what their targets are.")
     return dls.target.loss_func
-
-
-def _laid_out(model: nn.Module, *, channels_last: bool) -> nn.Module:
-    """channels_last, where there are 2-d convolutions to gain by it: 1.4 times faster in fp32 on a CPU."""
-    if channels_last and any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    return model
-
-
-def _is_channels_last(model: nn.Module) -> bool:
-    return any(
-        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
-        for p in model.parameters()
-    )

@@ -173,5 +173,3 @@ class RateSweep(Callback):
     def _stop(self, reason: str) -> None:
         self.stop_reason = reason
         raise CancelFit
-
-

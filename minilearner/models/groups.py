@@ -1,38 +1,73 @@
-"""Which parts of a model learn: freezing by layer groups."""
+"""A model's parameters in layer groups: for discriminative learning rates, and for freezing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from torch import nn
 
-__all__ = ["NORMS", "freeze_to", "is_norm"]
+__all__ = ["NORMS", "Splitter", "all_parameters", "freeze_to", "layer_groups", "norms_and_biases"]
+
+Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
+"""Divides a model's parameters into layer groups, from input to output."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises activations."""
-    return isinstance(module, NORMS)
+def all_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The splitter that makes one group of everything."""
+    return [list(model.parameters())]
 
 
-def freeze_to(
-    model: nn.Module, layer_groups: Sequence[Sequence[nn.Parameter]], n: int, *, train_bn: bool = True
-) -> None:
+def layer_groups(model: nn.Module, splitter: Splitter = all_parameters) -> list[list[nn.Parameter]]:
+    """Returns the parameters by layer group, checked.
+
+    Raises:
+        ValueError: the model has no parameters, or some not yet shaped (lazy layers), or the splitter does not give
+            each parameter exactly once.
+    """
+    names = {id(p): name for name, p in model.named_parameters()}
+    if not names:
+        raise ValueError("`model` has no parameters, so there is nothing to train.")
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"`model` has lazy layers without a shape: {lazy[0]}. Pass one batch through the model first.")
+    groups = [list(group) for group in splitter(model)]
+    given = [id(p) for group in groups for p in group]
+    if len(given) != len(set(given)) or set(given) != set(names):
+        missing = [name for key, name in names.items() if key not in set(given)]
+        raise ValueError(
+            f"`splitter` must give each parameter of the model exactly once. Received {len(given)} for {len(names)}"
+            + (f"; missing: {', '.join(missing[:3])}." if missing else ".")
+        )
+    return groups
+
+
+def norms_and_biases(model: nn.Module) -> set[int]:
+    """Returns the ids of the parameters of norm layers, and of all biases."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if isinstance(module, NORMS) or name.endswith("bias")
+    }
+
+
+def freeze_to(model: nn.Module, n: int, *, splitter: Splitter = all_parameters, train_bn: bool = True) -> None:
     """Lets the layer groups from number `n` on learn, and freezes those before it.
 
     Args:
-        layer_groups: the model's parameters, from input to output.
         n: counts from the end where negative, as an index does: -1 leaves only the last group free, 0 frees all.
         train_bn: norm layers learn in frozen groups too, for they must follow the new data's statistics.
 
     Raises:
         ValueError: there is no group `n`.
     """
-    if not -len(layer_groups) <= n < max(len(layer_groups), 1):
-        raise ValueError(f"`n` must name one of the {len(layer_groups)} layer groups. Received: n={n}.")
-    first_free = n % len(layer_groups)
-    in_norms = {id(p) for m in model.modules() if is_norm(m) for p in m.parameters(recurse=False)}
-    for index, group in enumerate(layer_groups):
+    groups = layer_groups(model, splitter)
+    if not -len(groups) <= n < len(groups):
+        raise ValueError(f"`n` must name one of the {len(groups)} layer groups. Received: n={n}.")
+    in_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+    for index, group in enumerate(groups):
         for parameter in group:
-            parameter.requires_grad_(index >= first_free or (train_bn and id(parameter) in in_norms))
+            parameter.requires_grad_(index >= n % len(groups) or (train_bn and id(parameter) in in_norms))

@@ -19,6 +19,7 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Events",
+    "as_callbacks",
     "check_event_name",
 ]
 
@@ -187,6 +188,20 @@ def check_event_name(name: str, owner: str) -> None:
     """Raises a TypeError that offers the nearest event, where `name` is none."""
     if name not in EVENTS:
         raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
+
+
+def as_callbacks(cbs: Any) -> list[Callback]:
+    """Returns None, one callback, or several as a new list.
+
+    Raises:
+        TypeError: something else is among them, such as a class instead of an instance.
+    """
+    given = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
+    for callback in given:
+        if not isinstance(callback, Callback):
+            hint = " Give an instance, not the class." if isinstance(callback, type) else ""
+            raise TypeError(f"`cbs` must be callbacks. Received: {callback!r}.{hint}")
+    return given
 
 
 class Events:

@@ -11,16 +11,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases
+
 __all__ = [
     "OptimizerFactory",
     "Rate",
-    "Splitter",
     "adamw",
-    "all_parameters",
     "build_optimizer",
     "check_rate",
     "hyperparameters_restored",
-    "is_norm",
     "set_rates",
     "set_weight_decay",
     "spread",
@@ -28,32 +27,13 @@ __all__ = [
 
 OptimizerFactory: TypeAlias = Callable[..., Optimizer]
 """Called as `factory(groups, lr=...)`: a torch optimizer class, a partial of one, or a function."""
-Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
-"""Divides a model's parameters into layer groups, from input to output."""
 Rate: TypeAlias = "float | Sequence[float] | slice"
 """One learning rate, one for each layer group, or a `slice`: `slice(b)` is b for the last group and b / 10 for the
 others, `slice(a, b)` runs from a to b in equal ratios."""
 
-_NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
-
 adamw: OptimizerFactory = partial(torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01)
 """The default, with fastai's constants (eps 1e-5 keeps early steps small where gradients are tiny). Norm layers and
 biases are spared its weight decay."""
-
-
-def all_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The default splitter: one group of everything."""
-    return [list(model.parameters())]
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises activations."""
-    return isinstance(module, _NORMS)
 
 
 def build_optimizer(
@@ -61,7 +41,7 @@ def build_optimizer(
     factory: OptimizerFactory | None,
     lr: Rate,
     *,
-    splitter: Splitter | None = None,
+    splitter: Splitter = all_parameters,
     wd: float | None = None,
     wd_bn_bias: bool = False,
 ) -> Optimizer:
@@ -72,16 +52,14 @@ def build_optimizer(
     factory brings of its own goes to all, so a hand-written loop with the same factory makes the same steps.
 
     Raises:
-        ValueError: the model has no parameters, or some not yet shaped (lazy layers), or the splitter does not give
-            each parameter exactly once, or `lr` does not fit the groups.
+        ValueError: as in `layer_groups`; or `lr` does not fit the groups.
         TypeError: the factory does not return a torch optimizer.
     """
-    layer_groups = [list(group) for group in (splitter or all_parameters)(model)]
-    _check_groups(model, layer_groups)
-    spared = _norms_and_biases(model)
+    layers = layer_groups(model, splitter)
+    spared = norms_and_biases(model)
     groups = [
         {"params": params, "lr": rate, "layer_group": index, "spared": is_spared}
-        for index, (layer, rate) in enumerate(zip(layer_groups, spread(lr, len(layer_groups)), strict=True))
+        for index, (layer, rate) in enumerate(zip(layers, spread(lr, len(layers)), strict=True))
         for is_spared in (False, True)
         if (params := [p for p in layer if (id(p) in spared) is is_spared])
     ]
@@ -107,31 +85,6 @@ def set_weight_decay(optimizer: Optimizer, wd: float, *, wd_bn_bias: bool = Fals
         raise ValueError(f"{type(optimizer).__name__} has no weight decay. Received: wd={wd}.")
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.0 if group["spared"] and not wd_bn_bias else wd
-
-
-def _check_groups(model: nn.Module, layer_groups: list[list[nn.Parameter]]) -> None:
-    names = {id(p): name for name, p in model.named_parameters()}
-    if not names:
-        raise ValueError("`model` has no parameters, so there is nothing to train.")
-    lazy = [n for n, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
-    if lazy:
-        raise ValueError(f"`model` has lazy layers without a shape: {lazy[0]}. Pass one batch through the model first.")
-    given = [id(p) for group in layer_groups for p in group]
-    if len(given) != len(set(given)) or set(given) != set(names):
-        missing = [name for key, name in names.items() if key not in set(given)]
-        raise ValueError(
-            f"`splitter` must give each parameter of the model exactly once. Received {len(given)} for {len(names)}"
-            + (f"; missing: {', '.join(missing[:3])}." if missing else ".")
-        )
-
-
-def _norms_and_biases(model: nn.Module) -> set[int]:
-    found: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if is_norm(module) or name.endswith("bias"):
-                found.add(id(parameter))
-    return found
 
 
 def check_rate(lr: Any, name: str = "lr") -> None:

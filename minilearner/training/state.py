@@ -59,4 +59,3 @@ def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         optimizer.load_state_dict(state)
-
