@@ -4,7 +4,10 @@ import ipaddress
 import socket
 
 import matplotlib
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from minilearner.runtime import set_seed
 
@@ -49,3 +52,24 @@ def _figures_closed():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture
+def blobs():
+    """Three classes of points in the plane, 90 to train and 30 to validate, that a small net learns in an epoch or two."""
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
+    y = np.arange(120) % 3
+    x = (centres[y] + rng.normal(size=(120, 2))).astype(np.float32)
+    return (x[:90], y[:90]), (x[90:], y[90:])
+
+
+@pytest.fixture
+def net():
+    """A maker of small nets with batch norm and dropout; the same seed gives the same weights."""
+
+    def make(seed=0):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
+
+    return make

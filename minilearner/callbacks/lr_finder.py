@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minilearner.results.lr_sweep import LRSweep, SmoothedLoss
+from minilearner.metrics import SmoothedLoss
+from minilearner.results.lr_sweep import LRSweep
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
 from minilearner.training.run import Run

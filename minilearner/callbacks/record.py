@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
 from torch import Tensor
 
 from minilearner.metrics import Metric
+from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import n_items
@@ -81,9 +83,9 @@ class Record(Callback):
     def after_batch(self, run: Run) -> None:
         if not run.training or run.loss is None:
             return
-        group = run.step.optimizer.param_groups[-1]  # type: ignore[union-attr]
-        momentum = group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else float("nan")
-        run.record.add_step(run.global_step, group["lr"], momentum, run.loss.detach(), n_items(run.x))  # type: ignore[union-attr]
+        group = run.optimizer.param_groups[-1]
+        momentum = group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else math.nan
+        _record(run).add_step(run.global_step, group["lr"], momentum, run.loss.detach(), n_items(run.x))
         if self.train_metrics:
             pred = run.pred.detach()
             for metric in self.train_metrics.values():
@@ -91,19 +93,27 @@ class Record(Callback):
 
     def before_train(self, run: Run) -> None:
         self._in_training_pass = True
+        _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
         self._in_training_pass = False
-        run.metrics |= run.record.training_row(run.epoch)  # type: ignore[union-attr]
+        record = _record(run)
+        run.metrics["train_loss"], run.metrics["smooth_loss"] = record.train_loss(run.epoch), record.smooth_loss
         run.metrics |= {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
 
     def after_validate(self, run: Run) -> None:
         if self._in_training_pass:
-            run.record.add_validation({"epoch": run.epoch, "step": run.global_step, **run.metrics})  # type: ignore[union-attr]
+            _record(run).add_epoch({"epoch": run.epoch, "step": run.global_step, **run.metrics})
 
     def after_epoch(self, run: Run) -> None:
-        row = {"epoch": run.epoch, "step": run.global_step, **run.metrics}
-        run.record.add_epoch(row | {"time_seconds": time.perf_counter() - self._began})  # type: ignore[union-attr]
+        row = {"epoch": run.epoch, **run.metrics, "time_seconds": time.perf_counter() - self._began}
+        _record(run).add_epoch(row)
+
+
+def _record(run: Run) -> RunRecord:
+    if run.record is None:
+        raise RuntimeError("`Record` needs a run with a record to write to.")
+    return run.record
 
 
 def _as_number(name: str, metric: Metric) -> float:

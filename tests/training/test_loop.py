@@ -1,0 +1,239 @@
+"""The loop is a hand-written loop with events in it: the same bits, in the documented order, cancelled where told."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from minilearner import (
+    Callback,
+    CancelBackward,
+    CancelBatch,
+    CancelEpoch,
+    CancelFit,
+    CancelStep,
+    CancelTrain,
+    CancelValidate,
+    DataLoaders,
+    Learner,
+)
+from minilearner.training.callback import EVENTS
+
+INNER = ["before_batch", "after_pred", "after_loss"]
+TRAIN_BATCH = [*INNER, "before_backward", "after_backward", "before_step", "after_step", "after_batch"]
+VALID_BATCH = [*INNER, "after_batch"]
+
+
+def events_log(**raising):
+    """A callback that writes down every event, and raises the given exception, once, at the events named."""
+    log = []
+
+    def event(name):
+        def act(self, run):
+            log.append(name)
+            if name in raising and log.count(name) == 1:
+                raise raising[name]
+
+        return act
+
+    return type("Log", (Callback,), {name: event(name) for name in EVENTS})(), log
+
+
+def batches(n, bs=8):
+    g = torch.Generator().manual_seed(n)
+    return [(torch.randn(bs, 2, generator=g), torch.randint(3, (bs,), generator=g)) for _ in range(n)]
+
+
+def learner(net, *, train=2, valid=1, **kwargs):
+    kwargs = {"opt_func": torch.optim.SGD, "lr": 0.1} | kwargs
+    return Learner(DataLoaders(batches(train), batches(valid)), net(), nn.CrossEntropyLoss(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-3),
+        partial(torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5),
+        torch.optim.RMSprop,
+    ],
+)
+def test_fit_equals_a_plain_torch_loop_bit_for_bit(net, blobs, factory):
+    (x, y), valid = blobs
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+
+    torch.manual_seed(1)
+    model = net()
+    optimizer = factory(model.parameters(), lr=0.05)
+    torch.manual_seed(2)
+    for _ in range(3):
+        model.train()
+        for xb, yb in torch.utils.data.DataLoader(data, batch_size=16, shuffle=True):
+            F.cross_entropy(model(xb), yb).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    dls = DataLoaders(torch.utils.data.DataLoader(data, batch_size=16, shuffle=True), [tuple(map(torch.tensor, valid))])
+    learn = Learner(dls, net(), nn.CrossEntropyLoss(), factory, lr=0.05)
+    torch.manual_seed(2)
+    with learn.no_logging():
+        learn.fit(3)
+    assert all(torch.equal(a, b) for a, b in zip(learn.model.state_dict().values(), model.state_dict().values()))
+
+
+def test_events_come_in_the_documented_order(net):
+    log_cb, log = events_log()
+    with (learn := learner(net)).no_logging():
+        learn.fit(1, cbs=log_cb)
+    expected = ["before_fit", "before_epoch", "before_train", *TRAIN_BATCH * 2, "after_train"]
+    assert log == [*expected, "before_validate", *VALID_BATCH, "after_validate", "after_epoch", "after_fit"]
+
+
+@pytest.mark.parametrize("event", [*INNER, "before_backward", "after_backward", "before_step", "after_step"])
+def test_cancel_batch_leaves_out_the_rest_of_the_batch(net, event):
+    log_cb, log = events_log(**{event: CancelBatch()})
+    with (learn := learner(net)).no_logging():
+        learn.fit(1, cbs=log_cb)
+    first = log[3 : log.index("after_batch") + 1]
+    assert first == [*TRAIN_BATCH[: TRAIN_BATCH.index(event) + 1], "after_cancel_batch", "after_batch"]
+    assert log.count("after_batch") == 3
+
+
+@pytest.mark.parametrize(
+    ("cancel", "stretch", "event"),
+    [
+        (CancelBackward, "backward", "before_backward"),
+        (CancelStep, "step", "before_step"),
+        (CancelTrain, "train", "before_train"),
+        (CancelTrain, "train", "after_batch"),
+        (CancelValidate, "validate", "before_validate"),
+        (CancelEpoch, "epoch", "before_epoch"),
+        (CancelEpoch, "epoch", "after_pred"),
+        (CancelFit, "fit", "before_fit"),
+        (CancelFit, "fit", "after_loss"),
+    ],
+)
+def test_each_cancel_is_followed_by_its_two_events(net, cancel, stretch, event):
+    log_cb, log = events_log(**{event: cancel()})
+    with (learn := learner(net)).no_logging():
+        learn.fit(2, cbs=log_cb)
+    at = log.index(f"after_cancel_{stretch}")
+    assert log[at - 1] == event
+    assert log[at + 1] == f"after_{stretch}"
+    assert log[-1] == "after_fit"
+
+
+def test_a_cancelled_step_changes_no_weight(net):
+    log_cb, _ = events_log(before_step=CancelStep())
+    learn = learner(net, train=1)
+    before = [p.clone() for p in learn.model.parameters()]
+    with learn.no_logging():
+        learn.fit(1, cbs=log_cb)
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.parameters()))
+    assert all(p.grad is None for p in learn.model.parameters())
+
+
+def test_after_fit_follows_an_error_for_the_callbacks_that_had_begun(net):
+    seen = []
+
+    class Noted(Callback):
+        def after_fit(self, run):
+            seen.append(self)
+
+    class Broken(Callback):
+        order = 1
+
+        def before_fit(self, run):
+            raise RuntimeError("broken")
+
+    class NeverBegun(Noted):
+        order = 2
+
+    first = Noted()
+    with (learn := learner(net)).no_logging(), pytest.raises(RuntimeError, match="broken"):
+        learn.fit(1, cbs=[NeverBegun(), Broken(), first])
+    assert seen == [first]
+
+
+def test_every_after_fit_runs_even_if_one_fails(net):
+    log_cb, log = events_log()
+    failing, _ = events_log(after_fit=ValueError("first to fail"))
+    failing.order = -1
+    with (learn := learner(net)).no_logging(), pytest.raises(ValueError, match="first to fail"):
+        learn.fit(1, cbs=[log_cb, failing])
+    assert log[-1] == "after_fit"
+
+
+def test_an_error_says_where_in_the_run_it_happened(net):
+    failing, _ = events_log(after_loss=RuntimeError("oops"))
+    with (learn := learner(net)).no_logging(), pytest.raises(RuntimeError) as caught:
+        learn.fit(1, cbs=failing)
+    notes = getattr(caught.value, "__notes__", ["training, epoch 0 of 1, batch 0"])  # notes came with Python 3.11
+    assert "training, epoch 0 of 1, batch 0" in notes[0]
+
+
+def test_a_callback_may_replace_batch_prediction_and_loss(net):
+    class Double(Callback):
+        def before_batch(self, run):
+            run.batch = (run.x * 2, run.y)
+
+        def after_loss(self, run):
+            run.loss = run.loss * 0
+
+    learn = learner(net)
+    weights = [p.clone() for p in learn.model.parameters()]
+    with learn.no_logging():
+        learn.fit(1, cbs=Double())
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters()))
+    assert list(learn.recorder.losses) == [0.0, 0.0]
+
+
+def test_progress_is_that_of_fastai(net):
+    seen = []
+
+    class Watch(Callback):
+        def before_batch(self, run):
+            if run.training:
+                seen.append((run.progress, run.epoch, run.iter, run.n_batches))
+
+    with (learn := learner(net, train=4)).no_logging():
+        learn.fit(2, cbs=Watch())
+    assert [p for p, *_ in seen] == [i / 8 for i in range(8)]
+    assert seen[-1][1:] == (1, 3, 4)
+
+
+def test_validation_leaves_no_trace_on_what_is_trained(net, blobs):
+    (x, y), _ = blobs
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+
+    def train(valid):
+        loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)
+        learn = Learner(DataLoaders(loader, valid), net(), nn.CrossEntropyLoss(), torch.optim.SGD, lr=0.1)
+        torch.manual_seed(5)
+        with learn.no_logging():
+            learn.fit(2)
+        return list(learn.model.parameters())
+
+    drawing = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)  # draws from the global generator
+    assert all(torch.equal(a, b) for a, b in zip(train(None), train(drawing)))
+
+
+def test_run_predict_in_mid_training_leaves_the_run_alone(net):
+    shapes = []
+
+    class Peek(Callback):
+        def after_pred(self, run):
+            if run.training:
+                preds, _ = run.predict(run.dls.valid)
+                shapes.append((preds.shape, run.model.training))
+
+    a, b = learner(net), learner(net)
+    torch.manual_seed(3)
+    with a.no_logging():
+        a.fit(1, cbs=Peek())
+    torch.manual_seed(3)
+    with b.no_logging():
+        b.fit(1)
+    assert shapes == [((8, 3), True)] * 2
+    assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters()))
