@@ -1,0 +1,203 @@
+"""The sweep leaves no trace, stops where it should, and its rates are fastai's."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from minilearner import Callback, DataLoaders, GradientAccumulation, Learner, minimum, slide, steep, valley
+
+
+def learner(net, blobs, **kwargs):
+    dls = DataLoaders.from_arrays(*blobs, bs=16, seed=3)
+    return Learner(dls, net(), **({"lr": 0.01} | kwargs))
+
+
+def shuffled_by_torch(net, blobs, generator=None):
+    (x, y), valid = blobs
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True, generator=generator)
+    return Learner(DataLoaders(loader, [tuple(map(torch.tensor, valid))]), net(), nn.CrossEntropyLoss(), lr=0.01)
+
+
+def everything(learn):
+    return [t.clone() for t in learn.model.state_dict().values()] + [
+        t.clone() for state in learn.optimizer.state_dict()["state"].values() for t in state.values()
+    ]
+
+
+def fit_with_and_without(make, find):
+    results = []
+    for with_sweep in (True, False):
+        learn = make()
+        torch.manual_seed(7), np.random.seed(7), random.seed(7)
+        with learn.no_logging():
+            learn.fit(1)
+            if with_sweep:
+                find(learn)
+            learn.fit(2)
+        results.append([*everything(learn), torch.rand(3), torch.tensor(np.random.rand(3)), random.random()])
+    return results
+
+
+def same(a, b):
+    return all(torch.equal(p, q) if isinstance(p, torch.Tensor) else p == q for p, q in zip(a, b, strict=True))
+
+
+class Interrupts(Callback):
+    part_of_step = True
+
+    def __init__(self, error):
+        self.error = error
+
+    def after_backward(self, run):
+        np.random.rand(), random.random()
+        if run.global_step == 5:
+            raise self.error
+
+
+def interrupted(error):
+    def find(learn):
+        learn.add_cb(cb := Interrupts(error))
+        with pytest.raises(type(error)):
+            learn.lr_find(show_plot=False)
+        learn.remove_cb(cb)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    "find",
+    [lambda learn: learn.lr_find(show_plot=False), interrupted(KeyboardInterrupt()), interrupted(RuntimeError())],
+    ids=["to its end", "interrupted", "raising"],
+)
+@pytest.mark.parametrize("make", [learner, shuffled_by_torch], ids=["our loader", "torch's loader"])
+def test_fit_after_the_sweep_is_bit_identical_to_fit_without(net, blobs, make, find):
+    assert same(*fit_with_and_without(lambda: make(net, blobs), find))
+
+
+def test_the_comparison_can_fail(net, blobs):
+    def leave_a_trace(learn):
+        learn.lr_find(show_plot=False)
+        torch.rand(1)
+
+    assert not same(*fit_with_and_without(lambda: shuffled_by_torch(net, blobs), leave_a_trace))
+
+
+def test_a_loaders_own_generator_is_put_back(net, blobs):
+    def make():
+        return shuffled_by_torch(net, blobs, torch.Generator().manual_seed(1))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(show_plot=False)))
+
+
+def test_flags_gradients_and_recorder_stand_as_before(net, blobs):
+    learn = learner(net, blobs)
+    learn.model[0].bias.requires_grad_(False)
+    learn.model[0].weight.grad = torch.ones(16, 2)
+    learn.model.eval()
+    learn.lr_find(show_plot=False)
+    assert not learn.model[0].bias.requires_grad
+    assert torch.equal(learn.model[0].weight.grad, torch.ones(16, 2))
+    assert not any(module.training for module in learn.model.modules())
+    assert learn.recorder.runs == []
+
+
+def test_rates_are_fastais(net, blobs):
+    sweep = learner(net, blobs).lr_find(stop_div=False, show_plot=False)
+    np.testing.assert_allclose(sweep.lrs, [1e-7 * 1e8 ** (i / 100) for i in range(len(sweep.lrs))])
+    assert len(sweep.lrs) == len(sweep.losses) == 100
+
+
+def test_a_linear_ramp_is_linear(net, blobs):
+    sweep = learner(net, blobs).lr_find(0.1, 0.5, 10, step_mode="linear", stop_div=False, show_plot=False)
+    np.testing.assert_allclose(np.diff(sweep.lrs), 0.04)
+
+
+def test_whole_epochs_by_number_of_steps(net, blobs):
+    sweep = learner(net, blobs).lr_find(1e-5, 1e-4, sample_steps=12, show_plot=False)
+    assert len(sweep.lrs) == 15  # three epochs of five batches
+
+
+def test_suggestions_unpack_in_the_order_asked_and_have_names(net, blobs):
+    funcs = (minimum, steep, slide, valley)
+    sweep = learner(net, blobs).lr_find(suggest_funcs=funcs, show_plot=False)
+    lr_min, lr_steep, lr_slide, lr_valley = sweep
+    assert (sweep.minimum, sweep.steep, sweep.slide, sweep.valley) == (lr_min, lr_steep, lr_slide, lr_valley)
+    assert list(sweep.suggestions) == ["minimum", "steep", "slide", "valley"]
+
+
+def test_it_stops_at_four_times_the_best_smoothed_loss(net, blobs):
+    sweep = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(1e-3, 1e6, show_plot=False)
+    assert len(sweep.lrs) < 100
+    assert sweep.smoothed[-1] > 4 * min(sweep.smoothed)
+    assert (sweep.smoothed[:-1] <= 4 * np.minimum.accumulate(sweep.smoothed[:-1])).all()
+    assert "exceeded 4 times its best" in sweep.stop_reason
+
+
+def test_nan_stops_also_where_divergence_does_not(net, blobs):
+    learn = learner(net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) * pred.new_tensor(next(f)))
+    f = iter([1.0] * 21 + [float("nan")] * 100)  # one more for the check before the sweep
+    sweep = learn.lr_find(stop_div=False, show_plot=False)
+    assert len(sweep.losses) == 20
+    assert "the loss became nan" in sweep.stop_reason
+
+
+def test_a_curve_that_never_falls_gives_no_suggestion_but_a_note(net, blobs):
+    rising = iter(range(1, 1000))
+    learn = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + float(next(rising)))
+    sweep = learn.lr_find(stop_div=False, show_plot=False, suggest_funcs=(valley,))
+    assert list(sweep) == [None]
+    assert "never falls" in sweep.notes["valley"]
+
+
+def test_callbacks_that_log_rest_and_those_of_the_step_take_part(net, blobs):
+    fired = []
+
+    class Logs(Callback):
+        def after_batch(self, run):
+            fired.append("logs")
+
+    class Shapes(Logs):
+        part_of_step = True
+
+        def after_batch(self, run):
+            fired.append("shapes")
+
+    learn = learner(net, blobs, cbs=[Logs(), Shapes()])
+    learn.lr_find(num_it=10, show_plot=False)
+    assert fired == ["shapes"] * 10
+
+
+def test_with_accumulation_there_is_one_rate_and_one_mean_loss_an_update(net, blobs):
+    seen = []
+
+    class Watch(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            seen.append((run.lrs[0], float(run.loss.detach())))
+
+    learn = learner(net, blobs, cbs=[GradientAccumulation(2), Watch()])
+    sweep = learn.lr_find(1e-6, 1e-5, num_it=3, show_plot=False)
+    assert [lr for lr, _ in seen] == [sweep.lrs[0]] * 2 + [sweep.lrs[1]] * 2 + [sweep.lrs[2]]
+    np.testing.assert_allclose(sweep.losses[0], (seen[0][1] + seen[1][1]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"start_lr": 0}, "`start_lr` must be above 0"),
+        ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
+        ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),
+        ({"step_mode": "log"}, "`step_mode` must be"),
+        ({"smoothing": 1.0}, "`smoothing` must lie in"),
+        ({"stop_factor": 0.5}, "`stop_factor` must be above 1"),
+        ({"skip_end": -1}, "must not be negative"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        learner(net, blobs).lr_find(**kwargs)
