@@ -112,7 +112,8 @@ def as_list(transforms: Transforms, name: str) -> list[BatchTransform | TensorFu
     """
     if transforms is None:
         return []
-    several = list(transforms) if isinstance(transforms, (list, tuple)) else [transforms]
+    several: list[BatchTransform | TensorFunction]
+    several = list(transforms) if isinstance(transforms, Sequence) else [transforms]
     for f in several:
         if isinstance(f, type):
             raise TypeError(f"`{name}` takes instances. Received the class {f.__name__}: write {f.__name__}(...).")

@@ -2,7 +2,7 @@
 
 A geometric transform draws, for every picture, an affine map from output to source positions. Neighbouring transforms
 compose their maps, so that a picture is resampled once: no blur on blur. Positions are in pixels, counted from the
-picture's centre; a map is a (2, 3) matrix over (vertical, horizontal, 1). Positions outside take the nearest border pixel.
+picture's centre; a map is a (2, 3) matrix over (vertical, horizontal, 1). What lies outside is the nearest border pixel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from minilearner.data.transforms import BatchTransform
 
 __all__ = ["Flip", "Geometric", "Normalize", "RandomShift", "resample"]
 
-# Up to this side, two small matrix products a picture beat grid_sample on a CPU; their cost grows with the cube.
-_SEPARABLE_SIDE = 64
+# Up to this side two small matrix products a picture beat grid_sample on a CPU; their cost grows with its cube.
+_SEPARABLE_SIDE = 48
 
 
 class Geometric(BatchTransform):
@@ -31,9 +31,13 @@ class Geometric(BatchTransform):
     whole: bool = False
     """Every output pixel is exactly one source pixel, so nothing is interpolated."""
 
-    def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-        """Returns one map a picture, (n, 2, 3) on `rng`'s device, for pictures of `size` (height, width)."""
-        raise NotImplementedError(f"{type(self).__name__} must define `draw(self, n, size, rng)`.")
+    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
+        """Draws one map a picture and composes it, in place, onto those of the transforms before.
+
+        maps: (batch, 2, 3) on `rng`'s device; a map M becomes M · D for the drawn D, both seen as 3 x 3 matrices, since
+        output-to-source runs against the order of the transforms. size: (height, width) of the pictures.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `draw_onto(self, maps, size, rng)`.")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the moved pictures; x: (batch, channels, height, width)."""
@@ -41,7 +45,8 @@ class Geometric(BatchTransform):
             raise ValueError(
                 f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
             )
-        maps = self.draw(len(x), (x.shape[2], x.shape[3]), rng)
+        maps = torch.eye(2, 3, device=rng.device).expand(len(x), 2, 3).contiguous()
+        self.draw_onto(maps, (x.shape[2], x.shape[3]), rng)
         return resample(x, maps, axis_aligned=self.axis_aligned, whole=self.whole)
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
@@ -77,30 +82,30 @@ class RandomShift(Geometric):
         """As `whole_pixels`."""
         return self.whole_pixels
 
-    def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
         """Draws two numbers a picture, and a third where `p` is less than 1."""
-        distances = torch.rand(n, 2, generator=rng, device=rng.device)
-        furthest = torch.tensor([side * self.fraction for side in size], device=rng.device)
+        n, device = len(maps), maps.device
+        distances = torch.rand(n, 2, generator=rng, device=device)
         if self.whole_pixels:
-            furthest = self._whole_furthest(size, furthest)
-            distances = (distances * (2 * furthest + 1)).floor_() - furthest
+            furthest = torch.tensor(self._whole_furthest(size), device=device)
+            distances = distances.mul_(2 * furthest + 1).floor_().sub_(furthest)
         else:
-            distances = (distances * 2 - 1) * furthest
+            furthest = torch.tensor([side * self.fraction for side in size], device=device)
+            distances.mul_(2).sub_(1).mul_(furthest)
         if self.p < 1:
-            distances *= torch.rand(n, 1, generator=rng, device=rng.device) < self.p
-        maps = torch.eye(2, 3, device=rng.device).repeat(n, 1, 1)
-        maps[:, :, 2] = distances
-        return maps
+            distances.mul_(torch.rand(n, 1, generator=rng, device=device) < self.p)
+        # Written out, here and in `_sources`: a matrix product may run in reduced precision.
+        maps[:, :, 2].add_((maps[:, :, :2] * distances[:, None]).sum(2))
 
-    def _whole_furthest(self, size: tuple[int, int], furthest: Tensor) -> Tensor:
+    def _whole_furthest(self, size: tuple[int, int]) -> list[float]:
         # 0.1 * 30 must be 3 pixels, whatever the last bit of the product says.
-        whole = (furthest + 1e-4).floor()
-        if self.fraction > 0 and not whole.any():
+        furthest = [float(int(side * self.fraction + 1e-6)) for side in size]
+        if self.fraction > 0 and not any(furthest):
             raise ValueError(
                 f"`fraction` is less than one whole pixel of a {size[0]} x {size[1]} picture, so nothing would move. "
                 f"Received: fraction={self.fraction}. Raise it, or leave out whole_pixels=True."
             )
-        return whole
+        return furthest
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,10 @@ class Flip(Geometric):
     def __post_init__(self) -> None:
         _check_fraction("p", self.p)
 
-    def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
+    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
         """Draws one number a picture."""
-        maps = torch.eye(2, 3, device=rng.device).repeat(n, 1, 1)
-        maps[:, 1, 1] -= 2 * (torch.rand(n, generator=rng, device=rng.device) < self.p).float()
-        return maps
+        sign = (torch.rand(len(maps), 1, generator=rng, device=maps.device) < self.p).float().mul_(-2).add_(1)
+        maps[:, :, 1].mul_(sign)
 
 
 class _Fused(Geometric):
@@ -132,16 +136,9 @@ class _Fused(Geometric):
         self.axis_aligned = all(part.axis_aligned for part in parts)
         self.whole = all(part.whole for part in parts)
 
-    def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-        maps = self.parts[0].draw(n, size, rng)
-        for part in self.parts[1:]:
-            later = part.draw(n, size, rng)
-            # Output -> source runs against the order of the parts: the earlier map is applied to the later's result.
-            # Written out, since a matrix product may run in reduced precision.
-            offset = maps[:, :, 2]
-            maps = maps[:, :, 0, None] * later[:, None, 0] + maps[:, :, 1, None] * later[:, None, 1]
-            maps[:, :, 2] += offset
-        return maps
+    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
+        for part in self.parts:
+            part.draw_onto(maps, size, rng)
 
     def __repr__(self) -> str:
         return " + ".join(map(repr, self.parts))
@@ -155,24 +152,21 @@ def resample(x: Tensor, maps: Tensor, *, axis_aligned: bool = False, whole: bool
     """Returns pictures whose pixels come from where `maps` says, bilinear, the border repeated outside.
 
     x: (batch, channels, height, width). maps: (batch, 2, 3), see the module's text. The flags promise what the maps
-    are, and only choose a faster way to the same picture; `whole` is bit-exact copying.
+    are, and only choose a faster way to the same picture; with `whole` pixels are copied bit for bit.
     """
     maps = maps.to(x.device, non_blocking=True)
     if axis_aligned and whole:
-        return _copied(x, *_sources(x, maps))
+        return _copied(x, _sources(maps, 0, x.shape[2]), _sources(maps, 1, x.shape[3]))
     if axis_aligned and x.device.type == "cpu" and max(x.shape[2:]) <= _SEPARABLE_SIDE:
-        return _separable(x, *_sources(x, maps))
+        return _separable(x, _sources(maps, 0, x.shape[2]), _sources(maps, 1, x.shape[3]))
     return _grid_sampled(x, maps)
 
 
-def _sources(x: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns source positions of the rows (batch, height) and columns (batch, width), clamped to the picture."""
-    rows, columns = (
-        (torch.arange(n, device=x.device) - (n - 1) / 2) * maps[:, axis, axis, None]
-        + (maps[:, axis, 2, None] + (n - 1) / 2)
-        for axis, n in enumerate(x.shape[2:])
-    )
-    return rows.clamp_(0, x.shape[2] - 1), columns.clamp_(0, x.shape[3] - 1)
+def _sources(maps: Tensor, axis: int, side: int) -> Tensor:
+    """Returns where each row (axis 0) or column (axis 1) comes from: (batch, side), clamped to the picture."""
+    centre = (side - 1) / 2
+    positions = torch.arange(-centre, centre + 0.5, device=maps.device)
+    return torch.addcmul(maps[:, axis, 2:] + centre, maps[:, axis, axis, None], positions).clamp_(0, side - 1)
 
 
 def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -184,27 +178,28 @@ def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    # (height, height) @ (height, width) @ (width, width) a picture. Measured against two gathers and a lerp and against
-    # grid_sample in tests/benchmarks/pipeline.py.
-    vertical = _hat_weights(rows).to(x.dtype)[:, None]
-    horizontal = _hat_weights(columns).to(x.dtype)[:, None]
-    return vertical @ x @ horizontal.transpose(2, 3)
+    # (height, height) @ (height, width) @ (width, width) a picture; faster than gathering neighbours and blending them.
+    vertical, horizontal = _minus_weights(rows).to(x.dtype), _minus_weights(columns).to(x.dtype).transpose(1, 2)
+    if x.shape[1] == 1:
+        return torch.bmm(torch.bmm(vertical, x[:, 0]), horizontal)[:, None]
+    return vertical[:, None] @ x @ horizontal[:, None]
 
 
-def _hat_weights(sources: Tensor) -> Tensor:
-    """Returns the linear interpolation weights (batch, output position, source position)."""
-    n = sources.shape[1]
-    distance = sources[:, :, None] - torch.arange(n, device=sources.device)
-    return distance.abs_().neg_().add_(1).relu_()
+def _minus_weights(sources: Tensor) -> Tensor:
+    """Returns minus the linear interpolation weights (batch, output position, source position).
+
+    The sign saves a pass over memory; it cancels in the product of two.
+    """
+    distance = sources[:, :, None] - torch.arange(sources.shape[1], device=sources.device)
+    return distance.abs_().sub_(1).clamp_max_(0)
 
 
 def _grid_sampled(x: Tensor, maps: Tensor) -> Tensor:
     # affine_grid counts (horizontal, vertical), with half a side as its unit.
     half = torch.tensor([x.shape[3] / 2, x.shape[2] / 2], device=x.device)
     maps = torch.cat([maps[:, :, :2].flip(2), maps[:, :, 2:]], dim=2).flip(1)
-    unit = torch.cat([half, half.new_ones(1)])
-    theta = (maps * unit / half[:, None]).to(x.dtype)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    theta = maps * torch.cat([half, half.new_ones(1)]) / half[:, None]
+    grid = F.affine_grid(theta.to(x.dtype), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
