@@ -2,7 +2,7 @@
 
 A geometric transform draws, for every picture, an affine map from output to source positions. Neighbouring transforms
 compose their maps, so that a picture is resampled once: no blur on blur. Positions are in pixels, counted from the
-picture's centre; a map is a (2, 3) matrix over (vertical, horizontal, 1). What lies outside is the nearest border pixel.
+picture's centre; a map is a (2, 3) matrix over (vertical, horizontal, 1). Outside lies the nearest border pixel.
 """
 
 from __future__ import annotations
