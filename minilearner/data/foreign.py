@@ -1,0 +1,189 @@
+"""Loaders that are not ours: torch's `DataLoader`, torch datasets, and any re-iterable of batches.
+
+A wrapped loader gives what a plain ``for x, y in loader`` gives, bit for bit, and draws from the global generators
+exactly as that does; only the device is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from minilearner.data.memory import resolve_device
+from minilearner.data.unmoved import unmoved
+from minilearner.errors import DataError
+from minilearner.runtime import derived_generator, derived_seed, isolated_rng
+from minilearner.tree import Tree, to_device
+
+__all__ = ["DerivedSampler", "ForeignLoader", "from_dataset"]
+
+
+class ForeignLoader:
+    """Any re-iterable of batches ``(x, y)``; of a longer batch the last part is y, and x is the tuple of the rest.
+
+    Args:
+        source: the loader, left as it is.
+        device: where batches are moved to; the default device when None.
+    """
+
+    def __init__(self, source: Iterable[Any], *, device: torch.device | str | None = None) -> None:
+        self.source = source
+        self.device = resolve_device(device)
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
+        return map(self._deliver, iter(self.source))
+
+    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
+        """Starts a pass at a batch. A foreign loader is read up to there; a `DerivedSampler` skips without reading."""
+        sampler = getattr(self.source, "sampler", None)
+        if not isinstance(sampler, DerivedSampler):
+            return islice(iter(self), start_batch, None)
+        sampler.skip = start_batch * int(getattr(self.source, "batch_size", None) or 1)
+        return iter(self)
+
+    @property
+    def n_items(self) -> int | None:
+        """How many items `in_order` gives; None where only a pass over the data would tell."""
+        if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
+            return None
+        if self.source.batch_size is None:
+            return None
+        sampler = self.source.sampler
+        return len(sampler) if isinstance(sampler, SubsetRandomSampler) else len(self.source.dataset)  # type: ignore[arg-type]
+
+    def in_order(self) -> ForeignLoader:
+        """Returns a loader of every item in dataset order; for what is no torch `DataLoader`, the loader itself.
+
+        The rebuilt `DataLoader` has the same dataset, collation and workers, keeps to the items of a sampler that
+        covers a part of the dataset, and draws from no global generator.
+        """
+        if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
+            return self
+        return ForeignLoader(_sequential(self.source), device=self.device)
+
+    def to(self, device: torch.device | str) -> ForeignLoader:
+        """Returns a loader that brings batches to `device`; itself when it already does."""
+        device = resolve_device(device)
+        return self if device == self.device else ForeignLoader(self.source, device=device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the source's own state, or the next pass of a shuffle that is derived; empty where there is none."""
+        sampler = getattr(self.source, "sampler", None)
+        if isinstance(sampler, DerivedSampler):
+            return {"epoch": sampler.epoch}
+        own = getattr(self.source, "state_dict", None)
+        return dict(own()) if own is not None else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        sampler = getattr(self.source, "sampler", None)
+        if isinstance(sampler, DerivedSampler):
+            sampler.epoch = int(state["epoch"])
+        elif hasattr(self.source, "load_state_dict"):
+            self.source.load_state_dict(state)
+
+    def _deliver(self, batch: Any) -> tuple[Tree, Tree]:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            kind = f"keys {list(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
+            raise DataError(
+                f"A loader must yield batches (x, y). Received: {kind}. Yield a tuple whose last part is the target; "
+                "in a torch DataLoader, `collate_fn=` is the place."
+            )
+        x = batch[0] if len(batch) == 2 else tuple(batch[:-1])
+        return to_device(x, self.device), to_device(batch[-1], self.device)
+
+    def __repr__(self) -> str:
+        return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"
+
+
+class DerivedSampler(Sampler[int]):
+    """A shuffle decided by (seed, pass number) alone: `epoch` counts the passes started.
+
+    `skip` items are left out at the start of the next pass only, for resuming in the middle of one.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", self.epoch))
+        skip, self.skip = self.skip, 0
+        self.epoch += 1
+        return iter(order[skip:].tolist())
+
+
+def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoader[Any]:
+    """Wraps a map-style torch dataset: for training shuffled by (seed, epoch) and without a short batch, else in order."""
+    n = len(dataset)
+    sampler: Sampler[int] = DerivedSampler(n, seed) if training else SequentialSampler(dataset)
+    # Its own generator: without one, every pass would draw a number from torch's global generator.
+    generator = derived_generator(seed, "workers", int(training))
+    return DataLoader(dataset, batch_size=bs, sampler=sampler, drop_last=training, generator=generator)
+
+
+def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:
+    options: dict[str, Any] = {
+        "num_workers": loader.num_workers,
+        "collate_fn": loader.collate_fn,
+        "pin_memory": loader.pin_memory,
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "prefetch_factor": loader.prefetch_factor,
+        "generator": torch.Generator().manual_seed(derived_seed(0, "in_order")),
+    }
+    bs = loader.batch_size
+    if bs is None and loader.batch_sampler is not None:
+        bs = int(getattr(loader.batch_sampler, "batch_size", 64))
+    return DataLoader(loader.dataset, batch_size=bs, sampler=_items_in_order(loader), **options)
+
+
+class _Listed(Sampler[int]):
+    """The positions given, in their order."""
+
+    def __init__(self, indices: list[int]) -> None:
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+def _items_in_order(loader: DataLoader[Any]) -> Sampler[int]:
+    dataset: Any = loader.dataset
+    plain_batches = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
+    if plain_batches and type(loader.sampler) in (SequentialSampler, RandomSampler, DerivedSampler):
+        return SequentialSampler(dataset)
+    if plain_batches and isinstance(loader.sampler, SubsetRandomSampler):
+        return _Listed(list(loader.sampler.indices))
+    with unmoved(loader), isolated_rng():
+        if plain_batches:
+            drawn = set(loader.sampler)
+        else:
+            drawn = {index for batch in loader.batch_sampler or () for index in batch}
+    # A sampler that draws as many as there are, perhaps some twice and some never, stands for the whole dataset.
+    whole = plain_batches and len(loader.sampler) == len(dataset)  # type: ignore[arg-type]
+    return SequentialSampler(dataset) if whole else _Listed(sorted(drawn))

@@ -1,0 +1,343 @@
+"""The loaders of a training run: one for training, one for validation, checked when they are built.
+
+Where batches come from is `memory`'s and `foreign`'s business; what labels mean is `targets`'.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from minilearner.data.arrays import as_inputs, as_labels, encode, target_for
+from minilearner.data.foreign import ForeignLoader, from_dataset
+from minilearner.data.memory import MemoryLoader, resolve_device
+from minilearner.data.targets import Category, Target
+from minilearner.data.transforms import Pipeline, Transforms
+from minilearner.data.unmoved import unmoved
+from minilearner.errors import DataError
+from minilearner.runtime import draw_seed, isolated_rng
+from minilearner.tree import Tree
+
+__all__ = ["DataLoaders", "Loader"]
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """What the training loop may use of a loader. `MemoryLoader` and `ForeignLoader` are the two there are."""
+
+    @property
+    def n_items(self) -> int | None:
+        """How many items `in_order` gives; None where it is not known."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
+        """Starts a pass; batches ``(x, y)`` arrive on the device."""
+        ...
+
+    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
+        """Starts a pass at a batch, as a resumed run needs."""
+        ...
+
+    def in_order(self) -> Loader:
+        """Returns a loader of every item in dataset order, without augmentation."""
+        ...
+
+    def to(self, device: torch.device | str) -> Loader:
+        """Returns a loader whose batches arrive on `device`; itself when they already do."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the loader stands, for a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        ...
+
+
+class DataLoaders:
+    """A training loader and, optionally, a validation loader, with what their labels mean.
+
+    >>> dls = DataLoaders(train_dataset, valid_dataset, bs=64)        # torch datasets
+    >>> dls = DataLoaders(train_loader, valid_loader)                 # torch DataLoaders, or any re-iterable of (x, y)
+    >>> dls = DataLoaders.from_arrays((x, y), (vx, vy), bs=64)        # NumPy arrays or tensors
+
+    Args:
+        train: a loader, a map-style torch dataset, or a re-iterable with a length that yields batches ``(x, y)``.
+            Datasets are shuffled by (seed, epoch) and the short last batch is dropped.
+        valid: the same for validation, in order and complete; None for no validation.
+        bs: items a batch, for datasets only.
+        seed: decides every shuffle and augmentation that is ours. None draws one number from torch's generator, which
+            moves only when something here is derived from the seed; read it in `.seed`.
+        target: what labels mean. None: `vocab`, or the dataset's `.classes`, gives a `Category`; else it is unknown.
+        vocab: names of the classes, in the order of their numbers.
+        device: where batches arrive; the default device when None.
+
+    Raises:
+        TypeError: a source cannot be iterated twice, or has no length.
+        ValueError: `bs` is less than 1, or both `target` and `vocab` are given.
+        DataError: a source has no batches.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        valid: Any = None,
+        *,
+        bs: int = 64,
+        seed: int | None = None,
+        target: Target | None = None,
+        vocab: Sequence[Any] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if bs < 1:
+            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        if target is not None and vocab is not None:
+            raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+        self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
+        self.device = resolve_device(device)
+        self.bs = bs
+        self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
+        self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
+        vocab = vocab if vocab is not None else _classes(train)
+        self.target = target if target is not None or vocab is None else Category(vocab)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: tuple[Any, Any],
+        valid: tuple[Any, Any] | None = None,
+        *,
+        bs: int = 64,
+        vocab: Sequence[Any] | None = None,
+        target: Target | None = None,
+        item_tfms: Transforms = None,
+        batch_tfms: Transforms = None,
+        seed: int | None = None,
+        drop_last: bool = True,
+        device: torch.device | str | None = None,
+    ) -> DataLoaders:
+        """Returns loaders of arrays ``(x, y)`` in memory, NumPy's or tensors.
+
+        x: (items, ...), images as (items, channels, height, width); uint8 stays so in store and arrives as float32 in
+        [0, 1]. y: (items, ...): text or integers are classes, floats are numbers to regress. Text is numbered by
+        `vocab`, or by the sorted labels of `train`; integers are class numbers already, 0 to the largest in `train`.
+
+        Args:
+            train: ``(x, y)``.
+            valid: ``(x, y)`` of the same kind, or None.
+            bs: items a batch.
+            vocab: names of the classes.
+            target: what labels mean, instead of what `vocab` and the labels tell.
+            item_tfms: functions of all the inputs of a split, applied once, now.
+            batch_tfms: transforms of each batch; see `transforms.Pipeline`.
+            seed: as for `DataLoaders`.
+            drop_last: leave out the short last batch of training.
+            device: where the arrays are kept; the default device when None.
+
+        Raises:
+            TypeError: `train` or `valid` is no pair.
+            DataError: the arrays do not fit each other, or hold what cannot be trained on; the message says where.
+        """
+        if target is not None and vocab is not None:
+            raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+        seed = _seed(seed, is_used=True)
+        x, raw = _pair(train, "train")
+        target = target if target is not None else target_for(raw, vocab)
+        pipeline = Pipeline(batch_tfms)
+        options: dict[str, Any] = {
+            "bs": bs,
+            "seed": seed,
+            "item_tfms": item_tfms,
+            "batch_tfms": pipeline,
+            "device": device,
+        }
+        loader = MemoryLoader(
+            x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
+        )
+        valid_loader = None
+        if valid is not None:
+            vx, raw = _pair(valid, "valid")
+            _check_alike(x, vx)
+            valid_loader = MemoryLoader(vx, encode(raw, target, "valid"), **options)
+        return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
+
+    @property
+    def vocab(self) -> tuple[Any, ...] | None:
+        """The classes in the order of their numbers; None where there are none or they are unknown."""
+        return getattr(self.target, "vocab", None)
+
+    @property
+    def c(self) -> int | None:
+        """How many outputs a model needs: classes, or numbers to regress; None where it is unknown."""
+        return None if self.target is None else self.target.n_out
+
+    def loader(self, ds_idx: int) -> Loader:
+        """Returns the training loader for 0, the validation loader for 1.
+
+        Raises:
+            ValueError: `ds_idx` is another number, or 1 without a validation set.
+        """
+        if ds_idx not in (0, 1):
+            raise ValueError(f"`ds_idx` must be 0 (training) or 1 (validation). Received: ds_idx={ds_idx}.")
+        chosen = self.valid if ds_idx else self.train
+        if chosen is None:
+            raise ValueError("There is no validation set. Give `valid` to DataLoaders, or use ds_idx=0.")
+        return chosen
+
+    def in_order(self, ds_idx: int) -> Loader:
+        """Returns every item of a split in dataset order, without augmentation."""
+        return self.loader(ds_idx).in_order()
+
+    def one_batch(self) -> tuple[Tree, Tree]:
+        """Returns the first batch of the next training pass, and moves nothing: no pass counter, no generator."""
+        with self.unmoved(), isolated_rng():
+            return next(iter(self.train))
+
+    def test_dl(self, items: Any) -> Loader:
+        """Returns a loader over new inputs, in order and complete, with validation transforms.
+
+        items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Inputs
+        alone must be an array or tensor.
+        """
+        if isinstance(items, tuple) and len(items) == 2:
+            x, raw = _pair(items, "test")
+            y = encode(raw, self.target or target_for(raw), "test")
+        elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
+            return _as_loader(items, "test", bs=self.bs, seed=self.seed, device=self.device).in_order()
+        else:
+            x, y = as_inputs(items, "test"), None
+        like = self.train if isinstance(self.train, MemoryLoader) else None
+        return MemoryLoader(
+            x,
+            y,
+            bs=self.bs,
+            seed=self.seed,
+            item_tfms=like.item_tfms if like else None,
+            batch_tfms=like.batch_tfms if like else None,
+            device=self.device,
+        )
+
+    def to(self, device: torch.device | str) -> DataLoaders:
+        """Returns loaders whose batches arrive on `device`; itself when they already do."""
+        device = resolve_device(device)
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        moved.device = device
+        moved.train = self.train.to(device)
+        moved.valid = None if self.valid is None else self.valid.to(device)
+        return moved
+
+    def unmoved(self) -> AbstractContextManager[None]:
+        """Whatever is iterated inside this context leaves no trace on the loaders; see `unmoved.unmoved`."""
+        return unmoved(self.train, self.valid)
+
+    def __repr__(self) -> str:
+        return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+
+
+def _seed(seed: int | None, *, is_used: bool) -> int:
+    if seed is not None:
+        return seed
+    if is_used:
+        return draw_seed()
+    with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here
+        return draw_seed()
+
+
+def _is_dataset(source: Any) -> bool:
+    return isinstance(source, Dataset) and not isinstance(source, IterableDataset)
+
+
+def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.device) -> Loader:
+    if isinstance(source, (MemoryLoader, ForeignLoader)):
+        _check_batches(source, split)
+        return source.to(device)
+    if _is_dataset(source):
+        source = from_dataset(source, bs=bs, seed=seed, training=split == "train")
+    _check_iterable(source, split)
+    _check_batches(source, split)
+    return ForeignLoader(source, device=device)
+
+
+def _check_iterable(source: Any, split: str) -> None:
+    need = f"`{split}` must be a loader, a torch dataset, or a re-iterable with a length that yields (x, y)."
+    if isinstance(source, (Tensor, np.ndarray)) or (
+        isinstance(source, (tuple, list)) and source and isinstance(source[0], (Tensor, np.ndarray))
+    ):
+        raise TypeError(f"{need} Received: arrays. Use DataLoaders.from_arrays((x, y), (valid_x, valid_y)).")
+    if isinstance(source, Iterator):
+        raise TypeError(
+            f"{need} Received: a {type(source).__name__}, which can be read only once. Pass the object that it was "
+            "made from, or list(...) of it."
+        )
+    if not isinstance(source, Iterable):
+        raise TypeError(f"{need} Received: a {type(source).__name__}, which cannot be iterated.")
+    try:
+        len(source)  # type: ignore[arg-type]
+    except TypeError as e:
+        raise TypeError(
+            f"{need} Received: a {type(source).__name__} without a length, which schedules and progress need. Define "
+            "`__len__` as the number of batches."
+        ) from e
+
+
+def _check_batches(source: Any, split: str) -> None:
+    if len(source) > 0:
+        return
+    inner = getattr(source, "source", source)
+    bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
+    n = inner.n_items if isinstance(inner, MemoryLoader) else _length(getattr(inner, "dataset", None))
+    raise DataError(
+        f"`{split}` has no batches: {'an unknown number of' if n is None else n} items with bs={bs}, and a short last "
+        f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."
+        if n
+        else f"`{split}` is empty: it has no items and no batches. Give it at least one."
+    )
+
+
+def _length(dataset: Any) -> int | None:
+    return len(dataset) if hasattr(dataset, "__len__") else None
+
+
+def _classes(source: Any) -> Sequence[Any] | None:
+    """Returns the class names of the dataset under a loader, through any number of torch's `Subset`s."""
+    for _ in range(8):
+        names = getattr(source, "classes", None)
+        if isinstance(names, (list, tuple)):
+            return names
+        source = getattr(source, "dataset", None) or getattr(source, "source", None)
+    return None
+
+
+def _pair(arrays: Any, split: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
+        got = f"{len(arrays)} parts" if isinstance(arrays, (tuple, list)) else type(arrays).__name__
+        raise TypeError(f"`{split}` must be a pair of arrays (x, y). Received: {got}.")
+    x, y = as_inputs(arrays[0], split), as_labels(arrays[1], split)
+    if len(x) != len(y):
+        raise DataError(
+            f"`x` and `y` of {split} must have the same number of items. Received: x of shape {tuple(x.shape)}, y of "
+            f"shape {y.shape}."
+        )
+    return x, y
+
+
+def _check_alike(x: Tensor, vx: Tensor) -> None:
+    if x.shape[1:] != vx.shape[1:] or x.dtype != vx.dtype:
+        raise DataError(
+            f"Items of train and valid must have one shape and kind. Received: train {tuple(x.shape[1:])} {x.dtype}, "
+            f"valid {tuple(vx.shape[1:])} {vx.dtype}. uint8 is scaled to [0, 1] on arrival, floats are not."
+        )

@@ -1,0 +1,177 @@
+"""Arrays in memory, served batch by batch through a list of indices: no workers, no copies of single items.
+
+uint8 stays uint8 in store, a quarter of the memory of floats; a batch becomes float on the device. Checking what users
+bring in is `arrays`' and `loaders`' business.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from minilearner.data.transforms import Pipeline, TensorFunction, Transforms, as_list, run_isolated
+from minilearner.errors import DataError
+from minilearner.runtime import default_device, derived_generator, derived_seed
+
+__all__ = ["MemoryLoader", "resolve_device"]
+
+
+class MemoryLoader:
+    """Serves stored tensors in batches ``(x, y)`` on the device.
+
+    Every random choice is derived, never drawn from a global generator: the order of pass number `epoch` from (seed,
+    epoch), the augmentation of batch b from (seed, epoch, b). So a pass repeats whatever else a program draws, and a
+    resumed run starts in the middle of one. Validation transforms are derived from (seed, b) alone: every pass over a
+    validation set sees the same pictures.
+
+    Args:
+        x: (items, ...). uint8 arrives as float32 in [0, 1], bit-equal to ``x.float() / 255``; any float arrives as
+            float32; other integers, such as token ids, arrive as they are.
+        y: (items, ...), or None for items without labels; then batches are ``(x, None)``. float64 becomes float32.
+        bs: items a batch.
+        shuffle: a new order for every pass; without it the stored order.
+        drop_last: leave out the last batch of a pass when it is short.
+        item_tfms: functions of the whole stored tensor (items, ...), applied once, here: a resize, say.
+        batch_tfms: see `transforms.Pipeline`.
+        training: whether augmentation (transforms that are `train_only`) runs.
+        device: where the arrays are kept and batches arrive; the default device when None.
+
+    Raises:
+        ValueError: `bs` is less than 1.
+        DataError: `x` and `y` differ in length, or an item transform changed the number of items.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        bs: int = 64,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        item_tfms: Transforms = None,
+        batch_tfms: Transforms | Pipeline = None,
+        training: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if bs < 1:
+            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        if y is not None and len(x) != len(y):
+            raise DataError(f"`x` and `y` must have the same number of items. Received: {len(x)} and {len(y)}.")
+        self.device = resolve_device(device)
+        self.item_tfms: list[TensorFunction] = as_list(item_tfms, "item_tfms")  # type: ignore[assignment]
+        self.x = _in_store(_applied_once(self.item_tfms, x, seed)).to(self.device)
+        self.y = None if y is None else _in_store(y).to(self.device)
+        self.bs, self.shuffle, self.drop_last = bs, shuffle, drop_last
+        self.seed, self.training = seed, training
+        self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
+        self.epoch = 0
+        """The number of the next pass, from 0; counted up when a pass starts."""
+
+    @property
+    def n_items(self) -> int:
+        """How many items are stored, a dropped short batch included."""
+        return len(self.x)
+
+    def __len__(self) -> int:
+        """The number of batches in a pass."""
+        return self.n_items // self.bs if self.drop_last else -(-self.n_items // self.bs)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.iterate()
+
+    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Starts pass number `self.epoch` at a batch: what comes is what a whole pass gives from there on.
+
+        Raises:
+            ValueError: `start_batch` is negative or more than the batches of a pass.
+        """
+        if not 0 <= start_batch <= len(self):
+            raise ValueError(f"`start_batch` must be between 0 and {len(self)}. Received: start_batch={start_batch}.")
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self._batches(epoch, start_batch)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        order = self.indices(epoch).to(self.device)
+        steps = self.batch_tfms.steps(training=self.training)
+        for b in range(start, len(self)):
+            chosen = order[b * self.bs : (b + 1) * self.bs]
+            x = _as_input(self.x.index_select(0, chosen))
+            if steps:
+                path = ("augment", epoch, b) if self.training else ("validate", b)
+                rng = derived_generator(self.seed, *path)
+                for step in steps:
+                    x = step(x, rng)
+            yield x, None if self.y is None else self.y.index_select(0, chosen)
+
+    def indices(self, epoch: int) -> Tensor:
+        """Returns the order of a pass: int64 positions in the store (items,), on the CPU."""
+        if not self.shuffle:
+            return torch.arange(self.n_items)
+        return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
+
+    def items(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns stored inputs before any batch transform (uint8 as floats in [0, 1]) and their targets."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        return _as_input(self.x[chosen]), None if self.y is None else self.y[chosen]
+
+    def in_order(self) -> MemoryLoader:
+        """Returns a view of the same storage: stored order, every item, validation transforms only."""
+        return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
+
+    def to(self, device: torch.device | str) -> MemoryLoader:
+        """Returns a loader whose arrays are on `device`, standing at the same pass; itself when they already are."""
+        device = resolve_device(device)
+        if device == self.device:
+            return self
+        return self._view(device=device, x=self.x.to(device), y=None if self.y is None else self.y.to(device))
+
+    def _view(self, **changes: object) -> MemoryLoader:
+        view = copy.copy(self)
+        view.__dict__.update(changes)
+        return view
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns what a checkpoint must keep: the number of the next pass."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where `state_dict` stood."""
+        self.epoch = int(state["epoch"])
+
+    def __repr__(self) -> str:
+        return (
+            f"MemoryLoader({self.n_items} items of shape {tuple(self.x.shape[1:])} {self.x.dtype}, bs={self.bs}, "
+            f"{len(self)} batches, shuffle={self.shuffle}, drop_last={self.drop_last}, device={self.device})"
+        )
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Returns the device with its index ("cuda" is "cuda:0"), so that devices can be compared; None is the default."""
+    device = default_device() if device is None else torch.device(device)
+    return device if device.type == "cpu" else torch.empty(0, device=device).device
+
+
+def _in_store(t: Tensor) -> Tensor:
+    t = t.detach()
+    return t.float() if t.is_floating_point() or t.dtype == torch.bool else t
+
+
+def _as_input(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def _applied_once(functions: list[TensorFunction], x: Tensor, seed: int) -> Tensor:
+    n = len(x)
+    for i, f in enumerate(functions):
+        x = run_isolated(f, x, derived_seed(seed, "item_tfms", i) % 2**32)
+        if len(x) != n:
+            raise DataError(
+                f"`item_tfms[{i}]` changed the number of items from {n} to {len(x)}. It receives the whole tensor "
+                "(items, ...) and must keep the first dimension."
+            )
+    return x

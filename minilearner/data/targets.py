@@ -1,0 +1,145 @@
+"""What a label means, both ways: how many outputs a model needs for it, the loss, and how predictions are read back.
+
+Encoding raw labels into numbers is `arrays`' business; drawing them is `results`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Category", "Loss", "Regression", "Target", "mean_squared_error"]
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``(pred, target) -> scalar tensor``."""
+
+
+@runtime_checkable
+class Target(Protocol):
+    """The meaning of a label. Any object with these five members will do."""
+
+    @property
+    def n_out(self) -> int:
+        """How many outputs a model needs for one item."""
+        ...
+
+    @property
+    def loss_func(self) -> Loss:
+        """The loss that a learner takes when it is given none."""
+        ...
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Turns raw outputs (batch, n_out) into what is reported, such as probabilities, of the same shape."""
+        ...
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Turns raw outputs, or activated ones, into predicted targets."""
+        ...
+
+    def label(self, value: Any) -> str:
+        """Returns the text for one target value, as shown above a picture."""
+        ...
+
+
+@dataclass(frozen=True, init=False)
+class Category:
+    """One class out of a vocabulary; targets are int64 indices into it, shaped (batch,), or (batch, ...) for masks.
+
+    >>> Category(["cat", "dog"]).label(1)
+    'dog'
+
+    Raises:
+        ValueError: `vocab` is empty or names a class twice.
+    """
+
+    vocab: tuple[Hashable, ...]
+
+    def __init__(self, vocab: Sequence[Hashable]) -> None:
+        names = tuple(vocab)
+        if not names:
+            raise ValueError("`vocab` must name at least one class. Received: vocab=().")
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"`vocab` must name each class once. Received more than once: {twice[:5]}.")
+        object.__setattr__(self, "vocab", names)
+
+    @property
+    def c(self) -> int:
+        """The number of classes."""
+        return len(self.vocab)
+
+    @property
+    def n_out(self) -> int:
+        """One output a class."""
+        return self.c
+
+    @property
+    def loss_func(self) -> Loss:
+        """Cross-entropy of raw outputs (logits), averaged over items."""
+        return nn.CrossEntropyLoss()
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Returns probabilities: the softmax over dimension 1."""
+        return pred.softmax(dim=1)
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Returns the index of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
+        return pred.argmax(dim=1)
+
+    def label(self, value: Any) -> str:
+        """Returns the name of the class with this index."""
+        return str(self.vocab[int(value)])
+
+
+@dataclass(frozen=True)
+class Regression:
+    """One or several real numbers an item; targets are float32, shaped (batch,) or (batch, n_out).
+
+    Raises:
+        ValueError: `n_out` is less than 1.
+    """
+
+    n_out: int = 1
+
+    def __post_init__(self) -> None:
+        if self.n_out < 1:
+            raise ValueError(f"`n_out` must be at least 1. Received: n_out={self.n_out}.")
+
+    @property
+    def loss_func(self) -> Loss:
+        """Mean squared error, safe against the silent broadcast of (batch,) with (batch, 1)."""
+        return mean_squared_error
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Returns `pred` itself."""
+        return pred
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Returns `pred` itself."""
+        return pred
+
+    def label(self, value: Any) -> str:
+        """Returns the number or numbers with four significant digits."""
+        numbers = value.flatten().tolist() if isinstance(value, Tensor) else [value]
+        return ", ".join(f"{number:.4g}" for number in numbers)
+
+
+def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:
+    """Returns the mean of (pred - target)², with `target` viewed in `pred`'s shape.
+
+    torch's own loss broadcasts (batch, 1) against (batch,) to (batch, batch) and trains on nonsense; here equal element
+    counts of one batch are compared one to one.
+
+    Raises:
+        ValueError: `pred` and `target` differ in the number of items or of elements.
+    """
+    if pred.numel() != target.numel() or pred.shape[:1] != target.shape[:1]:
+        raise ValueError(
+            f"`pred` and `target` must hold the same items with the same number of values. Received: pred of shape "
+            f"{tuple(pred.shape)}, target of shape {tuple(target.shape)}. Let the model end in as many outputs as an "
+            "item has target values."
+        )
+    return F.mse_loss(pred, target.reshape(pred.shape))

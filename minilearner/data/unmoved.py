@@ -1,0 +1,103 @@
+"""Leaving no trace on a loader: what is iterated inside `unmoved` does not change what comes after it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+__all__ = ["unmoved"]
+
+
+@contextmanager
+def unmoved(*loaders: Any) -> Iterator[None]:
+    """Puts back, on leaving, whatever iterating these loaders moves.
+
+    These are: the pass counters of our loaders; any torch, NumPy or Python generator held as an attribute of a loader,
+    its sampler, batch sampler or dataset; plain numbers held by samplers and by loaders of the user's own class, such
+    as an epoch count; what a loader with `state_dict` and `load_state_dict` reports; and the workers of a torch `DataLoader`
+    that keeps them, which are put aside while others serve and are then shut down.
+
+    The global generators are `runtime.isolated_rng`'s business. What a dataset keeps elsewhere is out of reach.
+    """
+    undo = [step for owner in _owners(loaders) for step in _undo_steps(owner)]
+    try:
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+
+
+def _owners(loaders: tuple[Any, ...]) -> list[Any]:
+    """Returns the loaders and what they iterate: wrapped sources, samplers and datasets, each once."""
+    found: list[Any] = []
+    waiting = [loader for loader in loaders if loader is not None]
+    while waiting:
+        owner = waiting.pop()
+        if any(owner is known for known in found):
+            continue
+        found.append(owner)
+        source = getattr(owner, "source", None)
+        waiting += [source] if source is not None and hasattr(source, "__iter__") else []
+        waiting += [part for part in _attributes(owner).values() if isinstance(part, (Dataset, Sampler, DataLoader))]
+    return found
+
+
+def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
+    for value in _attributes(owner).values():
+        if (step := _undo_generator(value)) is not None:
+            yield step
+    if isinstance(owner, DataLoader):
+        yield _workers_put_aside(owner)
+    if not isinstance(owner, Dataset):
+        yield _undo_numbers(owner)
+    if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
+        yield partial(owner.load_state_dict, copy.deepcopy(owner.state_dict()))
+
+
+def _undo_generator(value: Any) -> Callable[[], object] | None:
+    if isinstance(value, torch.Generator):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, np.random.Generator):
+        bits = value.bit_generator
+        return partial(setattr, bits, "state", copy.deepcopy(bits.state))
+    if isinstance(value, np.random.RandomState):
+        return partial(value.set_state, value.get_state())
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    return None
+
+
+def _undo_numbers(owner: Any) -> Callable[[], None]:
+    numbers = {name: value for name, value in _attributes(owner).items() if isinstance(value, (int, float))}
+
+    def undo() -> None:
+        attributes = _attributes(owner)
+        attributes.update({name: n for name, n in numbers.items() if isinstance(attributes.get(name), (int, float))})
+
+    return undo
+
+
+def _workers_put_aside(loader: DataLoader[Any]) -> Callable[[], None]:
+    # `_iterator` is where torch keeps persistent workers; to iterate with them would move their copies of the dataset.
+    kept = loader._iterator
+    loader._iterator = None
+
+    def undo() -> None:
+        shut_down = getattr(loader._iterator, "_shutdown_workers", None)
+        if shut_down is not None and loader._iterator is not kept:
+            shut_down()
+        loader._iterator = kept
+
+    return undo
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    return getattr(owner, "__dict__", {})

@@ -1,0 +1,59 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minilearner.data.targets import Category, Regression, Target, mean_squared_error
+
+
+def test_a_category_has_one_output_a_class_and_cross_entropy():
+    target = Category(["cat", "dog", "owl"])
+    pred, y = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    assert (target.n_out, target.c, target.vocab) == (3, 3, ("cat", "dog", "owl"))
+    assert torch.equal(target.loss_func(pred, y), F.cross_entropy(pred, y))
+
+
+def test_a_category_reads_predictions_over_dimension_1():
+    pred = torch.tensor([[0.0, 2.0], [3.0, 1.0]])
+    target = Category("ab")
+    assert torch.equal(target.decode(pred), torch.tensor([1, 0]))
+    assert torch.equal(target.activate(pred), pred.softmax(1))
+    assert target.decode(torch.randn(2, 2, 4, 5)).shape == (2, 4, 5)
+    assert target.label(torch.tensor(1)) == "b"
+
+
+@pytest.mark.parametrize(("vocab", "message"), [([], "at least one class"), (["a", "b", "a"], r"once.*\['a'\]")])
+def test_an_impossible_vocabulary_is_refused(vocab, message):
+    with pytest.raises(ValueError, match=message):
+        Category(vocab)
+
+
+@pytest.mark.parametrize(("shape", "target_shape"), [((4, 1), (4,)), ((4,), (4, 1)), ((4, 2), (4, 2))])
+def test_squared_error_compares_items_one_to_one(shape, target_shape):
+    pred, y = torch.randn(shape), torch.randn(target_shape)
+    expected = ((pred.flatten() - y.flatten()) ** 2).mean()
+    torch.testing.assert_close(Regression().loss_func(pred, y), expected)
+
+
+@pytest.mark.parametrize(("shape", "target_shape"), [((4, 2), (4,)), ((2, 3), (3, 2)), ((1,), (4,))])
+def test_squared_error_refuses_what_would_broadcast(shape, target_shape):
+    with pytest.raises(ValueError, match=r"`pred` and `target`.*Let the model end"):
+        mean_squared_error(torch.zeros(shape), torch.zeros(target_shape))
+
+
+def test_regression_leaves_predictions_as_they_are():
+    pred, target = torch.randn(3, 2), Regression(2)
+    assert target.activate(pred) is pred
+    assert target.decode(pred) is pred
+    assert target.label(torch.tensor([0.123456, 2.0])) == "0.1235, 2"
+    assert target.label(0.5) == "0.5"
+
+
+def test_regression_needs_an_output():
+    with pytest.raises(ValueError, match=r"`n_out` must be at least 1. Received: n_out=0"):
+        Regression(0)
+
+
+def test_both_are_targets_and_printable():
+    assert isinstance(Category("ab"), Target)
+    assert isinstance(Regression(), Target)
+    assert repr(Category("ab")) == "Category(vocab=('a', 'b'))"
