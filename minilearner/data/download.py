@@ -5,8 +5,8 @@ Three environment variables rule it:
 - `MINILEARNER_HOME`: the data home, `~/.minilearner` by default.
 - `MINILEARNER_OFFLINE=1`: the network is never touched.
 - `MINILEARNER_MIRROR=URL`: one server stands in for all public ones. It serves files under their names in its
-  `index.json`, such as ``{"fashion-mnist/train-images-idx3-ubyte.gz": {"size": 26421880, "sha256": "..."}}`` (of the file
-  as it is served).
+  `index.json`, such as ``{"fashion-mnist/train-images-idx3-ubyte.gz": {"size": 26421880, "sha256": "..."}}``, both of
+  the file as it is served.
 
 What a file must hold is the caller's to check; the wire is `transfer`'s.
 """
@@ -44,13 +44,14 @@ def download(
     read_timeout_seconds: float = 20.0,
     retries: int = 2,
     progress: bool = True,
+    way_out: str | None = None,
 ) -> Path:
     """Brings a file to `destination` from the first of `urls` that delivers what `check` accepts, and returns the path.
 
     A broken transfer leaves `<destination>.part`, from which the next attempt goes on, here or in another process, with
     the same or the next mirror. Only a whole file that `check` accepted is moved, in one step, to `destination`; a
-    refused one is deleted. A file that is already at `destination` is checked and returned without touching the network.
-    Two processes that want one file take turns, and the second finds it there.
+    refused one is deleted. A file that is already at `destination` is checked and returned, and the network is not
+    touched. Two processes that want one file take turns, and the second finds it there.
 
     Args:
         urls: the same bytes on several servers, tried in this order.
@@ -62,6 +63,7 @@ def download(
         read_timeout_seconds: the longest silence in the middle of a transfer.
         retries: how often a transfer that had begun is taken up again at the same server.
         progress: show a bar, if the standard error is a terminal.
+        way_out: what an error tells the user to do without the network; by default, to bring the file in another way.
 
     Raises:
         DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered. Lists each URL and what happened there.
@@ -69,12 +71,15 @@ def download(
     """
     if not urls:
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
+    if retries < 0:
+        raise ValueError(f"`retries` must be at least 0. Received: retries={retries}.")
     if destination.exists():
         check(destination)
         return destination
+    way_out = way_out or f"To go on without the network, bring the file in another way to {destination}."
     if offline():
         raise DownloadError(
-            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it. {_WAY_OUT}"
+            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it. {way_out}"
         )
     timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
     mirror = os.environ.get("MINILEARNER_MIRROR")
@@ -83,7 +88,9 @@ def download(
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _locked_part(destination) as part:
         if part is not None:
-            _first_good(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
+            failures = _failures(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
+            if len(failures) == len(urls):
+                raise DownloadError("\n".join([f"{destination.name} could not be downloaded.", *failures, way_out]))
             os.replace(part, destination)
     return destination
 
@@ -105,31 +112,25 @@ def offline() -> bool:
     return value == "1"
 
 
-_WAY_OUT = (
-    "To go on without the network: give the folder that holds the data as `path=`, put the files below the data home "
-    "(MINILEARNER_HOME, by default ~/.minilearner), or, for Fashion-MNIST on Debian or Ubuntu, "
-    "`apt install dataset-fashion-mnist`."
-)
-
-
-def _first_good(
+def _failures(
     urls: Sequence[str], part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool
-) -> None:
-    failures = []
+) -> list[str]:
+    """Tries the servers until one delivers, and returns what happened at those before it."""
+    failures: list[str] = []
     for url in urls:
         try:
             _attempt(url, part, check, timeouts=timeouts, retries=retries, progress=progress)
-            return
+            break
         except DownloadError as error:
             failures.append(f"  {url}: {error}")
-    raise DownloadError("\n".join([f"{part.name[:-5]} could not be downloaded.", *failures, _WAY_OUT]))
+    return failures
 
 
 def _attempt(url: str, part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool) -> None:
     """Transfers and checks. A file pieced together that is refused gets a second chance from its first byte on.
 
-    So a part that another server, or a newer version of the file, began costs time and never a wrong file: that is why no
-    `If-Range` and no validator beside the part are needed.
+    So a part that another server, or a newer version of the file, began costs time and never a wrong file: that is why
+    no `If-Range` and no validator beside the part are needed.
     """
     for _ in range(2):
         resumed = transfer(url, part, timeouts, retries=retries, progress=progress)
@@ -179,8 +180,8 @@ def _check_index(path: Path, size: int, sha256: str) -> None:
 def _locked_part(destination: Path) -> Iterator[Path | None]:
     """Holds the part file for this process alone; None where another process has finished the file meanwhile.
 
-    The lock is on the part itself, so nothing is left behind. Where the system has no `flock`, each process writes a part
-    of its own: then an interrupted download starts again, and two processes still do not collide.
+    The lock is on the part itself, so nothing is left behind. Where the system has no `flock`, each process writes a
+    part of its own: then an interrupted download starts again, and two processes still do not collide.
     """
     if sys.platform == "win32":
         part = destination.with_name(f"{destination.name}.{os.getpid()}.part")

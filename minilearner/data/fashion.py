@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from minilearner.data.download import data_home, offline
 from minilearner.data.download import download as download_file
 from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
-from minilearner.errors import DataError
+from minilearner.errors import DataError, DownloadError
 
 __all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "load_fashion_mnist"]
 
@@ -50,16 +50,16 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
     2. The data home: `fashion-mnist` below `MINILEARNER_HOME` (by default `~/.minilearner`).
     3. The system folder of Debian's package `dataset-fashion-mnist`, `/usr/share/datasets/fashion-mnist`.
     4. A download into the data home, 31 MB, unless `download` is false or `MINILEARNER_OFFLINE=1`.
-    5. The sample in this package: 6,000 of the 70,000 images, balanced. Enough to try things, too few to compare results;
-       its `notice` says so and is there to be shown.
+    5. The sample in this package: 6,000 of the 70,000 images, balanced. Enough to try things, too few to compare
+       results; its `notice` says so and is there to be shown.
 
-    Wherever they come from, the uncompressed bytes must have the SHA-256 of the published files (for the sample: its own).
+    Wherever they come from, the uncompressed bytes must have the SHA-256 of the published files (the sample: its own).
 
     Example: ``data = load_fashion_mnist(); print(data)``
 
     Raises:
         DataError: `path` is no folder, or a file is missing in it.
-        FileFormatError: a file is truncated, swapped with another or foreign. It is never passed over for the next place.
+        FileFormatError: a file is truncated, swapped with another or foreign. It is not passed over for the next place.
     """
     if path is not None:
         return _read_folder(Path(path).expanduser(), "path")
@@ -68,14 +68,16 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
         return _read_folder(home, "home")
     if any(find_part(_SYSTEM_FOLDER, part) for part in FULL):
         return _read_folder(_SYSTEM_FOLDER, "system")
-    if not download or offline():
-        return _read_sample(
-            "`download=False` was given" if not download else "MINILEARNER_OFFLINE=1 forbids the network"
-        )
+    if not download:
+        return _read_sample(f"`download=False` was given.\n{_WAY_OUT}")
+    if offline():
+        return _read_sample(f"MINILEARNER_OFFLINE=1 forbids the network.\n{_WAY_OUT}")
     try:
         return _read_downloaded(home)
-    except OSError as error:  # DownloadError, and a data home that cannot be written
+    except DownloadError as error:
         return _read_sample(str(error))
+    except OSError as error:
+        return _read_sample(f"The data home cannot be written: {error}.\n{_WAY_OUT}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class FashionMNIST:
     origin: str
     """Which folder, readable."""
     reason: str = ""
-    """Why it is the sample; empty for the full set."""
+    """Why it is the sample, and how to get the full set; empty when it is that."""
 
     @property
     def is_sample(self) -> bool:
@@ -106,14 +108,11 @@ class FashionMNIST:
         """What must be shown to the user, in several lines, when this is the sample; empty for the full set."""
         if not self.is_sample:
             return ""
-        reason = "\n    ".join(self.reason.splitlines())
         lines = [
             "This is NOT the full Fashion-MNIST but the embedded sample:",
-            f"{len(self.train_images):,} of 60,000 training and {len(self.valid_images):,} of 10,000 validation images.",
+            f"{len(self.train_images):,} of 60,000 training, {len(self.valid_images):,} of 10,000 validation images.",
             "Accuracies will be several points lower, and are not to be compared with published ones.",
-            f"Why: {reason}",
-            "For the full set: allow the download, give the four files' folder as `path=`, or on Debian or Ubuntu",
-            "`apt install dataset-fashion-mnist`.",
+            *f"Why: {self.reason}".splitlines(),
         ]
         rule = "*" * 100
         return "\n".join([rule, *(f"*** {line}" for line in lines), rule])
@@ -131,6 +130,12 @@ _MIRRORS = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
     "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+)
+
+_WAY_OUT = (
+    "For the full set: allow the download; or give the folder of its four files as `path=`;\n"
+    "or put them into `fashion-mnist` below MINILEARNER_HOME (by default ~/.minilearner);\n"
+    "or, on Debian and Ubuntu, `apt install dataset-fashion-mnist`."
 )
 
 _PLACES = {
@@ -164,7 +169,7 @@ def _read_downloaded(home: Path) -> FashionMNIST:
             file = f"{part.name}.gz"
             urls = [f"{mirror}/{file}" for mirror in _MIRRORS]
             check = partial(read_part, part=part)
-            download_file(urls, home / file, name=f"fashion-mnist/{file}", check=check)
+            download_file(urls, home / file, name=f"fashion-mnist/{file}", check=check, way_out=_WAY_OUT)
     return _read_folder(home, "download")
 
 

@@ -16,7 +16,7 @@ __all__ = ["FULL", "SAMPLE", "Part", "find_part", "read_part", "require_part"]
 
 
 class Part(NamedTuple):
-    """One of the four files: its name without ".gz", what it holds in words, its shape, and its uncompressed SHA-256."""
+    """One of the four files: its name without ".gz", what it holds in words, its shape, its uncompressed SHA-256."""
 
     name: str
     role: str

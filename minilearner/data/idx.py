@@ -75,7 +75,8 @@ def _header(data: bytes, name: str) -> tuple[int, ...]:
     zeros, code, dimensions = struct.unpack(">HBB", data[:4])
     if zeros or not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise FileFormatError(
-            f"{name} is no IDX file: it begins with {data[:8]!r}, where IDX has two zero bytes, a type and a dimension count."
+            f"{name} is no IDX file: it begins with {data[:8]!r}, "
+            "where IDX has two zero bytes, a type and a number of dimensions."
         )
     if code != _UNSIGNED_BYTE:
         raise FileFormatError(f"{name} holds values of IDX type 0x{code:02X}; only unsigned bytes (0x08) can be read.")

@@ -140,35 +140,30 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-class _HTTPConnection(http.client.HTTPConnection):
-    read_timeout_seconds: float
+def _reading(connection: Any, seconds: float) -> Any:
+    """Returns a subclass of `connection` that waits `seconds` for each read, whatever it waited for the connection."""
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.read_timeout_seconds)
+    class Connection(connection):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(seconds)
 
-
-class _HTTPSConnection(http.client.HTTPSConnection):
-    read_timeout_seconds: float
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.read_timeout_seconds)
+    return Connection
 
 
 class _HTTPHandler(urllib.request.HTTPHandler):
-    def __init__(self, read_timeout_seconds: float) -> None:
+    def __init__(self, read_seconds: float) -> None:
         super().__init__()
-        self.connection = type("Connection", (_HTTPConnection,), {"read_timeout_seconds": read_timeout_seconds})
+        self.connection = _reading(http.client.HTTPConnection, read_seconds)
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self.connection, req)
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def __init__(self, read_timeout_seconds: float) -> None:
+    def __init__(self, read_seconds: float) -> None:
         super().__init__()
-        self.connection = type("Connection", (_HTTPSConnection,), {"read_timeout_seconds": read_timeout_seconds})
+        self.connection = _reading(http.client.HTTPSConnection, read_seconds)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self.connection, req)

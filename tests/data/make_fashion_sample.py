@@ -1,9 +1,9 @@
 """Makes the sample that minilearner embeds, from the full set: ``python tests/data/make_fashion_sample.py [folder]``.
 
-Of each class come 500 training and 100 test images, evenly spaced over that class in the order of the published files, so
-every stretch of the data is drawn from and the choice needs no random generator. They are written class after class (0, 1,
-..., 9, 0, 1, ...), so the first 10 n images are balanced for every n. The format is the original's: four IDX files, packed
-with gzip without name and time, so a second run on the same machine gives the same bytes.
+Of each class come 500 training and 100 test images, evenly spaced over that class in the order of the published files,
+so every stretch of the data is drawn from and the choice needs no random generator. They are written class after class
+(0, 1, ..., 9, 0, 1, ...), so the first 10 n images are balanced for every n. The format is the original's: four IDX
+files, packed with gzip without name and time, so a second run on the same machine gives the same bytes.
 """
 
 import gzip
