@@ -63,7 +63,7 @@ class LayerSummary:
     """Its name in the model, as in ``model.get_submodule(path)``; empty for the model itself."""
     type: str
     output_shape: Tree
-    """The shape of its first output, batch first: a tuple, or lists and dictionaries of them; None if it did not run."""
+    """The shape of its first output: a tuple, batch first, lists or dictionaries of such, or None if it did not run."""
     parameters: int
     """Weights that no layer above it has counted."""
     trainable: int
@@ -110,7 +110,17 @@ class ModelSummary:
             f"{self.parameters - self.trainable:,} frozen); buffers: {self.buffers:,}",
             f"Multiply-adds of one item: {self.multiply_adds / 1e6:,.1f} million",
         ]
-        return "\n".join([f"{self.name}, input {_text(self.input_shape)}", rule, head, rule, *body, rule, *totals])
+        return "\n".join(
+            [
+                _fit(f"{self.name}, input {_text(self.input_shape)}", len(head)).rstrip(),
+                rule,
+                head,
+                rule,
+                *body,
+                rule,
+                *totals,
+            ]
+        )
 
 
 def _row(path: str, layer: nn.Module, shape: Tree, multiply_adds: int, *, seen: set[Tensor]) -> LayerSummary:
@@ -134,8 +144,10 @@ def _multiply_adds(module: nn.Module, output: Tree) -> int:
 
 @contextmanager
 def _hooked(layers: Iterable[nn.Module], note: Any) -> Iterator[None]:
-    handles = [layer.register_forward_hook(note) for layer in layers]
+    handles = []
     try:
+        for layer in layers:
+            handles.append(layer.register_forward_hook(note))
         yield
     finally:
         for handle in handles:
