@@ -1,0 +1,209 @@
+"""Verified downloads into the data home: several mirrors, resumed after an interruption, never a half-written file.
+
+Three environment variables rule it:
+
+- `MINILEARNER_HOME`: the data home, `~/.minilearner` by default.
+- `MINILEARNER_OFFLINE=1`: the network is never touched.
+- `MINILEARNER_MIRROR=URL`: one server stands in for all public ones. It serves files under their names in its
+  `index.json`, such as ``{"fashion-mnist/train-images-idx3-ubyte.gz": {"size": 26421880, "sha256": "..."}}``, both of
+  the file as it is served.
+
+What a file must hold is the caller's to check; the wire is `transfer`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from minilearner.data.transfer import Timeouts, fetch_bytes, transfer
+from minilearner.errors import DownloadError, FileFormatError, closest
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["Check", "data_home", "download", "offline"]
+
+Check: TypeAlias = Callable[[Path], object]
+"""Looks at a finished file and raises a `ValueError` (a `FileFormatError` is one) where it is not what was wanted."""
+
+
+def download(
+    urls: Sequence[str],
+    destination: Path,
+    *,
+    check: Check,
+    name: str | None = None,
+    connect_timeout_seconds: float = 3.0,
+    read_timeout_seconds: float = 20.0,
+    retries: int = 2,
+    progress: bool = True,
+    way_out: str | None = None,
+) -> Path:
+    """Brings a file to `destination` from the first of `urls` that delivers what `check` accepts, and returns the path.
+
+    A broken transfer leaves `<destination>.part`, from which the next attempt goes on, here or in another process, with
+    the same or the next mirror. Only a whole file that `check` accepted is moved, in one step, to `destination`; a
+    refused one is deleted. A file that is already at `destination` is checked and returned, and the network is not
+    touched. Two processes that want one file take turns, and the second finds it there.
+
+    Args:
+        urls: the same bytes on several servers, tried in this order.
+        destination: the file's path; its folder is made.
+        check: see `Check`.
+        name: the file's name in a mirror's `index.json`; by default `destination`'s own.
+        connect_timeout_seconds: for each address of a server. The default is short, so that a machine without a network
+            finds out soon.
+        read_timeout_seconds: the longest silence in the middle of a transfer.
+        retries: how often a transfer that had begun is taken up again at the same server.
+        progress: show a bar, if the standard error is a terminal.
+        way_out: what an error tells the user to do without the network; by default, to bring the file in another way.
+
+    Raises:
+        DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered. Lists each URL and what happened there.
+        ValueError: `urls` is empty, or `check` refuses the file that is already at `destination`.
+    """
+    if not urls:
+        raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
+    if retries < 0:
+        raise ValueError(f"`retries` must be at least 0. Received: retries={retries}.")
+    if destination.exists():
+        check(destination)
+        return destination
+    way_out = way_out or f"To go on without the network, bring the file in another way to {destination}."
+    if offline():
+        raise DownloadError(
+            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it. {way_out}"
+        )
+    timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
+    mirror = os.environ.get("MINILEARNER_MIRROR")
+    if mirror:
+        urls, check = _mirrored(mirror.rstrip("/"), name or destination.name, check, timeouts)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with _locked_part(destination) as part:
+        if part is not None:
+            failures = _failures(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
+            if len(failures) == len(urls):
+                raise DownloadError("\n".join([f"{destination.name} could not be downloaded.", *failures, way_out]))
+            os.replace(part, destination)
+    return destination
+
+
+def data_home() -> Path:
+    """Returns the folder for downloaded data: `MINILEARNER_HOME`, or `~/.minilearner`. It need not exist."""
+    return Path(os.environ.get("MINILEARNER_HOME") or "~/.minilearner").expanduser()
+
+
+def offline() -> bool:
+    """Tells whether `MINILEARNER_OFFLINE` forbids the network.
+
+    Raises:
+        ValueError: the variable is neither "1" nor "0" (nor unset or empty): it is not guessed what was meant.
+    """
+    value = os.environ.get("MINILEARNER_OFFLINE", "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"MINILEARNER_OFFLINE must be 1 (no network) or 0. Received: MINILEARNER_OFFLINE={value!r}.")
+    return value == "1"
+
+
+def _failures(
+    urls: Sequence[str], part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool
+) -> list[str]:
+    """Tries the servers until one delivers, and returns what happened at those before it."""
+    failures: list[str] = []
+    for url in urls:
+        try:
+            _attempt(url, part, check, timeouts=timeouts, retries=retries, progress=progress)
+            break
+        except DownloadError as error:
+            failures.append(f"  {url}: {error}")
+    return failures
+
+
+def _attempt(url: str, part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool) -> None:
+    """Transfers and checks. A file pieced together that is refused gets a second chance from its first byte on.
+
+    So a part that another server, or a newer version of the file, began costs time and never a wrong file: that is why
+    no `If-Range` and no validator beside the part are needed.
+    """
+    for _ in range(2):
+        resumed = transfer(url, part, timeouts, retries=retries, progress=progress)
+        try:
+            check(part)
+            return
+        except ValueError as error:
+            part.write_bytes(b"")  # not unlinked: the lock is on this very file
+            if not resumed:
+                raise DownloadError(f"its content was refused: {error}") from error
+    raise DownloadError("its content was refused twice, resumed and from the first byte on.")
+
+
+def _mirrored(mirror: str, name: str, check: Check, timeouts: Timeouts) -> tuple[list[str], Check]:
+    """Returns the one URL at the mirror, and the check with the index's size and SHA-256 put before the caller's."""
+    index_url = f"{mirror}/index.json"
+    try:
+        index = json.loads(fetch_bytes(index_url, timeouts))
+        entry = index.get(name)
+        size, sha256 = (int(entry["size"]), str(entry["sha256"]).lower()) if entry else (-1, "")
+    except DownloadError as error:
+        raise DownloadError(f"MINILEARNER_MIRROR: {index_url}: {error} Unset it to use the public servers.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DownloadError(
+            f"MINILEARNER_MIRROR: {index_url} must map names to size and sha256. Received: {error!r} for {name!r}."
+        ) from error
+    if not entry:
+        raise DownloadError(f"MINILEARNER_MIRROR: {index_url} does not list {name!r}.{closest(name, index)}")
+
+    def check_both(path: Path) -> None:
+        _check_index(path, size, sha256)
+        check(path)
+
+    return [f"{mirror}/{name}"], check_both
+
+
+def _check_index(path: Path, size: int, sha256: str) -> None:
+    data = path.read_bytes()
+    if len(data) != size:
+        raise FileFormatError(f"{path.name} has {len(data):,} bytes where the mirror's index says {size:,}.")
+    received = hashlib.sha256(data).hexdigest()
+    if received != sha256:
+        raise FileFormatError(f"{path.name} has SHA-256 {received} where the mirror's index says {sha256}.")
+
+
+@contextlib.contextmanager
+def _locked_part(destination: Path) -> Iterator[Path | None]:
+    """Holds the part file for this process alone; None where another process has finished the file meanwhile.
+
+    The lock is on the part itself, so nothing is left behind. Where the system has no `flock`, each process writes a
+    part of its own: then an interrupted download starts again, and two processes still do not collide.
+    """
+    if sys.platform == "win32":
+        part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+        return
+    part = destination.with_name(f"{destination.name}.part")
+    while not destination.exists():
+        with open(part, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(file.fileno(), part):  # moved or deleted while we waited
+                continue
+            try:
+                yield None if destination.exists() else part
+            finally:
+                if _is_at(file.fileno(), part) and not part.stat().st_size:
+                    part.unlink()
+            return
+    yield None
+
+
+def _is_at(fileno: int, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(fileno), path.stat())

@@ -1,0 +1,192 @@
+"""Fashion-MNIST: found on this machine or downloaded, verified byte by byte; else an embedded sample of it.
+
+70,000 photographs of clothes in ten classes, 28 x 28 pixels of grey, white on black. Source: Xiao, Rasul and Vollgraf,
+"Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms" (2017), MIT licence.
+
+Here the files become arrays; loaders and augmentation are the vision layer's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minilearner.data.download import data_home, offline
+from minilearner.data.download import download as download_file
+from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
+from minilearner.errors import DataError, DownloadError
+
+__all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "load_fashion_mnist"]
+
+FASHION_CLASSES = (
+    "top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+"""The ten classes, in the order of their labels 0 to 9."""
+
+Source: TypeAlias = Literal["path", "home", "system", "download", "sample"]
+"""The five places of `load_fashion_mnist`, in its order."""
+
+
+def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: bool = True) -> FashionMNIST:
+    """Reads Fashion-MNIST from the first of five places that has it, and says which one that was.
+
+    1. `path`, if given: a folder with the four IDX files, gzipped or not, named as published
+       ("train-images-idx3-ubyte.gz") or with a dot ("train-images.idx3-ubyte"). Nothing else is then tried.
+    2. The data home: `fashion-mnist` below `MINILEARNER_HOME` (by default `~/.minilearner`).
+    3. The system folder of Debian's package `dataset-fashion-mnist`, `/usr/share/datasets/fashion-mnist`.
+    4. A download into the data home, 31 MB, unless `download` is false or `MINILEARNER_OFFLINE=1`.
+    5. The sample in this package: 6,000 of the 70,000 images, balanced. Enough to try things, too few to compare
+       results; its `notice` says so and is there to be shown.
+
+    Wherever they come from, the uncompressed bytes must have the SHA-256 of the published files (the sample: its own).
+
+    Example: ``data = load_fashion_mnist(); print(data)``
+
+    Raises:
+        DataError: `path` is no folder, or a file is missing in it.
+        FileFormatError: a file is truncated, swapped with another or foreign. It is not passed over for the next place.
+    """
+    if path is not None:
+        return _read_folder(Path(path).expanduser(), "path")
+    home = data_home() / "fashion-mnist"
+    if all(find_part(home, part) for part in FULL):
+        return _read_folder(home, "home")
+    if any(find_part(_SYSTEM_FOLDER, part) for part in FULL):
+        return _read_folder(_SYSTEM_FOLDER, "system")
+    if not download:
+        return _read_sample(f"`download=False` was given.\n{_WAY_OUT}")
+    if offline():
+        return _read_sample(f"MINILEARNER_OFFLINE=1 forbids the network.\n{_WAY_OUT}")
+    try:
+        return _read_downloaded(home)
+    except DownloadError as error:
+        return _read_sample(str(error))
+    except OSError as error:
+        return _read_sample(f"The data home cannot be written: {error}.\n{_WAY_OUT}")
+
+
+@dataclass(frozen=True, eq=False)
+class FashionMNIST:
+    """Fashion-MNIST in memory, and where it came from.
+
+    Images are (items, 1, 28, 28), uint8 in 0..255 with 0 the background; labels are (items,), int64 in 0..9, named by
+    `FASHION_CLASSES`. The validation set is the published test set.
+    """
+
+    train_images: NDArray[np.uint8] = field(repr=False)
+    train_labels: NDArray[np.int64] = field(repr=False)
+    valid_images: NDArray[np.uint8] = field(repr=False)
+    valid_labels: NDArray[np.int64] = field(repr=False)
+    source: Source
+    origin: str
+    """Which folder, readable."""
+    reason: str = ""
+    """Why it is the sample, and how to get the full set; empty when it is that."""
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether this is the embedded sample, not the full set."""
+        return self.source == "sample"
+
+    @property
+    def notice(self) -> str:
+        """What must be shown to the user, in several lines, when this is the sample; empty for the full set."""
+        if not self.is_sample:
+            return ""
+        lines = [
+            "This is NOT the full Fashion-MNIST but the embedded sample:",
+            f"{len(self.train_images):,} of 60,000 training, {len(self.valid_images):,} of 10,000 validation images.",
+            "Accuracies will be several points lower, and are not to be compared with published ones.",
+            *f"Why: {self.reason}".splitlines(),
+        ]
+        rule = "*" * 100
+        return "\n".join([rule, *(f"*** {line}" for line in lines), rule])
+
+    def __str__(self) -> str:
+        """Returns one line: how many images, and from where."""
+        what = "Fashion-MNIST SAMPLE" if self.is_sample else "Fashion-MNIST"
+        counts = f"{len(self.train_images):,} training and {len(self.valid_images):,} validation images"
+        return f"{what}: {counts} from {self.origin}"
+
+
+_SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+_MIRRORS = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+)
+
+_WAY_OUT = (
+    "For the full set: allow the download; or give the folder of its four files as `path=`;\n"
+    "or put them into `fashion-mnist` below MINILEARNER_HOME (by default ~/.minilearner);\n"
+    "or, on Debian and Ubuntu, `apt install dataset-fashion-mnist`."
+)
+
+_PLACES = {
+    "path": "the given folder",
+    "home": "the data home",
+    "system": "the system folder",
+    "download": "a download into the data home",
+}
+
+_WAY_ON = {
+    "path": "Give the folder of the published files, or no `path` to let minilearner find them.",
+    "home": "Delete this file to have it downloaded again.",
+    "system": "Reinstall Debian's package `dataset-fashion-mnist`, or give another folder as `path=`.",
+    "download": "Delete this file to have it downloaded again.",
+}
+
+
+def _read_folder(folder: Path, source: Literal["path", "home", "system", "download"]) -> FashionMNIST:
+    if not folder.is_dir():
+        raise DataError(f"`path` must be the folder with Fashion-MNIST's four IDX files. Received: path='{folder}'.")
+    try:
+        arrays = [read_part(require_part(folder, part), part) for part in FULL]
+    except DataError as error:
+        raise type(error)(f"{error} {_WAY_ON[source]}") from error
+    return _assemble(arrays, source, f"{_PLACES[source]} {folder}")
+
+
+def _read_downloaded(home: Path) -> FashionMNIST:
+    for part in FULL:
+        if find_part(home, part) is None:  # an interrupted download has left some of them
+            file = f"{part.name}.gz"
+            urls = [f"{mirror}/{file}" for mirror in _MIRRORS]
+            check = partial(read_part, part=part)
+            download_file(urls, home / file, name=f"fashion-mnist/{file}", check=check, way_out=_WAY_OUT)
+    return _read_folder(home, "download")
+
+
+def _read_sample(reason: str) -> FashionMNIST:
+    folder = Path(__file__).parent
+    arrays = [read_part(require_part(folder, part), part) for part in SAMPLE]
+    return _assemble(arrays, "sample", "the sample embedded in minilearner", reason)
+
+
+def _assemble(arrays: list[NDArray[np.uint8]], source: Source, origin: str, reason: str = "") -> FashionMNIST:
+    train_images, train_labels, valid_images, valid_labels = arrays
+    return FashionMNIST(
+        train_images[:, None].copy(),  # what was read is a read-only view, which torch would warn about
+        train_labels.astype(np.int64),
+        valid_images[:, None].copy(),
+        valid_labels.astype(np.int64),
+        source,
+        origin,
+        reason,
+    )

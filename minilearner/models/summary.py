@@ -1,0 +1,205 @@
+"""What a model is made of, layer by layer, found by sending one batch through it; the model stays as it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minilearner.runtime import isolated_rng
+from minilearner.tree import Tree, n_items
+
+__all__ = ["LayerSummary", "ModelSummary", "summarize"]
+
+
+def summarize(model: nn.Module, x: Tree) -> ModelSummary:
+    """Sends `x` through `model` once, in evaluation mode without gradients, and tells what each layer did.
+
+    Layers are the modules without children, and those that hold parameters of their own beside children. A module or a
+    parameter that is used in several places counts once, where it is met first.
+
+    Afterwards all is as before, also when the model raises: training flags, parameters, gradients, buffers, the random
+    generators; no hook stays.
+
+    Example: ``print(summarize(model, torch.zeros(1, 1, 28, 28)))``
+
+    Args:
+        model: any module.
+        x: a batch on the model's device; a tuple is passed as several arguments.
+
+    Raises:
+        Exception: whatever the model raises for `x`.
+    """
+    inputs = x if isinstance(x, tuple) else (x,)
+    outputs: dict[nn.Module, Tree] = {}
+    multiply_adds: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, args: Any, output: Tree) -> None:
+        outputs.setdefault(module, _shapes(output))
+        multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
+
+    layers = [(path, module) for path, module in model.named_modules() if _is_layer(module)]
+    with _unchanged(model), isolated_rng(), torch.no_grad(), _hooked((layer for _, layer in layers), note):
+        model.eval()
+        model(*inputs)
+    n = n_items(x) or 1
+    seen: set[Tensor] = set()
+    rows = tuple(
+        _row(path, layer, outputs.get(layer), multiply_adds.get(layer, 0) // n, seen=seen) for path, layer in layers
+    )
+    return ModelSummary(type(model).__name__, _shapes(x), rows, sum(b.numel() for b in model.buffers()))
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer of a `ModelSummary`."""
+
+    path: str
+    """Its name in the model, as in ``model.get_submodule(path)``; empty for the model itself."""
+    type: str
+    output_shape: Tree
+    """The shape of its first output: a tuple, batch first, lists or dictionaries of such, or None if it did not run."""
+    parameters: int
+    """Weights that no layer above it has counted."""
+    trainable: int
+    """Those of them that require a gradient."""
+    multiply_adds: int
+    """For one item, all calls together; of convolutions (not transposed ones) and linear layers, 0 for others."""
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What `summarize` found. Printed, it is a table of at most 100 columns."""
+
+    name: str
+    input_shape: Tree
+    layers: tuple[LayerSummary, ...]
+    buffers: int
+    """How many numbers the buffers hold, such as batch norm's running statistics."""
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the model has."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def trainable(self) -> int:
+        """How many of the weights require a gradient."""
+        return sum(layer.trainable for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one item in convolutions and linear layers."""
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    def __str__(self) -> str:
+        """Returns the table."""
+        head = _line("Layer", "Type", "Output shape", "Parameters", "Trainable")
+        rule = "-" * len(head)
+        body = [
+            _line(layer.path or "(model)", layer.type, _text(layer.output_shape), f"{layer.parameters:,}", _mark(layer))
+            for layer in self.layers
+        ]
+        totals = [
+            f"Parameters: {self.parameters:,} ({self.trainable:,} trainable, "
+            f"{self.parameters - self.trainable:,} frozen); buffers: {self.buffers:,}",
+            f"Multiply-adds of one item: {self.multiply_adds / 1e6:,.1f} million",
+        ]
+        return "\n".join(
+            [
+                _fit(f"{self.name}, input {_text(self.input_shape)}", len(head)).rstrip(),
+                rule,
+                head,
+                rule,
+                *body,
+                rule,
+                *totals,
+            ]
+        )
+
+
+def _row(path: str, layer: nn.Module, shape: Tree, multiply_adds: int, *, seen: set[Tensor]) -> LayerSummary:
+    own = [parameter for parameter in layer.parameters(recurse=False) if parameter not in seen]
+    seen.update(own)
+    trainable = sum(parameter.numel() for parameter in own if parameter.requires_grad)
+    return LayerSummary(path, type(layer).__name__, shape, sum(p.numel() for p in own), trainable, multiply_adds)
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return next(module.children(), None) is None or next(module.parameters(recurse=False), None) is not None
+
+
+def _multiply_adds(module: nn.Module, output: Tree) -> int:
+    if not isinstance(output, Tensor):
+        return 0
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+    return output.numel() * module.in_features if isinstance(module, nn.Linear) else 0
+
+
+@contextmanager
+def _hooked(layers: Iterable[nn.Module], note: Any) -> Iterator[None]:
+    handles = []
+    try:
+        for layer in layers:
+            handles.append(layer.register_forward_hook(note))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Puts training flags and buffers back: a module may update its buffers in evaluation mode too."""
+    flags = {module: module.training for module in model.modules()}
+    buffers = [(module, name, b, b.clone()) for module in flags for name, b in module.named_buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+        for module, name, buffer, before in buffers:
+            with torch.no_grad():
+                buffer.copy_(before)
+            setattr(module, name, buffer)  # the forward pass may have put another tensor there
+
+
+def _shapes(tree: Tree) -> Tree:
+    if isinstance(tree, Tensor):
+        return tuple(tree.shape)
+    if isinstance(tree, Mapping):
+        return {key: _shapes(value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return [_shapes(value) for value in tree]  # a list, to be told from a shape
+    return type(tree).__name__
+
+
+def _text(shapes: Tree) -> str:
+    if isinstance(shapes, Mapping):
+        return "{" + ", ".join(f"{key}: {_text(value)}" for key, value in shapes.items()) + "}"
+    if isinstance(shapes, list):
+        return "[" + ", ".join(map(_text, shapes)) + "]"
+    return "(not used)" if shapes is None else str(shapes)
+
+
+def _mark(layer: LayerSummary) -> str:
+    if not layer.parameters:
+        return ""
+    return "yes" if layer.trainable == layer.parameters else "partly" if layer.trainable else "no"
+
+
+def _line(path: str, kind: str, shape: str, parameters: str, trainable: str) -> str:
+    return f"{_fit(path, 32, left=True)} {_fit(kind, 18)} {_fit(shape, 25)} {parameters:>12} {trainable:>9}"
+
+
+def _fit(text: str, width: int, *, left: bool = False) -> str:
+    """Pads or cuts to `width` columns; cut on the left, a path keeps its telling end."""
+    if len(text) <= width:
+        return text.ljust(width)
+    return f"…{text[1 - width :]}" if left else f"{text[: width - 1]}…"

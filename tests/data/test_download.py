@@ -1,0 +1,278 @@
+"""Downloads, against a real server on loopback that can be told to misbehave."""
+
+import contextlib
+import hashlib
+import http.server
+import json
+import re
+import threading
+import time
+
+import pytest
+
+from minilearner.data.download import data_home, download, offline
+from minilearner.errors import DownloadError
+
+CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it takes several reads
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        name = self.path[1:]
+        server.requests.append((name, self.headers["Range"]))
+        asked = re.match(r"bytes=(\d+)-", self.headers["Range"] or "")
+        start = int(asked[1]) if asked and server.ranges else 0
+        if name not in server.files:
+            self.send_error(404)
+        elif start >= len(server.files[name]):
+            self.send_error(416)
+        else:
+            self.send(server, server.files[name], start)
+
+    def send(self, server, content, start):
+        self.send_response(206 if start else 200)
+        if start:
+            begins = start + server.range_shift
+            self.send_header("Content-Range", f"bytes {begins}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        with contextlib.suppress(OSError):  # the client may hang up
+            self.wfile.write(content[start:][: server.cut])
+            if server.stall:
+                server.stopped.wait(20)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.requests, self.stopped = files, [], threading.Event()
+        self.ranges, self.range_shift, self.cut, self.stall = True, 0, None, False
+
+    def url(self, name="file.bin"):
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Starts servers and stops them; a proxy of the machine is not asked for loopback."""
+    monkeypatch.setenv("no_proxy", "*")
+    for name in ("MINILEARNER_MIRROR", "MINILEARNER_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    servers = []
+
+    def start(content=CONTENT, **files):
+        server = Server({"file.bin": content, **files})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        servers.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in servers:
+        server.stopped.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def check(path):
+    if path.read_bytes() != CONTENT:
+        raise ValueError(f"{path.name} is not the content")
+
+
+def closed_port():
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        return server.server_port
+
+
+def test_a_file_is_downloaded_whole_and_nothing_else_is_left(serve, tmp_path):
+    server = serve()
+    destination = tmp_path / "new" / "file.bin"
+    assert download([server.url()], destination, check=check) == destination
+    assert destination.read_bytes() == CONTENT
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def test_a_partial_file_is_resumed_from_its_end(serve, tmp_path):
+    server = serve()
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:300_000])
+    download([server.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.requests == [("file.bin", "bytes=300000-")]
+
+
+@pytest.mark.parametrize("behaviour", [{"ranges": False}, {"range_shift": 1}])
+def test_a_server_without_the_right_range_sends_the_file_afresh(serve, tmp_path, behaviour):
+    server = serve()
+    vars(server).update(behaviour)
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 300_000)
+    download([server.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_partial_file_of_something_else_is_started_afresh_after_the_check_refused_it(serve, tmp_path):
+    server = serve()
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 300_000)
+    download([server.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == ["bytes=300000-", None]
+
+
+def test_a_partial_file_longer_than_the_file_is_started_afresh(serve, tmp_path):
+    server = serve()
+    (tmp_path / "file.bin.part").write_bytes(CONTENT + b"more")
+    download([server.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_transfer_that_breaks_off_is_taken_up_again(serve, tmp_path):
+    server = serve()
+    server.cut = 600_000  # bytes of each answer
+    download([server.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=600000-"]
+
+
+def test_what_a_truncating_server_sent_is_kept_for_the_next_one(serve, tmp_path):
+    truncating, good = serve(), serve()
+    truncating.cut = 600_000
+    with pytest.raises(DownloadError, match=r"it broke off after 600,000 of 1,024,000 bytes"):
+        download([truncating.url()], tmp_path / "file.bin", check=check, retries=0)
+    assert not (tmp_path / "file.bin").exists()
+    assert (tmp_path / "file.bin.part").stat().st_size == 600_000
+    download([good.url()], tmp_path / "file.bin", check=check)
+    assert good.requests == [("file.bin", "bytes=600000-")]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_stalled_server_is_left_after_the_read_timeout(serve, tmp_path):
+    server = serve()
+    server.cut, server.stall = 1000, True
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match="no answer in time"):
+        download([server.url()], tmp_path / "file.bin", check=check, read_timeout_seconds=0.2, retries=0)
+    assert time.monotonic() - began < 10  # the server would stall for 20
+
+
+def test_refused_content_is_deleted_and_the_next_mirror_asked(serve, tmp_path):
+    wrong, good = serve(b"<html>sign in</html>"), serve()
+    download([wrong.url(), good.url()], tmp_path / "file.bin", check=check)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert good.requests == [("file.bin", None)]
+
+
+def test_an_error_lists_every_url_and_says_how_to_go_on(serve, tmp_path):
+    wrong, empty = serve(b"<html>sign in</html>"), serve()
+    urls = [wrong.url(), empty.url("none.bin"), f"http://127.0.0.1:{closed_port()}/file.bin"]
+    with pytest.raises(DownloadError) as caught:
+        download(urls, tmp_path / "file.bin", check=check)
+    refused, missing, unreachable, way_out = str(caught.value).splitlines()[1:]
+    assert refused == f"  {urls[0]}: its content was refused: file.bin.part is not the content"
+    assert missing == f"  {urls[1]}: HTTP 404 Not Found."
+    assert "refused" in unreachable
+    assert urls[2] in unreachable
+    assert str(tmp_path / "file.bin") in way_out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_refuses_before_the_network_is_touched(serve, tmp_path, monkeypatch):
+    server = serve()
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"MINILEARNER_OFFLINE=1 forbids.*Ask Eva"):
+        download([server.url()], tmp_path / "file.bin", check=check, way_out="Ask Eva.")
+    assert server.requests == []
+
+
+def test_offline_is_read_strictly(monkeypatch):
+    for value, expected in {"": False, "0": False, "1": True}.items():
+        monkeypatch.setenv("MINILEARNER_OFFLINE", value)
+        assert offline() is expected
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "maybe")
+    with pytest.raises(ValueError, match=r"must be 1 .* or 0. Received: MINILEARNER_OFFLINE='maybe'"):
+        offline()
+
+
+def test_the_data_home_follows_its_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINILEARNER_HOME", str(tmp_path))
+    assert data_home() == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.delenv("MINILEARNER_HOME")
+    assert data_home() == tmp_path / "me" / ".minilearner"
+
+
+def test_a_file_that_is_there_is_checked_and_not_downloaded(serve, tmp_path):
+    server = serve()
+    destination = tmp_path / "file.bin"
+    destination.write_bytes(CONTENT)
+    download([server.url()], destination, check=check)
+    destination.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is not the content"):
+        download([server.url()], destination, check=check)
+    assert server.requests == []
+    assert destination.read_bytes() == b"damaged"
+
+
+def test_two_downloads_of_one_file_take_turns(serve, tmp_path):
+    server = serve()
+    destination = tmp_path / "file.bin"
+    threads = [
+        threading.Thread(target=download, args=([server.url()], destination), kwargs={"check": check}) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert destination.read_bytes() == CONTENT
+    assert list(tmp_path.iterdir()) == [destination]
+    assert len(server.requests) == 1
+
+
+def index(content=CONTENT, **changes):
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), **changes}
+    return json.dumps({"folder/file.bin": entry}).encode()
+
+
+def test_a_mirror_stands_in_for_all_servers(serve, tmp_path, monkeypatch):
+    public, mirror = serve(), serve(**{"index.json": index(), "folder/file.bin": CONTENT})
+    monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url(""))
+    download([public.url()], tmp_path / "file.bin", check=check, name="folder/file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert public.requests == []
+    assert [name for name, _ in mirror.requests] == ["index.json", "folder/file.bin"]
+
+
+@pytest.mark.parametrize(
+    ("listing", "message"),
+    [
+        (index(size=5), "has 1,024,000 bytes where the mirror's index says 5"),
+        (index(sha256="0" * 64), "where the mirror's index says 0000"),
+        (b"{}", "does not list 'folder/file.bin'"),
+        (index().replace(b"file.bin", b"fill.bin"), "Did you mean 'folder/fill.bin'"),
+        (b"<html>", "must map names to size and sha256"),
+        (b"[1]", "must map names to size and sha256"),
+        (b'{"folder/file.bin": {"size": 1}}', "must map names to size and sha256"),
+    ],
+)
+def test_a_mirror_that_does_not_keep_its_word_is_an_error(serve, tmp_path, monkeypatch, listing, message):
+    mirror = serve(**{"index.json": listing, "folder/file.bin": CONTENT})
+    monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url("").rstrip("/"))
+    with pytest.raises(DownloadError, match=message):
+        download(["http://127.0.0.1/none"], tmp_path / "file.bin", check=check, name="folder/file.bin")
+
+
+def test_a_mirror_that_is_not_there_is_named(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINILEARNER_MIRROR", f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(DownloadError, match=r"MINILEARNER_MIRROR: http://127.0.0.1:\d+/index.json: .*refused"):
+        download(["http://127.0.0.1/none"], tmp_path / "file.bin", check=check)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"urls": []}, "`urls` must name at least one"), ({"retries": -1}, "`retries` must be")]
+)
+def test_wrong_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        download(**{"urls": ["http://127.0.0.1/"], "destination": tmp_path / "f", "check": check, **arguments})
