@@ -1,0 +1,220 @@
+"""Metrics: functions of one batch, objects that gather over many, and the smoothed loss.
+
+A metric function takes `(pred, target)` and gives a 0-d tensor, the mean over the batch. `as_metric` makes an object of
+it that averages over items, so that a short last batch counts for what it is. Nothing here waits for the device: sums
+stay there until somebody reads them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from minilearner.tree import n_items
+
+__all__ = [
+    "MeanMetric",
+    "Metric",
+    "MetricFunction",
+    "SmoothedLoss",
+    "accuracy",
+    "as_metric",
+    "error_rate",
+    "metric_name",
+    "metric_names",
+    "top_k_accuracy",
+]
+
+MetricFunction: TypeAlias = Callable[[Any, Any], Any]
+"""`(pred, target)` of one batch -> the mean over its items, a 0-d tensor or a number."""
+
+
+def accuracy(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
+    """The share of items whose highest score stands at the target, a 0-d tensor in [0, 1].
+
+    `pred` is (batch, classes), or (batch, ..., classes); `target` holds class numbers, (batch,) or (batch, ...). For
+    scores of (batch, classes, height, width) use ``partial(accuracy, axis=1)``. Same as fastai's.
+
+    Raises:
+        ValueError: `target` has not one entry for each prediction.
+    """
+    predicted = pred.argmax(axis)
+    return (predicted == _like(predicted, target)).float().mean()
+
+
+def error_rate(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
+    """One minus `accuracy`."""
+    return 1 - accuracy(pred, target, axis)
+
+
+def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> Tensor:
+    """The share of items whose target is among the `k` highest scores; shapes as in `accuracy`.
+
+    Raises:
+        ValueError: `k` is below 1 or above the number of classes, or shapes do not fit.
+    """
+    if not 1 <= k <= pred.shape[axis]:
+        raise ValueError(f"`k` must be between 1 and the {pred.shape[axis]} classes. Received: k={k}.")
+    best = pred.topk(k, dim=axis).indices.movedim(axis, -1)
+    wanted = _like(best[..., 0], target).unsqueeze(-1)
+    return (best == wanted).any(-1).float().mean()
+
+
+def _like(predicted: Tensor, target: Tensor) -> Tensor:
+    if predicted.shape == target.shape:
+        return target
+    if predicted.numel() != target.numel():
+        raise ValueError(
+            "`target` must hold one class number for each prediction. "
+            f"Received: {tuple(target.shape)} targets for {tuple(predicted.shape)} predictions "
+            "(for one-hot targets use target.argmax(-1); where classes are dimension 1 use partial(metric, axis=1))."
+        )
+    return target.reshape(predicted.shape)
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """What gathers over the batches of one pass: torchmetrics objects fit, and so does any class with these three."""
+
+    def reset(self) -> Any:
+        """Forgets everything: called before a pass."""
+
+    def update(self, pred: Any, target: Any, /) -> Any:
+        """Takes one batch in."""
+
+    def compute(self) -> Any:
+        """Returns the value over all batches since the reset, a 0-d tensor or a number."""
+
+
+class MeanMetric:
+    """The mean of a metric function over *items*: each batch weighs as many items as it has.
+
+    `total` (a 0-d tensor on the device, never read here) and `n_items` are what a distributed run adds up.
+
+    Example: ``m = MeanMetric(accuracy); m.update(pred, y); float(m.compute())``.
+    """
+
+    def __init__(self, function: MetricFunction) -> None:
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+        self.total: Tensor | float = 0.0
+        self.n_items = 0
+
+    @torch.no_grad()
+    def update(self, pred: Any, target: Any) -> None:
+        """Adds one batch; the number of its items is the length of the target.
+
+        Raises:
+            ValueError: the function returned something else than one number.
+        """
+        value = torch.as_tensor(self.function(pred, target)).detach()
+        if value.ndim:
+            name = metric_name(self.function)
+            raise ValueError(f"Metric {name!r} must return one number a batch. Received: shape {tuple(value.shape)}.")
+        n = n_items(target) or n_items(pred)
+        # float64 where the device has it: in float32, a long sum stops noticing what is added to it.
+        self.total = self.total + value.to(torch.float32 if value.device.type == "mps" else torch.float64) * n
+        self.n_items += n
+
+    def compute(self) -> Tensor:
+        """Returns the mean over all items so far, a 0-d tensor; NaN when there were none."""
+        return torch.as_tensor(self.total / self.n_items if self.n_items else math.nan)
+
+    def __repr__(self) -> str:
+        return f"MeanMetric({metric_name(self.function)})"
+
+
+def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
+    """Makes a `Metric` of a function, a `functools.partial`, or an object with reset, update and compute.
+
+    Such an object is returned itself, moved to `device` where it has `.to` (as torchmetrics' have).
+
+    Raises:
+        TypeError: `thing` is none of these; a class, for instance, instead of an instance of it.
+    """
+    if isinstance(thing, type):
+        raise TypeError(
+            f"A metric must be an object, not a class. Received: {thing.__name__}. Write {thing.__name__}()."
+        )
+    if all(callable(getattr(thing, name, None)) for name in ("reset", "update", "compute")):
+        if device is not None and callable(getattr(thing, "to", None)):
+            thing.to(device)
+        return thing  # type: ignore[no-any-return]
+    if callable(thing):
+        return MeanMetric(thing)
+    raise TypeError(
+        "A metric must be a function (pred, target) or an object with reset, update and compute. "
+        f"Received: {thing!r} of type {type(thing).__name__}."
+    )
+
+
+def metric_name(thing: Any) -> str:
+    """Returns the column name of a metric: the function's name, behind any partial, or the class in snake case."""
+    if isinstance(thing, MeanMetric):
+        return metric_name(thing.function)
+    if isinstance(thing, partial):
+        return metric_name(thing.func)
+    name = getattr(thing, "__name__", None)
+    if isinstance(name, str):
+        return "lambda" if name == "<lambda>" else name
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(thing).__name__).lower()
+
+
+def metric_names(things: Sequence[Any]) -> list[str]:
+    """Returns one column name for each metric, no two alike.
+
+    Where plain names meet, a partial adds its keywords, and what still meets is numbered:
+    ``top_k_accuracy_k_3, top_k_accuracy_k_5, accuracy, accuracy_2``.
+    """
+    plain = [metric_name(thing) for thing in things]
+    names: list[str] = []
+    for thing, name in zip(things, plain, strict=True):
+        full = name + _keywords(thing) if plain.count(name) > 1 else name
+        number, unique = 1, full
+        while unique in names:
+            number += 1
+            unique = f"{full}_{number}"
+        names.append(unique)
+    return names
+
+
+def _keywords(thing: Any) -> str:
+    function = thing.function if isinstance(thing, MeanMetric) else thing
+    if not isinstance(function, partial):
+        return ""
+    return "".join(f"_{key}_{value}" for key, value in function.keywords.items())
+
+
+class SmoothedLoss:
+    """The exponential moving average of a loss, without the bias towards its start at zero. fastai's, with beta 0.98.
+
+    s_t = beta s_(t-1) + (1 - beta) loss_t, and the value is s_t / (1 - beta^t). For losses 1, 2, 3, 4 and beta 0.98 the
+    values are 1, 1.50505, 2.01347, 2.52525. ``beta=0`` smooths nothing.
+
+    Raises:
+        ValueError: `beta` is outside [0, 1).
+    """
+
+    def __init__(self, beta: float = 0.98) -> None:
+        if not 0 <= beta < 1:
+            raise ValueError(f"`beta` must be in [0, 1). Received: beta={beta}.")
+        self.beta = beta
+        self.value = math.nan
+        self._sum = 0.0
+        self._weight = 0.0  # 1 - beta^t, gathered the same way
+
+    def update(self, loss: float) -> float:
+        """Takes the next loss in and returns the smoothed value. A NaN stays for ever."""
+        self._sum = self.beta * self._sum + (1 - self.beta) * loss
+        self._weight = self.beta * self._weight + (1 - self.beta)
+        self.value = self._sum / self._weight
+        return self.value

@@ -1,0 +1,72 @@
+"""How results reach the disk: whole or not at all, and as JSON that any reader accepts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["csv_text", "json_text", "write_atomically"]
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """Writes `text` (UTF-8) to a neighbour of `path`, syncs it and renames it: readers see the old file or the new one.
+
+    Returns the path. Raises `OSError` where the folder does not exist or cannot be written; nothing is left behind
+    then.
+    """
+    path = Path(path)
+    # Not tempfile's: its files are private (0600), and the renamed result would be too.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def json_text(value: Any) -> str:
+    """Returns `value` as indented JSON that any reader accepts.
+
+    Arrays become lists; NaN and infinities, which JSON has not, become the strings
+    "nan", "inf" and "-inf" (`float` reads them); what JSON cannot say at all becomes its `repr`.
+    """
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return repr(value)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Returns a CSV file's text. None becomes an empty cell; floats keep all their digits."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,327 @@
+"""The one place that draws: functions that take plain numbers, draw with pyplot and return the `Figure`.
+
+`plt.show()` is never called: a notebook shows a figure at the end of the cell by itself, a script saves it. Matplotlib
+is imported inside the functions, because it takes longer to load than the rest of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minilearner.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "axes_of",
+    "plot_confusion",
+    "plot_images",
+    "plot_loss",
+    "plot_loss_change",
+    "plot_schedule",
+    "plot_series",
+    "plot_sweep",
+]
+
+_RAW, _SMOOTH, _ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
+_MARKS = (("o", "#d1495b"), ("s", "#2e933c"), ("D", "#edae49"), ("^", "#7b4ea3"), ("v", "#00798c"), ("P", "#8c564b"))
+
+
+def plot_schedule(
+    schedule: Schedule | Mapping[str, Schedule],
+    n_steps: int,
+    ax: Axes | None = None,
+    *,
+    clock: Literal["progress", "step"] = "progress",
+) -> Figure:
+    """Draws what a schedule will do in `n_steps` steps, before anything is trained. Returns the figure.
+
+    `schedule` is one function or several by name (as `one_cycle` gives them), each drawn on axes of its own, or
+    together where `ax` is given. Step i is asked for at progress i / n_steps, as in training; ``clock="step"`` asks at
+    i itself, for schedules of the step or the epoch.
+
+    Example: ``plot_schedule(one_cycle(1e-2), 500)``.
+
+    Raises:
+        ValueError: `n_steps` is below 1, or `clock` is unknown.
+    """
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
+    if clock not in ("progress", "step"):
+        raise ValueError(f"`clock` must be 'progress' or 'step'. Received: clock={clock!r}.")
+    steps = np.arange(n_steps)
+    times = steps / n_steps if clock == "progress" else steps
+    named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
+    return plot_series(
+        {name: np.broadcast_to(f(times), times.shape) for name, f in named.items()}, xlabel="step", ax=ax
+    )
+
+
+def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:
+    """Returns `ax` with its figure, or a new figure with one; its layout makes room for labels and outside legends."""
+    import matplotlib.pyplot as plt  # heavy
+
+    if ax is not None:
+        return _figure_of(ax), ax
+    return plt.subplots(figsize=figsize, layout="constrained")
+
+
+def _figure_of(ax: Axes) -> Figure:
+    figure: Any = ax.get_figure()
+    while figure is not figure.figure:  # an axes may live in a subfigure
+        figure = figure.figure
+    return figure  # type: ignore[no-any-return]
+
+
+def plot_series(
+    series: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    first: int = 0,
+    marker: str = "",
+    starts: Sequence[int] = (),
+    ax: Axes | None = None,
+) -> Figure:
+    """Draws named columns against their index (from `first`), one below the other, or all in `ax` with a legend.
+
+    `starts` marks positions, such as the beginnings of runs, by thin lines.
+    """
+    import matplotlib.pyplot as plt  # heavy
+
+    if ax is None:
+        height = 1.0 + 2.3 * len(series)
+        figure, grid = plt.subplots(
+            len(series), 1, sharex=True, squeeze=False, figsize=(7, height), layout="constrained"
+        )
+        panels = list(grid[:, 0])
+    else:
+        figure, panels = _figure_of(ax), [ax] * len(series)
+    for index, (panel, (name, column)) in enumerate(zip(panels, series.items(), strict=True)):
+        values = np.asarray(column, dtype=np.float64)
+        color = _SMOOTH if ax is None else _MARKS[index % len(_MARKS)][1]
+        panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
+        panel.set_ylabel(name if ax is None or len(series) == 1 else "")
+        _finish(panel, starts)
+    if ax is not None and len(series) > 1:
+        _legend_outside(ax)
+    if marker:  # whole epochs
+        _integer_ticks(panels[-1])
+    panels[-1].set_xlabel(xlabel)
+    return figure
+
+
+def plot_loss(
+    losses: NDArray[np.float64],
+    smoothed: NDArray[np.float64],
+    valid: tuple[Sequence[int], Sequence[float]],
+    *,
+    skip_start: int,
+    log: bool,
+    starts: Sequence[int],
+    ax: Axes | None,
+) -> Figure:
+    """Draws the training loss of each batch, raw and smoothed, and validation losses at (batches so far, values)."""
+    figure, ax = axes_of(ax)
+    batches = np.arange(1, len(losses) + 1)[skip_start:]
+    ax.plot(batches, losses[skip_start:], color=_RAW, linewidth=0.8, label="training, each batch")
+    ax.plot(batches, smoothed[skip_start:], color=_SMOOTH, linewidth=2, label="training, smoothed")
+    if len(valid[0]):
+        ax.plot(*valid, color=_ACCENT, marker="o", markersize=5, linewidth=1.5, label="validation")
+    if log:
+        ax.set_yscale("log")
+    ax.set_xlabel("batch")
+    ax.set_ylabel("loss")
+    _finish(ax, starts)
+    _legend_outside(ax)
+    return figure
+
+
+def plot_sweep(
+    curve: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    points: Mapping[str, tuple[float, float]],
+    bounds: tuple[float, float] | None,
+    *,
+    ax: Axes | None,
+) -> Figure:
+    """Draws a sweep, `curve` = (rates, raw losses, smoothed losses), over a logarithmic axis, with its suggestions.
+
+    Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
+    several coincide, the earlier markers are the larger, so that all are seen. `bounds` are shaded.
+    """
+    figure, ax = axes_of(ax, (8.5, 4.6))
+    lrs, losses, smoothed = curve
+    if bounds is not None:
+        text = f"cyclical: {bounds[0]:.2e} to {bounds[1]:.2e}"
+        ax.axvspan(*bounds, color="#2e933c", alpha=0.10, linewidth=0, label=text)
+    ax.plot(lrs, losses, color=_RAW, linewidth=1, label="loss")
+    ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=2, label="loss, smoothed")
+    for index, (name, (x, y)) in enumerate(points.items()):
+        marker, color = _MARKS[index % len(_MARKS)]
+        size = 4.5 + 3.0 * (len(points) - 1 - index)
+        ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
+        ax.plot(
+            x, y, marker=marker, color=color, markersize=size, markeredgecolor="white",
+            markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xlabel("learning rate (logarithmic)")
+    ax.set_ylabel("loss")
+    _keep_in_view(ax, smoothed, losses, [y for _, y in points.values()])
+    _finish(ax)
+    _legend_outside(ax)
+    return figure
+
+
+def plot_loss_change(
+    lrs: NDArray[np.float64],
+    changes: NDArray[np.float64],
+    lowest: int | None,
+    *,
+    y_lim: tuple[float, float] | None,
+    ax: Axes | None,
+) -> Figure:
+    """Draws how fast the loss changes at each rate; `lowest` is the index of the steepest fall, which is marked."""
+    figure, ax = axes_of(ax, (8.5, 4.2))
+    ax.axhline(0, color="#888888", linewidth=1)
+    ax.plot(lrs, changes, color=_SMOOTH, linewidth=1.8, label="change of the loss a step")
+    ax.set_xscale("log")
+    if y_lim is not None:
+        ax.set_ylim(*y_lim)
+    if lowest is not None:
+        x, y = lrs[lowest], changes[lowest]
+        low, high = ax.get_ylim()
+        drawn = min(max(y, low), high)  # a fall steeper than the axis shows is marked at its edge
+        text = f"steepest fall: {x:.2e} ({y:.2g} a step)"
+        ax.axvline(x, color=_ACCENT, linewidth=1, linestyle="--")
+        ax.plot(x, drawn, "o", color=_ACCENT, clip_on=False, zorder=5, label=text)
+    ax.set_xlabel("learning rate (logarithmic)")
+    ax.set_ylabel("change of the loss a step")
+    _finish(ax)
+    _legend_outside(ax)
+    return figure
+
+
+def plot_confusion(
+    counts: NDArray[Any],
+    labels: Sequence[str],
+    *,
+    normalize: bool,
+    title: str,
+    cmap: str,
+    norm_dec: int,
+    plot_txt: bool,
+    figsize: tuple[float, float] | None,
+    ax: Axes | None,
+) -> Figure:
+    """Draws a confusion matrix, `counts` (actual, predicted), in cells large enough for their numbers.
+
+    ``normalize=True`` shows shares of the row; the row of an absent class is zero. With more than 20 classes, cells
+    that hold zero stay without a number, since hundreds of zeros hide the others.
+    """
+    n = len(labels)
+    cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
+    texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
+    digits = max(len(text) for row in texts for text in row)
+    font = 10.0 if n <= 12 else 8.0 if n <= 25 else 6.5
+    cell = max(0.3, 0.0095 * font * (digits + 1.5))  # inches: a digit is about 0.0085 of its size in points
+    side = max(4.2, cell * n + 0.0075 * (font + 1) * max(map(len, labels)) + 1.1)
+    figure, ax = axes_of(ax, figsize or (side, side))
+    image = ax.imshow(cells, cmap=cmap, interpolation="nearest", vmin=0, vmax=1 if normalize else max(counts.max(), 1))
+    ax.set_xticks(range(n), labels, rotation=90, fontsize=font)
+    ax.set_yticks(range(n), labels, fontsize=font)
+    ax.set_title(title, fontsize=13)
+    ax.set_xlabel("predicted", fontsize=11)
+    ax.set_ylabel("actual", fontsize=11)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if plot_txt:
+        colors = _readable_on(image.to_rgba(cells))
+        for row, column in zip(*np.nonzero(cells if n > 20 else np.ones_like(cells)), strict=True):
+            ink = colors[row][column]
+            ax.text(column, row, texts[row][column], ha="center", va="center", color=ink, fontsize=font)
+    return figure
+
+
+def _readable_on(rgba: NDArray[Any]) -> list[list[str]]:
+    """Returns white or black ink for each cell, by how bright the eye finds the cell's colour (Rec. 601 weights)."""
+    brightness = rgba[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return [["white" if value < 0.55 else "black" for value in row] for row in brightness.tolist()]
+
+
+def plot_images(
+    images: Sequence[NDArray[Any]],
+    titles: Sequence[str],
+    *,
+    nrows: int | None = None,
+    ncols: int | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Draws pictures of (channels, height, width), one or three channels, values in [0, 1], each below its title.
+
+    Without `nrows` and `ncols` the grid is about square, wider than high.
+    """
+    import matplotlib.pyplot as plt  # heavy
+
+    rows, columns = _grid(len(images), nrows, ncols)
+    lines = max(title.count("\n") + 1 for title in titles)
+    width = max(2.0, 0.083 * max(len(line) for title in titles for line in title.split("\n")))
+    size = figsize or (columns * width + 0.2, rows * (2.0 + 0.19 * lines))
+    figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
+    for ax in grid.flat:
+        ax.set_axis_off()
+    for ax, image, title in zip(grid.flat, images, titles, strict=False):
+        picture = np.clip(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1), 0, 1)
+        ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+        ax.set_title(title, fontsize=9)
+    return figure
+
+
+def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
+    if nrows is None and ncols is None:
+        ncols = int(np.ceil(np.sqrt(n)))
+    columns = ncols or -(-n // (nrows or 1))
+    rows = nrows or -(-n // columns)
+    if rows * columns < n:
+        raise ValueError(f"`nrows` x `ncols` must hold {n} pictures. Received: nrows={nrows}, ncols={ncols}.")
+    return rows, columns
+
+
+def _keep_in_view(ax: Axes, smoothed: NDArray[Any], losses: NDArray[Any], marks: Sequence[float]) -> None:
+    """Sets the loss axis by the smoothed curve and the marks: one diverging raw loss would flatten all the rest."""
+    finite = smoothed[np.isfinite(smoothed)]
+    if not len(finite):
+        return
+    low, high = min(finite.min(), *marks, finite.max()), max(finite.max(), *marks, finite.min())
+    raw = losses[np.isfinite(losses)]
+    if len(raw):
+        low, high = min(low, np.quantile(raw, 0.02)), max(high, min(np.quantile(raw, 0.98), high + 0.25 * (high - low)))
+    margin = 0.06 * (high - low) or 0.05
+    ax.set_ylim(low - margin, high + margin)
+
+
+def _finish(ax: Axes, starts: Sequence[int] = ()) -> None:
+    for start in starts:
+        ax.axvline(start, color="#999999", linewidth=1, linestyle=":")
+    ax.grid(True, color="#dddddd", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=10)
+    ax.xaxis.label.set_fontsize(11)
+    ax.yaxis.label.set_fontsize(11)
+
+
+def _integer_ticks(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator  # heavy
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _legend_outside(ax: Axes) -> None:
+    """Puts the legend to the right of the axes, where it covers no data however long it is."""
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9)

@@ -1,0 +1,309 @@
+"""The record of training: rows for each batch and each epoch, kept for the whole sitting.
+
+A `Recorder` is a list of runs and is never wiped; each call of `fit` adds a `RunRecord`. A loss comes in as a tensor
+that may still be in the making on the device, and is read only when somebody looks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minilearner.errors import closest
+from minilearner.metrics import SmoothedLoss
+from minilearner.results import plots
+from minilearner.results.files import csv_text, json_text, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Recorder", "RunRecord"]
+
+_CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
+_FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
+_STEP_COLUMNS = ("step", "epoch", "lr", "momentum", "loss", "n_items")
+
+
+class RunRecord:
+    """What happened in one call of a `fit`: `number` (from 1), `kind` ("fit_one_cycle"), `settings`, and its rows.
+
+    `epochs` is a list of rows (dictionaries): epoch (from 0), train_loss (the mean over items), smooth_loss (fastai's:
+    the debiased moving average, beta 0.98, at the epoch's end), valid_loss, the metrics, time_seconds. A validation in
+    the middle of an epoch is a row that carries `step` and no train_loss.
+    """
+
+    def __init__(
+        self, number: int, kind: str, settings: Mapping[str, Any] | None = None, *, beta: float = 0.98
+    ) -> None:
+        self.number = number
+        self.kind = kind
+        self.settings = dict(settings or {})
+        self.epochs: list[dict[str, Any]] = []
+        self.epoch = 0
+        self._row_positions: list[int] = []  # how many batches stood recorded when each row came
+        self._smooth = SmoothedLoss(beta)
+        self._waiting: list[tuple[int, int, float, float, int]] = []
+        self._losses: list[Tensor | float] = []
+        self._stacked: list[tuple[NDArray[np.float64], Tensor]] = []
+        self._steps = np.empty((0, len(_STEP_COLUMNS)))
+        self._smoothed = np.empty(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Says which epoch (from 0) the coming batches belong to."""
+        self.epoch = epoch
+
+    def add_step(self, step: int, lr: float, momentum: float, loss: Tensor | float, n_items: int) -> None:
+        """Appends a training batch, at the cost of two list appends and without waiting for the device.
+
+        `step` counts optimizer updates so far; `lr` is the last group's; `momentum` is NaN where there is none; `loss`
+        is the mean over the batch's `n_items`, a 0-d tensor that nobody writes to afterwards, or a number.
+        """
+        if type(loss) is not float and loss.requires_grad:  # type: ignore[union-attr]
+            loss = loss.detach()  # type: ignore[union-attr]
+        self._waiting.append((step, self.epoch, lr, momentum, n_items))
+        self._losses.append(loss)
+        if len(self._losses) >= _CHUNK:
+            self._stack()
+
+    def add_epoch(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Appends an epoch's row, or a validation in mid-epoch (a row with `step`), and returns it as kept.
+
+        An epoch's row gets train_loss and smooth_loss from the recorded batches where it does not bring them.
+        """
+        row = dict(row)
+        epoch = row.setdefault("epoch", self.epoch)
+        if "step" not in row and "train_loss" not in row:
+            losses = {"train_loss": self.train_loss(epoch), "smooth_loss": self.smooth_loss}
+            row = {"epoch": epoch, **losses, **row}
+        self.epochs.append(row)
+        self._row_positions.append(self.n_batches)
+        return row
+
+    @property
+    def n_batches(self) -> int:
+        """How many training batches are recorded; does not wait for the device."""
+        return len(self._steps) + sum(len(rows) for rows, _ in self._stacked) + len(self._waiting)
+
+    @property
+    def steps(self) -> dict[str, NDArray[Any]]:
+        """The columns step, epoch, lr, momentum, loss, n_items: one entry each for every training batch."""
+        self._read()
+        columns = dict(zip(_STEP_COLUMNS, self._steps.T, strict=True))
+        return {name: col.astype(int) if name in ("step", "epoch", "n_items") else col for name, col in columns.items()}
+
+    @property
+    def smoothed(self) -> NDArray[np.float64]:
+        """The smoothed loss after each training batch, running on through the epochs of the run."""
+        self._read()
+        return self._smoothed
+
+    @property
+    def smooth_loss(self) -> float:
+        """The smoothed loss now; NaN before the first batch."""
+        self._read()
+        return self._smooth.value
+
+    def train_loss(self, epoch: int) -> float:
+        """Returns the mean loss over the items of an epoch's training batches; NaN when there were none."""
+        self._read()
+        loss, n = self._steps[self._steps[:, 1] == epoch][:, 4:].T
+        return float((loss * n).sum() / n.sum()) if n.sum() else math.nan
+
+    @property
+    def history(self) -> Mapping[str, list[Any]]:
+        """The columns of `epochs`, one value an epoch (NaN where a row lacks it): ``history["valid_loss"]``.
+
+        Validations in mid-epoch are left out. An unknown column is a KeyError that names the nearest.
+        """
+        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
+        return _History({name: [row.get(name, math.nan) for row in rows] for name in _columns(rows)})
+
+    def rows_at(self) -> list[tuple[int, dict[str, Any]]]:
+        """Returns the rows of `epochs`, each with the number of training batches that came before it in this run."""
+        return list(zip(self._row_positions, self.epochs, strict=True))
+
+    def _stack(self) -> None:
+        """Turns what waits into one array and one tensor; the tensor stays on the device, so nothing waits for it."""
+        losses = torch.stack([torch.as_tensor(loss) for loss in self._losses])
+        self._stacked.append((np.array(self._waiting, dtype=np.float64), losses))
+        self._waiting, self._losses = [], []
+
+    def _read(self) -> None:
+        """Brings everything that is pending to the host: the only place where this waits for the device."""
+        if self._losses:
+            self._stack()
+        if not self._stacked:
+            return
+        rows = np.concatenate([rows for rows, _ in self._stacked])
+        losses = np.concatenate([losses.double().cpu().numpy() for _, losses in self._stacked])
+        self._stacked = []
+        new = np.column_stack([rows[:, :4], losses, rows[:, 4]])
+        self._steps = np.concatenate([self._steps, new])
+        self._smoothed = np.append(self._smoothed, [self._smooth.update(loss) for loss in losses.tolist()])
+
+    def __repr__(self) -> str:
+        head = f"Run {self.number}: {self.kind}, {self.n_batches} batches"
+        return "\n".join([head, *_table(self.epochs)])
+
+
+class Recorder:
+    """The record of a sitting: `runs`, in order, from the first `fit` to the last. Nothing here is ever wiped.
+
+    Example::
+
+        run = recorder.start_run("fit", n_epoch=3)
+        run.add_step(1, 0.1, 0.9, loss, 64)
+        run.add_epoch({"valid_loss": 0.4})
+        recorder.losses, recorder.lrs  # over all runs
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[RunRecord] = []
+
+    def start_run(self, kind: str, /, **settings: Any) -> RunRecord:
+        """Appends a new, empty run and returns it."""
+        self.runs.append(RunRecord(len(self.runs) + 1, kind, settings))
+        return self.runs[-1]
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The loss of every training batch of all runs."""
+        return self._column("loss")
+
+    @property
+    def lrs(self) -> NDArray[np.float64]:
+        """The rate (the last group's) of every training batch of all runs."""
+        return self._column("lr")
+
+    @property
+    def momenta(self) -> NDArray[np.float64]:
+        """The momentum of every training batch of all runs; NaN where the optimizer has none."""
+        return self._column("momentum")
+
+    @property
+    def values(self) -> list[list[Any]]:
+        """For each epoch of all runs: train_loss, valid_loss, then the metrics. fastai's rows."""
+        skipped = {"epoch", "smooth_loss", "time_seconds"}
+        rows = [row for run in self.runs for row in run.epochs if not _in_mid_epoch(row)]
+        return [[row[name] for name in _columns([row]) if name not in skipped] for row in rows]
+
+    def plot_loss(
+        self, skip_start: int = 5, with_valid: bool = True, log: bool = False, ax: Axes | None = None
+    ) -> Figure:
+        """Draws the loss of each batch, smoothed in front of raw, and the validation loss where it was taken.
+
+        The first `skip_start` batches, often far above the rest, are left out. ``log=True`` for a logarithmic loss
+        axis.
+        """
+        smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
+        valid = self._at_batches("valid_loss") if with_valid else ([], [])
+        return plots.plot_loss(
+            self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=self._starts(), ax=ax
+        )
+
+    def plot_metrics(self, ax: Axes | None = None) -> Figure:
+        """Draws every metric over the epochs of all runs, one below the other; all in one where `ax` is given.
+
+        Raises:
+            ValueError: no metric has been recorded.
+        """
+        rows = [row for run in self.runs for row in run.epochs if not _in_mid_epoch(row)]
+        names = [name for name in _columns(rows) if name not in (*_FIRST, "time_seconds")]
+        if not names:
+            raise ValueError("There is no metric to plot: give the Learner `metrics=` and fit for an epoch.")
+        series = {name: [row.get(name, math.nan) for row in rows] for name in names}
+        return plots.plot_series(series, xlabel="epoch", first=1, marker="o", ax=ax)
+
+    def plot_sched(self, keys: str | Sequence[str] | None = None) -> Figure:
+        """Draws the rate and the momentum of each batch over all runs; `keys` chooses among "lr" and "momentum".
+
+        Raises:
+            ValueError: an unknown key, or nothing recorded yet.
+        """
+        series = {"lr": self.lrs, "momentum": self.momenta}
+        wanted = [keys] if isinstance(keys, str) else keys
+        for key in wanted or ():
+            if key not in series:
+                raise ValueError(f"`keys` must be among 'lr' and 'momentum'.{closest(key, series)} Received: {key!r}.")
+        if not len(self.lrs):
+            raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
+        chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
+        return plots.plot_series({key: series[key] for key in chosen}, xlabel="batch", starts=self._starts())
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the epoch rows of all runs: run, kind, epoch, step, the losses, the metrics, time_seconds.
+
+        The columns stand in this order whatever the runs hold; a cell that a row lacks is empty.
+        """
+        rows = [{"run": run.number, "kind": run.kind, **row} for run in self.runs for row in run.epochs]
+        start = ("run", "kind", "epoch", "step", "train_loss", "smooth_loss", "valid_loss")
+        metrics = [name for name in _columns(rows) if name not in (*start, "time_seconds")]
+        header = [*start, *metrics, "time_seconds"]
+        return write_atomically(path, csv_text(header, [[row.get(name) for name in header] for row in rows]))
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Writes all runs: number, kind, settings, the epoch rows and the columns of the steps."""
+        runs = [
+            {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": r.steps}
+            for r in self.runs
+        ]
+        return write_atomically(path, json_text({"runs": runs}))
+
+    def _column(self, name: str) -> NDArray[np.float64]:
+        return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])
+
+    def _starts(self) -> list[int]:
+        """Where, counted in batches, the second run begins, and each after it."""
+        return [int(at) for at in np.cumsum([run.n_batches for run in self.runs[:-1]])]
+
+    def _at_batches(self, name: str) -> tuple[list[int], list[float]]:
+        """The values of a column with the number of batches, over all runs, that came before each."""
+        offsets = [0, *self._starts()]
+        found = [
+            (offset + at, row[name])
+            for offset, run in zip(offsets, self.runs, strict=False)
+            for at, row in run.rows_at()
+            if row.get(name) is not None
+        ]
+        return [at for at, _ in found], [value for _, value in found]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.runs)) if self.runs else "Recorder: no runs yet"
+
+
+class _History(dict[str, list[Any]]):
+    def __missing__(self, name: str) -> list[Any]:
+        raise KeyError(f"No column {name!r}.{closest(name, self)} Recorded: {', '.join(self) or 'nothing yet'}.")
+
+
+def _in_mid_epoch(row: Mapping[str, Any]) -> bool:
+    return "step" in row and "train_loss" not in row
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All names in order: the losses first, metrics as they appeared, the time last."""
+    seen = dict.fromkeys(name for row in rows for name in row)
+    middle = [name for name in seen if name not in (*_FIRST, "time_seconds")]
+    return [name for name in (*_FIRST, *middle, "time_seconds") if name in seen]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = _columns(rows)
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells if names]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,323 @@
+"""Schedules: pure functions that say what a rate, or any other hyper-parameter, is at a moment of training.
+
+Three clocks, each named where it applies:
+
+- *progress*, a number in [0, 1]: `linear` to `warmup_stable_decay`. They hold their last value past the end.
+- the *epoch*, counted from 0: `step_decay`, `multi_step`, `exponential_decay`, `time_based_decay`.
+- the *step*, counted in optimizer updates from 0: `inverse_sqrt` and the cyclical rates.
+
+All take a float as well as a NumPy array and keep no state, so a schedule is drawn before training and a resumed run
+needs to know only where it is. What applies them to an optimizer are callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minilearner.curves import (
+    FloatArray,
+    Schedule,
+    chain,
+    check_choice,
+    check_rates,
+    checked_fraction,
+    checked_positive,
+    constant,
+    cosine,
+    exponential,
+    linear,
+    of_count,
+    of_progress,
+    polynomial,
+)
+
+__all__ = [
+    "Schedule",
+    "chain",
+    "constant",
+    "cosine",
+    "cyclic",
+    "exp_range",
+    "exponential",
+    "exponential_decay",
+    "flat_cosine",
+    "inverse_sqrt",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "polynomial",
+    "sgdr",
+    "step_decay",
+    "time_based_decay",
+    "triangular",
+    "triangular2",
+    "warmup",
+    "warmup_stable_decay",
+]
+
+
+def one_cycle(
+    lr_max: float,
+    *,
+    div: float = 25.0,
+    div_final: float | None = None,
+    pct_start: float | None = None,
+    moms: tuple[float, float, float] | None = (0.95, 0.85, 0.95),
+    convention: Literal["fastai", "torch"] = "fastai",
+    total_steps: int | None = None,
+    anneal: Literal["cos", "linear"] = "cos",
+    three_phase: bool = False,
+) -> dict[str, Schedule]:
+    """One rise and one fall of the rate, and the momentum against it: schedules of progress, by name.
+
+    The rate goes lr_max / div -> lr_max in the first `pct_start` (a fraction in [0, 1]) of training, then down to its
+    end; the momentum goes through the three `moms` meanwhile. ``moms=None`` leaves the momentum out.
+
+    - "fastai": cosine pieces that end at lr_max / div_final; `div_final` is 1e5 and `pct_start` 0.25 when not given.
+    - "torch": the values of `torch.optim.lr_scheduler.OneCycleLR` at progress = step / total_steps. There the end is
+      lr_max / div / div_final, with `div_final` 1e4 and `pct_start` 0.3 when not given; the peak comes one step
+      earlier, and the end is reached on the last step. ``three_phase=True`` falls to lr_max / div as long as it rose,
+      then on. Where torch divides by zero (`pct_start * total_steps` of exactly 1), the rise is empty.
+
+    Example: ``one_cycle(1e-2)["lr"](0.25)`` is 1e-2. Source: Super-Convergence (Smith and Topin, 2017).
+
+    Raises:
+        ValueError: a rate or divisor is not positive, `pct_start` no fraction, `total_steps` missing or out of place.
+    """
+    check_choice("convention", convention, ("fastai", "torch"))
+    check_choice("anneal", anneal, ("cos", "linear"))
+    check_rates(lr_max=lr_max, div=div, positive=True)
+    curve = cosine if anneal == "cos" else linear
+    if convention == "torch":
+        pct_start = 0.3 if pct_start is None else pct_start
+        lr_end = lr_max / div / checked_positive("div_final", 1e4 if div_final is None else div_final)
+        joined = _torch_phases(curve, pct_start, total_steps, three_phase)
+    else:
+        if total_steps is not None or three_phase:
+            raise ValueError(
+                '`total_steps` and `three_phase` need convention="torch": fastai has one rise and one fall.'
+            )
+        pct_start = 0.25 if pct_start is None else pct_start
+        lr_end = lr_max / checked_positive("div_final", 1e5 if div_final is None else div_final)
+        fractions = [checked_fraction("pct_start", pct_start), 1 - pct_start]
+
+        def joined(values: Sequence[float]) -> Schedule:
+            return chain([curve(values[0], values[1]), curve(values[1], values[2])], fractions)
+
+    lrs = (lr_max / div, lr_max, lr_max / div, lr_end) if three_phase else (lr_max / div, lr_max, lr_end)
+    schedules = {"lr": joined(lrs)}
+    if moms is not None:
+        schedules["momentum"] = joined((*moms, moms[2]) if three_phase else moms)
+    return schedules
+
+
+def _torch_phases(
+    curve: Callable[[float, float], Schedule], pct_start: float, total_steps: int | None, three_phase: bool
+) -> Callable[[Sequence[float]], Schedule]:
+    """Returns what joins values by torch's phases, which end on steps: pct n - 1, (2 pct n - 2,) n - 1."""
+    if total_steps is None or total_steps < 1:
+        raise ValueError(
+            '`total_steps`, the number of optimizer updates, must be at least 1 with convention="torch". '
+            f"Received: total_steps={total_steps}."
+        )
+    first = checked_fraction("pct_start", pct_start) * total_steps - 1
+    ends = [first, 2 * first, total_steps - 1] if three_phase else [first, total_steps - 1]
+
+    def joined(values: Sequence[float]) -> Schedule:
+        pieces = [curve(a, b) for a, b in pairwise(values)]
+
+        def value(progress: Any, m: Any) -> Any:
+            step = progress * total_steps
+            result, begin = values[0] + 0.0 * step, 0.0
+            for index, (piece, end) in enumerate(zip(pieces, ends, strict=True)):
+                inside = (step - begin) / (end - begin) if end != begin else step * 0.0 + 1.0
+                applies = step >= begin if index else step == step
+                result = np.where(applies, piece(inside), result) if m is np else piece(inside) if applies else result
+                begin = end
+            return result
+
+        return of_progress(value)
+
+    return joined
+
+
+def warmup(schedule: Schedule, *, pct: float, start: float = 0.0) -> Schedule:
+    """Rises in a line from `start` to where `schedule` begins during the first `pct` (in [0, 1]), then plays it.
+
+    Example: ``warmup(constant(1.0), pct=0.5)(0.25)`` is 0.5. Source: Goyal et al., Accurate, Large Minibatch SGD, 2017.
+    """
+    return chain([linear(start, schedule(0.0)), schedule], [checked_fraction("pct", pct), 1 - pct])
+
+
+def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> Schedule:
+    """Stays at `lr` for the first `pct_start` (in [0, 1]), then falls in a cosine to lr / div_final."""
+    check_rates(lr=lr, div_final=div_final, positive=True)
+    return chain([constant(lr), cosine(lr, lr / div_final)], [checked_fraction("pct_start", pct_start), 1 - pct_start])
+
+
+def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float = 0.0) -> Schedule:
+    """Falls `n_cycles` times in a cosine from `lr_max` to `lr_min`, each cycle `cycle_mult` times as long as the last.
+
+    Example: three cycles last 1, 2 and 4 parts of 7, so ``sgdr(1.0, 3)(1 / 7)`` is 1.0 again.
+    Source: SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov and Hutter, 2016); fastai's `fit_sgdr`.
+    """
+    if n_cycles < 1 or cycle_mult <= 0:
+        raise ValueError(
+            f"`n_cycles` must be at least 1 and `cycle_mult` positive. Received: {n_cycles=}, {cycle_mult=}."
+        )
+    lengths = [cycle_mult**i for i in range(n_cycles)]
+    return chain([cosine(lr_max, lr_min)] * n_cycles, [length / sum(lengths) for length in lengths])
+
+
+def warmup_stable_decay(
+    lr_max: float, *, pct_warmup: float = 0.1, pct_decay: float = 0.2, div_final: float | None = None
+) -> Schedule:
+    """Rises in a line from 0 to `lr_max`, stays there, and falls in a line to 0 (or lr_max / div_final) at the end.
+
+    `pct_warmup` and `pct_decay` are fractions of training in [0, 1]. Source: MiniCPM (Hu et al., 2024).
+    """
+    end = 0.0 if div_final is None else lr_max / checked_positive("div_final", div_final)
+    fractions = [pct_warmup, 1 - pct_warmup - pct_decay, pct_decay]
+    return chain([linear(0.0, lr_max), constant(lr_max), linear(lr_max, end)], fractions)
+
+
+def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
+    """Multiplies by `factor` after every `every` epochs: start factor^floor(epoch / every). Torch's `StepLR`.
+
+    Example: ``step_decay(1.0, every=10)(25)`` is 0.25. A function of the epoch.
+    """
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}.")
+    return of_count(lambda epoch: start * factor ** (epoch // every))
+
+
+def exponential_decay(start: float, *, rate: float) -> Schedule:
+    """Decays with the epoch: start e^(-rate epoch). Example: ``exponential_decay(1.0, rate=0.1)(10)`` is 0.36788."""
+    if rate < 0:
+        raise ValueError(f"`rate` must not be negative. Received: rate={rate}.")
+    return of_count(lambda epoch: start * np.exp(-rate * epoch))
+
+
+def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1) -> Schedule:
+    """Multiplies by `factor` at each epoch in `milestones`. Torch's `MultiStepLR`. A function of the epoch."""
+    marks = sorted(milestones)
+    return of_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
+
+
+def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> Schedule:
+    """Decays with the epoch: start / (1 + decay epoch), as the `decay` of Keras' first optimizers.
+
+    ``recursive=True`` is what a function `(epoch, lr) -> lr / (1 + decay * epoch)` gives when it is called each epoch
+    with its own last result: start / ((1 + decay) (1 + 2 decay) ... (1 + decay epoch)), which falls much faster.
+
+    Example: with decay 0.5, epoch 2 is start / 2 in closed form, start / 3 recursively. A function of the epoch.
+    """
+    if decay < 0:
+        raise ValueError(f"`decay` must not be negative. Received: decay={decay}.")
+    if not recursive:
+        return of_count(lambda epoch: start / (1 + decay * epoch))
+
+    def product(epoch: float) -> float:
+        return float(np.prod(1 + decay * np.arange(1, int(epoch) + 1)))
+
+    return of_count(lambda epoch: start / np.vectorize(product, otypes=[float])(epoch))
+
+
+def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
+    """Rises in a line to `lr_max` at `warmup_steps`, then falls as lr_max sqrt(warmup_steps / step).
+
+    A function of the step. Source: Attention Is All You Need (Vaswani et al., 2017).
+    """
+    if warmup_steps < 1:
+        raise ValueError(f"`warmup_steps` must be at least 1. Received: warmup_steps={warmup_steps}.")
+    return of_count(
+        lambda step: lr_max * np.minimum(step / warmup_steps, np.sqrt(warmup_steps / np.maximum(step, warmup_steps)))
+    )
+
+
+@overload
+def triangular(step: float, *, step_size: float, base_lr: float, max_lr: float) -> float: ...
+@overload
+def triangular(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float) -> FloatArray: ...
+def triangular(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
+    """The rate at `step` of a line that climbs from `base_lr` to `max_lr` in `step_size` steps, and back in as many.
+
+    Example: with step_size 100, steps 0, 50, 100, 200 give base, the middle, max, base. Source: Cyclical Learning Rates
+    for Training Neural Networks (Smith, 2015); equal to torch's `CyclicLR`.
+    """
+    _check_order(base_lr, max_lr)
+    return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr)
+
+
+@overload
+def triangular2(step: float, *, step_size: float, base_lr: float, max_lr: float) -> float: ...
+@overload
+def triangular2(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float) -> FloatArray: ...
+def triangular2(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
+    """`triangular` whose height halves after each cycle: the peaks stand at 1, 1/2, 1/4 ... of max_lr - base_lr."""
+    _check_order(base_lr, max_lr)
+    return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr, mode="triangular2")
+
+
+@overload
+def exp_range(step: float, *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> float: ...
+@overload
+def exp_range(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> FloatArray: ...
+def exp_range(step: Any, *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> Any:
+    """`triangular` whose height shrinks by gamma^step.
+
+    As in torch, the amplitude decays; Smith's paper decays both bounds. `gamma` lies in (0, 1]; 0.99994
+    halves the height in about 11,500 steps.
+    """
+    _check_order(base_lr, max_lr)
+    return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr, mode="exp_range", gamma=gamma)
+
+
+def cyclic(
+    step: Any,
+    *,
+    step_size: float,
+    base_lr: float,
+    max_lr: float,
+    mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
+    gamma: float = 1.0,
+    scale_fn: Callable[[Any], Any] | None = None,
+    scale_mode: Literal["cycle", "iterations"] = "cycle",
+) -> Any:
+    """The value at `step` of any triangular cycle: base + (max - base) * height * scale.
+
+    The height runs 0 -> 1 -> 0 in 2 * step_size steps (optimizer updates). `scale_fn`, where given, replaces the mode's
+    scale: it is called with the number of the cycle, from 1, or with the step (scale_mode="iterations"). `max_lr` may
+    lie below `base_lr`: so momentum falls while the rate rises. A float gives a float, an array an array.
+
+    Raises:
+        ValueError: `step_size` is below 1, a rate negative, `gamma` outside (0, 1], `mode` or `scale_mode` unknown.
+    """
+    check_choice("mode", mode, ("triangular", "triangular2", "exp_range"))
+    check_choice("scale_mode", scale_mode, ("cycle", "iterations"))
+    check_rates(base_lr=base_lr, max_lr=max_lr)
+    if step_size < 1:
+        raise ValueError(f"`step_size`, half a cycle in optimizer updates, must be at least 1. Received: {step_size=}.")
+    if not 0 < gamma <= 1:
+        raise ValueError(f"`gamma` must be in (0, 1]. Received: gamma={gamma}.")
+    scalar = isinstance(step, (int, float))
+    t = step if scalar else np.asarray(step)
+    place = t / (2 * step_size)  # in cycles
+    cycle = place // 1 + 1
+    height = 1 - abs(2 * (place % 1) - 1)
+    if scale_fn is not None:
+        scale = scale_fn(cycle if scale_mode == "cycle" else t)
+    else:
+        scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": gamma**t}[mode]
+    value = base_lr + (max_lr - base_lr) * height * scale
+    return float(value) if scalar else value
+
+
+def _check_order(base_lr: float, max_lr: float) -> None:
+    if max_lr < base_lr:
+        raise ValueError(f"`max_lr` must not lie below `base_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")

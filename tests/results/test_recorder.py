@@ -1,0 +1,169 @@
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from minilearner.metrics import SmoothedLoss
+from minilearner.results.recorder import _CHUNK, Recorder
+
+
+@pytest.fixture
+def recorder():
+    """Two runs: two epochs of three unequal batches, then one epoch of two."""
+    recorder = Recorder()
+    losses = iter([4.0, 3.0, 2.0, 2.0, 1.0, 1.5, 0.5, 0.75])
+    for kind, n_epoch, sizes in [("fit_one_cycle", 2, [4, 4, 2]), ("fit", 1, [4, 4])]:
+        run, step = recorder.start_run(kind, n_epoch=n_epoch, lr=0.1), 0
+        for epoch in range(n_epoch):
+            run.start_epoch(epoch)
+            for n in sizes:
+                step += 1
+                run.add_step(step, 0.1 / step, 0.9, torch.tensor(next(losses)), n)
+            run.add_epoch({"epoch": epoch, "valid_loss": 2.0 - epoch, "accuracy": 0.5, "time_seconds": 1.5})
+    return recorder
+
+
+def test_every_batch_is_a_row_of_its_run(recorder):
+    steps = recorder.runs[0].steps
+    assert list(steps) == ["step", "epoch", "lr", "momentum", "loss", "n_items"]
+    assert steps["step"].tolist() == [1, 2, 3, 4, 5, 6] and steps["epoch"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert steps["loss"].tolist() == [4, 3, 2, 2, 1, 1.5] and steps["n_items"].tolist() == [4, 4, 2] * 2
+    assert recorder.losses.tolist() == [4, 3, 2, 2, 1, 1.5, 0.5, 0.75]
+    assert recorder.lrs[:2].tolist() == [0.1, 0.05] and recorder.momenta.tolist() == [0.9] * 8
+
+
+def test_train_loss_is_the_mean_over_items_and_smooth_loss_runs_on(recorder):
+    smooth = SmoothedLoss()
+    values = [smooth.update(x) for x in (4, 3, 2, 2, 1, 1.5)]
+    rows = recorder.runs[0].epochs
+    assert rows[0]["train_loss"] == pytest.approx((4 * 4 + 3 * 4 + 2 * 2) / 10)
+    assert rows[1]["train_loss"] == recorder.runs[0].train_loss(1) == pytest.approx((2 * 4 + 1 * 4 + 1.5 * 2) / 10)
+    assert [row["smooth_loss"] for row in rows] == pytest.approx([values[2], values[5]])
+    assert recorder.runs[0].smoothed == pytest.approx(values)
+    assert list(rows[0]) == ["epoch", "train_loss", "smooth_loss", "valid_loss", "accuracy", "time_seconds"]
+
+
+def test_history_has_one_value_an_epoch_and_names_the_nearest(recorder):
+    history = recorder.runs[0].history
+    assert history["valid_loss"] == [2.0, 1.0] and len(history["train_loss"]) == 2
+    with pytest.raises(KeyError, match=r"valid_los.*Did you mean 'valid_loss'"):
+        history["valid_los"]
+
+
+def test_a_validation_in_mid_epoch_carries_its_step_and_stays_out_of_the_history():
+    run = Recorder().start_run("fit")
+    run.add_step(1, 0.1, math.nan, torch.tensor(3.0), 2)
+    run.add_epoch({"step": 1, "valid_loss": 9.0})
+    run.add_step(2, 0.1, math.nan, torch.tensor(1.0), 2)
+    run.add_epoch({"valid_loss": 1.0, "accuracy": 0.5})
+    assert run.epochs[0] == {"step": 1, "valid_loss": 9.0, "epoch": 0}
+    assert run.history["valid_loss"] == [1.0] and run.history["train_loss"] == [2.0]
+    assert [at for at, _ in run.rows_at()] == [1, 2]
+
+
+def test_values_are_fastais_rows_over_all_runs(recorder):
+    assert recorder.values == [[3.2, 2.0, 0.5], [1.5, 1.0, 0.5], [pytest.approx(0.625), 2.0, 0.5]]
+    assert [run.number for run in recorder.runs] == [1, 2] and recorder.runs[0].settings == {"n_epoch": 2, "lr": 0.1}
+
+
+def test_many_pending_losses_are_stacked_and_all_come_back_in_order():
+    run = Recorder().start_run("fit")
+    n = 2 * _CHUNK + 10
+    for i in range(n):
+        run.add_step(i, 0.1, 0.9, torch.tensor(float(i)), 1)
+    assert len(run._losses) == 10 and run.n_batches == n
+    assert run.steps["loss"].tolist() == list(range(n)) == run.steps["step"].tolist()
+    run.add_step(n, 0.1, 0.9, torch.tensor(5.0), 1)
+    assert run.steps["loss"][-1] == 5 and len(run.smoothed) == n + 1
+
+
+def test_a_loss_keeps_no_graph_and_numbers_are_taken_too():
+    run = Recorder().start_run("fit")
+    run.add_step(1, 0.1, 0.9, torch.ones(1, requires_grad=True).sum(), 1)
+    assert run._losses[0].grad_fn is None
+    run.add_step(2, 0.1, 0.9, 2.5, 1)
+    assert run.steps["loss"].tolist() == [1, 2.5]
+
+
+def test_a_run_without_batches_has_no_losses():
+    run = Recorder().start_run("fit")
+    assert math.isnan(run.train_loss(0)) and math.isnan(run.smooth_loss)
+    assert run.steps["loss"].tolist() == [] and Recorder().losses.tolist() == []
+
+
+def test_csv_holds_all_runs_under_one_stable_header(recorder, tmp_path):
+    recorder.runs[1].add_epoch({"epoch": 1, "step": 2, "valid_loss": 3.0, "f1": 0.25})
+    rows = list(csv.DictReader(recorder.to_csv(tmp_path / "h.csv").read_text().splitlines()))
+    assert list(rows[0]) == [
+        "run", "kind", "epoch", "step", "train_loss", "smooth_loss", "valid_loss", "accuracy", "f1", "time_seconds",
+    ]  # fmt: skip
+    assert [row["run"] for row in rows] == ["1", "1", "2", "2"] and rows[3]["step"] == "2"
+    assert float(rows[0]["train_loss"]) == 3.2 and rows[0]["f1"] == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["h.csv"]
+
+
+def test_json_holds_runs_settings_and_steps(recorder, tmp_path):
+    recorder.runs[1].add_step(3, 0.1, math.nan, torch.tensor(math.inf), 4)
+    saved = json.loads(recorder.to_json(tmp_path / "h.json").read_text())["runs"]
+    assert saved[0]["settings"] == {"n_epoch": 2, "lr": 0.1} and saved[0]["epochs"] == recorder.runs[0].epochs
+    assert saved[1]["steps"]["loss"][-1] == "inf" and saved[1]["steps"]["momentum"][-1] == "nan"
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(recorder, tmp_path, monkeypatch):
+    path = recorder.to_csv(tmp_path / "h.csv")
+    before = path.read_text()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        recorder.to_json(path)
+    assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_repr_is_a_table(recorder):
+    lines = repr(recorder).splitlines()
+    assert lines[0] == "Run 1: fit_one_cycle, 6 batches"
+    assert lines[1].split() == ["epoch", "train_loss", "smooth_loss", "valid_loss", "accuracy", "time_seconds"]
+    assert lines[2].split()[:2] == ["0", "3.200000"] and len(lines) == 7
+    assert repr(Recorder()) == "Recorder: no runs yet"
+
+
+def test_plot_loss_draws_raw_smoothed_and_validation(recorder):
+    ax = recorder.plot_loss(skip_start=2).axes[0]
+    lines = {line.get_label(): line for line in ax.lines}
+    raw = lines["training, each batch"]
+    assert raw.get_xdata().tolist() == [3, 4, 5, 6, 7, 8] and raw.get_ydata().tolist() == [2, 2, 1, 1.5, 0.5, 0.75]
+    smoothed = np.concatenate([run.smoothed for run in recorder.runs])[2:]
+    assert np.array_equal(lines["training, smoothed"].get_ydata(), smoothed)
+    assert list(lines["validation"].get_xdata()) == [3, 6, 8] and list(lines["validation"].get_ydata()) == [2, 1, 2]
+
+
+def test_plot_loss_without_validation_on_given_log_axes(recorder):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    assert recorder.plot_loss(with_valid=False, log=True, ax=ax) is figure
+    assert ax.get_yscale() == "log" and "validation" not in [line.get_label() for line in ax.lines]
+
+
+def test_plot_metrics_draws_each_over_the_epochs(recorder):
+    figure = recorder.plot_metrics()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy"]
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="no metric to plot"):
+        Recorder().plot_metrics()
+
+
+def test_plot_sched_draws_the_keys_asked(recorder):
+    assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["lr", "momentum"]
+    ax = recorder.plot_sched("lr").axes[0]
+    assert ax.lines[0].get_ydata().tolist() == recorder.lrs.tolist()
+    with pytest.raises(ValueError, match="Did you mean 'momentum'"):
+        recorder.plot_sched(["momentun"])
+    with pytest.raises(ValueError, match="no schedule to plot"):
+        Recorder().plot_sched()

@@ -1,0 +1,119 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+import torchmetrics
+
+from minilearner.metrics import (
+    MeanMetric,
+    Metric,
+    SmoothedLoss,
+    accuracy,
+    as_metric,
+    error_rate,
+    metric_name,
+    metric_names,
+    top_k_accuracy,
+)
+
+
+@pytest.fixture
+def scores():
+    return torch.randn(4, 5)
+
+
+def test_accuracy_is_one_at_the_argmax_and_falls_with_each_wrong_target(scores):
+    y = scores.argmax(1)
+    wrong = torch.cat([(y[:2] + 1) % 5, y[2:]])
+    assert accuracy(scores, y) == 1 and error_rate(scores, y) == 0
+    assert accuracy(scores, wrong) == 0.5 and error_rate(scores, wrong) == 0.5
+    stacked = torch.stack([y, wrong], dim=1)
+    assert accuracy(scores.unsqueeze(1).expand(4, 2, 5), stacked) == 0.75
+    assert accuracy(scores, y).ndim == 0
+
+
+def test_accuracy_takes_targets_as_a_column_and_classes_in_dimension_one(scores):
+    y = scores.argmax(1)
+    assert accuracy(scores, y[:, None]) == 1
+    picture = torch.randn(2, 3, 4, 4)
+    assert accuracy(picture, picture.argmax(1), axis=1) == 1
+
+
+def test_accuracy_refuses_targets_that_do_not_fit(scores):
+    with pytest.raises(ValueError, match=r"\(3,\) targets for \(4,\) predictions"):
+        accuracy(scores, torch.zeros(3, dtype=torch.long))
+
+
+def test_top_k_accuracy_has_fastais_value_and_equals_accuracy_for_one():
+    scores = torch.randn(6, 5)
+    assert top_k_accuracy(scores, torch.arange(6)) == pytest.approx(5 / 6)
+    y = torch.randint(5, (6,))
+    assert top_k_accuracy(scores, y, k=1) == accuracy(scores, y)
+    with pytest.raises(ValueError, match="between 1 and the 5 classes"):
+        top_k_accuracy(scores, y, k=6)
+
+
+def test_the_mean_over_unequal_batches_is_the_mean_over_all_items():
+    scores, y = torch.randn(100, 5), torch.randint(5, (100,))
+    metric = MeanMetric(accuracy)
+    for a, b in [(0, 30), (30, 50), (50, 60), (60, 100)]:
+        metric.update(scores[a:b], y[a:b])
+    assert float(metric.compute()) == pytest.approx(float(accuracy(scores, y)))
+    assert metric.n_items == 100
+    metric.reset()
+    metric.update(scores[:7], scores[:7].argmax(1))
+    assert float(metric.compute()) == 1
+
+
+def test_a_mean_of_nothing_is_nan_and_a_vector_is_refused():
+    assert math.isnan(MeanMetric(accuracy).compute())
+    with pytest.raises(ValueError, match="must return one number"):
+        MeanMetric(lambda p, t: p).update(torch.zeros(3), torch.zeros(3))
+
+
+def test_a_metric_keeps_no_graph():
+    metric = MeanMetric(lambda p, t: (p - t).abs().mean())
+    metric.update(torch.zeros(3, requires_grad=True), torch.ones(3))
+    assert not metric.compute().requires_grad
+
+
+def test_as_metric_takes_functions_partials_objects_and_torchmetrics():
+    scores, y = torch.randn(20, 5), torch.randint(5, (20,))
+    plain = as_metric(accuracy)
+    theirs = as_metric(torchmetrics.classification.MulticlassAccuracy(5, average="micro"), torch.device("cpu"))
+    for metric in (plain, theirs, as_metric(partial(accuracy, axis=-1)), as_metric(MeanMetric(accuracy))):
+        assert isinstance(metric, Metric)
+        metric.reset()
+        metric.update(scores[:13], y[:13])
+        metric.update(scores[13:], y[13:])
+        assert float(metric.compute()) == pytest.approx(float(accuracy(scores, y)))
+    assert as_metric(plain) is plain
+
+
+@pytest.mark.parametrize("thing", [MeanMetric, "accuracy", 3, None])
+def test_as_metric_refuses_anything_else(thing):
+    with pytest.raises(TypeError, match="metric must be"):
+        as_metric(thing)
+
+
+def test_names_are_readable_and_unique():
+    f1 = torchmetrics.classification.MulticlassF1Score(3)
+    things = [accuracy, partial(top_k_accuracy, k=3), MeanMetric(error_rate), f1, lambda p, t: p]
+    assert [metric_name(t) for t in things] == [
+        "accuracy", "top_k_accuracy", "error_rate", "multiclass_f1_score", "lambda",
+    ]  # fmt: skip
+    twice = [partial(top_k_accuracy, k=3), partial(top_k_accuracy, k=5), accuracy, accuracy, error_rate]
+    assert metric_names(twice) == [
+        "top_k_accuracy_k_3", "top_k_accuracy_k_5", "accuracy", "accuracy_2", "error_rate",
+    ]  # fmt: skip
+
+
+def test_the_smoothed_loss_has_fastais_values():
+    smooth = SmoothedLoss(0.98)
+    assert [smooth.update(x) for x in (1, 2, 3, 4)] == pytest.approx([1, 1.50505, 2.01347, 2.52525], abs=1e-5)
+    assert smooth.value == pytest.approx(2.52525, abs=1e-5)
+    raw = SmoothedLoss(0)
+    assert [raw.update(x) for x in (3, 1)] == [3, 1]
+    with pytest.raises(ValueError, match="`beta`"):
+        SmoothedLoss(1.0)
