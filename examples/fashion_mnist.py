@@ -62,7 +62,9 @@ def find_bounds(learn: Learner, args: argparse.Namespace) -> list[Path]:
         print("No bounds can be read off this curve: the loss never fell.")
     else:
         low, high = sweep.bounds
-        print(f"The loss falls from a rate of about {low:.1e} and rises again after about {high:.1e}. To train between:")
+        print(
+            f"The loss falls from a rate of about {low:.1e} and rises again after about {high:.1e}. To train between:"
+        )
         print(f"  python examples/fashion_mnist.py --schedule clr --epochs 48 --min-lr {low:.1e} --max-lr {high:.1e}")
     return [save(sweep.plot(), args.output / "lrfind_plot.png")]
 
@@ -114,7 +116,9 @@ def print_plan(learn: Learner, args: argparse.Namespace) -> None:
     train, valid = len(learn.dls.train), learn.dls.valid.n_items
     what = "the sweep only" if args.lr_find else f"{args.epochs} epochs, {args.schedule}"
     print(f"MiniGoogLeNet, {what}: {train} updates an epoch of {args.batch_size} images, {valid} test images,")
-    print(f"{learn.precision} on {learn.device}. A full epoch takes 3 to 7 minutes on two CPU cores, seconds on a GPU.\n")
+    print(
+        f"{learn.precision} on {learn.device}. A full epoch takes 3 to 7 minutes on two CPU cores, seconds on a GPU.\n"
+    )
 
 
 def small(dls, args: argparse.Namespace):
@@ -134,7 +138,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--epochs", type=positive(int), default=3)
     add("--batch-size", type=positive(int), default=64)
     add("--min-lr", type=positive(float), default=1e-5, help="lower bound of the cyclical rate (default 1e-5)")
-    add("--max-lr", type=positive(float), help="upper bound (default 1e-2), or the peak of the one cycle (default: found)")
+    add(
+        "--max-lr",
+        type=positive(float),
+        help="upper bound (default 1e-2), or the peak of the one cycle (default: found)",
+    )
     add("--step-epochs", type=positive(int), default=8, help="epochs in half a cycle (default 8)")
     add("--mode", choices=("triangular", "triangular2", "exp_range"), default="triangular")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")

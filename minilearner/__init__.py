@@ -1,1 +1,43 @@
-"""minilearner."""
+"""minilearner: train image classifiers in a handful of lines, on plain PyTorch.
+
+    from minilearner import Learner, MiniGoogLeNet, accuracy, fashion_mnist
+
+    learn = Learner(fashion_mnist(), MiniGoogLeNet(10), metrics=accuracy)
+    learn.lr_find()
+    learn.fit_one_cycle(3, lr_max=1e-2)
+
+Data flows one way through the package: `data` -> `models` -> `training` (with `callbacks`) -> `results`; `learner` is
+the menu on top. Importing it loads torch, and neither torchvision nor matplotlib.
+"""
+
+from minilearner.callbacks.functions import LambdaCallback
+from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
+from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
+from minilearner.callbacks.tracking import EarlyStopping, Validate
+from minilearner.curves import exp_range, triangular, triangular2
+from minilearner.data.loaders import DataLoaders
+from minilearner.data.targets import Category, Regression
+from minilearner.data.transforms import BatchTransform
+from minilearner.errors import DataError, DownloadError, FileFormatError, MinilearnerError, NoSuggestion
+from minilearner.learner import Learner
+from minilearner.metrics import accuracy, error_rate, top_k_accuracy
+from minilearner.models.minigooglenet import MiniGoogLeNet
+from minilearner.models.mlp import MLP
+from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.results.lr_sweep import LRSweep, minimum, slide, steep, valley
+from minilearner.results.plots import plot_schedule
+from minilearner.runtime import set_seed
+from minilearner.training.callback import (
+    Callback,
+    CancelBackward,
+    CancelBatch,
+    CancelEpoch,
+    CancelFit,
+    CancelStep,
+    CancelTrain,
+    CancelValidate,
+)
+from minilearner.vision.augment import Flip, Normalize, RandomShift
+from minilearner.vision.data import fashion_mnist
+
+__version__ = "0.1.0"

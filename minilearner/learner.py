@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
@@ -335,7 +336,7 @@ class Learner:
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
         x, _ = self.dls.one_batch()
-        return summarize(self.model, x, notes=self._notes())
+        return replace(summarize(self.model, x), notes=self._notes())
 
     # Showing
 
@@ -423,7 +424,8 @@ class Learner:
         return 1 + max(group["layer_group"] for group in self._optimizer().param_groups)
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
-        return self.dls.in_order(ds_idx) if dl is None else self.dls.wrap(dl)
+        dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
+        return dls.in_order(ds_idx if dl is None else 0)
 
     def _check_data(self, step: TrainStep) -> None:
         """Once for each model and data set."""
@@ -443,14 +445,14 @@ class Learner:
             "callbacks": [repr(callback) for callback in (*self.cbs, *cbs)],
         }
 
-    def _notes(self) -> list[str]:
+    def _notes(self) -> tuple[str, ...]:
         optimizer = self._optimizer()
-        return [
+        return (
             f"Optimizer: {type(optimizer).__name__}, {self._n_layer_groups()} layer group(s)",
             f"Loss: {getattr(self.loss_func, '__name__', None) or repr(self.loss_func)}",
             f"Precision: {self.precision}{', channels_last' if is_channels_last(self.model) else ''} on {self.device}",
             f"Callbacks: {', '.join(map(repr, self.cbs)) or 'none'}",
-        ]
+        )
 
 
 def _check_epochs(n: Any, name: str) -> None:
@@ -462,5 +464,7 @@ def _check_epochs(n: Any, name: str) -> None:
 
 def _default_loss(dls: DataLoaders) -> LossFunction:
     if dls.target is None:
-        raise ValueError("`loss_func` is needed: the loaders do not say what their targets are.")
+        raise ValueError(
+            "`loss_func` is needed, since the loaders do not say what their targets are. Give one, or `DataLoaders(..., vocab=)`."
+        )
     return dls.target.loss_func

@@ -28,6 +28,7 @@ __all__ = [
     "error_rate",
     "metric_name",
     "metric_names",
+    "named_metrics",
     "top_k_accuracy",
 ]
 
@@ -155,6 +156,13 @@ def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
         "A metric must be a function (pred, target) or an object with reset, update and compute. "
         f"Received: {thing!r} of type {type(thing).__name__}."
     )
+
+
+def named_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, Metric]:
+    """Returns None, one metric or several as metrics by the name of their column."""
+    given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    named = zip(metric_names(given), given, strict=True)
+    return {name: as_metric(metric, device) for name, metric in named}
 
 
 def metric_name(thing: Any) -> str:

@@ -98,7 +98,7 @@ def find_rates(
         sweep.losses,
         suggest_funcs=suggest_funcs,
         stop_reason=sweep.stop_reason,
-        settings=asdict(settings),
+        **asdict(settings),
     )
 
 

@@ -63,14 +63,14 @@ class Record(Callback):
     A step's loss is kept as the tensor it is and read at the end of the epoch, so that no batch waits for the device.
 
     Args:
-        train_metrics: also computed on the training batches, by the name of their column; costs their time at each
-            batch.
+        train_metrics: also computed on the training batches, at the cost of their time at each batch, into columns named
+            "train_" and theirs.
     """
 
     order = 50
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
-        self.train_metrics = train_metrics or {}
+        self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
         self._began = 0.0
         self._in_training_pass = False
 

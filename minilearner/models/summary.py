@@ -81,6 +81,8 @@ class ModelSummary:
     layers: tuple[LayerSummary, ...]
     buffers: int
     """How many numbers the buffers hold, such as batch norm's running statistics."""
+    notes: tuple[str, ...] = ()
+    """Lines below the table."""
 
     @property
     def parameters(self) -> int:

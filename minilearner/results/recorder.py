@@ -166,6 +166,9 @@ class Recorder:
         recorder.losses, recorder.lrs  # over all runs
     """
 
+    train_metrics: bool = False
+    """Set to True to have the metrics computed on training batches too, at the cost of their time."""
+
     def __init__(self) -> None:
         self.runs: list[RunRecord] = []
 
