@@ -1,8 +1,8 @@
 """Fashion-MNIST, from a found learning rate to where the model errs.
 
-    python examples/fashion_mnist.py                              find a rate, train three epochs, report
-    python examples/fashion_mnist.py --lr-find                    only the sweep, over whole epochs, and the bounds read off
-    python examples/fashion_mnist.py --schedule clr --epochs 48   the cyclical run, between --min-lr and --max-lr
+    python examples/fashion_mnist.py              find a rate, train, report
+    python examples/fashion_mnist.py --lr-find    only sweep, and read off bounds
+    python examples/fashion_mnist.py --schedule clr --epochs 48   the cyclical run
 
 The figures are in the output folder at the end, and what was written is listed.
 """

@@ -14,7 +14,6 @@ from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.curves import exp_range, triangular, triangular2
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
@@ -27,6 +26,7 @@ from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.lr_sweep import LRSweep, minimum, slide, steep, valley
 from minilearner.results.plots import plot_schedule
 from minilearner.runtime import set_seed
+from minilearner.schedules import exp_range, triangular, triangular2
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -41,3 +41,51 @@ from minilearner.vision.augment import Flip, Normalize, RandomShift
 from minilearner.vision.data import fashion_mnist
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "BatchTransform",
+    "Callback",
+    "CancelBackward",
+    "CancelBatch",
+    "CancelEpoch",
+    "CancelFit",
+    "CancelStep",
+    "CancelTrain",
+    "CancelValidate",
+    "Category",
+    "ClassificationInterpretation",
+    "CyclicLR",
+    "DataError",
+    "DataLoaders",
+    "DownloadError",
+    "EarlyStopping",
+    "FileFormatError",
+    "Flip",
+    "GradientAccumulation",
+    "GradientClip",
+    "LRSweep",
+    "LambdaCallback",
+    "Learner",
+    "MiniGoogLeNet",
+    "MinilearnerError",
+    "NoSuggestion",
+    "Normalize",
+    "ParamScheduler",
+    "RandomShift",
+    "Regression",
+    "Validate",
+    "accuracy",
+    "error_rate",
+    "exp_range",
+    "fashion_mnist",
+    "minimum",
+    "plot_schedule",
+    "set_seed",
+    "slide",
+    "steep",
+    "top_k_accuracy",
+    "triangular",
+    "triangular2",
+    "valley",
+]

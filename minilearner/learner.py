@@ -275,7 +275,10 @@ class Learner:
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Lets the layer groups from number `n` on learn; negative numbers count from the end. Forgets the optimizer's state."""
+        """Lets the layer groups from number `n` on learn; negative numbers count from the end.
+
+        The optimizer's state is forgotten.
+        """
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
@@ -284,7 +287,7 @@ class Learner:
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns the loss and the metrics over a set: the validation set by default, 0 for the training set.
 
-        Items come in the data set's order, none dropped, none augmented. The recorder and the random generators stand as before.
+        Items come in the data set's order, none dropped, none augmented. Recorder and random generators stand as before.
         """
         run = self._run(None)
         taking_part = [callback for callback in self.cbs if callback.part_of_step]

@@ -56,7 +56,7 @@ def _figures_closed():
 
 @pytest.fixture
 def blobs():
-    """Three classes of points in the plane, 90 to train and 30 to validate, that a small net learns in an epoch or two."""
+    """Three classes of points in the plane, 90 to train and 30 to validate, that a small net soon learns."""
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
     y = np.arange(120) % 3

@@ -63,8 +63,8 @@ class Record(Callback):
     A step's loss is kept as the tensor it is and read at the end of the epoch, so that no batch waits for the device.
 
     Args:
-        train_metrics: also computed on the training batches, at the cost of their time at each batch, into columns named
-            "train_" and theirs.
+        train_metrics: also computed on the training batches, at the cost of their time, into columns named "train_"
+            and theirs.
     """
 
     order = 50

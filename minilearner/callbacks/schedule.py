@@ -141,7 +141,13 @@ class CyclicLR(_Scheduler):
         self.mode = mode
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
         self.drives = ("lr", "momentum") if cycle_momentum else ("lr",)
-        self._shape = dict(mode=mode, gamma=gamma, scale_fn=scale_fn, scale_mode=scale_mode, step_size=step_size)
+        self._shape: dict[str, Any] = {
+            "mode": mode,
+            "gamma": gamma,
+            "scale_fn": scale_fn,
+            "scale_mode": scale_mode,
+            "step_size": step_size,
+        }
         self.rate_at(0)  # the schedule checks its arguments; better here than when training begins
 
     def rate_at(self, step: Any) -> Any:

@@ -17,8 +17,8 @@ class Tracker(Callback):
 
     Args:
         monitor: a name in `run.metrics`: "train_loss", "valid_loss", or a metric's.
-        mode: "min" where smaller is better, "max" where larger is. None infers it: names that hold "loss" or "error" are
-            better small, all others large.
+        mode: "min" where smaller is better, "max" where larger is. None infers it: names that hold "loss" or "error"
+            are better small, all others large.
         min_delta: an improvement must be larger than this.
 
     Attributes:

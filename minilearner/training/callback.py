@@ -85,8 +85,8 @@ class Callback:
         after_fit
 
     An event may raise `CancelBatch`, `CancelBackward`, `CancelStep`, `CancelTrain`, `CancelValidate`, `CancelEpoch` or
-    `CancelFit` to end the stretch of that name: `after_cancel_<stretch>` follows, and then always `after_<stretch>`. Any
-    other exception ends the run; of the events only `after_fit` follows then, for every callback whose `before_fit`
+    `CancelFit` to end the stretch of that name: `after_cancel_<stretch>` follows, and then always `after_<stretch>`.
+    Any other exception ends the run; of the events only `after_fit` follows then, for every callback whose `before_fit`
     came, so what was changed for a while is undone there.
 
     Attributes:

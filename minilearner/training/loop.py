@@ -94,7 +94,8 @@ class Loop:
         updates = -(-len(self.train) // self.step.n_accumulate)
         run.n_positions = updates * run.n_epochs
         self.step.zero_grad()
-        for run.epoch in range(run.epoch, run.n_epochs):
+        for epoch in range(run.epoch, run.n_epochs):
+            run.epoch = epoch
             run.position = run.epoch * updates
             self._section("epoch", CancelEpoch, self._epoch)
 

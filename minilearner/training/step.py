@@ -140,6 +140,7 @@ class AutocastStep(TrainStep):
         self.device_type = next((p.device.type for p in model.parameters()), "cpu")
 
     def predict(self, x: Tree) -> Any:
+        """Returns the model's output, computed in the lower precision and given in fp32."""
         with torch.autocast(self.device_type, dtype=self.dtype):
             pred = super().predict(x)
         return _to_float(pred)
