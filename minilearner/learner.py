@@ -325,16 +325,21 @@ class Learner:
             A `Predictions`, which unpacks to `(preds, targets)`; the rest are its fields.
         """
         batches = self.predict_batches(ds_idx, dl, with_loss=with_loss, act=act)
-        decode = self.dls.target.decode if with_decoded and self.dls.target is not None else None
-        return Predictions.from_batches(batches, with_input=with_input, decode=decode, with_loss=with_loss)
+        decode = None if self.dls.target is None else self.dls.target.decode
+        return Predictions.from_batches(
+            batches, with_input=with_input, with_decoded=with_decoded, with_loss=with_loss, decode=decode
+        )
 
     def predict(self, item: Any) -> Prediction:
         """Returns `(label, index, probabilities)` of one item: an array or tensor such as the data set's items.
 
         Leaves the training state alone.
         """
-        batch = next(iter(self.predict_batches(dl=self.dls.test_dl([item]), with_loss=False)))
-        return Prediction.from_output(batch.preds[0], self.dls.target)
+        x = torch.as_tensor(item)[None]
+        preds, _ = self.get_preds(dl=self.dls.test_dl(x))
+        target = self.dls.target
+        index = preds[0] if target is None else target.decode(preds)[0]
+        return Prediction(index if target is None else target.label(index), index, preds[0])
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
@@ -468,6 +473,7 @@ def _check_epochs(n: Any, name: str) -> None:
 def _default_loss(dls: DataLoaders) -> LossFunction:
     if dls.target is None:
         raise ValueError(
-            "`loss_func` is needed, since the loaders do not say what their targets are. Give one, or `DataLoaders(..., vocab=)`."
+            "`loss_func` is needed, since the loaders do not say what their targets are. "
+            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
         )
     return dls.target.loss_func

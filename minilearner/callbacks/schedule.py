@@ -136,6 +136,8 @@ class CyclicLR(_Scheduler):
         check_rate(max_lr, "max_lr")
         self.base_lr = max_lr / 4 if base_lr is None else base_lr
         check_rate(self.base_lr, "base_lr")
+        if not self.base_lr <= max_lr:
+            raise ValueError(f"`base_lr` must not exceed `max_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")
         self.max_lr = max_lr
         self.step_size = step_size
         self.mode = mode
