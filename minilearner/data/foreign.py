@@ -62,10 +62,9 @@ class ForeignLoader:
         """How many items `in_order` gives; None where only a pass over the data would tell."""
         if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
             return None
-        if self.source.batch_size is None:
+        if self.source.batch_sampler is None:  # the dataset itself yields batches
             return None
-        sampler = self.source.sampler
-        return len(sampler) if isinstance(sampler, SubsetRandomSampler) else len(self.source.dataset)  # type: ignore[arg-type]
+        return len(_items_in_order(self.source))
 
     def in_order(self) -> ForeignLoader:
         """Returns a loader of every item in dataset order; for what is no torch `DataLoader`, the loader itself.
@@ -134,7 +133,7 @@ class DerivedSampler(Sampler[int]):
 
 
 def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoader[Any]:
-    """Wraps a map-style torch dataset: for training shuffled by (seed, epoch) and without a short batch, else in order."""
+    """Wraps a map-style dataset: for training shuffled by (seed, epoch) and without a short batch, else in order."""
     n = len(dataset)
     sampler: Sampler[int] = DerivedSampler(n, seed) if training else SequentialSampler(dataset)
     # Its own generator: without one, every pass would draw a number from torch's global generator.
@@ -172,18 +171,16 @@ class _Listed(Sampler[int]):
         return iter(self.indices)
 
 
-def _items_in_order(loader: DataLoader[Any]) -> Sampler[int]:
+def _items_in_order(loader: DataLoader[Any]) -> SequentialSampler | _Listed:
     dataset: Any = loader.dataset
-    plain_batches = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
-    if plain_batches and type(loader.sampler) in (SequentialSampler, RandomSampler, DerivedSampler):
+    batches = loader.batch_sampler
+    # torch fills `sampler` with a default that means nothing where a batch sampler was given.
+    sampler = loader.sampler if batches is None else batches.sampler if type(batches) is BatchSampler else None
+    if type(sampler) in (SequentialSampler, RandomSampler, DerivedSampler):
         return SequentialSampler(dataset)
-    if plain_batches and isinstance(loader.sampler, SubsetRandomSampler):
-        return _Listed(list(loader.sampler.indices))
+    if isinstance(sampler, SubsetRandomSampler):
+        return _Listed(list(sampler.indices))
     with unmoved(loader), isolated_rng():
-        if plain_batches:
-            drawn = set(loader.sampler)
-        else:
-            drawn = {index for batch in loader.batch_sampler or () for index in batch}
+        drawn = list(sampler) if sampler is not None else [index for batch in batches or () for index in batch]
     # A sampler that draws as many as there are, perhaps some twice and some never, stands for the whole dataset.
-    whole = plain_batches and len(loader.sampler) == len(dataset)  # type: ignore[arg-type]
-    return SequentialSampler(dataset) if whole else _Listed(sorted(drawn))
+    return SequentialSampler(dataset) if len(drawn) == len(dataset) else _Listed(sorted(set(drawn)))

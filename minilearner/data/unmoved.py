@@ -20,10 +20,12 @@ __all__ = ["unmoved"]
 def unmoved(*loaders: Any) -> Iterator[None]:
     """Puts back, on leaving, whatever iterating these loaders moves.
 
-    These are: the pass counters of our loaders; any torch, NumPy or Python generator held as an attribute of a loader,
-    its sampler, batch sampler or dataset; plain numbers held by samplers and by loaders of the user's own class, such
-    as an epoch count; what a loader with `state_dict` and `load_state_dict` reports; and the workers of a torch `DataLoader`
-    that keeps them, which are put aside while others serve and are then shut down.
+    These are:
+    - the pass counters of our loaders;
+    - any torch, NumPy or Python generator held as an attribute of a loader, its sampler, batch sampler or dataset;
+    - plain numbers held by samplers and by loaders of the user's own class, such as an epoch count;
+    - what a loader with `state_dict` and `load_state_dict` reports;
+    - persistent workers of a torch `DataLoader`: put aside while others serve, which are then shut down.
 
     The global generators are `runtime.isolated_rng`'s business. What a dataset keeps elsewhere is out of reach.
     """

@@ -60,7 +60,7 @@ def test_a_pass_that_starts_in_the_middle_gives_the_same_batches(arrays, start):
 
 
 def test_a_start_beyond_the_pass_is_refused(arrays):
-    with pytest.raises(ValueError, match="between 0 and 4. Received: start_batch=5"):
+    with pytest.raises(ValueError, match=r"between 0 and 4. Received: start_batch=5"):
         training_loader(arrays).iterate(5)
 
 
@@ -131,9 +131,9 @@ def test_items_without_labels_come_with_none(arrays):
 
 
 def test_wrong_arguments_are_refused(arrays):
-    with pytest.raises(ValueError, match="`bs` must be at least 1. Received: bs=0"):
+    with pytest.raises(ValueError, match=r"`bs` must be at least 1. Received: bs=0"):
         MemoryLoader(*arrays, bs=0)
-    with pytest.raises(DataError, match="same number of items. Received: 23 and 22"):
+    with pytest.raises(DataError, match=r"same number of items. Received: 23 and 22"):
         MemoryLoader(arrays[0], arrays[1][1:])
 
 

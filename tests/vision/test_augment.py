@@ -146,11 +146,11 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_global_moves(transform):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="`fraction` must be between 0 and 1. Received: fraction=1.5"):
+    with pytest.raises(ValueError, match=r"`fraction` must be between 0 and 1. Received: fraction=1.5"):
         RandomShift(1.5)
-    with pytest.raises(ValueError, match="`p` must be between 0 and 1. Received: p=-1"):
+    with pytest.raises(ValueError, match=r"`p` must be between 0 and 1. Received: p=-1"):
         Flip(-1)
-    with pytest.raises(ValueError, match="less than one whole pixel of a 8 x 8 picture"):
+    with pytest.raises(ValueError, match=r"less than one whole pixel of a 8 x 8 picture"):
         RandomShift(0.1, whole_pixels=True)(torch.rand(1, 1, 8, 8), rng())
     with pytest.raises(ValueError, match=r"takes pictures.*shape \(4, 784\)"):
         Flip()(torch.rand(4, 784), rng())
@@ -168,7 +168,7 @@ def test_normalising_and_its_undoing():
 def test_wrong_statistics_are_refused():
     with pytest.raises(ValueError, match=r"one length. Received: mean=\[0.5\]"):
         Normalize.from_stats([0.5], [0.1, 0.2])
-    with pytest.raises(ValueError, match="`std` must be positive. Received: std=0"):
+    with pytest.raises(ValueError, match=r"`std` must be positive. Received: std=0"):
         Normalize.from_stats(0.5, 0)
     with pytest.raises(ValueError, match=r"has 3 channels. Received: x of shape \(2, 1, 4, 4\)"):
         Normalize.from_stats([0.5] * 3, [0.5] * 3)(torch.rand(2, 1, 4, 4), rng())
