@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -99,15 +99,17 @@ class ClassificationReport:
 
     def text(self, digits: int = 2) -> str:
         """Returns the table with `digits` digits after the point."""
+        # Where nothing at all is right, scikit-learn counts in floats and prints the support so: "3.0".
+        count = str if self.accuracy else "{}.0".format
         width = max(*map(len, self.labels), len("weighted avg"), digits)
         head = " ".join([" " * width, "", *(f"{name:>9}" for name in ("precision", "recall", "f1-score", "support"))])
-        rows = [_row(label, s, width, digits) for label, s in zip(self.labels, self.scores, strict=True)]
+        rows = [_row(label, s, width, digits, count) for label, s in zip(self.labels, self.scores, strict=True)]
         blank = f"{'':>9}"
         accuracy = " ".join([f"{'accuracy':>{width}}", "", blank, blank, f"{self.accuracy:>9.{digits}f}"])
         averages = [
-            f"{accuracy} {self.macro_avg.support:>9}",
-            _row("macro avg", self.macro_avg, width, digits),
-            _row("weighted avg", self.weighted_avg, width, digits),
+            f"{accuracy} {count(self.macro_avg.support):>9}",
+            _row("macro avg", self.macro_avg, width, digits, count),
+            _row("weighted avg", self.weighted_avg, width, digits, count),
         ]
         return "\n".join([head, "", *rows, "", *averages, ""])
 
@@ -125,9 +127,9 @@ def _scores(column: NDArray[Any], support: int) -> Scores:
     return Scores(precision, recall, f1, int(support))
 
 
-def _row(label: str, scores: Scores, width: int, digits: int) -> str:
+def _row(label: str, scores: Scores, width: int, digits: int, count: Callable[[int], str]) -> str:
     numbers = " ".join(f"{value:>9.{digits}f}" for value in scores[:3])
-    return f"{label:>{width}}  {numbers} {scores.support:>9}"
+    return f"{label:>{width}}  {numbers} {count(scores.support):>9}"
 
 
 def _as_dict(scores: Scores) -> dict[str, float]:
