@@ -133,7 +133,7 @@ class RunRecord:
 
     def _stack(self) -> None:
         """Turns what waits into one array and one tensor; the tensor stays on the device, so nothing waits for it."""
-        losses = torch.stack([torch.as_tensor(loss) for loss in self._losses])
+        losses = torch.stack([loss if isinstance(loss, Tensor) else torch.tensor(loss) for loss in self._losses])
         self._stacked.append((np.array(self._waiting, dtype=np.float64), losses))
         self._waiting, self._losses = [], []
 

@@ -1,0 +1,319 @@
+"""Where a classifier errs: the confusion matrix, the worst items, the report, from one pass over a set.
+
+This module knows no model. It takes batches of predictions, and asks the learner it is given, known by the `Predictor`
+protocol, for them and for pictures to show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minilearner.errors import DataError
+from minilearner.results import plots
+from minilearner.results.predictions import BatchPrediction
+from minilearner.results.report import ClassificationReport, classification_report
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["ClassificationInterpretation", "Predictor", "TopLosses"]
+
+
+class HasVocab(Protocol):
+    """Loaders that know the names of their classes."""
+
+    @property
+    def vocab(self) -> Sequence[Any] | None:
+        """One label for each class, in order; None where there are none."""
+
+
+class Predictor(Protocol):
+    """What an interpretation needs of a learner."""
+
+    @property
+    def dls(self) -> HasVocab:
+        """The learner's loaders."""
+
+    def predict_batches(self, ds_idx: int = 1, dl: Any = None) -> Iterator[BatchPrediction]:
+        """Predicts the set number `ds_idx`, or `dl`, in the order of its dataset, with the loss of each item."""
+
+    def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
+        """Returns pictures of that set, each (channels, height, width) in [0, 1], as they are to be shown."""
+
+
+class TopLosses(NamedTuple):
+    """Items by their loss. Unpacks to ``losses, indices``."""
+
+    losses: Tensor
+    """(k,) float32, sorted."""
+    indices: Tensor
+    """(k,) int64: positions in the dataset."""
+
+
+class ClassificationInterpretation:
+    """What a classifier predicted for each item of a set, and how sure it was.
+
+    Built in one pass, it keeps the counts (classes x classes) and 20 bytes or less an item: loss, predicted and actual
+    class, and the probabilities of both. ``keep_probs=True`` keeps all probabilities as well, in a temporary file that
+    is mapped into memory and disappears with this object.
+
+    Example::
+
+        interp = ClassificationInterpretation.from_learner(learn)
+        interp.plot_confusion_matrix(normalize=True)
+        interp.most_confused(min_val=5)
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[BatchPrediction],
+        vocab: Sequence[Any] | None = None,
+        *,
+        keep_probs: bool = False,
+        pictures: Callable[[Sequence[int]], list[Tensor]] | None = None,
+    ) -> None:
+        """Reads `batches` once, to their end.
+
+        `vocab` has one label for each class; without it classes are called by their numbers. `pictures` returns the
+        items at given positions as images, for `plot_top_losses`.
+
+        Raises:
+            DataError: there is no item, targets or losses are missing, or the predictions are not probabilities of
+            classes. ValueError: the labels are not as many as the classes.
+        """
+        self._pictures = pictures
+        self._read(batches, vocab, keep_probs)
+
+    @classmethod
+    def from_learner(
+        cls, learn: Predictor, ds_idx: int = 1, dl: Any = None, keep_probs: bool = False
+    ) -> ClassificationInterpretation:
+        """Predicts one set of the learner's, the validation set by default, or the loader `dl`, once."""
+        return cls(
+            learn.predict_batches(ds_idx=ds_idx, dl=dl),
+            learn.dls.vocab,
+            keep_probs=keep_probs,
+            pictures=lambda indices: learn.items(ds_idx, dl, indices),
+        )
+
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """Returns the counts, (classes, classes), rows actual and columns predicted; a copy."""
+        return np.array(self._counts)
+
+    def plot_confusion_matrix(
+        self,
+        normalize: bool = False,
+        title: str = "Confusion matrix",
+        cmap: str = "Blues",
+        norm_dec: int = 2,
+        plot_txt: bool = True,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Figure:
+        """Draws the confusion matrix, large enough for its classes unless `figsize` (inches) says otherwise.
+
+        ``normalize=True`` divides each row by its sum and shows `norm_dec` decimals; the row of a class that does not
+        occur is 0. ``plot_txt=False`` leaves the numbers out.
+        """
+        return plots.plot_confusion(
+            self._counts, self._names, normalize=normalize, title=title, cmap=cmap, norm_dec=norm_dec,
+            plot_txt=plot_txt, figsize=figsize, ax=ax,
+        )  # fmt: skip
+
+    def top_losses(self, k: int | None = None, largest: bool = True) -> TopLosses:
+        """Returns the `k` largest losses (all when None) and where their items stand, or the smallest.
+
+        Equal losses keep the order of the dataset; a loss that is NaN counts as the largest.
+
+        Raises:
+            ValueError: `k` is below 1 or above the number of items.
+        """
+        n = len(self)
+        if k is not None and not 1 <= k <= n:
+            raise ValueError(f"`k` must be between 1 and the {n} items. Received: k={k}.")
+        losses = torch.from_numpy(self.losses)
+        ordered, indices = torch.sort(losses, descending=largest, stable=True)
+        return TopLosses(ordered[:k].clone(), indices[:k].clone())
+
+    def plot_top_losses(
+        self,
+        k: int,
+        largest: bool = True,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """Draws the `k` items of the largest loss, or of the smallest.
+
+        The title of each says what it is, what it was taken for, the model's probability of both, and the loss.
+
+        Raises:
+            ValueError: `k` is out of range, the grid is too small, or there are no pictures to show.
+        """
+        if self._pictures is None:
+            raise ValueError("There are no pictures to show: build this with `from_learner`, or pass `pictures`.")
+        indices = self.top_losses(k, largest).indices.tolist()
+        images = [picture.detach().cpu().float().numpy() for picture in self._pictures(indices)]
+        return plots.plot_images(images, list(map(self._title, indices)), nrows=nrows, ncols=ncols, figsize=figsize)
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
+        """Returns (actual, predicted, count) of all confusions that occur `min_val` times or more, the commonest first.
+
+        Raises:
+            ValueError: `min_val` is below 1.
+        """
+        if min_val < 1:
+            raise ValueError(f"`min_val` must be at least 1. Received: min_val={min_val}.")
+        errors = self._counts.copy()
+        np.fill_diagonal(errors, 0)
+        found = [(self.vocab[a], self.vocab[p], int(errors[a, p])) for a, p in np.argwhere(errors >= min_val).tolist()]
+        return sorted(found, key=lambda confusion: -confusion[2])
+
+    def classification_report(self) -> ClassificationReport:
+        """Returns precision, recall, F1 and support of each class, and their averages, as data."""
+        return classification_report(self._counts, self._names)
+
+    def print_classification_report(self) -> None:
+        """Prints the report, in scikit-learn's words and digits."""
+        sys.stdout.write(f"{self.classification_report()}\n")
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """The probabilities of all classes, (items, classes), mapped from a temporary file.
+
+        Raises:
+            ValueError: they were not kept.
+        """
+        if self._probs is None:
+            raise ValueError("The full probabilities were not kept: build this with `keep_probs=True`.")
+        return self._probs
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    def __repr__(self) -> str:
+        share = np.trace(self._counts) / len(self)
+        return f"ClassificationInterpretation: {len(self)} items, {len(self.vocab)} classes, accuracy {share:.4f}"
+
+    def _read(self, batches: Iterable[BatchPrediction], vocab: Sequence[Any] | None, keep_probs: bool) -> None:
+        columns: list[array[Any]] = []
+        n_classes = 0
+        with contextlib.ExitStack() as stack:
+            # On Linux and macOS this file has no name from the start: not even a crash leaves it behind.
+            file = stack.enter_context(tempfile.TemporaryFile()) if keep_probs else None
+            for batch in batches:
+                if not columns:
+                    n_classes = _n_classes(batch)
+                    self.vocab: Sequence[Any] = _labels(vocab, n_classes)
+                    self._counts: NDArray[np.int64] = np.zeros((n_classes, n_classes), dtype=np.int64)
+                    columns = _empty_columns(n_classes)
+                probs, rows = _checked(batch, n_classes)
+                np.add.at(self._counts, (rows[2], rows[1]), 1)
+                for column, values in zip(columns, rows, strict=True):
+                    column.frombytes(values.astype(column.typecode).tobytes())
+                if file is not None:
+                    file.write(probs.numpy().tobytes())
+            if not columns or not len(columns[0]):
+                raise DataError("There is nothing to interpret: the loader gave no item.")
+            self._probs = None if file is None else _mapped(file, (len(columns[0]), n_classes))
+        arrays = [np.frombuffer(column, dtype=column.typecode) for column in columns]
+        self.losses, self.predicted, self.actual, self.predicted_probs, self.actual_probs = arrays
+
+    @property
+    def _names(self) -> list[str]:
+        return [str(label) for label in self.vocab]
+
+    def _title(self, index: int) -> str:
+        actual, predicted = int(self.actual[index]), int(self.predicted[index])
+        p_actual, p_predicted = self.actual_probs[index], self.predicted_probs[index]
+        return (
+            f"actual: {_short(self._names[actual])} (prob. {p_actual:.4f})\n"
+            f"predicted: {_short(self._names[predicted])} (prob. {p_predicted:.4f})\n"
+            f"loss: {self.losses[index]:.4f}"
+        )
+
+
+def _short(name: str, longest: int = 28) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _empty_columns(n_classes: int) -> list[array[Any]]:
+    """Returns growing arrays for loss, predicted, actual and both probabilities: 14 to 20 bytes an item."""
+    id_type = "B" if n_classes <= 2**8 else "H" if n_classes <= 2**16 else "i"
+    return [array(code) for code in ("f", id_type, id_type, "f", "f")]
+
+
+def _mapped(file: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float32]:
+    file.flush()
+    return np.memmap(file, dtype=np.float32, mode="r", shape=shape)
+
+
+def _labels(vocab: Sequence[Any] | None, n_classes: int) -> list[Any]:
+    labels = list(range(n_classes)) if vocab is None else list(vocab)
+    if len(labels) != n_classes:
+        raise ValueError(
+            f"The vocabulary must have one label for each class, {n_classes}. Received: {len(labels)} labels."
+        )
+    return labels
+
+
+def _n_classes(batch: BatchPrediction) -> int:
+    if not isinstance(batch.preds, Tensor) or batch.preds.ndim != 2 or not batch.preds.is_floating_point():
+        shape = tuple(batch.preds.shape) if isinstance(batch.preds, Tensor) else type(batch.preds).__name__
+        raise DataError(
+            f"Interpretation needs probabilities of shape (batch, classes), one class for an item. Received: {shape}."
+        )
+    return batch.preds.shape[1]
+
+
+def _checked(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArray[Any]]]:
+    """Returns a batch's probabilities, and its columns: loss, predicted, actual, probability of either. On the CPU."""
+    if _n_classes(batch) != n_classes:
+        raise DataError(f"All batches must have {n_classes} classes. Received: {tuple(batch.preds.shape)}.")
+    if batch.targets is None:
+        raise DataError("Interpretation needs targets: this loader gives inputs alone.")
+    if batch.losses is None:
+        raise DataError("Interpretation needs the loss of each item: these batches have `losses=None`.")
+    probs = batch.preds.detach().float().cpu()
+    n = len(probs)
+    _check_probabilities(probs)
+    actual = _class_numbers(batch.targets, n, n_classes)
+    if batch.losses.numel() != n:
+        raise DataError(f"There must be one loss for each of {n} items. Received: shape {tuple(batch.losses.shape)}.")
+    losses = batch.losses.detach().float().cpu().reshape(n)
+    best = probs.max(dim=1)
+    of_actual = probs.gather(1, actual[:, None])[:, 0]
+    return probs, [part.numpy() for part in (losses, best.indices, actual, best.values, of_actual)]
+
+
+def _check_probabilities(probs: Tensor) -> None:
+    # NaN fails the comparison too. One in a hundred allows for half precision.
+    if len(probs) and not bool(((probs.sum(1) - 1).abs() <= 1e-2).all() and (probs >= 0).all()):
+        raise DataError(
+            "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
+            "It is for models that give one class an item, not for several labels or for regression."
+        )
+
+
+def _class_numbers(targets: Any, n: int, n_classes: int) -> Tensor:
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.numel() != n:
+        kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
+        raise DataError(f"Interpretation needs one class number for each of {n} items. Received: targets {kind}.")
+    actual = targets.detach().cpu().long().reshape(n)
+    if n and bool(((actual < 0) | (actual >= n_classes)).any()):
+        raise DataError(
+            f"Targets must be class numbers from 0 to {n_classes - 1}. "
+            f"Received: {int(actual.min())} to {int(actual.max())}."
+        )
+    return actual

@@ -1,0 +1,136 @@
+"""Precision, recall and F1 of each class, from a confusion matrix alone; printed as scikit-learn prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["ClassificationReport", "Scores", "classification_report"]
+
+
+def classification_report(confusion: ArrayLike, labels: Sequence[Any]) -> ClassificationReport:
+    """Computes the scores of each class and their averages.
+
+    `confusion` is (classes, classes) of counts, rows actual, columns predicted; `labels` has one name for each class. A
+    quotient whose denominator is zero (precision of a class that is never predicted, recall of one that never occurs)
+    is 0, as with scikit-learn's ``zero_division=0``.
+
+    Example: ``print(classification_report([[2, 1], [0, 3]], ["cat", "dog"]))``.
+
+    Raises:
+        ValueError: the matrix is not square, holds something negative, or the labels are not as many as its rows.
+    """
+    counts = np.asarray(confusion)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or (counts < 0).any():
+        raise ValueError(f"`confusion` must be a square matrix of counts. Received: shape {counts.shape}.")
+    if len(labels) != len(counts):
+        raise ValueError(f"`labels` must name each of the {len(counts)} classes. Received: {len(labels)} labels.")
+    hits, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    table = np.stack([_ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted)])
+    total = int(support.sum())
+    weighted = np.average(table, axis=1, weights=support) if total else np.zeros(3)
+    accuracy = float(hits.sum() / total) if total else 0.0
+    return ClassificationReport(
+        labels=tuple(map(str, labels)),
+        scores=tuple(_scores(column, n) for column, n in zip(table.T, support, strict=True)),
+        accuracy=accuracy,
+        macro_avg=_scores(table.mean(axis=1), total),
+        weighted_avg=_scores(weighted, total),
+    )
+
+
+class Scores(NamedTuple):
+    """The scores of one class, or an average: each in [0, 1]; `support` is the number of items."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True)
+class ClassificationReport:
+    """Scores of each class and their averages. ``str(report)`` is scikit-learn's text, digit for digit."""
+
+    labels: tuple[str, ...]
+    """The classes by name, in order."""
+    scores: tuple[Scores, ...]
+    """One for each label."""
+    accuracy: float
+    """The share of items whose class was predicted."""
+    macro_avg: Scores
+    """The plain mean over classes, absent ones included."""
+    weighted_avg: Scores
+    """The mean over classes, weighted by support."""
+
+    @property
+    def precision(self) -> dict[str, float]:
+        """Precision by label."""
+        return {label: s.precision for label, s in zip(self.labels, self.scores, strict=True)}
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """Recall by label."""
+        return {label: s.recall for label, s in zip(self.labels, self.scores, strict=True)}
+
+    @property
+    def f1(self) -> dict[str, float]:
+        """F1 by label."""
+        return {label: s.f1 for label, s in zip(self.labels, self.scores, strict=True)}
+
+    @property
+    def support(self) -> dict[str, int]:
+        """The number of items by label."""
+        return {label: s.support for label, s in zip(self.labels, self.scores, strict=True)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what scikit-learn's ``output_dict=True`` gives: a dictionary for each label and average."""
+        named = [*zip(self.labels, self.scores, strict=True)]
+        averages = [("macro avg", self.macro_avg), ("weighted avg", self.weighted_avg)]
+        return {
+            **{label: _as_dict(scores) for label, scores in named},
+            "accuracy": self.accuracy,
+            **{label: _as_dict(scores) for label, scores in averages},
+        }
+
+    def text(self, digits: int = 2) -> str:
+        """Returns the table with `digits` digits after the point."""
+        # Where nothing at all is right, scikit-learn counts in floats and prints the support so: "3.0".
+        count = str if self.accuracy else "{}.0".format
+        width = max(*map(len, self.labels), len("weighted avg"), digits)
+        head = " ".join([" " * width, "", *(f"{name:>9}" for name in ("precision", "recall", "f1-score", "support"))])
+        rows = [_row(label, s, width, digits, count) for label, s in zip(self.labels, self.scores, strict=True)]
+        blank = f"{'':>9}"
+        accuracy = " ".join([f"{'accuracy':>{width}}", "", blank, blank, f"{self.accuracy:>9.{digits}f}"])
+        averages = [
+            f"{accuracy} {count(self.macro_avg.support):>9}",
+            _row("macro avg", self.macro_avg, width, digits, count),
+            _row("weighted avg", self.weighted_avg, width, digits, count),
+        ]
+        return "\n".join([head, "", *rows, "", *averages, ""])
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0)
+    return result
+
+
+def _scores(column: NDArray[Any], support: int) -> Scores:
+    precision, recall, f1 = column.tolist()
+    return Scores(precision, recall, f1, int(support))
+
+
+def _row(label: str, scores: Scores, width: int, digits: int, count: Callable[[int], str]) -> str:
+    numbers = " ".join(f"{value:>9.{digits}f}" for value in scores[:3])
+    return f"{label:>{width}}  {numbers} {count(scores.support):>9}"
+
+
+def _as_dict(scores: Scores) -> dict[str, float]:
+    return {"precision": scores.precision, "recall": scores.recall, "f1-score": scores.f1, "support": scores.support}
