@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -287,7 +288,7 @@ class Learner:
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns the loss and the metrics over a set: the validation set by default, 0 for the training set.
 
-        Items come in the data set's order, none dropped, none augmented. Recorder and random generators stand as before.
+        Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
         """
         run = self._run(None)
         taking_part = [callback for callback in self.cbs if callback.part_of_step]
@@ -405,15 +406,13 @@ class Learner:
             if wd is not None:
                 set_weight_decay(optimizer, wd, wd_bn_bias=self.wd_bn_bias)
             run.record = self.recorder.start_run(kind, **self._settings(n_epoch, rates, cbs))
-            show = Progress(bar=self._bar, table=self._table)
-            callbacks = [
-                *self.cbs,
-                *cbs,
-                Evaluate(self.metrics),
-                Record(self._train_metrics() if self.recorder.train_metrics else {}),
-                show,
-            ]
-            Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
+            recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
+            shown = Progress(bar=self._bar, table=self._table)
+            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
+            try:
+                Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
+            finally:
+                self.recorder.drop_empty()
         return run.record
 
     def _run(self, optimizer: Optimizer | None) -> Run:
@@ -429,7 +428,7 @@ class Learner:
         return self.optimizer
 
     def _n_layer_groups(self) -> int:
-        return 1 + max(group["layer_group"] for group in self._optimizer().param_groups)
+        return len({group["layer_group"] for group in self._optimizer().param_groups})
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)

@@ -30,22 +30,21 @@ class Progress(Callback):
     def __init__(self, *, bar: bool = True, table: bool = True):
         self.bar = bar
         self.table = table
-        self._bars: list[Any] = []
-        self._shown: list[int] = []
+        self._bars: list[_Bar] = []
         self._columns: list[str] = []
         self._next_tick = 0.0
 
     def before_train(self, run: Run) -> None:
-        self._open(run, f"epoch {run.epoch + 1}/{run.n_epochs}", len(run.dls.train))
+        self._open("train", f"epoch {run.epoch + 1}/{run.n_epochs}")
 
     def after_train(self, run: Run) -> None:
-        self._close()
+        self._close("train")
 
     def before_validate(self, run: Run) -> None:
-        self._open(run, "validation", len(run.dls.valid) if run.dls.valid is not None else 0)
+        self._open("validate", "validation")
 
     def after_validate(self, run: Run) -> None:
-        self._close()
+        self._close("validate")
 
     def after_batch(self, run: Run) -> None:
         if self._bars and time.perf_counter() >= self._next_tick:
@@ -57,32 +56,20 @@ class Progress(Callback):
 
     def after_fit(self, run: Run) -> None:
         while self._bars:
-            self._close()
+            self._bars.pop().close()
 
-    def _open(self, run: Run, what: str, total: int) -> None:
-        if not self.bar:
-            return
-        from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
-
-        in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-        bar = tqdm(total=total, desc=what, leave=False, disable=False if in_notebook else None, dynamic_ncols=True)
-        self._bars.append(bar)
-        self._shown.append(0)
-        self._next_tick = time.perf_counter() + _TICK_SECONDS
+    def _open(self, stretch: str, what: str) -> None:
+        if self.bar:
+            self._bars.append(_Bar(stretch, what))
+            self._next_tick = time.perf_counter() + _TICK_SECONDS
 
     def _tick(self, run: Run) -> None:
-        bar = self._bars[-1]
-        if not bar.disable:
-            if run.training and run.loss is not None:
-                bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
-            bar.update(run.iter + 1 - self._shown[-1])
-            self._shown[-1] = run.iter + 1
+        self._bars[-1].show(run)
         self._next_tick = time.perf_counter() + _TICK_SECONDS
 
-    def _close(self) -> None:
-        if self._bars:
+    def _close(self, stretch: str) -> None:
+        if self._bars and self._bars[-1].stretch == stretch:  # a cancelled stretch may not have begun
             self._bars.pop().close()
-            self._shown.pop()
 
     def _print_row(self, row: dict[str, Any]) -> None:
         row = {name: value for name, value in row.items() if name not in ("step", "smooth_loss")}
@@ -91,6 +78,28 @@ class Progress(Callback):
             self._columns = columns
             _say("  ".join(f"{_title(name):>{_width(name)}}" for name in columns))
         _say("  ".join(f"{_text(name, value):>{_width(name)}}" for name, value in row.items()))
+
+
+class _Bar:
+    """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
+
+    def __init__(self, stretch: str, what: str):
+        from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
+
+        in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+        self.stretch = stretch
+        self._bar = tqdm(desc=what, leave=False, disable=False if in_notebook else None, dynamic_ncols=True)
+
+    def show(self, run: Run) -> None:
+        if self._bar.disable:
+            return
+        self._bar.total = run.n_batches
+        if run.training and run.loss is not None:
+            self._bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
+        self._bar.update(run.iter + 1 - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
 
 
 def _say(line: str) -> None:

@@ -55,6 +55,7 @@ class Evaluate(Callback):
         run.metrics["valid_loss"] = float((losses * sizes).sum() / sizes.sum())
         for name, metric in self.metrics.items():
             run.metrics[name] = _as_number(name, metric)
+        self._losses, self._sizes = [], []
 
 
 class Record(Callback):

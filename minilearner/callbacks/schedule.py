@@ -86,12 +86,12 @@ class ParamScheduler(_Scheduler):
 
     def _function(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
         given = self.schedules[name]
-        if callable(given):
+        if not isinstance(given, Sequence):
             return given
         n_groups = 1 + max(g.get("layer_group", 0) for g in run.optimizer.param_groups)
         if len(given) != n_groups:
             raise ValueError(f"{name!r} has {len(given)} schedules for {n_groups} layer groups.")
-        return given[group.get("layer_group", 0)]
+        return given[int(group.get("layer_group", 0))]
 
     def __repr__(self) -> str:
         return f"ParamScheduler({', '.join(self.schedules)})"

@@ -15,7 +15,7 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     without such layers is left as it is.
     """
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     return model
 
 

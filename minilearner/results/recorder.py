@@ -177,6 +177,11 @@ class Recorder:
         self.runs.append(RunRecord(len(self.runs) + 1, kind, settings))
         return self.runs[-1]
 
+    def drop_empty(self) -> None:
+        """Takes back the newest run if it ended before its first row, as one with a wrong callback does."""
+        if self.runs and not self.runs[-1].n_batches and not self.runs[-1].epochs:
+            self.runs.pop()
+
     @property
     def losses(self) -> NDArray[np.float64]:
         """The loss of every training batch of all runs."""

@@ -196,7 +196,7 @@ def as_callbacks(cbs: Any) -> list[Callback]:
     Raises:
         TypeError: something else is among them, such as a class instead of an instance.
     """
-    given = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
+    given: list[Any] = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
     for callback in given:
         if not isinstance(callback, Callback):
             hint = " Give an instance, not the class." if isinstance(callback, type) else ""

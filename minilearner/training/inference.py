@@ -69,7 +69,7 @@ def per_item(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
         unreduced: LossFunction = copy.copy(loss_func)
         unreduced.reduction = "none"  # type: ignore[attr-defined]
     elif _takes_reduction(loss_func):
-        unreduced = partial(loss_func, reduction="none")
+        unreduced = partial(loss_func, reduction="none")  # type: ignore[call-arg]
     else:
         return partial(_one_at_a_time, loss_func)
     return lambda pred, y: _mean_of_each(unreduced(pred, y), n_items(y))

@@ -66,6 +66,6 @@ def resized(images: Tensor, size: int) -> Tensor:
     shrinks = size < max(images.shape[-2:])
     parts = (
         F.interpolate(part.float(), (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
-        for part in images.split(4096)
+        for part in torch.split(images, 4096)
     )
     return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])
