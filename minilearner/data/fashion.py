@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.data.download import data_home, offline
+from minilearner.data.download import data_home
 from minilearner.data.download import download as download_file
 from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
 from minilearner.errors import DataError, DownloadError
@@ -70,8 +70,6 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
         return _read_folder(_SYSTEM_FOLDER, "system")
     if not download:
         return _read_sample(f"`download=False` was given.\n{_WAY_OUT}")
-    if offline():
-        return _read_sample(f"MINILEARNER_OFFLINE=1 forbids the network.\n{_WAY_OUT}")
     try:
         return _read_downloaded(home)
     except DownloadError as error:

@@ -191,7 +191,7 @@ def test_a_data_home_that_cannot_be_made_gives_the_sample(no_system, monkeypatch
 
 
 def test_a_download_fills_the_data_home_with_what_it_lacks(full, home, no_system, monkeypatch, tmp_path):
-    (home / "train-images-idx3-ubyte.gz").symlink_to(
+    (home / "train-images.idx3-ubyte.gz").symlink_to(
         full / "train-images-idx3-ubyte.gz"
     )  # the largest, left by a first try
     mirror = link(full, tmp_path / "fashion-mnist", train_images_idx3=None)
