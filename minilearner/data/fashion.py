@@ -24,18 +24,7 @@ from minilearner.errors import DataError, DownloadError
 
 __all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "load_fashion_mnist"]
 
-FASHION_CLASSES = (
-    "top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+FASHION_CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """The ten classes, in the order of their labels 0 to 9."""
 
 Source: TypeAlias = Literal["path", "home", "system", "download", "sample"]

@@ -168,6 +168,8 @@ def test_offline_it_is_the_sample(no_system, monkeypatch):
     data = load_fashion_mnist()
     assert data.is_sample
     assert "MINILEARNER_OFFLINE=1 forbids" in data.notice
+    assert "`path=`" in data.notice
+    assert max(map(len, data.notice.splitlines())) <= 100
 
 
 def test_after_a_failed_download_it_is_the_sample_with_the_reason(no_system, monkeypatch, tmp_path):
