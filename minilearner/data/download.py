@@ -67,7 +67,8 @@ def download(
 
     Raises:
         DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered. Lists each URL and what happened there.
-        ValueError: `urls` is empty, or `check` refuses the file that is already at `destination`.
+        OSError: the destination's folder cannot be made, or the file cannot be moved there.
+        ValueError: `urls` is empty, `retries` negative, or `check` refuses the file that is already at `destination`.
     """
     if not urls:
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
@@ -79,7 +80,7 @@ def download(
     way_out = way_out or f"To go on without the network, bring the file in another way to {destination}."
     if offline():
         raise DownloadError(
-            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it. {way_out}"
+            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it.\n{way_out}"
         )
     timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
     mirror = os.environ.get("MINILEARNER_MIRROR")

@@ -17,25 +17,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.data.download import data_home, offline
+from minilearner.data.download import data_home
 from minilearner.data.download import download as download_file
 from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
 from minilearner.errors import DataError, DownloadError
 
 __all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "load_fashion_mnist"]
 
-FASHION_CLASSES = (
-    "top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
+FASHION_CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """The ten classes, in the order of their labels 0 to 9."""
 
 Source: TypeAlias = Literal["path", "home", "system", "download", "sample"]
@@ -70,8 +59,6 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
         return _read_folder(_SYSTEM_FOLDER, "system")
     if not download:
         return _read_sample(f"`download=False` was given.\n{_WAY_OUT}")
-    if offline():
-        return _read_sample(f"MINILEARNER_OFFLINE=1 forbids the network.\n{_WAY_OUT}")
     try:
         return _read_downloaded(home)
     except DownloadError as error:

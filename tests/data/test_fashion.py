@@ -168,6 +168,8 @@ def test_offline_it_is_the_sample(no_system, monkeypatch):
     data = load_fashion_mnist()
     assert data.is_sample
     assert "MINILEARNER_OFFLINE=1 forbids" in data.notice
+    assert "`path=`" in data.notice
+    assert max(map(len, data.notice.splitlines())) <= 100
 
 
 def test_after_a_failed_download_it_is_the_sample_with_the_reason(no_system, monkeypatch, tmp_path):
@@ -191,7 +193,7 @@ def test_a_data_home_that_cannot_be_made_gives_the_sample(no_system, monkeypatch
 
 
 def test_a_download_fills_the_data_home_with_what_it_lacks(full, home, no_system, monkeypatch, tmp_path):
-    (home / "train-images-idx3-ubyte.gz").symlink_to(
+    (home / "train-images.idx3-ubyte.gz").symlink_to(
         full / "train-images-idx3-ubyte.gz"
     )  # the largest, left by a first try
     mirror = link(full, tmp_path / "fashion-mnist", train_images_idx3=None)

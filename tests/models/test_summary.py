@@ -121,7 +121,7 @@ def test_the_table_fits_100_columns_and_keeps_the_end_of_long_paths():
     model.add_module("a_very_long_name_for_a_stage_of_the_model", nn.Sequential(nn.Linear(3, 4), nn.Identity()))
     text = str(summarize(model, torch.zeros(1, 3)))
     assert max(map(len, text.splitlines())) <= 100
-    assert "\n…g_name_for_a_stage_of_the_model.0 " in text
+    assert "\n…name_for_a_stage_of_the_model.0 " in text
     assert text.splitlines()[0] == "Sequential, input (1, 3)"
     assert "Parameters: 16 (16 trainable, 0 frozen); buffers: 0" in text
 
@@ -130,3 +130,17 @@ def test_partly_frozen_layers_are_marked():
     model = nn.Linear(3, 4)
     model.bias.requires_grad_(False)
     assert " partly" in str(summarize(model, torch.zeros(1, 3)))
+
+
+class Watcher(nn.Module):
+    """Notes how it is called."""
+
+    def forward(self, x):
+        self.seen = self.training, torch.is_grad_enabled()
+        return x
+
+
+def test_the_model_is_called_in_evaluation_mode_without_gradients():
+    model = Watcher()
+    summarize(model, torch.zeros(1))
+    assert model.seen == (False, False)
