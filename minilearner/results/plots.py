@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _RAW, _SMOOTH, _ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
-_MARKS = (("o", "#d1495b"), ("s", "#2e933c"), ("D", "#edae49"), ("^", "#7b4ea3"), ("v", "#00798c"), ("P", "#8c564b"))
+_COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444")
 
 
 def plot_schedule(
@@ -112,7 +112,7 @@ def plot_series(
         figure, panels = _figure_of(ax), [ax] * len(series)
     for index, (panel, (name, column)) in enumerate(zip(panels, series.items(), strict=True)):
         values = np.asarray(column, dtype=np.float64)
-        color = _SMOOTH if ax is None else _MARKS[index % len(_MARKS)][1]
+        color = _SMOOTH if ax is None else _COLORS[index % len(_COLORS)]
         panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
         panel.set_ylabel(name if ax is None or len(series) == 1 else "")
         _finish(panel, starts)
@@ -160,7 +160,7 @@ def plot_sweep(
     """Draws a sweep, `curve` = (rates, raw losses, smoothed losses), over a logarithmic axis, with its suggestions.
 
     Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
-    several coincide, the earlier markers are the larger, so that all are seen. `bounds` are shaded.
+    several coincide, the earlier discs are the larger, so that rings of all are seen. `bounds` are shaded.
     """
     figure, ax = axes_of(ax, (8.5, 4.6))
     lrs, losses, smoothed = curve
@@ -169,12 +169,12 @@ def plot_sweep(
         ax.axvspan(*bounds, color="#2e933c", alpha=0.10, linewidth=0, label=text)
     ax.plot(lrs, losses, color=_RAW, linewidth=1, label="loss")
     ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=2, label="loss, smoothed")
-    sizes = np.linspace(14 if len(points) > 1 else 10, 7, max(len(points), 1))
+    sizes = np.linspace(min(8 + 3 * len(points), 20), 6, max(len(points), 2))
     for index, (name, (x, y)) in enumerate(points.items()):
-        marker, color = _MARKS[index % len(_MARKS)]
+        color = _COLORS[index % len(_COLORS)]
         ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
         ax.plot(
-            x, y, marker=marker, color=color, markersize=sizes[index], markeredgecolor="white",
+            x, y, marker="o", color=color, markersize=sizes[index], markeredgecolor="white",
             markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
         )  # fmt: skip
     ax.set_xscale("log")
