@@ -345,4 +345,4 @@ def _plain_log_axis(ax: Axes) -> None:
 
 def _legend_outside(ax: Axes) -> None:
     """Puts the legend to the right of the axes, where it covers no data however long it is."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9, markerscale=0.6)
