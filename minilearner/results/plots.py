@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _RAW, _SMOOTH, _ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
-_MARKS = (("o", "#d1495b"), ("s", "#2e933c"), ("D", "#edae49"), ("^", "#7b4ea3"), ("v", "#00798c"), ("P", "#8c564b"))
+_COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444")
 
 
 def plot_schedule(
@@ -69,7 +69,14 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
 
     if ax is not None:
         return _figure_of(ax), ax
-    return plt.subplots(figsize=figsize, layout="constrained")
+    figure, ax = plt.subplots(figsize=figsize, layout="constrained")
+    return _with_margins(figure), ax
+
+
+def _with_margins(figure: Figure) -> Figure:
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets text touch the edge of a saved picture
+    return figure
 
 
 def _figure_of(ax: Axes) -> Figure:
@@ -99,12 +106,13 @@ def plot_series(
         figure, grid = plt.subplots(
             len(series), 1, sharex=True, squeeze=False, figsize=(7, height), layout="constrained"
         )
+        _with_margins(figure).align_ylabels(list(grid[:, 0]))
         panels = list(grid[:, 0])
     else:
         figure, panels = _figure_of(ax), [ax] * len(series)
     for index, (panel, (name, column)) in enumerate(zip(panels, series.items(), strict=True)):
         values = np.asarray(column, dtype=np.float64)
-        color = _SMOOTH if ax is None else _MARKS[index % len(_MARKS)][1]
+        color = _SMOOTH if ax is None else _COLORS[index % len(_COLORS)]
         panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
         panel.set_ylabel(name if ax is None or len(series) == 1 else "")
         _finish(panel, starts)
@@ -134,7 +142,7 @@ def plot_loss(
     if len(valid[0]):
         ax.plot(*valid, color=_ACCENT, marker="o", markersize=5, linewidth=1.5, label="validation")
     if log:
-        ax.set_yscale("log")
+        _plain_log_axis(ax)
     ax.set_xlabel("batch")
     ax.set_ylabel("loss")
     _finish(ax, starts)
@@ -152,7 +160,7 @@ def plot_sweep(
     """Draws a sweep, `curve` = (rates, raw losses, smoothed losses), over a logarithmic axis, with its suggestions.
 
     Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
-    several coincide, the earlier markers are the larger, so that all are seen. `bounds` are shaded.
+    several coincide, the earlier discs are the larger, so that rings of all are seen. `bounds` are shaded.
     """
     figure, ax = axes_of(ax, (8.5, 4.6))
     lrs, losses, smoothed = curve
@@ -161,12 +169,12 @@ def plot_sweep(
         ax.axvspan(*bounds, color="#2e933c", alpha=0.10, linewidth=0, label=text)
     ax.plot(lrs, losses, color=_RAW, linewidth=1, label="loss")
     ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=2, label="loss, smoothed")
+    sizes = np.linspace(min(8 + 3 * len(points), 20), 6, max(len(points), 2))
     for index, (name, (x, y)) in enumerate(points.items()):
-        marker, color = _MARKS[index % len(_MARKS)]
-        size = 4.5 + 3.0 * (len(points) - 1 - index)
+        color = _COLORS[index % len(_COLORS)]
         ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
         ax.plot(
-            x, y, marker=marker, color=color, markersize=size, markeredgecolor="white",
+            x, y, marker="o", color=color, markersize=sizes[index], markeredgecolor="white",
             markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
         )  # fmt: skip
     ax.set_xscale("log")
@@ -228,12 +236,14 @@ def plot_confusion(
     cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
     texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
     digits = max(len(text) for row in texts for text in row)
-    font = 10.0 if n <= 12 else 8.0 if n <= 25 else 6.5
-    cell = max(0.3, 0.0095 * font * (digits + 1.5))  # inches: a digit is about 0.0085 of its size in points
-    side = max(4.2, cell * n + 0.0075 * (font + 1) * max(map(len, labels)) + 1.1)
+    font = 10.0 if n <= 12 else 8.5 if n <= 25 else 7.5
+    letter = 0.0088 * font  # inches: the width of a digit, and about that of a letter
+    longest = max(map(len, labels)) * letter
+    cell = max(0.3, letter * digits + 0.1)
+    side = max(4.2, cell * n + longest + 1.1)
     figure, ax = axes_of(ax, figsize or (side, side))
     image = ax.imshow(cells, cmap=cmap, interpolation="nearest", vmin=0, vmax=1 if normalize else max(counts.max(), 1))
-    ax.set_xticks(range(n), labels, rotation=90, fontsize=font)
+    ax.set_xticks(range(n), labels, rotation=0 if longest < (side - longest - 1.1) / n - 0.1 else 90, fontsize=font)
     ax.set_yticks(range(n), labels, fontsize=font)
     ax.set_title(title, fontsize=13)
     ax.set_xlabel("predicted", fontsize=11)
@@ -270,16 +280,17 @@ def plot_images(
 
     rows, columns = _grid(len(images), nrows, ncols)
     lines = max(title.count("\n") + 1 for title in titles)
-    width = max(2.0, 0.083 * max(len(line) for title in titles for line in title.split("\n")))
-    size = figsize or (columns * width + 0.2, rows * (2.0 + 0.19 * lines))
+    widest = 0.083 * max(len(line) for title in titles for line in title.split("\n"))  # inches at 9 points
+    size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines))
+    font = 9 * min(1.0, size[0] / columns / widest)
     figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
     for ax in grid.flat:
         ax.set_axis_off()
     for ax, image, title in zip(grid.flat, images, titles, strict=False):
         picture = np.clip(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1), 0, 1)
         ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(title, fontsize=9)
-    return figure
+        ax.set_title(title, fontsize=font)
+    return _with_margins(figure)
 
 
 def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
@@ -322,6 +333,16 @@ def _integer_ticks(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
+def _plain_log_axis(ax: Axes) -> None:
+    """Makes the loss axis logarithmic, with 0.2, 0.5, 1 on it rather than powers of ten."""
+    from matplotlib.ticker import LogLocator, NullLocator  # heavy
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter("{x:g}")
+
+
 def _legend_outside(ax: Axes) -> None:
     """Puts the legend to the right of the axes, where it covers no data however long it is."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9, markerscale=0.6)
