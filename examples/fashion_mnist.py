@@ -41,6 +41,7 @@ def main() -> None:
         dls = small(dls, args)
     sgd = partial(torch.optim.SGD, momentum=0.9)
     learn = Learner(dls, MiniGoogLeNet(10), opt_func=sgd, metrics=accuracy, precision=args.precision)
+    learn.recorder.train_metrics = True  # training accuracy beside the test accuracy
     print_plan(learn, args)
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -115,7 +116,7 @@ def save(figure, path: Path) -> Path:
 def print_plan(learn: Learner, args: argparse.Namespace) -> None:
     train, valid = len(learn.dls.train), learn.dls.valid.n_items
     what = "the sweep only" if args.lr_find else f"{args.epochs} epochs, {args.schedule}"
-    print(f"MiniGoogLeNet, {what}: {train} updates an epoch of {args.batch_size} images, {valid} test images,")
+    print(f"MiniGoogLeNet, {what}: {train} updates an epoch of {learn.dls.bs} images, {valid} test images,")
     print(
         f"{learn.precision} on {learn.device}. A full epoch takes 3 to 7 minutes on two CPU cores, seconds on a GPU.\n"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
@@ -304,6 +304,11 @@ class Learner:
         activate = act if act is not None else target.activate if target is not None else None
         step = make_step(self.model, self.loss_func, precision=self.precision)
         return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss)
+
+    def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
+        """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
+        x, _ = self._loader(ds_idx, dl).items(indices)
+        return list(x)
 
     def get_preds(
         self,

@@ -6,7 +6,7 @@ exactly as that does; only the device is ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch.utils.data import (
     Sampler,
     SequentialSampler,
     SubsetRandomSampler,
+    default_collate,
 )
 
 from minilearner.data.memory import resolve_device
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, derived_seed, isolated_rng
-from minilearner.tree import Tree, to_device
+from minilearner.tree import Tree, map_tensors, n_items, to_device
 
 __all__ = ["DerivedSampler", "ForeignLoader", "from_dataset"]
 
@@ -76,6 +77,18 @@ class ForeignLoader:
             return self
         return ForeignLoader(_sequential(self.source), device=self.device)
 
+    def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
+        """Returns the items at these positions of `in_order` as a batch on the device.
+
+        Read one by one from a map-style dataset; of any other source a pass is read as far as needed.
+        """
+        source = self.in_order().source
+        with isolated_rng():  # a dataset may draw
+            if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
+                order = list(source.sampler)
+                return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
+            return _picked(self, [int(i) for i in indices])
+
     def to(self, device: torch.device | str) -> ForeignLoader:
         """Returns a loader that brings batches to `device`; itself when it already does."""
         device = resolve_device(device)
@@ -109,6 +122,22 @@ class ForeignLoader:
 
     def __repr__(self) -> str:
         return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"
+
+
+def _picked(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree]:
+    """Reads a pass up to the last of the positions, and returns the items there in the order of `positions`."""
+    found: dict[int, tuple[Tree, Tree]] = {}
+    start = 0
+    for batch in loader:
+        n = n_items(batch)
+        for position in positions:
+            if start <= position < start + n:
+                found[position] = map_tensors(lambda t, at=position - start: t[at], batch)  # type: ignore[misc]
+        start += n
+        if len(found) == len(set(positions)):
+            break
+    x, y = default_collate([found[position] for position in positions])
+    return x, y
 
 
 class DerivedSampler(Sampler[int]):

@@ -53,6 +53,10 @@ class Loader(Protocol):
         """Returns a loader of every item in dataset order, without augmentation."""
         ...
 
+    def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
+        """Returns the items at these positions of `in_order` as one batch, for showing them."""
+        ...
+
     def to(self, device: torch.device | str) -> Loader:
         """Returns a loader whose batches arrive on `device`; itself when they already do."""
         ...

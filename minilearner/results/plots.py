@@ -124,6 +124,26 @@ def plot_series(
     return figure
 
 
+def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draws panels side by side, each a value with its lines over the epochs, training's beside validation's."""
+    import matplotlib.pyplot as plt  # heavy
+
+    figure, grid = plt.subplots(
+        1, len(panels), squeeze=False, figsize=(0.8 + 4.4 * len(panels), 3.6), layout="constrained"
+    )
+    _with_margins(figure)
+    for ax, (name, lines) in zip(grid[0], panels.items(), strict=True):
+        for (label, column), color in zip(lines.items(), (_SMOOTH, _ACCENT), strict=False):
+            epochs = np.arange(1, len(column) + 1)
+            ax.plot(epochs, column, color=color, marker="o", markersize=4, linewidth=1.8, label=label)
+        ax.set_title(name, fontsize=12)
+        ax.set_xlabel("epoch")
+        ax.legend(frameon=False, fontsize=9)
+        _finish(ax)
+        _integer_ticks(ax)
+    return figure
+
+
 def plot_loss(
     losses: NDArray[np.float64],
     smoothed: NDArray[np.float64],
@@ -272,7 +292,8 @@ def plot_images(
     ncols: int | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws pictures of (channels, height, width), one or three channels, values in [0, 1], each below its title.
+    """Draws pictures of (channels, height, width), one or three channels, each below its title. Values lie in
+    [0, 1]; where they do not, for they were normalised, each picture is spread over its own range.
 
     Without `nrows` and `ncols` the grid is about square, wider than high.
     """
@@ -287,10 +308,18 @@ def plot_images(
     for ax in grid.flat:
         ax.set_axis_off()
     for ax, image, title in zip(grid.flat, images, titles, strict=False):
-        picture = np.clip(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1), 0, 1)
+        picture = _in_view(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
         ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=font)
     return _with_margins(figure)
+
+
+def _in_view(picture: NDArray[Any]) -> NDArray[Any]:
+    """Values as they are where they lie in [0, 1]; a picture that was normalised is spread over that range again."""
+    low, high = float(picture.min()), float(picture.max())
+    if low >= 0 and high <= 1:
+        return picture
+    return (picture - low) / max(high - low, 1e-12)
 
 
 def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:

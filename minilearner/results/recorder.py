@@ -218,18 +218,29 @@ class Recorder:
             self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=self._starts(), ax=ax
         )
 
-    def plot_metrics(self, ax: Axes | None = None) -> Figure:
-        """Draws every metric over the epochs of all runs, one below the other; all in one where `ax` is given.
+    def plot_metrics(self) -> Figure:
+        """Draws the loss and each metric over the epochs of all runs, validation beside training where both are there.
 
         Raises:
-            ValueError: no metric has been recorded.
+            ValueError: no epoch has been recorded.
         """
         rows = [row for run in self.runs for row in run.epochs if not _in_mid_epoch(row)]
+        if not rows:
+            raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
         names = [name for name in _columns(rows) if name not in (*_FIRST, "time_seconds")]
-        if not names:
-            raise ValueError("There is no metric to plot: give the Learner `metrics=` and fit for an epoch.")
-        series = {name: [row.get(name, math.nan) for row in rows] for name in names}
-        return plots.plot_series(series, xlabel="epoch", first=1, marker="o", ax=ax)
+        own = [
+            name for name in names if name.removeprefix("train_") == name or name.removeprefix("train_") not in names
+        ]
+        sources = {"loss": ("train_loss", "valid_loss"), **{name: (f"train_{name}", name) for name in own}}
+        panels = {
+            title: {
+                label: [row.get(name, math.nan) for row in rows]
+                for label, name in zip(("training", "validation"), pair, strict=True)
+                if any(name in row for row in rows)
+            }
+            for title, pair in sources.items()
+        }
+        return plots.plot_epochs(panels)
 
     def plot_sched(self, keys: str | Sequence[str] | None = None) -> Figure:
         """Draws the rate and the momentum of each batch over all runs; `keys` chooses among "lr" and "momentum".

@@ -151,12 +151,21 @@ def test_plot_loss_without_validation_on_given_log_axes(recorder):
     assert ax.get_yscale() == "log" and "validation" not in [line.get_label() for line in ax.lines]
 
 
-def test_plot_metrics_draws_each_over_the_epochs(recorder):
-    figure = recorder.plot_metrics()
-    assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy"]
-    assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match="no metric to plot"):
+def test_plot_metrics_draws_loss_and_metrics_over_the_epochs(recorder):
+    loss, accuracy = recorder.plot_metrics().axes
+    assert (loss.get_title(), accuracy.get_title()) == ("loss", "accuracy")
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    assert [line.get_label() for line in accuracy.lines] == ["validation"]
+    assert accuracy.lines[0].get_xdata().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="no epoch has been recorded"):
         Recorder().plot_metrics()
+
+
+def test_plot_metrics_puts_training_beside_validation():
+    recorder = Recorder()
+    recorder.start_run("fit").add_epoch({"train_loss": 2.0, "valid_loss": 1.0, "train_f1": 0.5, "f1": 0.6})
+    _, f1 = recorder.plot_metrics().axes
+    assert [(line.get_label(), line.get_ydata()[0]) for line in f1.lines] == [("training", 0.5), ("validation", 0.6)]
 
 
 def test_plot_sched_draws_the_keys_asked(recorder):
