@@ -409,7 +409,7 @@ class Learner:
         with hyperparameters_restored(optimizer):
             set_rates(optimizer, rates)
             if wd is not None:
-                set_weight_decay(optimizer, wd, wd_bn_bias=self.wd_bn_bias)
+                set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
             run.record = self.recorder.start_run(kind, **self._settings(n_epoch, rates, cbs))
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)

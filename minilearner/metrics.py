@@ -32,6 +32,8 @@ __all__ = [
     "top_k_accuracy",
 ]
 
+_CHUNK = 1024  # values of batches that wait to be summed
+
 MetricFunction: TypeAlias = Callable[[Any, Any], Any]
 """`(pred, target)` of one batch -> the mean over its items, a 0-d tensor or a number."""
 
@@ -96,7 +98,7 @@ class Metric(Protocol):
 class MeanMetric:
     """The mean of a metric function over *items*: each batch weighs as many items as it has.
 
-    `total` (a 0-d tensor on the device, never read here) and `n_items` are what a distributed run adds up.
+    A batch's value stays the tensor that it is, on its device, until `compute` reads the sum.
 
     Example: ``m = MeanMetric(accuracy); m.update(pred, y); float(m.compute())``.
     """
@@ -107,28 +109,46 @@ class MeanMetric:
 
     def reset(self) -> None:
         """Forgets all batches."""
-        self.total: Tensor | float = 0.0
         self.n_items = 0
+        self._total: Tensor | float = 0.0
+        self._values: list[Tensor] = []
+        self._sizes: list[int] = []
 
-    @torch.no_grad()
     def update(self, pred: Any, target: Any) -> None:
         """Adds one batch; the number of its items is the length of the target.
 
         Raises:
             ValueError: the function returned something else than one number.
         """
-        value = torch.as_tensor(self.function(pred, target)).detach()
+        value = self.function(pred, target)
+        value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
         if value.ndim:
             name = metric_name(self.function)
             raise ValueError(f"Metric {name!r} must return one number a batch. Received: shape {tuple(value.shape)}.")
         n = n_items(target) or n_items(pred)
-        # float64 where the device has it: in float32, a long sum stops noticing what is added to it.
-        self.total = self.total + value.to(torch.float32 if value.device.type == "mps" else torch.float64) * n
+        self._values.append(value)  # summed by the thousand: adding each would cost three small operations a batch
+        self._sizes.append(n)
         self.n_items += n
+        if len(self._values) >= _CHUNK:
+            self._add_up()
+
+    @property
+    def total(self) -> Tensor | float:
+        """The sum over all items so far, a 0-d tensor on the device: with `n_items`, what several processes add up."""
+        if self._values:
+            self._add_up()
+        return self._total
 
     def compute(self) -> Tensor:
         """Returns the mean over all items so far, a 0-d tensor; NaN when there were none."""
         return torch.as_tensor(self.total / self.n_items if self.n_items else math.nan)
+
+    def _add_up(self) -> None:
+        values = torch.stack(self._values)
+        # float64 where the device has it: in float32, a long sum stops noticing what is added to it.
+        values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+        self._total = self._total + (values * values.new_tensor(self._sizes)).sum()
+        self._values, self._sizes = [], []
 
     def __repr__(self) -> str:
         return f"MeanMetric({metric_name(self.function)})"

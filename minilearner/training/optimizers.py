@@ -47,34 +47,35 @@ def build_optimizer(
 ) -> Optimizer:
     """Calls an optimizer factory with one parameter group for each layer group, each marked `layer_group`.
 
-    Each layer group is split in two, marked `spared` or not: norm layers and biases have no scale to hold down, so
-    they get no weight decay from our default factory or from an explicit `wd` (unless `wd_bn_bias`). What a user's
-    factory brings of its own goes to all, so a hand-written loop with the same factory makes the same steps.
+    Norm layers and biases have no scale to hold down, so our default factory and an explicit `wd` spare them weight
+    decay (unless `wd_bn_bias`): the groups are split in two for that. What a user's factory brings of its own goes to
+    all, in one group, so a hand-written loop with the same factory makes the same steps.
 
     Raises:
         ValueError: as in `layer_groups`; or `lr` does not fit the groups.
         TypeError: the factory does not return a torch optimizer.
     """
     layers = layer_groups(model, splitter)
-    spared = norms_and_biases(model)
     groups = [
-        {"params": params, "lr": rate, "layer_group": index, "spared": is_spared}
+        {"params": layer, "lr": rate, "layer_group": index}
         for index, (layer, rate) in enumerate(zip(layers, spread(lr, len(layers)), strict=True))
-        for is_spared in (False, True)
-        if (params := [p for p in layer if (id(p) in spared) is is_spared])
     ]
     optimizer = (factory or adamw)(groups, lr=groups[-1]["lr"])
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("LBFGS calls the model several times for one update, which the training loop does not do.")
     if wd is None and factory is None:
         wd = optimizer.defaults["weight_decay"]
     if wd is not None:
-        set_weight_decay(optimizer, wd, wd_bn_bias=wd_bn_bias)
+        set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
     return optimizer
 
 
-def set_weight_decay(optimizer: Optimizer, wd: float, *, wd_bn_bias: bool = False) -> None:
-    """Sets the weight decay of all groups but those of norm layers and biases, which get none (unless `wd_bn_bias`).
+def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn_bias: bool = False) -> None:
+    """Sets the weight decay of all parameters but those of norm layers and biases, which get none.
+
+    Groups that hold both kinds are split in two for it, with all their other settings. With `wd_bn_bias` all get it.
 
     Raises:
         ValueError: `wd` is negative, or the optimizer has no weight decay.
@@ -83,8 +84,13 @@ def set_weight_decay(optimizer: Optimizer, wd: float, *, wd_bn_bias: bool = Fals
         raise ValueError(f"`wd` must be finite and not negative. Received: wd={wd}.")
     if "weight_decay" not in optimizer.defaults:
         raise ValueError(f"{type(optimizer).__name__} has no weight decay. Received: wd={wd}.")
-    for group in optimizer.param_groups:
-        group["weight_decay"] = 0.0 if group["spared"] and not wd_bn_bias else wd
+    spared = set() if wd_bn_bias else norms_and_biases(model)
+    optimizer.param_groups[:] = [
+        group | {"params": params, "weight_decay": 0.0 if is_spared else wd}
+        for group in optimizer.param_groups
+        for is_spared in (False, True)
+        if (params := [p for p in group["params"] if (id(p) in spared) is is_spared])
+    ]
 
 
 def check_rate(lr: Any, name: str = "lr") -> None:
@@ -136,10 +142,11 @@ def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
 
 @contextmanager
 def hyperparameters_restored(optimizer: Optimizer) -> Iterator[None]:
-    """Puts every group's settings (rate, momentum, weight decay ...) back on leaving."""
-    before = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    """Puts every group, with its settings (rate, momentum, weight decay ...), back on leaving."""
+    before = [(group, dict(group)) for group in optimizer.param_groups]
     try:
         yield
     finally:
-        for group, settings in zip(optimizer.param_groups, before, strict=True):
+        for group, settings in before:
             group.update(settings)
+        optimizer.param_groups[:] = [group for group, _ in before]

@@ -1,0 +1,218 @@
+"""What a trainer costs beyond a hand-written loop, in microseconds a step.
+
+    python tests/benchmarks/overhead.py [--steps 1000] [--rounds 9]
+
+A two-layer net, batches of 64 in a list, SGD, one thread: next to no computing, so what is left is the trainer. Raw
+loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns in one process,
+round by round; medians over rounds, and each round's difference to its own raw loop.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import platform
+import statistics
+import time
+import warnings
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+N_ITEMS, N_IN, N_CLASSES = 64, 32, 10
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(N_IN, 64), nn.ReLU(), nn.Linear(64, N_CLASSES))
+
+
+def batches(n):
+    g = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(N_ITEMS, N_IN, generator=g), torch.randint(N_CLASSES, (N_ITEMS,), generator=g)) for _ in range(n)
+    ]
+
+
+def raw(data):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def epoch():
+        model.train()
+        for x, y in data:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return epoch
+
+
+def minilearner(data, **kwargs):
+    from minilearner import DataLoaders, Learner
+
+    dls = DataLoaders(data)
+    learn = Learner(dls, net(), nn.CrossEntropyLoss(), torch.optim.SGD, lr=1e-3, device="cpu", **kwargs)
+
+    def epoch():
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+
+    return epoch
+
+
+def minilearner_one_cycle(data):
+    from minilearner import DataLoaders, Learner, accuracy
+
+    learn = Learner(DataLoaders(data), net(), nn.CrossEntropyLoss(), torch.optim.SGD, device="cpu", metrics=accuracy)
+    learn.recorder.train_metrics = True
+
+    def epoch():
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(1, 1e-3)
+
+    return epoch
+
+
+def fastai(data):
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+    from fastai.optimizer import OptimWrapper
+
+    def sgd(params, lr, **kwargs):
+        return OptimWrapper(params, torch.optim.SGD, lr=lr)
+
+    learn = Learner(DataLoaders(_WithDataset(data), _WithDataset(data[:1])), net(), nn.CrossEntropyLoss(), sgd, lr=1e-3)
+    learn.train_eval.training = True
+
+    def epoch():
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+
+    return epoch
+
+
+class _WithDataset(list):
+    """fastai asks a loader for its dataset and device."""
+
+    device, dataset, after_batch = torch.device("cpu"), [0], None
+    n_inp = 1
+
+    def one_batch(self):
+        return self[0]
+
+
+def lightning(data):
+    import pytorch_lightning as pl
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def training_step(self, batch, index):
+            x, y = batch
+            return F.cross_entropy(self.net(x), y)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+    module = Module()
+    options = dict(accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False)
+
+    def epoch():
+        pl.Trainer(max_epochs=1, enable_model_summary=False, **options).fit(module, data)
+
+    return epoch
+
+
+def skorch(data):
+    from skorch import NeuralNet
+
+    inputs, labels = (torch.cat(part) for part in zip(*data))
+    model = NeuralNet(
+        net(), nn.CrossEntropyLoss, optimizer=torch.optim.SGD, lr=1e-3, train_split=None, verbose=0, batch_size=N_ITEMS,
+        iterator_train=lambda dataset, **_: data,
+    )  # fmt: skip
+    model.initialize()
+    return lambda: model.partial_fit(inputs, labels, epochs=1)
+
+
+def keras(data):
+    import keras
+
+    layers = [keras.Input((N_IN,)), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(N_CLASSES)]
+    model = keras.Sequential(layers)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss=loss)
+    loader = torch.utils.data.DataLoader(data, batch_size=None, shuffle=False)
+    return lambda: model.fit(loader, epochs=1, verbose=0)
+
+
+def installed(makers, data):
+    for name, make in makers.items():
+        try:
+            with quiet():
+                epoch = make(data)
+                epoch()
+        except ImportError:
+            print(f"{name}: not installed")
+            continue
+        yield name, epoch
+
+
+@contextlib.contextmanager
+def quiet():
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        yield
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data = batches(args.steps)
+    makers = {
+        "raw loop": raw,
+        "minilearner, defaults": minilearner,
+        "minilearner, one cycle and training accuracy": minilearner_one_cycle,
+        "fastai": fastai,
+        "lightning": lightning,
+        "skorch": skorch,
+        "keras on torch": keras,
+    }
+    epochs = dict(installed(makers, data))
+    times = {name: [] for name in epochs}
+    for _ in range(args.rounds):
+        for name, epoch in epochs.items():
+            with quiet():
+                began = time.perf_counter()
+                epoch()
+                times[name].append((time.perf_counter() - began) / args.steps * 1e6)
+
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__},"
+    )
+    print(f"{args.steps} steps of {N_ITEMS} items, medians of {args.rounds} rounds\n")
+    print(f"{'':46} {'µs a step':>10} {'over raw':>10} {'times raw':>10}")
+    for name, column in times.items():
+        over = statistics.median(t - r for t, r in zip(column, times["raw loop"]))
+        ratio = statistics.median(t / r for t, r in zip(column, times["raw loop"]))
+        print(f"{name:46} {statistics.median(column):10.0f} {over:10.1f} {ratio:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
