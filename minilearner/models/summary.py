@@ -121,6 +121,7 @@ class ModelSummary:
                 *body,
                 rule,
                 *totals,
+                *self.notes,
             ]
         )
 

@@ -3,8 +3,8 @@
     python tests/benchmarks/overhead.py [--steps 1000] [--rounds 9]
 
 A two-layer net, batches of 64 in a list, SGD, one thread: next to no computing, so what is left is the trainer. Raw
-loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns in one process,
-round by round; medians over rounds, and each round's difference to its own raw loop.
+loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns in one
+process, round by round; medians over rounds, and each round's difference to its own raw loop.
 """
 
 import argparse
@@ -87,8 +87,8 @@ def fastai(data):
     def sgd(params, lr, **kwargs):
         return OptimWrapper(params, torch.optim.SGD, lr=lr)
 
-    learn = Learner(DataLoaders(_WithDataset(data), _WithDataset(data[:1])), net(), nn.CrossEntropyLoss(), sgd, lr=1e-3)
-    learn.train_eval.training = True
+    dls = DataLoaders(_FastaiLoader(data), _FastaiLoader(data[:1]), device="cpu")
+    learn = Learner(dls, net(), nn.CrossEntropyLoss(), sgd, lr=1e-3)
 
     def epoch():
         with learn.no_bar(), learn.no_logging():
@@ -97,14 +97,19 @@ def fastai(data):
     return epoch
 
 
-class _WithDataset(list):
-    """fastai asks a loader for its dataset and device."""
+class _FastaiLoader:
+    """The batches of a list, with what fastai asks of a loader."""
 
-    device, dataset, after_batch = torch.device("cpu"), [0], None
-    n_inp = 1
+    device, dataset = torch.device("cpu"), [0]
 
-    def one_batch(self):
-        return self[0]
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter(self.data)
+
+    def __len__(self):
+        return len(self.data)
 
 
 def lightning(data):
@@ -123,7 +128,7 @@ def lightning(data):
             return torch.optim.SGD(self.parameters(), lr=1e-3)
 
     module = Module()
-    options = dict(accelerator="cpu", enable_progress_bar=False, logger=False, enable_checkpointing=False)
+    options = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
 
     def epoch():
         pl.Trainer(max_epochs=1, enable_model_summary=False, **options).fit(module, data)

@@ -1,0 +1,317 @@
+"""The menu: what each dish is, that asking leaves no trace, and that what cannot work is said before training."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics
+from torch import nn
+
+from minilearner import MLP, Callback, DataError, DataLoaders, Learner, MiniGoogLeNet, accuracy, error_rate
+
+
+@pytest.fixture
+def learner(net, blobs):
+    def make(**kwargs):
+        dls = DataLoaders.from_arrays(*blobs, bs=16, vocab=["a", "b", "c"], seed=1)
+        options = {"lr": 0.01, "metrics": accuracy, "device": "cpu"} | kwargs
+        return Learner(dls, options.pop("model", None) or net(), **options)
+
+    return make
+
+
+def quietly(learn, n=1, **kwargs):
+    with learn.no_logging():
+        return learn.fit(n, **kwargs)
+
+
+def test_it_learns(learner):
+    record = quietly(learner(lr=0.05), 8)
+    assert record.history["accuracy"][-1] > 0.9
+    assert record.history["valid_loss"][-1] < record.history["valid_loss"][0]
+
+
+def test_train_loss_is_the_mean_over_items_and_valid_loss_that_of_the_whole_set(learner):
+    learn = learner()
+    record = quietly(learn)
+    steps = record.steps
+    assert record.epochs[0]["train_loss"] == pytest.approx(np.average(steps["loss"], weights=steps["n_items"]))
+    learn.model.eval()
+    x, y = learn.dls.valid.items(range(30))
+    expected = nn.functional.cross_entropy(learn.model(x), y)
+    assert record.epochs[0]["valid_loss"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_each_fit_is_a_numbered_run_and_nothing_wipes_them(learner):
+    learn = learner()
+    first = quietly(learn, 2)
+    losses = learn.recorder.losses.copy()
+    with learn.no_logging():
+        learn.validate(), learn.get_preds(), learn.predict([0.0, 1.0]), learn.lr_find(num_it=5, show_plot=False)
+    np.testing.assert_array_equal(learn.recorder.losses, losses)
+    second = quietly(learn)
+    assert [run.number for run in learn.recorder.runs] == [1, 2]
+    assert learn.recorder.runs == [first, second]
+    assert len(learn.recorder.losses) == 15
+    assert (first.kind, first.settings["n_epoch"], first.settings["optimizer"]) == ("fit", 2, "AdamW")
+
+
+def test_validate_gives_the_loss_and_the_metrics_as_fit_does(learner):
+    learn = learner(metrics=[accuracy, error_rate])
+    record = quietly(learn)
+    loss, acc, err = learn.validate()
+    assert (loss, acc) == (record.history["valid_loss"][0], record.history["accuracy"][0])
+    assert err == pytest.approx(1 - acc)
+
+
+def test_asking_changes_nothing(learner):
+    learn = learner()
+    quietly(learn)
+    before = [t.clone() for t in learn.model.state_dict().values()]
+    rng = torch.get_rng_state()
+    learn.model[3].eval()
+    learn.validate(0), learn.get_preds(0), learn.predict([0.0, 1.0]), learn.summary(), learn.dls.one_batch()
+    assert all(torch.equal(a, b) for a, b in zip(before, learn.model.state_dict().values()))
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not learn.model[3].training
+
+
+def test_get_preds_gives_probabilities_in_the_order_of_the_data(learner, blobs):
+    learn = learner()
+    preds, targets = learn.get_preds(0)
+    assert preds.shape == (90, 3)
+    torch.testing.assert_close(preds.sum(1), torch.ones(90))
+    np.testing.assert_array_equal(targets, blobs[0][1])
+    np.testing.assert_array_equal(learn.get_preds(0, with_input=True).inputs, blobs[0][0])
+
+
+def test_get_preds_gives_the_loss_of_each_item_and_the_decoded_classes(learner):
+    found = learner().get_preds(with_loss=True, with_decoded=True)
+    expected = nn.functional.nll_loss(found.preds.log(), found.targets, reduction="none")
+    torch.testing.assert_close(found.losses, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.decoded, found.preds.argmax(1))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.functional.cross_entropy,
+        lambda pred, y: nn.functional.cross_entropy(pred, y),
+        partial(nn.functional.cross_entropy, label_smoothing=0.0),
+    ],
+)
+def test_any_loss_gives_the_loss_of_each_item(learner, loss):
+    found = learner(loss_func=loss).get_preds(with_loss=True)
+    expected = learner().get_preds(with_loss=True)
+    torch.testing.assert_close(found.losses, expected.losses)
+
+
+def test_get_preds_takes_a_loader_of_the_users(learner):
+    data = torch.utils.data.TensorDataset(torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64))
+    preds, targets = learner().get_preds(dl=torch.utils.data.DataLoader(data, batch_size=4, shuffle=True))
+    assert (preds.shape, targets.shape) == ((10, 3), (10,))
+
+
+def test_predict_names_the_label(learner):
+    learn = learner(lr=0.05)
+    quietly(learn, 8)
+    label, index, probabilities = learn.predict(np.array([0.0, 3.0], dtype=np.float32))
+    assert (label, int(index), int(probabilities.argmax())) == ("a", 0, 0)
+    assert float(probabilities.sum()) == pytest.approx(1)
+
+
+def test_torchmetrics_fit_in(learner):
+    metric = torchmetrics.F1Score(task="multiclass", num_classes=3, average="macro")
+    record = quietly(learner(metrics=[accuracy, metric]), 2)
+    assert len(record.history["accuracy"]) == 2
+    column = next(name for name in record.history if "f1" in name)
+    assert 0 <= record.history[column][-1] <= 1
+
+
+def test_training_metrics_when_asked_for(learner):
+    learn = learner()
+    learn.recorder.train_metrics = True
+    row = quietly(learn).epochs[0]
+    assert list(row)[:5] == ["epoch", "train_loss", "smooth_loss", "train_accuracy", "valid_loss"]
+
+
+def test_a_metric_that_computes_no_number_is_refused(learner):
+    class Pair:
+        def reset(self): ...
+        def update(self, pred, y): ...
+        def compute(self):
+            return [1, 2]
+
+    with pytest.raises(TypeError, match="the metric 'pair' must compute one number"):
+        quietly(learner(metrics=Pair()))
+
+
+def test_weight_decay_and_rate_of_one_call_do_not_stay(learner):
+    learn = learner()
+    quietly(learn, lr=0.5, wd=0.3)
+    assert {group["lr"] for group in learn.optimizer.param_groups} == {0.01}
+    assert {group["weight_decay"] for group in learn.optimizer.param_groups} == {0.01, 0.0}
+
+
+def test_bf16_computes_in_bf16_and_gives_fp32(learner):
+    seen = []
+
+    class Watch(Callback):
+        def after_pred(self, run):
+            seen.append(run.pred.dtype)
+
+    learn = learner(precision="bf16")
+    learn.model[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    quietly(learn, cbs=Watch())
+    assert {torch.bfloat16, torch.float32} == set(seen)
+    assert learn.get_preds().preds.dtype == torch.float32
+
+
+def test_auto_precision_reads_the_hardware_and_lays_out_convolutions(learner):
+    learn = Learner(learner().dls, MiniGoogLeNet(3), precision="auto", device="cpu")
+    assert learn.precision in ("fp32", "bf16")
+    assert learn.model.body[0][0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert "channels_last" in repr(Learner(learn.dls, MiniGoogLeNet(3), precision="auto", device="cpu")._notes())
+
+
+def test_an_unknown_precision_is_refused_and_the_nearest_offered(learner):
+    with pytest.raises(ValueError, match="Did you mean 'bf16'"):
+        learner(precision="bf61")
+
+
+def test_freezing_leaves_the_last_group_and_the_norms_to_learn(learner):
+    learn = learner(splitter=lambda m: [[*m[0].parameters(), *m[1].parameters()], list(m[4].parameters())])
+    learn.freeze()
+    assert [p.requires_grad for p in learn.model.parameters()] == [False, False, True, True, True, True]
+    learn.unfreeze()
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_fine_tune_has_fastais_two_phases(learner):
+    learn = learner(splitter=lambda m: [list(m[0].parameters()), list(m[1].parameters()), list(m[4].parameters())])
+    with learn.no_logging():
+        learn.fine_tune(2)
+    first, second = learn.recorder.runs
+    np.testing.assert_allclose(second.steps["lr"], [2e-4, 4e-4, 8e-4, 1e-3, 9.50485e-4, 8.11747e-4, 6.11264e-4,
+                                                    3.88746e-4, 1.88263e-4, 4.95251e-5], rtol=1e-5)  # fmt: skip
+    assert (first.settings["lr"], second.settings["lr"]) == (
+        pytest.approx([2e-4, 2e-4, 2e-3]),
+        pytest.approx([1e-5, 1e-4, 1e-3]),
+    )
+    assert first.steps["lr"][0] == pytest.approx(2e-3 / 25)
+
+
+def test_summary_tells_layers_and_how_it_is_trained(learner):
+    text = str(learner(model=MLP((2, 16, 3))).summary())
+    assert "Parameters: 99 (99 trainable" in text
+    assert "Optimizer: AdamW, 1 layer group(s)" in text
+    assert "Precision: fp32 on cpu" in text
+
+
+def test_the_table_of_epochs_goes_to_a_log_without_control_characters(learner, capsys):
+    learner().fit(2)
+    out, err = capsys.readouterr()
+    header, *rows = out.splitlines()
+    assert header.split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    assert [row.split()[0] for row in rows] == ["0", "1"]
+    assert len({len(line) for line in out.splitlines()}) == 1
+    assert err == "" and "\r" not in out and "\x1b" not in out
+
+
+def test_no_logging_prints_nothing_and_is_undone(learner, capsys):
+    learn = learner()
+    quietly(learn)
+    assert capsys.readouterr() == ("", "")
+    with learn.no_bar():
+        learn.fit(1)
+    assert "epoch" in capsys.readouterr().out
+
+
+def test_callbacks_are_added_and_removed(learner):
+    class Mine(Callback):
+        pass
+
+    learn = learner()
+    learn.add_cbs([Mine(), Callback()])
+    learn.remove_cb(Mine)
+    assert [type(cb) for cb in learn.cbs] == [Callback]
+    with pytest.raises(ValueError, match="has no callback"):
+        learn.remove_cb(Mine)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda learn: learn.fit(0), ValueError, "`n_epoch` must be at least 1. Received: n_epoch=0"),
+        (lambda learn: learn.fit(1.5), TypeError, "`n_epoch` must be an integer"),
+        (lambda learn: learn.fit(1, lr=-1), ValueError, "`lr` must be finite and not negative. Received: lr=-1"),
+        (lambda learn: learn.fit(1, wd=-1), ValueError, "`wd` must be finite and not negative"),
+        (lambda learn: learn.fit(1, cbs=[print]), TypeError, "`cbs` must be callbacks"),
+        (lambda learn: learn.fit(1, learning_rate=1), TypeError, "learning_rate"),
+        (lambda learn: learn.fit_one_cycle(0), ValueError, "`n_epoch` must be at least 1"),
+        (lambda learn: learn.fit_one_cycle(1, -1e-3), ValueError, "`lr` must be finite and not negative"),
+        (lambda learn: learn.fit_one_cycle(1, 1e-3, pct_start=2), ValueError, "`pct_start`"),
+        (lambda learn: learn.fine_tune(1, freeze_epochs=0), ValueError, "`freeze_epochs` must be at least 1"),
+        (lambda learn: learn.validate(3), ValueError, "`ds_idx` must be 0"),
+        (lambda learn: learn.freeze_to(4), ValueError, "`n` must name one of the 1 layer groups"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_has_happened(learner, call, error, message):
+    learn = learner()
+    weights = [p.clone() for p in learn.model.parameters()]
+    with pytest.raises(error, match=message):
+        call(learn)
+    assert learn.recorder.runs == []
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "model", "message"),
+    [
+        (torch.zeros(8, 2), torch.full((8,), 5), nn.Linear(2, 3), "labels must lie in 0 to 2.*from 5 to 5"),
+        (torch.zeros(8, 2), torch.full((8,), -1), nn.Linear(2, 3), "labels must lie in 0 to 2.*from -1"),
+        (torch.zeros(8, 7), torch.zeros(8).long(), nn.Linear(2, 3), r"cannot take a batch of inputs \(2, 7\) float32"),
+        (torch.zeros(8, 1, 20, 20), torch.zeros(8).long(), MiniGoogLeNet(3), "at least 28 x 28"),
+        (torch.zeros(8, 3, 32, 32), torch.zeros(8).long(), MiniGoogLeNet(3), r"\(batch, 1, height, width\)"),
+        (torch.full((8, 2), torch.nan), torch.zeros(8).long(), nn.Linear(2, 3), "NaN or infinite values"),
+        (torch.zeros(8, 2), torch.zeros(8), nn.Linear(2, 3), "the loss cannot compare"),
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_trained_on_is_refused_before_training(x, y, model, message):
+    learn = Learner(DataLoaders([(x, y)]), model, nn.CrossEntropyLoss(), device="cpu")
+    weights = [p.clone() for p in model.parameters()]
+    with pytest.raises(DataError, match=message):
+        learn.fit(1)
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters()))
+    assert learn.recorder.runs == []
+
+
+def test_too_few_outputs_for_the_classes_are_refused_though_the_first_batch_would_do():
+    x, y = torch.zeros(64, 2), torch.arange(64) // 16
+    dls = DataLoaders.from_arrays((x, y), bs=4, seed=0)
+    with pytest.raises(DataError, match="0 to 1, since the model has 2 outputs. Received: labels from . to 3"):
+        Learner(dls, nn.Linear(2, 2)).fit(1)
+
+
+def test_a_loss_that_is_no_number_is_refused(learner):
+    with pytest.raises(DataError, match="`loss_func` must return one number"):
+        quietly(learner(loss_func=nn.CrossEntropyLoss(reduction="none")))
+
+
+def test_what_is_no_module_is_refused(learner):
+    with pytest.raises(TypeError, match="`model` must be a torch module. Received: type"):
+        Learner(learner().dls, MLP)
+
+
+def test_loaders_that_do_not_tell_their_target_need_a_loss():
+    with pytest.raises(ValueError, match="`loss_func` is needed"):
+        Learner(DataLoaders([(torch.zeros(2, 2), torch.zeros(2))]), nn.Linear(2, 1))
+
+
+def test_a_seed_decides_dropout(learner):
+    torch.manual_seed(0)
+    first = quietly(learner(seed=3)).steps["loss"]
+    torch.rand(5)
+    np.testing.assert_array_equal(quietly(learner(seed=3)).steps["loss"], first)

@@ -1,0 +1,38 @@
+"""The README's Python runs as it stands, on fewer pictures."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import minilearner
+from minilearner import MLP, DataLoaders
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_there_are_snippets_to_run():
+    assert len(SNIPPETS) == 4
+
+
+@pytest.mark.slow
+def test_the_snippets_run_one_after_the_other(monkeypatch, capsys):
+    def few():
+        dls = full()
+        return DataLoaders.from_arrays(
+            dls.train.items(range(128)), dls.valid.items(range(64)), bs=16, vocab=dls.vocab, seed=0
+        )
+
+    full = minilearner.fashion_mnist
+    monkeypatch.setattr(minilearner, "fashion_mnist", few)
+    monkeypatch.setattr(minilearner, "MiniGoogLeNet", lambda n: MLP((32 * 32, 16, n)))
+    names = {}
+    for snippet in SNIPPETS:
+        exec(compile(snippet, "README.md", "exec"), names)
+    assert names["label"] in ("a", "b", "c")
+    assert "weighted avg" in capsys.readouterr().out
+
+
+def test_the_test_command_is_where_ci_looks_for_it():
+    assert re.search(r"^.*pip install .*\[test\].*pytest.*$", README, re.M)
