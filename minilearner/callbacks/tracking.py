@@ -9,7 +9,21 @@ from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
 
-__all__ = ["EarlyStopping", "Tracker", "Validate"]
+__all__ = ["EarlyStopping", "Tracker", "Validate", "newest"]
+
+
+def newest(run: Run, monitor: str) -> float:
+    """Returns the newest value of `monitor`.
+
+    Raises:
+        ValueError: there is none of that name; the nearest is offered.
+    """
+    if monitor not in run.metrics:
+        raise ValueError(
+            f"`monitor` must be one of {', '.join(map(repr, run.metrics))}.{closest(monitor, run.metrics)} "
+            f"Received: monitor={monitor!r}."
+        )
+    return run.metrics[monitor]
 
 
 class Tracker(Callback):
@@ -47,12 +61,7 @@ class Tracker(Callback):
 
     def improved(self, run: Run) -> bool:
         """Takes in the newest value and says whether it is the best so far. NaN never is."""
-        if self.monitor not in run.metrics:
-            raise ValueError(
-                f"`monitor` must be one of {', '.join(map(repr, run.metrics))}.{closest(self.monitor, run.metrics)} "
-                f"Received: monitor={self.monitor!r}."
-            )
-        value = run.metrics[self.monitor]
+        value = newest(run, self.monitor)
         gain = math.inf if self.best is None else self.best - value if self.mode == "min" else value - self.best
         if math.isnan(value) or not gain > self.min_delta:
             return False
