@@ -155,8 +155,8 @@ class LRFinder:
             weigh=lambda _: 1,  # torch-lr-finder's mean is over batches, as loops usually write it
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
         )
-        self._sweep(sweep, DataLoaders(feed, device=self.device), feed, accumulation_steps, smoothing=1 - smooth_f,
-                    step_mode=mode)  # fmt: skip
+        dls = DataLoaders(feed, device=self.device)
+        self._sweep(sweep, dls, feed, accumulation_steps, smoothing=1 - smooth_f if smooth_f else 0.0, step_mode=mode)
 
     def find(self, x: Any, y: Any, start_lr: float, end_lr: float, batch_size: int = 64, epochs: int = 1) -> LRSweep:
         """Sweeps arrays in whole epochs by the rule of Keras' finders, and puts everything back.
