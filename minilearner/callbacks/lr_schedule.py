@@ -220,7 +220,7 @@ class TorchScheduler(Callback):
         self.scheduler.step()
 
     def _check(self, optimizer: Optimizer) -> None:
-        if not callable(getattr(self.scheduler, "step", None)):
+        if isinstance(self.scheduler, Optimizer) or not callable(getattr(self.scheduler, "step", None)):
             kind = type(self.scheduler).__name__
             raise TypeError(f"`factory` must return a scheduler of torch.optim.lr_scheduler. Received: {kind}.")
         if getattr(self.scheduler, "optimizer", optimizer) is not optimizer:
