@@ -134,7 +134,8 @@ def range_tests(data: tuple, args: argparse.Namespace) -> Path:
         ax.set_title(f"range test by the {name}")
         bounds = finder.sweep.bounds
         if bounds is not None:
-            ax.axvspan(*bounds, color="#2e933c", alpha=0.1)
+            ax.axvspan(*bounds, color="#2e933c", alpha=0.1, label="range to train in")
+        ax.legend(frameon=False)
         to_train_in = "no range" if bounds is None else "a range of {:.1e} to {:.1e}".format(*bounds)
         print(f"Range test by the {name}: steepest at {suggestion:.1e}, {to_train_in}; {finder.sweep.stop_reason}.")
         finder.reset()
@@ -215,7 +216,7 @@ def draw_runs(runs: dict):
     figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
     for (name, run), color in zip(runs.items(), ("#1f5fa8", "#d1495b"), strict=True):
         batches = torch.stack(run.train).tolist()
-        ax.plot(range(1, len(batches) + 1), batches, color=color, alpha=0.25, linewidth=0.8, label=f"{name}: training")
+        ax.plot(range(1, len(batches) + 1), batches, color=color, alpha=0.4, linewidth=0.8, label=f"{name}: training")
         ax.plot(*zip(*run.valid, strict=True), color=color, linewidth=2, label=f"{name}: validation")
     ax.set_xlabel("update")
     ax.set_ylabel("accuracy")
