@@ -116,9 +116,7 @@ class ReduceLROnPlateau(Tracker):
         self.wait = self.cooldown_left = 0
 
     def after_epoch(self, run: Run) -> None:
-        if self.cooldown_left:
-            self.cooldown_left -= 1
-            self.wait = 0
+        self.cooldown_left = max(self.cooldown_left - 1, 0)
         if self.improved(run):
             self.wait = 0
         elif not self.cooldown_left:

@@ -31,6 +31,8 @@ PLATEAUS = {
     "plain": ({"patience": 2, "factor": 0.5}, [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5, 6, 6, 7, 7, 8]),
     "cooldown": ({"patience": 2, "factor": 0.5, "cooldown": 3},
                  [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4]),
+    "patience of one": ({"patience": 1, "factor": 0.5, "cooldown": 2},
+                        [0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5, 6, 6, 7, 7, 8, 8]),
     "no patience": ({"patience": 0, "factor": 0.5, "cooldown": 1},
                     [0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 10, 11, 12, 13, 14, 15, 16]),
 }  # fmt: skip
@@ -298,6 +300,15 @@ def test_torchs_plateau_gets_the_metric_that_it_monitors():
     with learn.no_logging():
         learn.fit(5, cbs=[Scripted([1.0, 1.0, 1.0, 0.5, 0.5]), schedule])
     np.testing.assert_allclose(learn.recorder.lrs, [0.1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_a_rate_left_by_an_earlier_scheduler_is_not_where_the_new_one_starts():
+    learn = learner(2)
+    with learn.no_logging():
+        learn.fit(1)
+        learn.optimizer.param_groups[0]["initial_lr"] = 7.0
+        learn.fit(1, cbs=TorchScheduler(lambda o: ts.ExponentialLR(o, 0.5)))
+    assert learn.recorder.lrs[2:].tolist() == [0.1, 0.05]
 
 
 @pytest.mark.parametrize("fails", [False, True])
