@@ -73,7 +73,7 @@ def test_a_short_batch_counts_like_the_others_of_its_update_as_in_torch_lr_finde
 
 
 def test_a_validation_loss_is_that_of_the_model_in_evaluation_mode():
-    model, optimizer, finder = parts()
+    model, _, finder = parts()
     seen = []
     model.register_forward_hook(lambda module, args, output: seen.append(module.training))
     finder.range_test(loader(), loader(6), num_iter=3)

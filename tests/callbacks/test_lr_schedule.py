@@ -307,7 +307,7 @@ def test_a_rate_left_by_an_earlier_scheduler_is_not_where_the_new_one_starts():
     with learn.no_logging():
         learn.fit(1)
         learn.optimizer.param_groups[0]["initial_lr"] = 7.0
-        learn.fit(1, cbs=TorchScheduler(lambda o: ts.ExponentialLR(o, 0.5)))
+        learn.fit(1, cbs=TorchScheduler(lambda o: ts.LambdaLR(o, lambda step: 0.5**step)))
     assert learn.recorder.lrs[2:].tolist() == [0.1, 0.05]
 
 
