@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.lib import recfunctions as rfn
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +31,9 @@ __all__ = ["Recorder", "RunRecord"]
 
 _CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
 _FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
-_STEP_COLUMNS = ("step", "epoch", "lr", "momentum", "loss", "n_items")
+_STEP_FIELDS = np.dtype(
+    [("step", "i8"), ("epoch", "i8"), ("lr", "f8"), ("momentum", "f8"), ("loss", "f8"), ("n_items", "i8")]
+)
 
 
 class RunRecord:
@@ -54,7 +57,7 @@ class RunRecord:
         self._waiting: list[tuple[int, int, float, float, int]] = []
         self._losses: list[Tensor | float] = []
         self._stacked: list[tuple[NDArray[np.float64], Tensor]] = []
-        self._steps = np.empty((0, len(_STEP_COLUMNS)))
+        self._steps = np.empty((0, len(_STEP_FIELDS.names or ())))
         self._smoothed = np.empty(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -94,11 +97,13 @@ class RunRecord:
         return len(self._steps) + sum(len(rows) for rows, _ in self._stacked) + len(self._waiting)
 
     @property
-    def steps(self) -> dict[str, NDArray[Any]]:
-        """The columns step, epoch, lr, momentum, loss, n_items: one entry each for every training batch."""
+    def steps(self) -> NDArray[Any]:
+        """One row for every training batch, with the fields step, epoch, lr, momentum, loss, n_items.
+
+        A structured array: ``len(steps)``, ``steps["loss"]`` and ``steps[-1]["lr"]`` all work.
+        """
         self._read()
-        columns = dict(zip(_STEP_COLUMNS, self._steps.T, strict=True))
-        return {name: col.astype(int) if name in ("step", "epoch", "n_items") else col for name, col in columns.items()}
+        return rfn.unstructured_to_structured(self._steps, dtype=_STEP_FIELDS)
 
     @property
     def smoothed(self) -> NDArray[np.float64]:
@@ -272,8 +277,9 @@ class Recorder:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes all runs: number, kind, settings, the epoch rows and the columns of the steps."""
         runs = [
-            {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": r.steps}
+            {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": columns}
             for r in self.runs
+            for columns in [{name: r.steps[name] for name in _STEP_FIELDS.names or ()}]
         ]
         return write_atomically(path, json_text({"runs": runs}))
 
