@@ -19,17 +19,16 @@ from torch.optim import Optimizer
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
-from minilearner.callbacks.schedule import ParamScheduler
+from minilearner.callbacks.schedule import momentum_key, one_cycle_scheduler
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
-from minilearner.models.layout import is_channels_last, to_channels_last
+from minilearner.models.layout import to_channels_last
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.schedules import one_cycle
 from minilearner.training.callback import Callback, as_callbacks
 from minilearner.training.inference import predict_batches
 from minilearner.training.loop import Loop
@@ -43,7 +42,7 @@ from minilearner.training.optimizers import (
     set_weight_decay,
     spread,
 )
-from minilearner.training.preflight import check_first_batch
+from minilearner.training.preflight import check_count, check_first_batch, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
 
@@ -113,7 +112,7 @@ class Learner:
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
         self.dls = dls.to(self.device)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
-        self.loss_func = loss_func if loss_func is not None else _default_loss(self.dls)
+        self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
@@ -121,7 +120,7 @@ class Learner:
         self.path = Path(path or ".")
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._checked: tuple[int, int] | None = None
+        self._checked: tuple[Any, ...] = ()
         self._bar = self._table = True
 
     # Training
@@ -174,15 +173,11 @@ class Learner:
 
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
-        optimizer = self._optimizer()
+        if moms is None and momentum_key(self._optimizer().param_groups[0]):
+            moms = self.moms
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
-        cycles = [
-            one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms) for lr in rates
-        ]
-        schedules: dict[str, Any] = {"lr": [cycle["lr"] for cycle in cycles]}
-        if moms is not None or any(key in optimizer.param_groups[0] for key in ("momentum", "betas")):
-            schedules["momentum"] = cycles[0]["momentum"]
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), ParamScheduler(schedules)])
+        cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
 
     def lr_find(
         self,
@@ -254,8 +249,8 @@ class Learner:
 
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
-        _check_epochs(epochs, "epochs")
-        _check_epochs(freeze_epochs, "freeze_epochs")
+        check_count(epochs, "epochs")
+        check_count(freeze_epochs, "freeze_epochs")
         self.freeze()
         self.fit_one_cycle(
             freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
@@ -350,57 +345,54 @@ class Learner:
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
         x, _ = self.dls.one_batch()
-        return replace(summarize(self.model, x), notes=self._notes())
+        settings = self._run(self._optimizer()).settings(self.cbs)
+        return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
 
     # Showing
 
     @contextmanager
     def no_bar(self) -> Iterator[None]:
         """Shows no progress bar inside; the table of epochs stays."""
-        self._bar, before = False, self._bar
-        try:
+        with self._showing(bar=False, table=self._table):
             yield
-        finally:
-            self._bar = before
 
     @contextmanager
     def no_logging(self) -> Iterator[None]:
         """Shows and prints nothing inside."""
-        self._table, before = False, self._table
-        try:
-            with self.no_bar():
-                yield
-        finally:
-            self._table = before
+        with self._showing(bar=False, table=False):
+            yield
 
-    def add_cb(self, cb: Callback) -> None:
-        """Adds a callback to every run from now on."""
+    @contextmanager
+    def _showing(self, *, bar: bool, table: bool) -> Iterator[None]:
+        before = self._bar, self._table
+        self._bar, self._table = bar, table
+        try:
+            yield
+        finally:
+            self._bar, self._table = before
+
+    def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
+        """Adds one or several callbacks to every run from now on."""
         self.cbs += as_callbacks(cb)
 
-    def add_cbs(self, cbs: Iterable[Callback]) -> None:
-        """Adds several callbacks."""
-        self.cbs += as_callbacks(cbs)
-
-    def remove_cb(self, cb: Callback | type[Callback]) -> None:
-        """Removes a callback, or all of a class.
+    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> None:
+        """Removes callbacks, each by itself or by its class.
 
         Raises:
             ValueError: there is none such.
         """
-        kept = [c for c in self.cbs if not (isinstance(c, cb) if isinstance(cb, type) else c is cb)]
-        if len(kept) == len(self.cbs):
-            raise ValueError(f"the learner has no callback {cb!r}. It has: {self.cbs}.")
-        self.cbs = kept
+        for unwanted in cb if isinstance(cb, Iterable) else [cb]:
+            kept = [c for c in self.cbs if c is not unwanted and type(c) is not unwanted]
+            if len(kept) == len(self.cbs):
+                raise ValueError(f"the learner has no callback {unwanted!r}. It has: {self.cbs}.")
+            self.cbs = kept
 
-    def remove_cbs(self, cbs: Iterable[Callback | type[Callback]]) -> None:
-        """Removes several callbacks."""
-        for cb in list(cbs):
-            self.remove_cb(cb)
+    add_cbs, remove_cbs = add_cb, remove_cb
 
     # Gathering parts
 
     def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
-        _check_epochs(n_epoch, "n_epoch")
+        check_count(n_epoch, "n_epoch")
         optimizer = self._optimizer()
         rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
         run = self._run(optimizer)
@@ -410,7 +402,7 @@ class Learner:
             set_rates(optimizer, rates)
             if wd is not None:
                 set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            run.record = self.recorder.start_run(kind, **self._settings(n_epoch, rates, cbs))
+            run.record = self.recorder.start_run(kind, **run.settings([*self.cbs, *cbs]))
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)
             callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
@@ -440,44 +432,8 @@ class Learner:
         return dls.in_order(ds_idx if dl is None else 0)
 
     def _check_data(self, step: TrainStep) -> None:
-        """Once for each model and data set."""
-        if self._checked != (id(self.model), id(self.dls)):
+        """Once for each model, loss and data set."""
+        parts = (self.model, self.loss_func, self.dls)
+        if self._checked != parts:
             check_first_batch(step, *self.dls.one_batch(), n_classes=self.dls.c)
-            self._checked = id(self.model), id(self.dls)
-
-    def _settings(self, n_epoch: int, rates: Sequence[float], cbs: Sequence[Callback]) -> dict[str, Any]:
-        """What a run was trained with, as text and numbers, for its record."""
-        return {
-            "n_epoch": n_epoch,
-            "lr": rates[0] if len(rates) == 1 else list(rates),
-            "bs": getattr(self.dls.train, "bs", None),
-            "optimizer": type(self._optimizer()).__name__,
-            "precision": self.precision,
-            "device": str(self.device),
-            "callbacks": [repr(callback) for callback in (*self.cbs, *cbs)],
-        }
-
-    def _notes(self) -> tuple[str, ...]:
-        optimizer = self._optimizer()
-        return (
-            f"Optimizer: {type(optimizer).__name__}, {self._n_layer_groups()} layer group(s)",
-            f"Loss: {getattr(self.loss_func, '__name__', None) or repr(self.loss_func)}",
-            f"Precision: {self.precision}{', channels_last' if is_channels_last(self.model) else ''} on {self.device}",
-            f"Callbacks: {', '.join(map(repr, self.cbs)) or 'none'}",
-        )
-
-
-def _check_epochs(n: Any, name: str) -> None:
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
-    if n < 1:
-        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
-
-
-def _default_loss(dls: DataLoaders) -> LossFunction:
-    if dls.target is None:
-        raise ValueError(
-            "`loss_func` is needed, since the loaders do not say what their targets are. "
-            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
-        )
-    return dls.target.loss_func
+            self._checked = parts

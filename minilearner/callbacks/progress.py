@@ -51,12 +51,12 @@ class Progress(Callback):
             self._tick(run)
 
     def after_epoch(self, run: Run) -> None:
+        self._close_all()  # a cancelled epoch leaves its bar behind
         if self.table and run.record is not None and run.record.epochs:
             self._print_row(run.record.epochs[-1])
 
     def after_fit(self, run: Run) -> None:
-        while self._bars:
-            self._bars.pop().close()
+        self._close_all()
 
     def _open(self, stretch: str, what: str) -> None:
         if self.bar:
@@ -69,6 +69,10 @@ class Progress(Callback):
 
     def _close(self, stretch: str) -> None:
         if self._bars and self._bars[-1].stretch == stretch:  # a cancelled stretch may not have begun
+            self._bars.pop().close()
+
+    def _close_all(self) -> None:
+        while self._bars:
             self._bars.pop().close()
 
     def _print_row(self, row: dict[str, Any]) -> None:

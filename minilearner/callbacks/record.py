@@ -27,7 +27,6 @@ class Evaluate(Callback):
     """
 
     order = 45
-    part_of_step = True
 
     def __init__(self, metrics: dict[str, Metric]):
         self.metrics = metrics
@@ -77,6 +76,7 @@ class Record(Callback):
 
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
+        self._in_training_pass = False
         run.metrics = {}
         for metric in self.train_metrics.values():
             metric.reset()

@@ -11,7 +11,7 @@ from minilearner.training.callback import Callback
 from minilearner.training.optimizers import check_rate
 from minilearner.training.run import Run
 
-__all__ = ["CyclicLR", "ParamScheduler", "momentum_key"]
+__all__ = ["CyclicLR", "ParamScheduler", "momentum_key", "one_cycle_scheduler"]
 
 Schedule: TypeAlias = Callable[[float], Any]
 
@@ -95,6 +95,15 @@ class ParamScheduler(_Scheduler):
 
     def __repr__(self) -> str:
         return f"ParamScheduler({', '.join(self.schedules)})"
+
+
+def one_cycle_scheduler(
+    rates: Sequence[float], *, div: float, div_final: float, pct_start: float, moms: tuple[float, float, float] | None
+) -> ParamScheduler:
+    """One cycle for each layer group's peak rate, and one for the momentum of all, unless `moms` is None."""
+    cycles = [schedules.one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms) for lr in rates]
+    momentum = {} if moms is None else {"momentum": cycles[0]["momentum"]}
+    return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})
 
 
 class CyclicLR(_Scheduler):

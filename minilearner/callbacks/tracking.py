@@ -126,6 +126,9 @@ class Validate(Callback):
         if run.dls.valid is None:
             raise ValueError("`Validate` needs a validation set. `dls.valid` is None.")
 
+    def before_epoch(self, run: Run) -> None:
+        self._in_training_pass = False
+
     def before_train(self, run: Run) -> None:
         self._in_training_pass = True
 

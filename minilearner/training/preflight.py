@@ -7,13 +7,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 from minilearner.training.inference import evaluating
-from minilearner.training.step import TrainStep
+from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["check_first_batch", "describe"]
+__all__ = ["check_count", "check_first_batch", "default_loss", "describe"]
+
+
+def check_count(n: Any, name: str) -> None:
+    """Raises where `n`, the argument called `name`, is no integer or below 1.
+
+    Raises:
+        TypeError, ValueError: as said.
+    """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
+    if n < 1:
+        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+
+
+def default_loss(target: Target | None) -> LossFunction:
+    """Returns the loss that belongs to a kind of target.
+
+    Raises:
+        ValueError: the kind of target is not known.
+    """
+    if target is None:
+        raise ValueError(
+            "`loss_func` is needed, since the loaders do not say what their targets are. "
+            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
+        )
+    return target.loss_func
 
 
 def check_first_batch(step: TrainStep, x: Tree, y: Any, *, n_classes: int | None = None) -> None:
@@ -23,9 +50,12 @@ def check_first_batch(step: TrainStep, x: Tree, y: Any, *, n_classes: int | None
         n_classes: how many classes the whole training set has, where that is known.
 
     Raises:
+        ValueError: every parameter is frozen.
         DataError: the inputs are not finite, or model and loss cannot work with this batch. Names the stage, the shapes
             and the likely reason; the original error is its cause.
     """
+    if not any(parameter.requires_grad for parameter in step.model.parameters()):
+        raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
     _check_finite(x)
     labels = y
     x, y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.models.layout import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import TrainStep
@@ -96,6 +97,20 @@ class Run:
     def lrs(self) -> list[float]:
         """The learning rate of each layer group."""
         return list({group.get("layer_group", 0): group["lr"] for group in self.optimizer.param_groups}.values())
+
+    def settings(self, callbacks: Iterable[Any] = ()) -> dict[str, Any]:
+        """How this run trains, in numbers and words, for its record and for people."""
+        layout = ", channels_last" if is_channels_last(self.model) else ""
+        return {
+            "n_epoch": self.n_epochs,
+            "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
+            "batch size": getattr(self.dls, "bs", None),
+            "optimizer": type(self.optimizer).__name__,
+            "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
+            "precision": self.step.precision + layout,
+            "device": str(next(self.model.parameters()).device),
+            "callbacks": [repr(callback) for callback in callbacks],
+        }
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""

@@ -124,6 +124,20 @@ def test_each_cancel_is_followed_by_its_two_events(net, cancel, stretch, event):
     assert log[-1] == "after_fit"
 
 
+def test_an_epoch_cancelled_in_its_middle_still_has_its_row_and_the_next_is_whole(net):
+    class EndsEarly(Callback):
+        def after_batch(self, run):
+            if run.training and (run.epoch, run.iter) == (0, 1):
+                raise CancelEpoch
+
+    learn = learner(net, train=4)
+    with learn.no_logging():
+        record = learn.fit(2, cbs=EndsEarly())
+    assert ["valid_loss" in row for row in record.epochs] == [False, True]
+    assert list(record.steps["epoch"]) == [0, 1, 1, 1, 1]  # later callbacks, the recorder too, never heard of batch 1
+    assert learn.recorder.runs == [record]
+
+
 def test_a_cancelled_step_changes_no_weight(net):
     log_cb, _ = events_log(before_step=CancelStep())
     learn = learner(net, train=1)
