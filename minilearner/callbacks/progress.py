@@ -35,16 +35,20 @@ class Progress(Callback):
         self._next_tick = 0.0
 
     def before_train(self, run: Run) -> None:
-        self._open("train", f"epoch {run.epoch + 1}/{run.n_epochs}")
+        self._open(run, "train", f"epoch {run.epoch + 1}/{run.n_epochs}")
 
     def after_train(self, run: Run) -> None:
         self._close("train")
 
     def before_validate(self, run: Run) -> None:
-        self._open("validate", "validation")
+        self._open(run, "validate", "validation")
 
     def after_validate(self, run: Run) -> None:
         self._close("validate")
+        row = run.record.epochs[-1] if run.record is not None and run.record.epochs else {}
+        if self.table and row.get("step") == run.global_step and "train_loss" not in row:  # in mid-epoch
+            values = (f"{name} {_text(name, value)}" for name, value in row.items() if name not in ("epoch", "step"))
+            _say(f"{'':7}step {row['step']}: {', '.join(values)}")
 
     def after_batch(self, run: Run) -> None:
         if self._bars and time.perf_counter() >= self._next_tick:
@@ -58,9 +62,9 @@ class Progress(Callback):
     def after_fit(self, run: Run) -> None:
         self._close_all()
 
-    def _open(self, stretch: str, what: str) -> None:
+    def _open(self, run: Run, stretch: str, what: str) -> None:
         if self.bar:
-            self._bars.append(_Bar(stretch, what))
+            self._bars.append(_Bar(stretch, what, total=run.n_batches))
             self._next_tick = time.perf_counter() + _TICK_SECONDS
 
     def _tick(self, run: Run) -> None:
@@ -87,17 +91,17 @@ class Progress(Callback):
 class _Bar:
     """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
 
-    def __init__(self, stretch: str, what: str):
+    def __init__(self, stretch: str, what: str, *, total: int):
         from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
 
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         self.stretch = stretch
-        self._bar = tqdm(desc=what, leave=False, disable=False if in_notebook else None, dynamic_ncols=True)
+        disable = False if in_notebook else None  # None: where the output is no terminal
+        self._bar = tqdm(desc=what, total=total, leave=False, disable=disable, dynamic_ncols=True)
 
     def show(self, run: Run) -> None:
         if self._bar.disable:
             return
-        self._bar.total = run.n_batches
         if run.training and run.loss is not None:
             self._bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
         self._bar.update(run.iter + 1 - self._bar.n)

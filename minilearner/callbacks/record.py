@@ -99,8 +99,9 @@ class Record(Callback):
     def after_train(self, run: Run) -> None:
         self._in_training_pass = False
         record = _record(run)
-        run.metrics["train_loss"], run.metrics["smooth_loss"] = record.train_loss(run.epoch), record.smooth_loss
-        run.metrics |= {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
+        losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
+        metrics = {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
+        run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
         if self._in_training_pass:

@@ -63,6 +63,7 @@ class Loop:
         run = self.run
         before = run.training, run.iter, run.n_batches, run.x, run.y, run.pred, run.loss
         run.training = False
+        run.n_batches = len(self.valid)
         try:
             with isolated_rng(), evaluating(self.step.model), torch.no_grad():
                 self._section("validate", CancelValidate, self._validation_batches)
@@ -101,6 +102,7 @@ class Loop:
 
     def _epoch(self) -> None:
         self.run.training = True
+        self.run.n_batches = len(self.train)
         self.step.model.train()
         self._section("train", CancelTrain, self._training_batches)
         self.run.training = False
@@ -117,7 +119,6 @@ class Loop:
 
     def _each(self, loader: Any, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
-        run.n_batches = len(loader)
         for run.iter, (run.x, run.y) in enumerate(loader):
             try:
                 one()
