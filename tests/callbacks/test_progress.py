@@ -1,0 +1,79 @@
+"""What is shown: a bar in a real terminal, a table that any file can hold."""
+
+import fcntl
+import os
+import struct
+import sys
+import termios
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from minilearner import Callback, CancelEpoch, DataLoaders, Learner, Validate
+
+
+class Slow(Callback):
+    def after_batch(self, run):
+        time.sleep(0.03)
+
+
+def learner(n_batches=20):
+    g = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(4, 2, generator=g), torch.randn(4, 1, generator=g)) for _ in range(n_batches)]
+    return Learner(DataLoaders(batches, batches[:2]), nn.Linear(2, 1), nn.MSELoss(), device="cpu")
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard error is a real terminal of 90 columns; gives a function that reads what was written to it."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    os.set_blocking(ours, False)
+    with open(theirs, "w", closefd=True) as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+
+        def written():
+            stderr.flush()
+            try:
+                return os.read(ours, 1 << 20).decode()
+            except BlockingIOError:
+                return ""
+
+        yield written
+        monkeypatch.undo()
+    os.close(ours)
+
+
+def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it(terminal):
+    learner().fit(1, cbs=Slow())
+    frames = terminal().split("\r")
+    assert any("epoch 1/1" in frame and "/20" in frame and "loss 0." in frame for frame in frames)
+    assert frames[-1].strip() == "" and frames[-2].strip() == ""
+
+
+def test_no_bar_shows_none_but_keeps_the_table(terminal, capsys):
+    learn = learner(4)
+    with learn.no_bar():
+        learn.fit(1)
+    assert terminal() == ""
+    assert capsys.readouterr().out.startswith("epoch")
+
+
+def test_bars_of_cancelled_epochs_are_closed(terminal):
+    class Ends(Callback):
+        def after_batch(self, run):
+            raise CancelEpoch
+
+    learn = learner(4)
+    learn.fit(3, cbs=Ends())
+    assert terminal().split("\r")[-1].strip() == ""
+
+
+def test_validations_in_mid_epoch_are_told_with_their_step(capsys):
+    learner(4).fit(1, cbs=Validate(every_steps=2))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip().startswith("step 2: valid_loss ")
+    assert lines[1].strip().startswith("step 4: valid_loss ")
+    assert lines[2].split() == ["epoch", "train_loss", "valid_loss", "time"]
