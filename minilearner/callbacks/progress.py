@@ -45,10 +45,9 @@ class Progress(Callback):
 
     def after_validate(self, run: Run) -> None:
         self._close("validate")
-        row = run.record.epochs[-1] if run.record is not None and run.record.epochs else {}
-        if self.table and row.get("step") == run.global_step and "train_loss" not in row:  # in mid-epoch
-            values = (f"{name} {_text(name, value)}" for name, value in row.items() if name not in ("epoch", "step"))
-            _say(f"{'':7}step {row['step']}: {', '.join(values)}")
+        if self.table and run.in_mid_epoch:
+            values = ", ".join(f"{name} {_text(name, value)}" for name, value in run.metrics.items())
+            _say(f"{'':7}step {run.global_step}: {values}")
 
     def after_batch(self, run: Run) -> None:
         if self._bars and time.perf_counter() >= self._next_tick:

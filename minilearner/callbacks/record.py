@@ -72,11 +72,9 @@ class Record(Callback):
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
         self._began = 0.0
-        self._in_training_pass = False
 
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
-        self._in_training_pass = False
         run.metrics = {}
         for metric in self.train_metrics.values():
             metric.reset()
@@ -93,18 +91,16 @@ class Record(Callback):
                 metric.update(pred, run.y)
 
     def before_train(self, run: Run) -> None:
-        self._in_training_pass = True
         _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
-        self._in_training_pass = False
         record = _record(run)
         losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
         metrics = {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
         run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
-        if self._in_training_pass:
+        if run.in_mid_epoch:
             _record(run).add_epoch({"epoch": run.epoch, "step": run.global_step, **run.metrics})
 
     def after_epoch(self, run: Run) -> None:

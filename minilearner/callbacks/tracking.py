@@ -120,27 +120,17 @@ class Validate(Callback):
                 raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}.")
         self.every_steps = every_steps
         self.every_epochs = every_epochs
-        self._in_training_pass = False
 
     def before_fit(self, run: Run) -> None:
         if run.dls.valid is None:
             raise ValueError("`Validate` needs a validation set. `dls.valid` is None.")
-
-    def before_epoch(self, run: Run) -> None:
-        self._in_training_pass = False
-
-    def before_train(self, run: Run) -> None:
-        self._in_training_pass = True
-
-    def after_train(self, run: Run) -> None:
-        self._in_training_pass = False
 
     def after_step(self, run: Run) -> None:
         if self.every_steps is not None and run.global_step % self.every_steps == 0 and run.validate is not None:
             run.validate()
 
     def before_validate(self, run: Run) -> None:
-        if self._in_training_pass or self.every_epochs is None:
+        if run.in_mid_epoch or self.every_epochs is None:
             return
         if (run.epoch + 1) % self.every_epochs and run.epoch + 1 < run.n_epochs:
             raise CancelValidate

@@ -11,6 +11,7 @@ import torch
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import (
     Callback,
+    Cancel,
     CancelBackward,
     CancelBatch,
     CancelEpoch,
@@ -101,11 +102,16 @@ class Loop:
             self._section("epoch", CancelEpoch, self._epoch)
 
     def _epoch(self) -> None:
-        self.run.training = True
-        self.run.n_batches = len(self.train)
+        run = self.run
+        run.training = run.in_mid_epoch = True
+        run.n_batches = len(self.train)
         self.step.model.train()
-        self._section("train", CancelTrain, self._training_batches)
-        self.run.training = False
+        try:
+            self._section("train", CancelTrain, self._training_batches)
+        except Cancel:  # of the epoch or the fit, whose last events must not see a training pass
+            run.training = run.in_mid_epoch = False
+            raise
+        run.training = run.in_mid_epoch = False
         if self.valid is not None:
             self.validate_now()
 

@@ -34,6 +34,7 @@ class Run:
         position, n_positions: where schedules stand: updates up to now, and in all. An epoch begins at a whole multiple
             of the updates of an epoch, also where updates were skipped before.
         training: False while validating.
+        in_mid_epoch: True throughout the training pass of an epoch, also in a validation made inside it.
         x, y: the batch. Assign to them, or to `batch`, to change it.
         pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
         metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names.
@@ -54,6 +55,7 @@ class Run:
     position: int = 0
     n_positions: int = 1
     training: bool = False
+    in_mid_epoch: bool = False
     x: Any = None
     y: Any = None
     pred: Any = None
