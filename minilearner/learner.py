@@ -5,6 +5,7 @@ No cooking here. Each method gathers parts, hands them one layer down, and retur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,7 +20,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
-from minilearner.callbacks.schedule import momentum_key, one_cycle_scheduler
+from minilearner.callbacks.schedule import one_cycle_scheduler
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
@@ -38,11 +39,12 @@ from minilearner.training.optimizers import (
     build_optimizer,
     check_rate,
     hyperparameters_restored,
+    momentum_key,
     set_rates,
     set_weight_decay,
     spread,
 )
-from minilearner.training.preflight import check_count, check_first_batch, default_loss
+from minilearner.training.preflight import check_count, check_data, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
 
@@ -58,7 +60,7 @@ class Learner:
         learn.fit_one_cycle(3, lr_max=learn.lr_find(suggest_funcs=minimum).minimum)
 
     Args:
-        dls: a `DataLoaders`, or a pair of loaders `(train, valid)`.
+        dls: a `DataLoaders`, a pair of loaders `(train, valid)`, or one loader to train on.
         model: any module; moved to the device.
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
@@ -84,7 +86,7 @@ class Learner:
 
     def __init__(
         self,
-        dls: DataLoaders | Sequence[Any],
+        dls: DataLoaders | tuple[Any, Any] | Any,
         model: nn.Module,
         loss_func: LossFunction | None = None,
         opt_func: OptimizerFactory | None = None,
@@ -109,7 +111,8 @@ class Learner:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision = resolve_precision(precision, self.device)
-        dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
+        if not isinstance(dls, DataLoaders):
+            dls = DataLoaders(*dls) if isinstance(dls, tuple) else DataLoaders(dls)
         self.dls = dls.to(self.device)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
@@ -120,7 +123,7 @@ class Learner:
         self.path = Path(path or ".")
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._checked: tuple[Any, ...] = ()
+        self._checked: list[Any] = []
         self._bar = self._table = True
 
     # Training
@@ -288,8 +291,9 @@ class Learner:
         run = self._run(None)
         taking_part = [callback for callback in self.cbs if callback.part_of_step]
         callbacks = [*taking_part, Evaluate(self.metrics), Progress(bar=self._bar, table=False)]
-        Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
-        return [run.metrics[name] for name in ("valid_loss", *self.metrics)]
+        with self.dls.unmoved():
+            Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
+        return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
@@ -418,14 +422,16 @@ class Learner:
         return Run(step, self.dls, recorder=self.recorder, activate=target.activate if target is not None else None)
 
     def _optimizer(self) -> Optimizer:
-        if self.optimizer is None:
+        """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
+        held = [] if self.optimizer is None else [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.optimizer is None or {id(p) for p in held} != {id(p) for p in self.model.parameters()}:
             self.optimizer = build_optimizer(
                 self.model, self.opt_func, self.lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
             )
         return self.optimizer
 
     def _n_layer_groups(self) -> int:
-        return len({group["layer_group"] for group in self._optimizer().param_groups})
+        return len({group.get("layer_group", 0) for group in self._optimizer().param_groups})
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
@@ -433,7 +439,7 @@ class Learner:
 
     def _check_data(self, step: TrainStep) -> None:
         """Once for each model, loss and data set."""
-        parts = (self.model, self.loss_func, self.dls)
-        if self._checked != parts:
-            check_first_batch(step, *self.dls.one_batch(), n_classes=self.dls.c)
+        parts = [*self.model.parameters(), self.loss_func, self.dls]
+        if [id(part) for part in self._checked] != [id(part) for part in parts]:
+            check_data(step, self.dls)
             self._checked = parts

@@ -25,7 +25,7 @@ class Progress(Callback):
         table: whether to print the table.
     """
 
-    order = 55
+    order = -48
 
     def __init__(self, *, bar: bool = True, table: bool = True):
         self.bar = bar

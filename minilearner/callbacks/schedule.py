@@ -8,17 +8,12 @@ from typing import Any, Literal, TypeAlias
 from minilearner import schedules
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import check_rate
+from minilearner.training.optimizers import check_rate, momentum_key
 from minilearner.training.run import Run
 
-__all__ = ["CyclicLR", "ParamScheduler", "momentum_key", "one_cycle_scheduler"]
+__all__ = ["CyclicLR", "ParamScheduler", "one_cycle_scheduler"]
 
 Schedule: TypeAlias = Callable[[float], Any]
-
-
-def momentum_key(group: Mapping[str, Any]) -> str | None:
-    """Where a parameter group keeps its momentum: "momentum", "betas" (the first of them), or nowhere."""
-    return "momentum" if "momentum" in group else "betas" if "betas" in group else None
 
 
 class _Scheduler(Callback):
@@ -173,10 +168,12 @@ class CyclicLR(_Scheduler):
     def before_batch(self, run: Run) -> None:
         if not run.training:
             return
+        values = {"lr": float(self.rate_at(run.global_step))}
+        if "momentum" in self.drives:
+            values["momentum"] = float(self.momentum_at(run.global_step))
         for group in run.optimizer.param_groups:
-            group["lr"] = float(self.rate_at(run.global_step))
-            if "momentum" in self.drives:
-                self.set(group, "momentum", float(self.momentum_at(run.global_step)))
+            for name, value in values.items():
+                self.set(group, name, value)
 
     def __repr__(self) -> str:
         return f"CyclicLR({self.max_lr:g}, {self.base_lr:g}, step_size={self.step_size}, mode={self.mode!r})"

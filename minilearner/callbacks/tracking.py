@@ -25,7 +25,7 @@ class Tracker(Callback):
         best: the best value so far, None before the first.
 
     Raises:
-        ValueError: an unknown `mode`, or a negative `min_delta`; during a run, an unknown `monitor`.
+        ValueError: an unknown `mode`, or a negative `min_delta`; when a run begins, an unknown `monitor`.
     """
 
     order = 65
@@ -44,14 +44,14 @@ class Tracker(Callback):
 
     def before_fit(self, run: Run) -> None:
         self.best = None
+        if self.monitor not in run.columns:
+            raise ValueError(
+                f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(self.monitor, run.columns)} "
+                f"Received: monitor={self.monitor!r}."
+            )
 
     def improved(self, run: Run) -> bool:
         """Takes in the newest value and says whether it is the best so far. NaN never is."""
-        if self.monitor not in run.metrics:
-            raise ValueError(
-                f"`monitor` must be one of {', '.join(map(repr, run.metrics))}.{closest(self.monitor, run.metrics)} "
-                f"Received: monitor={self.monitor!r}."
-            )
         value = run.metrics[self.monitor]
         gain = math.inf if self.best is None else self.best - value if self.mode == "min" else value - self.best
         if math.isnan(value) or not gain > self.min_delta:
@@ -88,6 +88,8 @@ class EarlyStopping(Tracker):
         self.wait = 0
 
     def after_epoch(self, run: Run) -> None:
+        if self.monitor not in run.metrics:  # an epoch without a validation says nothing
+            return
         self.wait = 0 if self.improved(run) else self.wait + 1
         if self.wait >= self.patience:
             raise CancelFit
@@ -109,8 +111,6 @@ class Validate(Callback):
     Raises:
         ValueError: both or neither are given, one is below 1, or there is no validation set.
     """
-
-    order = -5
 
     def __init__(self, *, every_steps: int | None = None, every_epochs: int | None = None):
         if (every_steps is None) == (every_epochs is None):

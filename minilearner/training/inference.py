@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilearner.data.unmoved import unmoved
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
 from minilearner.training.step import LossFunction, TrainStep
@@ -41,8 +42,8 @@ def predict_batches(
 ) -> Iterator[BatchPrediction]:
     """Yields what the model says of each batch, activated, with its targets and, if wanted, the loss of each item.
 
-    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags and the four
-    global random generators stand afterwards as they stood before.
+    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags, the loader's
+    position and all random generators stand afterwards as they stood before.
 
     Args:
         step: predicts in its own precision and holds the loss function.
@@ -51,7 +52,7 @@ def predict_batches(
         with_loss: adds the losses `(items,)`; batches without labels have none.
     """
     item_loss = per_item(step.loss_func) if with_loss else None
-    with isolated_rng(), evaluating(step.model), torch.no_grad():
+    with unmoved(loader), isolated_rng(), evaluating(step.model), torch.no_grad():
         for x, y in loader:
             pred = step.predict(x)
             losses = item_loss(pred, y) if item_loss is not None and y is not None else None

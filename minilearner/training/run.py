@@ -37,7 +37,8 @@ class Run:
         in_mid_epoch: True throughout the training pass of an epoch, also in a validation made inside it.
         x, y: the batch. Assign to them, or to `batch`, to change it.
         pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
-        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names.
+        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names. Add your own.
+        columns: the names that `metrics` will hold, known from `before_fit` on. Add your own, to have them monitored.
         recorder, record: what has been written down in this sitting, and in this run.
         driven: which hyperparameters are scheduled in this run, and by what; each can have one master.
         validate: makes a validation pass now, and writes its row.
@@ -61,6 +62,7 @@ class Run:
     pred: Any = None
     loss: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
     driven: dict[str, str] = field(default_factory=dict)
     validate: Callable[[], None] | None = None
     activate: Callable[[Any], Any] | None = None

@@ -141,7 +141,7 @@ def test_nan_stops_also_where_divergence_does_not(net, blobs):
     learn = learner(
         net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) * pred.new_tensor(next(f))
     )
-    f = iter([1.0] * 21 + [float("nan")] * 100)  # one more for the check before the sweep
+    f = iter([1.0] * 22 + [float("nan")] * 100)  # two more for the check before the sweep
     sweep = learn.lr_find(stop_div=False, show_plot=False)
     assert len(sweep.losses) == 20
     assert "the loss became nan" in sweep.stop_reason

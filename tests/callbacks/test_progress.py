@@ -50,6 +50,7 @@ def terminal(monkeypatch):
 def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it(terminal):
     learner().fit(1, cbs=Slow())
     frames = terminal().split("\r")
+    print([f[:100] for f in frames[:5]])
     assert any(re.search(r"epoch 1/1: .*/20 .*loss \d\.\d{4}", frame) for frame in frames)
     assert frames[-1].strip() == "", frames
 
