@@ -12,12 +12,14 @@ the menu on top. Importing it loads torch, and neither torchvision nor matplotli
 
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
+from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
 from minilearner.errors import DataError, DownloadError, FileFormatError, MinilearnerError, NoSuggestion
+from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
 from minilearner.metrics import accuracy, error_rate, top_k_accuracy
 from minilearner.models.minigooglenet import MiniGoogLeNet
@@ -26,7 +28,27 @@ from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.lr_sweep import LRSweep, minimum, slide, steep, valley
 from minilearner.results.plots import plot_schedule
 from minilearner.runtime import set_seed
-from minilearner.schedules import exp_range, triangular, triangular2
+from minilearner.schedules import (
+    chain,
+    constant,
+    cosine,
+    exp_range,
+    exponential,
+    exponential_decay,
+    flat_cosine,
+    inverse_sqrt,
+    linear,
+    multi_step,
+    one_cycle,
+    polynomial,
+    sgdr,
+    step_decay,
+    time_based_decay,
+    triangular,
+    triangular2,
+    warmup,
+    warmup_stable_decay,
+)
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -64,28 +86,50 @@ __all__ = [
     "Flip",
     "GradientAccumulation",
     "GradientClip",
+    "LRFinder",
     "LRSweep",
     "LambdaCallback",
     "Learner",
+    "LearningRateScheduler",
     "MiniGoogLeNet",
     "MinilearnerError",
     "NoSuggestion",
     "Normalize",
     "ParamScheduler",
     "RandomShift",
+    "ReduceLROnPlateau",
     "Regression",
+    "TorchScheduler",
+    "TrainDataLoaderIter",
+    "ValDataLoaderIter",
     "Validate",
     "accuracy",
+    "chain",
+    "constant",
+    "cosine",
     "error_rate",
     "exp_range",
+    "exponential",
+    "exponential_decay",
     "fashion_mnist",
+    "flat_cosine",
+    "inverse_sqrt",
+    "linear",
     "minimum",
+    "multi_step",
+    "one_cycle",
     "plot_schedule",
+    "polynomial",
     "set_seed",
+    "sgdr",
     "slide",
     "steep",
+    "step_decay",
+    "time_based_decay",
     "top_k_accuracy",
     "triangular",
     "triangular2",
     "valley",
+    "warmup",
+    "warmup_stable_decay",
 ]

@@ -20,7 +20,12 @@ from torch.optim import Optimizer
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
-from minilearner.callbacks.schedule import one_cycle_scheduler
+from minilearner.callbacks.schedule import (
+    flat_cosine_scheduler,
+    one_cycle_scheduler,
+    sgdr_epochs,
+    sgdr_scheduler,
+)
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
@@ -181,6 +186,44 @@ class Learner:
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
         cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
         return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
+
+    def fit_flat_cos(
+        self,
+        n_epoch: int,
+        lr: Rate | None = None,
+        div_final: float = 1e5,
+        pct_start: float = 0.75,
+        wd: float | None = None,
+        cbs: Callback | Iterable[Callback] | None = None,
+    ) -> RunRecord:
+        """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
+
+        As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
+        """
+        rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
+        schedule = flat_cosine_scheduler(rates, div_final=div_final, pct_start=pct_start)
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule])
+
+    def fit_sgdr(
+        self,
+        n_cycles: int,
+        cycle_len: int,
+        lr_max: Rate | None = None,
+        cycle_mult: float = 2,
+        cbs: Callback | Iterable[Callback] | None = None,
+        wd: float | None = None,
+    ) -> RunRecord:
+        """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
+
+        The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before (1 keeps
+        them equal): 3 cycles from 1 epoch take 1 + 2 + 4 = 7. A list or slice gives each layer group its own peak.
+
+        Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
+        """
+        n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
+        rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
+        schedule = sgdr_scheduler(rates, n_cycles=n_cycles, cycle_mult=cycle_mult)
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule])
 
     def lr_find(
         self,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.lr_sweep import LRSweep
@@ -21,7 +22,7 @@ from minilearner.training.run import Run
 from minilearner.training.state import untouched
 from minilearner.tree import n_items
 
-__all__ = ["RateSweep", "SweepSettings", "find_rates"]
+__all__ = ["RateSweep", "SweepSettings", "find_rates", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,14 @@ class SweepSettings:
         With `step_mode="linear"` it is `start_lr + (end_lr - start_lr) * i / num_it`. As in fastai, i runs from 0 to
         `num_it - 1`, so `end_lr` itself is not reached.
         """
-        part = np.arange(self.num_it) / self.num_it
-        if self.step_mode == "exp":
-            return [float(lr) for lr in self.start_lr * (self.end_lr / self.start_lr) ** part]
-        return [float(lr) for lr in self.start_lr + (self.end_lr - self.start_lr) * part]
+        return ladder(self.start_lr, self.end_lr, np.arange(self.num_it) / self.num_it, self.step_mode)
+
+
+def ladder(start_lr: float, end_lr: float, part: NDArray[np.float64], step_mode: str) -> list[float]:
+    """Returns the rates at each `part` of the way, in [0, 1]: by a constant factor ("exp") or in a line ("linear")."""
+    if step_mode == "exp":
+        return [float(lr) for lr in start_lr * (end_lr / start_lr) ** part]
+    return [float(lr) for lr in start_lr + (end_lr - start_lr) * part]
 
 
 def find_rates(
@@ -105,16 +110,23 @@ def find_rates(
 class RateSweep(Callback):
     """Sets the next rate of a list before each update, writes down the loss, and ends the run when it diverges.
 
-    All parameter groups get the same rate. With accumulation there is one rate, and one loss, for
-    each update.
+    All parameter groups get the same rate, or keep the `ratios` to it. With accumulation there is one rate, and one
+    loss, for each update. What `Learner.lr_find` and `LRFinder` differ in, they say here.
 
     Args:
         lrs: the rates, rising.
         smoothing: of the loss that the stop rule watches, in [0, 1).
         stop_factor: how many times the best smoothed loss counts as diverged; None never stops for that.
+        average: smooths the loss instead: called with each, returns the average so far.
+        grace: so many losses may be as high as they like at first; only NaN and infinity stop then.
+        ratios: each parameter group's rate by the rate of the list.
+        weigh: how much a batch of inputs counts in the mean loss of an update.
+        measure: gives the loss of an update instead, by the model as it is after it.
 
     Attributes:
         losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
+        smoothed: what the stop rule saw, as many.
+        best: the lowest of these; infinity before the first.
         stop_reason: in words.
     """
 
@@ -126,50 +138,61 @@ class RateSweep(Callback):
         *,
         smoothing: float = 0.98,
         stop_factor: float | None = 4.0,
+        average: Callable[[float], float] | None = None,
+        grace: int = 0,
+        ratios: Sequence[float] | None = None,
+        weigh: Callable[[Any], int] = n_items,
+        measure: Callable[[Run], float] | None = None,
     ):
         self.lrs = lrs
         self.stop_factor = stop_factor
         self.losses: list[float] = []
+        self.smoothed: list[float] = []
+        self.best = math.inf
         self.stop_reason = ""
-        self._smoothed = SmoothedLoss(smoothing)
-        self._first = self._best = math.inf
+        self._average = SmoothedLoss(smoothing).update if average is None else average
+        self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
         self._sum, self._n, self._n_batches = 0.0, 0, 0
 
     def before_batch(self, run: Run) -> None:
-        lr = self.lrs[len(self.losses)]
-        for group in run.optimizer.param_groups:
-            group["lr"] = lr
+        lr, groups = self.lrs[len(self.losses)], run.optimizer.param_groups
+        for group, ratio in zip(groups, self._ratios or [1.0] * len(groups), strict=True):
+            group["lr"] = lr * ratio
 
     def after_batch(self, run: Run) -> None:
         if run.loss is None:
             return
-        n = n_items(run.x)
+        n = self._weigh(run.x)
         self._sum, self._n, self._n_batches = self._sum + float(run.loss.detach()) * n, self._n + n, self._n_batches + 1
-        if not math.isfinite(self._sum):
-            self._stop(f"the loss became {self._sum} at a rate of {self.lrs[len(self.losses)]:.3g}")
+        self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
-            self._take_in(self._sum / self._n)
+            self._take_in(self._sum / self._n if self._measure is None else self._measure(run))
             self._sum, self._n = 0.0, 0
         elif self._n_batches > 2 * run.step.n_accumulate * len(self.lrs) + 100:
             self._stop("updates kept being skipped, because gradients overflowed")
 
     def _take_in(self, loss: float) -> None:
+        self._check_finite(loss)
         self.losses.append(loss)
-        smoothed = self._smoothed.update(loss)
-        if len(self.losses) == 1:
-            self._first = smoothed
-        self._best = min(self._best, smoothed)
+        smoothed = self._average(loss)
+        self.smoothed.append(smoothed)
+        self.best = min(self.best, smoothed)
         lr = self.lrs[len(self.losses) - 1]
-        if self.stop_factor is not None and smoothed > self._limit(self.stop_factor):
+        judged = self.stop_factor is not None and len(self.losses) > self._grace
+        if judged and smoothed > self._limit(self.stop_factor):  # type: ignore[arg-type]
             self._stop(f"the smoothed loss exceeded {self.stop_factor:g} times its best at a rate of {lr:.3g}")
         if len(self.losses) == len(self.lrs):
             self._stop(f"the range was swept to its end, a rate of {lr:.3g}")
 
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            self._stop(f"the loss became {loss} at a rate of {self.lrs[len(self.losses)]:.3g}")
+
     def _limit(self, factor: float) -> float:
         """`factor` times the best; where that is not above 0 and a multiple means nothing, as far above it again."""
-        if self._best > 0:
-            return factor * self._best
-        return self._best + (factor - 1) * max(abs(self._best), abs(self._first))
+        if self.best > 0:
+            return factor * self.best
+        return self.best + (factor - 1) * max(abs(self.best), abs(self.smoothed[0]))
 
     def _stop(self, reason: str) -> None:
         self.stop_reason = reason

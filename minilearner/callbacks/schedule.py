@@ -11,29 +11,46 @@ from minilearner.training.callback import Callback
 from minilearner.training.optimizers import check_rate, momentum_key
 from minilearner.training.run import Run
 
-__all__ = ["CyclicLR", "ParamScheduler", "one_cycle_scheduler"]
+__all__ = [
+    "CyclicLR",
+    "ParamScheduler",
+    "claim",
+    "flat_cosine_scheduler",
+    "one_cycle_scheduler",
+    "sgdr_epochs",
+    "sgdr_scheduler",
+]
 
 Schedule: TypeAlias = Callable[[float], Any]
 
 
+def claim(run: Run, owner: Callback, *names: str) -> None:
+    """Makes `owner` the one master of these settings in this run. (`fit` puts all settings back at its end.)
+
+    Raises:
+        ValueError: the optimizer has no such setting, or another schedule already drives it.
+    """
+    known = {"momentum" if key == "betas" else key for key in run.optimizer.param_groups[0]}
+    known -= {"params", "layer_group"}
+    for name in names:
+        if name in run.driven:
+            raise ValueError(f"both {run.driven[name]} and {owner!r} schedule {name!r}. Give one of them.")
+        if name not in known:
+            raise ValueError(
+                f"{type(run.optimizer).__name__} has no {name!r} to schedule; it has {sorted(known)}."
+                f"{closest(name, known)}"
+            )
+        run.driven[name] = repr(owner)
+
+
 class _Scheduler(Callback):
-    """What schedules have in common: one master for each setting. (`fit` puts all settings back at its end.)"""
+    """What schedules of ours have in common."""
 
     order = 60
     drives: tuple[str, ...] = ()
 
     def before_fit(self, run: Run) -> None:
-        groups = run.optimizer.param_groups
-        for name in self.drives:
-            if name in run.driven:
-                raise ValueError(f"both {run.driven[name]} and {self!r} schedule {name!r}. Give one of them.")
-            known = {"momentum" if key == "betas" else key for key in groups[0]} - {"params", "layer_group"}
-            if name not in known:
-                raise ValueError(
-                    f"{type(run.optimizer).__name__} has no {name!r} to schedule; it has {sorted(known)}."
-                    f"{closest(name, known)}"
-                )
-            run.driven[name] = repr(self)
+        claim(run, self, *self.drives)
 
     @staticmethod
     def set(group: dict[str, Any], name: str, value: float) -> None:
@@ -177,3 +194,33 @@ class CyclicLR(_Scheduler):
 
     def __repr__(self) -> str:
         return f"CyclicLR({self.max_lr:g}, {self.base_lr:g}, step_size={self.step_size}, mode={self.mode!r})"
+
+
+def flat_cosine_scheduler(rates: Sequence[float], *, div_final: float, pct_start: float) -> ParamScheduler:
+    """`schedules.flat_cosine` for each layer group's rate; the momentum stays as it is."""
+    return ParamScheduler({"lr": [schedules.flat_cosine(lr, pct_start=pct_start, div_final=div_final) for lr in rates]})
+
+
+def sgdr_scheduler(rates: Sequence[float], *, n_cycles: int, cycle_mult: float) -> ParamScheduler:
+    """`schedules.sgdr`, down to 0 in each cycle, for each layer group's peak rate."""
+    return ParamScheduler({"lr": [schedules.sgdr(lr, n_cycles, cycle_mult=cycle_mult) for lr in rates]})
+
+
+def sgdr_epochs(n_cycles: int, cycle_len: int, cycle_mult: float) -> int:
+    """Returns how many epochs the cycles last together: the sum of cycle_len cycle_mult^i, i from 0 to n_cycles - 1.
+
+    Raises:
+        ValueError: an argument is not positive, or the sum is no whole number.
+    """
+    if n_cycles < 1 or cycle_len < 1 or cycle_mult <= 0:
+        raise ValueError(
+            "`n_cycles` and `cycle_len` must be at least 1 and `cycle_mult` positive. "
+            f"Received: {n_cycles=}, {cycle_len=}, {cycle_mult=}."
+        )
+    n_epoch = sum(cycle_len * cycle_mult**i for i in range(n_cycles))
+    if n_epoch != int(n_epoch):
+        raise ValueError(
+            f"`cycle_len` and `cycle_mult` must give whole epochs in all. Received: {cycle_len=}, {cycle_mult=}, which "
+            f"make {n_epoch:g}."
+        )
+    return int(n_epoch)

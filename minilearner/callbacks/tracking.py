@@ -9,7 +9,20 @@ from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
 
-__all__ = ["EarlyStopping", "Tracker", "Validate"]
+__all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor"]
+
+
+def check_monitor(run: Run, monitor: str) -> None:
+    """Raises where this run will have no value called `monitor`; for `before_fit`.
+
+    Raises:
+        ValueError: with the names that there are, and the nearest.
+    """
+    if monitor not in run.columns:
+        raise ValueError(
+            f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(monitor, run.columns)} "
+            f"Received: monitor={monitor!r}."
+        )
 
 
 class Tracker(Callback):
@@ -44,11 +57,7 @@ class Tracker(Callback):
 
     def before_fit(self, run: Run) -> None:
         self.best = None
-        if self.monitor not in run.columns:
-            raise ValueError(
-                f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(self.monitor, run.columns)} "
-                f"Received: monitor={self.monitor!r}."
-            )
+        check_monitor(run, self.monitor)
 
     def improved(self, run: Run) -> bool:
         """Takes in the newest value and says whether it is the best so far. NaN never is."""

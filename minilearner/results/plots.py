@@ -24,6 +24,7 @@ __all__ = [
     "plot_images",
     "plot_loss",
     "plot_loss_change",
+    "plot_range_test",
     "plot_schedule",
     "plot_series",
     "plot_sweep",
@@ -233,6 +234,32 @@ def plot_loss_change(
     _finish(ax)
     _legend_outside(ax)
     return figure
+
+
+def plot_range_test(
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    steepest: int | None,
+    show_lr: float | None,
+    log: bool,
+    ax: Axes | None,
+) -> Axes:
+    """Draws losses over rates as torch-lr-finder does; `steepest` is the index that is marked, `show_lr` a rate."""
+    _, ax = axes_of(ax, (8.5, 4.6))
+    ax.plot(lrs, losses, color=_SMOOTH, linewidth=2, label="loss, smoothed")
+    if steepest is not None:
+        label = f"steepest fall: {lrs[steepest]:.2e}"
+        ax.plot(
+            lrs[steepest], losses[steepest], "o", color=_ACCENT, markersize=9, zorder=5, linestyle="none", label=label
+        )
+    if show_lr is not None:
+        ax.axvline(show_lr, color="#2e933c", linewidth=1.5, linestyle="--", label=f"given: {show_lr:.2e}")
+    ax.set_xscale("log" if log else "linear")
+    ax.set_xlabel("learning rate (logarithmic)" if log else "learning rate")
+    ax.set_ylabel("loss")
+    _finish(ax)
+    _legend_outside(ax)
+    return ax
 
 
 def plot_confusion(

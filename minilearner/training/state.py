@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.data.loaders import DataLoaders
 from minilearner.runtime import isolated_rng
+from minilearner.tree import map_tensors
 
-__all__ = ["untouched"]
+__all__ = ["StateCacher", "untouched"]
 
 
 @contextmanager
@@ -59,3 +66,52 @@ def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         optimizer.load_state_dict(state)
+
+
+class StateCacher:
+    """Keeps states, such as `state_dict()` gives, by name: copies in memory, or their tensors in safetensors files.
+
+    The files live in a folder of their own below `cache_dir` (the system's temporary folder when None) and go with
+    this object.
+
+    Raises:
+        ValueError: `cache_dir` is no folder.
+    """
+
+    def __init__(self, in_memory: bool, cache_dir: str | os.PathLike[str] | None = None):
+        if cache_dir is not None and not Path(cache_dir).is_dir():
+            raise ValueError(f"`cache_dir` must be a folder that exists. Received: cache_dir={os.fspath(cache_dir)!r}.")
+        self.in_memory = in_memory
+        self.cache_dir = cache_dir
+        self._kept: dict[str, Any] = {}
+        if not in_memory:
+            self._folder = Path(tempfile.mkdtemp(prefix="minilearner-state-", dir=cache_dir))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def store(self, key: str, state: Mapping[str, Any]) -> None:
+        """Keeps `state` as it is now."""
+        if self.in_memory:
+            self._kept[key] = copy.deepcopy(state)
+            return
+        tensors: dict[str, Tensor] = {}
+
+        def leave_a_gap(t: Tensor) -> Tensor:
+            tensors[str(len(tensors))] = t.detach().cpu().clone(memory_format=torch.contiguous_format)
+            return t.new_empty(0)
+
+        self._kept[key] = copy.deepcopy(map_tensors(leave_a_gap, state))
+        save_file(tensors, self._folder / f"{key}.safetensors")
+
+    def retrieve(self, key: str) -> Any:
+        """Returns a copy of what was kept, which the receiver may change.
+
+        Raises:
+            KeyError: nothing was kept by this name.
+        """
+        if key not in self._kept:
+            raise KeyError(f"no state {key!r} was stored; there are {sorted(self._kept)}.")
+        if self.in_memory:
+            return copy.deepcopy(self._kept[key])
+        tensors = load_file(self._folder / f"{key}.safetensors")
+        numbers = iter(range(len(tensors)))
+        return map_tensors(lambda _: tensors[str(next(numbers))], copy.deepcopy(self._kept[key]))

@@ -155,9 +155,15 @@ class ScaledStep(AutocastStep):
     An update whose gradients overflowed is skipped, and does not count as an update.
     """
 
-    def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_func: LossFunction,
+        optimizer: Optimizer | None,
+        scaler: torch.amp.GradScaler | None = None,
+    ):
         super().__init__(model, loss_func, optimizer, torch.float16)
-        self.scaler = torch.amp.GradScaler(self.device_type)
+        self.scaler = torch.amp.GradScaler(self.device_type) if scaler is None else scaler
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

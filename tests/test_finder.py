@@ -1,0 +1,274 @@
+"""The finder of a plain loop: torch-lr-finder's interface and values, where it is right."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from minilearner import LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIter
+
+X = torch.linspace(-1, 1, 24).reshape(12, 2)
+DATA = TensorDataset(X, X.sum(1, keepdim=True) * 2)
+# What torch-lr-finder 0.2.2 gave for this very model and data: losses, best loss, suggestion with plot(1, 1).
+EXP = [0.001, 0.0029619362959451734, 0.008773066621237413, 0.025985264452188184, 0.07696669794067006,
+       0.22797045620951936, 0.675233968650155, 2.0]  # fmt: skip
+LINEAR = [0.001, 0.2865714285714286, 0.5721428571428572, 0.8577142857142858, 1.1432857142857142, 1.4288571428571428,
+          1.7144285714285714, 2.0]  # fmt: skip
+GOLDEN = {
+    "exp": ({}, EXP, [7.533912658691406, 7.184401401877404, 7.201362743526697, 7.213224537990986, 6.876393540135398,
+                      6.867553397277797, 6.793214809941068, 6.677101957246139], 6.677101957246139, 0.07696669794067006),
+    "linear": ({"step_mode": "linear", "smooth_f": 0.3}, LINEAR,
+               [7.533912658691406, 5.436845117807389, 5.8690978187322616, 5.851909332334994, 5.020409394305943,
+                12.167765198450684, 12.70222415209907, 30.019053244359974], 5.020409394305943, 0.8577142857142858),
+    "validation": ({"val_loader": DataLoader(DATA, batch_size=5)}, EXP,
+                   [5.182914654413859, 5.182682527105014, 5.173134400298197, 5.137733266410727, 5.098814677074177,
+                    4.956792389433475, 5.051896572189378, 6.769271373821303], 4.956792389433475, 0.07696669794067006),
+    "accumulation": ({"accumulation_steps": 3}, EXP,
+                     [5.204586982727051, 5.203837180137635, 5.200913511514663, 5.191669184625149, 5.16444737586081,
+                      5.089880197535604, 4.91815708361677, 4.672307380367658], 4.672307380367658, 0.675233968650155),
+    "raw, stopped": ({"smooth_f": 0, "start_lr": 0.5},
+                     [0.5, 0.6095068271022377, 0.7429971445684742, 0.9057236642639066, 1.1040895136738123],
+                     [7.533912658691406, 7.041947841644287, 0.48765766620635986, 0.2796710729598999,
+                      1.6645807027816772], 0.2796710729598999, 0.6095068271022377),
+}  # fmt: skip
+
+
+def parts(lr=1e-3, **kwargs):
+    model = nn.Linear(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(0.1), model.bias.zero_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    return model, optimizer, LRFinder(model, optimizer, nn.MSELoss(), **kwargs)
+
+
+def loader(bs=4):
+    return DataLoader(DATA, batch_size=bs)
+
+
+def swept(num_iter=8, end_lr=2, **kwargs):
+    _, _, finder = parts()
+    finder.range_test(loader(), end_lr=end_lr, num_iter=num_iter, **kwargs)
+    return finder
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_rates_losses_best_and_suggestion_are_torch_lr_finders(case):
+    options, lrs, losses, best, suggestion = GOLDEN[case]
+    finder = swept(**options)
+    np.testing.assert_allclose(finder.history["lr"], lrs, rtol=1e-9)
+    np.testing.assert_allclose(finder.history["loss"], losses, rtol=1e-6)
+    assert finder.best_loss == pytest.approx(best, rel=1e-6)
+    assert finder.plot(skip_start=1, skip_end=1)[1] == pytest.approx(suggestion)
+
+
+def test_signatures_are_torch_lr_finders():
+    import inspect
+
+    def names(f):
+        return {name: p.default for name, p in inspect.signature(f).parameters.items() if p.default is not p.empty}
+
+    assert names(LRFinder.range_test) == {
+        "val_loader": None, "start_lr": None, "end_lr": 10, "num_iter": 100, "step_mode": "exp", "smooth_f": 0.05,
+        "diverge_th": 5, "accumulation_steps": 1, "non_blocking_transfer": True,
+    }  # fmt: skip
+    assert list(names(LRFinder)) == [
+        "device", "memory_cache", "cache_dir", "amp_backend", "amp_config", "grad_scaler",
+    ]  # fmt: skip
+    assert list(names(LRFinder.plot)) == ["skip_start", "skip_end", "log_lr", "show_lr", "ax", "suggest_lr"]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_reset_puts_everything_back_as_often_as_it_is_called(in_memory, tmp_path):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for x, y in loader():  # an optimizer with a state
+        nn.functional.mse_loss(model(x), y).backward(), optimizer.step(), optimizer.zero_grad()
+    finder = LRFinder(model, optimizer, nn.MSELoss(), memory_cache=in_memory, cache_dir=tmp_path)
+
+    def state():
+        moments = [t.clone() for s in optimizer.state_dict()["state"].values() for t in s.values()]
+        return [*(t.clone() for t in model.state_dict().values()), *moments]
+
+    before = state()
+    for _ in range(2):
+        finder.range_test(loader(), num_iter=8)
+        assert not all(map(torch.equal, state(), before))
+        finder.reset()
+        assert all(map(torch.equal, state(), before))
+        assert optimizer.param_groups[0]["lr"] == 1e-3
+        assert not any(module.training for module in model.modules())
+    assert bool(list(tmp_path.rglob("*.safetensors"))) is not in_memory
+    del finder
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scheduler_that_is_attached_does_not_stand_in_the_way():
+    model, optimizer, _ = parts()
+    torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    finder = LRFinder(model, optimizer, nn.MSELoss())
+    finder.range_test(loader(), end_lr=2, num_iter=8)
+    np.testing.assert_allclose(finder.history["loss"], GOLDEN["exp"][2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("start", [None, 0.002, [0.002, 0.006]])
+def test_parameter_groups_keep_their_ratios(start):
+    model = nn.Linear(2, 1)
+    groups = [{"params": [model.weight], "lr": 0.001}, {"params": [model.bias], "lr": 0.003}]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    finder = LRFinder(model, optimizer, nn.MSELoss())
+    finder.range_test(loader(), start_lr=start, end_lr=0.1, num_iter=8)
+    assert finder.history["lr"][0] == pytest.approx(start[0] if isinstance(start, list) else start or 0.001)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
+
+
+def test_dictionary_batches_go_through_an_iterator_of_ones_own():
+    dicts = [{"point": x, "value": y} for x, y in loader()]
+
+    class Train(TrainDataLoaderIter):
+        def inputs_labels_from_batch(self, batch_data):
+            return {"x": batch_data["point"]}, batch_data["value"]
+
+    class Valid(ValDataLoaderIter):
+        inputs_labels_from_batch = Train.inputs_labels_from_batch
+
+    class Model(nn.Linear):
+        def forward(self, inputs):
+            return super().forward(inputs["x"])
+
+    model = Model(2, 1)
+    with torch.no_grad():
+        model.weight.fill_(0.1), model.bias.zero_()
+    finder = LRFinder(model, torch.optim.SGD(model.parameters(), lr=1e-3), nn.MSELoss())
+    finder.range_test(Train(dicts), end_lr=2, num_iter=8)
+    np.testing.assert_allclose(finder.history["loss"], GOLDEN["exp"][2], rtol=1e-6)
+    finder.reset()
+    finder.range_test(Train(dicts), Valid(dicts), end_lr=2, num_iter=8)
+    np.testing.assert_allclose(finder.history["loss"], GOLDEN["validation"][2], rtol=1e-6)
+    finder.reset()
+    with pytest.raises(ValueError, match=r"Received: a dict with keys \['point', 'value'\]. Derive a class"):
+        finder.range_test(dicts)
+
+
+def test_nan_stops_and_does_not_enter_the_history():
+    model, optimizer, _ = parts()
+    factors = iter([1.0] * 20 + [math.nan] * 9)
+    finder = LRFinder(model, optimizer, lambda pred, y: nn.functional.mse_loss(pred, y) * next(factors))
+    finder.range_test(loader(), end_lr=0.1, num_iter=30)
+    assert len(finder.history["loss"]) == len(finder.history["lr"]) == 20
+    assert "the loss became nan" in finder.sweep.stop_reason
+    assert math.isfinite(finder.plot()[1])
+
+
+@pytest.mark.parametrize("fails_at", [0, 5])
+def test_mixed_precision_counts_real_updates_and_puts_its_scaler_back(fails_at):
+    model = nn.Linear(2, 1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    calls = iter(range(1000))
+
+    def criterion(pred, y):
+        assert torch.is_autocast_enabled("cpu")
+        factor = 1e30 if next(calls) == fails_at else 1.0
+        return nn.functional.mse_loss(pred.float(), y) * factor  # 1e30 overflows only in the scaled gradients
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    finder = LRFinder(model, optimizer, criterion, amp_backend="torch", grad_scaler=scaler)
+    finder.range_test(loader(), end_lr=0.1, num_iter=12, diverge_th=math.inf)
+    assert len(finder.history["lr"]) == 12
+    assert next(calls) == 13  # one update was skipped, and made again
+    assert scaler.get_scale() == 2.0**59
+    finder.reset()
+    assert scaler.get_scale() == 2.0**60
+
+
+def test_the_sweep_is_there_as_a_result_too():
+    finder = swept(30, 5)
+    assert isinstance(finder.sweep, LRSweep)
+    assert list(finder.sweep.lrs) == finder.history["lr"]
+    assert finder.sweep.losses[1] != finder.history["loss"][1]  # raw
+    assert finder.sweep.settings["end_lr"] == pytest.approx(5)
+
+
+def test_the_plot_shows_the_kept_points_the_suggestion_and_a_given_rate():
+    finder = swept(30, 1)
+    ax, suggestion = finder.plot(skip_start=3, skip_end=2, show_lr=1)
+    line, mark, given = ax.lines
+    assert list(line.get_ydata()) == finder.history["loss"][3:-2]
+    assert mark.get_xdata()[0] == suggestion
+    assert given.get_xdata()[0] == 1
+    assert ax.get_xscale() == "log"
+    import matplotlib.pyplot as plt
+
+    _, own = plt.subplots()
+    assert finder.plot(skip_end=0, log_lr=False, ax=own, suggest_lr=False) is own
+    assert own.get_xscale() == "linear"
+    assert len(own.lines[0].get_xdata()) == 20
+    assert finder.plot_loss_change(sma=2).axes[0].get_ylim() == pytest.approx((-0.01, 0.01))
+
+
+def test_too_few_points_negative_skips_and_no_sweep_are_said():
+    finder = swept(8)
+    with pytest.raises(RuntimeError, match="Need at least 17 iterations to suggest a learning rate. Got 8"):
+        finder.plot()
+    with pytest.raises(ValueError, match="cannot be negative"):
+        finder.plot(skip_start=-1)
+    with pytest.raises(RuntimeError, match="Call `range_test`"):
+        parts()[2].plot_loss_change()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_iter": 1}, "`num_iter` must be larger than 1"),
+        ({"step_mode": "log"}, "`step_mode` must be"),
+        ({"smooth_f": 1}, "`smooth_f` must lie in"),
+        ({"diverge_th": 1}, "`diverge_th` must be above 1"),
+        ({"accumulation_steps": 0}, "`accumulation_steps` must be at least 1"),
+        ({"end_lr": 1e-4}, "must rise"),
+        ({"start_lr": [1e-3, 1e-2]}, "one value for each of the 1"),
+        ({"val_loader": TrainDataLoaderIter([])}, "`val_loader` must be a ValDataLoaderIter"),
+        ({"train_loader": DATA}, "`train_loader` must yield batches"),
+        ({"train_loader": TrainDataLoaderIter(loader(), auto_reset=False)}, "came to its end"),
+    ],
+)
+def test_what_cannot_work_is_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        parts()[2].range_test(**({"train_loader": loader()} | kwargs))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"amp_backend": "apex"}, "`amp_backend` must be 'torch'"),
+        ({"amp_backend": "torch"}, "`grad_scaler` is needed"),
+        ({"memory_cache": False, "cache_dir": "/nowhere"}, "`cache_dir` must be a folder"),
+    ],
+)
+def test_a_finder_that_cannot_work_is_not_made(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        parts(**kwargs)
+
+
+# Arrays, by the rule of Keras' finders
+
+
+def test_arrays_are_swept_in_whole_epochs_and_everything_is_put_back():
+    model, optimizer, finder = parts()
+    x, y = X.numpy(), DATA.tensors[1].numpy()
+    before = model.weight.clone()
+    sweep = finder.find(x, y, 1e-4, 1e-1, batch_size=5, epochs=2)
+    np.testing.assert_allclose(sweep.lrs, [1e-4 * 1000 ** (i / 6) for i in range(6)])
+    np.testing.assert_array_equal(sweep.losses, finder.history["loss"])
+    assert torch.equal(model.weight, before)
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(("jump", "n"), [(3, 12), (8, 9)])
+def test_above_four_times_the_best_it_stops_but_not_within_the_first_six_batches(jump, n):
+    model, optimizer, _ = parts()
+    numbers = iter(range(100))
+    finder = LRFinder(model, optimizer, lambda p, y: p.mean() * 0 + (5.0 if next(numbers) == jump else 1.0))
+    sweep = finder.find(X, DATA.tensors[1], 1e-6, 1e-5, batch_size=1)
+    assert len(sweep.losses) == n
