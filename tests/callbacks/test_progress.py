@@ -4,11 +4,10 @@ import fcntl
 import os
 import re
 import struct
-import sys
 import termios
 import time
+from contextlib import contextmanager, redirect_stderr
 
-import pytest
 import torch
 from torch import nn
 
@@ -26,51 +25,52 @@ def learner(n_batches=20):
     return Learner(DataLoaders(batches, batches[:2]), nn.Linear(2, 1), nn.MSELoss(), device="cpu")
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    """Standard error is a real terminal of 90 columns; gives a function that reads what was written to it."""
+@contextmanager
+def terminal():
+    """Makes standard error a real terminal of 90 columns, and gives a function that reads what was written to it."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     os.set_blocking(ours, False)
-    with open(theirs, "w", closefd=True) as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
 
-        def written():
-            stderr.flush()
-            try:
-                return os.read(ours, 1 << 20).decode()
-            except BlockingIOError:
-                return ""
+    def written():
+        try:
+            return os.read(ours, 1 << 20).decode()
+        except BlockingIOError:
+            return ""
 
-        yield written
-        monkeypatch.undo()
-    os.close(ours)
+    try:
+        with open(theirs, "w") as stderr, redirect_stderr(stderr):
+            yield written
+    finally:
+        os.close(ours)
 
 
-def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it(terminal):
-    learner().fit(1, cbs=Slow())
-    frames = terminal().split("\r")
-    print([f[:100] for f in frames[:5]])
+def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it():
+    with terminal() as written:
+        learner().fit(1, cbs=Slow())
+        frames = written().split("\r")
     assert any(re.search(r"epoch 1/1: .*/20 .*loss \d\.\d{4}", frame) for frame in frames)
     assert frames[-1].strip() == "", frames
 
 
-def test_no_bar_shows_none_but_keeps_the_table(terminal, capsys):
+def test_no_bar_shows_none_but_keeps_the_table(capsys):
     learn = learner(4)
-    with learn.no_bar():
+    with terminal() as written, learn.no_bar():
         learn.fit(1)
-    assert terminal() == ""
+        assert written() == ""
     assert capsys.readouterr().out.startswith("epoch")
 
 
-def test_bars_of_cancelled_epochs_are_closed(terminal):
+def test_bars_of_cancelled_epochs_are_closed():
     class Ends(Callback):
         def after_batch(self, run):
             raise CancelEpoch
 
-    learn = learner(4)
-    learn.fit(3, cbs=Ends())
-    assert terminal().split("\r")[-1].strip() == ""
+    with terminal() as written:
+        learner(4).fit(3, cbs=Ends())
+        frames = written().split("\r")
+    assert any("epoch 3/3" in frame for frame in frames)
+    assert frames[-1].strip() == ""
 
 
 def test_validations_in_mid_epoch_are_told_with_their_step(capsys):
