@@ -259,16 +259,15 @@ class Learner:
             smoothing: of the loss: the weight of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
-        if sample_steps is not None:
-            epochs = -(-sample_steps // len(self.dls.train))
         settings = SweepSettings(
-            start_lr, end_lr, num_it if epochs is None else epochs * len(self.dls.train), step_mode, smoothing,
-            stop_factor if stop_div else None, skip_start, skip_end,
+            start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
+            epochs, sample_steps,
         )  # fmt: skip
         funcs = () if suggest_funcs is None else (suggest_funcs,) if callable(suggest_funcs) else tuple(suggest_funcs)
         run = self._run(self._optimizer())
         self._check_data(run.step)
-        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, suggest_funcs=funcs)
+        shown = Progress(bar=self._bar, table=False)
+        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, shown_by=shown, suggest_funcs=funcs)
         if show_plot:
             sweep.plot()
         return sweep

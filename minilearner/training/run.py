@@ -108,13 +108,17 @@ class Run:
         return {
             "n_epoch": self.n_epochs,
             "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
-            "batch size": getattr(self.dls, "bs", None),
+            "bs": self._batch_size(),
             "optimizer": type(self.optimizer).__name__,
             "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
             "precision": self.step.precision + layout,
             "device": str(next(self.model.parameters()).device),
             "callbacks": [repr(callback) for callback in callbacks],
         }
+
+    def _batch_size(self) -> int | None:
+        train = self.dls.train
+        return getattr(train, "bs", None) or getattr(getattr(train, "source", None), "batch_size", None)
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""

@@ -33,6 +33,7 @@ def terminal():
     os.set_blocking(ours, False)
 
     def written():
+        sys.stderr.flush()
         try:
             return os.read(ours, 1 << 20).decode()
         except BlockingIOError:

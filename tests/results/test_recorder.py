@@ -169,7 +169,7 @@ def test_plot_metrics_puts_training_beside_validation():
 
 
 def test_plot_sched_draws_the_keys_asked(recorder):
-    assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["lr", "momentum"]
+    assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["learning rate", "momentum"]
     ax = recorder.plot_sched("lr").axes[0]
     assert ax.lines[0].get_ydata().tolist() == recorder.lrs.tolist()
     with pytest.raises(ValueError, match="Did you mean 'momentum'"):
