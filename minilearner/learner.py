@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
-from minilearner.callbacks.progress import Progress
+from minilearner.callbacks.progress import Progress, watched
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.callbacks.schedule import (
     flat_cosine_scheduler,
@@ -344,7 +345,8 @@ class Learner:
         target = self.dls.target
         activate = act if act is not None else target.activate if target is not None else None
         step = make_step(self.model, self.loss_func, precision=self.precision)
-        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss)
+        watch = partial(watched, what="predicting") if self._bar else iter
+        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss, watch=watch)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
@@ -383,7 +385,8 @@ class Learner:
         Leaves the training state alone.
         """
         x = torch.as_tensor(item)[None]
-        preds, _ = self.get_preds(dl=self.dls.test_dl(x))
+        with self.no_bar():
+            preds, _ = self.get_preds(dl=self.dls.test_dl(x))
         target = self.dls.target
         index = preds[0] if target is None else target.decode(preds)[0]
         return Prediction(index if target is None else target.label(index), index, preds[0])

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "watched"]
 
 _TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs a millisecond: so rarely, by the clock
 
@@ -87,6 +88,17 @@ class Progress(Callback):
         _say("  ".join(f"{_text(name, value):>{_width(name)}}" for name, value in row.items()))
 
 
+def watched(loader: Any, what: str) -> Iterator[Any]:
+    """Passes on the batches of a loader under a bar, where the output can show one."""
+    bar = _Bar("watched", what, total=len(loader))
+    try:
+        for batch in loader:
+            yield batch
+            bar.advance()
+    finally:
+        bar.close()
+
+
 class _Bar:
     """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
 
@@ -104,6 +116,9 @@ class _Bar:
         if run.training and run.loss is not None:
             self._bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
         self._bar.update(run.iter + 1 - self._bar.n)
+
+    def advance(self) -> None:
+        self._bar.update()
 
     def close(self) -> None:
         self._bar.close()

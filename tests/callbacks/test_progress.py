@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 import struct
+import sys
 import termios
 import time
 from contextlib import contextmanager, redirect_stderr
@@ -72,6 +73,17 @@ def test_bars_of_cancelled_epochs_are_closed():
         frames = written().split("\r")
     assert any("epoch 3/3" in frame for frame in frames)
     assert frames[-1].strip() == ""
+
+
+def test_the_sweep_and_predictions_show_a_bar_too():
+    learn = learner(40)
+    with terminal() as written:
+        learn.lr_find(num_it=60, show_plot=False)
+        learn.get_preds(0)
+        learn.predict(torch.zeros(2))
+        text = written()
+    assert "epoch 1/2" in text
+    assert text.count("predicting:") == 1  # drawn at its start; too fast to be drawn again, and not for one item
 
 
 def test_validations_in_mid_epoch_are_told_with_their_step(capsys):
