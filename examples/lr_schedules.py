@@ -73,13 +73,14 @@ def main() -> None:
     named, own = named_schedules(args.epochs), own_schedules(args.epochs)
     files = [save(plot_schedule(named, args.epochs, clock="step"), args.output / "schedules_preview.png")]
 
-    dls = first_pictures(args)
-    print(f"{dls.train.n_items} pictures to train, {dls.valid.n_items} held out, {args.epochs} epochs.\n")
-    print(Learner(dls, MLP((784, 300, 100, 10))).summary())
-    runs = {name: train(dls, schedule, args) for name, schedule in own.items()}
-    twins = {name: train(dls, schedule, args, verbose=0) for name, schedule in named.items()}
+    data = first_pictures(args)
+    (_, train_labels), (_, valid_labels) = data
+    print(f"{len(train_labels)} pictures to train, {len(valid_labels)} held out, {args.epochs} epochs.\n")
+    print(learner(data, args).summary())
+    runs = {name: train(data, schedule, args, verbose=args.verbose) for name, schedule in own.items()}
+    twins = {name: train(data, schedule, args) for name, schedule in named.items()}
     print_table(runs, twins)
-    print_outcome(runs, dls.valid.n_items)
+    print_outcome(runs, len(valid_labels))
 
     files += [
         save(plot_each(runs), args.output / "accuracy_of_each.png"),
@@ -91,36 +92,30 @@ def main() -> None:
         print(f"  {file}  ({file.stat().st_size / 1024:.0f} KB)")
 
 
-def first_pictures(args: argparse.Namespace) -> DataLoaders:
-    """The first 10,000 training pictures, in [0, 1]; the last 20 % of them for validation."""
+def first_pictures(args: argparse.Namespace) -> tuple:
+    """The first 10,000 training pictures with their labels, in [0, 1]; apart from them the last 20 %."""
     full = fashion_mnist(args.data, size=28, augment=False, seed=args.seed)
     n = min(args.pictures, full.train.n_items)
     x, y = full.train.items(range(n))
     cut = n * 8 // 10
-    return DataLoaders.from_arrays(
-        (x[:cut], y[:cut]), (x[cut:], y[cut:]), bs=64, vocab=full.vocab, seed=args.seed, drop_last=False
-    )
+    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
 
 
-def train(dls: DataLoaders, schedule, args: argparse.Namespace, verbose: int | None = None) -> dict:
-    """One run from the same weights over the same batches; returns its columns, an epoch each."""
+def learner(data: tuple, args: argparse.Namespace) -> Learner:
+    """The same weights and the same order of pictures, each time."""
     set_seed(args.seed)
-    dls = DataLoaders.from_arrays(
-        dls.train.items(range(dls.train.n_items)), dls.valid.items(range(dls.valid.n_items)),
-        bs=64, vocab=dls.vocab, seed=args.seed, drop_last=False,
-    )  # fmt: skip
-    learn = Learner(dls, MLP((784, 300, 100, 10)), opt_func=torch.optim.SGD, lr=INITIAL, metrics=accuracy)
+    dls = DataLoaders.from_arrays(*data, bs=64, seed=args.seed, drop_last=False)
+    return Learner(dls, MLP((784, 300, 100, 10)), opt_func=torch.optim.SGD, lr=INITIAL, metrics=accuracy)
+
+
+def train(data: tuple, schedule, args: argparse.Namespace, verbose: int = 0) -> dict:
+    """One run; returns its columns, a value an epoch."""
+    learn = learner(data, args)
     learn.recorder.train_metrics = True
     with learn.no_logging():
-        record = learn.fit(
-            args.epochs, cbs=LearningRateScheduler(schedule, verbose=args.verbose if verbose is None else verbose)
-        )
-    return {
-        "lr": learn.recorder.lrs[:: len(dls.train)].tolist(),
-        "accuracy": record.history["accuracy"],
-        "train_accuracy": record.history["train_accuracy"],
-        "valid_loss": record.history["valid_loss"],
-    }
+        record = learn.fit(args.epochs, cbs=LearningRateScheduler(schedule, verbose=verbose))
+    columns = {name: record.history[name] for name in ("accuracy", "train_accuracy", "valid_loss")}
+    return {"lr": learn.recorder.lrs[:: len(learn.dls.train)].tolist(), **columns}
 
 
 def print_table(runs: dict, twins: dict) -> None:

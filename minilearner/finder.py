@@ -21,6 +21,7 @@ from minilearner.data.iterators import DataLoaderIter, TrainDataLoaderIter, ValD
 from minilearner.data.loaders import DataLoaders
 from minilearner.results import plots
 from minilearner.results.lr_sweep import LRSweep
+from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
 from minilearner.training.plain import Feed, PlainScaledStep, PlainStep
 from minilearner.training.run import Run
@@ -172,7 +173,8 @@ class LRFinder:
 
         Source: keras_lr_finder, whose loss is Keras' running mean over the epoch, where ours is each batch's own.
         """
-        dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
+        with isolated_rng():  # for the seed of the order, which is to leave no trace either
+            dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
         n = epochs * len(dls.train)
         _check_range(start_lr, end_lr, n, "exp", 0.0, 4.0, 1)
         starts = self._starts(start_lr)
@@ -242,9 +244,11 @@ class LRFinder:
             )
         shown = slice(skip_start, max(n - skip_end, skip_start))
         lrs, losses = self.history["lr"][shown], self.history["loss"][shown]
-        steepest = int(np.gradient(np.array(losses)).argmin()) if suggest_lr else None
-        ax = plots.plot_range_test(lrs, losses, steepest, show_lr, log_lr, ax)
-        return ax if steepest is None else (ax, lrs[steepest])
+        suggestion = lrs[int(np.gradient(np.array(losses)).argmin())] if suggest_lr else None
+        marks = {"steepest fall": suggestion, "given": show_lr}
+        marked = {name: float(lr) for name, lr in marks.items() if lr is not None}
+        ax = plots.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
+        return ax if suggestion is None else (ax, suggestion)
 
     def plot_loss_change(
         self,

@@ -162,6 +162,16 @@ def test_nan_stops_and_does_not_enter_the_history():
     assert math.isfinite(finder.plot()[1])
 
 
+def test_what_was_swept_before_an_error_is_kept():
+    model, optimizer, _ = parts()
+    batches = [*loader(), "no batch"]
+    finder = LRFinder(model, optimizer, nn.MSELoss())
+    with pytest.raises(ValueError, match="Received: a str"):
+        finder.range_test(batches, num_iter=8)
+    assert len(finder.history["loss"]) == 3
+    assert finder.sweep.stop_reason == "it was interrupted"
+
+
 @pytest.mark.parametrize("fails_at", [0, 5])
 def test_mixed_precision_counts_real_updates_and_puts_its_scaler_back(fails_at):
     model = nn.Linear(2, 1)
@@ -194,9 +204,10 @@ def test_the_sweep_is_there_as_a_result_too():
 def test_the_plot_shows_the_kept_points_the_suggestion_and_a_given_rate():
     finder = swept(30, 1)
     ax, suggestion = finder.plot(skip_start=3, skip_end=2, show_lr=1)
-    line, mark, given = ax.lines
+    line, suggested, mark, given = ax.lines
     assert list(line.get_ydata()) == finder.history["loss"][3:-2]
-    assert mark.get_xdata()[0] == suggestion
+    assert suggested.get_xdata()[0] == mark.get_xdata()[0] == suggestion
+    assert mark.get_ydata()[0] in finder.history["loss"]
     assert given.get_xdata()[0] == 1
     assert ax.get_xscale() == "log"
     import matplotlib.pyplot as plt
@@ -257,11 +268,12 @@ def test_a_finder_that_cannot_work_is_not_made(kwargs, message):
 def test_arrays_are_swept_in_whole_epochs_and_everything_is_put_back():
     model, optimizer, finder = parts()
     x, y = X.numpy(), DATA.tensors[1].numpy()
-    before = model.weight.clone()
+    before, generator = model.weight.clone(), torch.get_rng_state()
     sweep = finder.find(x, y, 1e-4, 1e-1, batch_size=5, epochs=2)
     np.testing.assert_allclose(sweep.lrs, [1e-4 * 1000 ** (i / 6) for i in range(6)])
     np.testing.assert_array_equal(sweep.losses, finder.history["loss"])
     assert torch.equal(model.weight, before)
+    assert torch.equal(torch.get_rng_state(), generator)
     assert optimizer.param_groups[0]["lr"] == 1e-3
 
 

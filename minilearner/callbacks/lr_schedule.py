@@ -9,11 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
+from torch.optim.lr_scheduler import SequentialLR
 
 from minilearner.callbacks.schedule import claim
 from minilearner.callbacks.tracking import Tracker, check_monitor
@@ -222,7 +225,8 @@ class TorchScheduler(Callback):
             return
         # An epoch whose updates were all skipped has passed all the same; torch would take it for a wrong order.
         run.optimizer._opt_called = True  # type: ignore[attr-defined]
-        self.scheduler.step()
+        with _quiet_at_milestones(self.scheduler):
+            self.scheduler.step()
 
     def _check(self, optimizer: Optimizer) -> None:
         if isinstance(self.scheduler, Optimizer) or not callable(getattr(self.scheduler, "step", None)):
@@ -236,6 +240,20 @@ class TorchScheduler(Callback):
     def __repr__(self) -> str:
         kind = "" if self.scheduler is None else f"{type(self.scheduler).__name__}, "
         return f"TorchScheduler({kind}every={self.every!r})"
+
+
+@contextmanager
+def _quiet_at_milestones(scheduler: Any) -> Iterator[None]:
+    """At a milestone, torch's `SequentialLR` tells its next part the epoch, which older torch then warns against.
+
+    Elsewhere filters stay as they are: to change them makes Python forget which warnings it has shown.
+    """
+    if not isinstance(scheduler, SequentialLR) or scheduler.last_epoch + 1 not in scheduler._milestones:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The epoch parameter in", UserWarning)
+        yield
 
 
 class _Untouched:

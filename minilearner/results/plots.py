@@ -237,23 +237,15 @@ def plot_loss_change(
 
 
 def plot_range_test(
-    lrs: Sequence[float],
-    losses: Sequence[float],
-    steepest: int | None,
-    show_lr: float | None,
-    log: bool,
-    ax: Axes | None,
+    lrs: Sequence[float], losses: Sequence[float], marks: Mapping[str, float], *, log: bool, ax: Axes | None
 ) -> Axes:
-    """Draws losses over rates as torch-lr-finder does; `steepest` is the index that is marked, `show_lr` a rate."""
+    """Draws losses over rates as torch-lr-finder does; `marks` are rates by name, those of a point upon the curve."""
     _, ax = axes_of(ax, (8.5, 4.6))
     ax.plot(lrs, losses, color=_SMOOTH, linewidth=2, label="loss, smoothed")
-    if steepest is not None:
-        label = f"steepest fall: {lrs[steepest]:.2e}"
-        ax.plot(
-            lrs[steepest], losses[steepest], "o", color=_ACCENT, markersize=9, zorder=5, linestyle="none", label=label
-        )
-    if show_lr is not None:
-        ax.axvline(show_lr, color="#2e933c", linewidth=1.5, linestyle="--", label=f"given: {show_lr:.2e}")
+    for (name, lr), color in zip(marks.items(), _COLORS, strict=False):
+        ax.axvline(lr, color=color, linewidth=1.2, linestyle="--", label=f"{name}: {lr:.2e}")
+        if lr in lrs:
+            ax.plot(lr, losses[lrs.index(lr)], "o", color=color, markersize=8, zorder=5)
     ax.set_xscale("log" if log else "linear")
     ax.set_xlabel("learning rate (logarithmic)" if log else "learning rate")
     ax.set_ylabel("loss")

@@ -268,6 +268,25 @@ class SkipsAll(Callback):
         raise CancelStep
 
 
+class OlderSequential(ts.SequentialLR):
+    """As in torch before it stopped telling its parts the epoch."""
+
+    def step(self):
+        if self.last_epoch + 1 in self._milestones:
+            warnings.warn("The epoch parameter in `scheduler.step()` was not necessary", UserWarning, stacklevel=1)
+        super().step()
+
+
+def test_torchs_own_warning_at_a_milestone_is_not_passed_on():
+    def joined(o):
+        return OlderSequential(o, [ts.ConstantLR(o, 0.5, 9), ts.ExponentialLR(o, 0.9)], milestones=[3])
+
+    learn = learner(5)
+    with learn.no_logging():
+        learn.fit(1, cbs=TorchScheduler(joined))
+    np.testing.assert_allclose(learn.recorder.lrs, [0.05, 0.05, 0.05, 0.1, 0.09])
+
+
 def test_past_its_end_a_scheduler_holds_its_last_rate():
     learn = learner()
     with learn.no_logging():
