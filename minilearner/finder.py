@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.lr_finder import RateSweep, ladder
+from minilearner.callbacks.progress import Progress
 from minilearner.data.iterators import DataLoaderIter, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.data.loaders import DataLoaders
 from minilearner.results import plots
@@ -147,7 +148,8 @@ class LRFinder:
         mode = step_mode.lower()
         batches = _as_iterator(train_loader, TrainDataLoaderIter, "train_loader")
         held_out = None if val_loader is None else _as_iterator(val_loader, ValDataLoaderIter, "val_loader")
-        feed = Feed(batches, torch.device(self.device), non_blocking_transfer)
+        device = torch.device(self.device)
+        feed = Feed(batches, num_iter * accumulation_steps, device=device, non_blocking=non_blocking_transfer)
         sweep = RateSweep(
             ladder(starts[0], end_lr, np.arange(num_iter) / (num_iter - 1), mode),
             stop_factor=diverge_th,
@@ -271,17 +273,21 @@ class LRFinder:
         """Runs the sweep, writes down its curve, also when it is interrupted, and returns it."""
         self.history, self.best_loss, self.sweep = {"lr": [], "loss": []}, None, None
         self.model.to(self.device)
-        run = Run(self._step(), dls, n_epochs=2**31)  # the sweep itself knows when to end
+        # The sweep knows when to end; as many batches again are for updates that a scaler skips.
+        run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
         try:
-            Loop(run, [sweep], train=train).fit()
+            Loop(run, [sweep, Progress(table=False)], train=train).fit()
+        except BaseException:
+            sweep.stop_reason = "it was interrupted"
+            raise
         finally:
             n = len(sweep.losses)
             self.history = {"lr": list(sweep.lrs[:n]), "loss": sweep.smoothed}
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
-            reason = sweep.stop_reason or "it was interrupted"
-            self.sweep = LRSweep.from_curve(sweep.lrs[:n], sweep.losses, stop_reason=reason, **settings)
+            curve = sweep.lrs[:n], sweep.losses
+            self.sweep = LRSweep.from_curve(*curve, stop_reason=sweep.stop_reason, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

@@ -5,10 +5,12 @@ No cooking here. Each method gathers parts, hands them one layer down, and retur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
-from minilearner.callbacks.progress import Progress
+from minilearner.callbacks.progress import Progress, watched
 from minilearner.callbacks.record import Evaluate, Record
-from minilearner.callbacks.schedule import ParamScheduler, flat_cosine_scheduler, sgdr_epochs, sgdr_scheduler
+from minilearner.callbacks.schedule import (
+    flat_cosine_scheduler,
+    one_cycle_scheduler,
+    sgdr_epochs,
+    sgdr_scheduler,
+)
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
-from minilearner.models.layout import is_channels_last, to_channels_last
+from minilearner.models.layout import to_channels_last
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.schedules import one_cycle
 from minilearner.training.callback import Callback, as_callbacks
 from minilearner.training.inference import predict_batches
 from minilearner.training.loop import Loop
@@ -39,11 +45,12 @@ from minilearner.training.optimizers import (
     build_optimizer,
     check_rate,
     hyperparameters_restored,
+    momentum_key,
     set_rates,
     set_weight_decay,
     spread,
 )
-from minilearner.training.preflight import check_first_batch
+from minilearner.training.preflight import check_count, check_data, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
 
@@ -59,7 +66,7 @@ class Learner:
         learn.fit_one_cycle(3, lr_max=learn.lr_find(suggest_funcs=minimum).minimum)
 
     Args:
-        dls: a `DataLoaders`, or a pair of loaders `(train, valid)`.
+        dls: a `DataLoaders`, a pair of loaders `(train, valid)`, or one loader to train on.
         model: any module; moved to the device.
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
@@ -85,7 +92,7 @@ class Learner:
 
     def __init__(
         self,
-        dls: DataLoaders | Sequence[Any],
+        dls: DataLoaders | tuple[Any, Any] | Any,
         model: nn.Module,
         loss_func: LossFunction | None = None,
         opt_func: OptimizerFactory | None = None,
@@ -110,10 +117,11 @@ class Learner:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision = resolve_precision(precision, self.device)
-        dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*dls)
+        if not isinstance(dls, DataLoaders):
+            dls = DataLoaders(*dls) if isinstance(dls, tuple) else DataLoaders(dls)
         self.dls = dls.to(self.device)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
-        self.loss_func = loss_func if loss_func is not None else _default_loss(self.dls)
+        self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
@@ -121,7 +129,7 @@ class Learner:
         self.path = Path(path or ".")
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._checked: tuple[int, int] | None = None
+        self._checked: list[Any] = []
         self._bar = self._table = True
 
     # Training
@@ -174,15 +182,11 @@ class Learner:
 
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
-        optimizer = self._optimizer()
+        if moms is None and momentum_key(self._optimizer().param_groups[0]):
+            moms = self.moms
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
-        cycles = [
-            one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms) for lr in rates
-        ]
-        schedules: dict[str, Any] = {"lr": [cycle["lr"] for cycle in cycles]}
-        if moms is not None or any(key in optimizer.param_groups[0] for key in ("momentum", "betas")):
-            schedules["momentum"] = cycles[0]["momentum"]
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), ParamScheduler(schedules)])
+        cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
 
     def fit_flat_cos(
         self,
@@ -256,16 +260,15 @@ class Learner:
             smoothing: of the loss: the weight of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
-        if sample_steps is not None:
-            epochs = -(-sample_steps // len(self.dls.train))
         settings = SweepSettings(
-            start_lr, end_lr, num_it if epochs is None else epochs * len(self.dls.train), step_mode, smoothing,
-            stop_factor if stop_div else None, skip_start, skip_end,
+            start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
+            epochs, sample_steps,
         )  # fmt: skip
         funcs = () if suggest_funcs is None else (suggest_funcs,) if callable(suggest_funcs) else tuple(suggest_funcs)
         run = self._run(self._optimizer())
         self._check_data(run.step)
-        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, suggest_funcs=funcs)
+        shown = Progress(bar=self._bar, table=False)
+        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, shown_by=shown, suggest_funcs=funcs)
         if show_plot:
             sweep.plot()
         return sweep
@@ -292,8 +295,8 @@ class Learner:
 
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
-        _check_epochs(epochs, "epochs")
-        _check_epochs(freeze_epochs, "freeze_epochs")
+        check_count(epochs, "epochs")
+        check_count(freeze_epochs, "freeze_epochs")
         self.freeze()
         self.fit_one_cycle(
             freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
@@ -331,8 +334,9 @@ class Learner:
         run = self._run(None)
         taking_part = [callback for callback in self.cbs if callback.part_of_step]
         callbacks = [*taking_part, Evaluate(self.metrics), Progress(bar=self._bar, table=False)]
-        Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
-        return [run.metrics[name] for name in ("valid_loss", *self.metrics)]
+        with self.dls.unmoved():
+            Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
+        return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
@@ -341,7 +345,8 @@ class Learner:
         target = self.dls.target
         activate = act if act is not None else target.activate if target is not None else None
         step = make_step(self.model, self.loss_func, precision=self.precision)
-        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss)
+        watch = partial(watched, what="predicting") if self._bar else iter
+        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss, watch=watch)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
@@ -380,7 +385,8 @@ class Learner:
         Leaves the training state alone.
         """
         x = torch.as_tensor(item)[None]
-        preds, _ = self.get_preds(dl=self.dls.test_dl(x))
+        with self.no_bar():
+            preds, _ = self.get_preds(dl=self.dls.test_dl(x))
         target = self.dls.target
         index = preds[0] if target is None else target.decode(preds)[0]
         return Prediction(index if target is None else target.label(index), index, preds[0])
@@ -388,57 +394,54 @@ class Learner:
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
         x, _ = self.dls.one_batch()
-        return replace(summarize(self.model, x), notes=self._notes())
+        settings = self._run(self._optimizer()).settings(self.cbs)
+        return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
 
     # Showing
 
     @contextmanager
     def no_bar(self) -> Iterator[None]:
         """Shows no progress bar inside; the table of epochs stays."""
-        self._bar, before = False, self._bar
-        try:
+        with self._showing(bar=False, table=self._table):
             yield
-        finally:
-            self._bar = before
 
     @contextmanager
     def no_logging(self) -> Iterator[None]:
         """Shows and prints nothing inside."""
-        self._table, before = False, self._table
-        try:
-            with self.no_bar():
-                yield
-        finally:
-            self._table = before
+        with self._showing(bar=False, table=False):
+            yield
 
-    def add_cb(self, cb: Callback) -> None:
-        """Adds a callback to every run from now on."""
+    @contextmanager
+    def _showing(self, *, bar: bool, table: bool) -> Iterator[None]:
+        before = self._bar, self._table
+        self._bar, self._table = bar, table
+        try:
+            yield
+        finally:
+            self._bar, self._table = before
+
+    def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
+        """Adds one or several callbacks to every run from now on."""
         self.cbs += as_callbacks(cb)
 
-    def add_cbs(self, cbs: Iterable[Callback]) -> None:
-        """Adds several callbacks."""
-        self.cbs += as_callbacks(cbs)
-
-    def remove_cb(self, cb: Callback | type[Callback]) -> None:
-        """Removes a callback, or all of a class.
+    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> None:
+        """Removes callbacks, each by itself or by its class.
 
         Raises:
             ValueError: there is none such.
         """
-        kept = [c for c in self.cbs if not (isinstance(c, cb) if isinstance(cb, type) else c is cb)]
-        if len(kept) == len(self.cbs):
-            raise ValueError(f"the learner has no callback {cb!r}. It has: {self.cbs}.")
-        self.cbs = kept
+        for unwanted in cb if isinstance(cb, Iterable) else [cb]:
+            kept = [c for c in self.cbs if c is not unwanted and type(c) is not unwanted]
+            if len(kept) == len(self.cbs):
+                raise ValueError(f"the learner has no callback {unwanted!r}. It has: {self.cbs}.")
+            self.cbs = kept
 
-    def remove_cbs(self, cbs: Iterable[Callback | type[Callback]]) -> None:
-        """Removes several callbacks."""
-        for cb in list(cbs):
-            self.remove_cb(cb)
+    add_cbs, remove_cbs = add_cb, remove_cb
 
     # Gathering parts
 
     def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
-        _check_epochs(n_epoch, "n_epoch")
+        check_count(n_epoch, "n_epoch")
         optimizer = self._optimizer()
         rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
         run = self._run(optimizer)
@@ -448,7 +451,7 @@ class Learner:
             set_rates(optimizer, rates)
             if wd is not None:
                 set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            run.record = self.recorder.start_run(kind, **self._settings(n_epoch, rates, cbs))
+            run.record = self.recorder.start_run(kind, **run.settings([*self.cbs, *cbs]))
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)
             callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
@@ -464,58 +467,24 @@ class Learner:
         return Run(step, self.dls, recorder=self.recorder, activate=target.activate if target is not None else None)
 
     def _optimizer(self) -> Optimizer:
-        if self.optimizer is None:
+        """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
+        held = [] if self.optimizer is None else [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.optimizer is None or {id(p) for p in held} != {id(p) for p in self.model.parameters()}:
             self.optimizer = build_optimizer(
                 self.model, self.opt_func, self.lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
             )
         return self.optimizer
 
     def _n_layer_groups(self) -> int:
-        return len({group["layer_group"] for group in self._optimizer().param_groups})
+        return len({group.get("layer_group", 0) for group in self._optimizer().param_groups})
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
         return dls.in_order(ds_idx if dl is None else 0)
 
     def _check_data(self, step: TrainStep) -> None:
-        """Once for each model and data set."""
-        if self._checked != (id(self.model), id(self.dls)):
-            check_first_batch(step, *self.dls.one_batch(), n_classes=self.dls.c)
-            self._checked = id(self.model), id(self.dls)
-
-    def _settings(self, n_epoch: int, rates: Sequence[float], cbs: Sequence[Callback]) -> dict[str, Any]:
-        """What a run was trained with, as text and numbers, for its record."""
-        return {
-            "n_epoch": n_epoch,
-            "lr": rates[0] if len(rates) == 1 else list(rates),
-            "bs": getattr(self.dls.train, "bs", None),
-            "optimizer": type(self._optimizer()).__name__,
-            "precision": self.precision,
-            "device": str(self.device),
-            "callbacks": [repr(callback) for callback in (*self.cbs, *cbs)],
-        }
-
-    def _notes(self) -> tuple[str, ...]:
-        optimizer = self._optimizer()
-        return (
-            f"Optimizer: {type(optimizer).__name__}, {self._n_layer_groups()} layer group(s)",
-            f"Loss: {getattr(self.loss_func, '__name__', None) or repr(self.loss_func)}",
-            f"Precision: {self.precision}{', channels_last' if is_channels_last(self.model) else ''} on {self.device}",
-            f"Callbacks: {', '.join(map(repr, self.cbs)) or 'none'}",
-        )
-
-
-def _check_epochs(n: Any, name: str) -> None:
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
-    if n < 1:
-        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
-
-
-def _default_loss(dls: DataLoaders) -> LossFunction:
-    if dls.target is None:
-        raise ValueError(
-            "`loss_func` is needed, since the loaders do not say what their targets are. "
-            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
-        )
-    return dls.target.loss_func
+        """Once for each model, loss and data set."""
+        parts = [*self.model.parameters(), self.loss_func, self.dls]
+        if [id(part) for part in self._checked] != [id(part) for part in parts]:
+            check_data(step, self.dls)
+            self._checked = parts

@@ -18,7 +18,6 @@ from minilearner.errors import closest
 
 __all__ = [
     "Precision",
-    "autocast_dtype",
     "default_device",
     "derived_generator",
     "derived_seed",
@@ -66,11 +65,6 @@ def _computes_bf16(device: torch.device) -> bool:
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(ask() for ask in asks if ask is not None)
-
-
-def autocast_dtype(precision: str) -> torch.dtype | None:
-    """Returns the dtype that autocast computes in, or None for fp32."""
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
 
 
 def set_seed(seed: int) -> None:

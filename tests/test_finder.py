@@ -209,6 +209,17 @@ def test_mixed_precision_counts_real_updates_and_puts_its_scaler_back(fails_at):
     assert scaler.get_scale() == 2.0**60
 
 
+def test_a_scaler_that_skips_every_update_ends_the_sweep():
+    model = nn.Linear(2, 1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=0.99999)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    finder = LRFinder(model, optimizer, lambda p, y: 1e30 * p.float().mean(), amp_backend="torch", grad_scaler=scaler)
+    finder.range_test(loader(), num_iter=5)
+    assert finder.history == {"lr": [], "loss": []}
+    assert finder.best_loss is None
+    assert "updates were skipped" in finder.sweep.stop_reason
+
+
 def test_the_sweep_is_there_as_a_result_too():
     finder = swept(30, 5)
     assert isinstance(finder.sweep, LRSweep)

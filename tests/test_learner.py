@@ -8,7 +8,19 @@ import torch
 import torchmetrics
 from torch import nn
 
-from minilearner import MLP, Callback, DataError, DataLoaders, Learner, MiniGoogLeNet, accuracy, error_rate
+from minilearner import (
+    MLP,
+    Callback,
+    CancelBatch,
+    CancelFit,
+    ClassificationInterpretation,
+    DataError,
+    DataLoaders,
+    Learner,
+    MiniGoogLeNet,
+    accuracy,
+    error_rate,
+)
 
 
 @pytest.fixture
@@ -173,7 +185,6 @@ def test_auto_precision_reads_the_hardware_and_lays_out_convolutions(learner):
     learn = Learner(learner().dls, MiniGoogLeNet(3), precision="auto", device="cpu")
     assert learn.precision in ("fp32", "bf16")
     assert learn.model.body[0][0].weight.is_contiguous(memory_format=torch.channels_last)
-    assert "channels_last" in repr(Learner(learn.dls, MiniGoogLeNet(3), precision="auto", device="cpu")._notes())
 
 
 def test_an_unknown_precision_is_refused_and_the_nearest_offered(learner):
@@ -206,8 +217,8 @@ def test_fine_tune_has_fastais_two_phases(learner):
 def test_summary_tells_layers_and_how_it_is_trained(learner):
     text = str(learner(model=MLP((2, 16, 3))).summary())
     assert "Parameters: 99 (99 trainable" in text
-    assert "Optimizer: AdamW, 1 layer group(s)" in text
-    assert "Precision: fp32 on cpu" in text
+    assert "optimizer: AdamW" in text
+    assert "precision: fp32\ndevice: cpu" in text
 
 
 def test_the_table_of_epochs_goes_to_a_log_without_control_characters(learner, capsys):
@@ -272,7 +283,7 @@ def test_bad_arguments_are_refused_and_nothing_has_happened(learner, call, error
     [
         (torch.zeros(8, 2), torch.full((8,), 5), nn.Linear(2, 3), "labels must lie in 0 to 2.*from 5 to 5"),
         (torch.zeros(8, 2), torch.full((8,), -1), nn.Linear(2, 3), "labels must lie in 0 to 2.*from -1"),
-        (torch.zeros(8, 7), torch.zeros(8).long(), nn.Linear(2, 3), r"cannot take a batch of inputs \(2, 7\) float32"),
+        (torch.zeros(8, 7), torch.zeros(8).long(), nn.Linear(2, 3), r"cannot take a training batch of inputs \(8, 7\)"),
         (torch.zeros(8, 1, 20, 20), torch.zeros(8).long(), MiniGoogLeNet(3), "at least 28 x 28"),
         (torch.zeros(8, 3, 32, 32), torch.zeros(8).long(), MiniGoogLeNet(3), r"\(batch, 1, height, width\)"),
         (torch.full((8, 2), torch.nan), torch.zeros(8).long(), nn.Linear(2, 3), "NaN or infinite values"),
@@ -288,10 +299,124 @@ def test_data_that_cannot_be_trained_on_is_refused_before_training(x, y, model, 
     assert learn.recorder.runs == []
 
 
+def a_loader(y, x=None, n=40):
+    x = torch.zeros(n, 2) if x is None else x
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_a_wrong_label_late_in_the_data_is_found_before_training(split, as_list):
+    good, bad = torch.zeros(40).long(), torch.zeros(40).long()
+    bad[33] = 7
+    loaders = [a_loader(bad if name == split else good) for name in ("training", "validation")]
+    if as_list:
+        loaders = [list(loader) for loader in loaders]
+    learn = Learner(DataLoaders(*loaders), nn.Linear(2, 3), device="cpu")
+    with pytest.raises(DataError, match=f"labels must lie in 0 to 2.*the {split} data.*labels from 0 to 7"):
+        learn.fit(1)
+    assert learn.recorder.runs == []
+
+
+def test_nan_late_in_a_tensor_dataset_is_found_before_training():
+    x = torch.zeros(40, 2)
+    x[35, 1] = float("nan")
+    learn = Learner(DataLoaders(a_loader(torch.zeros(40).long(), x)), nn.Linear(2, 3), device="cpu")
+    with pytest.raises(DataError, match="first in item 35 of the training data"):
+        learn.fit(1)
+
+
+def test_validation_pictures_of_another_shape_are_found_before_training():
+    y = torch.zeros(40).long()
+    learn = Learner(DataLoaders(a_loader(y), a_loader(y, torch.zeros(40, 5))), nn.Linear(2, 3), device="cpu")
+    with pytest.raises(DataError, match=r"cannot take a validation batch of inputs \(8, 5\)"):
+        learn.fit(1)
+
+
+def test_a_broadcast_that_nobody_means_is_refused():
+    learn = Learner(DataLoaders(a_loader(torch.zeros(40))), nn.Linear(2, 1), nn.MSELoss(), device="cpu")
+    with pytest.raises(DataError, match=r"predictions \(2, 1\) float32 with targets \(2\,\) float32"):
+        learn.fit(1)
+
+
+def test_doubles_are_told_to_be_converted():
+    learn = Learner(DataLoaders(a_loader(torch.zeros(40).long(), torch.zeros(40, 2).double())), nn.Linear(2, 3))
+    with pytest.raises(DataError, match=r"convert the inputs, `x.float\(\)`"):
+        learn.fit(1)
+
+
+def test_integer_labels_of_any_loader_are_classes():
+    learn = Learner(DataLoaders(a_loader(torch.arange(40) % 3), a_loader(torch.arange(40) % 3)), nn.Linear(2, 3))
+    preds, _ = learn.get_preds()
+    torch.testing.assert_close(preds.sum(1), torch.ones(40))
+    assert ClassificationInterpretation.from_learner(learn).confusion_matrix().sum() == 40
+    assert learn.predict(np.zeros(2, dtype=np.float32)).label in (0, 1, 2)
+
+
+def test_a_model_that_was_replaced_is_the_one_that_learns(learner, net):
+    learn = learner()
+    quietly(learn)
+    learn.model = net(seed=5)
+    before = [p.clone() for p in learn.model.parameters()]
+    quietly(learn)
+    assert not any(torch.equal(a, b) for a, b in zip(before, learn.model.parameters()))
+
+
+def test_the_row_of_an_epoch_that_a_callback_ends_the_run_in_is_written(learner):
+    class StopAtOnce(Callback):
+        def after_epoch(self, run):
+            assert run.metrics["valid_loss"] == run.record.epochs[-1]["valid_loss"]
+            raise CancelFit
+
+    assert len(quietly(learner(), 3, cbs=StopAtOnce()).epochs) == 1
+
+
+def test_a_cancelled_batch_is_not_recorded(learner):
+    class Skips(Callback):
+        def before_batch(self, run):
+            if run.iter == 1:
+                raise CancelBatch
+
+    learn = learner()
+    record = quietly(learn, cbs=Skips())
+    assert len(record.steps) == len(learn.dls.train) - 1
+
+
+def test_asking_does_not_move_a_datasets_own_generator(net):
+    class Noisy(torch.utils.data.Dataset):
+        def __init__(self):
+            self.rng = np.random.default_rng(0)
+
+        def __len__(self):
+            return 32
+
+        def __getitem__(self, i):
+            return self.rng.normal(size=2).astype(np.float32), i % 3
+
+    def losses(ask):
+        learn = Learner(DataLoaders(Noisy(), bs=8, seed=0), net(), device="cpu", seed=1)
+        quietly(learn)
+        if ask:
+            learn.validate(0), learn.get_preds(0)
+        return quietly(learn).steps["loss"]
+
+    np.testing.assert_array_equal(losses(True), losses(False))
+
+
+def test_a_model_that_is_frozen_whole_is_refused(learner):
+    learn = learner()
+    learn.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter of the model is frozen"):
+        learn.fit(1)
+
+
 def test_too_few_outputs_for_the_classes_are_refused_though_the_first_batch_would_do():
     x, y = torch.zeros(64, 2), torch.arange(64) // 16
     dls = DataLoaders.from_arrays((x, y), bs=4, seed=0)
-    with pytest.raises(DataError, match="0 to 1, since the model has 2 outputs. Received: labels from . to 3"):
+    with pytest.raises(
+        DataError,
+        match="0 to 1, since the model has 2 outputs. Received, in the first training batch: labels from . to 3",
+    ):
         Learner(dls, nn.Linear(2, 2)).fit(1)
 
 

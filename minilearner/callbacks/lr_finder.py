@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minilearner.callbacks.gradients import GradientAccumulation
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
+from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.training.state import untouched
 from minilearner.tree import n_items
@@ -30,8 +32,9 @@ class SweepSettings:
     """What to sweep, and how. The words are those of `Learner.lr_find`.
 
     Raises:
-        ValueError: a range that does not rise from above 0, fewer than two steps, an unknown mode, a smoothing outside
-            [0, 1), a stop factor that is not above 1, or a negative number of points to skip.
+        TypeError, ValueError: a range that does not rise from above 0, fewer than two steps, both `epochs` and
+            `sample_steps`, an unknown mode, a smoothing outside [0, 1), a stop factor that is not above 1, or a
+            negative number of points to skip.
     """
 
     start_lr: float = 1e-7
@@ -42,6 +45,8 @@ class SweepSettings:
     stop_factor: float | None = 4.0
     skip_start: int | None = None
     skip_end: int = 5
+    epochs: int | None = None
+    sample_steps: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.start_lr < self.end_lr < math.inf:
@@ -49,6 +54,11 @@ class SweepSettings:
                 "`start_lr` must be above 0 and below `end_lr`. "
                 f"Received: start_lr={self.start_lr}, end_lr={self.end_lr}."
             )
+        for name in ("num_it", "epochs", "sample_steps"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name)
+        if self.epochs is not None and self.sample_steps is not None:
+            raise ValueError("give `epochs` or `sample_steps`, not both: each says how many updates to sweep over.")
         if self.num_it < 2:
             raise ValueError(f"`num_it` must be at least 2. Received: num_it={self.num_it}.")
         if self.step_mode not in ("exp", "linear"):
@@ -59,6 +69,13 @@ class SweepSettings:
             raise ValueError(f"`stop_factor` must be above 1. Received: stop_factor={self.stop_factor}.")
         if (self.skip_start or 0) < 0 or self.skip_end < 0:
             raise ValueError("`skip_start` and `skip_end` must not be negative.")
+
+    def over(self, updates_per_epoch: int) -> SweepSettings:
+        """Returns the settings with the number of updates that `epochs` or `sample_steps` stand for."""
+        epochs = self.epochs
+        if self.sample_steps is not None:
+            epochs = -(-self.sample_steps // updates_per_epoch)
+        return self if epochs is None else replace(self, num_it=epochs * updates_per_epoch)
 
     def rates(self) -> list[float]:
         """The learning rate of each update: number i is `start_lr * (end_lr / start_lr) ** (i / num_it)`.
@@ -82,6 +99,7 @@ def find_rates(
     *,
     train: Any,
     callbacks: Iterable[Callback] = (),
+    shown_by: Callback | None = None,
     suggest_funcs: Sequence[Callable[..., Any]] = (),
 ) -> LRSweep:
     """Sweeps the rates over training batches, puts everything back to the bit, and returns the curve.
@@ -90,14 +108,18 @@ def find_rates(
         run: a fresh one, with an optimizer.
         train: the loader of training batches.
         callbacks: those that are part of the step take part; all others rest.
+        shown_by: shows the progress.
         suggest_funcs: read suggestions off the curve.
     """
+    taking_part = [callback for callback in callbacks if callback.part_of_step]
+    n_accumulate = next((cb.n_batches for cb in taking_part if isinstance(cb, GradientAccumulation)), 1)
+    updates_per_epoch = -(-len(train) // n_accumulate)
+    settings = settings.over(updates_per_epoch)
     lrs = settings.rates()
     sweep = RateSweep(lrs, smoothing=settings.smoothing, stop_factor=settings.stop_factor)
-    taking_part = [callback for callback in callbacks if callback.part_of_step]
-    run.n_epochs = 2**31  # the sweep itself knows when to end
-    with untouched(run.model, run.optimizer, run.dls):
-        Loop(run, [*taking_part, sweep], train=train).fit()
+    run.n_epochs = -(-settings.num_it // updates_per_epoch)
+    with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
+        Loop(run, [*taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
@@ -149,10 +171,10 @@ class RateSweep(Callback):
         self.losses: list[float] = []
         self.smoothed: list[float] = []
         self.best = math.inf
-        self.stop_reason = ""
+        self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
         self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
-        self._sum, self._n, self._n_batches = 0.0, 0, 0
+        self._sum, self._n = 0.0, 0
 
     def before_batch(self, run: Run) -> None:
         lr, groups = self.lrs[len(self.losses)], run.optimizer.param_groups
@@ -163,13 +185,11 @@ class RateSweep(Callback):
         if run.loss is None:
             return
         n = self._weigh(run.x)
-        self._sum, self._n, self._n_batches = self._sum + float(run.loss.detach()) * n, self._n + n, self._n_batches + 1
+        self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
             self._take_in(self._sum / self._n if self._measure is None else self._measure(run))
             self._sum, self._n = 0.0, 0
-        elif self._n_batches > 2 * run.step.n_accumulate * len(self.lrs) + 100:
-            self._stop("updates kept being skipped, because gradients overflowed")
 
     def _take_in(self, loss: float) -> None:
         self._check_finite(loss)

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from torch.optim.lr_scheduler import SequentialLR
 
 from minilearner.callbacks.schedule import claim
-from minilearner.callbacks.tracking import Tracker, newest
+from minilearner.callbacks.tracking import Tracker, check_monitor
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -116,6 +116,8 @@ class ReduceLROnPlateau(Tracker):
         self.wait = self.cooldown_left = 0
 
     def after_epoch(self, run: Run) -> None:
+        if self.monitor not in run.metrics:  # an epoch without a validation says nothing
+            return
         self.cooldown_left = max(self.cooldown_left - 1, 0)
         if self.improved(run):
             self.wait = 0
@@ -186,6 +188,8 @@ class TorchScheduler(Callback):
         self._check(run.optimizer)
         if getattr(self.scheduler, "cycle_momentum", False):
             claim(run, self, "momentum")
+        if isinstance(self.scheduler, TorchPlateau):
+            check_monitor(run, self.monitor)
 
     def after_batch(self, run: Run) -> None:
         if run.training and self.every == "step":
@@ -211,7 +215,8 @@ class TorchScheduler(Callback):
 
     def _step(self, run: Run) -> None:
         if isinstance(self.scheduler, TorchPlateau):
-            self.scheduler.step(newest(run, self.monitor))
+            if self.monitor in run.metrics:  # an epoch without a validation says nothing
+                self.scheduler.step(run.metrics[self.monitor])
             return
         n_steps = getattr(self.scheduler, "total_steps", None)
         if n_steps is not None and self.scheduler.last_epoch >= n_steps - 1:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "watched"]
 
 _TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs a millisecond: so rarely, by the clock
 
@@ -25,7 +26,7 @@ class Progress(Callback):
         table: whether to print the table.
     """
 
-    order = 55
+    order = -48
 
     def __init__(self, *, bar: bool = True, table: bool = True):
         self.bar = bar
@@ -35,32 +36,35 @@ class Progress(Callback):
         self._next_tick = 0.0
 
     def before_train(self, run: Run) -> None:
-        self._open("train", f"epoch {run.epoch + 1}/{run.n_epochs}")
+        self._open(run, "train", f"epoch {run.epoch + 1}/{run.n_epochs}")
 
     def after_train(self, run: Run) -> None:
         self._close("train")
 
     def before_validate(self, run: Run) -> None:
-        self._open("validate", "validation")
+        self._open(run, "validate", "validation")
 
     def after_validate(self, run: Run) -> None:
         self._close("validate")
+        if self.table and run.in_mid_epoch:
+            values = ", ".join(f"{name} {_text(name, value)}" for name, value in run.metrics.items())
+            _say(f"{'':7}step {run.global_step}: {values}")
 
     def after_batch(self, run: Run) -> None:
         if self._bars and time.perf_counter() >= self._next_tick:
             self._tick(run)
 
     def after_epoch(self, run: Run) -> None:
+        self._close_all()  # a cancelled epoch leaves its bar behind
         if self.table and run.record is not None and run.record.epochs:
             self._print_row(run.record.epochs[-1])
 
     def after_fit(self, run: Run) -> None:
-        while self._bars:
-            self._bars.pop().close()
+        self._close_all()
 
-    def _open(self, stretch: str, what: str) -> None:
+    def _open(self, run: Run, stretch: str, what: str) -> None:
         if self.bar:
-            self._bars.append(_Bar(stretch, what))
+            self._bars.append(_Bar(stretch, what, total=run.n_batches))
             self._next_tick = time.perf_counter() + _TICK_SECONDS
 
     def _tick(self, run: Run) -> None:
@@ -69,6 +73,10 @@ class Progress(Callback):
 
     def _close(self, stretch: str) -> None:
         if self._bars and self._bars[-1].stretch == stretch:  # a cancelled stretch may not have begun
+            self._bars.pop().close()
+
+    def _close_all(self) -> None:
+        while self._bars:
             self._bars.pop().close()
 
     def _print_row(self, row: dict[str, Any]) -> None:
@@ -80,23 +88,37 @@ class Progress(Callback):
         _say("  ".join(f"{_text(name, value):>{_width(name)}}" for name, value in row.items()))
 
 
+def watched(loader: Any, what: str) -> Iterator[Any]:
+    """Passes on the batches of a loader under a bar, where the output can show one."""
+    bar = _Bar("watched", what, total=len(loader))
+    try:
+        for batch in loader:
+            yield batch
+            bar.advance()
+    finally:
+        bar.close()
+
+
 class _Bar:
     """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
 
-    def __init__(self, stretch: str, what: str):
+    def __init__(self, stretch: str, what: str, *, total: int):
         from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
 
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         self.stretch = stretch
-        self._bar = tqdm(desc=what, leave=False, disable=False if in_notebook else None, dynamic_ncols=True)
+        disable = False if in_notebook else None  # None: where the output is no terminal
+        self._bar = tqdm(desc=what, total=total, leave=False, disable=disable, dynamic_ncols=True)
 
     def show(self, run: Run) -> None:
         if self._bar.disable:
             return
-        self._bar.total = run.n_batches
         if run.training and run.loss is not None:
             self._bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
         self._bar.update(run.iter + 1 - self._bar.n)
+
+    def advance(self) -> None:
+        self._bar.update()
 
     def close(self) -> None:
         self._bar.close()

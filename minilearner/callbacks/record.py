@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from minilearner.metrics import Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
+from minilearner.training.optimizers import momentum_of
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
@@ -26,13 +26,16 @@ class Evaluate(Callback):
         metrics: by the name of their column.
     """
 
-    order = 45
-    part_of_step = True
+    order = -50  # before users' callbacks, which read `run.metrics` and may cancel
 
     def __init__(self, metrics: dict[str, Metric]):
         self.metrics = metrics
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
+
+    def before_fit(self, run: Run) -> None:
+        if run.dls.valid is not None:
+            run.columns += ["valid_loss", *self.metrics]
 
     def before_validate(self, run: Run) -> None:
         self._losses, self._sizes = [], []
@@ -68,12 +71,14 @@ class Record(Callback):
             and theirs.
     """
 
-    order = 50
+    order = -49
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
         self._began = 0.0
-        self._in_training_pass = False
+
+    def before_fit(self, run: Run) -> None:
+        run.columns += ["train_loss", "smooth_loss", *self.train_metrics]
 
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
@@ -85,25 +90,23 @@ class Record(Callback):
         if not run.training or run.loss is None:
             return
         group = run.optimizer.param_groups[-1]
-        momentum = group["momentum"] if "momentum" in group else group["betas"][0] if "betas" in group else math.nan
-        _record(run).add_step(run.global_step, group["lr"], momentum, run.loss.detach(), n_items(run.x))
+        _record(run).add_step(run.global_step, group["lr"], momentum_of(group), run.loss.detach(), n_items(run.x))
         if self.train_metrics:
             pred = run.pred.detach()
             for metric in self.train_metrics.values():
                 metric.update(pred, run.y)
 
     def before_train(self, run: Run) -> None:
-        self._in_training_pass = True
         _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
-        self._in_training_pass = False
         record = _record(run)
-        run.metrics["train_loss"], run.metrics["smooth_loss"] = record.train_loss(run.epoch), record.smooth_loss
-        run.metrics |= {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
+        losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
+        metrics = {name: _as_number(name, metric) for name, metric in self.train_metrics.items()}
+        run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
-        if self._in_training_pass:
+        if run.in_mid_epoch:
             _record(run).add_epoch({"epoch": run.epoch, "step": run.global_step, **run.metrics})
 
     def after_epoch(self, run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from minilearner import schedules
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import check_rate
+from minilearner.training.optimizers import check_rate, momentum_key
 from minilearner.training.run import Run
 
 __all__ = [
@@ -16,17 +16,12 @@ __all__ = [
     "ParamScheduler",
     "claim",
     "flat_cosine_scheduler",
-    "momentum_key",
+    "one_cycle_scheduler",
     "sgdr_epochs",
     "sgdr_scheduler",
 ]
 
 Schedule: TypeAlias = Callable[[float], Any]
-
-
-def momentum_key(group: Mapping[str, Any]) -> str | None:
-    """Where a parameter group keeps its momentum: "momentum", "betas" (the first of them), or nowhere."""
-    return "momentum" if "momentum" in group else "betas" if "betas" in group else None
 
 
 def claim(run: Run, owner: Callback, *names: str) -> None:
@@ -114,6 +109,15 @@ class ParamScheduler(_Scheduler):
         return f"ParamScheduler({', '.join(self.schedules)})"
 
 
+def one_cycle_scheduler(
+    rates: Sequence[float], *, div: float, div_final: float, pct_start: float, moms: tuple[float, float, float] | None
+) -> ParamScheduler:
+    """One cycle for each layer group's peak rate, and one for the momentum of all, unless `moms` is None."""
+    cycles = [schedules.one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms) for lr in rates]
+    momentum = {} if moms is None else {"momentum": cycles[0]["momentum"]}
+    return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})
+
+
 class CyclicLR(_Scheduler):
     """Cyclical learning rates: up and down between two bounds, by a straight line, `step_size` updates each way.
 
@@ -181,10 +185,12 @@ class CyclicLR(_Scheduler):
     def before_batch(self, run: Run) -> None:
         if not run.training:
             return
+        values = {"lr": float(self.rate_at(run.global_step))}
+        if "momentum" in self.drives:
+            values["momentum"] = float(self.momentum_at(run.global_step))
         for group in run.optimizer.param_groups:
-            group["lr"] = float(self.rate_at(run.global_step))
-            if "momentum" in self.drives:
-                self.set(group, "momentum", float(self.momentum_at(run.global_step)))
+            for name, value in values.items():
+                self.set(group, name, value)
 
     def __repr__(self) -> str:
         return f"CyclicLR({self.max_lr:g}, {self.base_lr:g}, step_size={self.step_size}, mode={self.mode!r})"

@@ -9,21 +9,20 @@ from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
 
-__all__ = ["EarlyStopping", "Tracker", "Validate", "newest"]
+__all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor"]
 
 
-def newest(run: Run, monitor: str) -> float:
-    """Returns the newest value of `monitor`.
+def check_monitor(run: Run, monitor: str) -> None:
+    """Raises where this run will have no value called `monitor`; for `before_fit`.
 
     Raises:
-        ValueError: there is none of that name; the nearest is offered.
+        ValueError: with the names that there are, and the nearest.
     """
-    if monitor not in run.metrics:
+    if monitor not in run.columns:
         raise ValueError(
-            f"`monitor` must be one of {', '.join(map(repr, run.metrics))}.{closest(monitor, run.metrics)} "
+            f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(monitor, run.columns)} "
             f"Received: monitor={monitor!r}."
         )
-    return run.metrics[monitor]
 
 
 class Tracker(Callback):
@@ -39,7 +38,7 @@ class Tracker(Callback):
         best: the best value so far, None before the first.
 
     Raises:
-        ValueError: an unknown `mode`, or a negative `min_delta`; during a run, an unknown `monitor`.
+        ValueError: an unknown `mode`, or a negative `min_delta`; when a run begins, an unknown `monitor`.
     """
 
     order = 65
@@ -58,10 +57,11 @@ class Tracker(Callback):
 
     def before_fit(self, run: Run) -> None:
         self.best = None
+        check_monitor(run, self.monitor)
 
     def improved(self, run: Run) -> bool:
         """Takes in the newest value and says whether it is the best so far. NaN never is."""
-        value = newest(run, self.monitor)
+        value = run.metrics[self.monitor]
         gain = math.inf if self.best is None else self.best - value if self.mode == "min" else value - self.best
         if math.isnan(value) or not gain > self.min_delta:
             return False
@@ -97,6 +97,8 @@ class EarlyStopping(Tracker):
         self.wait = 0
 
     def after_epoch(self, run: Run) -> None:
+        if self.monitor not in run.metrics:  # an epoch without a validation says nothing
+            return
         self.wait = 0 if self.improved(run) else self.wait + 1
         if self.wait >= self.patience:
             raise CancelFit
@@ -119,8 +121,6 @@ class Validate(Callback):
         ValueError: both or neither are given, one is below 1, or there is no validation set.
     """
 
-    order = -5
-
     def __init__(self, *, every_steps: int | None = None, every_epochs: int | None = None):
         if (every_steps is None) == (every_epochs is None):
             raise ValueError("`Validate` takes one of `every_steps` and `every_epochs`.")
@@ -129,24 +129,17 @@ class Validate(Callback):
                 raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}.")
         self.every_steps = every_steps
         self.every_epochs = every_epochs
-        self._in_training_pass = False
 
     def before_fit(self, run: Run) -> None:
         if run.dls.valid is None:
             raise ValueError("`Validate` needs a validation set. `dls.valid` is None.")
-
-    def before_train(self, run: Run) -> None:
-        self._in_training_pass = True
-
-    def after_train(self, run: Run) -> None:
-        self._in_training_pass = False
 
     def after_step(self, run: Run) -> None:
         if self.every_steps is not None and run.global_step % self.every_steps == 0 and run.validate is not None:
             run.validate()
 
     def before_validate(self, run: Run) -> None:
-        if self._in_training_pass or self.every_epochs is None:
+        if run.in_mid_epoch or self.every_epochs is None:
             return
         if (run.epoch + 1) % self.every_epochs and run.epoch + 1 < run.n_epochs:
             raise CancelValidate

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -19,6 +20,7 @@ from torch.utils.data import (
     Sampler,
     SequentialSampler,
     SubsetRandomSampler,
+    TensorDataset,
     default_collate,
 )
 
@@ -89,6 +91,14 @@ class ForeignLoader:
                 return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
             return _picked(self, [int(i) for i in indices])
 
+    def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
+        """Gives all the data where it lies in memory: the tensors of a `TensorDataset`, or the batches of a list."""
+        if isinstance(self.source, (list, tuple)):
+            yield from map(self._deliver, self.source)
+        dataset = getattr(self.source, "dataset", None)
+        if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+            yield dataset.tensors[:-1], dataset.tensors[-1]
+
     def to(self, device: torch.device | str) -> ForeignLoader:
         """Returns a loader that brings batches to `device`; itself when it already does."""
         device = resolve_device(device)
@@ -117,8 +127,9 @@ class ForeignLoader:
                 f"A loader must yield batches (x, y). Received: {kind}. Yield a tuple whose last part is the target; "
                 "in a torch DataLoader, `collate_fn=` is the place."
             )
-        x = batch[0] if len(batch) == 2 else tuple(batch[:-1])
-        return to_device(x, self.device), to_device(batch[-1], self.device)
+        *inputs, y = (torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in batch)
+        x = inputs[0] if len(inputs) == 1 else tuple(inputs)
+        return to_device(x, self.device), to_device(y, self.device)
 
     def __repr__(self) -> str:
         return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"

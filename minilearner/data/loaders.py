@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, IterableDataset
 from minilearner.data.arrays import as_inputs, as_labels, encode, target_for
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.memory import MemoryLoader, resolve_device
-from minilearner.data.targets import Category, Target
+from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.data.transforms import Pipeline, Transforms
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
@@ -55,6 +55,10 @@ class Loader(Protocol):
 
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
         """Returns the items at these positions of `in_order` as one batch, for showing them."""
+        ...
+
+    def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
+        """Gives all the data, in pieces, where that costs no reading and was not yet checked; else nothing."""
         ...
 
     def to(self, device: torch.device | str) -> Loader:
@@ -115,7 +119,7 @@ class DataLoaders:
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
-        self.target = target if target is not None or vocab is None else Category(vocab)
+        self._target = target if target is not None or vocab is None else Category(vocab)
 
     @classmethod
     def from_arrays(
@@ -178,6 +182,15 @@ class DataLoaders:
         return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
 
     @property
+    def target(self) -> Target | None:
+        """What labels mean. Where nobody said, integers in the first batch are class numbers, and all else is None."""
+        if self._target is None:
+            _, y = self.one_batch()
+            if isinstance(y, Tensor) and y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
+                self._target = ClassNumbers()
+        return self._target
+
+    @property
     def vocab(self) -> tuple[Any, ...] | None:
         """The classes in the order of their numbers; None where there are none or they are unknown."""
         return getattr(self.target, "vocab", None)
@@ -204,10 +217,14 @@ class DataLoaders:
         """Returns every item of a split in dataset order, without augmentation."""
         return self.loader(ds_idx).in_order()
 
-    def one_batch(self) -> tuple[Tree, Tree]:
-        """Returns the first batch of the next training pass, and moves nothing: no pass counter, no generator."""
+    def one_batch(self, ds_idx: int = 0) -> tuple[Tree, Tree]:
+        """Returns the first batch of the next pass (training, or validation for 1), and moves nothing by it.
+
+        Raises:
+            ValueError: as `loader`.
+        """
         with self.unmoved(), isolated_rng():
-            return next(iter(self.train))
+            return next(iter(self.loader(ds_idx)))
 
     def test_dl(self, items: Any) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.

@@ -119,6 +119,10 @@ class MemoryLoader:
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         return _as_input(self.x[chosen]), None if self.y is None else self.y[chosen]
 
+    def at_hand(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Gives nothing: arrays are checked when the loaders are built."""
+        return iter(())
+
     def in_order(self) -> MemoryLoader:
         """Returns a view of the same storage: stored order, every item, validation transforms only."""
         return self._view(shuffle=False, drop_last=False, training=False, epoch=0)

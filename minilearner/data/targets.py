@@ -9,10 +9,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Category", "Loss", "Regression", "Target", "mean_squared_error"]
+__all__ = ["Category", "ClassNumbers", "Loss", "Regression", "Target", "mean_squared_error"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(pred, target) -> scalar tensor``."""
@@ -23,8 +24,8 @@ class Target(Protocol):
     """The meaning of a label. Any object with these five members will do."""
 
     @property
-    def n_out(self) -> int:
-        """How many outputs a model needs for one item."""
+    def n_out(self) -> int | None:
+        """How many outputs a model needs for one item; None where it is not known."""
         ...
 
     @property
@@ -40,8 +41,8 @@ class Target(Protocol):
         """Turns raw outputs, or activated ones, into predicted targets."""
         ...
 
-    def label(self, value: Any) -> str:
-        """Returns the text for one target value, as shown above a picture."""
+    def label(self, value: Any) -> Any:
+        """Returns what one target value means to people: an entry of the vocabulary, or a number."""
         ...
 
 
@@ -89,9 +90,38 @@ class Category:
         """Returns the index of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
         return pred.argmax(dim=1)
 
-    def label(self, value: Any) -> str:
-        """Returns the name of the class with this index."""
-        return str(self.vocab[int(value)])
+    def label(self, value: Any) -> Hashable:
+        """Returns the class with this index, as the vocabulary has it."""
+        return self.vocab[int(value)]
+
+
+@dataclass(frozen=True)
+class ClassNumbers:
+    """One class out of as many as the model has outputs, known by their numbers: int64 targets, shaped (batch,).
+
+    What integer labels of a loader mean that does not name its classes.
+    """
+
+    @property
+    def n_out(self) -> None:
+        """Not known: None."""
+
+    @property
+    def loss_func(self) -> Loss:
+        """Cross-entropy of raw outputs (logits), averaged over items."""
+        return nn.CrossEntropyLoss()
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Returns probabilities: the softmax over dimension 1."""
+        return pred.softmax(dim=1)
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Returns the number of the most likely class."""
+        return pred.argmax(dim=1)
+
+    def label(self, value: Any) -> int:
+        """Returns the number itself."""
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -121,10 +151,10 @@ class Regression:
         """Returns `pred` itself."""
         return pred
 
-    def label(self, value: Any) -> str:
-        """Returns the number or numbers with four significant digits."""
-        numbers = value.flatten().tolist() if isinstance(value, Tensor) else [value]
-        return ", ".join(f"{number:.4g}" for number in numbers)
+    def label(self, value: Any) -> float | list[float]:
+        """Returns the number, or the list of numbers where there are several."""
+        numbers: list[float] = torch.as_tensor(value).flatten().tolist()
+        return numbers[0] if len(numbers) == 1 else numbers
 
 
 def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:

@@ -190,12 +190,13 @@ def plot_sweep(
         ax.axvspan(*bounds, color="#2e933c", alpha=0.10, linewidth=0, label=text)
     ax.plot(lrs, losses, color=_RAW, linewidth=1, label="loss")
     ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=2, label="loss, smoothed")
-    sizes = np.linspace(min(8 + 3 * len(points), 20), 6, max(len(points), 2))
+    rates = [x for x, _ in points.values()]
     for index, (name, (x, y)) in enumerate(points.items()):
         color = _COLORS[index % len(_COLORS)]
+        n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # of those drawn over this one
         ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
         ax.plot(
-            x, y, marker="o", color=color, markersize=sizes[index], markeredgecolor="white",
+            x, y, marker="o", color=color, markersize=7 + 5 * n_above, markeredgecolor="white",
             markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
         )  # fmt: skip
     ax.set_xscale("log")

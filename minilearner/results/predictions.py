@@ -35,6 +35,10 @@ class Predictions:
     def __iter__(self) -> Iterator[Tree]:
         return iter((self.preds, self.targets))
 
+    def __getitem__(self, index: int) -> Tree:
+        """Returns what unpacking gives at `index`: 0 for the predictions, 1 for the targets."""
+        return (self.preds, self.targets)[index]
+
     @classmethod
     def from_batches(
         cls,

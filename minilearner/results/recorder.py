@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.lib import recfunctions as rfn
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["Recorder", "RunRecord"]
 
 _CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
+_LONG_NAMES = {"lr": "learning rate", "momentum": "momentum"}
 _FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
-_STEP_COLUMNS = ("step", "epoch", "lr", "momentum", "loss", "n_items")
+_STEP_FIELDS = np.dtype(
+    [("step", "i8"), ("epoch", "i8"), ("lr", "f8"), ("momentum", "f8"), ("loss", "f8"), ("n_items", "i8")]
+)
 
 
 class RunRecord:
@@ -54,7 +58,7 @@ class RunRecord:
         self._waiting: list[tuple[int, int, float, float, int]] = []
         self._losses: list[Tensor | float] = []
         self._stacked: list[tuple[NDArray[np.float64], Tensor]] = []
-        self._steps = np.empty((0, len(_STEP_COLUMNS)))
+        self._steps = np.empty((0, len(_STEP_FIELDS.names or ())))
         self._smoothed = np.empty(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -94,11 +98,13 @@ class RunRecord:
         return len(self._steps) + sum(len(rows) for rows, _ in self._stacked) + len(self._waiting)
 
     @property
-    def steps(self) -> dict[str, NDArray[Any]]:
-        """The columns step, epoch, lr, momentum, loss, n_items: one entry each for every training batch."""
+    def steps(self) -> NDArray[Any]:
+        """One row for every training batch, with the fields step, epoch, lr, momentum, loss, n_items.
+
+        A structured array: ``len(steps)``, ``steps["loss"]`` and ``steps[-1]["lr"]`` all work.
+        """
         self._read()
-        columns = dict(zip(_STEP_COLUMNS, self._steps.T, strict=True))
-        return {name: col.astype(int) if name in ("step", "epoch", "n_items") else col for name, col in columns.items()}
+        return rfn.unstructured_to_structured(self._steps, dtype=_STEP_FIELDS)
 
     @property
     def smoothed(self) -> NDArray[np.float64]:
@@ -124,8 +130,7 @@ class RunRecord:
 
         Validations in mid-epoch are left out. An unknown column is a KeyError that names the nearest.
         """
-        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
-        return _History({name: [row.get(name, math.nan) for row in rows] for name in _columns(rows)})
+        return _history(self.epochs)
 
     def rows_at(self) -> list[tuple[int, dict[str, Any]]]:
         """Returns the rows of `epochs`, each with the number of training batches that came before it in this run."""
@@ -198,10 +203,25 @@ class Recorder:
         return self._column("momentum")
 
     @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows of all runs, one after another."""
+        return [row for run in self.runs for row in run.epochs]
+
+    @property
+    def steps(self) -> NDArray[Any]:
+        """The rows of every training batch of all runs; see `RunRecord.steps`."""
+        return np.concatenate([np.empty(0, _STEP_FIELDS), *(run.steps for run in self.runs)])
+
+    @property
+    def history(self) -> Mapping[str, list[Any]]:
+        """The columns of `epochs` over all runs, one value an epoch; see `RunRecord.history`."""
+        return _history(self.epochs)
+
+    @property
     def values(self) -> list[list[Any]]:
         """For each epoch of all runs: train_loss, valid_loss, then the metrics. fastai's rows."""
         skipped = {"epoch", "smooth_loss", "time_seconds"}
-        rows = [row for run in self.runs for row in run.epochs if not _in_mid_epoch(row)]
+        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
         return [[row[name] for name in _columns([row]) if name not in skipped] for row in rows]
 
     def plot_loss(
@@ -224,7 +244,7 @@ class Recorder:
         Raises:
             ValueError: no epoch has been recorded.
         """
-        rows = [row for run in self.runs for row in run.epochs if not _in_mid_epoch(row)]
+        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
         if not rows:
             raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
         names = [name for name in _columns(rows) if name not in (*_FIRST, "time_seconds")]
@@ -242,8 +262,10 @@ class Recorder:
         }
         return plots.plot_epochs(panels)
 
-    def plot_sched(self, keys: str | Sequence[str] | None = None) -> Figure:
+    def plot_sched(self, keys: str | Sequence[str] | None = None, ax: Axes | None = None) -> Figure:
         """Draws the rate and the momentum of each batch over all runs; `keys` chooses among "lr" and "momentum".
+
+        One below the other, or all in `ax`.
 
         Raises:
             ValueError: an unknown key, or nothing recorded yet.
@@ -256,7 +278,8 @@ class Recorder:
         if not len(self.lrs):
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
-        return plots.plot_series({key: series[key] for key in chosen}, xlabel="batch", starts=self._starts())
+        named = {_LONG_NAMES[key]: series[key] for key in chosen}
+        return plots.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs: run, kind, epoch, step, the losses, the metrics, time_seconds.
@@ -272,8 +295,9 @@ class Recorder:
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes all runs: number, kind, settings, the epoch rows and the columns of the steps."""
         runs = [
-            {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": r.steps}
+            {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": columns}
             for r in self.runs
+            for columns in [{name: r.steps[name] for name in _STEP_FIELDS.names or ()}]
         ]
         return write_atomically(path, json_text({"runs": runs}))
 
@@ -297,6 +321,11 @@ class Recorder:
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.runs)) if self.runs else "Recorder: no runs yet"
+
+
+def _history(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, list[Any]]:
+    whole = [row for row in rows if not _in_mid_epoch(row)]
+    return _History({name: [row.get(name, math.nan) for row in whole] for name in _columns(whole)})
 
 
 class _History(dict[str, list[Any]]):

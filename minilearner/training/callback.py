@@ -11,6 +11,7 @@ from minilearner.training.run import Run
 __all__ = [
     "EVENTS",
     "Callback",
+    "Cancel",
     "CancelBackward",
     "CancelBatch",
     "CancelEpoch",
@@ -24,35 +25,35 @@ __all__ = [
 ]
 
 
-class _Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
+class Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
     """Ends the stretch of the loop that the subclass names; `after_cancel_<stretch>` and `after_<stretch>` follow."""
 
 
-class CancelBatch(_Cancel):
+class CancelBatch(Cancel):
     """Leaves out the rest of this batch."""
 
 
-class CancelBackward(_Cancel):
+class CancelBackward(Cancel):
     """Leaves out the backward pass."""
 
 
-class CancelStep(_Cancel):
+class CancelStep(Cancel):
     """Leaves out the update; its gradients are forgotten."""
 
 
-class CancelTrain(_Cancel):
+class CancelTrain(Cancel):
     """Ends the training pass of this epoch; validation follows."""
 
 
-class CancelValidate(_Cancel):
+class CancelValidate(Cancel):
     """Ends this validation pass."""
 
 
-class CancelEpoch(_Cancel):
+class CancelEpoch(Cancel):
     """Ends this epoch."""
 
 
-class CancelFit(_Cancel):
+class CancelFit(Cancel):
     """Ends the run in good order."""
 
 

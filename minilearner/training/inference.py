@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilearner.data.unmoved import unmoved
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
 from minilearner.training.step import LossFunction, TrainStep
@@ -38,21 +39,23 @@ def predict_batches(
     *,
     activate: Callable[[Any], Any] | None = None,
     with_loss: bool = False,
+    watch: Callable[[Any], Iterable[Any]] = iter,
 ) -> Iterator[BatchPrediction]:
     """Yields what the model says of each batch, activated, with its targets and, if wanted, the loss of each item.
 
-    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags and the four
-    global random generators stand afterwards as they stood before.
+    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags, the loader's
+    position and all random generators stand afterwards as they stood before.
 
     Args:
         step: predicts in its own precision and holds the loss function.
         loader: yields `(x, y)`; `y` is None for data without labels.
         activate: turns outputs into what is shown, such as probabilities.
+        watch: is given the loader and passes its batches on, showing progress for instance.
         with_loss: adds the losses `(items,)`; batches without labels have none.
     """
     item_loss = per_item(step.loss_func) if with_loss else None
-    with isolated_rng(), evaluating(step.model), torch.no_grad():
-        for x, y in loader:
+    with unmoved(loader), isolated_rng(), evaluating(step.model), torch.no_grad():
+        for x, y in watch(loader):
             pred = step.predict(x)
             losses = item_loss(pred, y) if item_loss is not None and y is not None else None
             shown = map_tensors(activate, pred) if activate is not None else pred

@@ -11,6 +11,7 @@ import torch
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import (
     Callback,
+    Cancel,
     CancelBackward,
     CancelBatch,
     CancelEpoch,
@@ -21,6 +22,7 @@ from minilearner.training.callback import (
     Events,
 )
 from minilearner.training.inference import evaluating
+from minilearner.training.preflight import loss_error
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
@@ -63,6 +65,7 @@ class Loop:
         run = self.run
         before = run.training, run.iter, run.n_batches, run.x, run.y, run.pred, run.loss
         run.training = False
+        run.n_batches = len(self.valid)
         try:
             with isolated_rng(), evaluating(self.step.model), torch.no_grad():
                 self._section("validate", CancelValidate, self._validation_batches)
@@ -71,15 +74,28 @@ class Loop:
 
     def _whole(self, body: Callable[[], None]) -> None:
         try:
+            self._until_cancelled(body)
+        except BaseException as error:
+            _tell_where(error, self.run)
+            try:
+                self.events.finish(self.run)
+            except Exception as second:
+                _add_note(error, f"While undoing what callbacks had changed, this happened too: {second!r}")
+            raise
+        self.events.finish(self.run)
+
+    def _until_cancelled(self, body: Callable[[], None]) -> None:
+        try:
             self.events.start(self.run)
             body()
         except CancelFit:
             self.events.emit("after_cancel_fit", self.run)
-        except Exception as error:
-            _tell_where(error, self.run)
-            raise
-        finally:
-            self.events.finish(self.run)
+        except Cancel as stray:
+            name = type(stray).__name__
+            raise RuntimeError(
+                f"{name} was raised where there is nothing for it to cancel. It may be raised from "
+                f"`before_{name.removeprefix('Cancel').lower()}` on, until that stretch ends."
+            ) from stray
 
     def _section(self, name: str, cancel: type[Exception], body: Callable[[], None]) -> None:
         try:
@@ -93,17 +109,23 @@ class Loop:
         run = self.run
         updates = -(-len(self.train) // self.step.n_accumulate)
         run.n_positions = updates * run.n_epochs
-        self.step.zero_grad()
         for epoch in range(run.epoch, run.n_epochs):
             run.epoch = epoch
             run.position = run.epoch * updates
             self._section("epoch", CancelEpoch, self._epoch)
 
     def _epoch(self) -> None:
-        self.run.training = True
+        run = self.run
+        run.training = run.in_mid_epoch = True
+        run.n_batches = len(self.train)
         self.step.model.train()
-        self._section("train", CancelTrain, self._training_batches)
-        self.run.training = False
+        self.step.zero_grad()  # nothing of what came before, not of a cancelled epoch either, belongs to this one
+        try:
+            self._section("train", CancelTrain, self._training_batches)
+        except Cancel:  # of the epoch or the fit, whose last events must not see a training pass
+            run.training = run.in_mid_epoch = False
+            raise
+        run.training = run.in_mid_epoch = False
         if self.valid is not None:
             self.validate_now()
 
@@ -117,13 +139,15 @@ class Loop:
 
     def _each(self, loader: Any, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
-        run.n_batches = len(loader)
         for run.iter, (run.x, run.y) in enumerate(loader):
+            run.pred = run.loss = None  # what a cancelled batch leaves undone must not be the last batch's
             try:
                 one()
             except CancelBatch:
                 for act in after_cancel:
                     act(run)
+                if run.training and self.step.n_accumulate == 1:
+                    self.step.zero_grad()
             for act in after_batch:
                 act(run)
 
@@ -151,7 +175,10 @@ class Loop:
         run.pred = step.predict(run.x)
         for act in of["after_pred"]:
             act(run)
-        run.loss = step.compute_loss(run.pred, run.y)
+        try:
+            run.loss = step.compute_loss(run.pred, run.y)
+        except Exception as error:
+            raise loss_error(run.pred, run.y, error) from error
         for act in of["after_loss"]:
             act(run)
 
@@ -170,8 +197,12 @@ class Loop:
         self.step.zero_grad()
 
 
-def _tell_where(error: Exception, run: Run) -> None:
-    """Adds to an error the place in the run where it happened (shown under the traceback from Python 3.11 on)."""
-    if sys.version_info >= (3, 11):
-        stage = "training" if run.training else "validation"
-        error.add_note(f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
+def _tell_where(error: BaseException, run: Run) -> None:
+    """Adds to an error the place in the run where it happened."""
+    stage = "training" if run.training else "validation"
+    _add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    if sys.version_info >= (3, 11):  # earlier Pythons show no notes
+        error.add_note(note)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -20,6 +21,8 @@ __all__ = [
     "build_optimizer",
     "check_rate",
     "hyperparameters_restored",
+    "momentum_key",
+    "momentum_of",
     "set_rates",
     "set_weight_decay",
     "spread",
@@ -60,12 +63,18 @@ def build_optimizer(
         {"params": layer, "lr": rate, "layer_group": index}
         for index, (layer, rate) in enumerate(zip(layers, spread(lr, len(layers)), strict=True))
     ]
-    optimizer = (factory or adamw)(groups, lr=groups[-1]["lr"])
+    factory = factory or adamw
+    if isinstance(factory, Optimizer) or not callable(factory):
+        raise TypeError(
+            "`opt_func` must be an optimizer class, a partial of one or a function, to be called with parameter groups "
+            f"and `lr=`. Received: {factory!r:.80}."
+        )
+    optimizer = factory(groups, lr=groups[-1]["lr"])
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS calls the model several times for one update, which the training loop does not do.")
-    if wd is None and factory is None:
+    if wd is None and factory is adamw:
         wd = optimizer.defaults["weight_decay"]
     if wd is not None:
         set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
@@ -132,6 +141,17 @@ def spread(lr: Rate, n_groups: int) -> list[float]:
             raise ValueError(f"`lr` must have one value for each of the {n_groups} groups. Received: lr={lr!r}.")
         return [float(value) for value in lr]
     return [float(lr)] * n_groups  # type: ignore[arg-type]
+
+
+def momentum_key(group: Mapping[str, Any]) -> str | None:
+    """Where a parameter group keeps its momentum: "momentum", "betas" (the first of them), or nowhere."""
+    return "momentum" if "momentum" in group else "betas" if "betas" in group else None
+
+
+def momentum_of(group: Mapping[str, Any]) -> float:
+    """The momentum of a parameter group; NaN where it has none."""
+    key = momentum_key(group)
+    return math.nan if key is None else group["betas"][0] if key == "betas" else group["momentum"]
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,22 +58,26 @@ class PlainScaledStep(PlainStep, ScaledStep):
 
 
 class Feed:
-    """Batches as the loop wants them: on the device, and with a length, although they have no end."""
+    """Batches as the loop wants them: on the device, and in passes of `n_batches`, wherever the data begin anew."""
 
-    def __init__(self, batches: Iterator[tuple[Any, Any]], device: torch.device, non_blocking: bool):
+    def __init__(self, batches: Iterator[tuple[Any, Any]], n_batches: int, *, device: torch.device, non_blocking: bool):
         self.batches = batches
+        self.n_batches = n_batches
         self.device = device
         self.non_blocking = non_blocking
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return self.n_batches
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        for x, y in self.batches:
+        for _ in range(self.n_batches):
+            try:
+                x, y = next(self.batches)
+            except StopIteration:
+                raise ValueError(
+                    "`train_loader` came to its end before the sweep did. Lower `num_iter` or leave auto_reset=True."
+                ) from None
             yield self._moved(x), self._moved(y)
-        raise ValueError(
-            "`train_loader` came to its end before the sweep did. Lower `num_iter` or leave auto_reset=True."
-        )
 
     def mean_loss(self, run: Run, batches: Iterator[tuple[Any, Any]]) -> float:
         """The loss over all items of `batches`, by the model in evaluation mode."""

@@ -2,77 +2,139 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minilearner.data.loaders import DataLoaders
+from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 from minilearner.training.inference import evaluating
-from minilearner.training.step import TrainStep
+from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["check_first_batch", "describe"]
+__all__ = ["check_count", "check_data", "default_loss", "describe", "loss_error"]
 
 
-def check_first_batch(step: TrainStep, x: Tree, y: Any, *, n_classes: int | None = None) -> None:
-    """Sends two items through model and loss, in evaluation mode and without a trace.
-
-    Args:
-        n_classes: how many classes the whole training set has, where that is known.
+def check_count(n: Any, name: str) -> None:
+    """Raises where `n`, the argument called `name`, is no integer or below 1.
 
     Raises:
-        DataError: the inputs are not finite, or model and loss cannot work with this batch. Names the stage, the shapes
-            and the likely reason; the original error is its cause.
+        TypeError, ValueError: as said.
     """
-    _check_finite(x)
-    labels = y
-    x, y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
+    if n < 1:
+        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+
+
+def default_loss(target: Target | None) -> LossFunction:
+    """Returns the loss that belongs to a kind of target.
+
+    Raises:
+        ValueError: the kind of target is not known.
+    """
+    if target is None:
+        raise ValueError(
+            "`loss_func` is needed, since the loaders do not say what their targets are. "
+            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
+        )
+    return target.loss_func
+
+
+def check_data(step: TrainStep, dls: DataLoaders) -> None:
+    """Sends two items through model and loss, in evaluation mode and without a trace, and looks at all that is at hand.
+
+    Looked at are the first batch of each loader and, where it costs no reading (tensors and lists in memory), all of
+    it: inputs must be finite, and labels must be numbers of classes that the model has.
+
+    Raises:
+        ValueError: every parameter is frozen.
+        DataError: the data cannot be trained on with this model and loss. Names the stage, the shapes and the likely
+            reason; an original error is its cause.
+    """
+    if not any(parameter.requires_grad for parameter in step.model.parameters()):
+        raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
+    for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
+        ds_idx = int(split == "validation")
+        x, y = dls.one_batch(ds_idx)
+        _check_finite(x, f"the first {split} batch")
+        n_outputs = _check_pair(step, x, y, split)
+        _check_labels(n_outputs, y, f"the first {split} batch", n_classes=dls.c)
+        for number, (x, y) in enumerate(dls.loader(ds_idx).at_hand()):
+            where = f"the {split} data" + (f", batch {number}" if number else "")
+            _check_finite(x, where)
+            _check_labels(n_outputs, y, where)
+
+
+def loss_error(pred: Any, y: Any, error: Exception) -> DataError:
+    """Returns an error that says what could not be compared."""
+    return DataError(f"the loss cannot compare predictions {describe(pred)} with targets {describe(y)}: {error}")
+
+
+def _check_pair(step: TrainStep, x: Tree, y: Any, split: str) -> int | None:
+    """Returns how many classes the model tells apart, or None where the targets are no class numbers."""
+    two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
     with isolated_rng(), evaluating(step.model), torch.no_grad():
         try:
-            pred = step.predict(x)
+            pred = step.predict(two_x)
         except Exception as error:
             raise DataError(
-                f"the model cannot take a batch of inputs {describe(x)}: {error} "
-                "Check the number of input channels, the size of the images and the order of the axes "
-                "(batch, channels, height, width)."
+                f"the model cannot take a {split} batch of inputs {describe(x)}: {error} {_advice(x)}"
             ) from error
-        _check_labels(pred, labels, n_classes)
+        n_outputs = _n_classes(pred, y)
+        _check_labels(n_outputs, y, f"the first {split} batch")
         try:
-            loss = step.compute_loss(pred, y)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody means
+                loss = step.compute_loss(pred, two_y)
         except Exception as error:
-            raise DataError(
-                f"the loss cannot compare predictions {describe(pred)} with targets {describe(y)}: {error}"
-            ) from error
+            raise loss_error(pred, two_y, error) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise DataError(
             f"`loss_func` must return one number, the mean over the batch. Received: {describe(loss)} for predictions "
-            f"{describe(pred)} and targets {describe(y)}."
+            f"{describe(pred)} and targets {describe(two_y)}."
         )
+    return n_outputs
 
 
-def _check_finite(x: Tree) -> None:
+def _advice(x: Tree) -> str:
+    if isinstance(x, Tensor) and x.dtype != torch.float32:
+        return "Models compute in float32: convert the inputs, `x.float()`, where they are made."
+    return (
+        "Check the number of input channels, the size of the images and the order of the axes "
+        "(batch, channels, height, width)."
+    )
+
+
+def _check_finite(x: Tree, where: str) -> None:
     def check(t: Tensor) -> Tensor:
         if t.is_floating_point() and not bool(torch.isfinite(t).all()):
-            bad = (~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[0].item() if t.ndim else 0
-            raise DataError(f"the inputs hold NaN or infinite values, first in item {bad} of the first batch.")
+            bad = int((~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[0]) if t.ndim else 0
+            raise DataError(f"the inputs hold NaN or infinite values: first in item {bad} of {where}.")
         return t
 
     map_tensors(check, x)
 
 
-def _check_labels(pred: Any, y: Any, n_classes: int | None) -> None:
-    """Labels are class numbers where targets are integers without the dimension of classes."""
+def _n_classes(pred: Any, y: Any) -> int | None:
+    """Targets are class numbers where they are integers without the dimension of classes."""
     if not (isinstance(pred, Tensor) and isinstance(y, Tensor)) or y.is_floating_point() or pred.ndim != y.ndim + 1:
+        return None
+    return int(pred.shape[1])
+
+
+def _check_labels(n_outputs: int | None, y: Any, where: str, n_classes: int | None = None) -> None:
+    if n_outputs is None or not isinstance(y, Tensor) or not y.numel():
         return
-    n_outputs = pred.shape[1]
-    low, high = (int(y.min()), int(y.max())) if y.numel() else (0, 0)
-    high = max(high, (n_classes or 1) - 1)
+    low, high = int(y.min()), max(int(y.max()), (n_classes or 1) - 1)
     if low < 0 or high >= n_outputs:
         raise DataError(
-            f"labels must lie in 0 to {n_outputs - 1}, since the model has {n_outputs} outputs. "
-            f"Received: labels from {low} to {high}. Give the model one output for each class."
+            f"labels must lie in 0 to {n_outputs - 1}, since the model has {n_outputs} outputs. Received, in {where}: "
+            f"labels from {low} to {high}. Give the model one output for each class."
         )
 
 

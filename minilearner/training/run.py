@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.models.layout import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import TrainStep
@@ -33,9 +34,11 @@ class Run:
         position, n_positions: where schedules stand: updates up to now, and in all. An epoch begins at a whole multiple
             of the updates of an epoch, also where updates were skipped before.
         training: False while validating.
+        in_mid_epoch: True throughout the training pass of an epoch, also in a validation made inside it.
         x, y: the batch. Assign to them, or to `batch`, to change it.
         pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
-        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names.
+        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names. Add your own.
+        columns: the names that `metrics` will hold, known from `before_fit` on. Add your own, to have them monitored.
         recorder, record: what has been written down in this sitting, and in this run.
         driven: which hyperparameters are scheduled in this run, and by what; each can have one master.
         validate: makes a validation pass now, and writes its row.
@@ -53,11 +56,13 @@ class Run:
     position: int = 0
     n_positions: int = 1
     training: bool = False
+    in_mid_epoch: bool = False
     x: Any = None
     y: Any = None
     pred: Any = None
     loss: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
     driven: dict[str, str] = field(default_factory=dict)
     validate: Callable[[], None] | None = None
     activate: Callable[[Any], Any] | None = None
@@ -96,6 +101,24 @@ class Run:
     def lrs(self) -> list[float]:
         """The learning rate of each layer group."""
         return list({group.get("layer_group", 0): group["lr"] for group in self.optimizer.param_groups}.values())
+
+    def settings(self, callbacks: Iterable[Any] = ()) -> dict[str, Any]:
+        """How this run trains, in numbers and words, for its record and for people."""
+        layout = ", channels_last" if is_channels_last(self.model) else ""
+        return {
+            "n_epoch": self.n_epochs,
+            "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
+            "bs": self._batch_size(),
+            "optimizer": type(self.optimizer).__name__,
+            "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
+            "precision": self.step.precision + layout,
+            "device": str(next(self.model.parameters()).device),
+            "callbacks": [repr(callback) for callback in callbacks],
+        }
+
+    def _batch_size(self) -> int | None:
+        train = self.dls.train
+        return getattr(train, "bs", None) or getattr(getattr(train, "source", None), "batch_size", None)
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""

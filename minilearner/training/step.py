@@ -35,6 +35,8 @@ class TrainStep:
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
     """
 
+    precision = "fp32"
+
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
         self.loss_func = loss_func
@@ -137,6 +139,7 @@ class AutocastStep(TrainStep):
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None, dtype: torch.dtype):
         super().__init__(model, loss_func, optimizer)
         self.dtype = dtype
+        self.precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
         self.device_type = next((p.device.type for p in model.parameters()), "cpu")
 
     def predict(self, x: Tree) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,19 +48,20 @@ def fashion_mnist(
     data = load_fashion_mnist(path, download=download)
     sys.stderr.write((data.notice if data.is_sample else str(data)) + "\n")
     return DataLoaders.from_arrays(
-        (resized(torch.from_numpy(data.train_images), size), data.train_labels),
-        (resized(torch.from_numpy(data.valid_images), size), data.valid_labels),
+        (data.train_images, data.train_labels),
+        (data.valid_images, data.valid_labels),
         bs=bs,
         vocab=FASHION_CLASSES,
+        item_tfms=partial(resized, size=size),
         batch_tfms=[RandomShift(0.1), Flip(0.5)] if augment else None,
         seed=seed,
     )
 
 
 def resized(images: Tensor, size: int) -> Tensor:
-    """Returns uint8 images `(items, channels, size, size)`, resized bilinearly; smoothed first where they shrink.
+    """Returns images `(items, channels, size, size)`, resized bilinearly; smoothed first where they shrink.
 
-    Works through a few thousand at a time, for floats take four times the memory.
+    uint8 stays uint8. Works through a few thousand at a time, for floats take four times the memory.
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -68,4 +70,6 @@ def resized(images: Tensor, size: int) -> Tensor:
         F.interpolate(part.float(), (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
         for part in torch.split(images, 4096)
     )
+    if images.is_floating_point():
+        return torch.cat(list(parts))
     return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in parts])

@@ -80,6 +80,7 @@ def minilearner_one_cycle(data):
 
 
 def fastai(data):
+    import fastai.callback.progress  # noqa: F401 - gives the learner `no_bar`
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
@@ -87,7 +88,7 @@ def fastai(data):
     def sgd(params, lr, **kwargs):
         return OptimWrapper(params, torch.optim.SGD, lr=lr)
 
-    dls = DataLoaders(_FastaiLoader(data), _FastaiLoader(data[:1]), device="cpu")
+    dls = DataLoaders(_Loader(data), _Loader(data[:1]), device="cpu")
     learn = Learner(dls, net(), nn.CrossEntropyLoss(), sgd, lr=1e-3)
 
     def epoch():
@@ -97,8 +98,8 @@ def fastai(data):
     return epoch
 
 
-class _FastaiLoader:
-    """The batches of a list, with what fastai asks of a loader."""
+class _Loader:
+    """The batches of a list as a loader, with what fastai asks of one."""
 
     device, dataset = torch.device("cpu"), [0]
 
@@ -131,7 +132,7 @@ def lightning(data):
     options = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
 
     def epoch():
-        pl.Trainer(max_epochs=1, enable_model_summary=False, **options).fit(module, data)
+        pl.Trainer(max_epochs=1, enable_model_summary=False, **options).fit(module, _Loader(data))
 
     return epoch
 

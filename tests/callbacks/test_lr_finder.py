@@ -141,7 +141,7 @@ def test_nan_stops_also_where_divergence_does_not(net, blobs):
     learn = learner(
         net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) * pred.new_tensor(next(f))
     )
-    f = iter([1.0] * 21 + [float("nan")] * 100)  # one more for the check before the sweep
+    f = iter([1.0] * 22 + [float("nan")] * 100)  # two more for the check before the sweep
     sweep = learn.lr_find(stop_div=False, show_plot=False)
     assert len(sweep.losses) == 20
     assert "the loss became nan" in sweep.stop_reason
@@ -188,9 +188,47 @@ def test_with_accumulation_there_is_one_rate_and_one_mean_loss_an_update(net, bl
     np.testing.assert_allclose(sweep.losses[0], (seen[0][1] + seen[1][1]) / 2)
 
 
+def test_epochs_count_updates_under_accumulation(net, blobs):
+    sweep = learner(net, blobs, cbs=GradientAccumulation(2)).lr_find(1e-6, 1e-5, epochs=2, show_plot=False)
+    assert len(sweep.lrs) == 6  # five batches make three updates
+
+
+class Counts(Callback):
+    part_of_step = True
+
+    def __init__(self, model):
+        self.model, self.n, self.rng = model, 0, np.random.default_rng(0)
+
+    def before_batch(self, run):
+        self.n += 1
+        run.x = run.x + float(self.rng.normal())
+
+
+def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
+    class Drifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(()))
+
+        def forward(self, pred, y):
+            self.scale.mul_(0.99)
+            return nn.functional.cross_entropy(pred, y) * self.scale
+
+    def make():
+        model = net()
+        return Learner(DataLoaders.from_arrays(*blobs, bs=16, seed=3), model, Drifting(), lr=0.01, cbs=Counts(model))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(show_plot=False)))
+    learn = make()
+    learn.lr_find(num_it=5, show_plot=False)
+    assert (learn.cbs[0].n, learn.cbs[0].model is learn.model) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"epochs": 1, "sample_steps": 9}, "not both"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"start_lr": 0}, "`start_lr` must be above 0"),
         ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
         ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),

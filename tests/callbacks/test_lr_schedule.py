@@ -79,6 +79,9 @@ class Scripted(Callback):
     def __init__(self, values):
         self.values = values
 
+    def before_fit(self, run):
+        run.columns += ["scripted_loss", "scripted"]
+
     def after_epoch(self, run):
         run.metrics["scripted_loss"] = run.metrics["scripted"] = self.values[run.epoch]
 

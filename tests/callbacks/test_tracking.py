@@ -35,6 +35,18 @@ def test_a_metric_that_is_no_error_must_rise():
     assert record.history["score"] == [1, 3, 2, 1]
 
 
+def test_epochs_without_a_validation_say_nothing_to_early_stopping():
+    with (learn := learner()).no_logging():
+        record = learn.fit(9, cbs=[Validate(every_epochs=2), EarlyStopping(patience=2, min_delta=0.1)])
+    assert len(record.epochs) == 6  # validated after 2, 4 and 6
+
+
+def test_a_wrong_name_is_told_before_training():
+    with (learn := learner(valid=False)).no_logging(), pytest.raises(ValueError, match="one of 'train_loss'"):
+        learn.fit(1, cbs=EarlyStopping())
+    assert learn.recorder.runs == []
+
+
 def test_nan_never_is_an_improvement():
     values = iter([1, float("nan"), float("nan")])
 

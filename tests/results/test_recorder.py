@@ -28,7 +28,7 @@ def recorder():
 
 def test_every_batch_is_a_row_of_its_run(recorder):
     steps = recorder.runs[0].steps
-    assert list(steps) == ["step", "epoch", "lr", "momentum", "loss", "n_items"]
+    assert steps.dtype.names == ("step", "epoch", "lr", "momentum", "loss", "n_items") and len(steps) == 6
     assert steps["step"].tolist() == [1, 2, 3, 4, 5, 6] and steps["epoch"].tolist() == [0, 0, 0, 1, 1, 1]
     assert steps["loss"].tolist() == [4, 3, 2, 2, 1, 1.5] and steps["n_items"].tolist() == [4, 4, 2] * 2
     assert recorder.losses.tolist() == [4, 3, 2, 2, 1, 1.5, 0.5, 0.75]
@@ -169,7 +169,7 @@ def test_plot_metrics_puts_training_beside_validation():
 
 
 def test_plot_sched_draws_the_keys_asked(recorder):
-    assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["lr", "momentum"]
+    assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["learning rate", "momentum"]
     ax = recorder.plot_sched("lr").axes[0]
     assert ax.lines[0].get_ydata().tolist() == recorder.lrs.tolist()
     with pytest.raises(ValueError, match="Did you mean 'momentum'"):

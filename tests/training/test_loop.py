@@ -124,6 +124,50 @@ def test_each_cancel_is_followed_by_its_two_events(net, cancel, stretch, event):
     assert log[-1] == "after_fit"
 
 
+def test_an_epoch_cancelled_in_its_middle_still_has_its_row_and_the_next_is_whole(net):
+    class EndsEarly(Callback):
+        def after_batch(self, run):
+            if run.training and (run.epoch, run.iter) == (0, 1):
+                raise CancelEpoch
+
+    learn = learner(net, train=4)
+    with learn.no_logging():
+        record = learn.fit(2, cbs=EndsEarly())
+    assert ["valid_loss" in row for row in record.epochs] == [False, True]
+    assert list(record.steps["epoch"]) == [0, 0, 1, 1, 1, 1]
+    assert learn.recorder.runs == [record]
+
+
+def test_a_cancel_outside_its_stretch_is_told(net):
+    stray, _ = events_log(before_epoch=CancelTrain())
+    with (learn := learner(net)).no_logging(), pytest.raises(RuntimeError, match="CancelTrain was raised where"):
+        learn.fit(1, cbs=stray)
+
+
+def test_the_first_error_is_the_one_that_is_raised(net):
+    first, _ = events_log(after_loss=RuntimeError("first"), after_fit=ValueError("second"))
+    with (learn := learner(net)).no_logging(), pytest.raises(RuntimeError, match="first"):
+        learn.fit(1, cbs=first)
+
+
+def test_gradients_of_a_cancelled_batch_are_forgotten(net):
+    seen = []
+
+    class Watch(Callback):
+        def after_backward(self, run):
+            seen.append(run.model[0].weight.grad.abs().sum().item())
+            if run.iter == 0:
+                raise CancelBatch
+
+        def before_batch(self, run):
+            if run.training:
+                seen.append(run.model[0].weight.grad)
+
+    with (learn := learner(net)).no_logging():
+        learn.fit(1, cbs=Watch())
+    assert seen[0] is None and seen[2] is None
+
+
 def test_a_cancelled_step_changes_no_weight(net):
     log_cb, _ = events_log(before_step=CancelStep())
     learn = learner(net, train=1)
