@@ -48,10 +48,10 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class ClassNumbers:
-    """One class out of as many as the model has outputs, known by their numbers: int64 targets, shaped (batch,), or
-    (batch, ...) for masks.
+    """One class out of as many as the model has outputs, known by its number.
 
-    What integer labels of a loader mean that does not name its classes.
+    What integer labels of a loader mean that does not name its classes: int64, shaped (batch,), or (batch, ...) for
+    masks.
     """
 
     @property
