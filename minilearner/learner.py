@@ -36,7 +36,7 @@ from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training.callback import Callback, as_callbacks
+from minilearner.training.callback import Callback, Callbacks, as_callbacks
 from minilearner.training.inference import predict_batches
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import (
@@ -98,7 +98,7 @@ class Learner:
         opt_func: OptimizerFactory | None = None,
         lr: Rate = 1e-3,
         splitter: Splitter = all_parameters,
-        cbs: Callback | Iterable[Callback] | None = None,
+        cbs: Callbacks = None,
         metrics: Any = None,
         *,
         wd: float | None = None,
@@ -134,13 +134,7 @@ class Learner:
 
     # Training
 
-    def fit(
-        self,
-        n_epoch: int,
-        lr: Rate | None = None,
-        wd: float | None = None,
-        cbs: Callback | Iterable[Callback] | None = None,
-    ) -> RunRecord:
+    def fit(self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None) -> RunRecord:
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
         Args:
@@ -166,7 +160,7 @@ class Learner:
         pct_start: float = 0.25,
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
-        cbs: Callback | Iterable[Callback] | None = None,
+        cbs: Callbacks = None,
     ) -> RunRecord:
         """Trains with one cycle: the rate rises by a cosine to `lr_max` and falls to next to nothing.
 
@@ -195,7 +189,7 @@ class Learner:
         div_final: float = 1e5,
         pct_start: float = 0.75,
         wd: float | None = None,
-        cbs: Callback | Iterable[Callback] | None = None,
+        cbs: Callbacks = None,
     ) -> RunRecord:
         """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
 
@@ -211,7 +205,7 @@ class Learner:
         cycle_len: int,
         lr_max: Rate | None = None,
         cycle_mult: float = 2,
-        cbs: Callback | Iterable[Callback] | None = None,
+        cbs: Callbacks = None,
         wd: float | None = None,
     ) -> RunRecord:
         """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
@@ -285,7 +279,7 @@ class Learner:
         div_final: float = 1e5,
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
-        cbs: Callback | Iterable[Callback] | None = None,
+        cbs: Callbacks = None,
     ) -> RunRecord:
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 

@@ -46,8 +46,39 @@ class Target(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ClassNumbers:
+    """One class out of as many as the model has outputs, known by its number.
+
+    What integer labels of a loader mean that does not name its classes: int64, shaped (batch,), or (batch, ...) for
+    masks.
+    """
+
+    @property
+    def n_out(self) -> int | None:
+        """Not known: None."""
+        return None
+
+    @property
+    def loss_func(self) -> Loss:
+        """Cross-entropy of raw outputs (logits), averaged over items."""
+        return nn.CrossEntropyLoss()
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Returns probabilities: the softmax over dimension 1."""
+        return pred.softmax(dim=1)
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Returns the number of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
+        return pred.argmax(dim=1)
+
+    def label(self, value: Any) -> Hashable:
+        """Returns the number itself."""
+        return int(value)
+
+
 @dataclass(frozen=True, init=False)
-class Category:
+class Category(ClassNumbers):
     """One class out of a vocabulary; targets are int64 indices into it, shaped (batch,), or (batch, ...) for masks.
 
     >>> Category(["cat", "dog"]).label(1)
@@ -77,51 +108,9 @@ class Category:
         """One output a class."""
         return self.c
 
-    @property
-    def loss_func(self) -> Loss:
-        """Cross-entropy of raw outputs (logits), averaged over items."""
-        return nn.CrossEntropyLoss()
-
-    def activate(self, pred: Tensor) -> Tensor:
-        """Returns probabilities: the softmax over dimension 1."""
-        return pred.softmax(dim=1)
-
-    def decode(self, pred: Tensor) -> Tensor:
-        """Returns the index of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
-        return pred.argmax(dim=1)
-
     def label(self, value: Any) -> Hashable:
         """Returns the class with this index, as the vocabulary has it."""
         return self.vocab[int(value)]
-
-
-@dataclass(frozen=True)
-class ClassNumbers:
-    """One class out of as many as the model has outputs, known by their numbers: int64 targets, shaped (batch,).
-
-    What integer labels of a loader mean that does not name its classes.
-    """
-
-    @property
-    def n_out(self) -> None:
-        """Not known: None."""
-
-    @property
-    def loss_func(self) -> Loss:
-        """Cross-entropy of raw outputs (logits), averaged over items."""
-        return nn.CrossEntropyLoss()
-
-    def activate(self, pred: Tensor) -> Tensor:
-        """Returns probabilities: the softmax over dimension 1."""
-        return pred.softmax(dim=1)
-
-    def decode(self, pred: Tensor) -> Tensor:
-        """Returns the number of the most likely class."""
-        return pred.argmax(dim=1)
-
-    def label(self, value: Any) -> int:
-        """Returns the number itself."""
-        return int(value)
 
 
 @dataclass(frozen=True)

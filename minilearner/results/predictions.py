@@ -30,7 +30,7 @@ class Predictions:
     decoded: Any = None
     """(items,) what the predictions mean, class numbers for instance, where it was asked for."""
     indices: Tensor | None = None
-    """(items,) the position of each item in its dataset, where it is known."""
+    """(items,) the position of each item in its dataset."""
 
     def __iter__(self) -> Iterator[Tree]:
         return iter((self.preds, self.targets))
@@ -48,7 +48,6 @@ class Predictions:
         with_decoded: bool = False,
         with_loss: bool = False,
         decode: Callable[[Tree], Any] | None = None,
-        indices: Tensor | None = None,
     ) -> Predictions:
         """Joins batches on the CPU; what was not asked for is let go batch by batch.
 
@@ -60,7 +59,9 @@ class Predictions:
             lack.
         """
         kept: list[tuple[Tree, Tree, Tree, Tree]] = []
+        n = 0
         for batch in batches:
+            n += batch.n_items
             if with_loss and batch.losses is None:
                 raise DataError("`with_loss=True` needs a loss for each item, and so targets: these batches have none.")
             x, losses = batch.x if with_input else None, batch.losses if with_loss else None
@@ -69,7 +70,7 @@ class Predictions:
             raise DataError("There is nothing to predict: the loader gave no batch.")
         preds, targets, inputs, joined_losses = (_join(parts) for parts in zip(*kept, strict=True))
         decoded = (decode or _argmax)(preds) if with_decoded else None
-        return cls(preds, targets, inputs, joined_losses, decoded, indices)
+        return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from minilearner.errors import closest
 from minilearner.training.run import Run
@@ -11,6 +11,7 @@ from minilearner.training.run import Run
 __all__ = [
     "EVENTS",
     "Callback",
+    "Callbacks",
     "Cancel",
     "CancelBackward",
     "CancelBatch",
@@ -189,6 +190,10 @@ def check_event_name(name: str, owner: str) -> None:
     """Raises a TypeError that offers the nearest event, where `name` is none."""
     if name not in EVENTS:
         raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
+
+
+Callbacks: TypeAlias = Callback | Iterable[Callback] | None
+"""What users pass as `cbs`: one callback, several, or none."""
 
 
 def as_callbacks(cbs: Any) -> list[Callback]:
