@@ -121,6 +121,10 @@ class ForeignLoader:
             self.source.load_state_dict(state)
 
     def _deliver(self, batch: Any) -> tuple[Tree, Tree]:
+        if type(batch) in (tuple, list) and len(batch) == 2:  # the ordinary batch, without the walk: 4 us a step
+            x, y = batch
+            if type(x) is torch.Tensor and type(y) is torch.Tensor and x.device == y.device == self.device:
+                return x, y
         if not isinstance(batch, (tuple, list)) or len(batch) < 2:
             kind = f"keys {list(batch)}" if isinstance(batch, Mapping) else type(batch).__name__
             raise DataError(

@@ -150,8 +150,9 @@ def momentum_key(group: Mapping[str, Any]) -> str | None:
 
 def momentum_of(group: Mapping[str, Any]) -> float:
     """The momentum of a parameter group; NaN where it has none."""
-    key = momentum_key(group)
-    return math.nan if key is None else group["betas"][0] if key == "betas" else group["momentum"]
+    if "momentum" in group:
+        return group["momentum"]  # type: ignore[no-any-return]
+    return group["betas"][0] if "betas" in group else math.nan
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
