@@ -4,8 +4,8 @@ import fcntl
 import os
 import re
 import struct
-import sys
 import termios
+import threading
 import time
 from contextlib import contextmanager, redirect_stderr
 
@@ -28,38 +28,42 @@ def learner(n_batches=20):
 
 @contextmanager
 def terminal():
-    """Makes standard error a real terminal of 90 columns, and gives a function that reads what was written to it."""
+    """Makes standard error a real terminal of 90 columns; what was written to it is in the list, whole, on leaving."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
-    os.set_blocking(ours, False)
-
-    def written():
-        sys.stderr.flush()
-        try:
-            return os.read(ours, 1 << 20).decode()
-        except BlockingIOError:
-            return ""
-
+    frames = []
+    reader = threading.Thread(target=_read_all, args=(ours, frames))
+    reader.start()  # a terminal holds 4 KB: unread, it would make the writer wait
     try:
         with open(theirs, "w") as stderr, redirect_stderr(stderr):
-            yield written
+            yield frames
     finally:
+        reader.join()
         os.close(ours)
 
 
+def _read_all(terminal, frames):
+    chunks = []
+    try:
+        while chunk := os.read(terminal, 4096):
+            chunks.append(chunk)
+    except OSError:  # how Linux says that the other side has closed
+        pass
+    frames += b"".join(chunks).decode().split("\r")
+
+
 def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it():
-    with terminal() as written:
+    with terminal() as frames:
         learner().fit(1, cbs=Slow())
-        frames = written().split("\r")
     assert any(re.search(r"epoch 1/1: .*/20 .*loss \d\.\d{4}", frame) for frame in frames)
     assert frames[-1].strip() == "", frames
 
 
 def test_no_bar_shows_none_but_keeps_the_table(capsys):
     learn = learner(4)
-    with terminal() as written, learn.no_bar():
+    with terminal() as frames, learn.no_bar():
         learn.fit(1)
-        assert written() == ""
+    assert frames == [""]
     assert capsys.readouterr().out.startswith("epoch")
 
 
@@ -68,20 +72,19 @@ def test_bars_of_cancelled_epochs_are_closed():
         def after_batch(self, run):
             raise CancelEpoch
 
-    with terminal() as written:
+    with terminal() as frames:
         learner(4).fit(3, cbs=Ends())
-        frames = written().split("\r")
     assert any("epoch 3/3" in frame for frame in frames)
     assert frames[-1].strip() == ""
 
 
 def test_the_sweep_and_predictions_show_a_bar_too():
     learn = learner(40)
-    with terminal() as written:
+    with terminal() as frames:
         learn.lr_find(num_it=60, show_plot=False)
         learn.get_preds(0)
         learn.predict(torch.zeros(2))
-        text = written()
+    text = "\r".join(frames)
     assert "epoch 1/2" in text
     assert text.count("predicting:") == 1  # drawn at its start; too fast to be drawn again, and not for one item
 
