@@ -124,6 +124,8 @@ def of_progress(value: Callable[[Any, Any], Any]) -> Schedule:
 
 
 def of_count(value: Callable[[Any], Any]) -> Schedule:
+    """Makes a schedule of `value(count)`, of epochs or steps: a number gives a float, an array an array."""
+
     def at(count: Any) -> Any:
         return float(value(count)) if isinstance(count, (int, float)) else value(np.asarray(count, dtype=np.float64))
 
@@ -131,6 +133,7 @@ def of_count(value: Callable[[Any], Any]) -> Schedule:
 
 
 def check_rates(*, positive: bool = False, **rates: float) -> None:
+    """Raises a ValueError where a rate, named by its argument, is negative (or zero, if `positive`) or not finite."""
     for name, rate in rates.items():
         if not (rate > 0 if positive else rate >= 0) or not math.isfinite(rate):
             kind = "positive" if positive else "zero or positive"
@@ -138,11 +141,13 @@ def check_rates(*, positive: bool = False, **rates: float) -> None:
 
 
 def checked_positive(name: str, value: float) -> float:
+    """Returns `value`, or raises a ValueError where it is not positive."""
     check_rates(positive=True, **{name: value})
     return value
 
 
 def checked_fraction(name: str, value: float) -> float:
+    """Returns `value`, or raises a ValueError where it is no fraction of training, in [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be a fraction of training in [0, 1]. Received: {name}={value}.")
     return value
@@ -159,6 +164,7 @@ def _check_fractions(parts: Sequence[Schedule], fractions: Sequence[float]) -> N
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises a ValueError that offers the nearest, where `value` is none of `choices`."""
     if value not in choices:
         hint = closest(str(value), choices)
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} Received: {name}={value!r}.")

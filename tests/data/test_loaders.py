@@ -111,8 +111,10 @@ class TestArrays:
     def test_read_only_and_reversed_arrays_are_taken_without_a_warning(self):
         x = pictures(6)
         x.flags.writeable = False
-        DataLoaders.from_arrays((x, np.arange(6)[::-1]), bs=2)
-        DataLoaders.from_arrays((x[::-1], np.arange(6)), bs=2)
+        _, y = DataLoaders.from_arrays((x, np.arange(6)[::-1]), bs=2).train.items(range(6))
+        assert y.tolist() == [5, 4, 3, 2, 1, 0]
+        taken, _ = DataLoaders.from_arrays((x[::-1], np.arange(6)), bs=2).train.items(range(6))
+        np.testing.assert_array_equal(taken, DataLoaders.from_arrays((x, np.arange(6)), bs=2).train.x.flip(0) / 255)
 
     def test_the_seed_is_drawn_once_and_recorded(self):
         set_seed(3)
