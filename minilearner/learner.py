@@ -445,7 +445,7 @@ class Learner:
             set_rates(optimizer, rates)
             if wd is not None:
                 set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            run.record = self.recorder.start_run(kind, **run.settings([*self.cbs, *cbs]))
+            run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings([*self.cbs, *cbs]))
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)
             callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]

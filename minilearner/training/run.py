@@ -106,7 +106,6 @@ class Run:
         """How this run trains, in numbers and words, for its record and for people."""
         layout = ", channels_last" if is_channels_last(self.model) else ""
         return {
-            "n_epoch": self.n_epochs,
             "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
             "bs": self._batch_size(),
             "optimizer": type(self.optimizer).__name__,
