@@ -135,7 +135,7 @@ class Loop:
             self._update()
 
     def _validation_batches(self) -> None:
-        self._each(self.valid, self._validation_batch)
+        self._each(self.valid, self._predict)
 
     def _each(self, loader: Any, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
@@ -165,9 +165,6 @@ class Loop:
         if step.is_due(run.n_batches - 1 - run.iter):
             self._update()
 
-    def _validation_batch(self) -> None:
-        self._predict()
-
     def _predict(self) -> None:
         run, step, of = self.run, self.step, self.events.of
         for act in of["before_batch"]:
@@ -177,7 +174,9 @@ class Loop:
             act(run)
         try:
             run.loss = step.compute_loss(run.pred, run.y)
-        except Exception as error:
+        except torch.OutOfMemoryError:
+            raise
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
             raise loss_error(run.pred, run.y, error) from error
         for act in of["after_loss"]:
             act(run)

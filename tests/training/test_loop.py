@@ -16,6 +16,7 @@ from minilearner import (
     CancelStep,
     CancelTrain,
     CancelValidate,
+    DataError,
     DataLoaders,
     Learner,
 )
@@ -136,6 +137,21 @@ def test_an_epoch_cancelled_in_its_middle_still_has_its_row_and_the_next_is_whol
     assert ["valid_loss" in row for row in record.epochs] == [False, True]
     assert list(record.steps["epoch"]) == [0, 0, 1, 1, 1, 1]
     assert learn.recorder.runs == [record]
+
+
+def test_a_label_beyond_the_outputs_in_mid_epoch_is_told_with_shapes(net):
+    learn = learner(net, train=3)
+
+    class Spoils(Callback):
+        def before_batch(self, run):
+            if run.iter == 2:
+                run.y = run.y + 7
+
+    with (
+        learn.no_logging(),
+        pytest.raises(DataError, match=r"cannot compare predictions \(8, 3\) float32 with targets"),
+    ):
+        learn.fit(1, cbs=Spoils())
 
 
 def test_a_cancel_outside_its_stretch_is_told(net):
