@@ -231,6 +231,7 @@ def plain_loop(learn, factory, n_epochs, every):
     return rates, list(model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # older torch, in the plain loop at a milestone
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("name", PER_STEP)
 def test_any_torch_scheduler_trains_on_the_bits_of_a_plain_loop(name, every):
