@@ -111,8 +111,7 @@ class DataLoaders:
     ) -> None:
         if bs < 1:
             raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
-        if target is not None and vocab is not None:
-            raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+        _check_one_meaning(target, vocab)
         self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
         self.device = resolve_device(device)
         self.bs = bs
@@ -158,8 +157,7 @@ class DataLoaders:
             TypeError: `train` or `valid` is no pair.
             DataError: the arrays do not fit each other, or hold what cannot be trained on; the message says where.
         """
-        if target is not None and vocab is not None:
-            raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+        _check_one_meaning(target, vocab)
         seed = _seed(seed, is_used=True)
         x, raw = _pair(train, "train")
         target = target if target is not None else target_for(raw, vocab)
@@ -276,6 +274,11 @@ def _seed(seed: int | None, *, is_used: bool) -> int:
         return draw_seed()
     with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here
         return draw_seed()
+
+
+def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> None:
+    if target is not None and vocab is not None:
+        raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
 
 
 def _is_dataset(source: Any) -> bool:

@@ -62,8 +62,7 @@ def check_data(step: TrainStep, dls: DataLoaders) -> None:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)
         _check_finite(x, f"the first {split} batch")
-        n_outputs = _check_pair(step, x, y, split)
-        _check_labels(n_outputs, y, f"the first {split} batch", n_classes=dls.c)
+        n_outputs = _check_pair(step, x, y, split, n_classes=dls.c)
         for number, (x, y) in enumerate(dls.loader(ds_idx).at_hand()):
             where = f"the {split} data" + (f", batch {number}" if number else "")
             _check_finite(x, where)
@@ -75,7 +74,7 @@ def loss_error(pred: Any, y: Any, error: Exception) -> DataError:
     return DataError(f"the loss cannot compare predictions {describe(pred)} with targets {describe(y)}: {error}")
 
 
-def _check_pair(step: TrainStep, x: Tree, y: Any, split: str) -> int | None:
+def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
     """Returns how many classes the model tells apart, or None where the targets are no class numbers."""
     two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
     with isolated_rng(), evaluating(step.model), torch.no_grad():
@@ -86,7 +85,7 @@ def _check_pair(step: TrainStep, x: Tree, y: Any, split: str) -> int | None:
                 f"the model cannot take a {split} batch of inputs {describe(x)}: {error} {_advice(x)}"
             ) from error
         n_outputs = _n_classes(pred, y)
-        _check_labels(n_outputs, y, f"the first {split} batch")
+        _check_labels(n_outputs, y, f"the first {split} batch", n_classes)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody means
