@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-
 from minilearner.runtime import isolated_rng, set_seed
 
 __all__ = ["ItemPipeline", "ItemTransform", "ItemTransforms"]
