@@ -136,6 +136,26 @@ class RunRecord:
         """Returns the rows of `epochs`, each with the number of training batches that came before it in this run."""
         return list(zip(self._row_positions, self.epochs, strict=True))
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rows, as data, for a checkpoint."""
+        self._read()
+        return {
+            "epoch": self.epoch,
+            "epochs": [dict(row) for row in self.epochs],
+            "row_positions": list(self._row_positions),
+            "steps": self._steps,
+            "smoothed": self._smoothed,
+            "smooth": dict(vars(self._smooth)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        self.epoch, self.epochs = state["epoch"], [dict(row) for row in state["epochs"]]
+        self._row_positions = list(state["row_positions"])
+        self._steps, self._smoothed = np.asarray(state["steps"]), np.asarray(state["smoothed"])
+        vars(self._smooth).update(state["smooth"])
+        self._waiting, self._losses, self._stacked = [], [], []
+
     def _stack(self) -> None:
         """Turns what waits into one array and one tensor; the tensor stays on the device, so nothing waits for it."""
         losses = torch.stack([loss if isinstance(loss, Tensor) else torch.tensor(loss) for loss in self._losses])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
+from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
 
 __all__ = [
@@ -108,6 +109,17 @@ class Callback:
         for name in vars(cls):
             if name.startswith(("before_", "after_")):
                 check_event_name(name, owner=cls.__name__)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of this callback: data, as `training.packing` takes them.
+
+        Here: all attributes that are data. Override both methods where an attribute's meaning ends with the process.
+        """
+        return data_attributes(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` stood. Called after `before_fit`, and in mid-epoch once more after `before_train`."""
+        vars(self).update(state)
 
     def before_fit(self, run: Run) -> None:
         """Before anything else. Configure the run here."""

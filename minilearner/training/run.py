@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ class Run:
         recorder, record: what has been written down in this sitting, and in this run.
         driven: which hyperparameters are scheduled in this run, and by what; each can have one master.
         validate: makes a validation pass now, and writes its row.
+        callbacks: all that take part, in the order in which they act.
+        start_batch: where the next training pass begins; above 0 only in a run that is resumed in mid-epoch.
+        at_start: called once, when that pass stands at its first batch.
     """
 
     step: TrainStep
@@ -66,6 +69,9 @@ class Run:
     driven: dict[str, str] = field(default_factory=dict)
     validate: Callable[[], None] | None = None
     activate: Callable[[Any], Any] | None = None
+    callbacks: Sequence[Any] = ()
+    start_batch: int = 0
+    at_start: Callable[[], None] | None = None
 
     @property
     def batch(self) -> tuple[Any, Any]:
