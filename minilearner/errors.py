@@ -16,7 +16,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "DataError", "DownloadError", "FileFormatError", "MinilearnerError", "NoSuggestion", "closest"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DownloadError",
+    "FileFormatError",
+    "MinilearnerError",
+    "NoSuggestion",
+    "closest",
+]
 
 
 class MinilearnerError(Exception):

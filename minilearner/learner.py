@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint, run_through
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Progress, watched
 from minilearner.callbacks.record import Evaluate, Record
@@ -134,7 +135,15 @@ class Learner:
 
     # Training
 
-    def fit(self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None) -> RunRecord:
+    def fit(
+        self,
+        n_epoch: int,
+        lr: Rate | None = None,
+        wd: float | None = None,
+        cbs: Callbacks = None,
+        *,
+        checkpoint: Checkpointing = None,
+    ) -> RunRecord:
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
         Args:
@@ -142,6 +151,8 @@ class Learner:
             lr: for this run; `learn.lr` by default.
             wd: weight decay for this run.
             cbs: callbacks of this run only.
+            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and run again goes on
+                where it was. Every `fit...` takes it.
 
         Returns:
             The run's record, also appended to `learn.recorder`.
@@ -149,7 +160,7 @@ class Learner:
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
         """
-        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs))
+        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs), checkpoint)
 
     def fit_one_cycle(
         self,
@@ -161,6 +172,8 @@ class Learner:
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
         cbs: Callbacks = None,
+        *,
+        checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains with one cycle: the rate rises by a cosine to `lr_max` and falls to next to nothing.
 
@@ -180,7 +193,7 @@ class Learner:
             moms = self.moms
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
         cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle], checkpoint)
 
     def fit_flat_cos(
         self,
@@ -190,6 +203,8 @@ class Learner:
         pct_start: float = 0.75,
         wd: float | None = None,
         cbs: Callbacks = None,
+        *,
+        checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
 
@@ -197,7 +212,7 @@ class Learner:
         """
         rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
         schedule = flat_cosine_scheduler(rates, div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule])
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule], checkpoint)
 
     def fit_sgdr(
         self,
@@ -207,6 +222,8 @@ class Learner:
         cycle_mult: float = 2,
         cbs: Callbacks = None,
         wd: float | None = None,
+        *,
+        checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
 
@@ -218,7 +235,7 @@ class Learner:
         n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
         schedule = sgdr_scheduler(rates, n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule])
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule], checkpoint)
 
     def lr_find(
         self,
@@ -280,6 +297,7 @@ class Learner:
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
         cbs: Callbacks = None,
+        checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
@@ -291,16 +309,14 @@ class Learner:
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
+        options: dict[str, Any] = {"div_final": div_final, "wd": wd, "moms": moms, "cbs": cbs}
+        first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         self.freeze()
-        self.fit_one_cycle(
-            freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
-        )
+        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first, **options)
         base_lr /= 2
         self.unfreeze()
         rates = slice(base_lr / lr_mult, base_lr)
-        return self.fit_one_cycle(
-            epochs, rates, div=div, div_final=div_final, pct_start=pct_start, wd=wd, moms=moms, cbs=cbs
-        )
+        return self.fit_one_cycle(epochs, rates, div=div, pct_start=pct_start, checkpoint=second, **options)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -434,7 +450,15 @@ class Learner:
 
     # Gathering parts
 
-    def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
+    def _fit(
+        self,
+        kind: str,
+        n_epoch: int,
+        lr: Rate | None,
+        wd: float | None,
+        cbs: list[Callback],
+        checkpoint: Checkpointing,
+    ) -> RunRecord:
         check_count(n_epoch, "n_epoch")
         optimizer = self._optimizer()
         rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
@@ -448,9 +472,10 @@ class Learner:
             run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings([*self.cbs, *cbs]))
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)
-            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
+            keeper = as_checkpoint(checkpoint)
+            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown, *([keeper] if keeper else [])]
             try:
-                Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
+                run_through(Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid), keeper, kind)
             finally:
                 self.recorder.drop_empty()
         return run.record

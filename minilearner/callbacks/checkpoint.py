@@ -64,7 +64,12 @@ class Checkpoint(Callback):
         every_epochs: int | None = None,
         keep: int = 1,
     ) -> None:
-        intervals = {"every_steps": every_steps, "every_seconds": every_seconds, "every_epochs": every_epochs, "keep": keep}
+        intervals = {
+            "every_steps": every_steps,
+            "every_seconds": every_seconds,
+            "every_epochs": every_epochs,
+            "keep": keep,
+        }
         for name, value in intervals.items():
             if value is not None and not value > 0:
                 raise ValueError(f"`{name}` must be above 0. Received: {name}={value}.")
@@ -87,10 +92,9 @@ class Checkpoint(Callback):
             self._store, self._identity, self._saved = store, identity(run, kind), store.newest()
             if self._saved is not None:
                 self._check_is_this_run(self._saved)
-            finished = self._saved is not None and self._saved.state["finished"]
-            if finished:
-                restore(run, self._saved.state)
-            yield finished
+                if self._saved.state["finished"]:
+                    restore(run, self._saved.state)
+            yield self._saved is not None and bool(self._saved.state["finished"])
 
     def finish(self, run: Run) -> None:
         """Saves the outcome, after all callbacks have undone what they had changed for a while."""

@@ -68,7 +68,9 @@ def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
 
 def generators(*loaders: Any) -> list[Any]:
     """Returns the generators, of torch, NumPy and Python, that these loaders and what they iterate hold, each once."""
-    held = [value for owner in _owners(loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)]
+    held = [
+        value for owner in _owners(loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
+    ]
     return list({id(generator): generator for generator in held}.values())
 
 

@@ -118,7 +118,7 @@ class Callback:
         return data_attributes(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood. Called after `before_fit`, and in mid-epoch once more after `before_train`."""
+        """Goes on where `state_dict` stood: called after `before_fit`, in mid-epoch again after `before_train`."""
         vars(self).update(state)
 
     def before_fit(self, run: Run) -> None:

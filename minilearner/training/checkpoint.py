@@ -68,7 +68,9 @@ class CheckpointFolder:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise CheckpointError(f"checkpoints cannot be written to {self.path}: {error.strerror or error}.") from error
+            raise CheckpointError(
+                f"checkpoints cannot be written to {self.path}: {error.strerror or error}."
+            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -85,7 +87,7 @@ class CheckpointFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(
-                    f"another process is training with the checkpoints in {self.path}. Wait for it, or use another folder."
+                    f"another process trains with the checkpoints in {self.path}. Wait for it, or use another folder."
                 ) from error
             yield
 

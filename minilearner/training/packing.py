@@ -25,7 +25,7 @@ def pack(state: Any, tensors: dict[str, Tensor]) -> Any:
     """Returns `state` as JSON-able data in which tensors are names; the tensors themselves are added to `tensors`.
 
     Tensors are copied to the CPU, so that the state may go on changing. NumPy arrays become tensors, and come back as
-    such.
+    such, but for unsigned ones, which are kept in one dimension.
 
     Raises:
         TypeError: something in it is no data: a function, a module, an object of some class. The message says where.
@@ -64,8 +64,10 @@ def _packed(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         value = value.item()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": str(float(value))}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "u":  # generators keep such, and want them back
+        return {"unsigned": [value.dtype.name, value.ravel().tolist()]}
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value.astype(np.int64) if value.dtype.kind == "u" else value)
+        value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
@@ -74,7 +76,9 @@ def _packed(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         items = [_packed(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, Mapping):
-        pairs = [[_packed(k, tensors, f"a key of {where}"), _packed(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()]
+        pairs = [
+            [_packed(k, tensors, f"a key of {where}"), _packed(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()
+        ]
         return {"dict": pairs}
     if isinstance(value, (bool, int, str)):  # a subclass: an enum member's value is what counts
         return value.value if hasattr(value, "value") else value
@@ -89,7 +93,7 @@ def _unpacked(packed: Any, tensors: Mapping[str, Tensor], depth: int) -> Any:
     if isinstance(packed, list):
         return [_unpacked(item, tensors, depth + 1) for item in packed]
     if isinstance(packed, dict) and len(packed) == 1:
-        (kind, content), = packed.items()
+        ((kind, content),) = packed.items()
         if kind in _KINDS:
             return _KINDS[kind](content, tensors, depth + 1)
     raise FileFormatError(f"the state holds {str(packed)[:80]!r}, which nothing of ours writes.")
@@ -105,6 +109,18 @@ def _float(text: Any, tensors: Mapping[str, Tensor], depth: int) -> float:
     if text not in ("nan", "inf", "-inf"):
         raise FileFormatError(f"the state holds the float {str(text)[:40]!r}.")
     return float(text)
+
+
+def _unsigned(content: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
+    try:
+        name, numbers = content
+        return np.array(
+            numbers, dtype={"uint8": np.uint8, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64}[name]
+        )
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise FileFormatError(
+            f"the state holds an array {str(content)[:40]!r}, which nothing of ours writes."
+        ) from error
 
 
 def _tuple(items: Any, tensors: Mapping[str, Tensor], depth: int) -> tuple[Any, ...]:
@@ -128,6 +144,7 @@ def _dict(pairs: Any, tensors: Mapping[str, Tensor], depth: int) -> dict[Any, An
 _KINDS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Any]] = {
     "tensor": _tensor,
     "float": _float,
+    "unsigned": _unsigned,
     "tuple": _tuple,
     "dict": _dict,
 }

@@ -136,7 +136,11 @@ def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    groups = list(optimizer.param_groups)
     optimizer.load_state_dict(state)
+    for group, loaded in zip(groups, optimizer.param_groups, strict=True):
+        group.update(loaded)
+    optimizer.param_groups[:] = groups  # the same objects as before: schedules hold on to them
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
