@@ -10,6 +10,7 @@ Data flows one way through the package: `data` -> `models` -> `training` (with `
 the menu on top. Importing it loads torch, and neither torchvision nor matplotlib.
 """
 
+from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
@@ -18,7 +19,14 @@ from minilearner.callbacks.tracking import EarlyStopping, Validate
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
-from minilearner.errors import DataError, DownloadError, FileFormatError, MinilearnerError, NoSuggestion
+from minilearner.errors import (
+    CheckpointError,
+    DataError,
+    DownloadError,
+    FileFormatError,
+    MinilearnerError,
+    NoSuggestion,
+)
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
 from minilearner.metrics import accuracy, error_rate, top_k_accuracy
@@ -76,6 +84,8 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Category",
+    "Checkpoint",
+    "CheckpointError",
     "ClassificationInterpretation",
     "CyclicLR",
     "DataError",

@@ -43,6 +43,7 @@ from minilearner import (
 )
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.runtime import rng_state
+from minilearner.training.loop import Loop
 from minilearner.training.packing import pack
 from minilearner.vision.augment import Flip, RandomShift
 
@@ -193,12 +194,20 @@ class Executioner:
             for module, name in ((checkpoints, "save_file"), (os, "fsync"), (os, "replace"), (Path, "write_text")):
                 self._around(module, name)
         else:
-            Learner_batches = checkpoints_batches(self)
-            Learner_batches()
+            self._around_batches()
 
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(("open", "os.", "shutil.")) and any(self.folder in str(a) for a in arguments[:2]):
             self.moment()
+
+    def _around_batches(self) -> None:
+        original = Loop._predict
+
+        def predicted(loop: Loop) -> None:
+            self.moment()
+            original(loop)
+
+        Loop._predict = predicted  # type: ignore[method-assign]
 
     def _around(self, module: Any, name: str) -> None:
         original = getattr(module, name)
@@ -210,18 +219,6 @@ class Executioner:
             return result
 
         setattr(module, name, killed)
-
-
-def checkpoints_batches(executioner: Executioner) -> Callable[[], None]:
-    from minilearner.training.loop import Loop
-
-    original = Loop._predict
-
-    def predicted(self: Loop) -> None:
-        executioner.moment()
-        original(self)
-
-    return lambda: setattr(Loop, "_predict", predicted)
 
 
 def in_child(name: str, folder: Path, every_steps: int, plan: tuple[str, int] | None) -> Outcome | None:
@@ -272,17 +269,36 @@ def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -
     return struck
 
 
+def forget(part: str) -> None:
+    """Breaks resuming: what is put back lacks a part."""
+    from minilearner.callbacks import checkpoint
+
+    whole = checkpoint.restore
+
+    def partly(run: Any, state: dict[str, Any]) -> None:
+        now = checkpoint.run_state(run, epoch=state["epoch"], batch=state["batch"])
+        whole(run, {**state, part: now[part]})
+
+    checkpoint.restore = partly  # type: ignore[assignment]
+    checkpoint.set_rng_state = lambda state: None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forget", help="a part of the state that restoring leaves out: the negative control")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.forget:
+        forget(arguments.forget)
     rng = random.Random(arguments.seed)
     wanted = {name: train(name, None, 0) for name in SCENARIOS}
     control = {name: in_child(name, Path(tempfile.mkdtemp()), 4, None) for name in SCENARIOS}
     assert control == wanted, f"saving alone changes a run: {control} is not {wanted}"
-    assert len({json.dumps(outcome) for outcome in wanted.values()}) == len(wanted), "scenarios that cannot be told apart"
+    assert len({json.dumps(outcome) for outcome in wanted.values()}) == len(wanted), (
+        "scenarios that cannot be told apart"
+    )
     struck = dict.fromkeys(SCENARIOS, 0)
     while sum(struck.values()) < arguments.kills:
         name = min(struck, key=lambda scenario: struck[scenario])
