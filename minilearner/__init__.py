@@ -15,9 +15,11 @@ from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
+from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
+from minilearner.data.urls import URLs
 from minilearner.errors import DataError, DownloadError, FileFormatError, MinilearnerError, NoSuggestion
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
@@ -101,6 +103,7 @@ __all__ = [
     "Regression",
     "TorchScheduler",
     "TrainDataLoaderIter",
+    "URLs",
     "ValDataLoaderIter",
     "Validate",
     "accuracy",
@@ -129,6 +132,7 @@ __all__ = [
     "top_k_accuracy",
     "triangular",
     "triangular2",
+    "untar_data",
     "valley",
     "warmup",
     "warmup_stable_decay",
