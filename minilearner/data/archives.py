@@ -63,6 +63,7 @@ def untar_data(
 
     Raises:
         DownloadError: the archive could not be downloaded, or `MINILEARNER_OFFLINE=1` forbids it.
+        DataError: a file is in the place of the folder, or `url` is a path without one.
         FileFormatError: the archive is damaged, not the published one, or unsafe to unpack; names the member.
         OSError: the system cannot write, as when the disk is full.
         ValueError: `url` names no archive.
@@ -75,6 +76,8 @@ def untar_data(
     lock = folder.with_name(f".{folder.name}.lock")
     if folder.is_dir() and not force_download and not lock.exists():  # a lock without a process: it was killed
         return folder
+    if folder.is_file():
+        raise DataError(f"{folder} is a file, where the unpacked folder would be. Give another `data=`.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(lock):
         try:

@@ -72,6 +72,7 @@ def _suffixes(file_type: str | None, file_exts: str | Sequence[str] | None) -> s
 def _suffixes_of_type(file_type: str) -> set[str]:
     table = mimetypes.MimeTypes()  # Python's own table: the module's functions add the system's files to it
     types = {suffix: kind.split("/")[0] for known in table.types_map for suffix, kind in known.items()}
+    types[".webp"] = "image"  # Python 3.10 does not know it
     if file_type not in types.values():
         raise ValueError(
             f"`file_type` must be one of {sorted(set(types.values()))}. Received: file_type={file_type!r}."

@@ -83,7 +83,7 @@ class _Unpacking:
         if not tops:
             raise FileFormatError(f"{self.archive} is empty.")
         only = self.folder / min(tops)
-        top = only if len(tops) == 1 and only.is_dir() else self.folder
+        top = only if len(tops) == 1 and only.is_dir() and PurePath(only.name) not in self.links else self.folder
         for path, target in self.links.items():
             self._link(path, target, len((self.folder / path).relative_to(top).parts) - 1)
         return top
