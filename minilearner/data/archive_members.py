@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tarfile import EOFHeaderError, HeaderError, ReadError, TarFile  # type: ignore[attr-defined]
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from minilearner.errors import FileFormatError
@@ -136,15 +137,19 @@ class _StrictTarInfo(tarfile.TarInfo):
     """A header that is an error where it is damaged, missing or absurd, not the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictTarInfo:
-        if len(buf) == _TAR_BLOCK and not any(buf):
-            return super().frombuf(buf, encoding, errors)  # raises what tells `tarfile` the end
+    def fromtarfile(cls, tarfile: TarFile) -> _StrictTarInfo:
         try:
-            entry = super().frombuf(buf, encoding, errors)
-        except tarfile.TarError as error:
-            raise tarfile.ReadError(f"instead of a header or the end mark: {error}") from error
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:  # the end mark
+            raise
+        except HeaderError as error:
+            raise ReadError(f"instead of a header or the end mark: {error}") from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictTarInfo:
+        entry = super().frombuf(buf, encoding, errors)
         if entry.size < 0 or (entry.type in _EXTENSION_TYPES and entry.size > _LARGEST_EXTENSION):
-            raise tarfile.ReadError(f"a header of {entry.name!r} claims {entry.size:,} bytes")
+            raise ReadError(f"a header of {entry.name!r} claims {entry.size:,} bytes")
         return entry
 
 

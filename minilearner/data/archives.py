@@ -47,9 +47,9 @@ def untar_data(
     holds all that is at the top. (So it is in fastai too, but for an archive of a single file, which here lies in the
     folder.) What is refused, and how large an archive may be, `minilearner.data.unpack` says.
 
-    An archive of `URLs` must have the published size and MD5 of its first MiB; if `MINILEARNER_MIRROR` is set, it comes
-    from `<mirror>/<file name>`, and must have the size and SHA-256 of the mirror's index instead. Any other URL is
-    asked directly, and nothing is known of its archive beforehand: the size that the server promises is checked, and
+    An archive of `URLs` must have the published size and MD5 of its first MiB. If `MINILEARNER_MIRROR` is set, it comes
+    from `<mirror>/<file name>` instead, with the size and SHA-256 of the mirror's index. Any other URL is asked
+    directly, and nothing is known of its archive beforehand: the size that the server promises is checked, and
     the archive's own checksums while it is unpacked. `URLs.FASHION_MNIST` gives the folder of its four IDX files, from
     the data home, the system or a download, and needs no unpacking.
 

@@ -133,6 +133,7 @@ HOSTILE = {
     "up": ([file("../evil")], f"'../evil' {LEAVES}"),
     "up in the middle": ([file("a/../../evil")], f"'a/../../evil' {LEAVES}"),
     "a folder up": ([(entry("..", tarfile.DIRTYPE), b"")], f"'..' {LEAVES}"),
+    "a zero byte": ([(entry("x", tarfile.REGTYPE, pax_headers={"path": "a\0b"}), b"")], f"'a.x00b' {LEAVES}"),
     "no name": ([file(".")], "'.' has no name"),
     "absolute link": ([link("l", "/etc/passwd")], f"'l' is a symbolic link to '/etc/passwd', {LEADS_OUT}"),
     "link up": ([link("l", "../x")], f"'l' is a symbolic link to '../x', {LEADS_OUT}"),
@@ -257,6 +258,12 @@ def test_extensions_of_headers_are_limited(tmp_path, folder):
     (tmp_path / "a.tar").write_bytes(short * 5000)
     with pytest.raises(FileFormatError, match="a.tar is truncated or damaged: maximum recursion depth"):
         unpack(tmp_path / "a.tar", folder)
+
+
+def test_a_negative_size_is_an_error_and_no_way_back(tmp_path, folder):
+    members = [file("a"), (entry("b", tarfile.REGTYPE, pax_headers={"size": "-1024"}), b""), file("c")]
+    with pytest.raises(FileFormatError, match="claims -1024 bytes|instead of a header or the end mark"):
+        unpack(write_tar(tmp_path / "a.tar", members), folder)
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz", "zip"])
