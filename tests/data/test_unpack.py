@@ -304,7 +304,7 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path, folder):
 
 @pytest.mark.parametrize("write", [lambda path: write_tar(path, []), lambda path: write_zip(path, [])])
 def test_an_empty_archive_is_an_error(tmp_path, folder, write):
-    with pytest.raises(FileFormatError, match="a is empty"):
+    with pytest.raises(FileFormatError, match="a is (empty|truncated or damaged)"):  # the latter in Python 3.10
         unpack(write(tmp_path / "a"), folder)
 
 
