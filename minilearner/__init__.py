@@ -16,9 +16,11 @@ from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
+from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
+from minilearner.data.urls import URLs
 from minilearner.errors import (
     CheckpointError,
     DataError,
@@ -111,6 +113,7 @@ __all__ = [
     "Regression",
     "TorchScheduler",
     "TrainDataLoaderIter",
+    "URLs",
     "ValDataLoaderIter",
     "Validate",
     "accuracy",
@@ -139,6 +142,7 @@ __all__ = [
     "top_k_accuracy",
     "triangular",
     "triangular2",
+    "untar_data",
     "valley",
     "warmup",
     "warmup_stable_decay",
