@@ -101,6 +101,12 @@ def _class_token(model: Any) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+def _later_vgg(body: Any) -> Any:
+    layers = body[0]
+    has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    return layers[22 if has_norm else len(layers) // 2 :]  # 22: fastai's, for all depths
+
+
 def _later_encoder(body: Any) -> list[nn.Module]:
     layers = list(body.encoder.layers)
     return [*layers[len(layers) // 2 :], body.encoder.ln]
@@ -109,7 +115,7 @@ def _later_encoder(body: Any) -> list[nn.Module]:
 _FAMILIES = (
     Family(models.ResNet, -2, lambda body: body[6:]),
     Family(models.DenseNet, -1, lambda body: body[0][7:]),
-    Family(models.VGG, -2, lambda body: body[0][22:]),
+    Family(models.VGG, -2, _later_vgg),
     Family(models.AlexNet, -2, lambda body: body[0][6:]),
     Family(models.SqueezeNet, -1, lambda body: body[0][5:]),
     Family(models.RegNet, -2, lambda body: list(body[1])[2:]),

@@ -72,8 +72,10 @@ def _timm(name: str) -> Any:
             f"`arch` as a string names a model of timm, which is not installed: pip install 'minilearner[timm]'. "
             f"Received: arch={name!r}. Models of torchvision are given as they are: resnet34, not 'resnet34'."
         ) from error
-    if not name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) and not timm.is_model(name):
-        raise ValueError(f"`arch` is no model of timm's.{closest(name, timm.list_models())} Received: arch={name!r}.")
+    model, _, tag = name.partition(".")
+    known = timm.list_models(f"{model}.*", pretrained=True) if timm.is_model(model) else timm.list_models()
+    if not timm.is_model(model) or (tag and name not in known):
+        raise ValueError(f"`arch` is no model of timm's.{closest(name, known)} Received: arch={name!r}.")
     return timm
 
 
