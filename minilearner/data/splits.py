@@ -1,0 +1,470 @@
+"""Splitters: functions of the items that say which are for training and which for validation.
+
+Every one is `items -> (train positions, valid positions)`. Random ones draw from a generator of their own, so that the
+same items and seed always split the same way, and nobody else's randomness is moved. One whose `needs_labels` is true is
+called with the labels too, `(items, labels)`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from minilearner.data.items import shown
+from minilearner.data.table import Table, as_table, is_table
+from minilearner.errors import DataError
+
+__all__ = [
+    "ColSplitter",
+    "EndSplitter",
+    "FileSplitter",
+    "FuncSplitter",
+    "GrandparentSplitter",
+    "IndexSplitter",
+    "MaskSplitter",
+    "RandomSplitter",
+    "RandomSubsetSplitter",
+    "Split",
+    "Splitter",
+    "StratifiedSplitter",
+    "TrainTestSplitter",
+    "split_items",
+]
+
+Split: TypeAlias = tuple[list[int], list[int]]
+"""Positions for training and for validation."""
+
+Splitter: TypeAlias = Callable[..., Any]
+"""``items -> (train, valid)``; ``(items, labels) -> (train, valid)`` where its `needs_labels` is true."""
+
+_SEED = 0  # what `seed=None` means: the same items always split the same way
+
+
+@dataclass(frozen=True)
+class RandomSplitter:
+    """A share of the items, drawn at random, is for validation. With a seed, the very split that fastai makes.
+
+    Args:
+        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation, and 0 is for no validation set.
+        seed: decides the draw; None is the same as 0.
+
+    Raises:
+        ValueError: `valid_pct` is outside [0, 1).
+        DataError: (when called) the share is less than one item.
+    """
+
+    valid_pct: float = 0.2
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_share(self.valid_pct, "valid_pct")
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n_valid = _n_valid(self.valid_pct, len(items))
+        order = _permutation(len(items), self.seed)
+        return order[n_valid:], order[:n_valid]
+
+
+@dataclass(frozen=True)
+class StratifiedSplitter:
+    """The same share of every class, drawn at random, is for validation. One item of each stays for training.
+
+    Args:
+        valid_pct: in [0, 1); of each class the share, rounded so that ``int(valid_pct * n)`` items are for validation.
+        seed: decides the draw; None is the same as 0.
+
+    Raises:
+        ValueError: `valid_pct` is outside [0, 1).
+        DataError: (when called) the share is less than one item, or an item has several labels.
+    """
+
+    valid_pct: float = 0.2
+    seed: int | None = None
+    needs_labels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_share(self.valid_pct, "valid_pct")
+
+    def __call__(self, items: Sequence[Any], labels: Sequence[Any]) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n_valid = _n_valid(self.valid_pct, len(items))
+        classes = _classes(labels)
+        counts = np.bincount(classes)
+        rng = np.random.RandomState(_SEED if self.seed is None else self.seed)
+        left = np.minimum(_proportional(counts, n_valid, rng), counts - 1)
+        order = rng.permutation(len(items))
+        taken: list[int] = []
+        for position in order.tolist():
+            if left[classes[position]]:
+                left[classes[position]] -= 1
+                taken.append(position)
+        return [i for i in order.tolist() if i not in set(taken)], taken
+
+
+@dataclass(frozen=True)
+class TrainTestSplitter:
+    """What scikit-learn's `train_test_split` gives for the same arguments, without scikit-learn.
+
+    Args:
+        test_size: the share in (0, 1), rounded up, or the number of items that are for validation.
+        random_state: the seed; None is the same as 0.
+        stratify: one class for each item, of which every one is split alike; True for the labels of the items.
+        train_size: the share, rounded down, or the number of items that are for training; None for all others.
+        shuffle: False takes the training items from the front and the validation items after them.
+
+    Raises:
+        ValueError: a size is out of range, or `stratify` is given with ``shuffle=False``.
+        DataError: (when called) there are too few items, or too few of a class.
+    """
+
+    test_size: float | int | None = 0.2
+    random_state: int | None = None
+    stratify: Sequence[Any] | bool | None = None
+    train_size: float | int | None = None
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("test_size", "train_size"):
+            _check_size(getattr(self, name), name)
+        if self.needs_classes and not self.shuffle:
+            raise ValueError("`stratify` needs shuffle=True. Received: shuffle=False.")
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether classes are split alike."""
+        return self.stratify is not None and self.stratify is not False
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the labels of the items are these classes."""
+        return self.stratify is True
+
+    def __call__(self, items: Sequence[Any], labels: Sequence[Any] | None = None) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n = len(items)
+        n_train, n_test = self._sizes(n)
+        if not self.shuffle:
+            return list(range(n_train)), list(range(n_train, n_train + n_test))
+        rng = np.random.RandomState(_SEED if self.random_state is None else self.random_state)
+        if self.needs_classes:
+            of_items = labels if self.stratify is True else self.stratify
+            return _stratified(of_items, n, n_train, n_test, rng)  # type: ignore[arg-type]
+        order = rng.permutation(n).tolist()
+        return order[n_test : n_test + n_train], order[:n_test]
+
+    def _sizes(self, n: int) -> tuple[int, int]:
+        test = 0.2 if self.test_size is None and self.train_size is None else self.test_size
+        n_test = None if test is None else math.ceil(test * n) if isinstance(test, float) else test
+        train = self.train_size
+        n_train = math.floor(train * n) if isinstance(train, float) else n - (n_test or 0) if train is None else train
+        n_test = n - n_train if n_test is None else n_test
+        if n_train < 1 or n_train + n_test > n:
+            raise DataError(
+                f"{n} items are too few for {n_train} to train and {n_test} to validate: test_size={self.test_size}, "
+                f"train_size={self.train_size}."
+            )
+        return n_train, n_test
+
+
+@dataclass(frozen=True)
+class IndexSplitter:
+    """The items at these positions are for validation, all others for training."""
+
+    valid_idx: Iterable[int]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions: training ascending, validation in the order given."""
+        valid = [int(i) for i in self.valid_idx]
+        held = set(valid)
+        return [i for i in range(len(items)) if i not in held], valid
+
+
+@dataclass(frozen=True)
+class EndSplitter:
+    """The last items are for validation, or the first: for data in order of time.
+
+    Args:
+        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation.
+        valid_last: False takes the first ones.
+
+    Raises:
+        ValueError: `valid_pct` is outside [0, 1).
+        DataError: (when called) the share is less than one item. (fastai's then validates on everything.)
+    """
+
+    valid_pct: float = 0.2
+    valid_last: bool = True
+
+    def __post_init__(self) -> None:
+        _check_share(self.valid_pct, "valid_pct")
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        n, n_valid = len(items), _n_valid(self.valid_pct, len(items))
+        if self.valid_last:
+            return list(range(n - n_valid)), list(range(n - n_valid, n))
+        return list(range(n_valid, n)), list(range(n_valid))
+
+
+@dataclass(frozen=True)
+class GrandparentSplitter:
+    """By the folder above the folder that a file lies in: ``train/cat/1.jpg`` is for training.
+
+    Args:
+        train_name: the folder's name, or several.
+        valid_name: the same for validation. Files in other folders are in neither set.
+
+    Raises:
+        DataError: (when called) one of the two sets is empty. Says which folders there are.
+    """
+
+    train_name: str | Sequence[str] = "train"
+    valid_name: str | Sequence[str] = "valid"
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending for each name in turn."""
+        names = [Path(item).parent.parent.name for item in items]
+        return self._having(names, self.train_name, "train_name"), self._having(names, self.valid_name, "valid_name")
+
+    @staticmethod
+    def _having(names: list[str], wanted: str | Sequence[str], argument: str) -> list[int]:
+        several = (wanted,) if isinstance(wanted, str) else wanted
+        found = [i for name in several for i, own in enumerate(names) if own == name]
+        if not found:
+            counts = ", ".join(f"{name!r} ({n} items)" for name, n in Counter(names).most_common(5))
+            raise DataError(f"no item lies two folders below `{argument}={wanted!r}`. What lies there: {counts}.")
+        return found
+
+
+@dataclass(frozen=True)
+class FuncSplitter:
+    """The items for which a function returns true are for validation."""
+
+    func: Callable[[Any], Any]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        return _by_mask([bool(self.func(item)) for item in items])
+
+
+@dataclass(frozen=True)
+class MaskSplitter:
+    """The items for which a mask is true are for validation.
+
+    Raises:
+        DataError: (when called) the mask has not one entry for each item.
+    """
+
+    mask: Sequence[Any]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        if len(self.mask) != len(items):
+            raise DataError(f"`mask` must have one entry for each of {len(items)} items. Received: {len(self.mask)}.")
+        return _by_mask([bool(is_valid) for is_valid in self.mask])
+
+
+@dataclass(frozen=True)
+class FileSplitter:
+    """The files whose names stand in a text file, one a line, are for validation.
+
+    Raises:
+        DataError: (when called) the file cannot be read, or names what is not among the items.
+    """
+
+    fname: str | os.PathLike[str]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        try:
+            lines = Path(self.fname).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise DataError(f"the names of validation files cannot be read from '{self.fname}': {error}") from error
+        wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        names = [Path(item).name for item in items]
+        if absent := sorted(set(wanted) - set(names)):
+            raise DataError(
+                f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
+                f"{shown(absent, range(len(absent)))}. A name is a file's own, without its folder."
+            )
+        return _by_mask([name in set(wanted) for name in names])
+
+
+@dataclass(frozen=True)
+class ColSplitter:
+    """By a column of the table that the items are rows of.
+
+    Args:
+        col: name or position of the column.
+        on: the value, or a list of the values, that mean validation. None: the column holds truth values or 0 and 1.
+
+    Raises:
+        DataError: (when called) the items are no table, there is no such column, or `on` is needed.
+    """
+
+    col: str | int = "is_valid"
+    on: Any = None
+
+    def __call__(self, items: Any) -> Split:
+        """Returns the positions, ascending."""
+        if not is_table(items):
+            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {shown(items, [0])}.")
+        column = as_table(items).column(self.col)
+        if self.on is not None:
+            wanted = self.on if isinstance(self.on, (list, tuple, set, frozenset)) else [self.on]
+            return _by_mask([value in wanted for value in column])
+        if odd := [i for i, value in enumerate(column) if value not in (0, 1, True, False)]:
+            raise DataError(
+                f"{len(odd)} of {len(column)} cells of column {self.col!r} are neither true nor false: "
+                f"{shown(column, odd)}. Say what means validation with `on=`."
+            )
+        return _by_mask([bool(value) for value in column])
+
+
+@dataclass(frozen=True)
+class RandomSubsetSplitter:
+    """Random parts of the items for training and validation; the rest is in neither. With a seed, as fastai's.
+
+    Args:
+        train_sz: the share for training, in (0, 1).
+        valid_sz: the share for validation, in (0, 1); at most 1 with `train_sz`.
+        seed: decides the draw; None is the same as 0.
+
+    Raises:
+        ValueError: a share is out of range.
+    """
+
+    train_sz: float
+    valid_sz: float
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.train_sz < 1 and 0 < self.valid_sz < 1 and self.train_sz + self.valid_sz <= 1):
+            raise ValueError(
+                "`train_sz` and `valid_sz` must be in (0, 1), and at most 1 together. "
+                f"Received: train_sz={self.train_sz}, valid_sz={self.valid_sz}."
+            )
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n_train, n_valid = int(len(items) * self.train_sz), int(len(items) * self.valid_sz)
+        order = _permutation(len(items), self.seed)
+        return order[:n_train], order[n_train : n_train + n_valid]
+
+
+def split_items(splitter: Splitter, items: Sequence[Any], labels: Sequence[Any] | None) -> Split:
+    """Returns what a splitter makes of the items, checked.
+
+    Raises:
+        DataError: it gives no two lists, no item to train, a position that there is not, or one twice.
+    """
+    if getattr(splitter, "needs_labels", False):
+        if labels is None:
+            raise DataError(f"{splitter!r} needs labels, and the items have none.")
+        given = splitter(items, labels)
+    else:
+        given = splitter(items)
+    try:
+        train, valid = ([int(i) for i in part] for part in given)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`splitter` must return two lists of positions. Received: {given!r:.100}.") from error
+    _check_split(train, valid, len(items))
+    return train, valid
+
+
+def _check_split(train: list[int], valid: list[int], n: int) -> None:
+    if not train:
+        raise DataError(f"the split leaves no item to train on: 0 to train, {len(valid)} to validate, of {n}.")
+    positions = train + valid
+    if outside := [i for i in positions if not 0 <= i < n]:
+        raise DataError(f"the split has {len(outside)} positions outside 0 to {n - 1}: {outside[:3]}.")
+    if both := sorted(set(train) & set(valid)):
+        raise DataError(f"the split puts {len(both)} items both into training and validation: positions {both[:3]}.")
+    if len(set(positions)) < len(positions):
+        twice = [i for i, count in Counter(positions).items() if count > 1]
+        raise DataError(f"the split has {len(twice)} items more than once: positions {twice[:3]}.")
+
+
+def _permutation(n: int, seed: int | None) -> list[int]:
+    generator = torch.Generator().manual_seed(_SEED if seed is None else seed)
+    order: list[int] = torch.randperm(n, generator=generator).tolist()
+    return order
+
+
+def _by_mask(is_valid: list[bool]) -> Split:
+    return [i for i, held in enumerate(is_valid) if not held], [i for i, held in enumerate(is_valid) if held]
+
+
+def _check_share(value: float, name: str) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}.")
+
+
+def _n_valid(valid_pct: float, n: int) -> int:
+    n_valid = int(valid_pct * n)
+    if valid_pct > 0 and not n_valid:
+        raise DataError(
+            f"valid_pct={valid_pct} of {n} items is less than one. Raise it to {1 / max(n, 1):.2g} or more, or give "
+            "valid_pct=0 for no validation set."
+        )
+    return n_valid
+
+
+def _check_size(value: float | int | None, name: str) -> None:
+    if value is None or (isinstance(value, float) and 0 < value < 1) or (isinstance(value, int) and value >= 1):
+        return
+    raise ValueError(f"`{name}` must be a share in (0, 1) or a number of items. Received: {name}={value}.")
+
+
+def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
+    try:
+        number = {label: i for i, label in enumerate(sorted(set(labels)))}
+    except TypeError as error:
+        raise DataError("a stratified split needs one label an item, all of one kind.") from error
+    return np.array([number[label] for label in labels])
+
+
+def _stratified(labels: Sequence[Any], n: int, n_train: int, n_test: int, rng: np.random.RandomState) -> Split:
+    """Draws in scikit-learn's order, so that its splits are met bit for bit."""
+    if len(labels) != n:
+        raise DataError(f"`stratify` must have one class for each of {n} items. Received: {len(labels)}.")
+    classes = _classes(labels)
+    counts = np.bincount(classes)
+    if counts.min() < 2 or min(n_train, n_test) < len(counts):
+        raise DataError(
+            f"a stratified split of {n_train} to train and {n_test} to validate needs two items of each of "
+            f"{len(counts)} classes, and as many places in both. The rarest class has {counts.min()}."
+        )
+    in_train = _proportional(counts, n_train, rng)
+    in_test = _proportional(counts - in_train, n_test, rng)
+    train: list[int] = []
+    test: list[int] = []
+    for c, (k, m) in enumerate(zip(in_train.tolist(), in_test.tolist(), strict=True)):
+        drawn = np.flatnonzero(classes == c)[rng.permutation(counts[c])].tolist()
+        train += drawn[:k]
+        test += drawn[k : k + m]
+    return rng.permutation(train).tolist(), rng.permutation(test).tolist()
+
+
+def _proportional(counts: NDArray[np.int64], n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
+    """Shares `n` places out among classes by their counts; those with the largest remainders get the rest."""
+    exact = counts / counts.sum() * n
+    places = np.floor(exact)
+    remainder = exact - places
+    for value in np.unique(remainder)[::-1]:
+        rest = int(n - places.sum())
+        if not rest:
+            break
+        tied = np.flatnonzero(remainder == value)
+        places[rng.choice(tied, size=min(len(tied), rest), replace=False)] += 1
+    return places.astype(np.int64)
