@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 
 from minilearner.errors import DataError, closest
 
-__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "get_files", "get_image_files", "shown"]
+__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "shown"]
 
-PathLike: TypeAlias = str | os.PathLike[str]
+PathLike: TypeAlias = "str | os.PathLike[str]"
+"""A path, as text or as an object."""
 
-IMAGE_EXTENSIONS = frozenset(
-    ".bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
-)
+IMAGE_EXTENSIONS = (
+    ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
+    ".tif", ".tiff", ".webp",
+)  # fmt: skip
 """What `get_image_files` takes for pictures: single pictures that Pillow reads, the same on every system."""
 
 
@@ -54,9 +56,7 @@ def get_files(
     return [root / name for name in names]
 
 
-def get_image_files(
-    path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None
-) -> list[Path]:
+def get_image_files(path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None) -> list[Path]:
     """Returns the pictures below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`."""
     return get_files(path, IMAGE_EXTENSIONS, recurse, folders)
 
@@ -123,16 +123,19 @@ def _walk(
     to_visit: list[tuple[str, str, frozenset[str]]] = [(str(root), "", frozenset((real,)))]
     while to_visit:
         folder, prefix, above = to_visit.pop()
-        is_root = not prefix
+        chosen = folders if not prefix else ()
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if entry.is_dir():
-                    chosen = name in folders if is_root and folders else not name.startswith(".")
-                    if recurse and chosen and (followlinks or not entry.is_symlink()):
+                    is_wanted = name in chosen if chosen else not name.startswith(".")
+                    if recurse and is_wanted and (followlinks or not entry.is_symlink()):
                         real = os.path.realpath(entry.path)
                         if real not in above:
                             to_visit.append((entry.path, f"{prefix}{name}/", above | {real}))
-                elif not name.startswith(".") and (endings is None or name.lower().endswith(endings)):
-                    if not (is_root and folders) or "." in folders:
-                        yield prefix + name
+                elif (not chosen or "." in chosen) and _is_wanted(name, endings):
+                    yield prefix + name
+
+
+def _is_wanted(name: str, endings: tuple[str, ...] | None) -> bool:
+    return not name.startswith(".") and (endings is None or name.lower().endswith(endings))

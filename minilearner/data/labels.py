@@ -54,9 +54,7 @@ class RegexLabeller:
         except re.error as error:
             raise ValueError(f"`pat` must be a regular expression. Received: pat={self.pat!r}: {error}.") from error
         if not n_groups:
-            raise ValueError(
-                f"`pat` must have a group, in parentheses, around the label. Received: pat={self.pat!r}, which has none."
-            )
+            raise ValueError(f"`pat` must have a group, in parentheses, around the label. Received: pat={self.pat!r}.")
 
     def __call__(self, item: Any) -> str:
         """Returns the label of an item."""
@@ -166,7 +164,7 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str) -> list[Any]:
         told = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
         raise DataError(
             f"`{name}` failed on {len(failed)} of {len(items)} items: {shown(items, failed, told)}. Correct "
-            f"`{name}={_name(getter)}`, or leave these items out in `get_items`."
+            f"`{name}={_name(getter)}`, or leave these items out."
         ) from reasons[0]
     return values
 

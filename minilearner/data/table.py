@@ -11,7 +11,7 @@ from typing import Any
 
 from minilearner.errors import DataError, closest
 
-__all__ = ["Row", "Table", "as_table", "read_csv"]
+__all__ = ["Row", "Table", "as_table", "is_table", "read_csv"]
 
 
 class Row(Mapping[str, Any]):
@@ -49,7 +49,7 @@ class Table(Sequence[Row]):
     """
 
     def __init__(self, columns: Mapping[Any, Sequence[Any]]) -> None:
-        self.columns = dict(columns)
+        self.columns: dict[Any, Sequence[Any]] = dict(columns)
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) != 1:
             raise DataError(f"the columns of a table must have one length. Received: {lengths or 'no column'}.")
@@ -64,7 +64,7 @@ class Table(Sequence[Row]):
         if col in self.columns:
             return self.columns[col]
         if isinstance(col, int) and -len(self.columns) <= col < len(self.columns):
-            return list(self.columns.values())[col]
+            return [*self.columns.values()][col]
         names = [str(name) for name in self.columns]
         raise DataError(f"there is no column {col!r}.{closest(str(col), names)} Columns: {', '.join(names)}.")
 
@@ -132,10 +132,8 @@ def read_csv(
     rows = lines if header is None else lines[1:]
     _check_lines(path, names, rows)
     table = Table({name: [row[i] for row in rows] for i, name in enumerate(names)})
-    for col in typed:
-        name = col if col in table.columns else list(table.columns)[col] if isinstance(col, int) else col
-        table.columns[name] = _typed(table.column(col))
-    return table
+    chosen = [table.column(col) for col in typed]
+    return Table({name: _typed(cells) if cells in chosen else cells for name, cells in table.columns.items()})
 
 
 def _check_lines(path: Path, names: Sequence[Any], rows: Sequence[Sequence[str]]) -> None:
