@@ -77,7 +77,7 @@ class Learner:
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn: norm layers learn also where they are frozen.
         moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
-        path: where files of this learner go; the current folder by default.
+        path: where files of this learner go; the loaders' path by default.
         precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
             lays out convolutional models as channels_last.
         device: the GPU where there is one by default.
@@ -111,7 +111,7 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
         self.metrics = named_metrics(metrics, self.device)
-        self.path = Path(path or ".")
+        self.path = Path(path or dls.path)
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
         self._preflight = Preflight()
