@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -65,6 +65,14 @@ class LearningRateScheduler(Callback):
             group["lr"] = lr * ratio
         if self.verbose:
             sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ratios of the groups' rates, as they were when the run began."""
+        return {"ratios": self._ratios}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts the ratios back."""
+        self._ratios = list(state["ratios"])
 
     def __repr__(self) -> str:
         return f"LearningRateScheduler({getattr(self.fn, '__name__', repr(self.fn))})"
@@ -134,6 +142,15 @@ class ReduceLROnPlateau(Tracker):
         for group in optimizer.param_groups:
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and where the wait and the cool-down stand. (The rate is the optimizer's.)"""
+        return {**super().state_dict(), "wait": self.wait, "cooldown_left": self.cooldown_left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts all three back."""
+        super().load_state_dict(state)
+        self.wait, self.cooldown_left = state["wait"], state["cooldown_left"]
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.monitor!r}, factor={self.factor}, patience={self.patience})"
@@ -207,6 +224,25 @@ class TorchScheduler(Callback):
         if self._before is not None:
             self._before.restore()
             self._before = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's own state, and the settings of the optimizer's groups. Empty outside a run.
+
+        The settings, because to build a scheduler anew, as a resumed run does, may change them.
+        """
+        if self._before is None:
+            return {}
+        groups = [{k: v for k, v in g.items() if k != "params"} for g in self._before.optimizer.param_groups]
+        return {"n_seen": self._n_seen, "scheduler": self.scheduler.state_dict(), "groups": groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Brings the scheduler of this run, and the optimizer that it drives, to that state."""
+        if self._before is None:
+            raise RuntimeError("a TorchScheduler has nothing to load a state into before its run has begun.")
+        self._n_seen = state["n_seen"]
+        self.scheduler.load_state_dict(state["scheduler"])
+        for group, settings in zip(self._before.optimizer.param_groups, state["groups"], strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
     def _catch_up(self, run: Run) -> None:
         while self._n_seen < run.global_step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
@@ -108,6 +108,22 @@ class Callback:
         for name in vars(cls):
             if name.startswith(("before_", "after_")):
                 check_event_name(name, owner=cls.__name__)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what this callback must remember for a run to go on exactly where it was stopped; here nothing.
+
+        Tensors, and what JSON can say (numbers, infinities among them, text, None, lists, dictionaries with text for
+        keys), nested as one likes. What lives in the model, the optimizer, the loaders or the record is not repeated:
+        it is kept with them. Functions are no state; they come from the script again.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood: afterwards this callback acts as the one that gave the state would have.
+
+        Called in a resumed run after `before_fit`, when model, optimizer and loaders stand as they stood. Tensors may
+        come on another device.
+        """
 
     def before_fit(self, run: Run) -> None:
         """Before anything else. Configure the run here."""
