@@ -26,10 +26,10 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
         ValueError: the folder does not exist or cannot be written, or `path` is a folder.
     """
     path = Path(path)
-    probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
