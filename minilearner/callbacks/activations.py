@@ -171,8 +171,8 @@ class ActivationStats(Callback):
             raise ValueError(f"`idx` must name one of the {len(self.names)} layers recorded. Received: idx={idx}.")
 
     def _xlabel(self, idx: int) -> str:
-        every = "" if self.every == 1 else f", each {self.every}th"
-        return f"training batch{every} (layer {self.names[idx]!r})"
+        batch = "training batch" if self.every == 1 else f"recorded batch, one in {self.every}"
+        return f"{batch} (layer {self.names[idx]!r})"
 
     def state_dict(self) -> dict[str, Any]:
         """What was recorded."""

@@ -52,12 +52,17 @@ class LearningRateScheduler(Callback):
         self.verbose = verbose
         self._takes_rate = _takes_two(fn)
         self._ratios: list[float] = []
+        self._set_for = -1
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
         self._ratios = _ratios_to_last(run.optimizer)
+        self._set_for = -1
 
     def before_epoch(self, run: Run) -> None:
+        if run.epoch == self._set_for:  # a run that is resumed in the middle of an epoch has its rate already
+            return
+        self._set_for = run.epoch
         groups = run.optimizer.param_groups
         now = float(groups[-1]["lr"])
         lr = _checked(self.fn(run.epoch, now) if self._takes_rate else self.fn(run.epoch), run.epoch)
@@ -67,12 +72,12 @@ class LearningRateScheduler(Callback):
             sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
 
     def state_dict(self) -> dict[str, Any]:
-        """The ratios of the groups' rates, as they were when the run began."""
-        return {"ratios": self._ratios}
+        """The ratios of the groups' rates, as they were when the run began, and the epoch that has its rate."""
+        return {"ratios": self._ratios, "set_for": self._set_for}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts the ratios back."""
-        self._ratios = list(state["ratios"])
+        """Puts both back."""
+        self._ratios, self._set_for = list(state["ratios"]), state["set_for"]
 
     def __repr__(self) -> str:
         return f"LearningRateScheduler({getattr(self.fn, '__name__', repr(self.fn))})"

@@ -142,9 +142,8 @@ def test_any_loss_is_both_losses_by_their_shares(mixing, loss, target):
     with learn.no_logging():
         learn.fit(1, cbs=[m, shares, seen])
     for (_, _, pred, got), (_, larger, smaller, share) in zip(seen.rows, shares.rows):
-        one = lambda y, i: loss(pred[i : i + 1], y[i : i + 1])  # noqa: E731
-        items = [share[i] * one(larger, i) + (1 - share[i]) * one(smaller, i) for i in range(4)]
-        total = torch.stack(items)
+        first, second = (torch.stack([loss(p[None], t[None]) for p, t in zip(pred, y)]) for y in (larger, smaller))
+        total = share * first + (1 - share) * second
         expected = total.sum() if getattr(loss, "reduction", "") == "sum" else total.mean()
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 

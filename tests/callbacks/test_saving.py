@@ -69,7 +69,7 @@ def test_the_last_weights_stay_where_that_is_wanted():
 
 def test_the_file_always_holds_the_best(tmp_path):
     path = tmp_path / "best.safetensors"
-    learn, at = fit(3, SaveBest("score", path=path), metrics=scores(1, 4, 2))
+    _, at = fit(3, SaveBest("score", path=path), metrics=scores(1, 4, 2))
     assert same(load_file(path), at[1]) and os.listdir(tmp_path) == ["best.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata() == {"monitor": "score", "value": "4.0", "epoch": "1"}
