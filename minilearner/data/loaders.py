@@ -17,9 +17,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from minilearner.data.arrays import as_inputs, as_labels, encode, target_for
 from minilearner.data.foreign import ForeignLoader, from_dataset
+from minilearner.data.item_loader import ItemLoader
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.targets import Category, ClassNumbers, Target
-from minilearner.data.transforms import Pipeline, Transforms
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
 from minilearner.runtime import draw_seed, isolated_rng
@@ -30,7 +31,7 @@ __all__ = ["DataLoaders", "Loader"]
 
 @runtime_checkable
 class Loader(Protocol):
-    """What the training loop may use of a loader. `MemoryLoader` and `ForeignLoader` are the two there are."""
+    """What the training loop may use of a loader: `MemoryLoader`, `ItemLoader` and `ForeignLoader` are the kinds."""
 
     @property
     def n_items(self) -> int | None:
@@ -59,6 +60,10 @@ class Loader(Protocol):
 
     def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
         """Gives all the data, in pieces, where that costs no reading and was not yet checked; else nothing."""
+        ...
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> Loader:
+        """Returns a loader that runs further batch transforms after its own."""
         ...
 
     def to(self, device: torch.device | str) -> Loader:
@@ -228,8 +233,10 @@ class DataLoaders:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
         items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Inputs
-        alone must be an array or tensor.
+        alone must be an array or tensor, or, where the training data are items, a list of such.
         """
+        if isinstance(self.train, ItemLoader):
+            return self.train.over(items)
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = _pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
@@ -247,6 +254,16 @@ class DataLoaders:
             batch_tfms=like.batch_tfms if like else None,
             device=self.device,
         )
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
+        """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
+
+        In foreign loaders no transform may be random, for there is no epoch to derive its randomness from.
+        """
+        longer = copy.copy(self)
+        longer.train = self.train.with_batch_tfms(*transforms)
+        longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*transforms)
+        return longer
 
     def to(self, device: torch.device | str) -> DataLoaders:
         """Returns loaders whose batches arrive on `device`; itself when they already do."""
@@ -286,7 +303,7 @@ def _is_dataset(source: Any) -> bool:
 
 
 def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.device) -> Loader:
-    if isinstance(source, (MemoryLoader, ForeignLoader)):
+    if isinstance(source, (MemoryLoader, ItemLoader, ForeignLoader)):
         _check_batches(source, split)
         return source.to(device)
     if _is_dataset(source):
@@ -323,7 +340,7 @@ def _check_batches(source: Any, split: str) -> None:
         return
     inner = getattr(source, "source", source)
     bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
-    n = inner.n_items if isinstance(inner, MemoryLoader) else _length(getattr(inner, "dataset", None))
+    n = inner.n_items if isinstance(inner, (MemoryLoader, ItemLoader)) else _length(getattr(inner, "dataset", None))
     raise DataError(
         f"`{split}` has no batches: {'an unknown number of' if n is None else n} items with bs={bs}, and a short last "
         f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."

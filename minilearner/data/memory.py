@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import Pipeline, TensorFunction, Transforms, as_list, run_isolated
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, as_list, run_isolated
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
 
@@ -126,6 +126,10 @@ class MemoryLoader:
     def in_order(self) -> MemoryLoader:
         """Returns a view of the same storage: stored order, every item, validation transforms only."""
         return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> MemoryLoader:
+        """Returns a view of the same storage that runs further batch transforms after its own."""
+        return self._view(batch_tfms=Pipeline((*self.batch_tfms.transforms, *transforms)))
 
     def to(self, device: torch.device | str) -> MemoryLoader:
         """Returns a loader whose arrays are on `device`, standing at the same pass; itself when they already are."""

@@ -23,6 +23,7 @@ __all__ = [
     "Events",
     "as_callbacks",
     "check_event_name",
+    "without",
 ]
 
 
@@ -171,7 +172,7 @@ class Callback:
         """The epoch's row is written."""
 
     def after_fit(self, run: Run) -> None:
-        """Also when an exception passes through. Undo here what was changed for a while."""
+        """Also when an exception passes through, told by `run.interrupted`. Undo what was changed for a while."""
 
     def after_cancel_batch(self, run: Run) -> None:
         """`CancelBatch` was raised."""
@@ -224,6 +225,21 @@ def as_callbacks(cbs: Any) -> list[Callback]:
             hint = " Give an instance, not the class." if isinstance(callback, type) else ""
             raise TypeError(f"`cbs` must be callbacks. Received: {callback!r}.{hint}")
     return given
+
+
+def without(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
+    """Returns the callbacks but those named by `unwanted`: one or several, each by itself or by its class.
+
+    Raises:
+        ValueError: there is none such.
+    """
+    kept = list(callbacks)
+    for one in unwanted if isinstance(unwanted, Iterable) else [unwanted]:
+        found = [callback for callback in kept if callback is one or type(callback) is one]
+        if not found:
+            raise ValueError(f"the learner has no callback {one!r}. It has: {kept}.")
+        kept = [callback for callback in kept if callback not in found]
+    return kept
 
 
 class Events:

@@ -18,6 +18,7 @@ from minilearner import (
     accuracy,
 )
 from minilearner.callbacks.mixing import cut_and_paste, draw_boxes, interpolate
+from minilearner.data.targets import mean_squared_error
 
 
 def pictures(n=12, n_classes=3):
@@ -131,9 +132,10 @@ def test_inputs_and_targets_are_mixed_by_the_same_share(mixing):
         (FocalLoss(), "class"),
         (nn.BCEWithLogitsLoss(), "many"),
         (nn.MSELoss(), "many"),
+        (mean_squared_error, "many"),
         (lambda pred, y: (pred - y).abs().pow(1.5).mean(), "many"),
     ],
-    ids=["ce", "sum", "smoothing", "focal", "bce", "mse", "function"],
+    ids=["ce", "sum", "smoothing", "focal", "bce", "mse", "ours", "function"],
 )
 def test_any_loss_is_both_losses_by_their_shares(mixing, loss, target):
     x, y = pictures()
