@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ class Record(Callback):
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
         return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():

@@ -78,6 +78,7 @@ class Loop:
             self._until_cancelled(body)
         except BaseException as error:
             _tell_where(error, self.run)
+            self.run.interrupted = True
             try:
                 self.events.finish(self.run)
             except Exception as second:
