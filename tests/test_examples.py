@@ -1,4 +1,4 @@
-"""Program A and its example run from end to end: an archive served from loopback, weights where torch's hub keeps them."""
+"""Program A and its example from end to end: an archive served on loopback, weights where torch's hub keeps them."""
 
 import functools
 import http.server
