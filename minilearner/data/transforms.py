@@ -71,6 +71,14 @@ class Pipeline:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
 
+    def augments(self) -> bool:
+        """Whether a batch in training meets transforms that validation skips."""
+        return any(t.train_only for t in self.transforms)
+
+    def with_augmentation(self, transforms: Transforms) -> Pipeline:
+        """Returns a pipeline with other transforms for training, followed by these of validation."""
+        return Pipeline([*as_list(transforms, "batch_tfms"), *(t for t in self.transforms if not t.train_only)])
+
     def decode(self, x: Tensor) -> Tensor:
         """Undoes, last first, what validation does to a batch, for display."""
         for transform in reversed(self._in_validation):
