@@ -60,6 +60,9 @@ def plot_images(
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets titles touch the edge of a saved picture
     for ax in grid.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_color("#dddddd")  # a frame, for pictures on white
+    for ax in grid.flat[len(images) :]:
         ax.set_axis_off()
     for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
         picture = _in_view(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))

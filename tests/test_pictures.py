@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -47,5 +49,5 @@ def test_titles_stay_within_the_figure_and_apart():
     figure = plot_images([np.zeros((1, 4, 4))] * 6, titles, heading="actual, predicted below")
     figure.canvas.draw()
     boxes = [ax.title.get_window_extent() for ax in figure.axes]
-    assert all(a.x1 < b.x0 for a, b in zip(boxes[:3], boxes[1:3]))
-    assert all(0 < box.x0 and box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1 for box in boxes)
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes[:3]))
+    assert all(box.x0 > 0 and box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1 for box in boxes)

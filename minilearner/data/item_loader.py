@@ -15,7 +15,7 @@ from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.memory import resolve_device
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.errors import DataError
-from minilearner.runtime import derived_generator, derived_seed
+from minilearner.runtime import derived_generator
 from minilearner.tree import Tree, map_tensors
 
 __all__ = ["ItemLoader"]
@@ -125,10 +125,9 @@ class ItemLoader:
     def picked(self, indices: Sequence[int] | Tensor) -> ItemLoader:
         """Returns a loader of the items at these positions, as one batch, read here as in validation."""
         positions = [int(i) for i in indices]
-        dataset = copy.copy(self.dataset)
-        dataset.items = [self.dataset.items[i] for i in positions]
+        items = [self.dataset.items[i] for i in positions]
         y = None if self.y is None else self.y[positions]
-        return self.in_order()._view(dataset=dataset, y=y, bs=max(len(positions), 1), num_workers=0)
+        return self.over(items, y)._view(bs=max(len(positions), 1), num_workers=0)
 
     def augmented(
         self, number: int = 0, *, item_tfms: ItemTransforms = None, batch_tfms: Transforms = None
@@ -136,19 +135,19 @@ class ItemLoader:
         """Returns a loader of the same items in the dataset's order, every one, with the transforms of training.
 
         Augmentations are derived from (seed, number) and the item's position or the batch's. `item_tfms` stand in for
-        the dataset's, `batch_tfms` for those that only training runs.
+        the dataset's, `batch_tfms` for the loader's augmentation.
 
         Raises:
             ValueError: there is neither an item transform nor a batch transform for training.
         """
-        dataset = copy.copy(self.dataset)
+        dataset = self.dataset
         if item_tfms is not None:
-            dataset.item_tfms = ItemPipeline(item_tfms)
+            dataset = dataset.over(dataset.items, ItemPipeline(item_tfms))
         pipeline = self.batch_tfms if batch_tfms is None else self.batch_tfms.with_augmentation(batch_tfms)
         if not (dataset.item_tfms.transforms or pipeline.augments()):
             raise ValueError("there is no augmentation: no item transform, and no batch transform for training only.")
-        dataset.seed = seed = derived_seed(self.seed, "augmented", number)
-        return self.in_order()._view(training=True, dataset=dataset, batch_tfms=pipeline, seed=seed)
+        changes = {"dataset": dataset, "batch_tfms": pipeline, "epoch": -1 - number}  # no epoch of training's
+        return self.in_order()._view(training=True, **changes)
 
     def decode(self, x: Tree) -> Tree:
         """Undoes, for showing, what the batch transforms of validation did to inputs."""
@@ -156,9 +155,8 @@ class ItemLoader:
 
     def over(self, items: Sequence[Any], y: Tensor | None = None) -> ItemLoader:
         """Returns a loader over other items, read and transformed as in validation, in order and complete."""
-        dataset = copy.copy(self.dataset)
-        dataset.items = items
-        return self.in_order()._view(dataset=dataset, y=None if y is None else y.to(self.device), num_workers=0)
+        y = None if y is None else y.to(self.device)
+        return self.in_order()._view(dataset=self.dataset.over(items), y=y, num_workers=0)
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> ItemLoader:
         """Returns a loader that runs further batch transforms after its own."""

@@ -137,7 +137,7 @@ class MemoryLoader:
     def augmented(self, number: int = 0, *, item_tfms: object = None, batch_tfms: Transforms = None) -> MemoryLoader:
         """Returns a view of the same storage: stored order, every item, transforms of training.
 
-        Augmentations are derived from (seed, number, batch). `batch_tfms` stand in for those that only training runs.
+        Augmentations are derived from (seed, number, batch). `batch_tfms` stand in for the loader's augmentation.
 
         Raises:
             ValueError: there is no transform for training, or `item_tfms` are given, which were applied once already.
@@ -150,8 +150,7 @@ class MemoryLoader:
         pipeline = self.batch_tfms if batch_tfms is None else self.batch_tfms.with_augmentation(batch_tfms)
         if not pipeline.augments():
             raise ValueError("there is no augmentation: no transform of `batch_tfms` is for training only. Give some.")
-        seed = derived_seed(self.seed, "augmented", number)
-        return self.in_order()._view(training=True, batch_tfms=pipeline, seed=seed)
+        return self.in_order()._view(training=True, batch_tfms=pipeline, epoch=-1 - number)  # no epoch of training's
 
     def decode(self, x: Tree) -> Tree:
         """Undoes, for showing, what the batch transforms of validation did to inputs."""

@@ -58,17 +58,18 @@ def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, *
     same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
     colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
     both = [f"{a}\n{p}" for a, p in zip(actual, taken_for, strict=True)]
-    return show_pictures(x, both, max_n=len(both), colors=colors, heading="actual, predicted below", **layout)
+    return show_pictures(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
 
 
 def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
     """Returns one title for each of the first `n` targets: the label's name, several joined, or numbers."""
     if y is None:
         return [""] * n
-    n = min(n, n_items(y))
     if isinstance(y, Tensor):
         return [title(target, value) for value in y[:n].detach().cpu()]
-    return [str(map_tensors(lambda t, i=i: t[i].tolist(), y)) for i in range(n)]  # type: ignore[misc]
+    if not n_items(y):  # no tensors in it: a list of names
+        return [str(label) for label in y[:n]]
+    return [str(map_tensors(lambda t, i=i: t[i].tolist(), y)) for i in range(min(n, n_items(y)))]  # type: ignore[misc]
 
 
 def title(target: Target | None, value: Tensor) -> str:

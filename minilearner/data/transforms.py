@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from minilearner.runtime import isolated_rng, set_seed
+from minilearner.runtime import isolated_rng
 
 __all__ = ["BatchTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated"]
 
@@ -76,8 +76,8 @@ class Pipeline:
         return any(t.train_only for t in self.transforms)
 
     def with_augmentation(self, transforms: Transforms) -> Pipeline:
-        """Returns a pipeline with other transforms for training, followed by these of validation."""
-        return Pipeline([*as_list(transforms, "batch_tfms"), *(t for t in self.transforms if not t.train_only)])
+        """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
+        return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
 
     def decode(self, x: Tensor) -> Tensor:
         """Undoes, last first, what validation does to a batch, for display."""
@@ -107,8 +107,7 @@ class _Function(BatchTransform):
 
 def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
-    with isolated_rng():
-        set_seed(seed)
+    with isolated_rng(seed):
         return f(x)
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from minilearner.data.loaders import DataLoaders, Loader
 from minilearner.data.showing import first_batch, sample, show_predictions
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
-from minilearner.runtime import isolated_rng
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import TrainStep
 
@@ -68,7 +67,7 @@ class Asking:
         Threads wait for each other here: the model's flags and the random generators belong to all of them.
         """
         target = self.dls.target
-        with _ONE_AT_A_TIME, isolated_rng():
+        with _ONE_AT_A_TIME:
             loader = self.dls.test_dl([item])
             (batch,) = replace(self, watch=iter).batches(loader)
         preds = batch.preds.cpu()
