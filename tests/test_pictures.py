@@ -27,6 +27,7 @@ def test_few_values_beyond_the_range_are_clipped_and_the_others_stay_as_they_are
     image[:, 0, 0] = torch.tensor([1.5, -0.5, 0.5])
     assert shown(image)[0, 0].tolist() == [1, 0, 0.5]
     assert shown(image)[5, 5].tolist() == [0.25] * 3
+    assert shown(image[:1])[0, 0] == 1
 
 
 def test_a_picture_that_someone_standardised_is_spread_over_its_range():
