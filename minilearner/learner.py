@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks import schedule
+from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.fitting import fit, validate
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Output
@@ -66,7 +67,7 @@ class Learner:
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn: norm layers learn also where they are frozen.
         moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
-        path: where files of this learner go; the current folder by default.
+        path: where files of this learner go; the loaders' path by default.
         precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
             lays out convolutional models as channels_last.
         device: the GPU where there is one by default.
@@ -100,13 +101,16 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
         self.metrics = named_metrics(metrics, self.device)
-        self.path = Path(path or ".")
+        self.path = Path(path or dls.path)
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
         self._preflight = Preflight()
         self._output = Output()
 
-    def fit(self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None) -> RunRecord:
+    def fit(
+        self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
+        checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
         Args:
@@ -114,6 +118,8 @@ class Learner:
             lr: for this run; `learn.lr` by default.
             wd: weight decay for this run.
             cbs: callbacks of this run only.
+            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
+                again goes on where it was. Every `fit...` takes it.
 
         Returns:
             The run's record, also appended to `learn.recorder`.
@@ -121,12 +127,12 @@ class Learner:
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
         """
-        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs))
+        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs), checkpoint)
 
     def fit_one_cycle(
         self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
         pct_start: float = 0.25, wd: float | None = None, moms: tuple[float, float, float] | None = None,
-        cbs: Callbacks = None,
+        cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains with one cycle: the rate rises by a cosine to `lr_max` and falls to next to nothing.
 
@@ -140,22 +146,22 @@ class Learner:
             moms = self.moms
         shape = {"div": div, "div_final": div_final, "pct_start": pct_start}
         cycle = schedule.one_cycle_scheduler(self._rates(lr_max), **shape, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle], checkpoint)
 
     def fit_flat_cos(
         self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
-        wd: float | None = None, cbs: Callbacks = None,
+        wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
 
         As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
         """
         fall = schedule.flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), fall])
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), fall], checkpoint)
 
     def fit_sgdr(
         self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
-        wd: float | None = None,
+        wd: float | None = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
 
@@ -166,7 +172,7 @@ class Learner:
         """
         n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         falls = schedule.sgdr_scheduler(self._rates(lr_max), n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), falls])
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), falls], checkpoint)
 
     def lr_find(
         self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
@@ -206,7 +212,7 @@ class Learner:
     def fine_tune(
         self, epochs: int, base_lr: float = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100, pct_start: float = 0.3,
         div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
-        moms: tuple[float, float, float] | None = None, cbs: Callbacks = None,
+        moms: tuple[float, float, float] | None = None, cbs: Callbacks = None, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
@@ -219,11 +225,12 @@ class Learner:
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
+        first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         self.freeze()
-        train(freeze_epochs, slice(base_lr), pct_start=0.99)
+        train(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first)
         self.unfreeze()
         base_lr /= 2
-        return train(epochs, slice(base_lr / lr_mult, base_lr), div=div, pct_start=pct_start)
+        return train(epochs, slice(base_lr / lr_mult, base_lr), div=div, pct_start=pct_start, checkpoint=second)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -372,15 +379,17 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
-    def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
+    def _fit(
+        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback], checkpoint: Checkpointing
+    ) -> RunRecord:
         check_count(n_epoch, "n_epoch")
         rates, optimizer = self._rates(lr), self._optimizer()
         run = self._run(optimizer)
         run.n_epochs = n_epoch
         self._preflight.check(run.step, self.dls)
         with optimizers.hyperparameters_set(optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
-            shown = self._output.progress()
-            return fit(run, kind, self.recorder, [*self.cbs, *cbs], self.metrics, shown=shown)
+            shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
+            return fit(run, kind, self.recorder, [*self.cbs, *cbs], self.metrics, shown=shown, checkpoint=keeper)
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         activate = getattr(self.dls.target, "activate", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 
+from minilearner.callbacks.checkpoint import Checkpoint, run_through
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.data.loaders import Loader
@@ -25,16 +26,18 @@ def fit(
     metrics: dict[str, Metric],
     *,
     shown: Progress,
+    checkpoint: Checkpoint | None = None,
 ) -> RunRecord:
     """Trains on `run.dls` for `run.n_epochs` epochs, and returns what is written down, also into `recorder`.
 
-    kind: what the record calls this run: "fit_one_cycle", for instance. A record that nothing came to is dropped, also
-    where an error passes through.
+    With a `checkpoint`, from where it stands. A record that nothing came to is dropped, also where an error passes
+    through. kind: what the record calls this run: "fit_one_cycle", for instance.
     """
     run.record = record = recorder.start_run(kind, n_epoch=run.n_epochs, **run.settings(callbacks))
     recording = Record(deepcopy(metrics) if recorder.train_metrics else {})
+    several = [*callbacks, Evaluate(metrics), recording, shown, *([] if checkpoint is None else [checkpoint])]
     try:
-        Loop(run, [*callbacks, Evaluate(metrics), recording, shown], train=run.dls.train, valid=run.dls.valid).fit()
+        run_through(Loop(run, several, train=run.dls.train, valid=run.dls.valid), checkpoint, kind)
     finally:
         recorder.drop_empty()
     return record

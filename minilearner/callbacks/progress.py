@@ -62,6 +62,10 @@ class Progress(Callback):
         self._columns: list[str] = []
         self._next_tick = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: bars belong to this process."""
+        return {}
+
     def before_train(self, run: Run) -> None:
         self._open(run, "train", f"epoch {run.epoch + 1}/{run.n_epochs}")
 

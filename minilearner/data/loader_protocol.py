@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from minilearner.data.transforms import BatchTransform, TensorFunction
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.tree import Tree
 
 __all__ = ["Loader"]
@@ -16,6 +16,9 @@ __all__ = ["Loader"]
 @runtime_checkable
 class Loader(Protocol):
     """What the training loop may use of a loader: `MemoryLoader`, `ItemLoader` and `ForeignLoader` are the kinds."""
+
+    batch_tfms: Pipeline
+    """What runs on the inputs of every batch."""
 
     @property
     def n_items(self) -> int | None:

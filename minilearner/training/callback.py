@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
+from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
 
 __all__ = [
@@ -110,6 +111,23 @@ class Callback:
             if name.startswith(("before_", "after_")):
                 check_event_name(name, owner=cls.__name__)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what this callback must remember for a run to go on exactly where it was stopped.
+
+        Data, as `training.packing` takes them: numbers, text, tensors, and lists, tuples and dictionaries of such. What
+        lives in the model, the optimizer, the loaders or the record is kept with them. Here: all attributes that are
+        data. Override both methods where an attribute's meaning ends with the process.
+        """
+        return data_attributes(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood: afterwards this callback acts as the one that gave the state would have.
+
+        Called in a resumed run after `before_fit`, when model, optimizer and loaders stand as they stood, and in
+        mid-epoch again after `before_train`. Tensors may come on another device.
+        """
+        vars(self).update(state)
+
     def before_fit(self, run: Run) -> None:
         """Before anything else. Configure the run here."""
 
@@ -156,7 +174,7 @@ class Callback:
         """The epoch's row is written."""
 
     def after_fit(self, run: Run) -> None:
-        """Also when an exception passes through. Undo here what was changed for a while."""
+        """Also when an exception passes through, told by `run.interrupted`. Undo what was changed for a while."""
 
     def after_cancel_batch(self, run: Run) -> None:
         """`CancelBatch` was raised."""
