@@ -113,6 +113,8 @@ class Learner:
     ) -> RunRecord:  # fmt: skip
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
+        The run's record is returned, and appended to `learn.recorder`.
+
         Args:
             n_epoch: passes over the training data, at least 1.
             lr: for this run; `learn.lr` by default.
@@ -120,9 +122,6 @@ class Learner:
             cbs: callbacks of this run only.
             checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
                 again goes on where it was. Every `fit...` takes it.
-
-        Returns:
-            The run's record, also appended to `learn.recorder`.
 
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
@@ -185,8 +184,7 @@ class Learner:
         `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted.
 
         Args:
-            start_lr, end_lr: the range.
-            num_it: updates to sweep it in.
+            start_lr, end_lr, num_it: the range, and how many updates to sweep it in.
             stop_div: stop where the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: draw the sweep (a notebook shows it).
             suggest_funcs: `minimum`, `steep`, `slide`, `valley` or functions like them; the result unpacks into their
@@ -241,10 +239,7 @@ class Learner:
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Lets the layer groups from number `n` on learn; negative numbers count from the end.
-
-        The optimizer's state is forgotten.
-        """
+        """Lets the layer groups from `n` on learn (from the end where negative); the optimizer's state is forgotten."""
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
@@ -253,7 +248,7 @@ class Learner:
 
         Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
         """
-        run, loader = self._run(None), self._asking().loader(ds_idx, dl)
+        run, loader = self._run(None), self._asking(ds_idx, dl).loader
         validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
         return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
@@ -261,13 +256,11 @@ class Learner:
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
     ) -> Iterator[BatchPrediction]:
         """Yields the predictions of one batch after another, in the data set's order; nothing is kept."""
-        asking = self._asking()
-        return asking.batches(asking.loader(ds_idx, dl), act=act, with_loss=with_loss)
+        return self._asking(ds_idx, dl).batches(act=act, with_loss=with_loss)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
-        asking = self._asking()
-        return asking.pictures(asking.loader(ds_idx, dl), indices)
+        return self._asking(ds_idx, dl).pictures(indices)
 
     def get_preds(
         self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, with_decoded: bool = False,
@@ -275,18 +268,16 @@ class Learner:
     ) -> Predictions:  # fmt: skip
         """Returns predictions, activated, and targets of a whole set, on the CPU, in the data set's order.
 
+        They unpack to `(preds, targets)`; what else is asked for are fields.
+
         Args:
             ds_idx: 1 for the validation set, 0 for the training set (in order, without augmentation).
             dl: another loader instead, such as `learn.dls.test_dl(items)`.
             with_input, with_decoded, with_loss: also keep the inputs, the decoded predictions, the loss of each item.
             act: what activates the model's outputs; by default what belongs to the kind of target, such as softmax.
-
-        Returns:
-            A `Predictions`, which unpacks to `(preds, targets)`; the rest are its fields.
         """
-        asking = self._asking()
         kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
-        return asking.predictions(asking.loader(ds_idx, dl), act=act, **kept)
+        return self._asking(ds_idx, dl).predictions(act=act, **kept)
 
     def predict(self, item: Any, with_input: bool = False) -> Prediction:
         """Returns `(label, index, probabilities)` of one item, and leaves the training state alone.
@@ -314,8 +305,7 @@ class Learner:
             use_max: take the largest of all passes instead.
         """
         check_count(n, "n")
-        asking, how = self._asking(), {"item_tfms": item_tfms, "batch_tfms": batch_tfms}
-        return asking.augmented(asking.loader(ds_idx, dl), n, **how, beta=beta, use_max=use_max)
+        return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
 
     def show_results(
         self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, nrows: int | None = None,
@@ -326,8 +316,7 @@ class Learner:
         `shuffle` takes them from all over the set, as the seed of `dls` decides, so every call shows the same; else
         they are the first. `nrows` and `ncols` make the grid, of `figsize` inches.
         """
-        asking, layout = self._asking(), {"nrows": nrows, "ncols": ncols, "figsize": figsize}
-        return asking.show(asking.loader(ds_idx, dl), max_n, shuffle=shuffle, **layout)
+        return self._asking(ds_idx, dl).show(max_n, shuffle=shuffle, nrows=nrows, ncols=ncols, figsize=figsize)
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
@@ -398,8 +387,8 @@ class Learner:
     def _step(self, optimizer: Optimizer | None) -> TrainStep:
         return make_step(self.model, self.loss_func, optimizer, precision=self.precision)
 
-    def _asking(self) -> Asking:
-        return Asking(self._step(None), self.dls, self._output.watch("predicting"))
+    def _asking(self, ds_idx: int = 1, dl: Any = None) -> Asking:
+        return Asking(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
 
     def _optimizer(self) -> Optimizer:
         how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
@@ -407,5 +396,4 @@ class Learner:
         return self.optimizer
 
     def _rates(self, lr: Rate | None) -> list[float]:
-        """One rate for each layer group."""
         return optimizers.spread(self.lr if lr is None else lr, optimizers.n_layer_groups(self._optimizer()))
