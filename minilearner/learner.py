@@ -282,9 +282,10 @@ class Learner:
     def predict(self, item: Any, with_input: bool = False) -> Prediction:
         """Returns `(label, index, probabilities)` of one item, and leaves the training state alone.
 
-        item: whatever `dls.test_dl([item])` takes: for loaders made from files a path, a Pillow picture or an array;
-        for loaders in memory an array or tensor such as their items. Several threads may ask at once.
-        with_input: keep the input as well, as the model saw it but in its real colours, in the field `input`.
+        item: what `dls.test_dl([item])` takes. Of pictures from files: a path, a Pillow picture, an array (height,
+        width, channels) or a tensor (channels, height, width); of arrays in memory one like those, or a Pillow picture.
+        Several threads may ask at once; they wait for each other.
+        with_input: also keep the input, as the model saw it but in its real colours, in the field `input`.
         """
         return self._asking().item(item, with_input=with_input)
 

@@ -1,5 +1,6 @@
 """Asking a learner about items and pictures: real colours, names for labels, and no trace."""
 
+import os
 import random
 import threading
 
@@ -21,10 +22,12 @@ from minilearner import (
     Regression,
     accuracy,
 )
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline
+from minilearner.data.targets import MultiCategory
 from minilearner.pictures import NEUTRAL, RIGHT, WRONG
+from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.images import open_image
 from minilearner.vision.transforms import Resize
 
@@ -124,6 +127,32 @@ def test_predict_takes_a_path_and_names_the_label(learner, files):
         label, index, probabilities = learn.predict(path)
         assert label == path.stem.split("_")[0] == learn.dls.vocab[int(index)]
         assert float(probabilities.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "kind", [str, open_image, lambda path: np.asarray(open_image(path)), lambda path: as_tensor(open_image(path))]
+)
+def test_predict_takes_a_picture_in_any_form(files, kind):
+    tfms = {"item_tfms": Resize(8), "batch_tfms": Normalize.from_stats(*IMAGENET)}
+    dls = ImageDataLoaders.from_name_func(
+        ".", files, lambda name: name.split("_")[0], valid_pct=0.5, seed=1, bs=2, device="cpu", **tfms
+    )
+    learn = Learner(dls, MLP((192, 3)), device="cpu")
+    found, expected = learn.predict(kind(files[0]), with_input=True), learn.predict(files[0], with_input=True)
+    assert torch.equal(found.probabilities, expected.probabilities) and torch.equal(found.input, expected.input)
+
+
+def test_predict_reads_in_this_process_though_training_has_workers(files):
+    read_by = []
+
+    def read(path):
+        read_by.append(os.getpid())
+        return open_image(path)
+
+    loader = ItemLoader(ItemDataset(files, read), torch.arange(6) % 2, bs=2, num_workers=2)
+    learn = Learner(DataLoaders(loader, vocab=["a", "b"], device="cpu"), MLP((768, 2)), device="cpu")
+    learn.predict(files[0])
+    assert set(read_by) == {os.getpid()}
 
 
 def test_predict_gives_what_get_preds_gives(learner, files):
@@ -300,6 +329,19 @@ def test_results_of_a_regression_are_numbers_unjudged():
     figure = Learner(dls, MLP((16, 1)), device="cpu").show_results(shuffle=False)
     assert [ax.get_title().split("\n")[0] for ax in figure.axes] == ["0.5", "1.25", "2", "3"]
     assert {ax.title.get_color() for ax in figure.axes} == {NEUTRAL}
+
+
+def test_several_labels_are_right_where_all_are():
+    x, y = torch.eye(3).view(3, 1, 1, 3).repeat(1, 1, 3, 1), torch.eye(3)
+    y[2, 0] = 1.0
+    dls = DataLoaders.from_arrays((x, y), (x, y), bs=3, target=MultiCategory(["cat", "dog", "mat"]))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
+    model[1].weight.data = torch.eye(3).repeat(1, 3)
+    model[1].bias.data.fill_(-1.5)
+    figure = Learner(dls, model, device="cpu").show_results(shuffle=False)
+    titles = [ax.get_title() for ax in figure.axes if ax.images]
+    assert titles == ["cat\ncat", "dog\ndog", "cat, mat\nmat"]
+    assert [ax.title.get_color() for ax in figure.axes if ax.images] == [RIGHT, RIGHT, WRONG]
 
 
 def test_results_of_any_loader_of_pictures():
