@@ -305,7 +305,6 @@ class Learner:
             beta: the weight of the plain pass, in [0, 1]. None gives the pair (a, p) as predictions.
             use_max: take the largest of all passes instead.
         """
-        check_count(n, "n")
         return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
 
     def show_results(

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from minilearner.data.loaders import DataLoaders, Loader
 from minilearner.data.showing import first_batch, sample, show_predictions
+from minilearner.errors import DataError
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_batches
+from minilearner.training.preflight import check_count
 from minilearner.training.step import TrainStep
 
 if TYPE_CHECKING:
@@ -80,7 +82,14 @@ class Asking:
         """Returns plain predictions p joined with those of `n` augmented passes, of mean a: a + beta (p - a).
 
         With `use_max` the largest of all of them; without a `beta` the pair (a, p).
+
+        Raises:
+            ValueError: `n` is below 1, `beta` is out of range, or there is nothing to augment with.
+            DataError: the model gives something else than one tensor.
         """
+        check_count(n, "n")
+        if beta is not None and not 0 <= beta <= 1:
+            raise ValueError(f"`beta` must be between 0 and 1, or None. Received: beta={beta}.")
         loader = self.loader
         passes = [loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n)]
         plain, *others = [Predictions.from_batches(self._predicted(one)) for one in (loader, *passes)]
@@ -119,4 +128,7 @@ class Asking:
 
 
 def _stacked(several: Sequence[Predictions]) -> Tensor:
+    if not isinstance(several[0].preds, Tensor):
+        kind = type(several[0].preds).__name__
+        raise DataError(f"`tta` needs a model that gives one tensor for a batch. Received: {kind}.")
     return torch.stack([one.preds for one in several])
