@@ -49,16 +49,20 @@ class ItemDataset(Dataset[Tree]):
             return tuple(self._finished(part, position, epoch) for part in raw)
         return self._finished(raw, position, epoch)
 
+    def over(self, items: Sequence[Any], item_tfms: ItemPipeline | None = None) -> ItemDataset:
+        """Returns a dataset of other items, read as these and transformed as these, or by `item_tfms`."""
+        return ItemDataset(items, self.read, self.item_tfms if item_tfms is None else item_tfms, seed=self.seed)
+
     def _finished(self, raw: Any, position: int, epoch: int | None) -> Tensor:
         rng = None if epoch is None else random.Random(derived_seed(self.seed, "item", epoch, position))
         return as_tensor(self.item_tfms(raw, rng))
 
 
 def as_tensor(item: Any) -> Tensor:
-    """Returns a PIL picture as uint8 (channels, height, width); tensors and arrays as they are."""
+    """Returns a PIL picture as uint8 (channels, height, width); tensors as they are, arrays as a copy."""
     if isinstance(item, Tensor):
         return item
-    array = np.asarray(item)
+    array = np.array(item)  # a copy, since a picture's own pixels are read-only
     if hasattr(item, "getbands"):  # a PIL picture, whose channels come last
         array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(array))
