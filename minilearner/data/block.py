@@ -261,6 +261,6 @@ def _check_shapes(dataset: ItemDataset) -> None:
     if len(counts) > 1:
         raise DataError(
             f"inputs must have one shape, so that they make batches. Of {len(shapes)} training items looked at: "
-            f"{', '.join(f'{shape} ({count})' for shape, count in counts.most_common(3))}, as in "
+            f"{', '.join(f'{count} of shape {shape}' for shape, count in counts.most_common(3))}, as in "
             f"{shown(dataset.items, list(shapes), list(shapes.values()))}. Give them one with item_tfms=Resize(...)."
         )
