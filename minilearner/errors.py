@@ -3,6 +3,7 @@
     MinilearnerError
     ├── DataError           an item, a batch or a loader is not what training needs
     │   └── FileFormatError a file is truncated, swapped or foreign; names the file
+    ├── CheckpointError     a checkpoint cannot be written, read, or belongs to another run
     ├── DownloadError       a download failed, was forbidden, or its content is not what it should be
     └── NoSuggestion        a learning-rate curve gives no ground for a suggestion
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = [
+    "CheckpointError",
     "DataError",
     "DownloadError",
     "FileFormatError",
@@ -38,6 +40,10 @@ class DataError(MinilearnerError, ValueError):
 
 class FileFormatError(DataError):
     """A file is truncated, swapped or foreign. The message names the file and what was wrong with it."""
+
+
+class CheckpointError(MinilearnerError, OSError):
+    """A checkpoint cannot be written or read, or belongs to another run. The message says which, and why."""
 
 
 class DownloadError(MinilearnerError, OSError):

@@ -35,6 +35,9 @@ __all__ = ["DataLoaders", "Loader", "NewItems"]
 class Loader(Protocol):
     """What the training loop may use of a loader: `MemoryLoader`, `ItemLoader` and `ForeignLoader` are the kinds."""
 
+    batch_tfms: Pipeline
+    """What runs on the inputs of every batch."""
+
     @property
     def n_items(self) -> int | None:
         """How many items `in_order` gives; None where it is not known."""
@@ -275,7 +278,8 @@ class DataLoaders:
             x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
-            return _as_loader(items, "test", bs=self.bs, seed=self.seed, device=self.device).in_order()
+            loader = _as_loader(items, "test", bs=self.bs, seed=self.seed, device=self.device).in_order()
+            return loader if isinstance(items, Loader) else loader.with_batch_tfms(*self.train.batch_tfms.transforms)
         else:
             x, y = as_inputs(items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
@@ -285,7 +289,7 @@ class DataLoaders:
             bs=self.bs,
             seed=self.seed,
             item_tfms=like.item_tfms if like else None,
-            batch_tfms=like.batch_tfms if like else None,
+            batch_tfms=self.train.batch_tfms,
             device=self.device,
         )
 

@@ -199,8 +199,8 @@ class Regression:
         return numbers[0] if len(numbers) == 1 else numbers
 
 
-def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean of (pred - target)², with `target` viewed in `pred`'s shape.
+def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Returns the mean of (pred - target)², with `target` viewed in `pred`'s shape; `reduction` as torch's losses take.
 
     torch's own loss broadcasts (batch, 1) against (batch,) to (batch, batch) and trains on nonsense; here equal element
     counts of one batch are compared one to one.
@@ -214,4 +214,4 @@ def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:
             f"{tuple(pred.shape)}, target of shape {tuple(target.shape)}. Let the model end in as many outputs as an "
             "item has target values."
         )
-    return F.mse_loss(pred, target.reshape(pred.shape))
+    return F.mse_loss(pred, target.reshape(pred.shape), reduction=reduction)
