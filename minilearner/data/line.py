@@ -6,7 +6,7 @@ source -> items -> labels -> split -> what is read -> target. `block` declares i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Line:
     splitter: Splitter
 
     def items(self, source: Any) -> Any:
-        """Returns what the source is made of: any sequence, or a table.
+        """Returns what the source is made of: a sequence, a `Table` or a frame.
 
         Raises:
             TypeError: a source that is no collection needs `get_items`.
@@ -71,8 +71,11 @@ class Line:
                 "`get_items` is needed to find the items of a source that is no list or table. "
                 f"Received: {items!r:.100}. For a folder of pictures: get_items=get_image_files."
             )
-        items = items if is_table(items) or hasattr(items, "__getitem__") else list(items)
-        if not len(as_sequence(items)):
+        if isinstance(items, Mapping):
+            items = as_table(items)  # whose length, unlike a dictionary's, is the number of its rows
+        elif not hasattr(items, "__getitem__"):
+            items = list(items)
+        if not len(items):
             raise DataError("there are no items: the source is empty.")
         return items
 
