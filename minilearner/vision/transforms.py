@@ -322,7 +322,7 @@ def _height_width(size: Any) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
         raise ValueError(f"`size` must be one whole number of pixels, or (height, width). Received: size={size!r}.")
-    return pair  # type: ignore[return-value]
+    return pair
 
 
 def _width_height(size: Any) -> tuple[int, int]:
