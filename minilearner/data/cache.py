@@ -174,11 +174,11 @@ def _opened(path: Path | None, index_bytes: int) -> IO[bytes]:
         return path.open("rb", buffering=0)
     file: Any
     if path is None:
-        file = tempfile.TemporaryFile(prefix="minilearner-", buffering=0)
+        file = tempfile.TemporaryFile(prefix="minilearner-", buffering=0)  # noqa: SIM115
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
-        file = tempfile.NamedTemporaryFile(
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
             prefix=f"{path.name}.", suffix=_PARTIAL, dir=path.parent, buffering=0, delete=False
         )
     file.truncate(index_bytes)
