@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from minilearner.data.torchvision_transforms import for_validation, prepares, taken_apart
 from minilearner.runtime import isolated_rng
 
-__all__ = ["Box", "Finishing", "ItemPipeline", "ItemTransform", "ItemTransforms", "SplitTransform", "torchvision_kind"]
+__all__ = ["Box", "Finishing", "ItemPipeline", "ItemTransform", "ItemTransforms", "SplitTransform"]
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, upper, right, lower, as Pillow's: the window ``[upper:lower, left:right]``."""
@@ -74,9 +75,10 @@ ItemTransforms: TypeAlias = ItemTransform | Callable[[Any], Any] | Sequence[Item
 class ItemPipeline:
     """Runs item transforms in the order given.
 
-    A torchvision transform runs in training; in validation too, unless all it does is vary the picture at random (see
-    `torchvision_kind`). Any other plain function runs in both. Around both kinds the global generators are seeded from
-    `rng`, in validation by a constant; `isolated` puts them back.
+    A plain function runs in training and in validation. A torchvision transform runs as `torchvision_transforms` says:
+    random ones in training only, those that decide the size without chance in validation, a `Compose` taken apart.
+    Around both kinds the global generators are seeded from `rng`, in validation by a constant; `isolated` puts them
+    back.
 
     The pipeline is split where its first random part begins: ``pipeline(item, rng)`` is
     ``pipeline.finish(pipeline.prepare(item), rng)``, bit for bit.
@@ -87,7 +89,7 @@ class ItemPipeline:
 
     def __init__(self, transforms: ItemTransforms = None) -> None:
         self.transforms = tuple(_as_list(transforms))
-        steps = [_step(f) for given in self.transforms for f in _parts(given)]
+        steps = [_step(f) for given in self.transforms for f in taken_apart(given)]
         n_fixed = next((i for i, f in enumerate(steps) if not _is_fixed(f)), len(steps))
         self._fixed = [f for f in steps[: n_fixed + 1] if isinstance(f, SplitTransform)]
         self._rest = steps[n_fixed:]
@@ -137,48 +139,25 @@ class ItemPipeline:
         return f"ItemPipeline([{', '.join(map(repr, self.transforms))}])"
 
 
-def torchvision_kind(f: object) -> Literal["fixed", "varies", "resizes", None]:
-    """Tells what randomness means in a torchvision transform, by the name of its class; torchvision is not imported.
-
-    "fixed" draws nothing. "varies" changes a picture at random and keeps its size, so that validation can do without.
-    "resizes" does so too, but decides the size: validation needs it, with derived draws. None: not torchvision's.
-    """
-    for cls in type(f).__mro__:
-        if cls.__module__.startswith("torchvision.transforms") and cls.__name__ != "Transform":
-            if cls.__name__ in _RESIZES:
-                return "resizes"
-            return "varies" if cls.__name__.startswith("Random") or cls.__name__ in _VARIES else "fixed"
-    return None
-
-
-_RESIZES = ("RandomCrop", "RandomIoUCrop", "RandomResize", "RandomResizedCrop", "RandomShortestSize", "ScaleJitter")
-_VARIES = (
-    *("AugMix", "AutoAugment", "ColorJitter", "CutMix", "ElasticTransform", "GaussianBlur", "GaussianNoise", "JPEG"),
-    *("MixUp", "RandAugment", "TrivialAugmentWide"),
-)
-_PREPARES = ("CenterCrop", "Grayscale", "Pad", "RGB", "Resize")
-"""torchvision transforms that make one picture of another, always the same: a cache may keep what they give."""
-
-
 class _Function(SplitTransform):
     """A plain function of the item as a transform."""
 
     def __init__(self, f: Callable[[Any], Any]) -> None:
-        self.f, self.kind = f, torchvision_kind(f)
+        self.f, self.in_validation = f, for_validation(f)
 
     @property
     def finishing(self) -> Finishing:
-        return "none" if self.kind == "fixed" and type(self.f).__name__ in _PREPARES else "any"
+        return "none" if prepares(self.f) else "any"
 
     def prepare(self, item: Any) -> Any:
         return self.f(item) if self.finishing == "none" else item
 
     def finish(self, item: Any, rng: random.Random | None) -> Any:
-        if self.finishing == "none" or (self.kind == "varies" and rng is None):
+        f = self.in_validation if rng is None else self.f
+        if self.finishing == "none" or f is None:
             return item
-        if self.kind != "fixed":
-            _seed_quickly(0 if rng is None else rng.getrandbits(32))
-        return self.f(item)
+        _seed_quickly(0 if rng is None else rng.getrandbits(32))
+        return f(item)
 
     def __repr__(self) -> str:
         return repr(self.f)
@@ -202,13 +181,6 @@ def _as_list(transforms: ItemTransforms) -> list[Any]:
         if not callable(f):
             raise TypeError(f"`item_tfms` takes transforms or functions of an item. Received: {f!r}.")
     return several
-
-
-def _parts(f: Any) -> list[Any]:
-    """Takes torchvision's `Compose` apart, so that each of its transforms runs where it belongs."""
-    if torchvision_kind(f) is not None and type(f).__name__ == "Compose":
-        return [part for inner in f.transforms for part in _parts(inner)]
-    return [f]
 
 
 def _step(f: Any) -> ItemTransform:

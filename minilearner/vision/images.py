@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.errors import DataError, FileFormatError, closest
 
-__all__ = ["PathLike", "VerifiedImages", "image_size", "open_image", "verify_images"]
+__all__ = ["PathLike", "VerifiedImages", "as_mode", "image_size", "open_image", "verify_images"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -57,11 +57,27 @@ def open_image(path: PathLike, mode: str = "RGB", *, reduce_to: tuple[int, int] 
         DataError: there is no such file, it may not be read, or its pixels are floats, which have no known range.
     """
     image = _loaded(path, reduce_to)
+    try:
+        return as_mode(image, mode)
+    except DataError as e:
+        raise DataError(f"{os.fspath(path)}: {e}") from e
+
+
+def as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Returns a picture upright and in `mode`, as `open_image` does, by way of what keeps its 16 bits and transparency.
+
+    Raises:
+        DataError: its pixels are floats.
+    """
+    method = _UPRIGHT.get(_orientation(image))
+    image = image if method is None else image.transpose(method)
     if image.mode == "F":
-        raise DataError(
-            f"{os.fspath(path)}: its pixels are floats, which have no known range. Read it with a function of your own."
-        )
-    return _converted(_upright(image), mode)
+        raise DataError("a picture's pixels are floats, which have no known range. Scale them to 8 bits yourself.")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    if mode not in _WITH_ALPHA and (image.mode in _WITH_ALPHA or "transparency" in image.info):
+        image = _on_white(image)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def image_size(path: PathLike) -> tuple[int, int]:
@@ -92,8 +108,8 @@ class VerifiedImages:
 
 def verify_images(
     paths: Iterable[PathLike],
-    how: Literal["headers", "decode"] = "headers",
-    on_unreadable: Literal["raise", "skip"] = "raise",
+    how: str = "headers",
+    on_unreadable: str = "raise",
     n_threads: int | None = None,
 ) -> VerifiedImages:
     """Reads every file, in threads, and tells which are pictures.
@@ -184,24 +200,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block says nothing about the pixels, which are still good
         return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    method = _UPRIGHT.get(_orientation(image))
-    return image if method is None else image.transpose(method)
-
-
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """Returns the picture in `mode`, by way of what keeps its 16 bits or its transparency."""
-    if image.mode.startswith("I"):
-        image = _eight_bits(image)
-    if _is_transparent(image) and mode not in _WITH_ALPHA:
-        image = _on_white(image)
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    return image.mode in _WITH_ALPHA or "transparency" in image.info
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -148,9 +148,8 @@ def machine(paths, bs):
 
 def report(rates):
     theirs = {kind: best(rates, "fastai", kind) for kind in ("first epoch", "later epochs")}
-    print(
-        "| loader | epoch | images/s | lowest | highest | times the best of fastai |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| loader | epoch | images/s | lowest | highest | times the best of fastai |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for (name, kind), values in rates.items():
         median = statistics.median(values)
         ratio = f"{median / theirs[kind]:.1f}" if theirs[kind] else "-"

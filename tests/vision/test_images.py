@@ -95,7 +95,7 @@ def test_other_modes_come_out_in_three_channels(tmp_path, mode):
 
 def test_float_pixels_are_refused(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(DataError, match=r"a\.tiff: its pixels are floats"):
+    with pytest.raises(DataError, match=r"a\.tiff: .*pixels are floats"):
         open_image(tmp_path / "a.tiff")
 
 
