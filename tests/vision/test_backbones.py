@@ -60,7 +60,9 @@ def test_a_family_gives_features_and_three_groups_with_every_parameter_once(arch
 
 def test_a_resnet_computes_what_fastais_does():
     model = with_head(build_backbone(models.resnet18, size=(32, 32), **UNTRAINED), 3).eval()
-    for i, (name, t) in enumerate(model.state_dict().items()):  # names and order are fastai's too, or values would differ
+    for i, (name, t) in enumerate(
+        model.state_dict().items()
+    ):  # names and order are fastai's too, or values would differ
         if t.is_floating_point():
             values = torch.sin(torch.arange(t.numel(), dtype=torch.float64) * 0.7 + i)
             values *= (1.7 / (t[0].numel() if t.ndim > 1 else 9)) ** 0.5

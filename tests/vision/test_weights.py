@@ -181,7 +181,9 @@ def served(resnet18):
     url = f"http://127.0.0.1:{server.server_port}"
 
     class Served(WeightsEnum):
-        GOOD = Weights(f"{url}/own-{hashlib.sha256(content).hexdigest()[:8]}.pth", ResNet18_Weights.DEFAULT.transforms, {})
+        GOOD = Weights(
+            f"{url}/own-{hashlib.sha256(content).hexdigest()[:8]}.pth", ResNet18_Weights.DEFAULT.transforms, {}
+        )
         BAD = Weights(f"{url}/own-01234567.pth", ResNet18_Weights.DEFAULT.transforms, {})
 
     yield Served
