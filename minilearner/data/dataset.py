@@ -215,8 +215,9 @@ class ItemDataset(Dataset[Tree]):
         return ""
 
     def _reader_name(self) -> str:
-        read = self.read
-        return f"{read.func.__qualname__} {read.keywords}" if isinstance(read, functools.partial) else repr(read)
+        told = isinstance(self.read, functools.partial)
+        read, size = (self.read.func, self.read.keywords) if told else (self.read, "")  # type: ignore[attr-defined]
+        return f"{getattr(read, '__qualname__', None) or repr(read)} {size}"
 
     def __getstate__(self) -> dict[str, Any]:
         # Only a process that is being started can be given the cache's open file; any other copy opens its own.

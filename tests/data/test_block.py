@@ -12,7 +12,7 @@ from minilearner.data.items import get_image_files
 from minilearner.data.labels import ColReader, RegexLabeller, using_attr
 from minilearner.data.splits import IndexSplitter, RandomSplitter
 from minilearner.data.stratified import StratifiedSplitter
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip, Normalize
 from minilearner.vision.blocks import ImageBlock, PILImageBW
 from minilearner.vision.transforms import Resize
@@ -86,7 +86,7 @@ def test_two_pictures_and_a_class_make_pairs_of_inputs(pets):
     (x1, x2), _ = dls.one_batch()
     assert (x1.shape, x2.shape) == ((4, 3, 32, 32), (4, 1, 32, 32))
     (x1, x2), y = next(iter(dls.test_dl(dls.valid.dataset.items)))
-    assert len(x1) == len(x2) == 6 and y is None
+    assert len(x1) == len(x2) == 4 and y is None
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,41 @@ def test_a_damaged_file_is_told_at_its_first_read(pets):
     for file in pets.glob("pug_*.jpg"):
         file.write_bytes(file.read_bytes()[:300])
     dls = block().dataloaders(pets, bs=24, shuffle=False)
-    with pytest.raises(Exception, match="pug_"):
+    with pytest.raises(FileFormatError, match="pug_.*damaged or cut short"):
         list(dls.train)
+
+
+@pytest.fixture
+def damaged(pets):
+    """One picture that is no picture at all, and one that is cut short."""
+    (pets / "pug_3.jpg").write_text("no picture")
+    (pets / "pug_5.jpg").write_bytes((pets / "pug_5.jpg").read_bytes()[:-300])
+    return pets
+
+
+@pytest.mark.parametrize(("verify", "n_bad"), [("headers", 1), ("decode", 2)])
+def test_what_cannot_be_read_is_found_or_left_out_as_asked(damaged, capsys, verify, n_bad):
+    with pytest.raises(FileFormatError, match=f"{n_bad} of 30 items cannot be read: .*pug_3.jpg' .*on_unreadable="):
+        block().dataloaders(damaged, bs=4, verify=verify)
+    dls = block().dataloaders(damaged, bs=4, verify=verify, on_unreadable="skip")
+    assert dls.train.n_items + dls.valid.n_items == 30 - n_bad and len(dls.skipped) == n_bad
+    assert dls.skipped[0][0] == damaged / "pug_3.jpg" and "not a picture" in dls.skipped[0][1]
+    assert f"{n_bad} items cannot be read and are left out: " in capsys.readouterr().err
+
+
+def test_leaving_items_out_moves_no_other_item_to_the_other_set(damaged):
+    dls = block().dataloaders(damaged, bs=4, verify="decode", on_unreadable="skip")
+    files = get_image_files(damaged)
+    bad = {source for source, _ in dls.skipped}
+    assert dls.valid.dataset.items == [files[i] for i in RandomSplitter(seed=42)(files)[1] if files[i] not in bad]
+
+
+def test_workers_and_the_cache_change_no_bit(pets, tmp_path):
+    kinds = [{"num_workers": 0, "cache": False}, {"num_workers": 1, "cache": tmp_path / "cache"}]
+    alone, helped = (block(batch_tfms=Flip()).dataloaders(pets, bs=8, seed=0, **kind) for kind in kinds)
+    for _ in range(2):
+        assert all(torch.equal(a, b) for (a, _), (b, _) in zip(alone.train, helped.train, strict=True))
+    assert list((tmp_path / "cache").glob("*.pictures"))
 
 
 def test_new_items_must_be_a_list_and_labelled_only_where_labels_can_be_read(pets):

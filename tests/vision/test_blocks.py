@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW, as_picture
 
 
@@ -47,6 +47,7 @@ def test_orientation_is_applied_to_pictures_that_are_open(tmp_path):
         (np.full((4, 4), 300), DataError, "from 0 to 255 or floats from 0 to 1. Received: int64 from 300 to 300"),
         (torch.full((3, 4, 4), -0.5), DataError, "Received: float32 from -0.5 to -0.5"),
         (np.full((4, 4), np.nan), DataError, "Received: float64 from nan"),
+        (b"no picture", FileFormatError, "10 bytes are no picture"),
         (7, TypeError, "a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: 7"),
     ],
 )
