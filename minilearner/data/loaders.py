@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, IterableDataset
 from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.item_loader import ItemLoader
+from minilearner.data.line import NewItems
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
@@ -28,7 +29,7 @@ from minilearner.errors import DataError
 from minilearner.runtime import draw_seed, isolated_rng
 from minilearner.tree import Tree
 
-__all__ = ["DataLoaders", "Loader", "NewItems"]
+__all__ = ["DataLoaders", "Loader"]
 
 
 @runtime_checkable
@@ -81,18 +82,6 @@ class Loader(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
-        ...
-
-
-class NewItems(Protocol):
-    """How items that come later go the way of the training items; `data.line` has it for `DataBlock`."""
-
-    def sources(self, items: Any) -> Sequence[Any]:
-        """Returns what their inputs are read from."""
-        ...
-
-    def targets(self, items: Any) -> Tensor | None:
-        """Returns their labels as the target's numbers."""
         ...
 
 
