@@ -135,6 +135,10 @@ class DataBlock:
             FileFormatError: files cannot be read.
         """
         refuse_unknown(unknown, self.dataloaders)
+        val_bs = bs if val_bs is None else val_bs
+        for name, n in (("bs", bs), ("val_bs", val_bs)):
+            if n < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
         _check_choice("verify", verify, ("names", "headers", "decode"))
         _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -154,7 +158,7 @@ class DataBlock:
         drop_last = shuffle if drop_last is None else drop_last
         dls = DataLoaders(
             ItemLoader(train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=drop_last, training=True, **options),
-            ItemLoader(valid, prepared.valid.y, bs=bs if val_bs is None else val_bs, **options) if len(valid) else None,
+            ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
             bs=bs,
             seed=seed,
             target=prepared.target,

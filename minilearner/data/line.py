@@ -66,7 +66,7 @@ class Line:
             DataError: there is no item.
         """
         items = source if self.get_items is None else self.get_items(source)
-        if isinstance(items, (str, bytes, os.PathLike)) or not isinstance(items, (Iterable, Sequence)):
+        if not _is_collection(items):
             raise TypeError(
                 "`get_items` is needed to find the items of a source that is no list or table. "
                 f"Received: {items!r:.100}. For a folder of pictures: get_items=get_image_files."
@@ -135,7 +135,8 @@ class Line:
             DataError, FileFormatError, TypeError, ValueError: as the stations do.
         """
         items = self.items(source)
-        labels, sources = self.labels(items), self.sources(items)
+        rows = as_sequence(items)
+        labels, sources = self.labels(rows), self.sources(rows)
         train, valid = self.split(items, labels)
         bad = self.unreadable(sources, verify)
         if bad and on_unreadable == "raise":
@@ -151,8 +152,8 @@ class Line:
             return Part(chosen, self.encoded(of_these, target, chosen, split))
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
-        first = as_sequence(items)[train[0]]
-        return Prepared(part(train, "training"), part(valid, "validation"), target, _kind(first), skipped)
+        kind = _kind(rows[train[0]])
+        return Prepared(part(train, "training"), part(valid, "validation"), target, kind, skipped)
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class NewItems:
         return self.line.encoded(self.line.labels(listed), self.target, listed, "new")
 
     def _listed(self, items: Any) -> list[Any]:
-        if isinstance(items, (str, bytes, os.PathLike)) or not isinstance(items, (Iterable, Sequence)):
+        if not _is_collection(items):
             raise TypeError(f"`items` must be a list of items. Received: one item, {items!r:.100}. Write [item].")
         listed = list(as_sequence(items))
         if not listed:
@@ -220,6 +221,11 @@ class NewItems:
 def as_sequence(items: Any) -> Sequence[Any]:
     """Returns the rows of a table; other collections as they are."""
     return as_table(items) if is_table(items) else items
+
+
+def _is_collection(items: Any) -> bool:
+    is_one = isinstance(items, (str, bytes, os.PathLike))
+    return not is_one and (isinstance(items, Iterable) or hasattr(items, "__getitem__"))
 
 
 def _kind(item: Any) -> type:

@@ -43,7 +43,9 @@ def test_a_folder_of_named_pictures_becomes_loaders(pets):
 
 
 def test_a_learner_trains_and_predicts_from_a_block(pets):
-    dls = block(batch_tfms=Normalize.from_stats([0.5] * 3, [0.2] * 3)).dataloaders(pets, bs=8, seed=0, path=pets)
+    dls = block(batch_tfms=Normalize.from_stats([0.5] * 3, [0.2] * 3)).dataloaders(
+        pets, bs=8, seed=0, path=pets, num_workers=0
+    )
     learn = Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 3)), metrics=error_rate, seed=0)
     with learn.no_logging():
         learn.fit(1)
@@ -82,7 +84,7 @@ def test_two_pictures_and_a_class_make_pairs_of_inputs(pets):
         blocks=(ImageBlock, ImageBlock(PILImageBW), CategoryBlock), get_x=[lambda file: file, lambda file: str(file)]
     )
     assert pair.n_inp == 2
-    dls = pair.dataloaders(pets, bs=4)
+    dls = pair.dataloaders(pets, bs=4, num_workers=0)
     (x1, x2), _ = dls.one_batch()
     assert (x1.shape, x2.shape) == ((4, 3, 32, 32), (4, 1, 32, 32))
     (x1, x2), y = next(iter(dls.test_dl(dls.valid.dataset.items)))
@@ -94,7 +96,7 @@ def test_two_pictures_and_a_class_make_pairs_of_inputs(pets):
     [(MultiCategoryBlock, lambda f: f.stem.split("_"), (4, 14)), (RegressionBlock, lambda f: float(f.stem[-1]), (4,))],
 )
 def test_several_labels_and_numbers(pets, y_block, label, shape):
-    dls = block(blocks=(ImageBlock, y_block), get_y=label).dataloaders(pets, bs=4, seed=0)
+    dls = block(blocks=(ImageBlock, y_block), get_y=label).dataloaders(pets, bs=4, seed=0, num_workers=0)
     y = dls.one_batch()[1]
     assert y.shape == shape and y.dtype == torch.float32
     learn = Learner(dls, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, dls.c)), seed=0)
@@ -111,7 +113,7 @@ def test_rows_of_a_table(pets):
         splitter=lambda table: IndexSplitter([table["fname"].index("Birman_5")])(table),
         item_tfms=Resize(8),
     )
-    dls = rows.dataloaders(table, bs=4)
+    dls = rows.dataloaders(table, bs=4, num_workers=0)
     assert dls.vocab == ("a", "b") and dls.valid.dataset.items[0] == f"{pets}/Birman_5.jpg"
     assert [int(i) for _, y in dls.test_dl(table, with_labels=True) for i in y] == [0, 1] * 10
     assert len(next(iter(dls.test_dl([pets / "pug_1.jpg", Image.new("L", (9, 9))])))[0]) == 2
@@ -140,6 +142,8 @@ def test_misspelt_arguments_are_errors(pets):
         ValueError, match="`verify` must be one of 'names', 'headers', 'decode'. Did you mean 'headers'"
     ):
         block().dataloaders(pets, verify="header")
+    with pytest.raises(ValueError, match="`val_bs` must be at least 1. Received: val_bs=0"):
+        block().dataloaders(pets / "absent", val_bs=0)
     with pytest.raises(ValueError, match='on_unreadable="skip" needs verify="headers"'):
         block().dataloaders(pets, on_unreadable="skip")
 
@@ -196,7 +200,7 @@ def test_files_that_are_not_there_are_found_when_built(pets):
 def test_a_damaged_file_is_told_at_its_first_read(pets):
     for file in pets.glob("pug_*.jpg"):
         file.write_bytes(file.read_bytes()[:300])
-    dls = block().dataloaders(pets, bs=24, shuffle=False)
+    dls = block().dataloaders(pets, bs=24, shuffle=False, num_workers=0)
     with pytest.raises(FileFormatError, match="pug_.*damaged or cut short"):
         list(dls.train)
 
