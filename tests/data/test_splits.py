@@ -49,7 +49,8 @@ def test_sizes_round_down_and_a_share_of_none_is_told():
 
 def test_given_positions_a_mask_and_a_function():
     expected = [0, 1, 2, 4, 5, 6, 8], [3, 7, 9]
-    assert IndexSplitter([3, 7, 9])(TEN) == expected
+    by_position = IndexSplitter(iter([3, 7, 9]))
+    assert by_position(TEN) == by_position(TEN) == expected
     assert MaskSplitter([i in (3, 7, 9) for i in TEN])(TEN) == expected
     assert FuncSplitter(lambda i: i in (3, 7, 9))(TEN) == expected
 

@@ -19,10 +19,10 @@ def labels_of(n, seed):
 @pytest.mark.parametrize("sizes", [{}, {"test_size": 0.3}, {"test_size": 17}, {"test_size": 0.3, "train_size": 0.4}])
 @pytest.mark.parametrize("seed", range(10))
 def test_the_split_is_scikit_learns_bit_for_bit(sizes, seed):
-    y = labels_of(150, seed)
+    y = labels_of(151, seed)
     sizes = {"test_size": 0.2, **sizes}
     for stratify in (None, y):
-        train, valid = train_test_split(range(150), random_state=seed, stratify=stratify, **sizes)
+        train, valid = train_test_split(range(151), random_state=seed, stratify=stratify, **sizes)
         assert TrainTestSplitter(random_state=seed, stratify=stratify, **sizes)(y) == (train, valid)
 
 
