@@ -1,4 +1,7 @@
-"""Batches of items that are read from files: decoded by worker processes, finished as whole batches on the device."""
+"""Batches of items that are read from files: decoded by worker processes, finished as whole batches on the device.
+
+In which order, from where, and when: what one item is, is `dataset`'s business, and what a worker is, `workers`'.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
 
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.dataset import Fetched, ItemDataset, Key
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.memory import resolve_device
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
+from minilearner.data.workers import Workers, default_num_workers
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator
 from minilearner.tree import Tree, map_tensors
@@ -37,10 +40,13 @@ class ItemLoader:
         batch_tfms: see `transforms.Pipeline`.
         training: whether random item transforms and augmentation run.
         device: where batches arrive; the default device when None.
-        num_workers: processes that read ahead; 0 reads in this one.
+        num_workers: processes that read ahead, started at the first pass and kept; 0 reads in this one. None is
+            `workers.default_num_workers` where there are more than two batches. Once the dataset's cache is full and
+            only cutting is left to do, batches are copied out of it here and the workers are let go.
+        start_method: how they are started; see `workers.Workers`.
 
     Raises:
-        ValueError: `bs` is less than 1.
+        ValueError: `bs` is less than 1, or `num_workers` is negative.
         DataError: the dataset and `y` differ in length.
     """
 
@@ -56,21 +62,31 @@ class ItemLoader:
         batch_tfms: Transforms | Pipeline = None,
         training: bool = False,
         device: torch.device | str | None = None,
-        num_workers: int = 0,
+        num_workers: int | None = None,
+        start_method: str | None = None,
     ) -> None:
         if bs < 1:
             raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"`num_workers` must be 0 or more. Received: num_workers={num_workers}.")
         if y is not None and len(dataset) != len(y):
             raise DataError(f"`dataset` and `y` must have the same length. Received: {len(dataset)} and {len(y)}.")
         self.dataset, self.bs, self.shuffle, self.drop_last = dataset, bs, shuffle, drop_last
-        self.seed, self.training, self.num_workers = seed, training, num_workers
+        self.seed, self.training = seed, training
+        self._num_workers, self.start_method = num_workers, start_method
         self.device = resolve_device(device)
         self.y = None if y is None else y.to(self.device)
         self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
         self.epoch = 0
         """The number of the next pass, from 0; counted up when a pass starts."""
-        self._plan = _Plan()
-        self._source: DataLoader[Any] | None = None
+        self._workers: Workers | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """How many processes read ahead."""
+        if self._num_workers is not None:
+            return self._num_workers
+        return default_num_workers() if len(self) > 2 else 0
 
     @property
     def n_items(self) -> int:
@@ -95,12 +111,44 @@ class ItemLoader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         return self._batches(epoch, start_batch)
 
+    def one_batch(self) -> tuple[Tree, Tensor | None]:
+        """Returns the first batch of the next pass, read in this process; nothing moves by it.
+
+        Raises:
+            DataError: there is no batch, or an item of it cannot be read.
+        """
+        if not len(self):
+            raise DataError(f"There is no batch: {self.n_items} items with bs={self.bs}, drop_last={self.drop_last}.")
+        indices = self.indices(self.epoch)[: self.bs]
+        return self._delivered(self.dataset.fetch(self._keys(indices, self.epoch)).x, indices, self.epoch, 0)
+
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tree, Tensor | None]]:
+        self.dataset.open_store()
         order = self.indices(epoch)
         chosen = [order[b * self.bs : (b + 1) * self.bs] for b in range(start, len(self))]
-        self._plan.batches = [[(int(i), epoch if self.training else None) for i in indices] for indices in chosen]
-        for b, (indices, x) in enumerate(zip(chosen, self._read(), strict=True), start):
-            yield self._on_device(x, epoch, b), None if self.y is None else self.y[indices.to(self.device)]
+        read = self._read([self._keys(indices, epoch) for indices in chosen])
+        for b, (indices, fetched) in enumerate(zip(chosen, read, strict=True), start):
+            self.dataset.keep(fetched.fresh)
+            yield self._delivered(fetched.x, indices, epoch, b)
+
+    def _keys(self, indices: Tensor, epoch: int) -> list[Key]:
+        return [(i, epoch if self.training else None) for i in indices.tolist()]
+
+    def _read(self, batches: list[list[Key]]) -> Iterator[Fetched]:
+        if self.num_workers == 0 or self.dataset.is_at_hand:
+            self._workers = None
+            return map(self.dataset.fetch, batches)
+        if self._workers is None:
+            self._workers = self._new_workers()
+        # Two passes at a time, as in zip(loader, loader), each need workers of their own.
+        return (self._new_workers() if self._workers.is_busy else self._workers).read(batches)
+
+    def _new_workers(self) -> Workers:
+        pin = self.device.type == "cuda"
+        return Workers(self.dataset, self.num_workers, start_method=self.start_method, pin_memory=pin)
+
+    def _delivered(self, x: Tree, indices: Tensor, epoch: int, b: int) -> tuple[Tree, Tensor | None]:
+        return self._on_device(x, epoch, b), None if self.y is None else self.y[indices.to(self.device)]
 
     def indices(self, epoch: int) -> Tensor:
         """Returns the order of a pass: int64 positions in the dataset (items,), on the CPU."""
@@ -111,7 +159,7 @@ class ItemLoader:
     def items(self, indices: Sequence[int] | Tensor) -> tuple[Tree, Tensor | None]:
         """Returns inputs before any batch transform (uint8 as floats in [0, 1]) and their targets, on the device."""
         positions = [int(i) for i in indices]
-        x = _stacked([self.dataset[i, None] for i in positions])
+        x = self.dataset.fetch([(i, None) for i in positions]).x
         return map_tensors(self._arrived, x), None if self.y is None else self.y[positions]
 
     def at_hand(self) -> Iterator[tuple[Tree, Tensor | None]]:
@@ -155,8 +203,8 @@ class ItemLoader:
 
     def over(self, items: Sequence[Any], y: Tensor | None = None) -> ItemLoader:
         """Returns a loader over other items, read and transformed as in validation, in order and complete."""
-        y = None if y is None else y.to(self.device)
-        return self.in_order()._view(dataset=self.dataset.over(items), y=y, num_workers=0)
+        dataset = self.dataset.over(items)
+        return self.in_order()._view(dataset=dataset, y=None if y is None else y.to(self.device))
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> ItemLoader:
         """Returns a loader that runs further batch transforms after its own."""
@@ -177,19 +225,6 @@ class ItemLoader:
         """Goes on where `state_dict` stood."""
         self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
-    def _read(self) -> Iterator[Tree]:
-        if self._source is None:
-            self._source = DataLoader(
-                self.dataset,
-                batch_sampler=self._plan,
-                collate_fn=_stacked,
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-                pin_memory=self.device.type == "cuda",
-                generator=torch.Generator().manual_seed(0),  # without one, torch draws from the global generator
-            )
-        return iter(self._source)
-
     def _on_device(self, x: Tree, epoch: int, b: int) -> Tree:
         x = map_tensors(self._arrived, x)
         steps = self.batch_tfms.steps(training=self.training)
@@ -207,35 +242,16 @@ class ItemLoader:
 
     def _arrived(self, t: Tensor) -> Tensor:
         t = t.to(self.device, non_blocking=True)
-        return t.float().div_(255) if t.dtype == torch.uint8 else t
+        return t.div(255) if t.dtype == torch.uint8 else t  # bit-equal to t.float() / 255, in one go
 
     def _view(self, **changes: object) -> ItemLoader:
         view = copy.copy(self)
-        view.__dict__.update(changes, _plan=_Plan(), _source=None)
+        view.__dict__.update(changes, _workers=None)
         return view
 
     def __repr__(self) -> str:
         return (
             f"ItemLoader({self.n_items} items, bs={self.bs}, {len(self)} batches, shuffle={self.shuffle}, "
-            f"drop_last={self.drop_last}, num_workers={self.num_workers}, device={self.device})"
+            f"drop_last={self.drop_last}, num_workers={self.num_workers}, cache={self.dataset.cache_state}, "
+            f"device={self.device})"
         )
-
-
-class _Plan(Sampler[list[tuple[int, int | None]]]):
-    """The batches of the pass that is about to start, as keys of the dataset."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int | None]]] = []
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int | None]]]:
-        return iter(self.batches)
-
-
-def _stacked(inputs: list[Tree]) -> Tree:
-    """Makes a batch of single inputs: (batch, ...), in a tuple where a model takes several."""
-    if isinstance(inputs[0], tuple):
-        return tuple(_stacked(list(part)) for part in zip(*inputs, strict=True))
-    return torch.stack(inputs)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, tar
 from minilearner.data.dataset import as_tensor
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.item_loader import ItemLoader
+from minilearner.data.line import NewItems
 from minilearner.data.loader_protocol import Loader
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.showing import first_batch, show_pictures, titles_of
@@ -34,19 +35,7 @@ from minilearner.tree import Tree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DataLoaders", "Loader", "NewItems"]
-
-
-class NewItems(Protocol):
-    """How items that come later go the way of the training items; `data.line` has it for `DataBlock`."""
-
-    def sources(self, items: Any) -> Sequence[Any]:
-        """Returns what their inputs are read from."""
-        ...
-
-    def targets(self, items: Any) -> Tensor | None:
-        """Returns their labels as the target's numbers."""
-        ...
+__all__ = ["DataLoaders", "Loader"]
 
 
 class DataLoaders:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader_protocol import Loader
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.data.unmoved import unmoved
@@ -87,7 +88,9 @@ def _text(label: Any) -> str:
 
 
 def first_batch(loader: Loader) -> tuple[Tree, Tree]:
-    """Returns the first batch of the next pass, and moves nothing by it."""
+    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it."""
+    if isinstance(loader, ItemLoader):
+        return loader.one_batch()
     with unmoved(loader), isolated_rng():
         return next(iter(loader))
 

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from minilearner.errors import DataError
 
-__all__ = ["check_takes_batches", "for_validation", "run", "taken_apart"]
+__all__ = ["check_takes_batches", "for_validation", "prepares", "run", "taken_apart"]
 
 _SEQUENCES = ("Compose", "Sequential")
 _PIL = ("ToTensor", "PILToTensor", "ToPILImage")
 _TARGETS = ("MixUp", "CutMix")
 _SEVERAL = ("FiveCrop", "TenCrop")
+
+_PREPARATION = ("CenterCrop", "Grayscale", "Pad", "RGB", "Resize")
 
 # Augmentation whose name does not begin with "Random".
 _AUGMENTATION = (
@@ -43,6 +45,11 @@ def taken_apart(f: Callable[..., Any]) -> list[Callable[..., Any]]:
         return [f]
     parts: Any = getattr(f, "transforms", f)
     return [part for outer in parts for part in taken_apart(outer)]
+
+
+def prepares(f: Callable[..., Any]) -> bool:
+    """Tells whether it makes one picture of another, always in the same way: a cache may keep what it gives."""
+    return bool(_names(f)) and type(f).__name__ in _PREPARATION
 
 
 def check_takes_batches(f: Callable[..., Any]) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from minilearner.errors import DataError
-from minilearner.vision.images import open_image
+from minilearner.errors import DataError, FileFormatError
+from minilearner.vision.images import as_mode, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_picture"]
 
@@ -63,10 +63,19 @@ class ImageBlock:
         """Returns the picture; errors as in `as_picture`."""
         return as_picture(source, self.mode)
 
+    def read_reduced(self, source: Any, reduce_to: tuple[int, int]) -> Image.Image:
+        """Returns the picture, of a file maybe smaller: (width, height) `reduce_to` are enough; see `open_image`."""
+        if isinstance(source, (str, os.PathLike)):
+            return open_image(source, self.mode, reduce_to=reduce_to)
+        return as_picture(source, self.mode)
+
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
         """Returns position -> reason for the files that are not there ("names"), or that `verify_images` finds."""
         positions = [i for i, source in enumerate(sources) if isinstance(source, (str, os.PathLike))]
-        return {i: "there is no such file" for i in positions if not os.path.exists(sources[i])}
+        if verify == "names":
+            return {i: "there is no such file" for i in positions if not os.path.exists(sources[i])}
+        reasons = dict(verify_images([sources[i] for i in positions], verify, on_unreadable="skip").unreadable)
+        return {i: reasons[sources[i]] for i in positions if sources[i] in reasons}
 
 
 _MODES = ("RGB", "L", "RGBA")
@@ -82,12 +91,12 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
     Raises:
         TypeError: `source` is none of these.
         DataError: an array has another shape, dtype or range.
-        FileFormatError: a file is no picture, or is damaged.
+        FileFormatError: a file, or bytes, are no picture, or are damaged.
     """
     if isinstance(source, (str, os.PathLike)):
         return open_image(source, mode)
     if isinstance(source, (bytes, bytearray)):
-        source = Image.open(io.BytesIO(source))
+        source = _from_bytes(source)
     elif isinstance(source, Tensor):
         source = _from_array(source.detach().cpu().numpy(), channels_first=True)
     elif isinstance(source, np.ndarray):
@@ -96,10 +105,19 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
         raise TypeError(
             f"a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: {source!r:.100}."
         )
-    return ImageOps.exif_transpose(source).convert(mode)
+    return as_mode(source, mode)
 
 
 _CHANNELS = (1, 3, 4)
+
+
+def _from_bytes(data: bytes | bytearray) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        raise FileFormatError(f"{len(data)} bytes are no picture, or a damaged one: {error}") from error
+    return image
 
 
 def _from_array(array: np.ndarray[Any, Any], *, channels_first: bool) -> Image.Image:
