@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
@@ -114,6 +115,8 @@ def test_a_function_is_called_and_told_pretrained_if_it_takes_that():
     ("arch", "options", "error", "match"),
     [
         (3, {}, TypeError, "must be a constructor, a timm name or a module. Received: arch=3"),
+        (models.detection.fasterrcnn_resnet50_fpn, {}, ValueError, "classifiers, such as resnet34.* one for detection"),
+        (models.segmentation.fcn_resnet50, UNTRAINED, ValueError, "Received: one for segmentation"),
         (lambda: 3, UNTRAINED, TypeError, "must make a module"),
         (lambda: nn.Conv2d(3, 8, 3), {}, ValueError, "offers no trained weights. Give a file by `weights=path`"),
         (models.resnet18, UNTRAINED | {"weights": "DEFAULT"}, ValueError, "Leave out one of the two"),
@@ -181,6 +184,17 @@ class TestTimm:
             build_backbone("rasnet18")
         with pytest.raises(ValueError, match="Did you mean 'resnet18.a1_in1k'"):
             build_backbone("resnet18.a1_inlk")
+
+    def test_offline_a_file_in_the_hubs_cache_is_found(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        whole = timm.create_model("test_resnet")
+        folder = tmp_path / "models--timm--test_resnet.r160_in1k"
+        (folder / "snapshots/0").mkdir(parents=True), (folder / "refs").mkdir()
+        (folder / "refs/main").write_text("0")
+        save_file(whole.state_dict(), folder / "snapshots/0/model.safetensors")
+        backbone = build_backbone("test_resnet", size=(32, 32))
+        assert torch.equal(backbone.body.model.conv1[0].weight, whole.conv1[0].weight)
 
     def test_offline_it_says_where_the_weights_are(self, monkeypatch):
         monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
