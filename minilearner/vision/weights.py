@@ -53,15 +53,15 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
         return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"`weights` must be torchvision's, a name of those, or a path. Received: {weights!r}.")
-    name = str(weights).rpartition("_Weights.")[2]
-    if isinstance(weights, str) and name in members:
-        return members[name]
+    by_name = members | {f"{type(member).__name__}.{name}": member for name, member in members.items()}
+    if isinstance(weights, str) and weights in by_name:
+        return by_name[weights]
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if isinstance(weights, str) and path.suffix not in _SUFFIXES and len(path.parts) == 1:
+    if path.suffix not in _SUFFIXES and len(path.parts) == 1:
         raise ValueError(
-            f"`weights` is no file, and no name of weights.{closest(name, members)} Received: weights={weights!r}."
+            f"`weights` is no file, and no name of weights.{closest(str(weights), members)} Received: weights={weights!r}."
             + _choices(members)
         )
     raise FileNotFoundError(f"`weights`: there is no file {path}.")

@@ -78,6 +78,11 @@ def test_weights_by_member_or_name(weights, expected):
     ("weights", "error", "match"),
     [
         (ResNet34_Weights.DEFAULT, ValueError, "belong to another model.*This model has: IMAGENET1K_V1"),
+        (
+            "ResNet34_Weights.IMAGENET1K_V1",
+            ValueError,
+            "no name of weights.*This model has: IMAGENET1K_V1, IMAGENET1K_V2",
+        ),
         ("IMAGENET_V1", ValueError, "Did you mean 'IMAGENET1K_V1'.*Received: weights='IMAGENET_V1'"),
         ("nowhere/own.pth", FileNotFoundError, "there is no file nowhere/own.pth"),
         (3, TypeError, "a name of those, or a path. Received: 3"),
