@@ -61,8 +61,8 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
         return path
     if path.suffix not in _SUFFIXES and len(path.parts) == 1:
         raise ValueError(
-            f"`weights` is no file, and no name of weights.{closest(str(weights), members)} Received: weights={weights!r}."
-            + _choices(members)
+            f"`weights` is no file, and no name of weights.{closest(str(weights), members)} "
+            f"Received: weights={weights!r}.{_choices(members)}"
         )
     raise FileNotFoundError(f"`weights`: there is no file {path}.")
 
