@@ -27,7 +27,7 @@ from torch.utils.data import (
 
 from minilearner.data.memory import resolve_device
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
-from minilearner.data.unmoved import unmoved
+from minilearner.data.unmoved import generator_state, generators, set_generator_state, unmoved
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, derived_seed, isolated_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
@@ -63,7 +63,9 @@ class ForeignLoader:
         """Starts a pass at a batch. A foreign loader is read up to there; a `DerivedSampler` skips without reading."""
         sampler = getattr(self.source, "sampler", None)
         if not isinstance(sampler, DerivedSampler):
-            return islice(iter(self), start_batch, None)
+            batches = iter(self)
+            next(islice(batches, start_batch, start_batch), None)  # read now, for random numbers are drawn in reading
+            return batches
         sampler.skip = start_batch * int(getattr(self.source, "batch_size", None) or 1)
         return iter(self)
 
@@ -116,20 +118,25 @@ class ForeignLoader:
         return self if device == self.device else self._view(device=device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the source's own state, or the next pass of a shuffle that is derived; empty where there is none."""
+        """Returns the next pass of a shuffle that is derived, the generators found, and the source's own state."""
         sampler = getattr(self.source, "sampler", None)
-        if isinstance(sampler, DerivedSampler):
-            return {"epoch": sampler.epoch}
+        derived = {"seed": sampler.seed, "epoch": sampler.epoch} if isinstance(sampler, DerivedSampler) else {}
         own = getattr(self.source, "state_dict", None)
-        return dict(own()) if own is not None else {}
+        return {
+            "derived": derived,
+            "generators": [generator_state(generator) for generator in generators(self)],
+            "source": dict(own()) if own is not None else {},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         sampler = getattr(self.source, "sampler", None)
         if isinstance(sampler, DerivedSampler):
-            sampler.epoch = int(state["epoch"])
-        elif hasattr(self.source, "load_state_dict"):
-            self.source.load_state_dict(state)
+            sampler.seed, sampler.epoch = int(state["derived"]["seed"]), int(state["derived"]["epoch"])
+        for generator, kept in zip(generators(self), state["generators"], strict=True):
+            set_generator_state(generator, kept)
+        if state["source"]:
+            self.source.load_state_dict(state["source"])  # type: ignore[attr-defined]
 
     def _deliver(self, batch: Any) -> tuple[Tree, Tree]:
         if type(batch) in (tuple, list) and len(batch) == 2:  # the ordinary batch, without the walk: 4 us a step

@@ -139,12 +139,12 @@ class ItemLoader:
         return self._view(device=device, y=None if self.y is None else self.y.to(device))
 
     def state_dict(self) -> dict[str, int]:
-        """Returns what a checkpoint must keep: the number of the next pass."""
-        return {"epoch": self.epoch}
+        """Returns what a checkpoint must keep: the seed, and the number of the next pass."""
+        return {"seed": self.seed, "epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state_dict` stood."""
-        self.epoch = int(state["epoch"])
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
     def _read(self) -> Iterator[Tree]:
         if self._source is None:
