@@ -112,6 +112,7 @@ def test_a_file_of_ones_own(form, net, tmp_path):
         torch.save(content[form], path)
     backbone = build(shufflenet, weights=path)
     assert same(backbone.body, net)
+    assert backbone.stats == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert same(build(shufflenet(weights=None), weights=str(path)).body, net)  # a module takes them as well
 
 
