@@ -29,6 +29,7 @@ _AUGMENTATION = (
     "ColorJitter",
     "ElasticTransform",
     "GaussianNoise",
+    "RandAugment",
     "ScaleJitter",
     "TrivialAugmentWide",
 )

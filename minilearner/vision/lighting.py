@@ -212,7 +212,8 @@ def _check_colour(transform: BatchTransform, x: Tensor) -> None:
 def _relit(x: Tensor, scale: Tensor, grey: Tensor, offset: Tensor, *, mixes_channels: bool) -> Tensor:
     logits = torch.logit(x, _EPS)
     if mixes_channels:
-        luma = (logits * logits.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        red, green, blue = logits.split(1, dim=1)  # type: ignore[no-untyped-call]
+        luma = (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
         offset = luma.mul_(grey).add_(offset)
     return logits.mul_(scale).add_(offset).sigmoid_()
 
@@ -226,7 +227,7 @@ def _recoloured(x: Tensor, turns: Tensor) -> Tensor:
     hue = torch.where(brightest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     hue = torch.where(brightest == red, (green - blue) / divisor, hue).add_(6 * turns)
     # Each channel runs from the brightest value down to the darkest and back over the six sixths of the circle.
-    phases = hue[:, None] + hue.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+    phases = hue[:, None] + torch.arange(5.0, 0, -2, device=x.device)[:, None, None]
     phases.remainder_(6)
     darker = torch.minimum(phases, 4 - phases).clamp_(0, 1).mul_(chroma[:, None])
     return darker.neg_().add_(brightest[:, None])

@@ -54,12 +54,13 @@ def resample(
     pixel. least_scale: the smallest part of the picture's side that fills a side of the output. Where even that part
     shrinks to less than half, pictures are first averaged over whole blocks of pixels, or thin lines would flicker.
     """
-    maps, size = maps.to(x.device, non_blocking=True), size or (x.shape[2], x.shape[3])
+    size = size or (x.shape[2], x.shape[3])
     shrinks = least_scale * min(x.shape[2] / size[0], x.shape[3] / size[1])
     if shrinks > 2 and mode != "nearest":
         blocks = math.ceil(shrinks / 2)  # at most two source pixels an output pixel are left, and both are looked at
         x, maps = _averaged(x, maps, blocks)
     if axis_aligned and pad_mode != "zeros" and (whole or _suits_separable(x, size, mode)):
+        maps = maps.to(x.device, non_blocking=True)
         rows, columns = (
             _sources(maps, axis, x.shape[2 + axis], size[axis], pad_mode, align_corners) for axis in (0, 1)
         )
@@ -134,6 +135,7 @@ def _grid_sampled(x: Tensor, maps: Tensor, size: Size, mode: str, pad_mode: str,
     vertical, horizontal = half_sides((x.shape[2], x.shape[3]), align_corners)
     unit = [horizontal or 1.0, vertical or 1.0] + [1.0] * (maps.shape[1] - 2)
     maps = torch.cat([maps[:, :2].flip(1), maps[:, 2:]], dim=1) / maps.new_tensor(unit)[:, None]
+    maps = maps.to(x.device, non_blocking=True)
 
     def sampled(x: Tensor, maps: Tensor) -> Tensor:
         grid = _grid(maps, size).to(x.dtype)

@@ -1,8 +1,8 @@
 """Images a second of `aug_transforms` and normalisation on whole batches, beside fastai's: 160 to 128 pixels, RGB.
 
 Run: ``python tests/benchmarks/augmentation.py [--batches 20] [--rounds 5] [--bs 64] [--threads 2] [--device cpu]``.
-Both get one float batch on the device, so only the transforms are measured. Rounds are interleaved, so that a busy machine
-slows all alike; the figures are medians. fastai takes part where it is installed.
+Both get one float batch on the device, so only the transforms are measured. Rounds are interleaved, so that a busy
+machine slows all alike; the figures are medians. fastai takes part where it is installed.
 """
 
 import argparse

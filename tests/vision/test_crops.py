@@ -20,10 +20,10 @@ def windows(crop, n, size, seed=0):
 
 def test_windows_lie_within_area_aspect_and_picture():
     size = (60, 80)
-    sides, corner = windows(RandomResizedCropBatch(16, 0.2, (0.5, 2.0), max_scale=0.6), 2000, size)
+    sides, corner = windows(RandomResizedCropBatch(16, 0.2, (1.0, 2.0), max_scale=0.6), 2000, size)
     area, aspect = sides.prod(1) / 4800, sides[:, 1] / sides[:, 0]
     assert 0.19 < area.min() < 0.22 and 0.57 < area.max() < 0.62
-    assert 0.48 < aspect.min() < 0.55 and 1.8 < aspect.max() < 2.1
+    assert 0.95 < aspect.min() < 1.05 and 1.8 < aspect.max() < 2.1
     assert torch.allclose(sides, sides.round(), atol=1e-3) and torch.allclose(corner, corner.round(), atol=1e-3)
     assert (corner > -1e-3).all() and (corner + sides < torch.tensor(size) + 1e-3).all()
     assert len(corner.round().unique(dim=0)) > 500

@@ -72,6 +72,11 @@ def test_what_is_said_holds_for_neighbours_that_leave_it_open():
     assert fused.sampling == Sampling((8, 8), "nearest", "zeros", True)
 
 
+def test_what_zooms_and_crops_enlarge_multiplies():
+    (fused,) = Pipeline([Zoom(1, 2), RandomResizedCropBatch(8, 0.25, (1, 1)), Rotate()]).steps(training=True)
+    assert fused.least_scale == 0.25
+
+
 def test_contradictions_take_an_interpolation_each():
     assert len(Pipeline([Rotate(), Zoom(pad_mode="border")]).steps(training=True)) == 2
     assert len(Pipeline([Rotate(size=8), Zoom(size=9)]).steps(training=True)) == 2
