@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
+from minilearner.callbacks.fitting import fit, validate
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
-from minilearner.callbacks.progress import Progress, watched
-from minilearner.callbacks.record import Evaluate, Record
+from minilearner.callbacks.progress import Output
 from minilearner.callbacks.schedule import (
     flat_cosine_scheduler,
     one_cycle_scheduler,
@@ -36,23 +35,22 @@ from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training.callback import Callback, Callbacks, as_callbacks
+from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.inference import predict_batches
-from minilearner.training.loop import Loop
 from minilearner.training.optimizers import (
     OptimizerFactory,
     Rate,
     build_optimizer,
     check_rate,
-    hyperparameters_restored,
+    covers,
+    hyperparameters_set,
     momentum_key,
-    set_rates,
-    set_weight_decay,
+    n_layer_groups,
     spread,
 )
-from minilearner.training.preflight import check_count, check_data, default_loss
+from minilearner.training.preflight import Preflight, check_count, default_loss
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction, TrainStep, make_step
+from minilearner.training.step import LossFunction, make_step
 
 __all__ = ["Learner"]
 
@@ -79,7 +77,7 @@ class Learner:
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn: norm layers learn also where they are frozen.
         moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
-        path: where files of this learner go; the current folder by default.
+        path: where files of this learner go; the loaders' path by default.
         precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
             lays out convolutional models as channels_last.
         device: the GPU where there is one by default.
@@ -91,25 +89,12 @@ class Learner:
     """
 
     def __init__(
-        self,
-        dls: DataLoaders | tuple[Any, Any] | Any,
-        model: nn.Module,
-        loss_func: LossFunction | None = None,
-        opt_func: OptimizerFactory | None = None,
-        lr: Rate = 1e-3,
-        splitter: Splitter = all_parameters,
-        cbs: Callbacks = None,
-        metrics: Any = None,
-        *,
-        wd: float | None = None,
-        wd_bn_bias: bool = False,
-        train_bn: bool = True,
-        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
-        path: str | Path | None = None,
-        precision: str = "fp32",
-        device: str | torch.device | None = None,
-        seed: int | None = None,
-    ):
+        self, dls: DataLoaders | tuple[Any, Any] | Any, model: nn.Module, loss_func: LossFunction | None = None,
+        opt_func: OptimizerFactory | None = None, lr: Rate = 1e-3, splitter: Splitter = all_parameters,
+        cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
+        train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
+        precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
+    ):  # fmt: skip
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
         check_rate(lr)
@@ -126,15 +111,18 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
         self.metrics = named_metrics(metrics, self.device)
-        self.path = Path(path or ".")
+        self.path = Path(path or dls.path)
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._checked: list[Any] = []
-        self._bar = self._table = True
+        self._preflight = Preflight()
+        self._output = Output()
 
     # Training
 
-    def fit(self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None) -> RunRecord:
+    def fit(
+        self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
+        checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
 
         Args:
@@ -142,6 +130,8 @@ class Learner:
             lr: for this run; `learn.lr` by default.
             wd: weight decay for this run.
             cbs: callbacks of this run only.
+            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
+                again goes on where it was. Every `fit...` takes it.
 
         Returns:
             The run's record, also appended to `learn.recorder`.
@@ -149,65 +139,42 @@ class Learner:
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
         """
-        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs))
+        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs), checkpoint)
 
     def fit_one_cycle(
-        self,
-        n_epoch: int,
-        lr_max: Rate | None = None,
-        div: float = 25.0,
-        div_final: float = 1e5,
-        pct_start: float = 0.25,
-        wd: float | None = None,
-        moms: tuple[float, float, float] | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
+        pct_start: float = 0.25, wd: float | None = None, moms: tuple[float, float, float] | None = None,
+        cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains with one cycle: the rate rises by a cosine to `lr_max` and falls to next to nothing.
 
-        Args:
-            n_epoch: passes over the training data, at least 1.
-            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own.
-            div: the first rate is `lr_max / div`.
-            div_final: the last is `lr_max / div_final`.
-            pct_start: the fraction, in [0, 1], of updates in which the rate rises.
-            wd: weight decay for this run.
-            moms: momentum at the start, the peak and the end, where the optimizer has one; `learn.moms` by default.
-            cbs: callbacks of this run only.
+        From `lr_max / div`, over the first `pct_start` (in [0, 1]) of updates, up to `lr_max` (`learn.lr` by default; a
+        list or slice has each layer group reach its own), and down to `lr_max / div_final`. `moms` is the momentum at
+        the start, the peak and the end, where the optimizer has one; `learn.moms` by default. The rest is as in `fit`.
 
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
         if moms is None and momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
+        rates = self._rates(lr_max)
         cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle], checkpoint)
 
     def fit_flat_cos(
-        self,
-        n_epoch: int,
-        lr: Rate | None = None,
-        div_final: float = 1e5,
-        pct_start: float = 0.75,
-        wd: float | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
+        wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
 
         As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
         """
-        rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
-        schedule = flat_cosine_scheduler(rates, div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule])
+        schedule = flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule], checkpoint)
 
     def fit_sgdr(
-        self,
-        n_cycles: int,
-        cycle_len: int,
-        lr_max: Rate | None = None,
-        cycle_mult: float = 2,
-        cbs: Callbacks = None,
-        wd: float | None = None,
-    ) -> RunRecord:
+        self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
+        wd: float | None = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
 
         The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before (1 keeps
@@ -216,27 +183,15 @@ class Learner:
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
         n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
-        schedule = sgdr_scheduler(rates, n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule])
+        schedule = sgdr_scheduler(self._rates(lr_max), n_cycles=n_cycles, cycle_mult=cycle_mult)
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule], checkpoint)
 
     def lr_find(
-        self,
-        start_lr: float = 1e-7,
-        end_lr: float = 10,
-        num_it: int = 100,
-        stop_div: bool = True,
-        show_plot: bool = True,
-        suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (valley,),
-        *,
-        epochs: int | None = None,
-        sample_steps: int | None = None,
-        step_mode: str = "exp",
-        smoothing: float = 0.98,
-        stop_factor: float = 4.0,
-        skip_start: int | None = None,
-        skip_end: int = 5,
-    ) -> LRSweep:
+        self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
+        show_plot: bool = True, suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (valley,), *,
+        epochs: int | None = None, sample_steps: int | None = None, step_mode: str = "exp", smoothing: float = 0.98,
+        stop_factor: float = 4.0, skip_start: int | None = None, skip_end: int = 5,
+    ) -> LRSweep:  # fmt: skip
         """Trains for a few steps at rising rates, watches the loss, and puts everything back, to the bit.
 
         `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted.
@@ -260,27 +215,18 @@ class Learner:
         )  # fmt: skip
         funcs = () if suggest_funcs is None else (suggest_funcs,) if callable(suggest_funcs) else tuple(suggest_funcs)
         run = self._run(self._optimizer())
-        self._check_data(run.step)
-        shown = Progress(bar=self._bar, table=False)
+        self._preflight.check(run.step, self.dls)
+        shown = self._output.progress(table=False)
         sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, shown_by=shown, suggest_funcs=funcs)
         if show_plot:
             sweep.plot()
         return sweep
 
     def fine_tune(
-        self,
-        epochs: int,
-        base_lr: float = 2e-3,
-        freeze_epochs: int = 1,
-        lr_mult: float = 100,
-        pct_start: float = 0.3,
-        div: float = 5.0,
-        *,
-        div_final: float = 1e5,
-        wd: float | None = None,
-        moms: tuple[float, float, float] | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, epochs: int, base_lr: float = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100, pct_start: float = 0.3,
+        div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
+        moms: tuple[float, float, float] | None = None, cbs: Callbacks = None, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
         First `freeze_epochs` epochs of one cycle with all but the last group frozen, rising nearly all the way to
@@ -291,16 +237,14 @@ class Learner:
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
+        options: dict[str, Any] = {"div_final": div_final, "wd": wd, "moms": moms, "cbs": cbs}
+        first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         self.freeze()
-        self.fit_one_cycle(
-            freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
-        )
+        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first, **options)
         base_lr /= 2
         self.unfreeze()
         rates = slice(base_lr / lr_mult, base_lr)
-        return self.fit_one_cycle(
-            epochs, rates, div=div, div_final=div_final, pct_start=pct_start, wd=wd, moms=moms, cbs=cbs
-        )
+        return self.fit_one_cycle(epochs, rates, div=div, pct_start=pct_start, checkpoint=second, **options)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -326,10 +270,7 @@ class Learner:
         Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
         """
         run = self._run(None)
-        taking_part = [callback for callback in self.cbs if callback.part_of_step]
-        callbacks = [*taking_part, Evaluate(self.metrics), Progress(bar=self._bar, table=False)]
-        with self.dls.unmoved():
-            Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
+        validate(run, self._loader(ds_idx, dl), self.cbs, self.metrics, shown=self._output.progress(table=False))
         return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
     def predict_batches(
@@ -339,7 +280,7 @@ class Learner:
         target = self.dls.target
         activate = act if act is not None else target.activate if target is not None else None
         step = make_step(self.model, self.loss_func, precision=self.precision)
-        watch = partial(watched, what="predicting") if self._bar else iter
+        watch = self._output.watch("predicting")
         return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss, watch=watch)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
@@ -348,14 +289,9 @@ class Learner:
         return list(x)
 
     def get_preds(
-        self,
-        ds_idx: int = 1,
-        dl: Any = None,
-        with_input: bool = False,
-        with_decoded: bool = False,
-        with_loss: bool = False,
-        act: Callable[[Any], Any] | None = None,
-    ) -> Predictions:
+        self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, with_decoded: bool = False,
+        with_loss: bool = False, act: Callable[[Any], Any] | None = None,
+    ) -> Predictions:  # fmt: skip
         """Returns predictions, activated, and targets of a whole set, on the CPU, in the data set's order.
 
         Args:
@@ -393,26 +329,13 @@ class Learner:
 
     # Showing
 
-    @contextmanager
-    def no_bar(self) -> Iterator[None]:
+    def no_bar(self) -> AbstractContextManager[None]:
         """Shows no progress bar inside; the table of epochs stays."""
-        with self._showing(bar=False, table=self._table):
-            yield
+        return self._output.without(bar=True)
 
-    @contextmanager
-    def no_logging(self) -> Iterator[None]:
+    def no_logging(self) -> AbstractContextManager[None]:
         """Shows and prints nothing inside."""
-        with self._showing(bar=False, table=False):
-            yield
-
-    @contextmanager
-    def _showing(self, *, bar: bool, table: bool) -> Iterator[None]:
-        before = self._bar, self._table
-        self._bar, self._table = bar, table
-        try:
-            yield
-        finally:
-            self._bar, self._table = before
+        return self._output.without(bar=True, table=True)
 
     def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
         """Adds one or several callbacks to every run from now on."""
@@ -424,36 +347,23 @@ class Learner:
         Raises:
             ValueError: there is none such.
         """
-        for unwanted in cb if isinstance(cb, Iterable) else [cb]:
-            kept = [c for c in self.cbs if c is not unwanted and type(c) is not unwanted]
-            if len(kept) == len(self.cbs):
-                raise ValueError(f"the learner has no callback {unwanted!r}. It has: {self.cbs}.")
-            self.cbs = kept
+        self.cbs = without(self.cbs, cb)
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
     # Gathering parts
 
-    def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
+    def _fit(
+        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback], checkpoint: Checkpointing
+    ) -> RunRecord:
         check_count(n_epoch, "n_epoch")
-        optimizer = self._optimizer()
-        rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
+        rates, optimizer = self._rates(lr), self._optimizer()
         run = self._run(optimizer)
         run.n_epochs = n_epoch
-        self._check_data(run.step)
-        with hyperparameters_restored(optimizer):
-            set_rates(optimizer, rates)
-            if wd is not None:
-                set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings([*self.cbs, *cbs]))
-            recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
-            shown = Progress(bar=self._bar, table=self._table)
-            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
-            try:
-                Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
-            finally:
-                self.recorder.drop_empty()
-        return run.record
+        self._preflight.check(run.step, self.dls)
+        with hyperparameters_set(optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
+            shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
+            return fit(run, kind, self.recorder, [*self.cbs, *cbs], self.metrics, shown=shown, checkpoint=keeper)
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         step = make_step(self.model, self.loss_func, optimizer, precision=self.precision)
@@ -462,23 +372,16 @@ class Learner:
 
     def _optimizer(self) -> Optimizer:
         """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
-        held = [] if self.optimizer is None else [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.optimizer is None or {id(p) for p in held} != {id(p) for p in self.model.parameters()}:
+        if self.optimizer is None or not covers(self.optimizer, self.model):
             self.optimizer = build_optimizer(
                 self.model, self.opt_func, self.lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
             )
         return self.optimizer
 
-    def _n_layer_groups(self) -> int:
-        return len({group.get("layer_group", 0) for group in self._optimizer().param_groups})
+    def _rates(self, lr: Rate | None) -> list[float]:
+        """One rate for each layer group."""
+        return spread(self.lr if lr is None else lr, n_layer_groups(self._optimizer()))
 
     def _loader(self, ds_idx: int, dl: Any) -> Any:
         dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
         return dls.in_order(ds_idx if dl is None else 0)
-
-    def _check_data(self, step: TrainStep) -> None:
-        """Once for each model, loss and data set."""
-        parts = [*self.model.parameters(), self.loss_func, self.dls]
-        if [id(part) for part in self._checked] != [id(part) for part in parts]:
-            check_data(step, self.dls)
-            self._checked = parts

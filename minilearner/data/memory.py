@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import Pipeline, TensorFunction, Transforms, as_list, run_isolated
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, as_list, run_isolated
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
 
@@ -127,6 +127,10 @@ class MemoryLoader:
         """Returns a view of the same storage: stored order, every item, validation transforms only."""
         return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
 
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> MemoryLoader:
+        """Returns a view of the same storage that runs further batch transforms after its own."""
+        return self._view(batch_tfms=Pipeline((*self.batch_tfms.transforms, *transforms)))
+
     def to(self, device: torch.device | str) -> MemoryLoader:
         """Returns a loader whose arrays are on `device`, standing at the same pass; itself when they already are."""
         device = resolve_device(device)
@@ -140,12 +144,12 @@ class MemoryLoader:
         return view
 
     def state_dict(self) -> dict[str, int]:
-        """Returns what a checkpoint must keep: the number of the next pass."""
-        return {"epoch": self.epoch}
+        """Returns what a checkpoint must keep: the seed, and the number of the next pass."""
+        return {"seed": self.seed, "epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state_dict` stood."""
-        self.epoch = int(state["epoch"])
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
     def __repr__(self) -> str:
         return (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "axes_of",
     "plot_confusion",
+    "plot_histograms",
     "plot_images",
     "plot_loss",
     "plot_loss_change",
@@ -253,6 +254,18 @@ def plot_range_test(
     _finish(ax)
     _legend_outside(ax)
     return ax
+
+
+def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
+    """Draws histograms, `hists` (records, bins) of values in [0, largest], as columns side by side: log1p of counts."""
+    figure, ax = axes_of(ax, (8.5, 3.6))
+    extent = (-0.5, len(hists) - 0.5, 0.0, largest)
+    image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    figure.colorbar(image, ax=ax, label="log(1 + values in the bin)")
+    ax.set_xlabel(xlabel, fontsize=11)
+    ax.set_ylabel("absolute value", fontsize=11)
+    _integer_ticks(ax)
+    return figure
 
 
 def plot_confusion(

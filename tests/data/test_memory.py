@@ -67,7 +67,7 @@ def test_a_start_beyond_the_pass_is_refused(arrays):
 def test_a_started_pass_counts_and_a_state_restores_it(arrays):
     loader, resumed = training_loader(arrays), training_loader(arrays)
     next(iter(loader))
-    assert loader.state_dict() == {"epoch": 1}
+    assert loader.state_dict() == {"seed": loader.seed, "epoch": 1}
     resumed.load_state_dict(loader.state_dict())
     assert same(list(loader), list(resumed))
 

@@ -40,6 +40,12 @@ def test_squared_error_refuses_what_would_broadcast(shape, target_shape):
         mean_squared_error(torch.zeros(shape), torch.zeros(target_shape))
 
 
+def test_squared_error_reduces_as_torchs_losses_do():
+    pred, target = torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0])
+    assert mean_squared_error(pred, target, reduction="none").tolist() == [[1.0], [4.0]]
+    assert mean_squared_error(pred, target, reduction="sum") == 5
+
+
 def test_regression_leaves_predictions_as_they_are():
     pred, target = torch.randn(3, 2), Regression(2)
     assert target.activate(pred) is pred
