@@ -69,7 +69,7 @@ def aug_transforms(
     pass. fastai's arguments, places and defaults.
 
     >>> aug_transforms(max_warp=0, max_lighting=0)
-    [Flip(p=0.5, ...), Rotate(max_deg=10.0, p=0.75, ...), Zoom(min_zoom=1.0, max_zoom=1.1, p=0.75, ...)]
+    [Flip(p=0.5, ...), Rotate(max_deg=10.0, p=0.75), Zoom(min_zoom=1.0, max_zoom=1.1, p=0.75)]
 
     Args:
         mult: multiplies `max_rotate`, `max_lighting` and `max_warp`.
