@@ -40,7 +40,6 @@ class _Averaging(Callback):
         self._places: list[tuple[dict[str, Any], str]] = []
         self._is_averaged: list[bool] = []
         self._own: list[Tensor] | None = None
-        self._has_ended = False
 
     def weight_of_newest(self) -> float:
         """Returns what a state of the model counts in the averages, in (0, 1], when `n_averaged` are in them."""
@@ -59,7 +58,7 @@ class _Averaging(Callback):
         run.driven["averaged weights"] = repr(self)
         self._places = _places(run.model)
         self._is_averaged = [self.is_averaged(t) for t in self._live()]
-        self.averages, self.n_averaged, self._own, self._has_ended = {}, 0, None, False
+        self.averages, self.n_averaged, self._own = {}, 0, None
         self._n_seen = run.global_step
 
     def before_validate(self, run: Run) -> None:
@@ -75,9 +74,8 @@ class _Averaging(Callback):
             self._end(run)
 
     def after_cancel_fit(self, run: Run) -> None:
-        if not self._has_ended:
-            self._take_back()
-            self._end(run)
+        self._take_back()
+        self._end(run)
 
     def after_fit(self, run: Run) -> None:
         if run.interrupted:
@@ -121,7 +119,6 @@ class _Averaging(Callback):
     def _end(self, run: Run) -> None:
         """Leaves the averages in the model. Its own weights stay at hand until it is sure that the run ends well."""
         if self.at_end:
-            self._has_ended = True
             self.catch_up(run)
             self._lend(run)
 
