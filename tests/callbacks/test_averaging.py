@@ -230,6 +230,7 @@ def test_the_best_model_is_that_of_the_averages(blobs):
 def test_frozen_norms_keep_their_statistics_under_swa(blobs):
     model = norm_net()
     model[1].requires_grad_(False)
+    model[1].running_mean.fill_(0.5)
     before = tensors(model[1])
     with (learn := learner(blobs, model)).no_logging():
         learn.fit(2, cbs=[BnFreeze(), SWA(start=0)])
