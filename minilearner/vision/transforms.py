@@ -282,9 +282,10 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.mode not in ("L", "RGB", "RGBA"):
         return image.resize(size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
-    planes = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels[None]
-    scaled = F.interpolate(planes[None], size[::-1], mode="bilinear", antialias=True)[0]
-    return Image.fromarray((scaled.permute(1, 2, 0) if pixels.ndim == 3 else scaled[0]).contiguous().numpy())
+    # (height, width, channels) as a batch of one with its channels last: so torch's result needs no rearranging.
+    batch = pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
+    scaled = F.interpolate(batch.permute(0, 3, 1, 2), size[::-1], mode="bilinear", antialias=True)
+    return Image.fromarray(scaled.permute(0, 2, 3, 1)[0].contiguous().numpy().reshape(*size[::-1], *pixels.shape[2:]))
 
 
 def _cut(image: Image.Image, box: Box, pad_mode: str) -> Image.Image:
