@@ -28,6 +28,7 @@ from torch.utils.data import Dataset
 
 from minilearner.data.cache import PictureCache, Pixels, fingerprint, room_for_cache
 from minilearner.data.item_transforms import ItemPipeline
+from minilearner.data.items import shown
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derived_seed
 from minilearner.tree import Tree, map_tensors
@@ -179,24 +180,26 @@ class ItemDataset(Dataset[Tree]):
     @contextmanager
     def _told(self, position: int, done: str) -> Iterator[None]:
         """Names the item in whatever goes wrong with it."""
-        item = str(self.items[position])
         try:
             yield
         except Exception as e:
-            if isinstance(e, DataError) and item in str(e):
+            if isinstance(e, DataError) and str(self.items[position]) in str(e):
                 raise
             kind = FileFormatError if isinstance(e, FileFormatError) else DataError
-            raise kind(f"Item {position} ({item[:200]}) cannot be {done}: {_reason(e)}") from e
+            raise kind(f"{self._named(position).capitalize()} cannot be {done}: {_reason(e)}") from e
+
+    def _named(self, position: int) -> str:
+        return f"item {position} ({shown(self.items, [position])})"
 
     def _stacked(self, inputs: list[Any], positions: list[int]) -> Tree:
         if isinstance(inputs[0], tuple):
             return tuple(self._stacked(list(part), positions) for part in zip(*inputs, strict=True))
         other = next((i for i, part in enumerate(inputs) if part.shape != inputs[0].shape), None)
         if other is not None:
+            seen = [f"{self._named(positions[i])} of {_size(inputs[i])}" for i in (0, other)]
             raise DataError(
-                f"The items of a batch must have one shape. Received: item {positions[0]} ({self.items[positions[0]]}) "
-                f"of {_size(inputs[0])}, item {positions[other]} ({self.items[positions[other]]}) of "
-                f"{_size(inputs[other])}. Add one to `item_tfms` that makes them alike, such as Resize(224)."
+                f"The items of a batch must have one shape. Received: {', '.join(seen)}. Add one to `item_tfms` that "
+                "makes them alike, such as Resize(224)."
             )
         if isinstance(inputs[0], _Picture):
             return _planes_first(torch.from_numpy(np.stack([part.pixels for part in inputs])))

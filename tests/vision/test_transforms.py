@@ -168,9 +168,13 @@ def test_arguments_are_checked(make, message):
         make()
 
 
-def test_a_tensor_is_refused_with_what_to_do():
+@pytest.mark.parametrize(
+    "transform",
+    [Resize(8), Resize(8, "pad"), Resize(8, "squish"), RandomResizedCrop(8), CropPad(8), RandomCrop(8), RatioResize(8)],
+)
+def test_a_tensor_is_refused_with_what_to_do(transform):
     with pytest.raises(TypeError, match="takes a Pillow picture. Received: a Tensor"):
-        Resize(8, "squish")(torch.zeros(3, 9, 9), None)
+        transform(torch.zeros(3, 9, 9), None)
 
 
 def test_torchvision_transforms_vary_training_pictures_only_and_repeat_by_their_generator():
