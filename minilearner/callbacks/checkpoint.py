@@ -81,24 +81,29 @@ class Checkpoint(Callback):
         self._signal: int | None = None
 
     @contextmanager
-    def holding(self, run: Run, kind: str) -> Iterator[bool]:
-        """Holds the folder, and says whether this run is in it to its end; then its outcome has been put back.
+    def holding(self, run: Run, kind: str) -> Iterator[None]:
+        """Holds the folder while the run is under way, which goes on from what it finds there.
 
         Raises:
             CheckpointError: see the class.
         """
         store = CheckpointFolder(self.folder, keep=self.keep)
         with store.locked():
-            self._store, self._identity, self._saved = store, identity(run, kind), store.newest()
-            if self._saved is not None:
-                self._check_is_this_run(self._saved)
-                if self._saved.state["finished"]:
-                    restore(run, self._saved.state)
-            yield self._saved is not None and bool(self._saved.state["finished"])
+            self._store, self._identity, self._found = store, identity(run, kind), store.newest()
+            if self._found is not None:
+                self._check_is_this_run(self._found)
+            yield
 
     def finish(self, run: Run) -> None:
-        """Saves the outcome, after all callbacks have undone what they had changed for a while."""
-        self._save(run, epoch=run.epoch + 1, batch=0, finished=True)
+        """Saves the outcome, after all callbacks have undone what they had changed for a while.
+
+        A run that was finished before has had no epoch now; its outcome is put back once more, for `before_fit` and
+        `after_fit` have come again, and nothing of theirs may count twice.
+        """
+        if self._found is not None and self._found.state["finished"]:
+            restore(run, self._found.state)
+        else:
+            self._save(run, epoch=run.epoch + 1, batch=0, finished=True)
 
     def _check_is_this_run(self, saved: Saved) -> None:
         if lines := differences(saved.state["identity"], self._identity):
@@ -113,12 +118,14 @@ class Checkpoint(Callback):
     def before_fit(self, run: Run) -> None:
         self._at_step, self._at_time = run.global_step, time.monotonic()
         self._left.enter_context(_signals_noted(self._note))
-        if self._saved is not None:
-            restore(run, self._saved.state)
+        if self._found is not None:
+            restore(run, self._found.state)
+            if self._found.state["finished"]:
+                run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
-        resumed, self._saved = self._saved, None
-        if resumed is not None and resumed.state["batch"]:
+        resumed = self._found if run.start_batch else None
+        if resumed is not None:
             # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
             restore(run, resumed.state)
             self._pass: dict[str, Any] = resumed.state["pass"]
@@ -223,7 +230,6 @@ def run_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
     if checkpoint is None:
         loop.fit()
         return
-    with checkpoint.holding(loop.run, kind) as finished:
-        if not finished:
-            loop.fit()
-            checkpoint.finish(loop.run)
+    with checkpoint.holding(loop.run, kind):
+        loop.fit()
+        checkpoint.finish(loop.run)

@@ -80,8 +80,9 @@ MAKERS = {
     ],
     Validate: [lambda: Validate(every_steps=3)],
 }
-# Made and held by a learner for one call. What they gather belongs to the record, or lasts for one pass.
-INTERNAL = {"Evaluate", "Record", "Progress", "RateSweep"}
+# Made and held by a learner for one call. What they gather belongs to the record, or lasts for one pass. What a
+# `Checkpoint` did is on disk.
+INTERNAL = {"Evaluate", "Record", "Progress", "RateSweep", "Checkpoint"}
 
 
 def stock_callbacks():

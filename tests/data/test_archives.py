@@ -325,9 +325,9 @@ def test_a_process_killed_in_the_middle_of_unpacking_leaves_nothing_that_looks_f
     assert names(home / "data") == ["many"]
 
 
-def test_rests_beside_a_finished_folder_are_removed(url, home):
-    untar_data(url)
+def test_rests_beside_a_finished_folder_are_removed_and_itself_is_kept(url, home):
+    (untar_data(url) / "mine.txt").touch()
     (home / "data" / ".oxford-iiit-pet.lock").touch()
     (home / "data" / ".oxford-iiit-pet.unpacking" / "old").mkdir(parents=True)
-    assert tree(untar_data(url)) == FILES
+    assert tree(untar_data(url)) == {**FILES, "mine.txt": b""}
     assert names(home / "data") == ["oxford-iiit-pet"]
