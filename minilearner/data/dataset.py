@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import inspect
 import os
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -132,7 +134,7 @@ class ItemDataset(Dataset[Tree]):
             self._no_store = self._why_not()
             self.store = None if self._no_store else PictureCache(len(self))
         else:
-            name = fingerprint(self.items, f"{self._reader_name()} {self.item_tfms.preparation}")
+            name = fingerprint(self.items, self._made_how())
             self.store = PictureCache(len(self), Path(self.cache) / f"{name}.pictures")
 
     def keep(self, fresh: list[tuple[int, Pixels]]) -> None:
@@ -217,9 +219,19 @@ class ItemDataset(Dataset[Tree]):
             return f"off: it would take {needed / 1e9:.1f} GB of {room / 1e9:.1f} GB free for it"
         return ""
 
-    def _reader_name(self) -> str:
-        read = self.read
-        return f"{read.func.__qualname__} {read.keywords}" if isinstance(read, functools.partial) else repr(read)
+    def _made_how(self) -> str:
+        """Returns all that stored pictures depend on but the files, as text that is the same in another run.
+
+        Raises:
+            ValueError: the reader or a transform cannot be told from another.
+        """
+        how = f"{_name(self.read)} | {self.item_tfms.preparation} | Pillow {PIL.__version__}"
+        if " at 0x" in how:
+            raise ValueError(
+                "`cache` can be a folder where `read` and the transforms have a `__repr__` that tells what they do. "
+                f"Received: {how}. Define one, or use cache=True."
+            )
+        return how
 
     def __getstate__(self) -> dict[str, Any]:
         # Only a process that is being started can be given the cache's open file; any other copy opens its own.
@@ -293,6 +305,18 @@ def _reason(e: Exception) -> str:
     frames = traceback.extract_tb(e.__traceback__)
     where = f" ({frames[-1].name} at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(e).__name__}: {e}{where}"
+
+
+def _name(f: Callable[..., Any]) -> str:
+    """Returns a text that changes when what a function does is changed, as far as its own code tells."""
+    if isinstance(f, functools.partial):
+        return f"{_name(f.func)} {f.args} {f.keywords}"
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return repr(f)
+    constants = [value for value in code.co_consts if not hasattr(value, "co_code")]
+    digest = hashlib.blake2b(code.co_code + repr((constants, code.co_names)).encode(), digest_size=8).hexdigest()
+    return f"{f.__module__}.{f.__qualname__} {digest}"
 
 
 def _told_the_size(read: Callable[..., Any], item_tfms: ItemPipeline) -> Callable[[Any], Any]:

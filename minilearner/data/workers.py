@@ -27,15 +27,13 @@ __all__ = ["Workers", "default_num_workers"]
 
 
 def default_num_workers() -> int:
-    """Returns how many workers to start where nobody said: the processors that this process may use, 8 at most.
+    """Returns how many workers to start where nobody said: one less than the processors at hand, 8 at most.
 
-    Decoding keeps them all busy in the first epoch, while training waits; later ones come from the cache without
-    workers. None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes
-    seconds and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
+    The one left trains: where both are as many as there are processors, they take turns and each waits for the other.
+    None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes seconds
+    and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
     """
-    if not sys.platform.startswith("linux"):
-        return 0
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, len(os.sched_getaffinity(0)) - 1) if sys.platform.startswith("linux") else 0
 
 
 class Workers:

@@ -122,6 +122,20 @@ def test_a_kept_cache_serves_a_later_run_until_a_file_changes(pictures, tmp_path
     assert len(list(folder.iterdir())) == 3
 
 
+def test_a_kept_cache_is_made_anew_when_the_reader_changes_and_refused_when_it_cannot_tell(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    for read in (lambda path: open_image(path, "RGB"), lambda path: open_image(path, "L")):
+        passes(loader(pictures, read=read, batch_tfms=None, cache=folder), 1)
+    assert len(list(folder.iterdir())) == 2
+
+    class Reader:
+        def __call__(self, path):
+            return open_image(path)
+
+    with pytest.raises(ValueError, match="`cache` can be a folder where .* have a `__repr__`"):
+        passes(loader(pictures, read=Reader(), cache=folder), 1)
+
+
 def test_the_cache_is_automatic_unless_there_is_no_room_or_nothing_to_keep(pictures, monkeypatch):
     automatic = loader(pictures, cache=None)
     assert "cache=not started" in repr(automatic)
