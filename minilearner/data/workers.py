@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,7 @@ class Workers:
             worker_init_fn=_ignore_interrupt,
             generator=torch.Generator().manual_seed(0),  # without one, torch draws from the global generator
         )
+        weakref.finalize(self, _shut_down, self._source, os.getpid())
         self.is_busy = False
         """Whether a pass is under way: another one would take its batches away."""
 
@@ -139,6 +141,12 @@ class _WorkerSide(Dataset[Any]):
             self.reading[slot] = -1
 
 
+def _shut_down(source: DataLoader[Any], owner: int) -> None:
+    # Left to the collector of cycles, torch's queues may close before its workers have been told, and each costs 5 s.
+    if source._iterator is not None and os.getpid() == owner:
+        source._iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
 class _Plan(Sampler[list[Key]]):
     """The batches of the pass that is about to start, as keys of the dataset."""
 
@@ -162,7 +170,10 @@ def _packed(fetched: Fetched) -> _Sent:
 
 def _opened(sent: _Sent | _Failed) -> Fetched:
     if isinstance(sent, _Failed):
-        raise sent.error from sent.cause
+        try:
+            raise sent.error from sent.cause
+        finally:
+            del sent  # else the error's trace holds this frame, which holds the error
     if sent.flat is None:
         return Fetched(sent.x)
     fresh: list[tuple[int, Pixels]] = []
