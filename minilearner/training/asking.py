@@ -71,7 +71,7 @@ class Asking:
         """
         target = self.dls.target
         with _ONE_AT_A_TIME:
-            loader = self.dls.test_dl([item])
+            loader = self.dls.test_dl([item]).picked([0])  # read in this process, whatever workers the set would have
             (batch,) = self._predicted(loader, watch=iter)
         preds = batch.preds.cpu()
         index = self._decoded(preds)[0]
