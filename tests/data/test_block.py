@@ -248,6 +248,15 @@ def test_new_items_must_be_a_list_and_labelled_only_where_labels_can_be_read(pet
         dls.test_dl([Image.new("L", (9, 9))], with_labels=True)
 
 
+def test_other_loaders_pass_as_they_are(pets):
+    dls = block().dataloaders(pets, bs=8, num_workers=0)
+    assert dls.test_dl(dls.train).n_items == 24
+    theirs = torch.utils.data.TensorDataset(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    for source in (theirs, torch.utils.data.DataLoader(theirs, batch_size=4)):
+        x, y = next(iter(dls.test_dl(source)))
+        assert torch.equal(x, theirs.tensors[0]) and torch.equal(y, theirs.tensors[1])
+
+
 # The walk
 
 
