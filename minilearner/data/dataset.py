@@ -120,9 +120,10 @@ class ItemDataset(Dataset[Tree]):
                 inputs.append(self._finished(prepared, key))
         return Fetched(self._stacked(inputs, [position for position, _ in keys]), fresh)
 
-    def over(self, items: Sequence[Any]) -> ItemDataset:
-        """Returns a dataset of other items, read and transformed as these, without a cache."""
+    def over(self, items: Sequence[Any], item_tfms: ItemPipeline | None = None) -> ItemDataset:
+        """Returns a dataset of other items, read as these and transformed as these, or by `item_tfms`; uncached."""
         other = copy.copy(self)
+        other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
         return other
 

@@ -196,7 +196,7 @@ class Hue(BatchTransform):
             raise ValueError(f"`max_hue` must be in [0, 1). Received: max_hue={self.max_hue}.")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Two numbers are drawn for each."""
+        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Two numbers a picture."""
         _check_colour(self, x)
         turns = _factors(1 if self.batch else len(x), self.max_hue, self.p, rng) - 1
         return _by_parts(_recoloured, x, turns.expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None])
