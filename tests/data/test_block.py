@@ -1,5 +1,6 @@
 """`DataBlock`: a source becomes loaders, and what would stop training later is found at once."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -275,6 +276,12 @@ def test_summary_shows_every_station(pets, capsys):
         "Normalize",
     ]:
         assert text in said
+
+
+def test_summary_draws_a_batch_where_asked(pets):
+    block().summary(pets, bs=3, show_batch=True)
+    titles = [ax.get_title() for ax in plt.gcf().axes if ax.get_title()]
+    assert len(titles) == 3 and set(titles) <= {"Birman", "great_pyrenees", "pug"}
 
 
 @pytest.mark.parametrize(
