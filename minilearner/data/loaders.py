@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
 from minilearner.data.dataset import as_tensor
@@ -241,13 +241,14 @@ class DataLoaders:
             ValueError: `with_labels` is given and there is no `DataBlock` to know how.
             TypeError, DataError: the items are none.
         """
-        if isinstance(self.train, ItemLoader) and self._new_items is not None:
+        like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
+        if like_items is not None and self._new_items is not None:
             y = self._new_items.targets(items) if with_labels else None
-            return self.train.over(self._new_items.sources(items), y)
+            return like_items.over(self._new_items.sources(items), y)
         if with_labels:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
-        if isinstance(self.train, ItemLoader):
-            return self.train.over(items)
+        if like_items is not None:
+            return like_items.over(items)
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
@@ -312,6 +313,10 @@ def _seed(seed: int | None, *, is_used: bool) -> int:
 def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> None:
     if target is not None and vocab is not None:
         raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+
+
+def _brings_batches(source: Any) -> bool:
+    return _is_dataset(source) or isinstance(source, (DataLoader, Loader))
 
 
 def _is_dataset(source: Any) -> bool:
