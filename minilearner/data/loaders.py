@@ -252,10 +252,8 @@ class DataLoaders:
             ValueError: as `loader`.
         """
         loader = self.loader(ds_idx)
-        if isinstance(loader, ItemLoader):
-            return loader.one_batch()  # without starting workers
         with self.unmoved(), isolated_rng():
-            return next(iter(loader))
+            return loader.one_batch() if isinstance(loader, ItemLoader) else next(iter(loader))
 
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
