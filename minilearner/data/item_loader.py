@@ -85,7 +85,7 @@ class ItemLoader:
         """How many processes read ahead."""
         if self._num_workers is not None:
             return self._num_workers
-        return default_num_workers() if len(self) > 2 else 0
+        return default_num_workers(self.device) if len(self) > 2 else 0
 
     @property
     def n_items(self) -> int:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from minilearner.data.dataset import ItemDataset
@@ -68,12 +69,13 @@ def raise_odd(_):
     raise Odd("no", "way")
 
 
-def test_one_processor_is_left_to_training(monkeypatch):
-    for processors, expected in ((1, 0), (2, 1), (64, 8)):
+def test_one_processor_is_left_to_training_on_the_cpu(monkeypatch):
+    for processors, on_cpu, on_gpu in ((1, 0, 1), (2, 1, 2), (64, 8, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=processors: set(range(n)))
-        assert default_num_workers() == expected
+        assert default_num_workers(torch.device("cpu")) == on_cpu
+        assert default_num_workers(torch.device("cuda")) == on_gpu
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert default_num_workers() == 0
+    assert default_num_workers(torch.device("cuda")) == 0
 
 
 def test_the_death_of_a_worker_is_told_with_what_it_was_reading(pictures):
