@@ -71,4 +71,5 @@ def refuse_unknown(given: Mapping[str, Any], *functions: Callable[..., Any]) -> 
     known = dict.fromkeys(p.name for one in signatures for p in one if p.kind not in apart and p.name != "self")
     for name in given:
         if name not in known:
-            raise TypeError(f"there is no argument `{name}`.{closest(name, known)} Arguments: {', '.join(known)}.")
+            hint = closest(name, known) or (" Did you mean 'bs'?" if closest(name, ["batch_size"]) else "")
+            raise TypeError(f"there is no argument `{name}`.{hint} Arguments: {', '.join(known)}.")

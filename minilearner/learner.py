@@ -9,48 +9,38 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.callbacks import schedule
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.fitting import fit, validate
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Output
-from minilearner.callbacks.schedule import (
-    flat_cosine_scheduler,
-    one_cycle_scheduler,
-    sgdr_epochs,
-    sgdr_scheduler,
-)
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
-from minilearner.models.layout import to_channels_last
+from minilearner.models.layout import to_channels_last, to_contiguous
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
+from minilearner.training import optimizers
+from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
-from minilearner.training.inference import predict_batches
-from minilearner.training.optimizers import (
-    OptimizerFactory,
-    Rate,
-    build_optimizer,
-    check_rate,
-    covers,
-    hyperparameters_set,
-    momentum_key,
-    n_layer_groups,
-    spread,
-)
+from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.preflight import Preflight, check_count, default_loss
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction, make_step
+from minilearner.training.step import LossFunction, TrainStep, make_step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Learner"]
 
@@ -97,7 +87,7 @@ class Learner:
     ):  # fmt: skip
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
-        check_rate(lr)
+        optimizers.check_rate(lr)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
@@ -117,13 +107,13 @@ class Learner:
         self._preflight = Preflight()
         self._output = Output()
 
-    # Training
-
     def fit(
         self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
+
+        The run's record is returned, and appended to `learn.recorder`.
 
         Args:
             n_epoch: passes over the training data, at least 1.
@@ -132,9 +122,6 @@ class Learner:
             cbs: callbacks of this run only.
             checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
                 again goes on where it was. Every `fit...` takes it.
-
-        Returns:
-            The run's record, also appended to `learn.recorder`.
 
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
@@ -154,10 +141,10 @@ class Learner:
 
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
-        if moms is None and momentum_key(self._optimizer().param_groups[0]):
+        if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        rates = self._rates(lr_max)
-        cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        shape = {"div": div, "div_final": div_final, "pct_start": pct_start}
+        cycle = schedule.one_cycle_scheduler(self._rates(lr_max), **shape, moms=moms)
         return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle], checkpoint)
 
     def fit_flat_cos(
@@ -168,8 +155,8 @@ class Learner:
 
         As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
         """
-        schedule = flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule], checkpoint)
+        fall = schedule.flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), fall], checkpoint)
 
     def fit_sgdr(
         self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
@@ -182,9 +169,9 @@ class Learner:
 
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
-        n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        schedule = sgdr_scheduler(self._rates(lr_max), n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule], checkpoint)
+        n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
+        falls = schedule.sgdr_scheduler(self._rates(lr_max), n_cycles=n_cycles, cycle_mult=cycle_mult)
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), falls], checkpoint)
 
     def lr_find(
         self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
@@ -197,16 +184,14 @@ class Learner:
         `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted.
 
         Args:
-            start_lr, end_lr: the range.
-            num_it: updates to sweep it in.
+            start_lr, end_lr, num_it: the range, and how many updates to sweep it in.
             stop_div: stop where the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: draw the sweep (a notebook shows it).
             suggest_funcs: `minimum`, `steep`, `slide`, `valley` or functions like them; the result unpacks into their
                 suggestions in this order.
-            epochs: sweep over so many whole epochs instead of `num_it` updates.
-            sample_steps: sweep over `ceil(sample_steps / updates per epoch)` whole epochs.
-            step_mode: "exp" or "linear".
-            smoothing: of the loss: the weight of what was before, in [0, 1).
+            epochs, sample_steps: sweep over so many whole epochs instead of `num_it` updates, or over
+                `ceil(sample_steps / updates per epoch)`.
+            step_mode, smoothing: "exp" or "linear"; the weight in the smoothed loss of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
         settings = SweepSettings(
@@ -237,14 +222,13 @@ class Learner:
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
-        options: dict[str, Any] = {"div_final": div_final, "wd": wd, "moms": moms, "cbs": cbs}
+        train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         self.freeze()
-        self.fit_one_cycle(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first, **options)
-        base_lr /= 2
+        train(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first)
         self.unfreeze()
-        rates = slice(base_lr / lr_mult, base_lr)
-        return self.fit_one_cycle(epochs, rates, div=div, pct_start=pct_start, checkpoint=second, **options)
+        base_lr /= 2
+        return train(epochs, slice(base_lr / lr_mult, base_lr), div=div, pct_start=pct_start, checkpoint=second)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -255,38 +239,28 @@ class Learner:
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Lets the layer groups from number `n` on learn; negative numbers count from the end.
-
-        The optimizer's state is forgotten.
-        """
+        """Lets the layer groups from `n` on learn (from the end where negative); the optimizer's state is forgotten."""
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
-
-    # Asking
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns the loss and the metrics over a set: the validation set by default, 0 for the training set.
 
         Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
         """
-        run = self._run(None)
-        validate(run, self._loader(ds_idx, dl), self.cbs, self.metrics, shown=self._output.progress(table=False))
+        run, loader = self._run(None), self._asking(ds_idx, dl).loader
+        validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
         return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
     ) -> Iterator[BatchPrediction]:
         """Yields the predictions of one batch after another, in the data set's order; nothing is kept."""
-        target = self.dls.target
-        activate = act if act is not None else target.activate if target is not None else None
-        step = make_step(self.model, self.loss_func, precision=self.precision)
-        watch = self._output.watch("predicting")
-        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss, watch=watch)
+        return self._asking(ds_idx, dl).batches(act=act, with_loss=with_loss)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
-        x, _ = self._loader(ds_idx, dl).items(indices)
-        return list(x)
+        return self._asking(ds_idx, dl).pictures(indices)
 
     def get_preds(
         self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, with_decoded: bool = False,
@@ -294,32 +268,55 @@ class Learner:
     ) -> Predictions:  # fmt: skip
         """Returns predictions, activated, and targets of a whole set, on the CPU, in the data set's order.
 
+        They unpack to `(preds, targets)`; what else is asked for are fields.
+
         Args:
             ds_idx: 1 for the validation set, 0 for the training set (in order, without augmentation).
             dl: another loader instead, such as `learn.dls.test_dl(items)`.
             with_input, with_decoded, with_loss: also keep the inputs, the decoded predictions, the loss of each item.
             act: what activates the model's outputs; by default what belongs to the kind of target, such as softmax.
-
-        Returns:
-            A `Predictions`, which unpacks to `(preds, targets)`; the rest are its fields.
         """
-        batches = self.predict_batches(ds_idx, dl, with_loss=with_loss, act=act)
-        decode = None if self.dls.target is None else self.dls.target.decode
-        return Predictions.from_batches(
-            batches, with_input=with_input, with_decoded=with_decoded, with_loss=with_loss, decode=decode
-        )
+        kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
+        return self._asking(ds_idx, dl).predictions(act=act, **kept)
 
-    def predict(self, item: Any) -> Prediction:
-        """Returns `(label, index, probabilities)` of one item: an array or tensor such as the data set's items.
+    def predict(self, item: Any, with_input: bool = False) -> Prediction:
+        """Returns `(label, index, probabilities)` of one item, and leaves the training state alone.
 
-        Leaves the training state alone.
+        item: what `dls.test_dl([item])` takes. Of pictures from files: a path, a Pillow picture, an array (height,
+        width, channels) or a tensor (channels, height, width); of arrays in memory one like those, or a Pillow picture.
+        Several threads may ask at once; they wait for each other.
+        with_input: also keep the input, as the model saw it but in its real colours, in the field `input`.
         """
-        x = torch.as_tensor(item)[None]
-        with self.no_bar():
-            preds, _ = self.get_preds(dl=self.dls.test_dl(x))
-        target = self.dls.target
-        index = preds[0] if target is None else target.decode(preds)[0]
-        return Prediction(index if target is None else target.label(index), index, preds[0])
+        return self._asking().item(item, with_input=with_input)
+
+    def tta(
+        self, ds_idx: int = 1, dl: Any = None, n: int = 4, item_tfms: Any = None, batch_tfms: Any = None,
+        beta: float | None = 0.25, use_max: bool = False,
+    ) -> Predictions:  # fmt: skip
+        """Returns predictions averaged over augmentations of each item: test-time augmentation.
+
+        With the mean a of `n` augmented passes and the plain pass p that `get_preds` makes: a + beta (p - a).
+
+        Args:
+            ds_idx, dl: as in `get_preds`; so is what is returned.
+            n: augmented passes, each with other augmentations, which are the same in every call.
+            item_tfms, batch_tfms: augment by these instead of by the loader's own. What validation does to batches too,
+                such as `Normalize`, is done all the same.
+            beta: the weight of the plain pass, in [0, 1]. None gives the pair (a, p) as predictions.
+            use_max: take the largest of all passes instead.
+        """
+        return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
+
+    def show_results(
+        self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, nrows: int | None = None,
+        ncols: int | None = None, figsize: tuple[float, float] | None = None,
+    ) -> Figure:  # fmt: skip
+        """Draws pictures of a set below what each is and what it was taken for: green where right, red where wrong.
+
+        `shuffle` takes them from all over the set, as the seed of `dls` decides, so every call shows the same; else
+        they are the first. `nrows` and `ncols` make the grid, of `figsize` inches.
+        """
+        return self._asking(ds_idx, dl).show(max_n, shuffle=shuffle, nrows=nrows, ncols=ncols, figsize=figsize)
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
@@ -327,7 +324,27 @@ class Learner:
         settings = self._run(self._optimizer()).settings(self.cbs)
         return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
 
-    # Showing
+    def to_fp16(self) -> Learner:
+        """Computes in fp16 from now on, as `precision="fp16"` does, and returns the learner."""
+        return self._to_precision("fp16")
+
+    def to_bf16(self) -> Learner:
+        """Computes in bf16 from now on, as `precision="bf16"` does, and returns the learner."""
+        return self._to_precision("bf16")
+
+    def to_fp32(self) -> Learner:
+        """Computes in fp32 from now on, in torch's ordinary layout, and returns the learner."""
+        return self._to_precision("fp32")
+
+    def to_channelslast(self) -> Learner:
+        """Lays out convolutional weights as channels_last, and returns the learner. The precision stays as it is."""
+        to_channels_last(self.model)
+        return self
+
+    def _to_precision(self, precision: str) -> Learner:
+        self.precision = resolve_precision(precision, self.device)
+        (to_contiguous if precision == "fp32" else to_channels_last)(self.model)
+        return self
 
     def no_bar(self) -> AbstractContextManager[None]:
         """Shows no progress bar inside; the table of epochs stays."""
@@ -351,8 +368,6 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
-    # Gathering parts
-
     def _fit(
         self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback], checkpoint: Checkpointing
     ) -> RunRecord:
@@ -361,27 +376,24 @@ class Learner:
         run = self._run(optimizer)
         run.n_epochs = n_epoch
         self._preflight.check(run.step, self.dls)
-        with hyperparameters_set(optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
+        with optimizers.hyperparameters_set(optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
             shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
             return fit(run, kind, self.recorder, [*self.cbs, *cbs], self.metrics, shown=shown, checkpoint=keeper)
 
     def _run(self, optimizer: Optimizer | None) -> Run:
-        step = make_step(self.model, self.loss_func, optimizer, precision=self.precision)
-        target = self.dls.target
-        return Run(step, self.dls, recorder=self.recorder, activate=target.activate if target is not None else None)
+        activate = getattr(self.dls.target, "activate", None)
+        return Run(self._step(optimizer), self.dls, recorder=self.recorder, activate=activate)
+
+    def _step(self, optimizer: Optimizer | None) -> TrainStep:
+        return make_step(self.model, self.loss_func, optimizer, precision=self.precision)
+
+    def _asking(self, ds_idx: int = 1, dl: Any = None) -> Asking:
+        return Asking(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
 
     def _optimizer(self) -> Optimizer:
-        """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
-        if self.optimizer is None or not covers(self.optimizer, self.model):
-            self.optimizer = build_optimizer(
-                self.model, self.opt_func, self.lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
-            )
+        how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
+        self.optimizer = optimizers.kept_or_built(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer
 
     def _rates(self, lr: Rate | None) -> list[float]:
-        """One rate for each layer group."""
-        return spread(self.lr if lr is None else lr, n_layer_groups(self._optimizer()))
-
-    def _loader(self, ds_idx: int, dl: Any) -> Any:
-        dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
-        return dls.in_order(ds_idx if dl is None else 0)
+        return optimizers.spread(self.lr if lr is None else lr, optimizers.n_layer_groups(self._optimizer()))

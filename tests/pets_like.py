@@ -47,7 +47,7 @@ def picture(breed: int, rng: random.Random, side: int) -> Image.Image:
 
 
 def make_archive(path: Path, *, breeds: int = 4, each: int = 24, side: int = 96, seed: int = 0) -> Path:
-    """Writes `oxford-iiit-pet/images/<breed>_<number>.jpg`, and a few files that are no pictures, as in the original."""
+    """Writes `oxford-iiit-pet/images/<breed>_<number>.jpg`, and files that are no pictures, as in the original."""
     rng = random.Random(seed)
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "annotations/README", b"What is what.")

@@ -106,6 +106,7 @@ class DataBlock:
         device: torch.device | str | None = None,
         verify: Verify = "names",
         on_unreadable: OnUnreadable = "raise",
+        cache: bool | PathLike | None = None,
         **unknown: NoReturn,
     ) -> DataLoaders:
         """Returns loaders of what the source holds, after looking for everything that would stop training later.
@@ -117,13 +118,14 @@ class DataBlock:
             val_bs: items a batch in validation; `bs` when None.
             shuffle: a new order for every training epoch.
             drop_last: leave out the short last batch of training; as `shuffle` when None.
-            num_workers: processes that read ahead; None leaves it to `ItemLoader`, 0 reads in this one.
+            num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this one.
             seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own.)
             device: where batches arrive.
             verify: "names" looks whether files are there; "headers" opens each of them too; "decode" reads all of it.
                 What nobody looked for is told when it is read, with its path.
             on_unreadable: "raise", or "skip" what "headers" or "decode" found. It is then counted on standard error and
                 listed in ``dls.skipped``.
+            cache: whether decoded pictures are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
 
         Raises:
             TypeError: an argument is unknown, or the source needs `get_items`.
@@ -133,6 +135,10 @@ class DataBlock:
             FileFormatError: files cannot be read.
         """
         refuse_unknown(unknown, self.dataloaders)
+        val_bs = bs if val_bs is None else val_bs
+        for name, n in (("bs", bs), ("val_bs", val_bs)):
+            if n < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
         _check_choice("verify", verify, ("names", "headers", "decode"))
         _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -141,17 +147,20 @@ class DataBlock:
             )
         prepared = self.line.prepare(source, verify=verify, on_unreadable=on_unreadable)
         _tell_skipped(prepared)
-        options: dict[str, Any] = {"seed": draw_seed() if seed is None else seed, "device": device}
-        options |= {} if num_workers is None else {"num_workers": num_workers}
-        train, valid = (self._dataset(part.sources, options["seed"]) for part in (prepared.train, prepared.valid))
+        seed = draw_seed() if seed is None else seed
+        train, valid = (
+            ItemDataset(part.sources, Read(self.line.inputs), self.item_tfms, seed=seed, cache=cache)
+            for part in (prepared.train, prepared.valid)
+        )
         _check_shapes(train)
+        options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms
         drop_last = shuffle if drop_last is None else drop_last
         dls = DataLoaders(
             ItemLoader(train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=drop_last, training=True, **options),
-            ItemLoader(valid, prepared.valid.y, bs=bs if val_bs is None else val_bs, **options) if len(valid) else None,
+            ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
             bs=bs,
-            seed=options["seed"],
+            seed=seed,
             target=prepared.target,
             device=device,
             path=path,
@@ -168,9 +177,6 @@ class DataBlock:
         """
         for text in walk(self.line, self.item_tfms, self.batch_tfms, source, bs):
             sys.stdout.write(f"{text}\n")
-
-    def _dataset(self, sources: list[Any], seed: int) -> ItemDataset:
-        return ItemDataset(sources, Read(self.line.inputs), self.item_tfms, seed=seed)
 
     def __repr__(self) -> str:
         return f"DataBlock({', '.join(map(repr, self.blocks))}, {self.item_tfms}, {self.batch_tfms})"
@@ -255,12 +261,13 @@ def _check_shapes(dataset: ItemDataset) -> None:
     for i in positions:
         try:
             shapes[i] = shape_of(dataset[i, None])
-        except (DataError, OSError):  # what cannot be read is told when its batch comes: see `verify`
-            continue
+        except DataError:  # one that cannot be read is told when its batch comes: see `verify`
+            if i == positions[-1] and not shapes:
+                raise
     counts = Counter(shapes.values())
     if len(counts) > 1:
         raise DataError(
             f"inputs must have one shape, so that they make batches. Of {len(shapes)} training items looked at: "
-            f"{', '.join(f'{shape} ({count})' for shape, count in counts.most_common(3))}, as in "
+            f"{', '.join(f'{count} of shape {shape}' for shape, count in counts.most_common(3))}, as in "
             f"{shown(dataset.items, list(shapes), list(shapes.values()))}. Give them one with item_tfms=Resize(...)."
         )

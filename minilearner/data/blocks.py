@@ -262,8 +262,9 @@ def _check_known(
     where = f"the {n_classes} classes of the training set" if given is None else f"the {n_classes} names in `vocab`"
     raise DataError(
         f"{len(unknown)} of {len(labels)} {split} labels are not among {where}: "
-        f"{shown(items, unknown, [repr(labels[i]) for i in unknown[:3]])}. Name every class in `vocab`, keep each "
-        "class in both sets with StratifiedSplitter(), or leave these items out."
+        f"{shown(items, unknown, [repr(labels[i]) for i in unknown[:3]])}. Name every class in `vocab`"
+        + (", keep each class in both sets with StratifiedSplitter()" if split == "validation" else "")
+        + ", or leave these items out."
     )
 
 

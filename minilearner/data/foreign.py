@@ -100,6 +100,25 @@ class ForeignLoader:
                 return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
             return _picked(self._view(batch_tfms=Pipeline()), [int(i) for i in indices])
 
+    def picked(self, indices: Sequence[int]) -> ForeignLoader:
+        """Returns a loader of the items at these positions of `in_order`, as one batch."""
+        return self._view(source=[self.items(indices)])
+
+    def augmented(self, number: int = 0, *, item_tfms: object = None, batch_tfms: object = None) -> ForeignLoader:
+        """Raises: what a foreign loader does to its items in training cannot be told apart from the rest.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"a {type(self.source).__name__} does not say which of its transforms are augmentation. Build the loaders "
+            "with `DataLoaders.from_arrays(..., batch_tfms=...)` or from files."
+        )
+
+    def decode(self, x: Tree) -> Tree:
+        """Undoes, for showing, our own batch transforms; what the loader did itself it does not tell."""
+        return map_tensors(self.batch_tfms.decode, x)
+
     def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
         """Gives all the data where it lies in memory: the tensors of a `TensorDataset`, or the batches of a list."""
         if isinstance(self.source, (list, tuple)):

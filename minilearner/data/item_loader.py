@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from minilearner.data.dataset import Fetched, ItemDataset, Key
+from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.memory import resolve_device
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.workers import Workers, default_num_workers
@@ -168,6 +169,37 @@ class ItemLoader:
     def in_order(self) -> ItemLoader:
         """Returns a loader of the same items in the dataset's order, every one, with validation transforms only."""
         return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
+
+    def picked(self, indices: Sequence[int] | Tensor) -> ItemLoader:
+        """Returns a loader of the items at these positions, as one batch, read here as in validation."""
+        positions = [int(i) for i in indices]
+        items = [self.dataset.items[i] for i in positions]
+        y = None if self.y is None else self.y[positions]
+        return self.over(items, y)._view(bs=max(len(positions), 1), num_workers=0)
+
+    def augmented(
+        self, number: int = 0, *, item_tfms: ItemTransforms = None, batch_tfms: Transforms = None
+    ) -> ItemLoader:
+        """Returns a loader of the same items in the dataset's order, every one, with the transforms of training.
+
+        Augmentations are derived from (seed, number) and the item's position or the batch's. `item_tfms` stand in for
+        the dataset's, `batch_tfms` for the loader's augmentation.
+
+        Raises:
+            ValueError: there is neither an item transform nor a batch transform for training.
+        """
+        dataset = self.dataset
+        if item_tfms is not None:
+            dataset = dataset.over(dataset.items, ItemPipeline(item_tfms))
+        pipeline = self.batch_tfms if batch_tfms is None else self.batch_tfms.with_augmentation(batch_tfms)
+        if not (dataset.item_tfms.transforms or pipeline.augments()):
+            raise ValueError("there is no augmentation: no item transform, and no batch transform for training only.")
+        changes = {"dataset": dataset, "batch_tfms": pipeline, "epoch": -1 - number}  # no epoch of training's
+        return self.in_order()._view(training=True, **changes)
+
+    def decode(self, x: Tree) -> Tree:
+        """Undoes, for showing, what the batch transforms of validation did to inputs."""
+        return map_tensors(self.batch_tfms.decode, x)
 
     def over(self, items: Sequence[Any], y: Tensor | None = None) -> ItemLoader:
         """Returns a loader over other items, read and transformed as in validation, in order and complete."""

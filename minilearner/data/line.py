@@ -6,7 +6,7 @@ source -> items -> labels -> split -> what is read -> target. `block` declares i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,20 +59,23 @@ class Line:
     splitter: Splitter
 
     def items(self, source: Any) -> Any:
-        """Returns what the source is made of: any sequence, or a table.
+        """Returns what the source is made of: a sequence, a `Table` or a frame.
 
         Raises:
             TypeError: a source that is no collection needs `get_items`.
             DataError: there is no item.
         """
         items = source if self.get_items is None else self.get_items(source)
-        if isinstance(items, (str, bytes, os.PathLike)) or not isinstance(items, (Iterable, Sequence)):
+        if not _is_collection(items):
             raise TypeError(
                 "`get_items` is needed to find the items of a source that is no list or table. "
                 f"Received: {items!r:.100}. For a folder of pictures: get_items=get_image_files."
             )
-        items = items if is_table(items) or hasattr(items, "__getitem__") else list(items)
-        if not len(as_sequence(items)):
+        if isinstance(items, Mapping):
+            items = as_table(items)  # whose length, unlike a dictionary's, is the number of its rows
+        elif not hasattr(items, "__getitem__"):
+            items = list(items)
+        if not len(items):
             raise DataError("there are no items: the source is empty.")
         return items
 
@@ -132,7 +135,8 @@ class Line:
             DataError, FileFormatError, TypeError, ValueError: as the stations do.
         """
         items = self.items(source)
-        labels, sources = self.labels(items), self.sources(items)
+        rows = as_sequence(items)
+        labels, sources = self.labels(rows), self.sources(rows)
         train, valid = self.split(items, labels)
         bad = self.unreadable(sources, verify)
         if bad and on_unreadable == "raise":
@@ -148,8 +152,8 @@ class Line:
             return Part(chosen, self.encoded(of_these, target, chosen, split))
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
-        first = as_sequence(items)[train[0]]
-        return Prepared(part(train, "training"), part(valid, "validation"), target, _kind(first), skipped)
+        kind = _kind(rows[train[0]])
+        return Prepared(part(train, "training"), part(valid, "validation"), target, kind, skipped)
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class NewItems:
         return self.line.encoded(self.line.labels(listed), self.target, listed, "new")
 
     def _listed(self, items: Any) -> list[Any]:
-        if isinstance(items, (str, bytes, os.PathLike)) or not isinstance(items, (Iterable, Sequence)):
+        if not _is_collection(items):
             raise TypeError(f"`items` must be a list of items. Received: one item, {items!r:.100}. Write [item].")
         listed = list(as_sequence(items))
         if not listed:
@@ -217,6 +221,11 @@ class NewItems:
 def as_sequence(items: Any) -> Sequence[Any]:
     """Returns the rows of a table; other collections as they are."""
     return as_table(items) if is_table(items) else items
+
+
+def _is_collection(items: Any) -> bool:
+    is_one = isinstance(items, (str, bytes, os.PathLike))
+    return not is_one and (isinstance(items, Iterable) or hasattr(items, "__getitem__"))
 
 
 def _kind(item: Any) -> type:

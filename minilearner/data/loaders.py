@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,9 +18,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
+from minilearner.data.dataset import as_tensor
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.item_loader import ItemLoader
+from minilearner.data.line import NewItems
+from minilearner.data.loader_protocol import Loader
 from minilearner.data.memory import MemoryLoader, resolve_device
+from minilearner.data.showing import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.unmoved import unmoved
@@ -28,72 +32,10 @@ from minilearner.errors import DataError
 from minilearner.runtime import draw_seed, isolated_rng
 from minilearner.tree import Tree
 
-__all__ = ["DataLoaders", "Loader", "NewItems"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-
-@runtime_checkable
-class Loader(Protocol):
-    """What the training loop may use of a loader: `MemoryLoader`, `ItemLoader` and `ForeignLoader` are the kinds."""
-
-    batch_tfms: Pipeline
-    """What runs on the inputs of every batch."""
-
-    @property
-    def n_items(self) -> int | None:
-        """How many items `in_order` gives; None where it is not known."""
-        ...
-
-    def __len__(self) -> int:
-        """The number of batches in a pass."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
-        """Starts a pass; batches ``(x, y)`` arrive on the device."""
-        ...
-
-    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
-        """Starts a pass at a batch, as a resumed run needs."""
-        ...
-
-    def in_order(self) -> Loader:
-        """Returns a loader of every item in dataset order, without augmentation."""
-        ...
-
-    def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
-        """Returns the items at these positions of `in_order` as one batch, for showing them."""
-        ...
-
-    def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
-        """Gives all the data, in pieces, where that costs no reading and was not yet checked; else nothing."""
-        ...
-
-    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> Loader:
-        """Returns a loader that runs further batch transforms after its own."""
-        ...
-
-    def to(self, device: torch.device | str) -> Loader:
-        """Returns a loader whose batches arrive on `device`; itself when they already do."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns where the loader stands, for a checkpoint."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
-        ...
-
-
-class NewItems(Protocol):
-    """How items that come later go the way of the training items; `data.line` has it for `DataBlock`."""
-
-    def sources(self, items: Any) -> Sequence[Any]:
-        """Returns what their inputs are read from."""
-        ...
-
-    def targets(self, items: Any) -> Tensor | None:
-        """Returns their labels as the target's numbers."""
-        ...
+__all__ = ["DataLoaders", "Loader"]
 
 
 class DataLoaders:
@@ -251,9 +193,40 @@ class DataLoaders:
         Raises:
             ValueError: as `loader`.
         """
+        return first_batch(self.loader(ds_idx))
+
+    def show_batch(
+        self,
+        b: tuple[Tree, Tree] | None = None,
+        max_n: int = 9,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        unique: bool = False,
+        ds_idx: int = 0,
+    ) -> Figure:
+        """Draws pictures as they reach the model, augmented but in their real colours, below their labels.
+
+        Nothing moves by it, so it shows what the next pass will begin with.
+
+        Args:
+            b: a batch `(x, y)` to show; by default the first of the next pass.
+            max_n: how many pictures at most.
+            nrows, ncols: the grid; about square by default.
+            figsize: width and height in inches; by default as the pictures and labels need.
+            unique: show `max_n` augmentations of one picture, the first of the split.
+            ds_idx: 0 for training, 1 for validation.
+
+        Raises:
+            ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
+            DataError: the inputs are no pictures.
+        """
         loader = self.loader(ds_idx)
-        with self.unmoved(), isolated_rng():
-            return loader.one_batch() if isinstance(loader, ItemLoader) else next(iter(loader))
+        if unique:
+            loader = loader.picked([0] * max_n).augmented()
+        x, y = first_batch(loader) if b is None else b
+        titles = titles_of(self.target, y, max_n)
+        return show_pictures(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
 
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
@@ -261,7 +234,7 @@ class DataLoaders:
         Args:
             items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Where
                 the loaders are a `DataBlock`'s, a list of items such as it was built from, or of paths, PIL pictures,
-                arrays or tensors.
+                arrays or tensors; of arrays in memory, one array or a list of arrays, tensors or PIL pictures.
             with_labels: label a `DataBlock`'s items as the training items were.
 
         Raises:
@@ -279,10 +252,10 @@ class DataLoaders:
             x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
-            loader = _as_loader(items, "test", bs=self.bs, seed=self.seed, device=self.device).in_order()
+            loader = self.from_other(items).in_order()
             return loader if isinstance(items, Loader) else loader.with_batch_tfms(*self.train.batch_tfms.transforms)
         else:
-            x, y = as_inputs(items, "test"), None
+            x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
         return MemoryLoader(
             x,
@@ -293,6 +266,10 @@ class DataLoaders:
             batch_tfms=self.train.batch_tfms,
             device=self.device,
         )
+
+    def from_other(self, source: Any) -> Loader:
+        """Returns a loader of a dataset, or of another loader, whose batches arrive where these do."""
+        return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
         """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
@@ -372,6 +349,10 @@ def _check_iterable(source: Any, split: str) -> None:
             f"{need} Received: a {type(source).__name__} without a length, which schedules and progress need. Define "
             "`__len__` as the number of batches."
         ) from e
+
+
+def _are_pictures(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(hasattr(item, "getbands") for item in items)
 
 
 def _check_batches(source: Any, split: str) -> None:

@@ -80,11 +80,13 @@ class IndexSplitter:
 
     valid_idx: Iterable[int]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "valid_idx", tuple(int(i) for i in self.valid_idx))  # what can be read only once, too
+
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions: training ascending, validation in the order given."""
-        valid = [int(i) for i in self.valid_idx]
-        held = set(valid)
-        return [i for i in range(len(items)) if i not in held], valid
+        held = set(self.valid_idx)
+        return [i for i in range(len(items)) if i not in held], list(self.valid_idx)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ class Table(Sequence[Row]):
         return self._length
 
     def __getitem__(self, position: Any) -> Any:
-        """Returns the row at a position, or the rows of a slice."""
+        """Returns the row at a position, the rows of a slice, or the column of a name."""
+        if isinstance(position, str):
+            return self.column(position)
         if isinstance(position, slice):
             return [Row(self, i) for i in range(*position.indices(len(self)))]
         if not -len(self) <= position < len(self):

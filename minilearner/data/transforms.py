@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
-from minilearner.runtime import isolated_rng, set_seed
+from minilearner.runtime import isolated_rng
 
 __all__ = ["BatchTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated", "train_only"]
 
@@ -90,6 +90,14 @@ class Pipeline:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
 
+    def augments(self) -> bool:
+        """Whether a batch in training meets transforms that validation skips."""
+        return any(t.train_only for t in self.transforms)
+
+    def with_augmentation(self, transforms: Transforms) -> Pipeline:
+        """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
+        return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
+
     def decode(self, x: Tensor) -> Tensor:
         """Undoes, last first, what validation does to a batch, for display."""
         for transform in reversed(self._in_validation):
@@ -135,8 +143,7 @@ class _Function(BatchTransform):
 
 def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
-    with isolated_rng():
-        set_seed(seed)
+    with isolated_rng(seed):
         return f(x)
 
 

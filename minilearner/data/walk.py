@@ -33,9 +33,9 @@ def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any,
     rows = as_sequence(items)
     yield f"Items: {len(rows)}, first {shown(rows, [0])}"
     with _station("get_y"):
-        labels = line.labels(items)
+        labels = line.labels(rows)
     with _station("get_x"):
-        sources = line.sources(items)
+        sources = line.sources(rows)
     with _station("splitter"):
         train, valid = line.split(items, labels)
     yield f"Split by {line.splitter!r:.100}: {len(train)} for training, {len(valid)} for validation"

@@ -20,9 +20,9 @@ __all__ = [
     "adamw",
     "build_optimizer",
     "check_rate",
-    "covers",
     "hyperparameters_restored",
     "hyperparameters_set",
+    "kept_or_built",
     "momentum_key",
     "momentum_of",
     "n_layer_groups",
@@ -84,7 +84,19 @@ def build_optimizer(
     return optimizer
 
 
-def covers(optimizer: Optimizer, model: nn.Module) -> bool:
+def kept_or_built(
+    optimizer: Optimizer | None, model: nn.Module, factory: OptimizerFactory | None, lr: Rate, **options: Any
+) -> Optimizer:
+    """Returns the optimizer with its state, or a new one where there is none, or the model has other parameters now.
+
+    `options` as in `build_optimizer`.
+    """
+    if optimizer is not None and _covers(optimizer, model):
+        return optimizer
+    return build_optimizer(model, factory, lr, **options)
+
+
+def _covers(optimizer: Optimizer, model: nn.Module) -> bool:
     """Whether the optimizer holds the very parameters that the model has now."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return held == {id(p) for p in model.parameters()}

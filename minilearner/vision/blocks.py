@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.images import as_mode, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_picture"]
@@ -91,12 +91,12 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
     Raises:
         TypeError: `source` is none of these.
         DataError: an array has another shape, dtype or range.
-        FileFormatError: a file is no picture, or is damaged.
+        FileFormatError: a file, or bytes, are no picture, or are damaged.
     """
     if isinstance(source, (str, os.PathLike)):
         return open_image(source, mode)
     if isinstance(source, (bytes, bytearray)):
-        source = Image.open(io.BytesIO(source))
+        source = _from_bytes(source)
     elif isinstance(source, Tensor):
         source = _from_array(source.detach().cpu().numpy(), channels_first=True)
     elif isinstance(source, np.ndarray):
@@ -109,6 +109,15 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
 
 
 _CHANNELS = (1, 3, 4)
+
+
+def _from_bytes(data: bytes | bytearray) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow raises a dozen kinds on damaged files
+        raise FileFormatError(f"{len(data)} bytes are no picture, or a damaged one: {error}") from error
+    return image
 
 
 def _from_array(array: np.ndarray[Any, Any], *, channels_first: bool) -> Image.Image:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner.data.targets import Category, Regression, Target, mean_squared_error
+from minilearner.data.targets import Category, MultiCategory, Regression, Target, mean_squared_error
 
 
 def test_a_category_has_one_output_a_class_and_cross_entropy():
@@ -63,3 +63,20 @@ def test_both_are_targets_and_printable():
     assert isinstance(Category("ab"), Target)
     assert isinstance(Regression(), Target)
     assert repr(Category("ab")) == "Category(vocab=('a', 'b'))"
+
+
+def test_several_classes_are_probabilities_of_their_own():
+    target = MultiCategory(["clear", "haze", "road"], thresh=0.6)
+    pred, y = torch.tensor([[0.1, 2.0, -1.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    assert isinstance(target, Target) and target.n_out == 3
+    assert torch.equal(target.loss_func(pred, y), F.binary_cross_entropy_with_logits(pred, y))
+    assert torch.equal(target.activate(pred), pred.sigmoid())
+    assert target.decode(target.activate(pred)).tolist() == [[False, True, False]]
+    assert target.label(y[0]) == ["clear", "haze"] and target.label([0, 0, 0]) == []
+
+
+def test_several_classes_need_names_and_a_threshold_that_is_a_probability():
+    with pytest.raises(ValueError, match="at least one class"):
+        MultiCategory([])
+    with pytest.raises(ValueError, match=r"`thresh` must be in \[0, 1\]. Received: thresh=2"):
+        MultiCategory("ab", thresh=2)
