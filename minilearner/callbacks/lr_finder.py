@@ -12,19 +12,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from minilearner.callbacks.gradients import GradientAccumulation
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.lr_sweep import LRSweep
+from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
+from minilearner.training.optimizers import set_momentum
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
-from minilearner.training.state import untouched
-from minilearner.tree import n_items
+from minilearner.training.state import buffers_kept, untouched
+from minilearner.training.step import LossFunction
+from minilearner.tree import map_tensors, n_items
 
-__all__ = ["RateSweep", "SweepSettings", "find_rates", "ladder"]
+__all__ = ["FixedLoss", "RateSweep", "SweepSettings", "find_rates", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def find_rates(
     settings: SweepSettings,
     *,
     train: Any,
+    ratios: Sequence[float] = (1.0,),
+    momentum: float | None = None,
     callbacks: Iterable[Callback] = (),
     shown_by: Callback | None = None,
     suggest_funcs: Sequence[Callable[..., Any]] = (),
@@ -107,6 +113,9 @@ def find_rates(
     Args:
         run: a fresh one, with an optimizer.
         train: the loader of training batches.
+        ratios: each layer group's rate by the rate of the sweep; the last counts for groups beyond the list.
+        momentum: what to sweep with, where the optimizer has one; None leaves it. The effect of a rate builds up over
+            1 / (1 - momentum) updates, so a sweep tells most about a run whose peak has this momentum.
         callbacks: those that are part of the step take part; all others rest.
         shown_by: shows the progress.
         suggest_funcs: read suggestions off the curve.
@@ -116,15 +125,29 @@ def find_rates(
     updates_per_epoch = -(-len(train) // n_accumulate)
     settings = settings.over(updates_per_epoch)
     lrs = settings.rates()
-    sweep = RateSweep(lrs, smoothing=settings.smoothing, stop_factor=settings.stop_factor)
+    fixed = FixedLoss(run.step.loss_func)
+    sweep = RateSweep(
+        lrs,
+        smoothing=settings.smoothing,
+        stop_factor=settings.stop_factor,
+        ratios=[ratios[min(g.get("layer_group", 0), len(ratios) - 1)] for g in run.optimizer.param_groups],
+        fixed=fixed,
+    )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
     with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
-        Loop(run, [*taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
+        if momentum is not None:
+            for group in run.optimizer.param_groups:
+                set_momentum(group, momentum)
+        Loop(run, [fixed, *taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
+    used = {} if momentum is None else {"momentum": momentum}
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
+        fixed=fixed.losses,
         suggest_funcs=suggest_funcs,
         stop_reason=sweep.stop_reason,
+        ratios=list(ratios),
+        **used,
         **asdict(settings),
     )
 
@@ -144,6 +167,7 @@ class RateSweep(Callback):
         ratios: each parameter group's rate by the rate of the list.
         weigh: how much a batch of inputs counts in the mean loss of an update.
         measure: gives the loss of an update instead, by the model as it is after it.
+        fixed: is asked after each update, too; see `FixedLoss`.
 
     Attributes:
         losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
@@ -165,6 +189,7 @@ class RateSweep(Callback):
         ratios: Sequence[float] | None = None,
         weigh: Callable[[Any], int] = n_items,
         measure: Callable[[Run], float] | None = None,
+        fixed: FixedLoss | None = None,
     ):
         self.lrs = lrs
         self.stop_factor = stop_factor
@@ -173,7 +198,7 @@ class RateSweep(Callback):
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
-        self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
+        self._grace, self._ratios, self._weigh, self._measure, self._fixed = grace, ratios, weigh, measure, fixed
         self._sum, self._n = 0.0, 0
 
     def before_batch(self, run: Run) -> None:
@@ -188,12 +213,14 @@ class RateSweep(Callback):
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
-            self._take_in(self._sum / self._n if self._measure is None else self._measure(run))
+            self._take_in(run, self._sum / self._n if self._measure is None else self._measure(run))
             self._sum, self._n = 0.0, 0
 
-    def _take_in(self, loss: float) -> None:
+    def _take_in(self, run: Run, loss: float) -> None:
         self._check_finite(loss)
         self.losses.append(loss)
+        if self._fixed is not None:
+            self._fixed.measure(run)
         smoothed = self._average(loss)
         self.smoothed.append(smoothed)
         self.best = min(self.best, smoothed)
@@ -217,3 +244,42 @@ class RateSweep(Callback):
     def _stop(self, reason: str) -> None:
         self.stop_reason = reason
         raise CancelFit
+
+
+class FixedLoss(Callback):
+    """Measures the loss of the same few items, the first of the run, as it is after each update.
+
+    From one value to the next nothing differs but the weights: the items come before any mixing, dropout draws the same
+    numbers, and what a pass leaves in buffers and random generators is taken back, so that the training around it goes
+    on as if nothing had been measured. It costs a forward pass of the items for each update.
+
+    Args:
+        loss_func: the plain one, before a callback changes it.
+        at_least: items to measure with; whole batches are kept until there are as many.
+
+    Attributes:
+        losses: one for each update; NaN as long as items were too few.
+    """
+
+    order = -1000  # before mixing changes the batch
+
+    def __init__(self, loss_func: LossFunction, *, at_least: int = 128):
+        self.loss_func, self.at_least = loss_func, at_least
+        self.losses: list[float] = []
+        self._batches: list[tuple[Any, Any]] = []
+        self._n = 0
+
+    def before_batch(self, run: Run) -> None:
+        if self._n < self.at_least:
+            self._batches.append(map_tensors(lambda t: t.detach().clone(), run.batch))
+            self._n += max(n_items(run.x), 1)
+
+    def measure(self, run: Run) -> None:
+        """Appends the loss as it is now, the mean over the items."""
+        if self._n < self.at_least:
+            self.losses.append(math.nan)
+            return
+        with isolated_rng(), buffers_kept(run.model), torch.no_grad():
+            torch.manual_seed(0)
+            parts = [(self.loss_func(run.step.predict(x), y), max(n_items(x), 1)) for x, y in self._batches]
+            self.losses.append(float(sum(loss.detach() * n for loss, n in parts) / self._n))

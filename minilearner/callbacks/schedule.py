@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from minilearner import schedules
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import check_rate, momentum_key
+from minilearner.training.optimizers import check_rate, set_momentum
 from minilearner.training.run import Run
 
 __all__ = [
@@ -55,8 +55,8 @@ class _Scheduler(Callback):
     @staticmethod
     def set(group: dict[str, Any], name: str, value: float) -> None:
         """Sets one setting of a parameter group; "momentum" also where the group keeps it as the first beta."""
-        if name == "momentum" and momentum_key(group) == "betas":
-            group["betas"] = (value, *group["betas"][1:])
+        if name == "momentum":
+            set_momentum(group, value)
         else:
             group[name] = value
 

@@ -23,6 +23,7 @@ __all__ = [
     "hyperparameters_restored",
     "momentum_key",
     "momentum_of",
+    "set_momentum",
     "set_rates",
     "set_weight_decay",
     "spread",
@@ -153,6 +154,13 @@ def momentum_of(group: Mapping[str, Any]) -> float:
     if "momentum" in group:
         return group["momentum"]  # type: ignore[no-any-return]
     return group["betas"][0] if "betas" in group else math.nan
+
+
+def set_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Sets the momentum of a parameter group; nothing where it has none."""
+    key = momentum_key(group)
+    if key is not None:
+        group[key] = (momentum, *group["betas"][1:]) if key == "betas" else momentum
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
