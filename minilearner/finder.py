@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from minilearner.callbacks.lr_finder import RateSweep, ladder
+from minilearner.callbacks.lr_finder import FixedLoss, RateSweep, ladder
 from minilearner.callbacks.progress import Progress
 from minilearner.data.iterators import DataLoaderIter, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.data.loaders import DataLoaders
-from minilearner.results import plots
+from minilearner.results import sweep_plots
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
@@ -157,6 +157,7 @@ class LRFinder:
             ratios=[start / starts[0] for start in starts],
             weigh=lambda _: 1,  # torch-lr-finder's mean is over batches, as loops usually write it
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
+            fixed=FixedLoss(self.criterion) if held_out is None else None,
         )
         dls = DataLoaders(feed, device=self.device)
         self._sweep(sweep, dls, feed, accumulation_steps, smoothing=1 - smooth_f if smooth_f else 0.0, step_mode=mode)
@@ -186,6 +187,7 @@ class LRFinder:
             average=float,
             grace=6,
             ratios=[start / starts[0] for start in starts],
+            fixed=FixedLoss(self.criterion),
         )
         with untouched(self.model, self.optimizer, dls):
             return self._sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
@@ -249,7 +251,7 @@ class LRFinder:
         suggestion = lrs[int(np.gradient(np.array(losses)).argmin())] if suggest_lr else None
         marks = {"steepest fall": suggestion, "given": show_lr}
         marked = {name: float(lr) for name, lr in marks.items() if lr is not None}
-        ax = plots.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
+        ax = sweep_plots.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
         return ax if suggestion is None else (ax, suggestion)
 
     def plot_loss_change(
@@ -276,8 +278,9 @@ class LRFinder:
         # The sweep knows when to end; as many batches again are for updates that a scaler skips.
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
+        measuring = [] if sweep.fixed is None else [sweep.fixed]
         try:
-            Loop(run, [sweep, Progress(table=False)], train=train).fit()
+            Loop(run, [*measuring, sweep, Progress(table=False)], train=train).fit()
         except BaseException:
             sweep.stop_reason = "it was interrupted"
             raise
@@ -286,8 +289,10 @@ class LRFinder:
             self.history = {"lr": list(sweep.lrs[:n]), "loss": sweep.smoothed}
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
-            curve = sweep.lrs[:n], sweep.losses
-            self.sweep = LRSweep.from_curve(*curve, stop_reason=sweep.stop_reason, **settings)
+            fixed = sweep.losses if sweep.fixed is None else sweep.fixed.losses  # those of a validation set are its own
+            self.sweep = LRSweep.from_curve(
+                sweep.lrs[:n], sweep.losses, fixed=fixed, stop_reason=sweep.stop_reason, **settings
+            )
         return self.sweep
 
     def _step(self) -> TrainStep:

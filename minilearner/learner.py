@@ -12,12 +12,13 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.callbacks.auto_rate import found_rates, ratios_of, settle_bounds
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Progress, watched
 from minilearner.callbacks.record import Evaluate, Record
@@ -71,7 +72,8 @@ class Learner:
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01 that spares norm layers and biases.
-        lr: the learning rate where a call does not give one: a number, a list with one for each layer group, a slice.
+        lr: the learning rate where a call does not give one: a number, a list with one for each layer group, a slice,
+            or "auto", which sweeps before each run, tells what it found, and trains with that.
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
@@ -112,7 +114,8 @@ class Learner:
     ):
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
-        check_rate(lr)
+        if lr != "auto":
+            check_rate(lr)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
@@ -139,7 +142,7 @@ class Learner:
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr: for this run; `learn.lr` by default.
+            lr: for this run; `learn.lr` by default; "auto" finds it by a sweep.
             wd: weight decay for this run.
             cbs: callbacks of this run only.
 
@@ -166,7 +169,7 @@ class Learner:
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own.
+            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own; "auto" finds it.
             div: the first rate is `lr_max / div`.
             div_final: the last is `lr_max / div_final`.
             pct_start: the fraction, in [0, 1], of updates in which the rate rises.
@@ -178,7 +181,8 @@ class Learner:
         """
         if moms is None and momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
+        lr_max = self._settled(lr_max, n_epoch, momentum=None if moms is None else moms[1])
+        rates = spread(lr_max, self._n_layer_groups())
         cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
         return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
 
@@ -195,7 +199,8 @@ class Learner:
 
         As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
         """
-        rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
+        lr = self._settled(lr, n_epoch)
+        rates = spread(lr, self._n_layer_groups())
         schedule = flat_cosine_scheduler(rates, div_final=div_final, pct_start=pct_start)
         return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule])
 
@@ -216,7 +221,8 @@ class Learner:
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
         n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        rates = spread(self.lr if lr_max is None else lr_max, self._n_layer_groups())
+        lr_max = self._settled(lr_max, n_epoch)
+        rates = spread(lr_max, self._n_layer_groups())
         schedule = sgdr_scheduler(rates, n_cycles=n_cycles, cycle_mult=cycle_mult)
         return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule])
 
@@ -239,7 +245,9 @@ class Learner:
     ) -> LRSweep:
         """Trains for a few steps at rising rates, watches the loss, and puts everything back, to the bit.
 
-        `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted.
+        `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted. It sweeps
+        with the momentum that `fit_one_cycle` has at its peak, over the ratios of the layer groups' rates in
+        `learn.lr`. The result's `recommended`, with its `interval` and `reason`, is the rate to take.
 
         Args:
             start_lr, end_lr: the range.
@@ -258,11 +266,7 @@ class Learner:
             start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
             epochs, sample_steps,
         )  # fmt: skip
-        funcs = () if suggest_funcs is None else (suggest_funcs,) if callable(suggest_funcs) else tuple(suggest_funcs)
-        run = self._run(self._optimizer())
-        self._check_data(run.step)
-        shown = Progress(bar=self._bar, table=False)
-        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, shown_by=shown, suggest_funcs=funcs)
+        sweep = self._sweep(settings, suggest_funcs=suggest_funcs, momentum=self.moms[1])
         if show_plot:
             sweep.plot()
         return sweep
@@ -270,7 +274,7 @@ class Learner:
     def fine_tune(
         self,
         epochs: int,
-        base_lr: float = 2e-3,
+        base_lr: float | Literal["auto"] = 2e-3,
         freeze_epochs: int = 1,
         lr_mult: float = 100,
         pct_start: float = 0.3,
@@ -285,22 +289,23 @@ class Learner:
 
         First `freeze_epochs` epochs of one cycle with all but the last group frozen, rising nearly all the way to
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
-        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned.
+        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned. With `base_lr` "auto" each
+        of the two phases takes what a sweep finds for it.
 
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
+        momentum = (moms or self.moms)[1]
+        cycle: dict[str, Any] = {"div_final": div_final, "wd": wd, "moms": moms, "cbs": cbs}
         self.freeze()
-        self.fit_one_cycle(
-            freeze_epochs, slice(base_lr), pct_start=0.99, div_final=div_final, wd=wd, moms=moms, cbs=cbs
-        )
-        base_lr /= 2
+        head: Rate = "auto" if base_lr == "auto" else slice(base_lr)
+        head = self._settled(head, freeze_epochs, ratios=slice(1.0), momentum=momentum)
+        self.fit_one_cycle(freeze_epochs, head, pct_start=0.99, **cycle)
         self.unfreeze()
-        rates = slice(base_lr / lr_mult, base_lr)
-        return self.fit_one_cycle(
-            epochs, rates, div=div, div_final=div_final, pct_start=pct_start, wd=wd, moms=moms, cbs=cbs
-        )
+        whole: Rate = "auto" if base_lr == "auto" else slice(base_lr / 2 / lr_mult, base_lr / 2)
+        whole = self._settled(whole, epochs, ratios=slice(1 / lr_mult, 1.0), momentum=momentum)
+        return self.fit_one_cycle(epochs, whole, div=div, pct_start=pct_start, **cycle)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -437,7 +442,11 @@ class Learner:
     def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
         check_count(n_epoch, "n_epoch")
         optimizer = self._optimizer()
-        rates = spread(self.lr if lr is None else lr, self._n_layer_groups())
+        lr = self._settled(lr, n_epoch)
+        rates = spread(lr, self._n_layer_groups())
+        callbacks = [*self.cbs, *cbs]
+        sweep = settle_bounds(callbacks, lambda: self._sweep(SweepSettings()), told=self._table)
+        sweep = sweep or getattr(lr, "sweep", None)
         run = self._run(optimizer)
         run.n_epochs = n_epoch
         self._check_data(run.step)
@@ -445,15 +454,51 @@ class Learner:
             set_rates(optimizer, rates)
             if wd is not None:
                 set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings([*self.cbs, *cbs]))
+            found = {} if sweep is None else {"found": sweep.summary()}
+            run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
+            run.record.sweep = sweep
             recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
             shown = Progress(bar=self._bar, table=self._table)
-            callbacks = [*self.cbs, *cbs, Evaluate(self.metrics), recording, shown]
+            callbacks += [Evaluate(self.metrics), recording, shown]
             try:
                 Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
             finally:
                 self.recorder.drop_empty()
         return run.record
+
+    def _settled(
+        self, lr: Rate | None, n_epoch: int, *, ratios: Rate | None = None, momentum: float | None = None
+    ) -> Rate:
+        """Returns the rate of a run, `learn.lr` by default; where it is "auto", what a sweep finds for it."""
+        lr = self.lr if lr is None else lr
+        if lr != "auto":
+            return lr
+        check_count(n_epoch, "n_epoch")
+        by_last = ratios_of(self.lr if ratios is None else ratios, self._n_layer_groups())
+        sweep = self._sweep(SweepSettings(), ratios=by_last, momentum=momentum)
+        otherwise = 1e-3 if self.lr == "auto" else spread(self.lr, self._n_layer_groups())[-1]
+        return found_rates(sweep, by_last, otherwise=otherwise, told=self._table)
+
+    def _sweep(
+        self,
+        settings: SweepSettings,
+        *,
+        ratios: Sequence[float] | None = None,
+        momentum: float | None = None,
+        suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
+    ) -> LRSweep:
+        run = self._run(self._optimizer())
+        self._check_data(run.step)
+        return find_rates(
+            run,
+            settings,
+            train=self.dls.train,
+            ratios=ratios_of(self.lr, self._n_layer_groups()) if ratios is None else ratios,
+            momentum=momentum if momentum_key(run.optimizer.param_groups[0]) else None,
+            callbacks=self.cbs,
+            shown_by=Progress(bar=self._bar, table=False),
+            suggest_funcs=suggest_funcs,
+        )
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         step = make_step(self.model, self.loss_func, optimizer, precision=self.precision)
@@ -464,8 +509,9 @@ class Learner:
         """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
         held = [] if self.optimizer is None else [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.optimizer is None or {id(p) for p in held} != {id(p) for p in self.model.parameters()}:
+            lr = 1e-3 if self.lr == "auto" else self.lr
             self.optimizer = build_optimizer(
-                self.model, self.opt_func, self.lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
+                self.model, self.opt_func, lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
             )
         return self.optimizer
 

@@ -106,7 +106,7 @@ def find_rates(
     momentum: float | None = None,
     callbacks: Iterable[Callback] = (),
     shown_by: Callback | None = None,
-    suggest_funcs: Sequence[Callable[..., Any]] = (),
+    suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
 ) -> LRSweep:
     """Sweeps the rates over training batches, puts everything back to the bit, and returns the curve.
 
@@ -139,7 +139,6 @@ def find_rates(
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
         Loop(run, [fixed, *taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
-    used = {} if momentum is None else {"momentum": momentum}
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
@@ -147,7 +146,7 @@ def find_rates(
         suggest_funcs=suggest_funcs,
         stop_reason=sweep.stop_reason,
         ratios=list(ratios),
-        **used,
+        momentum=momentum,
         **asdict(settings),
     )
 
@@ -198,7 +197,8 @@ class RateSweep(Callback):
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
-        self._grace, self._ratios, self._weigh, self._measure, self._fixed = grace, ratios, weigh, measure, fixed
+        self.fixed = fixed
+        self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
         self._sum, self._n = 0.0, 0
 
     def before_batch(self, run: Run) -> None:
@@ -219,8 +219,8 @@ class RateSweep(Callback):
     def _take_in(self, run: Run, loss: float) -> None:
         self._check_finite(loss)
         self.losses.append(loss)
-        if self._fixed is not None:
-            self._fixed.measure(run)
+        if self.fixed is not None:
+            self.fixed.measure(run)
         smoothed = self._average(loss)
         self.smoothed.append(smoothed)
         self.best = min(self.best, smoothed)

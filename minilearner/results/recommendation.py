@@ -12,7 +12,8 @@ the one calibrated constant, `PEAK`; `tests/benchmarks/lr_bank.py` prints where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +44,8 @@ class Recommendation:
     reason: str
     interval: tuple[float, float] | None = None
     bounds: tuple[float, float] | None = None
-    steepest: float | None = None
-    turn: float | None = None
+    turns: Mapping[str, float] = field(default_factory=dict)
+    """Rates that the reason names: "fastest fall" and "turn", or "rise" where the loss only rose."""
 
 
 def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
@@ -64,12 +65,12 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
         n = int(np.isfinite(losses).sum())
         return Recommendation(None, f"{n} finite losses are too few to see a fall; sweep more steps or lower rates")
     if curve.clarity < _SEEN:
-        return Recommendation(None, curve.why_not())
+        return Recommendation(None, curve.why_not(), turns=curve.rise())
     turn, (left, right) = curve.turn(), curve.basin()
     lr = min(PEAK * turn, float(curve.lrs[-1]))
     doubt = 10 ** (_DOUBT if curve.clarity >= _CLEAR else 2 * _DOUBT)
     interval = min(left, lr) / doubt, max(right, lr) * doubt
-    return Recommendation(lr, curve.why(lr, interval), interval, (curve.start_of_fall(), turn), curve.steepest(), turn)
+    return Recommendation(lr, curve.why(), interval, (curve.start_of_fall(), turn), curve.turns())
 
 
 @dataclass(frozen=True)
@@ -130,15 +131,31 @@ class _Curve:
         until = max(2, int(self.losses.argmin()) + 1)
         return float(self.lrs[np.gradient(self.losses[:until], np.log(self.lrs[:until])).argmin()])
 
-    def why(self, lr: float, interval: tuple[float, float]) -> str:
-        turned = self.losses.argmin() < len(self.lrs) - 1
-        return (
-            f"the loss fell fastest at {self.steepest():.1e} and "
-            + (f"turned at {self.turn():.1e}" if turned else f"was still falling at the end, {self.turn():.1e}")
-        )
+    def turns(self) -> dict[str, float]:
+        return {"fastest fall": self.steepest(), "turn": self.turn()}
+
+    def rise(self) -> dict[str, float]:
+        rising = np.flatnonzero(self.losses > self.start + 2 * self.noise)
+        return {"rise": float(self.lrs[rising[0]])} if len(rising) else {}
+
+    def why(self) -> str:
+        """The recommendation in words."""
+        if self.losses.argmin() == len(self.losses) - 1:
+            end = f"was still falling at the end of the range, {self.lrs[-1]:.1e}: sweep to higher rates to be sure"
+        else:
+            end = f"turned at {self.turn():.1e}; a peak may be {PEAK:g} times that"
+        doubt = "" if self.clarity >= _CLEAR else "; the fall is hardly more than batches differ, so this is vague"
+        return f"the loss fell fastest at {self.steepest():.1e} and {end}{doubt}"
 
     def why_not(self) -> str:
-        return ""
+        """What the curve shows instead of a fall."""
+        fell = f"the loss fell by {max(self.fall, 0.0):.2g}, less than it differs between batches ({self.noise:.2g})"
+        for rate in self.rise().values():
+            return (
+                f"{fell}, and rose from {rate:.1e} on: the model is good already or does not learn from here; stay "
+                "well below that rate"
+            )
+        return f"{fell}, and did not rise either: sweep to higher rates, or check that the model can learn"
 
 
 def n_finite(losses: Curve) -> int:
@@ -152,7 +169,8 @@ def _smooth(x: Curve, y: Curve, factor: float) -> Curve:
     decades, steps = _KERNEL
     width = factor * max(decades, steps * float(np.median(np.diff(x))))
     weights = np.exp(-0.5 * ((x[:, None] - x) / width) ** 2)
-    return weights @ y / weights.sum(1)
+    smoothed: Curve = weights @ y / weights.sum(1)
+    return smoothed
 
 
 def _deviation(losses: Curve) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -31,9 +31,9 @@ __all__ = [
 
 OptimizerFactory: TypeAlias = Callable[..., Optimizer]
 """Called as `factory(groups, lr=...)`: a torch optimizer class, a partial of one, or a function."""
-Rate: TypeAlias = "float | Sequence[float] | slice"
+Rate: TypeAlias = "float | Sequence[float] | slice | Literal['auto']"
 """One learning rate, one for each layer group, or a `slice`: `slice(b)` is b for the last group and b / 10 for the
-others, `slice(a, b)` runs from a to b in equal ratios."""
+others, `slice(a, b)` runs from a to b in equal ratios. Or "auto", which a `Learner` replaces by what a sweep finds."""
 
 adamw: OptimizerFactory = partial(torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01)
 """The default, with fastai's constants (eps 1e-5 keeps early steps small where gradients are tiny). Norm layers and

@@ -68,7 +68,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for (module, name, buffer), value in zip(slots, values, strict=True):
                 module._buffers[name] = buffer  # a forward pass may have put another tensor in its place
-                if buffer is not None:
+                if buffer is not None and value is not None:
                     buffer.copy_(value)
 
 
