@@ -289,10 +289,9 @@ class LRFinder:
             self.history = {"lr": list(sweep.lrs[:n]), "loss": sweep.smoothed}
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
-            fixed = sweep.losses if sweep.fixed is None else sweep.fixed.losses  # those of a validation set are its own
-            self.sweep = LRSweep.from_curve(
-                sweep.lrs[:n], sweep.losses, fixed=fixed, stop_reason=sweep.stop_reason, **settings
-            )
+            fixed = sweep.losses if sweep.fixed is None else sweep.fixed_losses  # a validation set is fixed by itself
+            curve = sweep.lrs[:n], sweep.losses[:n]
+            self.sweep = LRSweep.from_curve(*curve, fixed=fixed[:n], stop_reason=sweep.stop_reason, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

@@ -142,7 +142,7 @@ def find_rates(
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
-        fixed=fixed.losses,
+        fixed=sweep.fixed_losses,
         suggest_funcs=suggest_funcs,
         stop_reason=sweep.stop_reason,
         ratios=list(ratios),
@@ -170,6 +170,7 @@ class RateSweep(Callback):
 
     Attributes:
         losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
+        fixed_losses: what `fixed` measured after each update, as many.
         smoothed: what the stop rule saw, as many.
         best: the lowest of these; infinity before the first.
         stop_reason: in words.
@@ -193,6 +194,7 @@ class RateSweep(Callback):
         self.lrs = lrs
         self.stop_factor = stop_factor
         self.losses: list[float] = []
+        self.fixed_losses: list[float] = []
         self.smoothed: list[float] = []
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
@@ -218,9 +220,9 @@ class RateSweep(Callback):
 
     def _take_in(self, run: Run, loss: float) -> None:
         self._check_finite(loss)
-        self.losses.append(loss)
         if self.fixed is not None:
-            self.fixed.measure(run)
+            self.fixed_losses.append(self.fixed.measure(run))
+        self.losses.append(loss)
         smoothed = self._average(loss)
         self.smoothed.append(smoothed)
         self.best = min(self.best, smoothed)
@@ -255,31 +257,34 @@ class FixedLoss(Callback):
 
     Args:
         loss_func: the plain one, before a callback changes it.
-        at_least: items to measure with; whole batches are kept until there are as many.
-
-    Attributes:
-        losses: one for each update; NaN as long as items were too few.
+        n_items: to measure with; whole batches are kept until there are as many, but not more than `max_batches`.
     """
 
     order = -1000  # before mixing changes the batch
 
-    def __init__(self, loss_func: LossFunction, *, at_least: int = 128):
-        self.loss_func, self.at_least = loss_func, at_least
-        self.losses: list[float] = []
-        self._batches: list[tuple[Any, Any]] = []
-        self._n = 0
+    def __init__(self, loss_func: LossFunction, *, n_items: int = 128, max_batches: int = 8):
+        self.loss_func, self.n_items, self.max_batches = loss_func, n_items, max_batches
+        self._batches: list[tuple[Any, Any, int]] = []
+
+    @property
+    def n_kept(self) -> int:
+        """How many items there are by now."""
+        return sum(n for _, _, n in self._batches)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are enough."""
+        return self.n_kept >= self.n_items or len(self._batches) == self.max_batches
 
     def before_batch(self, run: Run) -> None:
-        if self._n < self.at_least:
-            self._batches.append(map_tensors(lambda t: t.detach().clone(), run.batch))
-            self._n += max(n_items(run.x), 1)
+        if not self.is_ready:
+            x, y = map_tensors(lambda t: t.detach().clone(), run.batch)
+            self._batches.append((x, y, max(n_items(run.x), 1)))
 
-    def measure(self, run: Run) -> None:
-        """Appends the loss as it is now, the mean over the items."""
-        if self._n < self.at_least:
-            self.losses.append(math.nan)
-            return
+    def measure(self, run: Run) -> float:
+        """Returns the mean loss over the items as the model is now; NaN as long as there are too few items."""
+        if not self.is_ready:
+            return math.nan
         with isolated_rng(), buffers_kept(run.model), torch.no_grad():
             torch.manual_seed(0)
-            parts = [(self.loss_func(run.step.predict(x), y), max(n_items(x), 1)) for x, y in self._batches]
-            self.losses.append(float(sum(loss.detach() * n for loss, n in parts) / self._n))
+            return float(sum(self.loss_func(run.step.predict(x), y) * n for x, y, n in self._batches)) / self.n_kept
