@@ -132,6 +132,7 @@ def find_rates(
         stop_factor=settings.stop_factor,
         ratios=[ratios[min(g.get("layer_group", 0), len(ratios) - 1)] for g in run.optimizer.param_groups],
         fixed=fixed,
+        confirm=True,
     )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
     with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
@@ -167,6 +168,8 @@ class RateSweep(Callback):
         weigh: how much a batch of inputs counts in the mean loss of an update.
         measure: gives the loss of an update instead, by the model as it is after it.
         fixed: is asked after each update, too; see `FixedLoss`.
+        confirm: stop for divergence only where the fixed loss, too, has risen by more than the first ten batches differ.
+            Near 0 one batch's loss is easily many times another's.
 
     Attributes:
         losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
@@ -190,6 +193,7 @@ class RateSweep(Callback):
         weigh: Callable[[Any], int] = n_items,
         measure: Callable[[Run], float] | None = None,
         fixed: FixedLoss | None = None,
+        confirm: bool = False,
     ):
         self.lrs = lrs
         self.stop_factor = stop_factor
@@ -199,7 +203,7 @@ class RateSweep(Callback):
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
-        self.fixed = fixed
+        self.fixed, self._confirm = fixed, confirm
         self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
         self._sum, self._n = 0.0, 0
 
@@ -228,10 +232,14 @@ class RateSweep(Callback):
         self.best = min(self.best, smoothed)
         lr = self.lrs[len(self.losses) - 1]
         judged = self.stop_factor is not None and len(self.losses) > self._grace
-        if judged and smoothed > self._limit(self.stop_factor):  # type: ignore[arg-type]
+        if judged and self._is_confirmed() and smoothed > self._limit(self.stop_factor):  # type: ignore[arg-type]
             self._stop(f"the smoothed loss exceeded {self.stop_factor:g} times its best at a rate of {lr:.3g}")
         if len(self.losses) == len(self.lrs):
             self._stop(f"the range was swept to its end, a rate of {lr:.3g}")
+
+    def _is_confirmed(self) -> bool:
+        measured = [loss for loss in self.fixed_losses if not math.isnan(loss)]
+        return not self._confirm or bool(measured) and measured[-1] > measured[0] + float(np.ptp(self.losses[:10]))
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -69,7 +69,7 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
         n = n_finite(losses)
         return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
     if curve.clarity < _SEEN:
-        return Recommendation(None, curve.why_not(), turns=curve.rise())
+        return Recommendation(None, curve.why_not(), turns=curve.rise)
     done, turn = curve.after(_DONE), curve.turn()
     lr = min(PEAK * done, float(curve.lrs[-1]))
     doubt = 10 ** (_DOUBT if curve.clarity >= _CLEAR else 2 * _DOUBT)
@@ -79,12 +79,16 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
 
 @dataclass(frozen=True)
 class _Curve:
-    """The losses, smoothed without lag; the level they start from; the standard deviation between batches."""
+    """The losses, smoothed without lag; the level they start from; the standard deviation between batches.
+
+    `rise` holds the first rate, if any, at which the loss stood above its start by twice that.
+    """
 
     lrs: Curve
     losses: Curve
     start: float
     noise: float
+    rise: Mapping[str, float]
 
     @classmethod
     def of(cls, lrs: Curve, losses: Curve, fixed: Curve) -> _Curve | None:
@@ -102,7 +106,9 @@ class _Curve:
         noise = _deviation(losses[: max(int(y.argmin()), _FEWEST)])
         noise = max(noise, _ROUNDING * abs(start), float(np.finfo(np.float64).tiny))
         highest = start + max(start - y.min(), 5 * noise)  # an explosion must not outweigh what came before
-        return cls(x, _smooth(np.log10(x), np.minimum(y, highest), factor), start, noise)
+        smoothed = _smooth(np.log10(x), np.minimum(y, highest), factor)
+        risen = np.flatnonzero((y if len(measured) else smoothed) > start + 2 * noise)
+        return cls(x, smoothed, start, noise, {"rise": float(x[risen[0]])} if len(risen) else {})
 
     @property
     def low(self) -> int:
@@ -141,11 +147,6 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def rise(self) -> dict[str, float]:
-        """Where the loss has risen by twice the noise, if it has."""
-        risen = np.flatnonzero(self.losses > self.start + 2 * self.noise)
-        return {"rise": float(self.lrs[risen[0]])} if len(risen) else {}
-
     def why(self, done: float) -> str:
         """The recommendation in words."""
         if self.low < len(self.losses) - 1:
@@ -161,7 +162,7 @@ class _Curve:
     def why_not(self) -> str:
         """What the curve shows instead of a fall."""
         fell = f"the loss fell by {max(self.fall, 0.0):.2g}, hardly anything where batches differ by {self.noise:.2g}"
-        for rate in self.rise().values():
+        for rate in self.rise.values():
             return (
                 f"{fell}, and rose from {rate:.1e} on: the model is good already or does not learn from here; stay "
                 "well below that rate"

@@ -23,7 +23,11 @@ PEERS = (*(f"fastai {name}" for name in FASTAI), "torch-lr-finder", "Lightning")
 
 def peers(task, seed):
     """Suggestion by name of the peer; None where the peer gives none or fails."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         return _fastai(task, seed) | _torch_lr_finder(task, seed) | _lightning(task, seed)
 

@@ -204,7 +204,11 @@ class Reader(nn.Module):
 
     def __init__(self, width=48):
         super().__init__()
-        self.embed, self.gru, self.head = nn.Embedding(128, 24), nn.GRU(24, width, batch_first=True), nn.Linear(width, 128)
+        self.embed, self.gru, self.head = (
+            nn.Embedding(128, 24),
+            nn.GRU(24, width, batch_first=True),
+            nn.Linear(width, 128),
+        )
 
     def forward(self, x):
         return self.head(self.gru(self.embed(x))[0][:, -1])
@@ -261,7 +265,7 @@ TASKS = [
     Task("MLP AdamW", fashion, partial(mlp, 784, 128, 10)),
     Task("CNN-BN SGD", SMALL, CNN4, SGD),
     Task("CNN-BN AdamW", SMALL, CNN4),
-    Task("CNN plain SGD", SMALL, PLAIN6, SGD, epochs=4),
+    Task("CNN plain SGD", SMALL, partial(cnn, 8, 16, 32, norm=False), SGD, 32, 2),
     Task("CNN plain Adam", SMALL, PLAIN6, ADAM, epochs=4),
     Task("ResNet AdamW bs128", SMALL, resnet, None, 128, 4),
     Task("ResNet SGD+wd bs256", SMALL, resnet, SGD_WD, 256, 6),
