@@ -169,7 +169,7 @@ class Learner:
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own; "auto" finds it.
+            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own; or "auto".
             div: the first rate is `lr_max / div`.
             div_final: the last is `lr_max / div_final`.
             pct_start: the fraction, in [0, 1], of updates in which the rate rises.

@@ -49,17 +49,20 @@ def ratios_of(lr: Any, n_groups: int) -> list[float]:
 def settle_bounds(callbacks: Iterable[Callback], find: Callable[[], LRSweep], *, told: bool) -> LRSweep | None:
     """Gives every `CyclicLR` whose bounds are "auto" those of one sweep; returns the sweep, or None if none was needed.
 
+    Bounds of an earlier run stay where the sweep shows none, for the model is good by now.
+
     Raises:
-        NoSuggestion: the sweep shows no bounds.
+        NoSuggestion: the sweep shows no bounds, and there are none yet.
     """
     waiting = [callback for callback in callbacks if isinstance(callback, CyclicLR) and callback.is_auto]
     if not waiting:
         return None
     sweep = find()
-    if sweep.bounds is None:
-        raise NoSuggestion(f"the sweep shows no bounds for CyclicLR: {sweep.reason}. Give numbers.")
     for callback in waiting:
-        callback.take_bounds(*sweep.bounds)
+        if sweep.bounds is not None:
+            callback.take_bounds(*sweep.bounds)
+        elif not callback.max_lr:
+            raise NoSuggestion(f"the sweep shows no bounds for CyclicLR: {sweep.reason}. Give numbers.")
         if told:
             sys.stdout.write(f"{callback!r}: {sweep.reason}\n")
     return sweep

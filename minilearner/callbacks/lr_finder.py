@@ -168,7 +168,7 @@ class RateSweep(Callback):
         weigh: how much a batch of inputs counts in the mean loss of an update.
         measure: gives the loss of an update instead, by the model as it is after it.
         fixed: is asked after each update, too; see `FixedLoss`.
-        confirm: stop for divergence only where the fixed loss, too, has risen by more than the first ten batches differ.
+        confirm: stop for divergence only where the fixed loss has risen, too, by more than the first ten losses differ.
             Near 0 one batch's loss is easily many times another's.
 
     Attributes:
@@ -239,7 +239,9 @@ class RateSweep(Callback):
 
     def _is_confirmed(self) -> bool:
         measured = [loss for loss in self.fixed_losses if not math.isnan(loss)]
-        return not self._confirm or bool(measured) and measured[-1] > measured[0] + float(np.ptp(self.losses[:10]))
+        if not self._confirm:
+            return True
+        return len(measured) > 1 and measured[-1] > measured[0] + float(np.ptp(self.losses[:10]))
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

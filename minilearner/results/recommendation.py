@@ -3,9 +3,9 @@
 The idea in one line: *the rate at which nine tenths of the fall are done, read without lag, and twice that for a peak*.
 A sweep trains for a moment at each rate. Its loss falls while rates are useful, and turns up where they are too large.
 Two things blur that, and both are taken out. The losses of ever other batches differ by more than a step changes them:
-so the loss of the *same* few items is measured after each update (`FixedLoss`). A moving average lags behind by a decade
-or more: so the smoothing here looks as far ahead as back. The left side of the valley is then a clean line, the same
-for each seed to less than a tenth of a decade, while its floor and its right side are ragged: so the left side is read.
+so the loss of the *same* few items is measured after each update (`FixedLoss`). A moving average lags behind, by more
+than a decade: so the smoothing here looks as far ahead as back. The left side of the valley is then a clean line, the
+same for each seed to about a tenth of a decade; its floor and its right side are ragged. So the left side is read.
 
 That a one-cycle run bears a peak of about twice that rate is the one calibrated constant, `PEAK`. What it is worth on
 which tasks, with each task left out of its own calibration, is printed by `tests/benchmarks/lr_bank.py`.
@@ -155,13 +155,14 @@ class _Curve:
             end = f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
         doubt = "" if self.clarity >= _CLEAR else ", but it fell by hardly more than batches differ, so this is vague"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}, had made nine tenths of its fall at {done:.1e} and {end}; "
-            f"a peak of {PEAK:g} times the nine tenths' rate is best as a rule{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}, had made nine tenths of its fall at {done:.1e} and "
+            f"{end}; as a rule, a peak of {PEAK:g} times the nine tenths' rate is best{doubt}"
         )
 
     def why_not(self) -> str:
         """What the curve shows instead of a fall."""
-        fell = f"the loss fell by {max(self.fall, 0.0):.2g}, hardly anything where batches differ by {self.noise:.2g}"
+        fall = self.fall if self.fall > self.noise / 100 else 0.0
+        fell = f"the loss fell by {fall:.2g}, hardly anything where batches differ by {self.noise:.2g}"
         for rate in self.rise.values():
             return (
                 f"{fell}, and rose from {rate:.1e} on: the model is good already or does not learn from here; stay "

@@ -43,10 +43,10 @@ def _parts(task, seed):
 
 
 def _fastai(task, seed):
+    from fastai.callback.schedule import minimum, slide, steep, valley  # gives the Learner its lr_find
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
     from fastai.optimizer import OptimWrapper
-    from fastai.callback.schedule import minimum, slide, steep, valley  # noqa: I001 - patches the Learner
 
     model, loader, loss, opt = _parts(task, seed)
 

