@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from minilearner.callbacks.lr_finder import FixedLoss, RateSweep, ladder
+from minilearner.callbacks.lr_finder import RateSweep, ladder
 from minilearner.callbacks.progress import Progress
 from minilearner.data.iterators import DataLoaderIter, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.data.loaders import DataLoaders
@@ -65,7 +65,10 @@ class LRFinder:
         history: {"lr": [...], "loss": [...]} of the newest sweep, a value an update: the first group's rate, and the
             loss smoothed by s = smooth_f loss + (1 - smooth_f) s, from the first loss on.
         best_loss: the lowest of these; None before a sweep.
-        sweep: the newest sweep as an `LRSweep`: raw losses, suggestions, a range to train in, why it stopped.
+        sweep: the newest sweep as an `LRSweep`: raw losses, suggestions, the rate that is recommended, a range to train
+            in, why it stopped. The recommendation is read from the losses of the validation set where there is one, and
+            else from those of the batches, which takes about 100 steps to be sure; nothing more than the loop's own
+            passes is computed.
 
     Raises:
         ValueError: `amp_backend` is unknown or lacks its scaler; `cache_dir` is no folder.
@@ -157,7 +160,6 @@ class LRFinder:
             ratios=[start / starts[0] for start in starts],
             weigh=lambda _: 1,  # torch-lr-finder's mean is over batches, as loops usually write it
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
-            fixed=FixedLoss(self.criterion) if held_out is None else None,
         )
         dls = DataLoaders(feed, device=self.device)
         self._sweep(sweep, dls, feed, accumulation_steps, smoothing=1 - smooth_f if smooth_f else 0.0, step_mode=mode)
@@ -187,7 +189,6 @@ class LRFinder:
             average=float,
             grace=6,
             ratios=[start / starts[0] for start in starts],
-            fixed=FixedLoss(self.criterion),
         )
         with untouched(self.model, self.optimizer, dls):
             return self._sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
@@ -278,9 +279,8 @@ class LRFinder:
         # The sweep knows when to end; as many batches again are for updates that a scaler skips.
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
-        measuring = [] if sweep.fixed is None else [sweep.fixed]
         try:
-            Loop(run, [*measuring, sweep, Progress(table=False)], train=train).fit()
+            Loop(run, [sweep, Progress(table=False)], train=train).fit()
         except BaseException:
             sweep.stop_reason = "it was interrupted"
             raise
@@ -289,9 +289,9 @@ class LRFinder:
             self.history = {"lr": list(sweep.lrs[:n]), "loss": sweep.smoothed}
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
-            fixed = sweep.losses if sweep.fixed is None else sweep.fixed_losses  # a validation set is fixed by itself
-            curve = sweep.lrs[:n], sweep.losses[:n]
-            self.sweep = LRSweep.from_curve(*curve, fixed=fixed[:n], stop_reason=sweep.stop_reason, **settings)
+            curve = sweep.lrs[:n], sweep.losses
+            fixed = sweep.losses if sweep.measures else ()
+            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, stop_reason=sweep.stop_reason, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

@@ -25,7 +25,7 @@ from minilearner.training.optimizers import set_momentum
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.training.state import buffers_kept, untouched
-from minilearner.training.step import LossFunction
+from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import map_tensors, n_items
 
 __all__ = ["FixedLoss", "RateSweep", "SweepSettings", "find_rates", "ladder"]
@@ -177,6 +177,7 @@ class RateSweep(Callback):
         smoothed: what the stop rule saw, as many.
         best: the lowest of these; infinity before the first.
         stop_reason: in words.
+        measures: whether the losses are those of `measure`.
     """
 
     order = 60
@@ -204,6 +205,7 @@ class RateSweep(Callback):
         self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
         self.fixed, self._confirm = fixed, confirm
+        self.measures = measure is not None
         self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
         self._sum, self._n = 0.0, 0
 
@@ -297,4 +299,12 @@ class FixedLoss(Callback):
             return math.nan
         with isolated_rng(), buffers_kept(run.model), torch.no_grad():
             torch.manual_seed(0)
-            return float(sum(self.loss_func(run.step.predict(x), y) * n for x, y, n in self._batches)) / self.n_kept
+            return float(sum(self._loss(run.step, x, y) * n for x, y, n in self._batches)) / self.n_kept
+
+    def _loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
+        """The step's own computation, with the plain loss in place of what a callback may have put there."""
+        meanwhile, step.loss_func = step.loss_func, self.loss_func
+        try:
+            return step.compute_loss(step.predict(x), y)
+        finally:
+            step.loss_func = meanwhile

@@ -250,7 +250,7 @@ class LRSweep:
         return found | dict(self.settings)
 
     def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
-        """Draws the loss over the rate, smoothed in front of raw, each suggestion at its value, the bounds shaded.
+        """Draws the losses over the rate, and marks what is recommended, the bounds and each suggestion at its value.
 
         Like fastai's, it shows the points before `skip_start`, which the suggestions do not see: pass a number to leave
         that many out. `skip_end=None` leaves out as many at the end as the suggestions did.
@@ -258,9 +258,8 @@ class LRSweep:
         end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
         shown = _slice(len(self.lrs), skip_start or 0, end)
         curves = {name: getattr(self, name)[shown] for name in _CURVES if len(getattr(self, name))}
-        return sweep_plots.plot_sweep(
-            curves, self.points, recommended=self.recommended, interval=self.interval, bounds=self.bounds, ax=ax
-        )
+        advice: dict[str, Any] = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "turns")}
+        return sweep_plots.plot_sweep(curves, self.points, **advice, ax=ax)
 
     def plot_loss_change(
         self,

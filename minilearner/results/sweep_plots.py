@@ -26,12 +26,14 @@ def plot_sweep(
     recommended: float | None,
     interval: tuple[float, float] | None,
     bounds: tuple[float, float] | None,
+    turns: Mapping[str, float],
     ax: Axes | None,
 ) -> Figure:
     """Draws a sweep over a logarithmic axis: the losses, the recommendation, and each suggestion.
 
     `curves` holds "lrs", "losses", "smoothed" and perhaps "fixed", the loss of the same items after each step. The
-    recommended rate is a black line in the shade of its interval; the bounds of a cyclical run are a bar at the foot.
+    recommended rate is a black line in the shade of its interval; the bounds of a cyclical run are a bar at the foot;
+    each of `turns`, rates by name, is a triangle on the curve that the recommendation was read from.
     Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
     several coincide, the earlier discs are the larger, so that rings of all are seen.
     """
@@ -43,6 +45,7 @@ def plot_sweep(
     if len(fixed):
         ax.plot(lrs, fixed, color=_ACCENT, linewidth=2, label="loss of the same items")
     _mark_recommendation(ax, recommended, interval, bounds)
+    _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (logarithmic)")
@@ -65,6 +68,14 @@ def _mark_recommendation(
         text = f"cyclical: {bounds[0]:.1e} to {bounds[1]:.1e}"
         foot = ax.get_xaxis_transform()  # heights as a share of the axes
         ax.plot(bounds, (0.02, 0.02), color=_CYCLE, linewidth=5, solid_capstyle="butt", transform=foot, label=text)
+
+
+def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
+    for (name, rate), marker in zip(turns.items(), "v^", strict=False):
+        y = np.interp(np.log10(rate), np.log10(lrs), losses)
+        ax.plot(
+            rate, y, marker=marker, color=_BEST, markersize=9, linestyle="none", zorder=6, label=f"{name}: {rate:.1e}"
+        )
 
 
 def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:

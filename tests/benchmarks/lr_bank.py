@@ -2,7 +2,7 @@
 
     python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--held-out] [--fresh]
 
-Each task of `lr_tasks.py` is trained by `fit_one_cycle` at each rate and seed (rates that cost the first seed more than
+Each task of `lr_tasks.py` is trained by `fit_one_cycle` at each rate and seed (rates that cost the first seed over
 8 points are not tried again). These errors, and what the peers' own finders suggest, are kept in `lr_bank.json` and
 computed only where they are missing or the task has changed. Our own sweeps run each time. A rate is scored by the
 grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. Seeds change weights and order.

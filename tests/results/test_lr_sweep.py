@@ -214,7 +214,7 @@ def test_csv_has_a_row_a_step(tmp_path, sweep):
 def test_the_plot_marks_each_suggestion_at_its_value(sweep):
     ax = sweep.plot().axes[0]
     assert ax.get_xscale() == "log"
-    marks = {line.get_label(): line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "None"}
+    marks = {line.get_label(): line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"}
     assert marks == {"minimum: 5.75e-03": sweep.minimum, "valley: 1.58e-04": sweep.valley}
     smoothed = next(line for line in ax.lines if line.get_label() == "the same, smoothed")
     assert np.array_equal(smoothed.get_xdata(), LRS[:95])  # the last five are left out
