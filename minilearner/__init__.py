@@ -10,17 +10,34 @@ Data flows one way through the package: `data` -> `models` -> `training` (with `
 the menu on top. Importing it loads torch, and neither torchvision nor matplotlib.
 """
 
+from minilearner.callbacks.activations import ActivationStats
+from minilearner.callbacks.averaging import EMA, SWA
+from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.callbacks.freezing import BnFreeze
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
+from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
+from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
+from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
-from minilearner.errors import DataError, DownloadError, FileFormatError, MinilearnerError, NoSuggestion
+from minilearner.data.urls import URLs
+from minilearner.errors import (
+    CheckpointError,
+    DataError,
+    DownloadError,
+    FileFormatError,
+    MinilearnerError,
+    NoSuggestion,
+)
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
+from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.metrics import accuracy, error_rate, top_k_accuracy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
@@ -65,8 +82,13 @@ from minilearner.vision.data import fashion_mnist
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
     "MLP",
+    "SWA",
+    "ActivationStats",
     "BatchTransform",
+    "BnFreeze",
+    "CSVLogger",
     "Callback",
     "CancelBackward",
     "CancelBatch",
@@ -76,7 +98,10 @@ __all__ = [
     "CancelTrain",
     "CancelValidate",
     "Category",
+    "Checkpoint",
+    "CheckpointError",
     "ClassificationInterpretation",
+    "CutMix",
     "CyclicLR",
     "DataError",
     "DataLoaders",
@@ -84,23 +109,28 @@ __all__ = [
     "EarlyStopping",
     "FileFormatError",
     "Flip",
+    "FocalLoss",
     "GradientAccumulation",
     "GradientClip",
     "LRFinder",
     "LRSweep",
+    "LabelSmoothingCrossEntropy",
     "LambdaCallback",
     "Learner",
     "LearningRateScheduler",
     "MiniGoogLeNet",
     "MinilearnerError",
+    "MixUp",
     "NoSuggestion",
     "Normalize",
     "ParamScheduler",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
+    "SaveBest",
     "TorchScheduler",
     "TrainDataLoaderIter",
+    "URLs",
     "ValDataLoaderIter",
     "Validate",
     "accuracy",
@@ -129,6 +159,7 @@ __all__ = [
     "top_k_accuracy",
     "triangular",
     "triangular2",
+    "untar_data",
     "valley",
     "warmup",
     "warmup_stable_decay",

@@ -7,53 +7,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.callbacks.auto_rate import found_rates, ratios_of, settle_bounds
-from minilearner.callbacks.lr_finder import SweepSettings, find_rates
-from minilearner.callbacks.progress import Progress, watched
-from minilearner.callbacks.record import Evaluate, Record
-from minilearner.callbacks.schedule import (
-    flat_cosine_scheduler,
-    one_cycle_scheduler,
-    sgdr_epochs,
-    sgdr_scheduler,
-)
+from minilearner.callbacks import schedule
+from minilearner.callbacks.auto_rate import RateFinder
+from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
+from minilearner.callbacks.fitting import fit, validate
+from minilearner.callbacks.lr_finder import SweepSettings
+from minilearner.callbacks.progress import Output
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
-from minilearner.models.layout import to_channels_last
+from minilearner.models.layout import to_channels_last, to_contiguous
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training.callback import Callback, Callbacks, as_callbacks
-from minilearner.training.inference import predict_batches
-from minilearner.training.loop import Loop
-from minilearner.training.optimizers import (
-    OptimizerFactory,
-    Rate,
-    build_optimizer,
-    check_rate,
-    hyperparameters_restored,
-    momentum_key,
-    set_rates,
-    set_weight_decay,
-    spread,
-)
-from minilearner.training.preflight import check_count, check_data, default_loss
+from minilearner.training import optimizers
+from minilearner.training.asking import Asking
+from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
+from minilearner.training.optimizers import OptimizerFactory, Rate
+from minilearner.training.preflight import Preflight, check_count, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Learner"]
 
@@ -72,8 +60,7 @@ class Learner:
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01 that spares norm layers and biases.
-        lr: the learning rate where a call does not give one: a number, a list with one for each layer group, a slice,
-            or "auto", which sweeps before each run, tells what it found, and trains with that.
+        lr: the rate where a call gives none: a number, a list with one for each layer group, a slice, "auto" to find it.
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
@@ -81,7 +68,7 @@ class Learner:
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn: norm layers learn also where they are frozen.
         moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
-        path: where files of this learner go; the current folder by default.
+        path: where files of this learner go; the loaders' path by default.
         precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
             lays out convolutional models as channels_last.
         device: the GPU where there is one by default.
@@ -93,29 +80,15 @@ class Learner:
     """
 
     def __init__(
-        self,
-        dls: DataLoaders | tuple[Any, Any] | Any,
-        model: nn.Module,
-        loss_func: LossFunction | None = None,
-        opt_func: OptimizerFactory | None = None,
-        lr: Rate = 1e-3,
-        splitter: Splitter = all_parameters,
-        cbs: Callbacks = None,
-        metrics: Any = None,
-        *,
-        wd: float | None = None,
-        wd_bn_bias: bool = False,
-        train_bn: bool = True,
-        moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
-        path: str | Path | None = None,
-        precision: str = "fp32",
-        device: str | torch.device | None = None,
-        seed: int | None = None,
-    ):
+        self, dls: DataLoaders | tuple[Any, Any] | Any, model: nn.Module, loss_func: LossFunction | None = None,
+        opt_func: OptimizerFactory | None = None, lr: Rate = 1e-3, splitter: Splitter = all_parameters,
+        cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
+        train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
+        precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
+    ):  # fmt: skip
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
-        if lr != "auto":
-            check_rate(lr)
+        optimizers.check_rate(1.0 if lr == "auto" else lr)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
@@ -129,90 +102,66 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.cbs = as_callbacks(cbs)
         self.metrics = named_metrics(metrics, self.device)
-        self.path = Path(path or ".")
+        self.path = Path(path or dls.path)
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._checked: list[Any] = []
-        self._bar = self._table = True
+        self._preflight = Preflight()
+        self._output = Output()
 
-    # Training
-
-    def fit(self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None) -> RunRecord:
+    def fit(
+        self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
+        checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
+
+        The run's record is returned, and appended to `learn.recorder`.
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr: for this run; `learn.lr` by default; "auto" finds it by a sweep.
+            lr: for this run; `learn.lr` by default. "auto", here and in every `fit...`: sweep, tell, train.
             wd: weight decay for this run.
             cbs: callbacks of this run only.
-
-        Returns:
-            The run's record, also appended to `learn.recorder`.
+            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
+                again goes on where it was. Every `fit...` takes it.
 
         Raises:
             ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
         """
-        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs))
+        return self._fit("fit", n_epoch, lr, wd, cbs, checkpoint)
 
     def fit_one_cycle(
-        self,
-        n_epoch: int,
-        lr_max: Rate | None = None,
-        div: float = 25.0,
-        div_final: float = 1e5,
-        pct_start: float = 0.25,
-        wd: float | None = None,
-        moms: tuple[float, float, float] | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
+        pct_start: float = 0.25, wd: float | None = None, moms: tuple[float, float, float] | None = None,
+        cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains with one cycle: the rate rises by a cosine to `lr_max` and falls to next to nothing.
 
-        Args:
-            n_epoch: passes over the training data, at least 1.
-            lr_max: the peak; `learn.lr` by default. A list or slice has each layer group reach its own; or "auto".
-            div: the first rate is `lr_max / div`.
-            div_final: the last is `lr_max / div_final`.
-            pct_start: the fraction, in [0, 1], of updates in which the rate rises.
-            wd: weight decay for this run.
-            moms: momentum at the start, the peak and the end, where the optimizer has one; `learn.moms` by default.
-            cbs: callbacks of this run only.
+        From `lr_max / div`, over the first `pct_start` (in [0, 1]) of updates, up to `lr_max` (`learn.lr` by default; a
+        list or slice has each layer group reach its own), and down to `lr_max / div_final`. `moms` is the momentum at
+        the start, the peak and the end, where the optimizer has one; `learn.moms` by default. The rest is as in `fit`.
 
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
-        if moms is None and momentum_key(self._optimizer().param_groups[0]):
+        if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        lr_max = self._settled(lr_max, n_epoch, momentum=None if moms is None else moms[1])
-        rates = spread(lr_max, self._n_layer_groups())
-        cycle = one_cycle_scheduler(rates, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle])
+        cycle = partial(schedule.one_cycle_scheduler, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, cbs, checkpoint, cycle, momentum=moms and moms[1])
 
     def fit_flat_cos(
-        self,
-        n_epoch: int,
-        lr: Rate | None = None,
-        div_final: float = 1e5,
-        pct_start: float = 0.75,
-        wd: float | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
+        wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
 
         As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
         """
-        lr = self._settled(lr, n_epoch)
-        rates = spread(lr, self._n_layer_groups())
-        schedule = flat_cosine_scheduler(rates, div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), schedule])
+        fall = partial(schedule.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, cbs, checkpoint, fall)
 
     def fit_sgdr(
-        self,
-        n_cycles: int,
-        cycle_len: int,
-        lr_max: Rate | None = None,
-        cycle_mult: float = 2,
-        cbs: Callbacks = None,
-        wd: float | None = None,
-    ) -> RunRecord:
+        self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
+        wd: float | None = None, *, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains in cycles: in each the rate falls by a cosine from `lr_max` to 0, and then it starts afresh.
 
         The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before (1 keeps
@@ -220,92 +169,66 @@ class Learner:
 
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
-        n_epoch = sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        lr_max = self._settled(lr_max, n_epoch)
-        rates = spread(lr_max, self._n_layer_groups())
-        schedule = sgdr_scheduler(rates, n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), schedule])
+        n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
+        falls = partial(schedule.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, cbs, checkpoint, falls)
 
     def lr_find(
-        self,
-        start_lr: float = 1e-7,
-        end_lr: float = 10,
-        num_it: int = 100,
-        stop_div: bool = True,
-        show_plot: bool = True,
-        suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (valley,),
-        *,
-        epochs: int | None = None,
-        sample_steps: int | None = None,
-        step_mode: str = "exp",
-        smoothing: float = 0.98,
-        stop_factor: float = 4.0,
-        skip_start: int | None = None,
-        skip_end: int = 5,
-    ) -> LRSweep:
+        self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
+        show_plot: bool = True, suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (valley,), *,
+        epochs: int | None = None, sample_steps: int | None = None, step_mode: str = "exp", smoothing: float = 0.98,
+        stop_factor: float = 4.0, skip_start: int | None = None, skip_end: int = 5,
+    ) -> LRSweep:  # fmt: skip
         """Trains for a few steps at rising rates, watches the loss, and puts everything back, to the bit.
 
         `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted. It sweeps
-        with the momentum that `fit_one_cycle` has at its peak, over the ratios of the layer groups' rates in
-        `learn.lr`. The result's `recommended`, with its `interval` and `reason`, is the rate to take.
+        with the momentum of one cycle's peak, over the ratios of the layer groups' rates in `learn.lr`.
 
         Args:
-            start_lr, end_lr: the range.
-            num_it: updates to sweep it in.
+            start_lr, end_lr, num_it: the range, and how many updates to sweep it in.
             stop_div: stop where the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: draw the sweep (a notebook shows it).
             suggest_funcs: `minimum`, `steep`, `slide`, `valley` or functions like them; the result unpacks into their
                 suggestions in this order.
-            epochs: sweep over so many whole epochs instead of `num_it` updates.
-            sample_steps: sweep over `ceil(sample_steps / updates per epoch)` whole epochs.
-            step_mode: "exp" or "linear".
-            smoothing: of the loss: the weight of what was before, in [0, 1).
+            epochs, sample_steps: sweep over so many whole epochs instead of `num_it` updates, or over
+                `ceil(sample_steps / updates per epoch)`.
+            step_mode, smoothing: "exp" or "linear"; the weight in the smoothed loss of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
         settings = SweepSettings(
             start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
             epochs, sample_steps,
         )  # fmt: skip
-        sweep = self._sweep(settings, suggest_funcs=suggest_funcs, momentum=self.moms[1])
+        sweep = self._finder().sweep(settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
         return sweep
 
     def fine_tune(
-        self,
-        epochs: int,
-        base_lr: float | Literal["auto"] = 2e-3,
-        freeze_epochs: int = 1,
-        lr_mult: float = 100,
-        pct_start: float = 0.3,
-        div: float = 5.0,
-        *,
-        div_final: float = 1e5,
-        wd: float | None = None,
-        moms: tuple[float, float, float] | None = None,
-        cbs: Callbacks = None,
-    ) -> RunRecord:
+        self, epochs: int, base_lr: float | Literal["auto"] = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100,
+        pct_start: float = 0.3, div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
+        moms: tuple[float, float, float] | None = None, cbs: Callbacks = None, checkpoint: Checkpointing = None,
+    ) -> RunRecord:  # fmt: skip
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
         First `freeze_epochs` epochs of one cycle with all but the last group frozen, rising nearly all the way to
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
-        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned. With `base_lr` "auto" each
-        of the two phases takes what a sweep finds for it.
+        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned. "auto" sweeps for each.
 
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
-        momentum = (moms or self.moms)[1]
-        cycle: dict[str, Any] = {"div_final": div_final, "wd": wd, "moms": moms, "cbs": cbs}
-        self.freeze()
+        train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
+        first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
+        found = partial(self._finder().rates, momentum=(moms or self.moms)[1])
         head: Rate = "auto" if base_lr == "auto" else slice(base_lr)
-        head = self._settled(head, freeze_epochs, ratios=slice(1.0), momentum=momentum)
-        self.fit_one_cycle(freeze_epochs, head, pct_start=0.99, **cycle)
-        self.unfreeze()
         whole: Rate = "auto" if base_lr == "auto" else slice(base_lr / 2 / lr_mult, base_lr / 2)
-        whole = self._settled(whole, epochs, ratios=slice(1 / lr_mult, 1.0), momentum=momentum)
-        return self.fit_one_cycle(epochs, whole, div=div, pct_start=pct_start, **cycle)
+        self.freeze()
+        train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
+        self.unfreeze()
+        rates = found(whole, second, ratios=slice(1 / lr_mult, 1.0))
+        return train(epochs, rates, div=div, pct_start=pct_start, checkpoint=second)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -316,79 +239,84 @@ class Learner:
         self.freeze_to(0)
 
     def freeze_to(self, n: int) -> None:
-        """Lets the layer groups from number `n` on learn; negative numbers count from the end.
-
-        The optimizer's state is forgotten.
-        """
+        """Lets the layer groups from `n` on learn (from the end where negative); the optimizer's state is forgotten."""
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
-
-    # Asking
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns the loss and the metrics over a set: the validation set by default, 0 for the training set.
 
         Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
         """
-        run = self._run(None)
-        taking_part = [callback for callback in self.cbs if callback.part_of_step]
-        callbacks = [*taking_part, Evaluate(self.metrics), Progress(bar=self._bar, table=False)]
-        with self.dls.unmoved():
-            Loop(run, callbacks, valid=self._loader(ds_idx, dl)).validate()
+        run, loader = self._run(None), self._asking(ds_idx, dl).loader
+        validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
         return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
     ) -> Iterator[BatchPrediction]:
         """Yields the predictions of one batch after another, in the data set's order; nothing is kept."""
-        target = self.dls.target
-        activate = act if act is not None else target.activate if target is not None else None
-        step = make_step(self.model, self.loss_func, precision=self.precision)
-        watch = partial(watched, what="predicting") if self._bar else iter
-        return predict_batches(step, self._loader(ds_idx, dl), activate=activate, with_loss=with_loss, watch=watch)
+        return self._asking(ds_idx, dl).batches(act=act, with_loss=with_loss)
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns inputs at these positions of a set, in the data set's order, as they are to be shown."""
-        x, _ = self._loader(ds_idx, dl).items(indices)
-        return list(x)
+        return self._asking(ds_idx, dl).pictures(indices)
 
     def get_preds(
-        self,
-        ds_idx: int = 1,
-        dl: Any = None,
-        with_input: bool = False,
-        with_decoded: bool = False,
-        with_loss: bool = False,
-        act: Callable[[Any], Any] | None = None,
-    ) -> Predictions:
+        self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, with_decoded: bool = False,
+        with_loss: bool = False, act: Callable[[Any], Any] | None = None,
+    ) -> Predictions:  # fmt: skip
         """Returns predictions, activated, and targets of a whole set, on the CPU, in the data set's order.
+
+        They unpack to `(preds, targets)`; what else is asked for are fields.
 
         Args:
             ds_idx: 1 for the validation set, 0 for the training set (in order, without augmentation).
             dl: another loader instead, such as `learn.dls.test_dl(items)`.
             with_input, with_decoded, with_loss: also keep the inputs, the decoded predictions, the loss of each item.
             act: what activates the model's outputs; by default what belongs to the kind of target, such as softmax.
-
-        Returns:
-            A `Predictions`, which unpacks to `(preds, targets)`; the rest are its fields.
         """
-        batches = self.predict_batches(ds_idx, dl, with_loss=with_loss, act=act)
-        decode = None if self.dls.target is None else self.dls.target.decode
-        return Predictions.from_batches(
-            batches, with_input=with_input, with_decoded=with_decoded, with_loss=with_loss, decode=decode
-        )
+        kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
+        return self._asking(ds_idx, dl).predictions(act=act, **kept)
 
-    def predict(self, item: Any) -> Prediction:
-        """Returns `(label, index, probabilities)` of one item: an array or tensor such as the data set's items.
+    def predict(self, item: Any, with_input: bool = False) -> Prediction:
+        """Returns `(label, index, probabilities)` of one item, and leaves the training state alone.
 
-        Leaves the training state alone.
+        item: what `dls.test_dl([item])` takes. Of pictures from files: a path, a Pillow picture, an array (height,
+        width, channels) or a tensor (channels, height, width); of arrays in memory one like those, or a Pillow picture.
+        Several threads may ask at once; they wait for each other.
+        with_input: also keep the input, as the model saw it but in its real colours, in the field `input`.
         """
-        x = torch.as_tensor(item)[None]
-        with self.no_bar():
-            preds, _ = self.get_preds(dl=self.dls.test_dl(x))
-        target = self.dls.target
-        index = preds[0] if target is None else target.decode(preds)[0]
-        return Prediction(index if target is None else target.label(index), index, preds[0])
+        return self._asking().item(item, with_input=with_input)
+
+    def tta(
+        self, ds_idx: int = 1, dl: Any = None, n: int = 4, item_tfms: Any = None, batch_tfms: Any = None,
+        beta: float | None = 0.25, use_max: bool = False,
+    ) -> Predictions:  # fmt: skip
+        """Returns predictions averaged over augmentations of each item: test-time augmentation.
+
+        With the mean a of `n` augmented passes and the plain pass p that `get_preds` makes: a + beta (p - a).
+
+        Args:
+            ds_idx, dl: as in `get_preds`; so is what is returned.
+            n: augmented passes, each with other augmentations, which are the same in every call.
+            item_tfms, batch_tfms: augment by these instead of by the loader's own. What validation does to batches too,
+                such as `Normalize`, is done all the same.
+            beta: the weight of the plain pass, in [0, 1]. None gives the pair (a, p) as predictions.
+            use_max: take the largest of all passes instead.
+        """
+        return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
+
+    def show_results(
+        self, ds_idx: int = 1, dl: Any = None, max_n: int = 9, shuffle: bool = True, nrows: int | None = None,
+        ncols: int | None = None, figsize: tuple[float, float] | None = None,
+    ) -> Figure:  # fmt: skip
+        """Draws pictures of a set below what each is and what it was taken for: green where right, red where wrong.
+
+        `shuffle` takes them from all over the set, as the seed of `dls` decides, so every call shows the same; else
+        they are the first. `nrows` and `ncols` make the grid, of `figsize` inches.
+        """
+        return self._asking(ds_idx, dl).show(max_n, shuffle=shuffle, nrows=nrows, ncols=ncols, figsize=figsize)
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
@@ -396,28 +324,35 @@ class Learner:
         settings = self._run(self._optimizer()).settings(self.cbs)
         return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
 
-    # Showing
+    def to_fp16(self) -> Learner:
+        """Computes in fp16 from now on, as `precision="fp16"` does, and returns the learner."""
+        return self._to_precision("fp16")
 
-    @contextmanager
-    def no_bar(self) -> Iterator[None]:
+    def to_bf16(self) -> Learner:
+        """Computes in bf16 from now on, as `precision="bf16"` does, and returns the learner."""
+        return self._to_precision("bf16")
+
+    def to_fp32(self) -> Learner:
+        """Computes in fp32 from now on, in torch's ordinary layout, and returns the learner."""
+        return self._to_precision("fp32")
+
+    def to_channelslast(self) -> Learner:
+        """Lays out convolutional weights as channels_last, and returns the learner. The precision stays as it is."""
+        to_channels_last(self.model)
+        return self
+
+    def _to_precision(self, precision: str) -> Learner:
+        self.precision = resolve_precision(precision, self.device)
+        (to_contiguous if precision == "fp32" else to_channels_last)(self.model)
+        return self
+
+    def no_bar(self) -> AbstractContextManager[None]:
         """Shows no progress bar inside; the table of epochs stays."""
-        with self._showing(bar=False, table=self._table):
-            yield
+        return self._output.without(bar=True)
 
-    @contextmanager
-    def no_logging(self) -> Iterator[None]:
+    def no_logging(self) -> AbstractContextManager[None]:
         """Shows and prints nothing inside."""
-        with self._showing(bar=False, table=False):
-            yield
-
-    @contextmanager
-    def _showing(self, *, bar: bool, table: bool) -> Iterator[None]:
-        before = self._bar, self._table
-        self._bar, self._table = bar, table
-        try:
-            yield
-        finally:
-            self._bar, self._table = before
+        return self._output.without(bar=True, table=True)
 
     def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
         """Adds one or several callbacks to every run from now on."""
@@ -429,102 +364,43 @@ class Learner:
         Raises:
             ValueError: there is none such.
         """
-        for unwanted in cb if isinstance(cb, Iterable) else [cb]:
-            kept = [c for c in self.cbs if c is not unwanted and type(c) is not unwanted]
-            if len(kept) == len(self.cbs):
-                raise ValueError(f"the learner has no callback {unwanted!r}. It has: {self.cbs}.")
-            self.cbs = kept
+        self.cbs = without(self.cbs, cb)
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
-    # Gathering parts
-
-    def _fit(self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback]) -> RunRecord:
+    def _fit(
+        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: Callbacks, checkpoint: Checkpointing,
+        plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
+    ) -> RunRecord:  # fmt: skip
         check_count(n_epoch, "n_epoch")
-        optimizer = self._optimizer()
-        lr = self._settled(lr, n_epoch)
-        rates = spread(lr, self._n_layer_groups())
-        callbacks = [*self.cbs, *cbs]
-        sweep = settle_bounds(callbacks, lambda: self._sweep(SweepSettings()), told=self._table)
-        sweep = sweep or getattr(lr, "sweep", None)
-        run = self._run(optimizer)
+        rates = self._finder().rates(lr, checkpoint, momentum=momentum)
+        several = [*self.cbs, *as_callbacks(cbs), *([plan(rates)] if plan else [])]
+        sweep = self._finder().settle_bounds(several, checkpoint) or getattr(rates, "sweep", None)
+        run = self._checked_run()
         run.n_epochs = n_epoch
-        self._check_data(run.step)
-        with hyperparameters_restored(optimizer):
-            set_rates(optimizer, rates)
-            if wd is not None:
-                set_weight_decay(optimizer, self.model, wd, wd_bn_bias=self.wd_bn_bias)
-            found = {} if sweep is None else {"found": sweep.summary()}
-            run.record = self.recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
-            run.record.sweep = sweep
-            recording = Record(deepcopy(self.metrics) if self.recorder.train_metrics else {})
-            shown = Progress(bar=self._bar, table=self._table)
-            callbacks += [Evaluate(self.metrics), recording, shown]
-            try:
-                Loop(run, callbacks, train=self.dls.train, valid=self.dls.valid).fit()
-            finally:
-                self.recorder.drop_empty()
-        return run.record
+        with optimizers.hyperparameters_set(run.optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
+            shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
+            return fit(run, kind, self.recorder, several, self.metrics, shown=shown, checkpoint=keeper, sweep=sweep)
 
-    def _settled(
-        self, lr: Rate | None, n_epoch: int, *, ratios: Rate | None = None, momentum: float | None = None
-    ) -> Rate:
-        """Returns the rate of a run, `learn.lr` by default; where it is "auto", what a sweep finds for it."""
-        lr = self.lr if lr is None else lr
-        if lr != "auto":
-            return lr
-        check_count(n_epoch, "n_epoch")
-        by_last = ratios_of(self.lr if ratios is None else ratios, self._n_layer_groups())
-        sweep = self._sweep(SweepSettings(), ratios=by_last, momentum=momentum)
-        otherwise = 1e-3 if self.lr == "auto" else spread(self.lr, self._n_layer_groups())[-1]
-        return found_rates(sweep, by_last, otherwise=otherwise, told=self._table)
+    def _finder(self) -> RateFinder:
+        return RateFinder(self._checked_run, self.lr, self.cbs, self._output)
 
-    def _sweep(
-        self,
-        settings: SweepSettings,
-        *,
-        ratios: Sequence[float] | None = None,
-        momentum: float | None = None,
-        suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
-    ) -> LRSweep:
+    def _checked_run(self) -> Run:
         run = self._run(self._optimizer())
-        self._check_data(run.step)
-        return find_rates(
-            run,
-            settings,
-            train=self.dls.train,
-            ratios=ratios_of(self.lr, self._n_layer_groups()) if ratios is None else ratios,
-            momentum=momentum if momentum_key(run.optimizer.param_groups[0]) else None,
-            callbacks=self.cbs,
-            shown_by=Progress(bar=self._bar, table=False),
-            suggest_funcs=suggest_funcs,
-        )
+        self._preflight.check(run.step, self.dls)
+        return run
 
     def _run(self, optimizer: Optimizer | None) -> Run:
-        step = make_step(self.model, self.loss_func, optimizer, precision=self.precision)
-        target = self.dls.target
-        return Run(step, self.dls, recorder=self.recorder, activate=target.activate if target is not None else None)
+        activate = getattr(self.dls.target, "activate", None)
+        return Run(self._step(optimizer), self.dls, recorder=self.recorder, activate=activate)
+
+    def _step(self, optimizer: Optimizer | None) -> TrainStep:
+        return make_step(self.model, self.loss_func, optimizer, precision=self.precision)
+
+    def _asking(self, ds_idx: int = 1, dl: Any = None) -> Asking:
+        return Asking(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
 
     def _optimizer(self) -> Optimizer:
-        """Returns the optimizer with its state, or a new one where the model has got other parameters since."""
-        held = [] if self.optimizer is None else [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.optimizer is None or {id(p) for p in held} != {id(p) for p in self.model.parameters()}:
-            lr = 1e-3 if self.lr == "auto" else self.lr
-            self.optimizer = build_optimizer(
-                self.model, self.opt_func, lr, splitter=self.splitter, wd=self.wd, wd_bn_bias=self.wd_bn_bias
-            )
+        how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
+        self.optimizer = optimizers.kept_or_built(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer
-
-    def _n_layer_groups(self) -> int:
-        return len({group.get("layer_group", 0) for group in self._optimizer().param_groups})
-
-    def _loader(self, ds_idx: int, dl: Any) -> Any:
-        dls = self.dls if dl is None else DataLoaders(dl, bs=self.dls.bs, device=self.device)
-        return dls.in_order(ds_idx if dl is None else 0)
-
-    def _check_data(self, step: TrainStep) -> None:
-        """Once for each model, loss and data set."""
-        parts = [*self.model.parameters(), self.loss_func, self.dls]
-        if [id(part) for part in self._checked] != [id(part) for part in parts]:
-            check_data(step, self.dls)
-            self._checked = parts

@@ -24,6 +24,7 @@ __all__ = [
     "MetricFunction",
     "SmoothedLoss",
     "accuracy",
+    "accuracy_multi",
     "as_metric",
     "error_rate",
     "metric_name",
@@ -54,6 +55,23 @@ def accuracy(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
 def error_rate(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
     """One minus `accuracy`."""
     return 1 - accuracy(pred, target, axis)
+
+
+def accuracy_multi(pred: Tensor, target: Tensor, thresh: float = 0.5, sigmoid: bool = True) -> Tensor:
+    """The share of right answers where each item has any number of classes, over items and classes. Same as fastai's.
+
+    `pred` and `target` are (batch, classes); a class is predicted where its probability is above `thresh`, in [0, 1],
+    and is right where the target is not zero. ``sigmoid=False`` takes `pred` for probabilities.
+
+    Raises:
+        ValueError: `pred` and `target` differ in shape.
+    """
+    if pred.shape != target.shape:
+        raise ValueError(
+            f"`pred` and `target` must have one shape. Received: {tuple(pred.shape)} and {tuple(target.shape)}."
+        )
+    probabilities = pred.sigmoid() if sigmoid else pred
+    return ((probabilities > thresh) == target.bool()).float().mean()
 
 
 def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> Tensor:

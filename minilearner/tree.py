@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Tree", "map_tensors", "n_items", "to_device"]
+__all__ = ["Tree", "map_tensors", "n_items", "shape_of", "to_device"]
 
 Tree: TypeAlias = Any
 """A tensor, or tuples, lists and dictionaries of trees. Leaves that are no tensors pass through untouched."""
@@ -43,3 +43,8 @@ def n_items(tree: Tree) -> int:
     if isinstance(tree, (tuple, list)):
         return next((n for n in map(n_items, tree) if n), 0)
     return 0
+
+
+def shape_of(tree: Tree) -> Tree:
+    """Returns the shape of a tensor as a plain tuple; of tuples and lists a tuple of shapes."""
+    return tuple(map(shape_of, tree)) if isinstance(tree, (tuple, list)) else tuple(tree.shape)

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from minilearner.runtime import set_seed
@@ -73,3 +74,16 @@ def net():
         return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
 
     return make
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of thirty pictures of three breeds, named as in Oxford Pets, each of another size."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for breed in ("great_pyrenees", "Birman", "pug"):
+        for i in range(10):
+            pixels = rng.integers(0, 255, (30 + i, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{breed}_{i}.jpg")
+    return folder

@@ -10,6 +10,7 @@ from minilearner.metrics import (
     Metric,
     SmoothedLoss,
     accuracy,
+    accuracy_multi,
     as_metric,
     error_rate,
     metric_name,
@@ -43,6 +44,15 @@ def test_accuracy_takes_targets_as_a_column_and_classes_in_dimension_one(scores)
 def test_accuracy_refuses_targets_that_do_not_fit(scores):
     with pytest.raises(ValueError, match=r"\(3,\) targets for \(4,\) predictions"):
         accuracy(scores, torch.zeros(3, dtype=torch.long))
+
+
+def test_accuracy_of_several_classes_counts_every_one_at_its_threshold():
+    pred, y = torch.tensor([[0.0, 2.0, -1.0], [3.0, 0.3, 0.1]]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    assert accuracy_multi(pred, y) == pytest.approx(4 / 6)
+    assert accuracy_multi(pred, y, thresh=0.6) == 1
+    assert accuracy_multi(pred.sigmoid(), y, thresh=0.6, sigmoid=False) == 1
+    with pytest.raises(ValueError, match="must have one shape"):
+        accuracy_multi(pred, y[:1])
 
 
 def test_top_k_accuracy_has_fastais_value_and_equals_accuracy_for_one():

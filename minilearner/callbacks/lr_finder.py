@@ -21,7 +21,7 @@ from minilearner.results.lr_sweep import LRSweep
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import set_momentum
+from minilearner.training.optimizers import momentum_key, set_momentum
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.training.state import buffers_kept, untouched
@@ -114,13 +114,14 @@ def find_rates(
         run: a fresh one, with an optimizer.
         train: the loader of training batches.
         ratios: each layer group's rate by the rate of the sweep; the last counts for groups beyond the list.
-        momentum: what to sweep with, where the optimizer has one; None leaves it. The effect of a rate builds up over
+        momentum: what to sweep with; None, or an optimizer without one, leaves it. The effect of a rate builds up over
             1 / (1 - momentum) updates, so a sweep tells most about a run whose peak has this momentum.
         callbacks: those that are part of the step take part; all others rest.
         shown_by: shows the progress.
         suggest_funcs: read suggestions off the curve.
     """
     taking_part = [callback for callback in callbacks if callback.part_of_step]
+    momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
     n_accumulate = next((cb.n_batches for cb in taking_part if isinstance(cb, GradientAccumulation)), 1)
     updates_per_epoch = -(-len(train) // n_accumulate)
     settings = settings.over(updates_per_epoch)

@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -52,12 +52,17 @@ class LearningRateScheduler(Callback):
         self.verbose = verbose
         self._takes_rate = _takes_two(fn)
         self._ratios: list[float] = []
+        self._set_for = -1
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
         self._ratios = _ratios_to_last(run.optimizer)
+        self._set_for = -1
 
     def before_epoch(self, run: Run) -> None:
+        if run.epoch == self._set_for:  # a run that is resumed in the middle of an epoch has its rate already
+            return
+        self._set_for = run.epoch
         groups = run.optimizer.param_groups
         now = float(groups[-1]["lr"])
         lr = _checked(self.fn(run.epoch, now) if self._takes_rate else self.fn(run.epoch), run.epoch)
@@ -65,6 +70,14 @@ class LearningRateScheduler(Callback):
             group["lr"] = lr * ratio
         if self.verbose:
             sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ratios of the groups' rates, as they were when the run began, and the epoch that has its rate."""
+        return {"ratios": self._ratios, "set_for": self._set_for}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts both back."""
+        self._ratios, self._set_for = list(state["ratios"]), state["set_for"]
 
     def __repr__(self) -> str:
         return f"LearningRateScheduler({getattr(self.fn, '__name__', repr(self.fn))})"
@@ -134,6 +147,15 @@ class ReduceLROnPlateau(Tracker):
         for group in optimizer.param_groups:
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value, and where the wait and the cool-down stand. (The rate is the optimizer's.)"""
+        return {**super().state_dict(), "wait": self.wait, "cooldown_left": self.cooldown_left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts all three back."""
+        super().load_state_dict(state)
+        self.wait, self.cooldown_left = state["wait"], state["cooldown_left"]
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.monitor!r}, factor={self.factor}, patience={self.patience})"
@@ -207,6 +229,25 @@ class TorchScheduler(Callback):
         if self._before is not None:
             self._before.restore()
             self._before = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's own state, and the settings of the optimizer's groups. Empty outside a run.
+
+        The settings, because to build a scheduler anew, as a resumed run does, may change them.
+        """
+        if self._before is None:
+            return {}
+        groups = [{k: v for k, v in g.items() if k != "params"} for g in self._before.optimizer.param_groups]
+        return {"n_seen": self._n_seen, "scheduler": self.scheduler.state_dict(), "groups": groups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Brings the scheduler of this run, and the optimizer that it drives, to that state."""
+        if self._before is None:
+            raise RuntimeError("a TorchScheduler has nothing to load a state into before its run has begun.")
+        self._n_seen = state["n_seen"]
+        self.scheduler.load_state_dict(state["scheduler"])
+        for group, settings in zip(self._before.optimizer.param_groups, state["groups"], strict=True):
+            group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
     def _catch_up(self, run: Run) -> None:
         while self._n_seen < run.global_step:

@@ -7,15 +7,42 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Progress", "watched"]
+__all__ = ["Output", "Progress", "watched"]
 
 _TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs a millisecond: so rarely, by the clock
+
+
+class Output:
+    """What a learner shows of its runs: a bar and a table, or for a while less."""
+
+    def __init__(self) -> None:
+        self.bar = self.table = True
+
+    def progress(self, *, table: bool = True) -> Progress:
+        """Returns the callback that shows a run; without `table` its bar alone."""
+        return Progress(bar=self.bar, table=self.table and table)
+
+    def watch(self, what: str) -> Callable[[Any], Iterable[Any]]:
+        """Returns what passes on a loader's batches, under a bar where one is wanted."""
+        return partial(watched, what=what) if self.bar else iter
+
+    @contextmanager
+    def without(self, *, bar: bool = False, table: bool = False) -> Iterator[None]:
+        """Leaves out what is named, and what was left out already, inside."""
+        before = self.bar, self.table
+        self.bar, self.table = self.bar and not bar, self.table and not table
+        try:
+            yield
+        finally:
+            self.bar, self.table = before
 
 
 class Progress(Callback):
@@ -34,6 +61,10 @@ class Progress(Callback):
         self._bars: list[_Bar] = []
         self._columns: list[str] = []
         self._next_tick = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: bars belong to this process."""
+        return {}
 
     def before_train(self, run: Run) -> None:
         self._open(run, "train", f"epoch {run.epoch + 1}/{run.n_epochs}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from minilearner.metrics import Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
+from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
@@ -76,6 +79,17 @@ class Record(Callback):
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
         self._began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how long this epoch has lasted, and what its training metrics have gathered."""
+        metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
+        return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        self._began = time.perf_counter() - state["seconds"]
+        for name, attributes in state["train_metrics"].items():
+            vars(self.train_metrics[name]).update(attributes)
 
     def before_fit(self, run: Run) -> None:
         run.columns += ["train_loss", "smooth_loss", *self.train_metrics]

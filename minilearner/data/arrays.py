@@ -14,7 +14,7 @@ from torch import Tensor
 from minilearner.data.targets import Category, Regression, Target
 from minilearner.errors import DataError
 
-__all__ = ["as_inputs", "as_labels", "encode", "target_for"]
+__all__ = ["as_inputs", "as_labels", "as_pair", "check_alike", "encode", "target_for"]
 
 _INPUT_DTYPES = (torch.uint8, torch.int32, torch.int64, torch.bool, torch.float16, torch.bfloat16, torch.float32)
 
@@ -54,6 +54,34 @@ def as_labels(value: Any, split: str) -> np.ndarray[Any, Any]:
             f"`y` of {split} must be a sequence of numbers or of text. Received: shape {y.shape}, dtype {y.dtype}."
         )
     return y
+
+
+def as_pair(arrays: Any, split: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """Returns a pair ``(x, y)`` as inputs and labels of one length.
+
+    Raises:
+        TypeError: `arrays` is no pair.
+        DataError: they differ in length, or as `as_inputs` and `as_labels`.
+    """
+    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
+        got = f"{len(arrays)} parts" if isinstance(arrays, (tuple, list)) else type(arrays).__name__
+        raise TypeError(f"`{split}` must be a pair of arrays (x, y). Received: {got}.")
+    x, y = as_inputs(arrays[0], split), as_labels(arrays[1], split)
+    if len(x) != len(y):
+        raise DataError(
+            f"`x` and `y` of {split} must have the same number of items. Received: x of shape {tuple(x.shape)}, y of "
+            f"shape {y.shape}."
+        )
+    return x, y
+
+
+def check_alike(x: Tensor, vx: Tensor) -> None:
+    """Raises DataError where inputs for training and for validation differ in the shape or dtype of an item."""
+    if x.shape[1:] != vx.shape[1:] or x.dtype != vx.dtype:
+        raise DataError(
+            f"Items of train and valid must have one shape and kind. Received: train {tuple(x.shape[1:])} {x.dtype}, "
+            f"valid {tuple(vx.shape[1:])} {vx.dtype}. uint8 is scaled to [0, 1] on arrival, floats are not."
+        )
 
 
 def target_for(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:

@@ -22,13 +22,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from minilearner.data.locks import is_at, locked
 from minilearner.data.transfer import Timeouts, fetch_bytes, transfer
 from minilearner.errors import DownloadError, FileFormatError, closest
 
-if sys.platform != "win32":
-    import fcntl
-
-__all__ = ["Check", "data_home", "download", "offline"]
+__all__ = ["Check", "data_home", "download", "mirror", "offline"]
 
 Check: TypeAlias = Callable[[Path], object]
 """Looks at a finished file and raises a `ValueError` (a `FileFormatError` is one) where it is not what was wanted."""
@@ -40,6 +38,8 @@ def download(
     *,
     check: Check,
     name: str | None = None,
+    mirrored: bool = True,
+    force: bool = False,
     connect_timeout_seconds: float = 3.0,
     read_timeout_seconds: float = 20.0,
     retries: int = 2,
@@ -58,6 +58,8 @@ def download(
         destination: the file's path; its folder is made.
         check: see `Check`.
         name: the file's name in a mirror's `index.json`; by default `destination`'s own.
+        mirrored: whether `MINILEARNER_MIRROR` stands in for `urls`.
+        force: download it from its first byte on even if it is there; the old file stays until the new one is accepted.
         connect_timeout_seconds: for each address of a server. The default is short, so that a machine without a network
             finds out soon.
         read_timeout_seconds: the longest silence in the middle of a transfer.
@@ -74,20 +76,21 @@ def download(
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
     if retries < 0:
         raise ValueError(f"`retries` must be at least 0. Received: retries={retries}.")
-    if destination.exists():
+    if destination.exists() and not force:
         check(destination)
         return destination
     way_out = way_out or f"To go on without the network, bring the file in another way to {destination}."
     if offline():
         raise DownloadError(
-            f"{destination.name} is not here, and MINILEARNER_OFFLINE=1 forbids to download it.\n{way_out}"
+            f"{destination.name} is {'wanted anew' if force else 'not here'}, and MINILEARNER_OFFLINE=1 forbids to "
+            f"download it.\n{way_out}"
         )
     timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
-    mirror = os.environ.get("MINILEARNER_MIRROR")
-    if mirror:
-        urls, check = _mirrored(mirror.rstrip("/"), name or destination.name, check, timeouts)
+    server = mirror() if mirrored else None
+    if server is not None:
+        urls, check = _mirrored(server, name or destination.name, check, timeouts)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _locked_part(destination) as part:
+    with _locked_part(destination, force) as part:
         if part is not None:
             failures = _failures(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
             if len(failures) == len(urls):
@@ -99,6 +102,11 @@ def download(
 def data_home() -> Path:
     """Returns the folder for downloaded data: `MINILEARNER_HOME`, or `~/.minilearner`. It need not exist."""
     return Path(os.environ.get("MINILEARNER_HOME") or "~/.minilearner").expanduser()
+
+
+def mirror() -> str | None:
+    """Returns the server that stands in for the public ones, without a slash at its end; None where there is none."""
+    return os.environ.get("MINILEARNER_MIRROR", "").rstrip("/") or None
 
 
 def offline() -> bool:
@@ -145,9 +153,9 @@ def _attempt(url: str, part: Path, check: Check, *, timeouts: Timeouts, retries:
     raise DownloadError("its content was refused twice, resumed and from the first byte on.")
 
 
-def _mirrored(mirror: str, name: str, check: Check, timeouts: Timeouts) -> tuple[list[str], Check]:
+def _mirrored(server: str, name: str, check: Check, timeouts: Timeouts) -> tuple[list[str], Check]:
     """Returns the one URL at the mirror, and the check with the index's size and SHA-256 put before the caller's."""
-    index_url = f"{mirror}/index.json"
+    index_url = f"{server}/index.json"
     try:
         index = json.loads(fetch_bytes(index_url, timeouts))
         entry = index.get(name)
@@ -165,20 +173,27 @@ def _mirrored(mirror: str, name: str, check: Check, timeouts: Timeouts) -> tuple
         _check_index(path, size, sha256)
         check(path)
 
-    return [f"{mirror}/{name}"], check_both
+    return [f"{server}/{name}"], check_both
 
 
 def _check_index(path: Path, size: int, sha256: str) -> None:
-    data = path.read_bytes()
-    if len(data) != size:
-        raise FileFormatError(f"{path.name} has {len(data):,} bytes where the mirror's index says {size:,}.")
-    received = hashlib.sha256(data).hexdigest()
+    if path.stat().st_size != size:
+        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes where the mirror's index says {size:,}.")
+    received = _sha256(path)
     if received != sha256:
         raise FileFormatError(f"{path.name} has SHA-256 {received} where the mirror's index says {sha256}.")
 
 
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
-def _locked_part(destination: Path) -> Iterator[Path | None]:
+def _locked_part(destination: Path, force: bool) -> Iterator[Path | None]:
     """Holds the part file for this process alone; None where another process has finished the file meanwhile.
 
     The lock is on the part itself, so nothing is left behind. Where the system has no `flock`, each process writes a
@@ -192,19 +207,11 @@ def _locked_part(destination: Path) -> Iterator[Path | None]:
             part.unlink(missing_ok=True)
         return
     part = destination.with_name(f"{destination.name}.part")
-    while not destination.exists():
-        with open(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file.fileno(), part):  # moved or deleted while we waited
-                continue
-            try:
-                yield None if destination.exists() else part
-            finally:
-                if _is_at(file.fileno(), part) and not part.stat().st_size:
-                    part.unlink()
-            return
-    yield None
-
-
-def _is_at(fileno: int, path: Path) -> bool:
-    return path.exists() and os.path.samestat(os.fstat(fileno), path.stat())
+    with locked(part) as fileno:
+        try:
+            if force:
+                part.write_bytes(b"")
+            yield part if force or not destination.exists() else None
+        finally:
+            if is_at(fileno, part) and not part.stat().st_size:
+                part.unlink()

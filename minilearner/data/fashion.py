@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from minilearner.data.download import data_home
 from minilearner.data.download import download as download_file
 from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
+from minilearner.data.urls import URLs
 from minilearner.errors import DataError, DownloadError
 
-__all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "load_fashion_mnist"]
+__all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "fashion_mnist_folder", "load_fashion_mnist"]
 
 FASHION_CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 """The ten classes, in the order of their labels 0 to 9."""
@@ -65,6 +66,25 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
         return _read_sample(str(error))
     except OSError as error:
         return _read_sample(f"The data home cannot be written: {error}.\n{_WAY_OUT}")
+
+
+def fashion_mnist_folder(home: Path | None = None, *, force_download: bool = False) -> Path:
+    """Returns a folder with the four IDX files: the second, third or fourth place of `load_fashion_mnist`.
+
+    Args:
+        home: the folder to look in and to download into; nowhere else is then looked. By default the data home's.
+        force_download: download all four even if they are somewhere.
+
+    Raises:
+        DownloadError: they are nowhere, and cannot be downloaded.
+    """
+    places = [data_home() / "fashion-mnist", _SYSTEM_FOLDER] if home is None else [home]
+    complete = (place for place in places if all(find_part(place, part) for part in FULL))
+    folder = None if force_download else next(complete, None)
+    if folder is None:
+        folder = places[0]
+        _download(folder, force=force_download)
+    return folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +134,7 @@ class FashionMNIST:
 _SYSTEM_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 _MIRRORS = (
-    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+    URLs.FASHION_MNIST,
     "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
 )
@@ -151,13 +171,18 @@ def _read_folder(folder: Path, source: Literal["path", "home", "system", "downlo
 
 
 def _read_downloaded(home: Path) -> FashionMNIST:
+    _download(home)
+    return _read_folder(home, "download")
+
+
+def _download(home: Path, *, force: bool = False) -> None:
     for part in FULL:
-        if find_part(home, part) is None:  # an interrupted download has left some of them
+        if force or find_part(home, part) is None:  # an interrupted download has left some of them
             file = f"{part.name}.gz"
             urls = [f"{mirror}/{file}" for mirror in _MIRRORS]
             check = partial(read_part, part=part)
-            download_file(urls, home / file, name=f"fashion-mnist/{file}", check=check, way_out=_WAY_OUT)
-    return _read_folder(home, "download")
+            name = f"fashion-mnist/{file}"
+            download_file(urls, home / file, name=name, check=check, force=force, way_out=_WAY_OUT)
 
 
 def _read_sample(reason: str) -> FashionMNIST:

@@ -6,6 +6,7 @@ exactly as that does; only the device is ours.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -25,7 +26,8 @@ from torch.utils.data import (
 )
 
 from minilearner.data.memory import resolve_device
-from minilearner.data.unmoved import unmoved
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
+from minilearner.data.unmoved import generator_state, generators, set_generator_state, unmoved
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, derived_seed, isolated_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
@@ -39,10 +41,14 @@ class ForeignLoader:
     Args:
         source: the loader, left as it is.
         device: where batches are moved to; the default device when None.
+        batch_tfms: run on the inputs of every batch, in training and validation. None may be random.
     """
 
-    def __init__(self, source: Iterable[Any], *, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, source: Iterable[Any], *, device: torch.device | str | None = None, batch_tfms: Pipeline | None = None
+    ) -> None:
         self.source = source
+        self.batch_tfms = Pipeline() if batch_tfms is None else batch_tfms
         self.device = resolve_device(device)
 
     def __len__(self) -> int:
@@ -50,13 +56,16 @@ class ForeignLoader:
         return len(self.source)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
-        return map(self._deliver, iter(self.source))
+        delivered = map(self._deliver, iter(self.source))
+        return map(self._transformed, delivered) if self.batch_tfms.transforms else delivered
 
     def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
         """Starts a pass at a batch. A foreign loader is read up to there; a `DerivedSampler` skips without reading."""
         sampler = getattr(self.source, "sampler", None)
         if not isinstance(sampler, DerivedSampler):
-            return islice(iter(self), start_batch, None)
+            batches = iter(self)
+            next(islice(batches, start_batch, start_batch), None)  # read now, for random numbers are drawn in reading
+            return batches
         sampler.skip = start_batch * int(getattr(self.source, "batch_size", None) or 1)
         return iter(self)
 
@@ -77,7 +86,7 @@ class ForeignLoader:
         """
         if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
             return self
-        return ForeignLoader(_sequential(self.source), device=self.device)
+        return self._view(source=_sequential(self.source))
 
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
         """Returns the items at these positions of `in_order` as a batch on the device.
@@ -89,7 +98,26 @@ class ForeignLoader:
             if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
                 order = list(source.sampler)
                 return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
-            return _picked(self, [int(i) for i in indices])
+            return _picked(self._view(batch_tfms=Pipeline()), [int(i) for i in indices])
+
+    def picked(self, indices: Sequence[int]) -> ForeignLoader:
+        """Returns a loader of the items at these positions of `in_order`, as one batch."""
+        return self._view(source=[self.items(indices)])
+
+    def augmented(self, number: int = 0, *, item_tfms: object = None, batch_tfms: object = None) -> ForeignLoader:
+        """Raises: what a foreign loader does to its items in training cannot be told apart from the rest.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"a {type(self.source).__name__} does not say which of its transforms are augmentation. Build the loaders "
+            "with `DataLoaders.from_arrays(..., batch_tfms=...)` or from files."
+        )
+
+    def decode(self, x: Tree) -> Tree:
+        """Undoes, for showing, our own batch transforms; what the loader did itself it does not tell."""
+        return map_tensors(self.batch_tfms.decode, x)
 
     def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
         """Gives all the data where it lies in memory: the tensors of a `TensorDataset`, or the batches of a list."""
@@ -99,26 +127,35 @@ class ForeignLoader:
         if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
             yield dataset.tensors[:-1], dataset.tensors[-1]
 
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> ForeignLoader:
+        """Returns a loader of the same source that runs further batch transforms after its own."""
+        return self._view(batch_tfms=Pipeline((*self.batch_tfms.transforms, *transforms)))
+
     def to(self, device: torch.device | str) -> ForeignLoader:
         """Returns a loader that brings batches to `device`; itself when it already does."""
         device = resolve_device(device)
-        return self if device == self.device else ForeignLoader(self.source, device=device)
+        return self if device == self.device else self._view(device=device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the source's own state, or the next pass of a shuffle that is derived; empty where there is none."""
+        """Returns the next pass of a shuffle that is derived, the generators found, and the source's own state."""
         sampler = getattr(self.source, "sampler", None)
-        if isinstance(sampler, DerivedSampler):
-            return {"epoch": sampler.epoch}
+        derived = {"seed": sampler.seed, "epoch": sampler.epoch} if isinstance(sampler, DerivedSampler) else {}
         own = getattr(self.source, "state_dict", None)
-        return dict(own()) if own is not None else {}
+        return {
+            "derived": derived,
+            "generators": [generator_state(generator) for generator in generators(self)],
+            "source": dict(own()) if own is not None else {},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         sampler = getattr(self.source, "sampler", None)
         if isinstance(sampler, DerivedSampler):
-            sampler.epoch = int(state["epoch"])
-        elif hasattr(self.source, "load_state_dict"):
-            self.source.load_state_dict(state)
+            sampler.seed, sampler.epoch = int(state["derived"]["seed"]), int(state["derived"]["epoch"])
+        for generator, kept in zip(generators(self), state["generators"], strict=True):
+            set_generator_state(generator, kept)
+        if state["source"]:
+            self.source.load_state_dict(state["source"])  # type: ignore[attr-defined]
 
     def _deliver(self, batch: Any) -> tuple[Tree, Tree]:
         if type(batch) in (tuple, list) and len(batch) == 2:  # the ordinary batch, without the walk: 4 us a step
@@ -134,6 +171,15 @@ class ForeignLoader:
         *inputs, y = (torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in batch)
         x = inputs[0] if len(inputs) == 1 else tuple(inputs)
         return to_device(x, self.device), to_device(y, self.device)
+
+    def _transformed(self, batch: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+        rng = torch.Generator(self.device).manual_seed(0)
+        return map_tensors(lambda t: self.batch_tfms(t, rng, training=False), batch[0]), batch[1]
+
+    def _view(self, **changes: object) -> ForeignLoader:
+        view = copy.copy(self)
+        view.__dict__.update(changes)
+        return view
 
     def __repr__(self) -> str:
         return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"

@@ -6,72 +6,36 @@ Where batches come from is `memory`'s and `foreign`'s business; what labels mean
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from minilearner.data.arrays import as_inputs, as_labels, encode, target_for
+from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
+from minilearner.data.dataset import as_tensor
 from minilearner.data.foreign import ForeignLoader, from_dataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.line import NewItems
+from minilearner.data.loader_protocol import Loader
 from minilearner.data.memory import MemoryLoader, resolve_device
+from minilearner.data.showing import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
-from minilearner.data.transforms import Pipeline, Transforms
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
 from minilearner.runtime import draw_seed, isolated_rng
 from minilearner.tree import Tree
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["DataLoaders", "Loader"]
-
-
-@runtime_checkable
-class Loader(Protocol):
-    """What the training loop may use of a loader. `MemoryLoader` and `ForeignLoader` are the two there are."""
-
-    @property
-    def n_items(self) -> int | None:
-        """How many items `in_order` gives; None where it is not known."""
-        ...
-
-    def __len__(self) -> int:
-        """The number of batches in a pass."""
-        ...
-
-    def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
-        """Starts a pass; batches ``(x, y)`` arrive on the device."""
-        ...
-
-    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
-        """Starts a pass at a batch, as a resumed run needs."""
-        ...
-
-    def in_order(self) -> Loader:
-        """Returns a loader of every item in dataset order, without augmentation."""
-        ...
-
-    def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
-        """Returns the items at these positions of `in_order` as one batch, for showing them."""
-        ...
-
-    def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
-        """Gives all the data, in pieces, where that costs no reading and was not yet checked; else nothing."""
-        ...
-
-    def to(self, device: torch.device | str) -> Loader:
-        """Returns a loader whose batches arrive on `device`; itself when they already do."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns where the loader stands, for a checkpoint."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
-        ...
 
 
 class DataLoaders:
@@ -91,6 +55,8 @@ class DataLoaders:
         target: what labels mean. None: `vocab`, or the dataset's `.classes`, gives a `Category`; else it is unknown.
         vocab: names of the classes, in the order of their numbers.
         device: where batches arrive; the default device when None.
+        path: where a learner of these loaders puts its files.
+        new_items: how `test_dl` turns new items into inputs and labels, where loaders read items one by one.
 
     Raises:
         TypeError: a source cannot be iterated twice, or has no length.
@@ -108,6 +74,8 @@ class DataLoaders:
         target: Target | None = None,
         vocab: Sequence[Any] | None = None,
         device: torch.device | str | None = None,
+        path: str | os.PathLike[str] = ".",
+        new_items: NewItems | None = None,
     ) -> None:
         if bs < 1:
             raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
@@ -115,6 +83,10 @@ class DataLoaders:
         self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
         self.device = resolve_device(device)
         self.bs = bs
+        self.path = Path(path)
+        self.skipped: tuple[tuple[Any, str], ...] = ()
+        """Items that were left out since they cannot be read, each with the reason."""
+        self._new_items = new_items
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -159,7 +131,7 @@ class DataLoaders:
         """
         _check_one_meaning(target, vocab)
         seed = _seed(seed, is_used=True)
-        x, raw = _pair(train, "train")
+        x, raw = as_pair(train, "train")
         target = target if target is not None else target_for(raw, vocab)
         pipeline = Pipeline(batch_tfms)
         options: dict[str, Any] = {
@@ -174,8 +146,8 @@ class DataLoaders:
         )
         valid_loader = None
         if valid is not None:
-            vx, raw = _pair(valid, "valid")
-            _check_alike(x, vx)
+            vx, raw = as_pair(valid, "valid")
+            check_alike(x, vx)
             valid_loader = MemoryLoader(vx, encode(raw, target, "valid"), **options)
         return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
 
@@ -221,22 +193,69 @@ class DataLoaders:
         Raises:
             ValueError: as `loader`.
         """
-        with self.unmoved(), isolated_rng():
-            return next(iter(self.loader(ds_idx)))
+        return first_batch(self.loader(ds_idx))
 
-    def test_dl(self, items: Any) -> Loader:
+    def show_batch(
+        self,
+        b: tuple[Tree, Tree] | None = None,
+        max_n: int = 9,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        unique: bool = False,
+        ds_idx: int = 0,
+    ) -> Figure:
+        """Draws pictures as they reach the model, augmented but in their real colours, below their labels.
+
+        Nothing moves by it, so it shows what the next pass will begin with.
+
+        Args:
+            b: a batch `(x, y)` to show; by default the first of the next pass.
+            max_n: how many pictures at most.
+            nrows, ncols: the grid; about square by default.
+            figsize: width and height in inches; by default as the pictures and labels need.
+            unique: show `max_n` augmentations of one picture, the first of the split.
+            ds_idx: 0 for training, 1 for validation.
+
+        Raises:
+            ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
+            DataError: the inputs are no pictures.
+        """
+        loader = self.loader(ds_idx)
+        if unique:
+            loader = loader.picked([0] * max_n).augmented()
+        x, y = first_batch(loader) if b is None else b
+        titles = titles_of(self.target, y, max_n)
+        return show_pictures(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
+
+    def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
-        items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Inputs
-        alone must be an array or tensor.
+        Args:
+            items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Where
+                the loaders are a `DataBlock`'s, a list of items such as it was built from, or of paths, PIL pictures,
+                arrays or tensors; of arrays in memory, one array or a list of arrays, tensors or PIL pictures.
+            with_labels: label a `DataBlock`'s items as the training items were.
+
+        Raises:
+            ValueError: `with_labels` is given and there is no `DataBlock` to know how.
+            TypeError, DataError: the items are none.
         """
+        if isinstance(self.train, ItemLoader) and self._new_items is not None:
+            y = self._new_items.targets(items) if with_labels else None
+            return self.train.over(self._new_items.sources(items), y)
+        if with_labels:
+            raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
+        if isinstance(self.train, ItemLoader):
+            return self.train.over(items)
         if isinstance(items, tuple) and len(items) == 2:
-            x, raw = _pair(items, "test")
+            x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
-            return _as_loader(items, "test", bs=self.bs, seed=self.seed, device=self.device).in_order()
+            loader = self.from_other(items).in_order()
+            return loader if isinstance(items, Loader) else loader.with_batch_tfms(*self.train.batch_tfms.transforms)
         else:
-            x, y = as_inputs(items, "test"), None
+            x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
         return MemoryLoader(
             x,
@@ -244,9 +263,23 @@ class DataLoaders:
             bs=self.bs,
             seed=self.seed,
             item_tfms=like.item_tfms if like else None,
-            batch_tfms=like.batch_tfms if like else None,
+            batch_tfms=self.train.batch_tfms,
             device=self.device,
         )
+
+    def from_other(self, source: Any) -> Loader:
+        """Returns a loader of a dataset, or of another loader, whose batches arrive where these do."""
+        return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
+        """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
+
+        In foreign loaders no transform may be random, for there is no epoch to derive its randomness from.
+        """
+        longer = copy.copy(self)
+        longer.train = self.train.with_batch_tfms(*transforms)
+        longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*transforms)
+        return longer
 
     def to(self, device: torch.device | str) -> DataLoaders:
         """Returns loaders whose batches arrive on `device`; itself when they already do."""
@@ -286,7 +319,7 @@ def _is_dataset(source: Any) -> bool:
 
 
 def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.device) -> Loader:
-    if isinstance(source, (MemoryLoader, ForeignLoader)):
+    if isinstance(source, (MemoryLoader, ItemLoader, ForeignLoader)):
         _check_batches(source, split)
         return source.to(device)
     if _is_dataset(source):
@@ -318,12 +351,16 @@ def _check_iterable(source: Any, split: str) -> None:
         ) from e
 
 
+def _are_pictures(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(hasattr(item, "getbands") for item in items)
+
+
 def _check_batches(source: Any, split: str) -> None:
     if len(source) > 0:
         return
     inner = getattr(source, "source", source)
     bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
-    n = inner.n_items if isinstance(inner, MemoryLoader) else _length(getattr(inner, "dataset", None))
+    n = inner.n_items if isinstance(inner, (MemoryLoader, ItemLoader)) else _length(getattr(inner, "dataset", None))
     raise DataError(
         f"`{split}` has no batches: {'an unknown number of' if n is None else n} items with bs={bs}, and a short last "
         f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."
@@ -344,24 +381,3 @@ def _classes(source: Any) -> Sequence[Any] | None:
             return names
         source = getattr(source, "dataset", None) or getattr(source, "source", None)
     return None
-
-
-def _pair(arrays: Any, split: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
-    if not isinstance(arrays, (tuple, list)) or len(arrays) != 2:
-        got = f"{len(arrays)} parts" if isinstance(arrays, (tuple, list)) else type(arrays).__name__
-        raise TypeError(f"`{split}` must be a pair of arrays (x, y). Received: {got}.")
-    x, y = as_inputs(arrays[0], split), as_labels(arrays[1], split)
-    if len(x) != len(y):
-        raise DataError(
-            f"`x` and `y` of {split} must have the same number of items. Received: x of shape {tuple(x.shape)}, y of "
-            f"shape {y.shape}."
-        )
-    return x, y
-
-
-def _check_alike(x: Tensor, vx: Tensor) -> None:
-    if x.shape[1:] != vx.shape[1:] or x.dtype != vx.dtype:
-        raise DataError(
-            f"Items of train and valid must have one shape and kind. Received: train {tuple(x.shape[1:])} {x.dtype}, "
-            f"valid {tuple(vx.shape[1:])} {vx.dtype}. uint8 is scaled to [0, 1] on arrival, floats are not."
-        )

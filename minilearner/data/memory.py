@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import Pipeline, TensorFunction, Transforms, as_list, run_isolated
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, as_list, run_isolated
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
+from minilearner.tree import Tree, map_tensors
 
 __all__ = ["MemoryLoader", "resolve_device"]
 
@@ -127,6 +128,38 @@ class MemoryLoader:
         """Returns a view of the same storage: stored order, every item, validation transforms only."""
         return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
 
+    def picked(self, indices: Sequence[int] | Tensor) -> MemoryLoader:
+        """Returns a loader of the items at these positions, as one batch, with validation transforms only."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
+        y = None if self.y is None else self.y[chosen]
+        return self.in_order()._view(x=self.x[chosen], y=y, bs=max(len(chosen), 1))
+
+    def augmented(self, number: int = 0, *, item_tfms: object = None, batch_tfms: Transforms = None) -> MemoryLoader:
+        """Returns a view of the same storage: stored order, every item, transforms of training.
+
+        Augmentations are derived from (seed, number, batch). `batch_tfms` stand in for the loader's augmentation.
+
+        Raises:
+            ValueError: there is no transform for training, or `item_tfms` are given, which were applied once already.
+        """
+        if item_tfms is not None:
+            raise ValueError(
+                "`item_tfms` cannot be changed for items in memory, for they were applied when the loader was built. "
+                "Give `batch_tfms`."
+            )
+        pipeline = self.batch_tfms if batch_tfms is None else self.batch_tfms.with_augmentation(batch_tfms)
+        if not pipeline.augments():
+            raise ValueError("there is no augmentation: no transform of `batch_tfms` is for training only. Give some.")
+        return self.in_order()._view(training=True, batch_tfms=pipeline, epoch=-1 - number)  # no epoch of training's
+
+    def decode(self, x: Tree) -> Tree:
+        """Undoes, for showing, what the batch transforms of validation did to inputs."""
+        return map_tensors(self.batch_tfms.decode, x)
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> MemoryLoader:
+        """Returns a view of the same storage that runs further batch transforms after its own."""
+        return self._view(batch_tfms=Pipeline((*self.batch_tfms.transforms, *transforms)))
+
     def to(self, device: torch.device | str) -> MemoryLoader:
         """Returns a loader whose arrays are on `device`, standing at the same pass; itself when they already are."""
         device = resolve_device(device)
@@ -140,12 +173,12 @@ class MemoryLoader:
         return view
 
     def state_dict(self) -> dict[str, int]:
-        """Returns what a checkpoint must keep: the number of the next pass."""
-        return {"epoch": self.epoch}
+        """Returns what a checkpoint must keep: the seed, and the number of the next pass."""
+        return {"seed": self.seed, "epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where `state_dict` stood."""
-        self.epoch = int(state["epoch"])
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
     def __repr__(self) -> str:
         return (

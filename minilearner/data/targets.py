@@ -5,6 +5,7 @@ Encoding raw labels into numbers is `arrays`' business; drawing them is `results
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Category", "ClassNumbers", "Loss", "Regression", "Target", "mean_squared_error"]
+__all__ = ["Category", "ClassNumbers", "Loss", "MultiCategory", "Regression", "Target", "mean_squared_error"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(pred, target) -> scalar tensor``."""
@@ -38,7 +39,7 @@ class Target(Protocol):
         ...
 
     def decode(self, pred: Tensor) -> Tensor:
-        """Turns raw outputs, or activated ones, into predicted targets."""
+        """Turns activated outputs into predicted targets."""
         ...
 
     def label(self, value: Any) -> Any:
@@ -91,12 +92,7 @@ class Category(ClassNumbers):
     vocab: tuple[Hashable, ...]
 
     def __init__(self, vocab: Sequence[Hashable]) -> None:
-        names = tuple(vocab)
-        if not names:
-            raise ValueError("`vocab` must name at least one class. Received: vocab=().")
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise ValueError(f"`vocab` must name each class once. Received more than once: {twice[:5]}.")
-        object.__setattr__(self, "vocab", names)
+        object.__setattr__(self, "vocab", _checked_vocab(vocab))
 
     @property
     def c(self) -> int:
@@ -111,6 +107,63 @@ class Category(ClassNumbers):
     def label(self, value: Any) -> Hashable:
         """Returns the class with this index, as the vocabulary has it."""
         return self.vocab[int(value)]
+
+
+@dataclass(frozen=True, init=False)
+class MultiCategory:
+    """Any number of classes out of a vocabulary; targets are float32 zeros and ones, shaped (batch, classes).
+
+    >>> MultiCategory(["clear", "haze", "road"]).label([1, 0, 1])
+    ['clear', 'road']
+
+    Args:
+        vocab: names of the classes, in the order of their columns.
+        thresh: a class with a probability above it is predicted, in [0, 1].
+
+    Raises:
+        ValueError: `vocab` is empty or names a class twice, or `thresh` is outside [0, 1].
+    """
+
+    vocab: tuple[Hashable, ...]
+    thresh: float
+
+    def __init__(self, vocab: Sequence[Hashable], thresh: float = 0.5) -> None:
+        if not 0 <= thresh <= 1:
+            raise ValueError(f"`thresh` must be in [0, 1]. Received: thresh={thresh}.")
+        object.__setattr__(self, "vocab", _checked_vocab(vocab))
+        object.__setattr__(self, "thresh", thresh)
+
+    @property
+    def n_out(self) -> int:
+        """One output a class."""
+        return len(self.vocab)
+
+    @property
+    def loss_func(self) -> Loss:
+        """Binary cross-entropy of raw outputs (logits), averaged over items and classes."""
+        return nn.BCEWithLogitsLoss()
+
+    def activate(self, pred: Tensor) -> Tensor:
+        """Returns the probability of each class: the sigmoid."""
+        return pred.sigmoid()
+
+    def decode(self, pred: Tensor) -> Tensor:
+        """Returns which probabilities are above `thresh`: bool, (batch, classes)."""
+        return pred > self.thresh
+
+    def label(self, value: Any) -> list[Hashable]:
+        """Returns the names of the classes whose entry is not zero."""
+        return [name for name, has in zip(self.vocab, torch.as_tensor(value).tolist(), strict=True) if has]
+
+
+def _checked_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
+    names = tuple(vocab)
+    if not names:
+        raise ValueError("`vocab` must name at least one class. Received: vocab=().")
+    if len(set(names)) < len(names):
+        twice = [name for name, n in Counter(names).items() if n > 1]
+        raise ValueError(f"`vocab` must name each class once. Received more than once: {twice[:5]}.")
+    return names
 
 
 @dataclass(frozen=True)
@@ -146,8 +199,8 @@ class Regression:
         return numbers[0] if len(numbers) == 1 else numbers
 
 
-def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean of (pred - target)², with `target` viewed in `pred`'s shape.
+def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Returns the mean of (pred - target)², with `target` viewed in `pred`'s shape; `reduction` as torch's losses take.
 
     torch's own loss broadcasts (batch, 1) against (batch,) to (batch, batch) and trains on nonsense; here equal element
     counts of one batch are compared one to one.
@@ -161,4 +214,4 @@ def mean_squared_error(pred: Tensor, target: Tensor) -> Tensor:
             f"{tuple(pred.shape)}, target of shape {tuple(target.shape)}. Let the model end in as many outputs as an "
             "item has target values."
         )
-    return F.mse_loss(pred, target.reshape(pred.shape))
+    return F.mse_loss(pred, target.reshape(pred.shape), reduction=reduction)

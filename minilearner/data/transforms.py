@@ -7,14 +7,16 @@ the same seed gives the same bits whatever else the program draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from functools import partial
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
-from minilearner.runtime import isolated_rng, set_seed
+from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
+from minilearner.runtime import isolated_rng
 
-__all__ = ["BatchTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated"]
+__all__ = ["BatchTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated", "train_only"]
 
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -24,6 +26,12 @@ class BatchTransform:
 
     train_only: bool = True
     """True for augmentation, which validation skips; False for what the model always needs, such as normalisation."""
+
+    order: ClassVar[float] = 50
+    """A pipeline runs lower numbers first, whatever place they have in the list; equal ones as listed.
+
+    Geometry has 30, lighting 40, hue 41, `Normalize` 99 and `RandomErasing` 100; plain functions have 50.
+    """
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -37,6 +45,13 @@ class BatchTransform:
         """Undoes the transform for display. Here: returns `x`."""
         return x
 
+    def for_validation(self) -> BatchTransform | None:
+        """Returns what validation runs in its place, without random choices; None where it runs nothing.
+
+        Here: the transform itself unless it is `train_only`. A crop, say, keeps the resize.
+        """
+        return None if self.train_only else self
+
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Returns one transform that does `self` and then `later`, or None where two passes are needed."""
         return None
@@ -47,19 +62,23 @@ Transforms: TypeAlias = BatchTransform | TensorFunction | Sequence[BatchTransfor
 
 
 class Pipeline:
-    """Runs transforms in the order given, neighbours fused where they can be (`BatchTransform.merge`).
+    """Runs transforms by their `order`, neighbours fused where they can be (`BatchTransform.merge`).
 
-    A plain function ``f(x)``, such as a torchvision v2 transform, runs in training and in validation alike, with the
-    global generators seeded from `rng` and put back afterwards. What to run is decided here once, not per batch.
+    A plain function ``f(x)`` runs in training and in validation alike, with the global generators seeded from `rng` and
+    put back afterwards; `train_only` makes it augmentation. torchvision's transforms are functions too: random ones are
+    known as augmentation, those that decide the size run without chance in validation, a `Compose` is taken apart.
+    They draw once for the whole batch. What to run is decided here once, not per batch.
 
     Raises:
-        TypeError: a transform is not callable, or is a class where an instance is meant.
+        TypeError: a transform is not callable, is a class where an instance is meant, or cannot run on batches.
     """
 
     def __init__(self, transforms: Transforms = None) -> None:
-        self.transforms = tuple(_wrapped(f) for f in as_list(transforms, "batch_tfms"))
+        wrapped = [_wrapped(part) for f in as_list(transforms, "batch_tfms") for part in taken_apart(f)]
+        self.transforms = tuple(sorted(wrapped, key=lambda transform: transform.order))
         self._in_training = _fused(self.transforms)
-        self._in_validation = _fused(t for t in self.transforms if not t.train_only)
+        in_validation = (transform.for_validation() for transform in self.transforms)
+        self._in_validation = _fused(transform for transform in in_validation if transform is not None)
 
     def __call__(self, x: Tensor, rng: torch.Generator, *, training: bool) -> Tensor:
         """Returns the batch after the transforms that belong to training, or to validation."""
@@ -71,6 +90,14 @@ class Pipeline:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
 
+    def augments(self) -> bool:
+        """Whether a batch in training meets transforms that validation skips."""
+        return any(t.train_only for t in self.transforms)
+
+    def with_augmentation(self, transforms: Transforms) -> Pipeline:
+        """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
+        return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
+
     def decode(self, x: Tensor) -> Tensor:
         """Undoes, last first, what validation does to a batch, for display."""
         for transform in reversed(self._in_validation):
@@ -81,17 +108,34 @@ class Pipeline:
         return f"Pipeline([{', '.join(map(repr, self.transforms))}])"
 
 
+def train_only(f: TensorFunction) -> BatchTransform:
+    """Returns a batch transform that runs `f` in training and leaves validation alone.
+
+    >>> train_only(lambda x: x + 0.1 * torch.randn_like(x))  # doctest: +SKIP
+
+    Raises:
+        TypeError: `f` is not callable, or is a batch transform, which says so itself by its `train_only`.
+    """
+    if isinstance(f, BatchTransform):
+        raise TypeError(f"{f!r} is a batch transform: set `train_only = True` on its class instead of wrapping it.")
+    as_list(f, "f")
+    return _Function(f, in_validation=None)
+
+
 class _Function(BatchTransform):
-    """A plain function of the batch as a transform."""
+    """A plain function of the batch as a transform, and the function that validation runs, if any."""
 
-    train_only = False
-
-    def __init__(self, f: TensorFunction) -> None:
-        self.f = f
+    def __init__(self, f: TensorFunction, in_validation: TensorFunction | None) -> None:
+        check_takes_batches(f)
+        self.f, self.in_validation = f, in_validation
+        self.train_only = in_validation is None
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**32, (), generator=rng, device=rng.device).item())
-        return run_isolated(self.f, x, seed)
+        return run_isolated(partial(run, self.f), x, seed)
+
+    def for_validation(self) -> BatchTransform | None:
+        return None if self.in_validation is None else _Function(self.in_validation, self.in_validation)
 
     def __repr__(self) -> str:
         return getattr(self.f, "__name__", None) or repr(self.f)
@@ -99,8 +143,7 @@ class _Function(BatchTransform):
 
 def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
-    with isolated_rng():
-        set_seed(seed)
+    with isolated_rng(seed):
         return f(x)
 
 
@@ -123,7 +166,7 @@ def as_list(transforms: Transforms, name: str) -> list[BatchTransform | TensorFu
 
 
 def _wrapped(f: BatchTransform | TensorFunction) -> BatchTransform:
-    return f if isinstance(f, BatchTransform) else _Function(f)
+    return f if isinstance(f, BatchTransform) else _Function(f, for_validation(f))
 
 
 def _fused(transforms: Iterable[BatchTransform]) -> tuple[BatchTransform, ...]:

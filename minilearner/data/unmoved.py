@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-__all__ = ["unmoved"]
+__all__ = ["generator_state", "generators", "set_generator_state", "unmoved"]
+
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 @contextmanager
@@ -54,8 +56,8 @@ def _owners(loaders: tuple[Any, ...]) -> list[Any]:
 
 def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
     for value in _attributes(owner).values():
-        if (step := _undo_generator(value)) is not None:
-            yield step
+        if isinstance(value, _GENERATORS):
+            yield partial(set_generator_state, value, generator_state(value))
     if isinstance(owner, DataLoader):
         yield _workers_put_aside(owner)
     if not isinstance(owner, Dataset):
@@ -64,17 +66,33 @@ def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
         yield partial(owner.load_state_dict, copy.deepcopy(owner.state_dict()))
 
 
-def _undo_generator(value: Any) -> Callable[[], object] | None:
-    if isinstance(value, torch.Generator):
-        return partial(value.set_state, value.get_state())
-    if isinstance(value, np.random.Generator):
-        bits = value.bit_generator
-        return partial(setattr, bits, "state", copy.deepcopy(bits.state))
-    if isinstance(value, np.random.RandomState):
-        return partial(value.set_state, value.get_state())
-    if isinstance(value, random.Random):
-        return partial(value.setstate, value.getstate())
-    return None
+def generators(*loaders: Any) -> list[Any]:
+    """Returns the generators, of torch, NumPy and Python, that these loaders and what they iterate hold, each once."""
+    held = [
+        value for owner in _owners(loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
+    ]
+    return list({id(generator): generator for generator in held}.values())
+
+
+def generator_state(generator: Any) -> Any:
+    """Returns where a generator stands, as data."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
+    return generator.getstate()
+
+
+def set_generator_state(generator: Any, state: Any) -> None:
+    """Puts a generator to where `generator_state` found it."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
 
 
 def _undo_numbers(owner: Any) -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["is_channels_last", "to_channels_last"]
+__all__ = ["is_channels_last", "to_channels_last", "to_contiguous"]
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
@@ -17,6 +17,11 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         model.to(memory_format=torch.channels_last)
     return model
+
+
+def to_contiguous(model: nn.Module) -> nn.Module:
+    """Lays out all weights in torch's ordinary order again, with the same values."""
+    return model.to(memory_format=torch.contiguous_format)
 
 
 def is_channels_last(model: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from minilearner.runtime import isolated_rng
 from minilearner.tree import Tree, n_items
 
-__all__ = ["LayerSummary", "ModelSummary", "summarize"]
+__all__ = ["LayerSummary", "ModelSummary", "summarize", "unchanged"]
 
 
 def summarize(model: nn.Module, x: Tree) -> ModelSummary:
@@ -44,7 +44,7 @@ def summarize(model: nn.Module, x: Tree) -> ModelSummary:
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
     layers = [(path, module) for path, module in model.named_modules() if _is_layer(module)]
-    with _unchanged(model), isolated_rng(), torch.no_grad(), _hooked((layer for _, layer in layers), note):
+    with unchanged(model), isolated_rng(), torch.no_grad(), _hooked((layer for _, layer in layers), note):
         model.eval()
         model(*inputs)
     n = n_items(x) or 1
@@ -158,8 +158,8 @@ def _hooked(layers: Iterable[nn.Module], note: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts training flags and buffers back: a module may update its buffers in evaluation mode too."""
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Puts training flags and buffers back on leaving: a module may update its buffers in evaluation mode too."""
     flags = {module: module.training for module in model.modules()}
     buffers = [(module, name, b, b.clone()) for module in flags for name, b in module.named_buffers(recurse=False)]
     try:

@@ -14,11 +14,34 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["csv_text", "json_text", "write_atomically"]
+__all__ = ["check_writable", "csv_text", "json_text", "write_atomically"]
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes `text` (UTF-8) to a neighbour of `path`, syncs it and renames it: readers see the old file or the new one.
+def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
+    """Raises where no file can be written at `path`, the argument called `name`; leaves what is there as it is.
+
+    For the time before a long training, at whose end it would be too late.
+
+    Raises:
+        ValueError: the folder does not exist or cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
+            f"({reason})."
+        ) from error
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes to a neighbour of `path`, syncs it and renames it: readers see the old file or the new one. Text is UTF-8.
 
     Returns the path. Raises `OSError` where the folder does not exist or cannot be written; nothing is left behind
     then.
@@ -27,8 +50,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     # Not tempfile's: its files are private (0600), and the renamed result would be too.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

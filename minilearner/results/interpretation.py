@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner.errors import DataError
+from minilearner.pictures import plot_images
 from minilearner.results import plots
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.report import ClassificationReport, classification_report
@@ -165,7 +166,7 @@ class ClassificationInterpretation:
             raise ValueError("There are no pictures to show: build this with `from_learner`, or pass `pictures`.")
         indices = self.top_losses(k, largest).indices.tolist()
         images = [picture.detach().cpu().float().numpy() for picture in self._pictures(indices)]
-        return plots.plot_images(images, list(map(self._title, indices)), nrows=nrows, ncols=ncols, figsize=figsize)
+        return plot_images(images, list(map(self._title, indices)), nrows=nrows, ncols=ncols, figsize=figsize)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """Returns (actual, predicted, count) of all confusions that occur `min_val` times or more, the commonest first.

@@ -1,4 +1,6 @@
-"""The one place that draws: functions that take plain numbers, draw with pyplot and return the `Figure`.
+"""Where curves and matrices are drawn: functions that take plain numbers, draw with pyplot, return the `Figure`.
+
+Pictures, which data shows too, are drawn by `minilearner.pictures`.
 
 `plt.show()` is never called: a notebook shows a figure at the end of the cell by itself, a script saves it. Matplotlib
 is imported inside the functions, because it takes longer to load than the rest of the package.
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "axes_of",
     "plot_confusion",
-    "plot_images",
+    "plot_histograms",
     "plot_loss",
     "plot_schedule",
     "plot_series",
@@ -168,6 +170,18 @@ def plot_loss(
     return figure
 
 
+def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
+    """Draws histograms, `hists` (records, bins) of values in [0, largest], as columns side by side: log1p of counts."""
+    figure, ax = axes_of(ax, (8.5, 3.6))
+    extent = (-0.5, len(hists) - 0.5, 0.0, largest)
+    image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    figure.colorbar(image, ax=ax, label="log(1 + values in the bin)")
+    ax.set_xlabel(xlabel, fontsize=11)
+    ax.set_ylabel("absolute value", fontsize=11)
+    _integer_ticks(ax)
+    return figure
+
+
 def plot_confusion(
     counts: NDArray[Any],
     labels: Sequence[str],
@@ -215,54 +229,6 @@ def _readable_on(rgba: NDArray[Any]) -> list[list[str]]:
     """Returns white or black ink for each cell, by how bright the eye finds the cell's colour (Rec. 601 weights)."""
     brightness = rgba[..., :3] @ np.array([0.299, 0.587, 0.114])
     return [["white" if value < 0.55 else "black" for value in row] for row in brightness.tolist()]
-
-
-def plot_images(
-    images: Sequence[NDArray[Any]],
-    titles: Sequence[str],
-    *,
-    nrows: int | None = None,
-    ncols: int | None = None,
-    figsize: tuple[float, float] | None = None,
-) -> Figure:
-    """Draws pictures of (channels, height, width), one or three channels, each below its title. Values lie in
-    [0, 1]; where they do not, for they were normalised, each picture is spread over its own range.
-
-    Without `nrows` and `ncols` the grid is about square, wider than high.
-    """
-    import matplotlib.pyplot as plt  # heavy
-
-    rows, columns = _grid(len(images), nrows, ncols)
-    lines = max(title.count("\n") + 1 for title in titles)
-    widest = 0.083 * max(len(line) for title in titles for line in title.split("\n"))  # inches at 9 points
-    size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines))
-    font = 9 * min(1.0, size[0] / columns / widest)
-    figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-    for ax in grid.flat:
-        ax.set_axis_off()
-    for ax, image, title in zip(grid.flat, images, titles, strict=False):
-        picture = _in_view(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
-        ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(title, fontsize=font)
-    return _with_margins(figure)
-
-
-def _in_view(picture: NDArray[Any]) -> NDArray[Any]:
-    """Values as they are where they lie in [0, 1]; a picture that was normalised is spread over that range again."""
-    low, high = float(picture.min()), float(picture.max())
-    if low >= 0 and high <= 1:
-        return picture
-    return (picture - low) / max(high - low, 1e-12)
-
-
-def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
-    if nrows is None and ncols is None:
-        ncols = int(np.ceil(np.sqrt(n)))
-    columns = ncols or -(-n // (nrows or 1))
-    rows = nrows or -(-n // columns)
-    if rows * columns < n:
-        raise ValueError(f"`nrows` x `ncols` must hold {n} pictures. Received: nrows={nrows}, ncols={ncols}.")
-    return rows, columns
 
 
 def _finish(ax: Axes, starts: Sequence[int] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,15 +89,25 @@ class BatchPrediction:
     """How many items the batch holds."""
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True)
+class Prediction:
     """What `predict` says about one item. Unpacks to ``label, index, probabilities``."""
 
     label: Any
     """The decoded answer, from the vocabulary where there is one."""
-    index: Tensor  # type: ignore[assignment]  # tuple.index is given up for fastai's order and a readable name
+    index: Tensor
     """The answer as the loss knows it: a class number."""
     probabilities: Tensor
     """(classes,): the activated output."""
+    input: Tree = None
+    """The item as the model saw it but in its real colours, (channels, height, width), where it was asked for."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.label, self.index, self.probabilities))
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns what unpacking gives at `index`."""
+        return (self.label, self.index, self.probabilities)[index]
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

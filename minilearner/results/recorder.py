@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from minilearner.results.lr_sweep import LRSweep
 
-__all__ = ["Recorder", "RunRecord"]
+__all__ = ["Recorder", "RunRecord", "csv_columns"]
 
 _CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
 _LONG_NAMES = {"lr": "learning rate", "momentum": "momentum"}
@@ -138,6 +138,26 @@ class RunRecord:
     def rows_at(self) -> list[tuple[int, dict[str, Any]]]:
         """Returns the rows of `epochs`, each with the number of training batches that came before it in this run."""
         return list(zip(self._row_positions, self.epochs, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the rows, as data, for a checkpoint."""
+        self._read()
+        return {
+            "epoch": self.epoch,
+            "epochs": [dict(row) for row in self.epochs],
+            "row_positions": list(self._row_positions),
+            "steps": self._steps,
+            "smoothed": self._smoothed,
+            "smooth": dict(vars(self._smooth)),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        self.epoch, self.epochs = state["epoch"], [dict(row) for row in state["epochs"]]
+        self._row_positions = list(state["row_positions"])
+        self._steps, self._smoothed = np.asarray(state["steps"]), np.asarray(state["smoothed"])
+        vars(self._smooth).update(state["smooth"])
+        self._waiting, self._losses, self._stacked = [], [], []
 
     def _stack(self) -> None:
         """Turns what waits into one array and one tensor; the tensor stays on the device, so nothing waits for it."""
@@ -290,9 +310,7 @@ class Recorder:
         The columns stand in this order whatever the runs hold; a cell that a row lacks is empty.
         """
         rows = [{"run": run.number, "kind": run.kind, **row} for run in self.runs for row in run.epochs]
-        start = ("run", "kind", "epoch", "step", "train_loss", "smooth_loss", "valid_loss")
-        metrics = [name for name in _columns(rows) if name not in (*start, "time_seconds")]
-        header = [*start, *metrics, "time_seconds"]
+        header = csv_columns(_columns(rows))
         return write_atomically(path, csv_text(header, [[row.get(name) for name in header] for row in rows]))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
@@ -324,6 +342,12 @@ class Recorder:
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.runs)) if self.runs else "Recorder: no runs yet"
+
+
+def csv_columns(names: Iterable[str]) -> list[str]:
+    """Returns the columns of a CSV file of rows with these names: always the same ones, and the metrics among them."""
+    start = ("run", "kind", "epoch", "step", "train_loss", "smooth_loss", "valid_loss")
+    return [*start, *(name for name in names if name not in (*start, "time_seconds")), "time_seconds"]
 
 
 def _history(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, list[Any]]:

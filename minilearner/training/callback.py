@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
+from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Events",
     "as_callbacks",
     "check_event_name",
+    "without",
 ]
 
 
@@ -109,6 +111,23 @@ class Callback:
             if name.startswith(("before_", "after_")):
                 check_event_name(name, owner=cls.__name__)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what this callback must remember for a run to go on exactly where it was stopped.
+
+        Data, as `training.packing` takes them: numbers, text, tensors, and lists, tuples and dictionaries of such. What
+        lives in the model, the optimizer, the loaders or the record is kept with them. Here: all attributes that are
+        data. Override both methods where an attribute's meaning ends with the process.
+        """
+        return data_attributes(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood: afterwards this callback acts as the one that gave the state would have.
+
+        Called in a resumed run after `before_fit`, when model, optimizer and loaders stand as they stood, and in
+        mid-epoch again after `before_train`. Tensors may come on another device.
+        """
+        vars(self).update(state)
+
     def before_fit(self, run: Run) -> None:
         """Before anything else. Configure the run here."""
 
@@ -155,7 +174,7 @@ class Callback:
         """The epoch's row is written."""
 
     def after_fit(self, run: Run) -> None:
-        """Also when an exception passes through. Undo here what was changed for a while."""
+        """Also when an exception passes through, told by `run.interrupted`. Undo what was changed for a while."""
 
     def after_cancel_batch(self, run: Run) -> None:
         """`CancelBatch` was raised."""
@@ -208,6 +227,21 @@ def as_callbacks(cbs: Any) -> list[Callback]:
             hint = " Give an instance, not the class." if isinstance(callback, type) else ""
             raise TypeError(f"`cbs` must be callbacks. Received: {callback!r}.{hint}")
     return given
+
+
+def without(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
+    """Returns the callbacks but those named by `unwanted`: one or several, each by itself or by its class.
+
+    Raises:
+        ValueError: there is none such.
+    """
+    kept = list(callbacks)
+    for one in unwanted if isinstance(unwanted, Iterable) else [unwanted]:
+        found = [callback for callback in kept if callback is one or type(callback) is one]
+        if not found:
+            raise ValueError(f"the learner has no callback {one!r}. It has: {kept}.")
+        kept = [callback for callback in kept if callback not in found]
+    return kept
 
 
 class Events:

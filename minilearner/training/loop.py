@@ -48,6 +48,7 @@ class Loop:
         self.valid = valid
         self.events = Events(callbacks)
         run.validate = self.validate_now
+        run.callbacks = self.events.callbacks
 
     def fit(self) -> None:
         """Trains for `run.n_epochs` epochs."""
@@ -77,6 +78,7 @@ class Loop:
             self._until_cancelled(body)
         except BaseException as error:
             _tell_where(error, self.run)
+            self.run.interrupted = True
             try:
                 self.events.finish(self.run)
             except Exception as second:
@@ -130,16 +132,24 @@ class Loop:
             self.validate_now()
 
     def _training_batches(self) -> None:
-        self._each(self.train, self._training_batch)
+        self._each(*self._training_pass(), self._training_batch)
         if self.step.is_pending:  # the batch that should have closed the window of accumulation was cancelled
             self._update()
 
-    def _validation_batches(self) -> None:
-        self._each(self.valid, self._predict)
+    def _training_pass(self) -> tuple[Any, int]:
+        """The training batches and the number of the first: a whole pass, or the rest of a resumed one."""
+        start, self.run.start_batch = self.run.start_batch, 0
+        batches = self.train.iterate(start) if start else iter(self.train)
+        if self.run.at_start is not None:
+            self.run.at_start()
+        return batches, start
 
-    def _each(self, loader: Any, one: Callable[[], None]) -> None:
+    def _validation_batches(self) -> None:
+        self._each(self.valid, 0, self._predict)
+
+    def _each(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
-        for run.iter, (run.x, run.y) in enumerate(loader):
+        for run.iter, (run.x, run.y) in enumerate(batches, start):
             run.pred = run.loss = None  # what a cancelled batch leaves undone must not be the last batch's
             try:
                 one()

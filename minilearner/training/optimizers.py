@@ -21,8 +21,11 @@ __all__ = [
     "build_optimizer",
     "check_rate",
     "hyperparameters_restored",
+    "hyperparameters_set",
+    "kept_or_built",
     "momentum_key",
     "momentum_of",
+    "n_layer_groups",
     "set_momentum",
     "set_rates",
     "set_weight_decay",
@@ -80,6 +83,29 @@ def build_optimizer(
     if wd is not None:
         set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
     return optimizer
+
+
+def kept_or_built(
+    optimizer: Optimizer | None, model: nn.Module, factory: OptimizerFactory | None, lr: Rate, **options: Any
+) -> Optimizer:
+    """Returns the optimizer with its state, or a new one where there is none, or the model has other parameters now.
+
+    `options` as in `build_optimizer`. Where `lr` is "auto", a new one begins at 1e-3.
+    """
+    if optimizer is not None and _covers(optimizer, model):
+        return optimizer
+    return build_optimizer(model, factory, 1e-3 if lr == "auto" else lr, **options)
+
+
+def _covers(optimizer: Optimizer, model: nn.Module) -> bool:
+    """Whether the optimizer holds the very parameters that the model has now."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    return held == {id(p) for p in model.parameters()}
+
+
+def n_layer_groups(optimizer: Optimizer) -> int:
+    """Returns how many layer groups there are; each may be split in two for weight decay."""
+    return len({group.get("layer_group", 0) for group in optimizer.param_groups})
 
 
 def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn_bias: bool = False) -> None:
@@ -167,6 +193,18 @@ def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
     """Sets the rate of each layer group."""
     for group in optimizer.param_groups:
         group["lr"] = rates[group.get("layer_group", 0)]
+
+
+@contextmanager
+def hyperparameters_set(
+    optimizer: Optimizer, model: nn.Module, rates: Sequence[float], wd: float | None, *, wd_bn_bias: bool = False
+) -> Iterator[None]:
+    """Gives each layer group its rate, and where `wd` is given also weight decay, until leaving."""
+    with hyperparameters_restored(optimizer):
+        set_rates(optimizer, rates)
+        if wd is not None:
+            set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
+        yield
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from minilearner.training.inference import evaluating
 from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["check_count", "check_data", "default_loss", "describe", "loss_error"]
+__all__ = ["Preflight", "check_count", "check_data", "default_loss", "describe", "loss_error"]
 
 
 def check_count(n: Any, name: str) -> None:
@@ -43,6 +43,20 @@ def default_loss(target: Target | None) -> LossFunction:
             "Give one, or tell `DataLoaders` the `vocab` or the `target`."
         )
     return target.loss_func
+
+
+class Preflight:
+    """Makes `check_data` once for each model, loss and data set, since it costs a few batches."""
+
+    def __init__(self) -> None:
+        self._passed: list[Any] = []
+
+    def check(self, step: TrainStep, dls: DataLoaders) -> None:
+        """Raises as `check_data`, where these parts have not passed together just before."""
+        parts = [*step.model.parameters(), step.loss_func, dls]
+        if [id(part) for part in self._passed] != [id(part) for part in parts]:
+            check_data(step, dls)
+            self._passed = parts
 
 
 def check_data(step: TrainStep, dls: DataLoaders) -> None:

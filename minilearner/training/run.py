@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +35,17 @@ class Run:
             of the updates of an epoch, also where updates were skipped before.
         training: False while validating.
         in_mid_epoch: True throughout the training pass of an epoch, also in a validation made inside it.
+        interrupted: True in `after_fit` where an exception or an interrupt ends the run, not a `CancelFit` or its end.
         x, y: the batch. Assign to them, or to `batch`, to change it.
         pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
         metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names. Add your own.
         columns: the names that `metrics` will hold, known from `before_fit` on. Add your own, to have them monitored.
         recorder, record: what has been written down in this sitting, and in this run.
-        driven: which hyperparameters are scheduled in this run, and by what; each can have one master.
+        driven: which hyperparameters are scheduled in this run, and what else has one master only; and by what.
         validate: makes a validation pass now, and writes its row.
+        callbacks: all that take part, in the order in which they act.
+        start_batch: where the next training pass begins; above 0 only in a run that is resumed in mid-epoch.
+        at_start: called once, when that pass stands at its first batch.
     """
 
     step: TrainStep
@@ -57,6 +61,7 @@ class Run:
     n_positions: int = 1
     training: bool = False
     in_mid_epoch: bool = False
+    interrupted: bool = False
     x: Any = None
     y: Any = None
     pred: Any = None
@@ -66,6 +71,9 @@ class Run:
     driven: dict[str, str] = field(default_factory=dict)
     validate: Callable[[], None] | None = None
     activate: Callable[[Any], Any] | None = None
+    callbacks: Sequence[Any] = ()
+    start_batch: int = 0
+    at_start: Callable[[], None] | None = None
 
     @property
     def batch(self) -> tuple[Any, Any]:

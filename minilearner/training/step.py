@@ -86,6 +86,13 @@ class TrainStep:
         if self._window.n_batches:
             self._window = _Window()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint must keep between two updates."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -164,6 +171,14 @@ class ScaledStep(AutocastStep):
     ):
         super().__init__(model, loss_func, optimizer, torch.float16)
         self.scaler = torch.amp.GradScaler(self.device_type) if scaler is None else scaler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the loss scale and how many updates it has lasted."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        self.scaler.load_state_dict(state)
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

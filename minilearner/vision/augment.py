@@ -1,68 +1,278 @@
-"""Whole-batch augmentation on the device: geometry fused into one resampling, and normalisation.
+"""Random geometry for whole batches, each picture its own, and `aug_transforms`, which lists what is usually wanted.
 
-A geometric transform draws, for every picture, an affine map from output to source positions. Neighbouring transforms
-compose their maps, so that a picture is resampled once: no blur on blur. Positions are in pixels, counted from the
-picture's centre; a map is a (2, 3) matrix over (vertical, horizontal, 1). Outside lies the nearest border pixel.
+Every name of augmentation can be had from here: lighting, erasing and normalisation have modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.transforms import BatchTransform, TensorFunction, Transforms, as_list
+from minilearner.vision.crops import RandomResizedCropBatch
+from minilearner.vision.erasing import RandomErasing
+from minilearner.vision.geometry import Geometric, RandomGeometric, check_fraction
+from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
+from minilearner.vision.maps import Size, compose, half_sides, perspective, rotation, zooming
+from minilearner.vision.normalize import Normalize, cifar_stats, imagenet_stats, mnist_stats
+from minilearner.vision.resampling import resample
 
-__all__ = ["Flip", "Geometric", "Normalize", "RandomShift", "resample"]
+__all__ = [
+    "Brightness",
+    "Contrast",
+    "Dihedral",
+    "Flip",
+    "Geometric",
+    "Hue",
+    "Normalize",
+    "RandomErasing",
+    "RandomResizedCropBatch",
+    "RandomShift",
+    "Rotate",
+    "Saturation",
+    "Warp",
+    "Zoom",
+    "aug_transforms",
+    "cifar_stats",
+    "imagenet_stats",
+    "mnist_stats",
+    "resample",
+]
 
-# Up to this width a small matrix product a picture beats grid_sample on a CPU; its cost grows with the width squared.
-_SEPARABLE_SIDE = 48
+
+def aug_transforms(
+    mult: float = 1.0,
+    do_flip: bool = True,
+    flip_vert: bool = False,
+    max_rotate: float = 10.0,
+    min_zoom: float = 1.0,
+    max_zoom: float = 1.1,
+    max_lighting: float = 0.2,
+    max_warp: float = 0.2,
+    p_affine: float = 0.75,
+    p_lighting: float = 0.75,
+    xtra_tfms: Transforms = None,
+    size: int | Size | None = None,
+    mode: str = "bilinear",
+    pad_mode: str = "reflection",
+    align_corners: bool = True,
+    batch: bool = False,
+    min_scale: float = 1.0,
+) -> list[BatchTransform | TensorFunction]:
+    """Returns what usually helps pictures: flips, small turns, zooms and warps, brightness and contrast.
+
+    Made for `batch_tfms`: all geometry, `size` and `min_scale` among it, is one interpolation, and all lighting one
+    pass. fastai's arguments, places and defaults.
+
+    >>> aug_transforms(max_warp=0, max_lighting=0)
+    [Flip(p=0.5, ...), Rotate(max_deg=10.0, p=0.75, ...), Zoom(min_zoom=1.0, max_zoom=1.1, p=0.75, ...)]
+
+    Args:
+        mult: multiplies `max_rotate`, `max_lighting` and `max_warp`.
+        do_flip: mirror half of the pictures left to right.
+        flip_vert: also upside down and by quarter turns (`Dihedral`); with `do_flip`.
+        max_rotate: degrees, see `Rotate`; 0 leaves it out, as with the next ones.
+        min_zoom, max_zoom: see `Zoom`.
+        max_lighting: see `Brightness` and `Contrast`, in [0, 1).
+        max_warp: see `Warp`, in [0, 0.5).
+        p_affine, p_lighting: the probability of each of these transforms, for each picture.
+        xtra_tfms: transforms to add.
+        size: (height, width) of the output, or one number for a square; in validation too.
+        mode, pad_mode, align_corners, batch: see `RandomGeometric`.
+        min_scale: below 1, crop square windows of at least this part of the area (`RandomResizedCropBatch`). Needs
+            `size`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if min_scale != 1 and size is None:
+        raise ValueError(f"`min_scale` crops to a `size`. Received: min_scale={min_scale}, size=None.")
+    how: dict[str, Any] = {"mode": mode, "pad_mode": pad_mode, "align_corners": align_corners, "batch": batch}
+    how["size"] = size if min_scale == 1 else None
+    found: list[BatchTransform | TensorFunction] = []
+    if do_flip:
+        found.append(Dihedral(0.5, **how) if flip_vert else Flip(0.5, **how))
+    if max_warp * mult:
+        found.append(Warp(max_warp * mult, p_affine, **how))
+    if max_rotate * mult:
+        found.append(Rotate(max_rotate * mult, p_affine, **how))
+    if min_zoom < 1 or max_zoom > 1:
+        found.append(Zoom(min_zoom, max_zoom, p_affine, **how))
+    if max_lighting * mult:
+        found.append(Brightness(max_lighting * mult, p_lighting, batch=batch))
+        found.append(Contrast(max_lighting * mult, p_lighting, batch=batch))
+    if min_scale != 1 and size is not None:
+        found.append(RandomResizedCropBatch(size, min_scale, (1, 1), mode, align_corners=align_corners, batch=batch))
+    return found + as_list(xtra_tfms, "xtra_tfms")
 
 
-class Geometric(BatchTransform):
-    """Moves pixels. Subclasses draw the maps; resampling and fusing happen here."""
+@dataclass(frozen=True, repr=False)
+class Flip(RandomGeometric):
+    """Mirrors each picture left to right with probability `p`, its own draw. Alone it is exact: ``x.flip(-1)``.
 
-    axis_aligned: bool = True
-    """Rows stay rows and columns columns: no rotation, no shear."""
+    Other arguments: see `RandomGeometric`.
 
-    whole: bool = False
-    """Every output pixel is exactly one source pixel, so nothing is interpolated."""
+    Raises:
+        ValueError: `p` is outside [0, 1].
+    """
 
-    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
-        """Draws one map a picture and composes it, in place, onto those of the transforms before.
+    p: float = 0.5
+    whole = True
 
-        maps: (batch, 2, 3) on `rng`'s device; a map M becomes M · D for the drawn D, both seen as 3 x 3 matrices, since
-        output-to-source runs against the order of the transforms. size: (height, width) of the pictures.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define `draw_onto(self, maps, size, rng)`.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("p", self.p)
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the moved pictures; x: (batch, channels, height, width)."""
-        if x.ndim != 4:
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
+        """Draws one number a picture."""
+        maps[:, :, 1].mul_(self.happens(maps, self.p, rng).float().mul_(-2).add_(1))
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Reflecting(RandomGeometric):
+    """What looks outside the picture, with fastai's defaults."""
+
+    mode: str | None = "bilinear"
+    pad_mode: str | None = "reflection"
+    align_corners: bool | None = True
+
+
+@dataclass(frozen=True, repr=False)
+class Dihedral(_Reflecting):
+    """Gives each picture, with probability `p`, one of a square's eight flips and quarter turns, all equally likely.
+
+    One of the eight moves nothing. Square pictures keep their pixels bit for bit when nothing else is fused; others are
+    turned about their centre, filled outside. Other arguments: see `RandomGeometric`.
+
+    Raises:
+        ValueError: `p` is outside [0, 1].
+    """
+
+    p: float = 0.5
+    axis_aligned = False
+    whole = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("p", self.p)
+
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
+        """Draws four numbers a picture."""
+        happens = self.happens(maps, self.p, rng)
+        down, right, turned = ((self.uniform(maps, 0, 1, rng, columns=3) < 0.5) & happens).float().unbind(1)
+        drawn = torch.zeros(len(turned), 3, 3, device=maps.device)
+        drawn[:, 0, 0], drawn[:, 0, 1] = (1 - 2 * down) * (1 - turned), (1 - 2 * down) * turned
+        drawn[:, 1, 1], drawn[:, 1, 0] = (1 - 2 * right) * (1 - turned), (1 - 2 * right) * turned
+        drawn[:, 2, 2] = 1
+        compose(maps, drawn)
+
+
+@dataclass(frozen=True, repr=False)
+class Rotate(_Reflecting):
+    """Turns each picture about its centre by up to `max_deg` degrees either way, evenly, with probability `p`.
+
+    Angles are those of the picture as it is seen, whatever its aspect. Other arguments: see `RandomGeometric`.
+
+    Raises:
+        ValueError: `p` is outside [0, 1], or `max_deg` is negative.
+    """
+
+    max_deg: float = 10.0
+    p: float = 0.5
+    axis_aligned = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("p", self.p)
+        if self.max_deg < 0:
+            raise ValueError(f"`max_deg` must be at least 0. Received: max_deg={self.max_deg}.")
+
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
+        """Draws two numbers a picture."""
+        degrees = self.uniform(maps, -self.max_deg, self.max_deg, rng)
+        compose(maps, rotation((degrees * self.happens(maps, self.p, rng))[:, 0]))
+
+
+@dataclass(frozen=True, repr=False)
+class Zoom(_Reflecting):
+    """Enlarges each picture by a factor between `min_zoom` and `max_zoom`, evenly, with probability `p`.
+
+    The window shown lies anywhere in the picture; below 1 the picture lies anywhere in the frame, filled around.
+    Other arguments: see `RandomGeometric`.
+
+    Raises:
+        ValueError: `p` is outside [0, 1], or the factors are not positive and in order.
+    """
+
+    min_zoom: float = 1.0
+    max_zoom: float = 1.1
+    p: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("p", self.p)
+        if not 0 < self.min_zoom <= self.max_zoom:
             raise ValueError(
-                f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
+                "Factors must be 0 < `min_zoom` <= `max_zoom`. "
+                f"Received: min_zoom={self.min_zoom}, max_zoom={self.max_zoom}."
             )
-        maps = torch.eye(2, 3, device=rng.device).expand(len(x), 2, 3).contiguous()
-        self.draw_onto(maps, (x.shape[2], x.shape[3]), rng)
-        return resample(x, maps, axis_aligned=self.axis_aligned, whole=self.whole)
 
-    def merge(self, later: BatchTransform) -> BatchTransform | None:
-        """Fuses with any other geometric transform."""
-        return _Fused((*_parts(self), *_parts(later))) if isinstance(later, Geometric) else None
+    @property
+    def least_scale(self) -> float:  # type: ignore[override]
+        """What the largest zoom shows of a side."""
+        return min(1.0, 1 / self.max_zoom)
+
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
+        """Draws four numbers a picture."""
+        zoom = self.uniform(maps, self.min_zoom, self.max_zoom, rng)
+        zoom = torch.where(self.happens(maps, self.p, rng), zoom, 1.0)[:, 0]
+        at = self.uniform(maps, -1, 1, rng, columns=2)
+        compose(maps, zooming(zoom, at, half_sides(size, bool(self.align_corners))))
 
 
-@dataclass(frozen=True)
-class RandomShift(Geometric):
-    """Shifts each picture by its own distance, filled with the nearest border pixel.
+@dataclass(frozen=True, repr=False)
+class Warp(_Reflecting):
+    """Shows each picture as from the side: a perspective of up to `magnitude`, with probability `p` in each direction.
+
+    Horizontal and vertical perspective are drawn apart, evenly within ±magnitude; see `maps.perspective`. Other
+    arguments: see `RandomGeometric`.
+
+    Raises:
+        ValueError: `p` is outside [0, 1], or `magnitude` is outside [0, 0.5): from there on corners cross.
+    """
+
+    magnitude: float = 0.2
+    p: float = 0.5
+    axis_aligned = False
+    projective = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("p", self.p)
+        if not 0 <= self.magnitude < 0.5:
+            raise ValueError(f"`magnitude` must be in [0, 0.5). Received: magnitude={self.magnitude}.")
+
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
+        """Draws four numbers a picture."""
+        drawn = self.uniform(maps, -self.magnitude, self.magnitude, rng, columns=2)
+        vertical, horizontal = (drawn * (self.uniform(maps, 0, 1, rng, columns=2) < self.p)).unbind(1)
+        compose(maps, perspective(vertical, horizontal, half_sides(size, bool(self.align_corners))))
+
+
+@dataclass(frozen=True, repr=False)
+class RandomShift(RandomGeometric):
+    """Shifts each picture by its own distance, filled with the nearest border pixel unless `pad_mode` says otherwise.
 
     Args:
         fraction: the largest shift as a part of the side, in [0, 1]; each direction uniform in ±fraction.
         p: the probability that a picture is shifted at all.
         whole_pixels: every whole number of pixels within ±fraction with the same probability; exact and faster, where
             otherwise shifts are continuous and pictures bilinearly interpolated.
+
+    Other arguments: see `RandomGeometric`.
 
     Raises:
         ValueError: `fraction` or `p` is outside [0, 1], or, at the first batch, a positive `fraction` with
@@ -74,30 +284,29 @@ class RandomShift(Geometric):
     whole_pixels: bool = False
 
     def __post_init__(self) -> None:
-        _check_fraction("fraction", self.fraction)
-        _check_fraction("p", self.p)
+        super().__post_init__()
+        check_fraction("fraction", self.fraction)
+        check_fraction("p", self.p)
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
         """As `whole_pixels`."""
         return self.whole_pixels
 
-    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
+    def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws two numbers a picture, and a third where `p` is less than 1."""
-        n, device = len(maps), maps.device
-        distances = torch.rand(n, 2, generator=rng, device=device)
+        distances = self.uniform(maps, 0, 1, rng, columns=2)
         if self.whole_pixels:
-            furthest = torch.tensor(self._whole_furthest(size), device=device)
-            distances = distances.mul_(2 * furthest + 1).floor_().sub_(furthest)
+            furthest = torch.tensor(self._whole_furthest(size), device=maps.device)
+            distances.mul_(2 * furthest + 1).floor_().sub_(furthest)
         else:
-            furthest = torch.tensor([side * self.fraction for side in size], device=device)
+            furthest = torch.tensor([side * self.fraction for side in size], device=maps.device)
             distances.mul_(2).sub_(1).mul_(furthest)
         if self.p < 1:
-            distances.mul_(torch.rand(n, 1, generator=rng, device=device) < self.p)
-        # Written out, here and in `_sources`: a matrix product may run in reduced precision.
+            distances.mul_(self.happens(maps, self.p, rng))
         maps[:, :, 2].add_((maps[:, :, :2] * distances[:, None]).sum(2))
 
-    def _whole_furthest(self, size: tuple[int, int]) -> list[float]:
+    def _whole_furthest(self, size: Size) -> list[float]:
         # 0.1 * 30 must be 3 pixels, whatever the last bit of the product says.
         furthest = [float(int(side * self.fraction + 1e-6)) for side in size]
         if self.fraction > 0 and not any(furthest):
@@ -106,157 +315,3 @@ class RandomShift(Geometric):
                 f"Received: fraction={self.fraction}. Raise it, or leave out whole_pixels=True."
             )
         return furthest
-
-
-@dataclass(frozen=True)
-class Flip(Geometric):
-    """Mirrors each picture left to right with probability `p`, its own draw. Alone it is exact: ``x.flip(-1)``.
-
-    Raises:
-        ValueError: `p` is outside [0, 1].
-    """
-
-    p: float = 0.5
-    whole = True
-
-    def __post_init__(self) -> None:
-        _check_fraction("p", self.p)
-
-    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
-        """Draws one number a picture."""
-        sign = (torch.rand(len(maps), 1, generator=rng, device=maps.device) < self.p).float().mul_(-2).add_(1)
-        maps[:, :, 1].mul_(sign)
-
-
-class _Fused(Geometric):
-    """Several geometric transforms as one resampling."""
-
-    def __init__(self, parts: tuple[Geometric, ...]) -> None:
-        self.parts = parts
-        self.axis_aligned = all(part.axis_aligned for part in parts)
-        self.whole = all(part.whole for part in parts)
-
-    def draw_onto(self, maps: Tensor, size: tuple[int, int], rng: torch.Generator) -> None:
-        for part in self.parts:
-            part.draw_onto(maps, size, rng)
-
-    def __repr__(self) -> str:
-        return " + ".join(map(repr, self.parts))
-
-
-def _parts(transform: Geometric) -> tuple[Geometric, ...]:
-    return transform.parts if isinstance(transform, _Fused) else (transform,)
-
-
-def resample(x: Tensor, maps: Tensor, *, axis_aligned: bool = False, whole: bool = False) -> Tensor:
-    """Returns pictures whose pixels come from where `maps` says, bilinear, the border repeated outside.
-
-    x: (batch, channels, height, width). maps: (batch, 2, 3), see the module's text. The flags promise what the maps
-    are, and only choose a faster way to the same picture; with `whole` pixels are copied bit for bit.
-    """
-    maps = maps.to(x.device, non_blocking=True)
-    if axis_aligned and whole:
-        return _copied(x, _sources(maps, 0, x.shape[2]), _sources(maps, 1, x.shape[3]))
-    if axis_aligned and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[3] <= _SEPARABLE_SIDE:
-        return _separable(x, _sources(maps, 0, x.shape[2]), _sources(maps, 1, x.shape[3]))
-    return _grid_sampled(x, maps)
-
-
-def _sources(maps: Tensor, axis: int, side: int) -> Tensor:
-    """Returns where each row (axis 0) or column (axis 1) comes from: (batch, side), clamped to the picture."""
-    centre = (side - 1) / 2
-    positions = torch.arange(-centre, centre + 0.5, device=maps.device)
-    return torch.addcmul(maps[:, axis, 2:] + centre, maps[:, axis, axis, None], positions).clamp_(0, side - 1)
-
-
-def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    b, c, h, w = x.shape
-    first_row = torch.arange(0, b * c * h, h, device=x.device).view(b, c, 1)
-    chosen = (first_row + rows.round_().long()[:, None]).view(-1)
-    moved = x.reshape(-1, w).index_select(0, chosen).view(b, c, h, w)
-    return moved.gather(3, columns.round_().long()[:, None, None].expand(b, c, h, w))
-
-
-def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    # Rows: a weighted sum of two neighbours, as one bag lookup. Columns: a small matrix product a picture. Chosen by
-    # measurement; temporaries are few because beyond a megabyte glibc hands memory back and faults it in every batch.
-    b, c, h, w = x.shape
-    above = rows.floor()
-    part = rows - above
-    first = torch.arange(0, b * c * h, h, device=x.device).view(b, c, 1) + above.long()[:, None]
-    pairs = torch.stack([first, first + (part > 0)[:, None]], dim=-1).view(-1, 2)
-    weights = torch.stack([1 - part, part], dim=-1)[:, None].expand(b, c, h, 2).reshape(-1, 2)
-    moved = F.embedding_bag(pairs, x.reshape(-1, w), per_sample_weights=weights, mode="sum").view(b, c * h, w)
-    return torch.bmm(moved, _hat_weights(columns).transpose(1, 2)).view(b, c, h, w)
-
-
-def _hat_weights(sources: Tensor) -> Tensor:
-    """Returns linear interpolation weights (batch, output position, source position)."""
-    distance = sources[:, :, None] - torch.arange(sources.shape[1], device=sources.device)
-    return distance.abs_().clamp_max_(1).neg_().add_(1)
-
-
-def _grid_sampled(x: Tensor, maps: Tensor) -> Tensor:
-    # affine_grid counts (horizontal, vertical), with half a side as its unit.
-    half = torch.tensor([x.shape[3] / 2, x.shape[2] / 2], device=x.device)
-    maps = torch.cat([maps[:, :, :2].flip(2), maps[:, :, 2:]], dim=2).flip(1)
-    theta = maps * torch.cat([half, half.new_ones(1)]) / half[:, None]
-    grid = F.affine_grid(theta.to(x.dtype), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-class Normalize(BatchTransform):
-    """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
-
-    Made by `from_stats`. `decode` undoes it.
-    """
-
-    train_only = False
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
-
-    @classmethod
-    def from_stats(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> Normalize:
-        """Returns the transform for statistics of inputs in [0, 1]: a number, or one number a channel.
-
-        >>> Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-        Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-
-        Raises:
-            ValueError: the lengths differ, or a standard deviation is not positive.
-        """
-        means, stds = (torch.as_tensor(stats, dtype=torch.float32).reshape(-1) for stats in (mean, std))
-        if len(means) != len(stds):
-            raise ValueError(f"`mean` and `std` must be of one length. Received: mean={mean}, std={std}.")
-        if not bool((stds > 0).all()):
-            raise ValueError(f"`std` must be positive. Received: std={std}.")
-        return cls(means, stds)
-
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns (x - mean) / std, the channels in dimension 1."""
-        mean, std = self._stats_for(x)
-        return (x - mean).div_(std)
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Returns x * std + mean."""
-        mean, std = self._stats_for(x)
-        return (x * std).add_(mean)
-
-    def _stats_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        n = len(self.mean)
-        if n > 1 and (x.ndim < 2 or x.shape[1] != n):
-            raise ValueError(f"{self!r} has {n} channels. Received: x of shape {tuple(x.shape)}.")
-        if self.mean.device != x.device:  # once: the statistics then stay where the batches are
-            self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
-        shape = (n,) + (1,) * (x.ndim - 2) if x.ndim > 1 else (n,)
-        return self.mean.view(shape), self.std.view(shape)
-
-    def __repr__(self) -> str:
-        mean, std = ([round(value, 6) for value in stats.tolist()] for stats in (self.mean, self.std))
-        return f"Normalize(mean={mean}, std={std})"
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value}.")

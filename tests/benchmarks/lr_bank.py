@@ -5,11 +5,11 @@
 Each task of `lr_tasks.py` is trained by `fit_one_cycle` at each rate and seed (rates that cost the first seed over
 8 points are not tried again). These errors, and what the peers' own finders suggest, are kept in `lr_bank.json` and
 computed only where they are missing or the task has changed. Our own sweeps run each time. A rate is scored by the
-grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. Seeds change weights and order.
+grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. A seed decides weights and order.
 
-Printed: mean and worst loss over tasks (each the mean over its seeds), the spread of the suggestion over seeds (standard
-deviation in decades), how often there was none; then the constant of the rule with each task left out of its own
-calibration. Needs the packages of `minilearner[peers,test]` and mlxtend.
+Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
+seeds (its standard deviation in decades), how often there was none; then the constant of the rule with each task left
+out of its own calibration. Needs the packages of `minilearner[peers,test]` and mlxtend.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import CyclicLR, DataLoaders, Learner
+from minilearner import Callback, CyclicLR, DataLoaders, Learner
 from minilearner.callbacks.auto_rate import FoundRates, found_rates, ratios_of
 from minilearner.errors import NoSuggestion
 from minilearner.results.lr_sweep import LRSweep
@@ -168,3 +168,31 @@ def test_auto_with_accumulation_clipping_and_a_frozen_body(make):
     _, record = trained(learn, lambda learn: learn.fit_one_cycle(1, "auto"))
     assert record.sweep.recommended is not None
     assert torch.equal(learn.model[0].weight, before) and isinstance(learn.model, nn.Module)
+
+
+def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):
+    class Breaks(Callback):
+        broken = False
+
+        def after_epoch(self, run):
+            if run.epoch == 1 and not Breaks.broken:
+                Breaks.broken = True
+                raise RuntimeError("power cut")
+
+    def fit(learn, folder):
+        return learn.fit_one_cycle(3, "auto", cbs=Breaks(), checkpoint=folder)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        trained(make(), lambda learn: fit(learn, tmp_path / "broken"))
+    resumed, record = trained(make(), lambda learn: fit(learn, tmp_path / "broken"))
+    whole, _ = trained(make(), lambda learn: fit(learn, tmp_path / "whole"))
+    assert torch.equal(resumed, whole)
+    assert record.sweep.recommended == LRSweep.from_json(tmp_path / "broken" / "sweep.json").recommended
+
+
+def test_a_sweep_that_stands_in_the_folder_is_not_made_again(make, tmp_path):
+    found = make().lr_find(show_plot=False, end_lr=1e-3)
+    found.to_json(tmp_path / "sweep.json")
+    learn = make(loss_func=nn.CrossEntropyLoss(label_smoothing=0.1))
+    _, record = trained(learn, lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
+    assert record.settings["lr"] == found.recommended <= 1e-3

@@ -1,10 +1,8 @@
 """Downloads, against a real server on loopback that can be told to misbehave."""
 
-import contextlib
 import hashlib
-import http.server
 import json
-import re
+import socket
 import threading
 import time
 
@@ -16,67 +14,9 @@ from minilearner.errors import DownloadError
 CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it takes several reads
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        name = self.path[1:]
-        server.requests.append((name, self.headers["Range"]))
-        asked = re.match(r"bytes=(\d+)-", self.headers["Range"] or "")
-        start = int(asked[1]) if asked and server.ranges else 0
-        if name not in server.files:
-            self.send_error(404)
-        elif start >= len(server.files[name]):
-            self.send_error(416)
-        else:
-            self.send(server, server.files[name], start)
-
-    def send(self, server, content, start):
-        self.send_response(206 if start else 200)
-        if start:
-            begins = start + server.range_shift
-            self.send_header("Content-Range", f"bytes {begins}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        with contextlib.suppress(OSError):  # the client may hang up
-            self.wfile.write(content[start:][: server.cut])
-            if server.stall:
-                server.stopped.wait(20)
-
-    def log_message(self, *args):
-        pass
-
-
-class Server(http.server.ThreadingHTTPServer):
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.requests, self.stopped = files, [], threading.Event()
-        self.ranges, self.range_shift, self.cut, self.stall = True, 0, None, False
-
-    def url(self, name="file.bin"):
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-
 @pytest.fixture
-def serve(monkeypatch):
-    """Starts servers and stops them; a proxy of the machine is not asked for loopback."""
-    monkeypatch.setenv("no_proxy", "*")
-    for name in ("MINILEARNER_MIRROR", "MINILEARNER_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    servers = []
-
-    def start(content=CONTENT, **files):
-        server = Server({"file.bin": content, **files})
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        servers.append((server, thread))
-        return server
-
-    yield start
-    for server, thread in servers:
-        server.stopped.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serve(serve):
+    return lambda content=CONTENT, **files: serve(**{"file.bin": content, **files})
 
 
 def check(path):
@@ -85,8 +25,8 @@ def check(path):
 
 
 def closed_port():
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        return server.server_port
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def test_a_file_is_downloaded_whole_and_nothing_else_is_left(serve, tmp_path):
@@ -276,6 +216,32 @@ def test_a_mirror_that_is_not_there_is_named(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("MINILEARNER_MIRROR", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(DownloadError, match=r"MINILEARNER_MIRROR: http://127.0.0.1:\d+/index.json: .*refused"):
         download(["http://127.0.0.1/none"], tmp_path / "file.bin", check=check)
+
+
+def test_a_mirror_does_not_stand_in_where_it_is_not_asked_to(serve, tmp_path, monkeypatch):
+    public, mirror = serve(), serve()
+    monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url(""))
+    download([public.url()], tmp_path / "file.bin", check=check, mirrored=False)
+    assert mirror.requests == []
+
+
+def test_a_forced_download_starts_at_the_first_byte_and_replaces_the_file(serve, tmp_path):
+    server = serve()
+    (tmp_path / "file.bin").write_bytes(b"old")
+    (tmp_path / "file.bin.part").write_bytes(b"x" * 300_000)
+    download([server.url()], tmp_path / "file.bin", check=check, force=True)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.requests == [("file.bin", None)]
+
+
+def test_a_forced_download_that_fails_keeps_the_file(serve, tmp_path, monkeypatch):
+    (tmp_path / "file.bin").write_bytes(b"old")
+    with pytest.raises(DownloadError, match="refused"):
+        download([serve(b"wrong").url()], tmp_path / "file.bin", check=check, force=True)
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"file.bin is wanted anew, and MINILEARNER_OFFLINE=1 forbids"):
+        download(["http://127.0.0.1/"], tmp_path / "file.bin", check=check, force=True)
+    assert (tmp_path / "file.bin").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(

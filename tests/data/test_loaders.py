@@ -251,7 +251,7 @@ class TestForeign:
         assert not same(first, list(dls.train))
         assert [len(y) for _, y in first] == [5] * 4
         assert labels(dls.valid) == list(range(23))
-        assert dls.train.state_dict() == {"epoch": 2}
+        assert dls.train.state_dict()["derived"] == {"seed": 1, "epoch": 2}
 
     @pytest.mark.parametrize(
         "make", [lambda: DataLoaders(dataset(), bs=5, seed=1), lambda: DataLoaders(Listed([(i, i) for i in range(4)]))]

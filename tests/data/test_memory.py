@@ -67,7 +67,7 @@ def test_a_start_beyond_the_pass_is_refused(arrays):
 def test_a_started_pass_counts_and_a_state_restores_it(arrays):
     loader, resumed = training_loader(arrays), training_loader(arrays)
     next(iter(loader))
-    assert loader.state_dict() == {"epoch": 1}
+    assert loader.state_dict() == {"seed": loader.seed, "epoch": 1}
     resumed.load_state_dict(loader.state_dict())
     assert same(list(loader), list(resumed))
 
@@ -142,3 +142,19 @@ def test_to_the_same_device_is_the_loader_itself_and_another_a_view(arrays):
     assert loader.to("cpu") is loader
     moved = loader.to("meta")
     assert (moved.x.device.type, loader.x.device.type) == ("meta", "cpu")
+
+
+def test_picked_items_come_as_one_batch_in_the_order_asked_for_without_augmentation(arrays):
+    loader = training_loader(arrays, batch_tfms=AddNoise())
+    ((x, y),) = loader.picked([3, 0, 3])
+    assert torch.equal(x, loader.items([3, 0, 3])[0]) and torch.equal(y, loader.items([3, 0, 3])[1])
+
+
+def test_augmented_items_are_in_order_complete_and_drawn_by_number(arrays):
+    loader = training_loader(arrays, batch_tfms=AddNoise())
+    first, again, other = (torch.cat([x for x, _ in loader.augmented(n)]) for n in (0, 0, 1))
+    plain = torch.cat([x for x, _ in loader.in_order()])
+    assert first.shape == plain.shape and not torch.equal(first, plain)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.cat([y for _, y in loader.augmented()]), loader.y)
+    assert loader.epoch == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner.data.targets import Category, Regression, Target, mean_squared_error
+from minilearner.data.targets import Category, MultiCategory, Regression, Target, mean_squared_error
 
 
 def test_a_category_has_one_output_a_class_and_cross_entropy():
@@ -40,6 +40,12 @@ def test_squared_error_refuses_what_would_broadcast(shape, target_shape):
         mean_squared_error(torch.zeros(shape), torch.zeros(target_shape))
 
 
+def test_squared_error_reduces_as_torchs_losses_do():
+    pred, target = torch.tensor([[1.0], [3.0]]), torch.tensor([0.0, 1.0])
+    assert mean_squared_error(pred, target, reduction="none").tolist() == [[1.0], [4.0]]
+    assert mean_squared_error(pred, target, reduction="sum") == 5
+
+
 def test_regression_leaves_predictions_as_they_are():
     pred, target = torch.randn(3, 2), Regression(2)
     assert target.activate(pred) is pred
@@ -57,3 +63,20 @@ def test_both_are_targets_and_printable():
     assert isinstance(Category("ab"), Target)
     assert isinstance(Regression(), Target)
     assert repr(Category("ab")) == "Category(vocab=('a', 'b'))"
+
+
+def test_several_classes_are_probabilities_of_their_own():
+    target = MultiCategory(["clear", "haze", "road"], thresh=0.6)
+    pred, y = torch.tensor([[0.1, 2.0, -1.0]]), torch.tensor([[1.0, 1.0, 0.0]])
+    assert isinstance(target, Target) and target.n_out == 3
+    assert torch.equal(target.loss_func(pred, y), F.binary_cross_entropy_with_logits(pred, y))
+    assert torch.equal(target.activate(pred), pred.sigmoid())
+    assert target.decode(target.activate(pred)).tolist() == [[False, True, False]]
+    assert target.label(y[0]) == ["clear", "haze"] and target.label([0, 0, 0]) == []
+
+
+def test_several_classes_need_names_and_a_threshold_that_is_a_probability():
+    with pytest.raises(ValueError, match="at least one class"):
+        MultiCategory([])
+    with pytest.raises(ValueError, match=r"`thresh` must be in \[0, 1\]. Received: thresh=2"):
+        MultiCategory("ab", thresh=2)

@@ -105,12 +105,3 @@ def test_a_schedule_of_the_step_is_drawn_by_the_step():
 def test_plot_schedule_refuses_wrong_arguments(kw, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_schedule(schedules.constant(1), **kw)
-
-
-def test_pictures_of_one_and_three_channels_are_shown_in_range():
-    gray, rgb = np.full((1, 4, 4), 0.5), np.zeros((3, 4, 4))
-    rgb[0] = 1.5  # clipped
-    figure = plots.plot_images([gray, rgb, gray], ["a", "b", "c"])
-    assert [ax.get_title() for ax in figure.axes] == ["a", "b", "c", ""]
-    assert figure.axes[0].images[0].get_clim() == (0, 1)
-    assert figure.axes[1].images[0].get_array()[0, 0].tolist() == [1, 0, 0]

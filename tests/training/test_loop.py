@@ -1,5 +1,6 @@
 """The loop is a hand-written loop with events in it: the same bits, in the documented order, cancelled where told."""
 
+import contextlib
 from functools import partial
 
 import pytest
@@ -297,3 +298,23 @@ def test_run_predict_in_mid_training_leaves_the_run_alone(net):
         b.fit(1)
     assert shapes == [((8, 3), True)] * 2
     assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(None, False), (CancelFit(), False), (KeyboardInterrupt(), True), (ValueError(), True)]
+)
+def test_callbacks_can_tell_an_interrupted_run_from_one_that_ends_in_good_order(error, expected):
+    told = []
+
+    class Ends(Callback):
+        def after_batch(self, run):
+            if error is not None:
+                raise error
+
+        def after_fit(self, run):
+            told.append(run.interrupted)
+
+    learn = Learner(DataLoaders([(torch.ones(2, 1), torch.ones(2, 1))]), nn.Linear(1, 1), nn.MSELoss())
+    with learn.no_logging(), contextlib.suppress(KeyboardInterrupt, ValueError):
+        learn.fit(1, cbs=Ends())
+    assert told == [expected]

@@ -1,0 +1,187 @@
+"""Watch what the layers give in training: whether activations vanish, explode or die."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minilearner.models.hooks import ForwardHooks, layers_of
+from minilearner.results import plots
+from minilearner.training.callback import Callback
+from minilearner.training.preflight import check_count
+from minilearner.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["ActivationStats"]
+
+_N_BINS, _LARGEST, _NEAR_ZERO = 40, 10.0, 0.05  # fastai's
+
+
+class ActivationStats(Callback):
+    """Records mean, standard deviation and share of values near zero of layers' outputs, over the training batches.
+
+    Nothing is read from the device before the end of an epoch. Outputs of several tensors count by their first. Each
+    run begins anew.
+
+    Example: ``stats = ActivationStats(with_hist=True); learn.fit(1, cbs=stats); stats.plot_layer_stats(0)``.
+
+    Args:
+        modules: whose outputs; None takes every layer that has parameters.
+        every: record each so many training batches only, from the first on; None is all.
+        with_hist: also count the absolute values in 40 bins over [0, 10], which `color_dim` draws. Larger ones are not
+            counted. (fastai's take the values themselves, so negative ones are lost.)
+        include_paramless: with ``modules=None``, also layers without parameters, such as activations.
+
+    Attributes:
+        names: the modules' paths in the model.
+
+    Raises:
+        ValueError: `every` below 1; when a run begins, there is nothing to watch, or a module is not in the model.
+    """
+
+    order = -20
+
+    def __init__(
+        self,
+        modules: Iterable[nn.Module] | None = None,
+        every: int | None = None,
+        with_hist: bool = False,
+        *,
+        include_paramless: bool = False,
+    ):
+        if every is not None:
+            check_count(every, "every")
+        self.modules = None if modules is None else list(modules)
+        self.every = every or 1
+        self.with_hist = with_hist
+        self.include_paramless = include_paramless
+        self.names: list[str] = []
+        self._hooks: ForwardHooks | None = None
+        self._is_recording = False
+        self._n_batches = 0
+        self._now: dict[int, Tensor] = {}
+        self._waiting: list[Tensor] = []
+        self._values: NDArray[np.float32] = np.empty((0, 0, 0), dtype=np.float32)
+
+    @property
+    def means(self) -> NDArray[np.float32]:
+        """The mean of each layer's outputs, (records, layers); NaN where a layer did not take part in a batch."""
+        return self._read()[:, :, 0]
+
+    @property
+    def stds(self) -> NDArray[np.float32]:
+        """Their standard deviation, (records, layers)."""
+        return self._read()[:, :, 1]
+
+    @property
+    def near_zero(self) -> NDArray[np.float32]:
+        """The share, in [0, 1], of outputs of at most 0.05 in absolute value, (records, layers)."""
+        return self._read()[:, :, 2]
+
+    @property
+    def hists(self) -> NDArray[np.float32]:
+        """How many absolute values fell into each of 40 bins over [0, 10], (records, layers, 40).
+
+        Raises:
+            ValueError: made without `with_hist`.
+        """
+        if not self.with_hist:
+            raise ValueError("there are no histograms. Give ActivationStats(with_hist=True) before training.")
+        return self._read()[:, :, 3:]
+
+    def plot_layer_stats(self, idx: int) -> Figure:
+        """Draws mean, standard deviation and share near zero of layer `idx` of `names` over the recorded batches."""
+        columns = {"mean": self.means, "standard deviation": self.stds, "share near zero": self.near_zero}
+        self._check_index(idx)
+        return plots.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._xlabel(idx))
+
+    def color_dim(self, idx: int, ax: Axes | None = None) -> Figure:
+        """Draws the histograms of layer `idx` of `names`, one column a recorded batch, brighter for more values."""
+        hists = self.hists
+        self._check_index(idx)
+        return plots.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._xlabel(idx), ax=ax)
+
+    def before_fit(self, run: Run) -> None:
+        layers = self._chosen(run.model)
+        self.names = list(layers)
+        self._n_batches, self._waiting = 0, []
+        self._values = np.empty((0, len(layers), 3 + _N_BINS * self.with_hist), dtype=np.float32)
+        self._hooks = ForwardHooks(layers.values(), self._note)
+
+    def before_batch(self, run: Run) -> None:
+        self._is_recording = run.training and self._n_batches % self.every == 0
+        self._n_batches += run.training
+        self._now = {}
+
+    def after_pred(self, run: Run) -> None:
+        if self._is_recording and self._now:
+            missing = torch.full_like(next(iter(self._now.values())), torch.nan)
+            self._waiting.append(torch.stack([self._now.get(i, missing) for i in range(len(self.names))]))
+        self._is_recording = False
+
+    def after_epoch(self, run: Run) -> None:
+        self._read()
+
+    def after_fit(self, run: Run) -> None:
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+
+    def _note(self, index: int, output: Any) -> None:
+        if not self._is_recording:
+            return
+        while isinstance(output, (tuple, list, Mapping)) and output:
+            output = next(iter(output.values() if isinstance(output, Mapping) else output))
+        if isinstance(output, Tensor) and output.numel():
+            self._now[index] = self._summary(output.detach().float())
+
+    def _summary(self, t: Tensor) -> Tensor:
+        near_zero = (t.abs() <= _NEAR_ZERO).float().mean()
+        values = torch.stack([t.mean(), t.std(correction=min(1, t.numel() - 1)), near_zero])
+        return torch.cat([values, t.abs().histc(_N_BINS, 0, _LARGEST)]) if self.with_hist else values
+
+    def _chosen(self, model: nn.Module) -> dict[str, nn.Module]:
+        if self.modules is None:
+            chosen = layers_of(model, with_parameters_only=not self.include_paramless)
+        else:
+            names = {module: name for name, module in model.named_modules()}
+            if strange := [module for module in self.modules if module not in names]:
+                raise ValueError(f"`modules` must be of the model. Received: {strange[0]!r}, which is not.")
+            chosen = {names[module]: module for module in self.modules}
+        if not chosen:
+            raise ValueError("`ActivationStats` has no layers to watch. Give `modules`.")
+        return chosen
+
+    def _read(self) -> NDArray[np.float32]:
+        if self._waiting:
+            self._values = np.concatenate([self._values, torch.stack(self._waiting).cpu().numpy()])
+            self._waiting = []
+        return self._values
+
+    def _check_index(self, idx: int) -> None:
+        if not -len(self.names) <= idx < len(self.names):
+            raise ValueError(f"`idx` must name one of the {len(self.names)} layers recorded. Received: idx={idx}.")
+
+    def _xlabel(self, idx: int) -> str:
+        batch = "training batch" if self.every == 1 else f"recorded batch, one in {self.every}"
+        return f"{batch} (layer {self.names[idx]!r})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was recorded."""
+        return {"values": torch.from_numpy(self._read()), "n_batches": self._n_batches}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on behind it."""
+        self._values, self._waiting = state["values"].cpu().numpy(), []
+        self._n_batches = state["n_batches"]
+
+    def __repr__(self) -> str:
+        return f"ActivationStats(every={self.every}, with_hist={self.with_hist})"

@@ -1,0 +1,294 @@
+"""Average the weights over the updates, validate with the averages, and end with them: EMA and SWA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from minilearner.data.unmoved import unmoved
+from minilearner.runtime import isolated_rng
+from minilearner.training.callback import Callback
+from minilearner.training.preflight import check_count
+from minilearner.training.run import Run
+
+__all__ = ["EMA", "SWA"]
+
+
+class _Averaging(Callback):
+    """Keeps the averages, and lends them to the model while it is validated.
+
+    Attributes:
+        averages: parameters and buffers by name, as in the model's `state_dict`; empty before the first.
+        n_averaged: how many states of the model went into them.
+    """
+
+    order = 90  # `SaveBest` keeps the weights that were validated, so it must come before they are taken out again
+
+    def __init__(self, *, start: float, at_end: bool):
+        if not 0 <= start < 1:
+            raise ValueError(f"`start` must be in [0, 1). Received: start={start}.")
+        self.start = start
+        self.at_end = at_end
+        self.averages: dict[str, Tensor] = {}
+        self.n_averaged = 0
+        self._n_seen = 0
+        self._places: list[tuple[dict[str, Any], str]] = []
+        self._own: list[Tensor] | None = None
+        self._has_ended = False
+
+    def weight_of_newest(self) -> float:
+        """Returns what a state of the model counts in the averages, in (0, 1], when `n_averaged` are in them."""
+        raise NotImplementedError
+
+    def is_averaged(self, live: Tensor) -> bool:
+        """Whether a tensor of the model is averaged; others are copied."""
+        return live.is_floating_point()
+
+    def complete(self, run: Run) -> None:
+        """The model has just got the averages: puts right what cannot be averaged."""
+
+    def before_fit(self, run: Run) -> None:
+        if other := run.driven.get("averaged weights"):
+            raise ValueError(f"both {other} and {self!r} average the weights. Give one of them.")
+        run.driven["averaged weights"] = repr(self)
+        self._places = _places(run.model)
+        self.averages, self.n_averaged, self._own, self._has_ended = {}, 0, None, False
+        self._n_seen = run.global_step
+
+    def before_validate(self, run: Run) -> None:
+        self.catch_up(run)
+        self._lend(run)
+
+    def after_validate(self, run: Run) -> None:
+        self._take_back()
+
+    def after_epoch(self, run: Run) -> None:
+        self._take_back()  # the validation may have been cancelled with its epoch
+        if run.epoch + 1 == run.n_epochs:
+            self._end(run)
+
+    def after_cancel_fit(self, run: Run) -> None:
+        if not self._has_ended:
+            self._take_back()
+            self._end(run)
+
+    def after_fit(self, run: Run) -> None:
+        if run.interrupted:
+            self._take_back()
+        self._own = None
+
+    def catch_up(self, run: Run) -> None:
+        """Takes the model's state in, where that is due and not yet done."""
+
+    def add(self, run: Run) -> None:
+        """Takes the model's state in."""
+        live = self._live()
+        if not self.n_averaged:
+            names = {id(t): name for name, t in (*run.model.named_parameters(), *run.model.named_buffers())}
+            self.averages = {names[id(t)]: t.detach().clone() for t in live}
+        pairs = list(zip(self.averages.values(), live, strict=True))
+        averaged = [(average, t) for average, t in pairs if self.is_averaged(t)]
+        copied = [(average, t) for average, t in pairs if not self.is_averaged(t)]
+        with torch.no_grad():
+            torch._foreach_lerp_([a for a, _ in averaged], [t for _, t in averaged], self.weight_of_newest())
+            _copy([a for a, _ in copied], [t for _, t in copied])
+        self.n_averaged += 1
+
+    def _live(self) -> list[Tensor]:
+        """The model's tensors as they are now: a forward pass may put another one in a buffer's place."""
+        return [store[name] for store, name in self._places]
+
+    def _lend(self, run: Run) -> None:
+        if self.n_averaged and self._own is None:
+            live = self._live()
+            self._own = [t.detach().clone() for t in live]
+            _copy(live, list(self.averages.values()))
+            self.complete(run)
+
+    def _take_back(self) -> None:
+        if self._own is not None:
+            _copy(self._live(), self._own)
+            self._own = None
+
+    def _end(self, run: Run) -> None:
+        """Leaves the averages in the model. Its own weights stay at hand until it is sure that the run ends well."""
+        if self.at_end:
+            self._has_ended = True
+            self.catch_up(run)
+            self._lend(run)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, and what was counted."""
+        return {"averages": dict(self.averages), "n_averaged": self.n_averaged, "n_seen": self._n_seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts both back, the averages onto the model's device."""
+        live = self._live()
+        self.n_averaged, self._n_seen = state["n_averaged"], state["n_seen"]
+        pairs = zip(state["averages"].items(), live, strict=True) if self.n_averaged else ()
+        self.averages = {name: torch.empty_like(t).copy_(average) for (name, average), t in pairs}
+
+
+class EMA(_Averaging):
+    """Keeps an exponential moving average of the weights: ``average = decay * average + (1 - decay) * weights``.
+
+    Taken after each optimizer update, from the weights after the first on; buffers, such as the statistics of batch
+    norm, are averaged too (whole numbers are copied). Validation sees the averages, and so does `SaveBest`; at the end
+    the model holds them. An interrupted run leaves the model with its own weights. Equals torch's
+    `AveragedModel(multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)`, without a second model.
+
+    `decay` d remembers about 1 / (1 - d) takings. Where a run is not many times that long, the average trails far
+    behind: lower `decay`, or give ``debias=True``.
+
+    Args:
+        decay: in (0, 1).
+        every_steps: optimizer updates between two takings.
+        start: how much of the run passes before the first, in [0, 1).
+        debias: the mean over all takings, weighted by how recent they are, where otherwise the first keeps a weight of
+            decay^n however early it was.
+        at_end: False leaves the model its own weights at the end; the averages are in `averages` and fit
+            ``model.load_state_dict(ema.averages, strict=False)``.
+
+    Raises:
+        ValueError: an argument out of range; in a run, another callback averages too.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.999,
+        every_steps: int = 1,
+        *,
+        start: float = 0.0,
+        debias: bool = False,
+        at_end: bool = True,
+    ):
+        super().__init__(start=start, at_end=at_end)
+        if not 0 < decay < 1:
+            raise ValueError(f"`decay` must be above 0 and below 1. Received: decay={decay}.")
+        check_count(every_steps, "every_steps")
+        self.decay, self.every_steps, self.debias = decay, every_steps, debias
+
+    def after_step(self, run: Run) -> None:
+        self.catch_up(run)
+
+    def catch_up(self, run: Run) -> None:
+        if run.global_step == self._n_seen:  # nothing was updated: the step was cancelled or skipped
+            return
+        self._n_seen = run.global_step
+        if run.global_step % self.every_steps == 0 and run.progress > self.start:
+            self.add(run)
+
+    def weight_of_newest(self) -> float:
+        weight = 1 - self.decay
+        return weight / (1 - self.decay ** (self.n_averaged + 1)) if self.debias else weight
+
+    def __repr__(self) -> str:
+        return f"EMA(decay={self.decay}, every_steps={self.every_steps})"
+
+
+class SWA(_Averaging):
+    """Averages the weights at the ends of the last epochs: stochastic weight averaging.
+
+    From `start` on, each epoch's last weights count alike. Batch norm's statistics do not average: a forward pass over
+    the training data computes them anew wherever the averages are used, once for each epoch from `start` on (models
+    without batch norm are spared it). It leaves no trace on loaders and random generators. Validation sees the
+    averages, and so does `SaveBest`; at the end the model holds them. An interrupted run leaves the model with its own
+    weights. Equals torch's `AveragedModel` with `update_bn`.
+
+    A rate that stays fairly high to the end (`fit`, `CyclicLR`) suits it; one that falls to nothing leaves little to
+    average.
+
+    Args:
+        start: how much of the run passes before the first epoch counts, in [0, 1).
+        at_end: False leaves the model its own weights at the end; the averages are in `averages`.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
+
+    Raises:
+        ValueError: `start` outside [0, 1); in a run, another callback averages too.
+    """
+
+    def __init__(self, start: float = 0.75, *, at_end: bool = True):
+        super().__init__(start=start, at_end=at_end)
+        self._training: dict[nn.Module, bool] = {}
+        self._is_complete = False
+
+    def before_train(self, run: Run) -> None:
+        self._training = {module: module.training for module in run.model.modules()}
+
+    def after_train(self, run: Run) -> None:
+        if (run.epoch + 1) / run.n_epochs > self.start:
+            self.add(run)
+            self._is_complete = False
+
+    def weight_of_newest(self) -> float:
+        return 1 / (self.n_averaged + 1)
+
+    def is_averaged(self, live: Tensor) -> bool:
+        return isinstance(live, nn.Parameter) and live.is_floating_point()
+
+    def complete(self, run: Run) -> None:
+        if self._is_complete:
+            return
+        _refresh_batch_norm(run, self._training)
+        buffers = {name for name, _ in run.model.named_buffers()}
+        for (name, average), t in zip(self.averages.items(), self._live(), strict=True):
+            if name in buffers:
+                average.copy_(t)
+        self._is_complete = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, what was counted, and whether batch norm's statistics belong to them."""
+        return {**super().state_dict(), "is_complete": self._is_complete}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts all of it back."""
+        super().load_state_dict(state)
+        self._is_complete = state["is_complete"]
+
+    def __repr__(self) -> str:
+        return f"SWA(start={self.start})"
+
+
+def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
+    """Computes the statistics of batch norm over the training data; of those layers only that train.
+
+    Args:
+        training: every module's flag in training.
+    """
+    flags = {module: module.training for module in run.model.modules()}
+    norms = [m for m in flags if isinstance(m, _BatchNorm) and m.track_running_stats and training.get(m, True)]
+    momenta = [norm.momentum for norm in norms]
+    if not norms:
+        return
+    try:
+        for module in flags:
+            module.training = training.get(module, True)
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+        with unmoved(run.dls.train), isolated_rng(), torch.no_grad():
+            for x, _ in run.dls.train:
+                run.step.predict(x)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where the model keeps its parameters and buffers, each tensor once."""
+    stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
+    found = {id(t): (store, name) for store in stores for name, t in store.items() if t is not None}
+    return list(found.values())
+
+
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    if to:
+        with torch.no_grad():
+            torch._foreach_copy_(to, source)

@@ -1,0 +1,235 @@
+"""Exact resume: a run that saves itself as it goes, and goes on where it was when the script is run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from minilearner.errors import CheckpointError
+from minilearner.runtime import rng_state, set_rng_state
+from minilearner.training.callback import Callback
+from minilearner.training.checkpoint import CheckpointFolder, Saved
+from minilearner.training.loop import Loop
+from minilearner.training.resume import differences, identity, load_loaders, loader_states, restore, run_state
+from minilearner.training.run import Run
+
+__all__ = ["Checkpoint", "Checkpointing", "as_checkpoint", "run_through"]
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
+
+
+class Checkpoint(Callback):
+    """Saves a run as it goes; the same script, run again after a crash, ends on the bits of an uninterrupted run.
+
+    Given to a `fit` as ``checkpoint="runs/pets"`` or ``checkpoint=Checkpoint("runs/pets", every_steps=500)``. The call
+    finds what the folder holds: nothing, and it starts; a part of this run, and it goes on at that epoch and batch; the
+    whole, and it returns without training. What another run left there is refused, with the differences listed.
+
+    Saved are weights, buffers, what is frozen, optimizer, loss scale, the callbacks' and the loaders' state, the
+    record, and the four random generators. The training pass goes on without reading what was trained on, where the
+    loaders are ours; of a foreign loader the batches before are read again. A foreign `DataLoader` with persistent
+    workers whose dataset draws random numbers cannot be resumed exactly: its workers' generators are out of reach.
+
+    SIGTERM and SIGINT (Ctrl-C) finish the step, save, undo what callbacks changed for a while, and leave with the exit
+    code that is due (143; 130); a second one leaves at once. During a validation nothing new is saved.
+
+    Args:
+        folder: of this run alone.
+        every_steps: save after each so many optimizer updates.
+        every_seconds: save at the next update when so many have passed since the last save.
+        every_epochs: save after each so many epochs. Without any of the three: every epoch, and every 300 seconds.
+        keep: how many checkpoints stay.
+
+    Raises:
+        ValueError: an interval or `keep` is not positive.
+        CheckpointError: when the run begins: the folder cannot be written, is in use, is damaged, or another run's;
+            in the run: a checkpoint cannot be written. What was saved before stays.
+    """
+
+    order = 100  # last: what it saves is what all others have done
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        every_steps: int | None = None,
+        every_seconds: float | None = None,
+        every_epochs: int | None = None,
+        keep: int = 1,
+    ) -> None:
+        intervals = {
+            "every_steps": every_steps,
+            "every_seconds": every_seconds,
+            "every_epochs": every_epochs,
+            "keep": keep,
+        }
+        for name, value in intervals.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be above 0. Received: {name}={value}.")
+        if every_steps is every_seconds is every_epochs is None:
+            every_epochs, every_seconds = 1, 300.0
+        self.folder, self.keep = Path(folder), keep
+        self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
+        self._left = ExitStack()
+        self._signal: int | None = None
+
+    @contextmanager
+    def holding(self, run: Run, kind: str) -> Iterator[None]:
+        """Holds the folder while the run is under way, which goes on from what it finds there.
+
+        Raises:
+            CheckpointError: see the class.
+        """
+        store = CheckpointFolder(self.folder, keep=self.keep)
+        with store.locked():
+            self._store, self._identity, self._found = store, identity(run, kind), store.newest()
+            if self._found is not None:
+                self._check_is_this_run(self._found)
+            yield
+
+    def finish(self, run: Run) -> None:
+        """Saves the outcome, after all callbacks have undone what they had changed for a while.
+
+        A run that was finished before has had no epoch now; its outcome is put back once more, for `before_fit` and
+        `after_fit` have come again, and nothing of theirs may count twice.
+        """
+        if self._found is not None and self._found.state["finished"]:
+            restore(run, self._found.state)
+        else:
+            self._save(run, epoch=run.epoch + 1, batch=0, finished=True)
+
+    def _check_is_this_run(self, saved: Saved) -> None:
+        if lines := differences(saved.state["identity"], self._identity):
+            raise CheckpointError(
+                f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what it did is on disk."""
+        return {}
+
+    def before_fit(self, run: Run) -> None:
+        self._at_step, self._at_time = run.global_step, time.monotonic()
+        self._left.enter_context(_signals_noted(self._note))
+        if self._found is not None:
+            restore(run, self._found.state)
+            if self._found.state["finished"]:
+                run.epoch = run.n_epochs
+
+    def before_train(self, run: Run) -> None:
+        resumed = self._found if run.start_batch else None
+        if resumed is not None:
+            # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
+            restore(run, resumed.state)
+            self._pass: dict[str, Any] = resumed.state["pass"]
+            load_loaders(run, self._pass["loaders"])
+            set_rng_state(self._pass["rng"])
+            run.at_start = partial(self._standing, run, resumed.state)
+        else:
+            self._pass = {"loaders": loader_states(run), "rng": rng_state()}
+
+    def after_batch(self, run: Run) -> None:
+        if not run.training:
+            self._leave_if_told(run)
+        elif not run.step.is_pending and (self._signal is not None or self._is_due(run)):
+            self._save(run, epoch=run.epoch, batch=run.iter + 1)
+            self._leave_if_told(run)
+
+    def after_epoch(self, run: Run) -> None:
+        due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
+        if due or self._signal is not None:
+            self._save(run, epoch=run.epoch + 1, batch=0)
+        self._leave_if_told(run)
+
+    def after_fit(self, run: Run) -> None:
+        self._left.close()
+
+    def _standing(self, run: Run, state: dict[str, Any]) -> None:
+        """The resumed pass stands at its batch: reading on begins with the generators of that moment."""
+        run.at_start = None
+        set_rng_state(state["rng"])
+
+    def _is_due(self, run: Run) -> bool:
+        if run.global_step == self._at_step:
+            return False
+        if self.every_steps is not None and run.global_step % self.every_steps == 0:
+            return True
+        return self.every_seconds is not None and time.monotonic() - self._at_time >= self.every_seconds
+
+    def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
+        state = run_state(run, epoch=epoch, batch=batch)
+        own = {"identity": self._identity, "finished": finished, "pass": self._pass if batch else None}
+        # Ordered by where the run stands: a resumed run overwrites what it had not reached.
+        number = epoch * (len(run.dls.train) + 1) + batch + finished
+        self._store.save(number, {**state, **own})
+        self._at_step, self._at_time = run.global_step, time.monotonic()
+
+    def _note(self, number: int) -> None:
+        self._signal = number
+
+    def _leave_if_told(self, run: Run) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
+
+    def __repr__(self) -> str:
+        return "Checkpoint()"  # where and how often does not make another run
+
+
+@contextmanager
+def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
+    """Lets the first SIGTERM or SIGINT be noted and a second act at once; puts the handlers back on leaving.
+
+    Signals reach the main thread alone; in any other, nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def first(number: int, frame: Any) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        note(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+Checkpointing: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"
+"""What users pass as `checkpoint`: a folder, a `Checkpoint` with its intervals, or None."""
+
+
+def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint | None:
+    """Returns a fresh `Checkpoint`; `phase` names a folder inside, for a call that trains in several."""
+    if checkpoint is None:
+        return None
+    given = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    return Checkpoint(
+        given.folder / phase,
+        every_steps=given.every_steps,
+        every_seconds=given.every_seconds,
+        every_epochs=given.every_epochs,
+        keep=given.keep,
+    )
+
+
+def run_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
+    """Trains a run to its end, from where its checkpoint stands if it has one; `kind` is the call that asked for it."""
+    if checkpoint is None:
+        loop.fit()
+        return
+    with checkpoint.holding(loop.run, kind):
+        loop.fit()
+        checkpoint.finish(loop.run)

@@ -1,0 +1,98 @@
+"""Tell others how a run goes, while it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minilearner.results.files import check_writable, csv_text
+from minilearner.results.recorder import RunRecord, csv_columns
+from minilearner.training.callback import Callback
+from minilearner.training.run import Run
+
+__all__ = ["CSVLogger"]
+
+
+class CSVLogger(Callback):
+    """Writes the recorder's rows to a CSV file as they come, one for each epoch and each validation in mid-epoch.
+
+    Columns are those of `recorder.to_csv`; "run" is the number of the run in this sitting. Each row is on disk before
+    training goes on. Runs that follow with the same logger, as in `fine_tune`, go below; `validate` and `lr_find` write
+    nothing.
+
+    Args:
+        path: the file.
+        append: go on below what the file holds, whose columns must be the same. Otherwise a new logger's first row
+            begins the file anew.
+
+    Raises:
+        ValueError: when a run begins, `path` cannot be written or holds other columns; later, a row has a value that
+            `run.columns` did not announce.
+    """
+
+    order = 66  # after the recorder, and after those that add columns in `before_fit`
+
+    def __init__(self, path: str | os.PathLike[str] = "history.csv", append: bool = False):
+        self.path = Path(path)
+        self.append = append
+        self._size = 0  # bytes of the file that are ours to keep; what lies behind is overwritten
+        self._header: list[str] = []
+
+    def before_fit(self, run: Run) -> None:
+        check_writable(self.path)
+        # A row has what was measured on training batches first.
+        self._header = csv_columns(sorted(run.columns, key=lambda name: not name.startswith("train_")))
+        if (self.append or self._size) and self.path.exists():
+            self._size = self.path.stat().st_size
+            self._check_header()
+        else:
+            self._size = 0
+
+    def after_validate(self, run: Run) -> None:
+        if run.in_mid_epoch:
+            self._write_newest_row(run.record)
+
+    def after_epoch(self, run: Run) -> None:
+        self._write_newest_row(run.record)
+
+    def _write_newest_row(self, record: RunRecord | None) -> None:
+        if record is None:
+            raise RuntimeError("`CSVLogger` needs a run with a record to read from.")
+        row = {"run": record.number, "kind": record.kind, **record.epochs[-1]}
+        if unknown := [name for name in row if name not in self._header]:
+            raise ValueError(f"`CSVLogger` has no column {unknown[0]!r}. Add it to `run.columns` in `before_fit`.")
+        text = csv_text([] if self._size else self._header, [[row.get(name) for name in self._header]])
+        self._write(text.lstrip("\n"))
+
+    def _write(self, text: str) -> None:
+        with open(self.path, "r+b" if self.path.exists() else "xb") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            self._size = file.tell()
+
+    def _check_header(self) -> None:
+        wanted = csv_text(self._header, []).strip()
+        with open(self.path, encoding="utf-8") as file:
+            found = file.readline().strip()
+        if self._size and found != wanted:
+            raise ValueError(
+                f"`path` holds other columns than this run writes. Received: path={os.fspath(self.path)!r} with "
+                f"{found!r}, for {wanted!r}. Give another file."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much is written. What a run wrote after that, before it was stopped, is written anew."""
+        return {"size": self._size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on behind the rows that were written then."""
+        if self.path.exists():
+            self._size = min(state["size"], self.path.stat().st_size)
+
+    def __repr__(self) -> str:
+        return f"CSVLogger({os.fspath(self.path)!r})"

@@ -1,0 +1,221 @@
+"""Train on mixtures of two items, and on the same mixture of their losses: MixUp and CutMix.
+
+Any loss will do, for labels are never mixed: the loss is taken against the targets of both items, and the two are
+averaged item by item. All draws are derived from the loaders' seed and the number of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minilearner.runtime import derived_seed
+from minilearner.training.callback import Callback
+from minilearner.training.inference import per_item
+from minilearner.training.run import Run
+from minilearner.training.step import LossFunction
+from minilearner.tree import Tree, map_tensors, n_items
+
+__all__ = ["CutMix", "MixUp", "cut_and_paste", "draw_boxes", "interpolate"]
+
+
+class _Mixing(Callback):
+    """What both have in common: partners, the mixed loss, and where the draws come from."""
+
+    part_of_step = True
+
+    def __init__(self, alpha: float):
+        if not alpha > 0:
+            raise ValueError(f"`alpha` must be above 0. Received: alpha={alpha}.")
+        self.alpha = alpha
+        self._n_batches = 0
+        self._loss: _MixedLoss | None = None
+
+    def mix(self, x: Tree, partner: Tensor, rng: np.random.Generator) -> tuple[Tree, Tensor]:
+        """Returns the mixed inputs, and each item's own share of its mixture, (batch,), in [0, 1].
+
+        Args:
+            x: the inputs of a batch, left as they are.
+            partner: the index of the item that each one is mixed with, (batch,).
+            rng: draws for this batch.
+        """
+        raise NotImplementedError
+
+    def before_fit(self, run: Run) -> None:
+        if isinstance(run.step.loss_func, _MixedLoss):
+            raise ValueError(f"{self!r} and another callback would both mix the batches. Give one of them.")
+        self._loss = run.step.loss_func = _MixedLoss(run.step.loss_func)
+
+    def before_batch(self, run: Run) -> None:
+        if self._loss is None:
+            return
+        self._loss.other = None  # a cancelled batch may have left its own
+        if not run.training:
+            return
+        rng = np.random.default_rng(derived_seed(run.dls.seed, "mix", self._n_batches))
+        self._n_batches += 1
+        n, device = n_items(run.x), run.dls.device
+        partner = torch.from_numpy(rng.permutation(n)).to(device)
+        run.x, share = self.mix(run.x, partner, rng)
+        is_smaller = share < 0.5  # the item with the larger share gives the target that metrics see
+        own = torch.arange(n, device=device)
+        larger, smaller = torch.where(is_smaller, partner, own), torch.where(is_smaller, own, partner)
+        y = run.y
+        run.y = _at(y, larger)
+        self._loss.other = _at(y, smaller), torch.where(is_smaller, 1 - share, share)
+
+    def after_loss(self, run: Run) -> None:
+        if self._loss is not None:
+            self._loss.other = None
+
+    def after_fit(self, run: Run) -> None:
+        if self._loss is not None and run.step.loss_func is self._loss:
+            run.step.loss_func = self._loss.loss_func
+        self._loss = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were mixed: the draws of the next follow from it."""
+        return {"n_batches": self._n_batches}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the draws of the batch after those."""
+        self._n_batches = state["n_batches"]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(alpha={self.alpha})"
+
+
+class MixUp(_Mixing):
+    """Trains on weighted means of two items: ``x = share * x + (1 - share) * x[partner]``, the loss likewise.
+
+    Each item has its own partner in the batch and its own share, the larger part of a draw from Beta(alpha, alpha), so
+    0.5 to 1. Only training batches are mixed. Losses with torch's `reduction` are computed at once, any other item by
+    item; the mean is over items, also where a loss has class weights. Metrics on training batches
+    (`recorder.train_metrics`) are taken against the item of the larger share. Batch n is always mixed alike, whatever
+    else is drawn.
+
+    Args:
+        alpha: above 0; the larger, the more evenly two items are mixed.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; shares and default are fastai's.
+
+    Raises:
+        ValueError: `alpha` is not above 0; in a run, another callback mixes too.
+        TypeError: in a run, inputs are no floating-point numbers.
+    """
+
+    def __init__(self, alpha: float = 0.4):
+        super().__init__(alpha)
+
+    def mix(self, x: Tree, partner: Tensor, rng: np.random.Generator) -> tuple[Tree, Tensor]:
+        """Interpolates with the partners; see `_Mixing.mix`."""
+        drawn = rng.beta(self.alpha, self.alpha, len(partner))
+        share = _on(np.maximum(drawn, 1 - drawn), partner.device)
+        return map_tensors(lambda t: interpolate(t, partner, share), x), share
+
+
+class CutMix(_Mixing):
+    """Trains on pictures into which a rectangle of another picture is pasted; the loss is shared out by the areas.
+
+    Each picture has its own partner in the batch and its own rectangle (fastai has one a batch): its area is a draw
+    from Beta(alpha, alpha), its centre uniform, and what lies outside the picture is cut off, which the shares of the
+    loss take into account. All else is as in `MixUp`.
+
+    Args:
+        alpha: above 0; 1 makes all areas equally likely.
+
+    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019.
+
+    Raises:
+        ValueError: `alpha` is not above 0; in a run, another callback mixes too, inputs are no pictures, or targets
+            have the pictures' size, as masks do, which would have to be cut too.
+    """
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__(alpha)
+
+    def before_batch(self, run: Run) -> None:
+        if run.training and not (isinstance(run.x, Tensor) and run.x.ndim == 4):
+            raise ValueError(f"`CutMix` takes pictures (batch, channels, height, width). Received: {_shapes(run.x)}.")
+        if run.training and isinstance(run.y, Tensor) and run.y.ndim > 2 and run.y.shape[-2:] == run.x.shape[-2:]:
+            raise ValueError(f"`CutMix` cannot share out targets of a picture's size. Received: {_shapes(run.y)}.")
+        super().before_batch(run)
+
+    def mix(self, x: Tensor, partner: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Pastes a rectangle of the partner; see `_Mixing.mix`."""
+        height, width = x.shape[-2:]
+        boxes = draw_boxes(rng.beta(self.alpha, self.alpha, len(x)), height, width, rng)
+        top, bottom, left, right = boxes.T
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+        return cut_and_paste(x, partner, torch.from_numpy(boxes).to(x.device)), _on(share, x.device)
+
+
+def interpolate(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Returns ``share * x + (1 - share) * x[partner]``, with one share for each item of x (batch, ...).
+
+    Raises:
+        TypeError: `x` holds no floating-point numbers.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"`MixUp` mixes floating-point inputs. Received: {x.dtype}.")
+    weight = (1 - share).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.lerp(x, x.index_select(0, partner), weight)
+
+
+def draw_boxes(areas: NDArray[np.float64], height: int, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draws a rectangle for each of `areas`, in [0, 1] of the picture, cut off at the border.
+
+    Returns rows (top, bottom, left, right), `bottom` and `right` exclusive, in pixels.
+    """
+    edges = []
+    for side in (height, width):
+        length = np.round(side * np.sqrt(areas)).astype(np.int64)
+        start = rng.integers(0, side, len(areas)) - length // 2
+        edges += [np.clip(start, 0, side), np.clip(start + length, 0, side)]
+    return np.stack(edges, axis=1)
+
+
+def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
+    """Returns pictures (batch, channels, height, width) with their box, rows of `draw_boxes`, taken from the partner's.
+
+    A new tensor; `x` stays as it is.
+    """
+    top, bottom, left, right = (edge.reshape(-1, 1, 1, 1) for edge in boxes.unbind(1))
+    rows = torch.arange(x.shape[2], device=x.device).reshape(-1, 1)
+    columns = torch.arange(x.shape[3], device=x.device)
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    return torch.where(inside, x.index_select(0, partner), x)
+
+
+class _MixedLoss:
+    """A loss that, where it is told of `other` targets and the items' own shares, is the mean of both losses."""
+
+    def __init__(self, loss_func: LossFunction):
+        self.loss_func = loss_func
+        self.other: tuple[Any, Tensor] | None = None
+        self._per_item: Callable[[Any, Any], Tensor] = per_item(loss_func)
+        self._reduce = torch.sum if getattr(loss_func, "reduction", "mean") == "sum" else torch.mean
+
+    def __call__(self, pred: Any, y: Any) -> Tensor:
+        if self.other is None:
+            return self.loss_func(pred, y)
+        other, share = self.other
+        first, second = self._per_item(pred, y), self._per_item(pred, other)
+        return self._reduce(torch.lerp(second, first, share.to(first.dtype)))
+
+
+def _at(tree: Tree, indices: Tensor) -> Tree:
+    return map_tensors(lambda t: t.index_select(0, indices), tree)
+
+
+def _on(values: NDArray[np.float64], device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)
+
+
+def _shapes(tree: Tree) -> str:
+    return f"shape {tuple(tree.shape)}" if isinstance(tree, Tensor) else type(tree).__name__

@@ -1,0 +1,273 @@
+"""`DataBlock`: declares how a data set is made, and makes its loaders."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn
+
+import torch
+
+from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
+from minilearner.data.items import PathLike, shown
+from minilearner.data.labels import Getter
+from minilearner.data.line import Line, NewItems, Prepared, Read
+from minilearner.data.loaders import DataLoaders
+from minilearner.data.splits import RandomSplitter, Splitter
+from minilearner.data.transforms import Pipeline, Transforms
+from minilearner.data.walk import walk
+from minilearner.errors import DataError, closest, refuse_unknown
+from minilearner.runtime import draw_seed
+from minilearner.tree import Tree, shape_of
+
+__all__ = ["DataBlock"]
+
+Verify = Literal["names", "headers", "decode"]
+OnUnreadable = Literal["raise", "skip"]
+
+
+class DataBlock:
+    r"""Declares a data set: what its parts are, and how items are found, split and labelled.
+
+    >>> pets = DataBlock(
+    ...     blocks=(ImageBlock, CategoryBlock),
+    ...     get_items=get_image_files,
+    ...     splitter=RandomSplitter(seed=42),
+    ...     get_y=using_attr(RegexLabeller(r"(.+)_\d+.jpg$"), "name"),
+    ...     item_tfms=Resize(460),
+    ...     batch_tfms=aug_transforms(size=224, min_scale=0.75),
+    ... )
+    >>> dls = pets.dataloaders(path / "images")
+
+    Nothing is read until `dataloaders`. As fastai's, except that the getters run once, when loaders are built: `get_x`
+    says *where* an input is, its block reads it. So a label that cannot be read is found before training, and functions
+    given here need not be sent to worker processes.
+
+    Args:
+        blocks: an input block for each input and a target block last; two plain `TransformBlock`s when None.
+        getters: all getters in the order of the blocks, instead of `get_x` and `get_y`.
+        n_inp: how many blocks are inputs: all but the last, unless there is one only.
+        item_tfms: transforms of one item on the CPU, which give all items one shape.
+        batch_tfms: transforms of a whole batch on the device.
+        get_items: source -> items; None where the source is the items: a list, a mapping of columns or a frame.
+        splitter: items -> (train, valid); `RandomSplitter()` when None.
+        get_y: item -> label.
+        get_x: item -> what the input is read from; the item itself when None. A list where there are several inputs.
+
+    Raises:
+        TypeError: an argument is unknown, or a block is none of its place.
+        ValueError: the number of getters does not fit the blocks.
+    """
+
+    def __init__(
+        self,
+        blocks: Any = None,
+        *,
+        getters: Sequence[Getter | None] | None = None,
+        n_inp: int | None = None,
+        item_tfms: ItemTransforms = None,
+        batch_tfms: Transforms = None,
+        get_items: Callable[[Any], Any] | None = None,
+        splitter: Splitter | None = None,
+        get_y: Getter | Sequence[Getter] | None = None,
+        get_x: Getter | Sequence[Getter] | None = None,
+        **unknown: NoReturn,
+    ) -> None:
+        refuse_unknown(unknown, DataBlock)
+        self.blocks = _instances(blocks)
+        self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
+        inputs, outcome = _placed(self.blocks, self.n_inp)
+        of_inputs, of_outcome = _getters(getters, get_x, get_y, self.n_inp, len(self.blocks) - self.n_inp)
+        self.line = Line(inputs, outcome, get_items, of_inputs, of_outcome, splitter or RandomSplitter())
+        self.item_tfms, self.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
+
+    def new(self, item_tfms: ItemTransforms = None, batch_tfms: Transforms = None) -> DataBlock:
+        """Returns a copy with these transforms and no others. (fastai's changes the block itself.)"""
+        block = copy.copy(self)
+        block.item_tfms, block.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
+        return block
+
+    def dataloaders(
+        self,
+        source: Any,
+        path: PathLike = ".",
+        *,
+        bs: int = 64,
+        val_bs: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
+        num_workers: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        verify: Verify = "names",
+        on_unreadable: OnUnreadable = "raise",
+        cache: bool | PathLike | None = None,
+        **unknown: NoReturn,
+    ) -> DataLoaders:
+        """Returns loaders of what the source holds, after looking for everything that would stop training later.
+
+        Args:
+            source: what `get_items` takes, or the items themselves.
+            path: where a learner of these loaders puts its files.
+            bs: items a batch.
+            val_bs: items a batch in validation; `bs` when None.
+            shuffle: a new order for every training epoch.
+            drop_last: leave out the short last batch of training; as `shuffle` when None.
+            num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this one.
+            seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own.)
+            device: where batches arrive.
+            verify: "names" looks whether files are there; "headers" opens each of them too; "decode" reads all of it.
+                What nobody looked for is told when it is read, with its path.
+            on_unreadable: "raise", or "skip" what "headers" or "decode" found. It is then counted on standard error and
+                listed in ``dls.skipped``.
+            cache: whether decoded pictures are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
+
+        Raises:
+            TypeError: an argument is unknown, or the source needs `get_items`.
+            ValueError: an argument is out of range.
+            DataError: there are no items, labels cannot be read or are unknown, the split is wrong, inputs differ in
+                shape, or there is not one batch to train on. Says how many items it is about, with three examples.
+            FileFormatError: files cannot be read.
+        """
+        refuse_unknown(unknown, self.dataloaders)
+        val_bs = bs if val_bs is None else val_bs
+        for name, n in (("bs", bs), ("val_bs", val_bs)):
+            if n < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+        _check_choice("verify", verify, ("names", "headers", "decode"))
+        _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
+        if on_unreadable == "skip" and verify == "names":
+            raise ValueError(
+                'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'
+            )
+        prepared = self.line.prepare(source, verify=verify, on_unreadable=on_unreadable)
+        _tell_skipped(prepared)
+        seed = draw_seed() if seed is None else seed
+        train, valid = (
+            ItemDataset(part.sources, Read(self.line.inputs), self.item_tfms, seed=seed, cache=cache)
+            for part in (prepared.train, prepared.valid)
+        )
+        _check_shapes(train)
+        options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
+        options["batch_tfms"] = self.batch_tfms
+        drop_last = shuffle if drop_last is None else drop_last
+        dls = DataLoaders(
+            ItemLoader(train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=drop_last, training=True, **options),
+            ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
+            bs=bs,
+            seed=seed,
+            target=prepared.target,
+            device=device,
+            path=path,
+            new_items=NewItems(self.line, prepared.target, prepared.kind),
+        )
+        dls.skipped = prepared.skipped
+        return dls
+
+    def summary(self, source: Any, bs: int = 4) -> None:
+        """Prints how one item, and then a batch of `bs`, go along the line.
+
+        Raises:
+            DataError: a station failed. Names it; what came before has been printed.
+        """
+        for text in walk(self.line, self.item_tfms, self.batch_tfms, source, bs):
+            sys.stdout.write(f"{text}\n")
+
+    def __repr__(self) -> str:
+        return f"DataBlock({', '.join(map(repr, self.blocks))}, {self.item_tfms}, {self.batch_tfms})"
+
+
+def _instances(blocks: Any) -> tuple[Any, ...]:
+    if blocks is None:
+        return TransformBlock(), TransformBlock()
+    several = blocks if isinstance(blocks, (list, tuple)) else (blocks,)
+    return tuple(block() if isinstance(block, type) else block for block in several)
+
+
+def _placed(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...], TargetBlock | None]:
+    if not 1 <= n_inp <= len(blocks) or len(blocks) - n_inp > 1:
+        raise ValueError(
+            f"`n_inp` must leave at most one block, the target, of {len(blocks)}. Received: n_inp={n_inp}."
+        )
+    for block in blocks[:n_inp]:
+        if not isinstance(block, InputBlock):
+            raise TypeError(f"an input needs a block that reads it, such as ImageBlock. Received: {block!r}.")
+    for block in blocks[n_inp:]:
+        if not isinstance(block, TargetBlock):
+            raise TypeError(f"a target needs a block such as CategoryBlock. Received: {block!r}.")
+    return blocks[:n_inp], blocks[n_inp] if n_inp < len(blocks) else None
+
+
+def _getters(
+    getters: Any, get_x: Any, get_y: Any, n_inp: int, n_targets: int
+) -> tuple[tuple[Getter | None, ...], Getter | None]:
+    if getters is not None:
+        if get_x is not None or get_y is not None:
+            raise ValueError("Give `getters`, or `get_x` and `get_y`, not both.")
+        _check_count(getters, "getters", n_inp + n_targets)
+        return tuple(getters[:n_inp]), getters[n_inp] if n_targets else None
+    xs = (None,) * n_inp if get_x is None else _several(get_x)
+    ys = (None,) * n_targets if get_y is None else _several(get_y)
+    _check_count(xs, "get_x", n_inp)
+    _check_count(ys, "get_y", n_targets)
+    return xs, ys[0] if ys else None
+
+
+def _several(getter: Any) -> tuple[Getter, ...]:
+    return tuple(getter) if isinstance(getter, (list, tuple)) else (getter,)
+
+
+def _check_count(getters: Any, name: str, n: int) -> None:
+    if len(getters) != n:
+        raise ValueError(
+            f"`{name}` must have {n} functions, one for each block of its kind. Received: {len(getters)}. To run "
+            "several after one another, write one function that does."
+        )
+    for getter in getters:
+        if getter is not None and not callable(getter):
+            raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}.{closest(str(value), choices)} Received: "
+            f"{name}={value!r}."
+        )
+
+
+def _tell_skipped(prepared: Prepared) -> None:
+    if skipped := prepared.skipped:
+        sources, reasons = zip(*skipped, strict=True)
+        sys.stderr.write(
+            f"{len(skipped)} items cannot be read and are left out: {shown(sources, range(len(sources)), reasons)}. "
+            "All of them: dls.skipped.\n"
+        )
+
+
+_LOOKED_AT = 8  # a few pictures tell whether anything gives them one shape; all of them would be read twice
+
+
+def _check_shapes(dataset: ItemDataset) -> None:
+    """Raises where a few training items, as validation reads them, differ in shape."""
+    n = min(_LOOKED_AT, len(dataset))
+    positions = [i * (len(dataset) - 1) // max(1, n - 1) for i in range(n)]
+    shapes: dict[int, Tree] = {}
+    for i in positions:
+        try:
+            shapes[i] = shape_of(dataset[i, None])
+        except DataError:  # one that cannot be read is told when its batch comes: see `verify`
+            if i == positions[-1] and not shapes:
+                raise
+    counts = Counter(shapes.values())
+    if len(counts) > 1:
+        raise DataError(
+            f"inputs must have one shape, so that they make batches. Of {len(shapes)} training items looked at: "
+            f"{', '.join(f'{count} of shape {shape}' for shape, count in counts.most_common(3))}, as in "
+            f"{shown(dataset.items, list(shapes), list(shapes.values()))}. Give them one with item_tfms=Resize(...)."
+        )

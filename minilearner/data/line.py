@@ -1,0 +1,241 @@
+"""The line that data go along, from a source to inputs and targets: each station for itself, and all in one go.
+
+source -> items -> labels -> split -> what is read -> target. `block` declares it, `walk` shows it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from minilearner.data.blocks import InputBlock, TargetBlock
+from minilearner.data.items import shown
+from minilearner.data.labels import Getter, apply_to_all
+from minilearner.data.splits import Split, Splitter, split_items
+from minilearner.data.table import as_table, is_table
+from minilearner.data.targets import Target
+from minilearner.errors import DataError, FileFormatError
+
+__all__ = ["Line", "NewItems", "Part", "Prepared", "Read", "as_sequence"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the two sets of a split."""
+
+    sources: list[Any]
+    """What each input is read from: a path, say; a tuple where there are several inputs."""
+    y: Tensor | None
+    """(items, ...), or None where there is no target block."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before the first picture is read."""
+
+    train: Part
+    valid: Part
+    target: Target | None
+    kind: type
+    """What the items are: rows, paths, ..."""
+    skipped: tuple[tuple[Any, str], ...]
+    """What was left out since it cannot be read: (source, reason)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """How items are found, labelled, split and read. See `DataBlock`, which checks what it puts in here."""
+
+    inputs: tuple[InputBlock, ...]
+    outcome: TargetBlock | None
+    get_items: Callable[[Any], Any] | None
+    get_x: tuple[Getter | None, ...]
+    get_y: Getter | None
+    splitter: Splitter
+
+    def items(self, source: Any) -> Any:
+        """Returns what the source is made of: a sequence, a `Table` or a frame.
+
+        Raises:
+            TypeError: a source that is no collection needs `get_items`.
+            DataError: there is no item.
+        """
+        items = source if self.get_items is None else self.get_items(source)
+        if not _is_collection(items):
+            raise TypeError(
+                "`get_items` is needed to find the items of a source that is no list or table. "
+                f"Received: {items!r:.100}. For a folder of pictures: get_items=get_image_files."
+            )
+        if isinstance(items, Mapping):
+            items = as_table(items)  # whose length, unlike a dictionary's, is the number of its rows
+        elif not hasattr(items, "__getitem__"):
+            items = list(items)
+        if not len(items):
+            raise DataError("there are no items: the source is empty.")
+        return items
+
+    def labels(self, items: Any) -> list[Any] | None:
+        """Returns the label of every item; None where there is no target block.
+
+        Raises:
+            ValueError: there is a target block and no `get_y`.
+            DataError: `get_y` failed; says on how many items, with three examples.
+        """
+        if self.outcome is None:
+            return None
+        if self.get_y is None:
+            raise ValueError(
+                f"`get_y` is needed: a function item -> label for {self.outcome!r}, such as parent_label, "
+                "RegexLabeller(...) or ColReader(...)."
+            )
+        return apply_to_all(self.get_y, as_sequence(items), "get_y")
+
+    def sources(self, items: Any) -> list[Any]:
+        """Returns what the input of every item is read from; tuples where there are several inputs.
+
+        Raises:
+            DataError: `get_x` failed; says on how many items, with three examples.
+        """
+        items = as_sequence(items)
+        columns = [list(items) if get is None else apply_to_all(get, items, "get_x") for get in self.get_x]
+        return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+    def split(self, items: Any, labels: list[Any] | None) -> Split:
+        """Returns positions for training and validation; errors as in `splits.split_items`."""
+        return split_items(self.splitter, items, labels)
+
+    def target(self, labels: list[Any] | None, train: Sequence[int]) -> Target | None:
+        """Returns what labels mean, learnt from those of the training set."""
+        if self.outcome is None or labels is None:
+            return None
+        return self.outcome.target([labels[i] for i in train])
+
+    def encoded(self, labels: list[Any] | None, target: Target | None, sources: list[Any], split: str) -> Tensor | None:
+        """Returns labels as the target's numbers; errors as in `TargetBlock.encode`."""
+        if self.outcome is None or labels is None or target is None:
+            return None
+        return self.outcome.encode(labels, target, sources, split)
+
+    def unreadable(self, sources: list[Any], verify: str) -> dict[int, str]:
+        """Returns position -> reason for what cannot be read, as far as `verify` looks."""
+        found: dict[int, str] = {}
+        for k, block in enumerate(self.inputs):
+            found.update(block.unreadable([s[k] for s in sources] if len(self.inputs) > 1 else sources, verify))
+        return found
+
+    def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> Prepared:
+        """Goes along the whole line.
+
+        Raises:
+            DataError, FileFormatError, TypeError, ValueError: as the stations do.
+        """
+        items = self.items(source)
+        rows = as_sequence(items)
+        labels, sources = self.labels(rows), self.sources(rows)
+        train, valid = self.split(items, labels)
+        bad = self.unreadable(sources, verify)
+        if bad and on_unreadable == "raise":
+            raise _unreadable_error(sources, bad)
+        train, valid = ([i for i in part if i not in bad] for part in (train, valid))
+        if not train:
+            raise DataError(f"no item is left to train on: {len(bad)} of {len(sources)} cannot be read.")
+        target = self.target(labels, train)
+
+        def part(positions: list[int], split: str) -> Part:
+            chosen = [sources[i] for i in positions]
+            of_these = None if labels is None else [labels[i] for i in positions]
+            return Part(chosen, self.encoded(of_these, target, chosen, split))
+
+        skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
+        kind = _kind(rows[train[0]])
+        return Prepared(part(train, "training"), part(valid, "validation"), target, kind, skipped)
+
+
+@dataclass(frozen=True)
+class Read:
+    """Reads the input of one item: with one block, or a tuple with several."""
+
+    blocks: tuple[InputBlock, ...]
+
+    def __call__(self, source: Any, *, reduce_to: tuple[int, int] | None = None) -> Any:
+        """Returns a PIL picture, array or tensor, or a tuple of them; `reduce_to` as for `vision.images.open_image`."""
+        if len(self.blocks) == 1:
+            return _read(self.blocks[0], source, reduce_to)
+        return tuple(_read(block, part, reduce_to) for block, part in zip(self.blocks, source, strict=True))
+
+
+def _read(block: InputBlock, source: Any, reduce_to: tuple[int, int] | None) -> Any:
+    # Not part of `InputBlock`: only files that can be decoded at a smaller size gain by it.
+    read_reduced = getattr(block, "read_reduced", None)
+    return block.read(source) if reduce_to is None or read_reduced is None else read_reduced(source, reduce_to)
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """How items that come later, to be predicted, go the same way as those that the loaders were built from."""
+
+    line: Line
+    target: Target | None
+    kind: type
+
+    def sources(self, items: Any) -> list[Any]:
+        """Returns what these are read from. What is no item as the training items are is taken for it itself.
+
+        So a model trained on rows of a table predicts a row, and a path or a PIL picture as well.
+
+        Raises:
+            TypeError: `items` is a single item.
+            DataError: there is none, or `get_x` failed.
+        """
+        listed = self._listed(items)
+        alike = [i for i, item in enumerate(listed) if _kind(item) is self.kind]
+        sources = list(listed)
+        if alike:
+            for i, source in zip(alike, self.line.sources([listed[i] for i in alike]), strict=True):
+                sources[i] = source
+        return sources
+
+    def targets(self, items: Any) -> Tensor | None:
+        """Returns their labels as the target's numbers.
+
+        Raises:
+            DataError: `get_y` failed, or a label is unknown.
+        """
+        listed = self._listed(items)
+        return self.line.encoded(self.line.labels(listed), self.target, listed, "new")
+
+    def _listed(self, items: Any) -> list[Any]:
+        if not _is_collection(items):
+            raise TypeError(f"`items` must be a list of items. Received: one item, {items!r:.100}. Write [item].")
+        listed = list(as_sequence(items))
+        if not listed:
+            raise DataError("`items` must hold at least one item. Received: none.")
+        return [Path(item) if self.kind is Path and isinstance(item, str) else item for item in listed]
+
+
+def as_sequence(items: Any) -> Sequence[Any]:
+    """Returns the rows of a table; other collections as they are."""
+    return as_table(items) if is_table(items) else items
+
+
+def _is_collection(items: Any) -> bool:
+    is_one = isinstance(items, (str, bytes, os.PathLike))
+    return not is_one and (isinstance(items, Iterable) or hasattr(items, "__getitem__"))
+
+
+def _kind(item: Any) -> type:
+    return Path if isinstance(item, os.PathLike) else type(item)
+
+
+def _unreadable_error(sources: list[Any], bad: dict[int, str]) -> DataError:
+    positions = sorted(bad)
+    examples = shown(sources, positions, [bad[i] for i in positions[:3]])
+    return FileFormatError(
+        f"{len(bad)} of {len(sources)} items cannot be read: {examples}. "
+        'Repair or remove them, or leave them out with on_unreadable="skip" and verify="headers" or "decode".'
+    )

@@ -1,0 +1,80 @@
+"""Paths that list what they hold: `pathlib`'s own, with `ls`, and without a change to `pathlib` itself."""
+
+from __future__ import annotations
+
+import mimetypes
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+if sys.platform == "win32":
+    from pathlib import WindowsPath as _SystemPath
+else:
+    from pathlib import PosixPath as _SystemPath
+
+__all__ = ["DataPath", "Listing"]
+
+T = TypeVar("T")
+
+
+class DataPath(_SystemPath):
+    """A `pathlib.Path` with `ls`; what is made from it (`/`, `.parent`, `iterdir`, `glob`) is a `DataPath` too.
+
+    It equals and hashes like the plain path, and pickles. fastai adds `ls` to every path of the process instead.
+
+    Example: ``(DataPath("data") / "images").ls(n_max=3)``
+    """
+
+    __slots__ = ()
+
+    def ls(
+        self, n_max: int | None = None, file_type: str | None = None, file_exts: str | Sequence[str] | None = None
+    ) -> Listing[DataPath]:
+        """Returns what the folder holds, sorted by name; fastai's order is the file system's.
+
+        Args:
+            n_max: at most so many, the first ones of the sorted selection.
+            file_type: only files of this kind, such as "image" or "text", told by their suffix from Python's own table,
+                so that it is the same on every system.
+            file_exts: only files with one of these suffixes, such as ".jpg"; case does not matter. With both, a file
+                that either names is listed.
+
+        Raises:
+            OSError: this is no folder, or cannot be read.
+            ValueError: `n_max` is negative, `file_type` is unknown, or a suffix has no dot.
+        """
+        if n_max is not None and n_max < 0:
+            raise ValueError(f"`n_max` must be at least 0. Received: n_max={n_max}.")
+        suffixes = _suffixes(file_type, file_exts)
+        selection = (path for path in self.iterdir() if suffixes is None or path.suffix.lower() in suffixes)
+        return Listing(sorted(selection)[:n_max])
+
+
+class Listing(list[T]):
+    """A list that begins its `repr` with its length and shows ten items: ``(#7393) [DataPath('a.jpg'), ...]``."""
+
+    def __repr__(self) -> str:
+        shown = [repr(item) for item in self[:10]]
+        return f"(#{len(self)}) [{', '.join(shown + ['...'] * (len(self) > 10))}]"
+
+
+def _suffixes(file_type: str | None, file_exts: str | Sequence[str] | None) -> set[str] | None:
+    """Returns the suffixes to select by, in lower case; None where nothing was asked for."""
+    if file_type is None and file_exts is None:
+        return None
+    suffixes = {file_exts} if isinstance(file_exts, str) else set(file_exts or ())
+    undotted = sorted(suffix for suffix in suffixes if not suffix.startswith("."))
+    if undotted:
+        raise ValueError(f"`file_exts` must be suffixes with their dot, such as '.jpg'. Received: {undotted}.")
+    return {suffix.lower() for suffix in suffixes} | (set() if file_type is None else _suffixes_of_type(file_type))
+
+
+def _suffixes_of_type(file_type: str) -> set[str]:
+    table = mimetypes.MimeTypes()  # Python's own table: the module's functions add the system's files to it
+    types = {suffix: kind.split("/")[0] for known in table.types_map for suffix, kind in known.items()}
+    types[".webp"] = "image"  # Python 3.10 does not know it
+    if file_type not in types.values():
+        raise ValueError(
+            f"`file_type` must be one of {sorted(set(types.values()))}. Received: file_type={file_type!r}."
+        )
+    return {suffix for suffix, kind in types.items() if kind == file_type}

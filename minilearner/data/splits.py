@@ -1,0 +1,326 @@
+"""Splitters: functions of the items that say which are for training and which for validation.
+
+Every one is `items -> (train positions, valid positions)`. Random ones draw from a generator of their own, so that the
+same items and seed always split the same way, and nobody else's randomness is moved. One whose `needs_labels` is true
+is called with the labels too, `(items, labels)`. Those that treat classes alike are in `stratified`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from minilearner.data.items import shown
+from minilearner.data.table import as_table, is_table
+from minilearner.errors import DataError
+
+__all__ = [
+    "DEFAULT_SEED",
+    "ColSplitter",
+    "EndSplitter",
+    "FileSplitter",
+    "FuncSplitter",
+    "GrandparentSplitter",
+    "IndexSplitter",
+    "MaskSplitter",
+    "RandomSplitter",
+    "RandomSubsetSplitter",
+    "Split",
+    "Splitter",
+    "check_share",
+    "n_for_validation",
+    "split_items",
+]
+
+Split: TypeAlias = tuple[list[int], list[int]]
+"""Positions for training and for validation."""
+
+Splitter: TypeAlias = Callable[..., Any]
+"""``items -> (train, valid)``; ``(items, labels) -> (train, valid)`` where its `needs_labels` is true."""
+
+DEFAULT_SEED = 0
+"""What ``seed=None`` means to a splitter: the same items always split the same way."""
+
+
+@dataclass(frozen=True)
+class RandomSplitter:
+    """A share of the items, drawn at random, is for validation. With a seed, the very split that fastai makes.
+
+    Args:
+        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation, and 0 is for no validation set.
+        seed: decides the draw; None is the same as 0.
+
+    Raises:
+        ValueError: `valid_pct` is outside [0, 1).
+        DataError: (when called) the share is less than one item.
+    """
+
+    valid_pct: float = 0.2
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_share(self.valid_pct, "valid_pct")
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n_valid = n_for_validation(self.valid_pct, len(items))
+        order = _permutation(len(items), self.seed)
+        return order[n_valid:], order[:n_valid]
+
+
+@dataclass(frozen=True)
+class IndexSplitter:
+    """The items at these positions are for validation, all others for training."""
+
+    valid_idx: Iterable[int]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "valid_idx", tuple(int(i) for i in self.valid_idx))  # what can be read only once, too
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions: training ascending, validation in the order given."""
+        held = set(self.valid_idx)
+        return [i for i in range(len(items)) if i not in held], list(self.valid_idx)
+
+
+@dataclass(frozen=True)
+class EndSplitter:
+    """The last items are for validation, or the first: for data in order of time.
+
+    Args:
+        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation.
+        valid_last: False takes the first ones.
+
+    Raises:
+        ValueError: `valid_pct` is outside [0, 1).
+        DataError: (when called) the share is less than one item. (fastai's then validates on everything.)
+    """
+
+    valid_pct: float = 0.2
+    valid_last: bool = True
+
+    def __post_init__(self) -> None:
+        check_share(self.valid_pct, "valid_pct")
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        n, n_valid = len(items), n_for_validation(self.valid_pct, len(items))
+        if self.valid_last:
+            return list(range(n - n_valid)), list(range(n - n_valid, n))
+        return list(range(n_valid, n)), list(range(n_valid))
+
+
+@dataclass(frozen=True)
+class GrandparentSplitter:
+    """By the folder above the folder that a file lies in: ``train/cat/1.jpg`` is for training.
+
+    Args:
+        train_name: the folder's name, or several.
+        valid_name: the same for validation. Files in other folders are in neither set.
+
+    Raises:
+        DataError: (when called) one of the two sets is empty. Says which folders there are.
+    """
+
+    train_name: str | Sequence[str] = "train"
+    valid_name: str | Sequence[str] = "valid"
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending for each name in turn."""
+        names = [Path(item).parent.parent.name for item in items]
+        return self._having(names, self.train_name, "train_name"), self._having(names, self.valid_name, "valid_name")
+
+    @staticmethod
+    def _having(names: list[str], wanted: str | Sequence[str], argument: str) -> list[int]:
+        several = (wanted,) if isinstance(wanted, str) else wanted
+        found = [i for name in several for i, own in enumerate(names) if own == name]
+        if not found:
+            counts = ", ".join(f"{name!r} ({n} items)" for name, n in Counter(names).most_common(5))
+            raise DataError(f"no item lies two folders below `{argument}={wanted!r}`. What lies there: {counts}.")
+        return found
+
+
+@dataclass(frozen=True)
+class FuncSplitter:
+    """The items for which a function returns true are for validation."""
+
+    func: Callable[[Any], Any]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        return _by_mask([bool(self.func(item)) for item in items])
+
+
+@dataclass(frozen=True)
+class MaskSplitter:
+    """The items for which a mask is true are for validation.
+
+    Raises:
+        DataError: (when called) the mask has not one entry for each item.
+    """
+
+    mask: Sequence[Any]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        if len(self.mask) != len(items):
+            raise DataError(f"`mask` must have one entry for each of {len(items)} items. Received: {len(self.mask)}.")
+        return _by_mask([bool(is_valid) for is_valid in self.mask])
+
+
+@dataclass(frozen=True)
+class FileSplitter:
+    """The files whose names stand in a text file, one a line, are for validation.
+
+    Raises:
+        DataError: (when called) the file cannot be read, or names what is not among the items.
+    """
+
+    fname: str | os.PathLike[str]
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, ascending."""
+        try:
+            lines = Path(self.fname).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise DataError(f"the names of validation files cannot be read from '{self.fname}': {error}") from error
+        wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        names = [Path(item).name for item in items]
+        if absent := sorted(set(wanted) - set(names)):
+            raise DataError(
+                f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
+                f"{shown(absent, range(len(absent)))}. A name is a file's own, without its folder."
+            )
+        return _by_mask([name in set(wanted) for name in names])
+
+
+@dataclass(frozen=True)
+class ColSplitter:
+    """By a column of the table that the items are rows of.
+
+    Args:
+        col: name or position of the column.
+        on: the value, or a list of the values, that mean validation. None: the column holds truth values or 0 and 1.
+
+    Raises:
+        DataError: (when called) the items are no table, there is no such column, or `on` is needed.
+    """
+
+    col: str | int = "is_valid"
+    on: Any = None
+
+    def __call__(self, items: Any) -> Split:
+        """Returns the positions, ascending."""
+        if not is_table(items):
+            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {shown(items, [0])}.")
+        column = as_table(items).column(self.col)
+        if self.on is not None:
+            wanted = self.on if isinstance(self.on, (list, tuple, set, frozenset)) else [self.on]
+            return _by_mask([value in wanted for value in column])
+        if odd := [i for i, value in enumerate(column) if value not in (0, 1, True, False)]:
+            raise DataError(
+                f"{len(odd)} of {len(column)} cells of column {self.col!r} are neither true nor false: "
+                f"{shown(column, odd)}. Say what means validation with `on=`."
+            )
+        return _by_mask([bool(value) for value in column])
+
+
+@dataclass(frozen=True)
+class RandomSubsetSplitter:
+    """Random parts of the items for training and validation; the rest is in neither. With a seed, as fastai's.
+
+    Args:
+        train_sz: the share for training, in (0, 1).
+        valid_sz: the share for validation, in (0, 1); at most 1 with `train_sz`.
+        seed: decides the draw; None is the same as 0.
+
+    Raises:
+        ValueError: a share is out of range.
+    """
+
+    train_sz: float
+    valid_sz: float
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.train_sz < 1 and 0 < self.valid_sz < 1 and self.train_sz + self.valid_sz <= 1):
+            raise ValueError(
+                "`train_sz` and `valid_sz` must be in (0, 1), and at most 1 together. "
+                f"Received: train_sz={self.train_sz}, valid_sz={self.valid_sz}."
+            )
+
+    def __call__(self, items: Sequence[Any]) -> Split:
+        """Returns the positions, in the order of the draw."""
+        n_train, n_valid = int(len(items) * self.train_sz), int(len(items) * self.valid_sz)
+        order = _permutation(len(items), self.seed)
+        return order[:n_train], order[n_train : n_train + n_valid]
+
+
+def split_items(splitter: Splitter, items: Sequence[Any], labels: Sequence[Any] | None) -> Split:
+    """Returns what a splitter makes of the items, checked.
+
+    Raises:
+        DataError: it gives no two lists, no item to train, a position that there is not, or one twice.
+    """
+    if getattr(splitter, "needs_labels", False):
+        if labels is None:
+            raise DataError(f"{splitter!r} needs labels, and the items have none.")
+        given = splitter(items, labels)
+    else:
+        given = splitter(items)
+    try:
+        train, valid = ([int(i) for i in part] for part in given)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"`splitter` must return two lists of positions. Received: {given!r:.100}.") from error
+    _check_split(train, valid, len(items))
+    return train, valid
+
+
+def _check_split(train: list[int], valid: list[int], n: int) -> None:
+    if not train:
+        raise DataError(f"the split leaves no item to train on: 0 to train, {len(valid)} to validate, of {n}.")
+    positions = train + valid
+    if outside := [i for i in positions if not 0 <= i < n]:
+        raise DataError(f"the split has {len(outside)} positions outside 0 to {n - 1}: {outside[:3]}.")
+    if both := sorted(set(train) & set(valid)):
+        raise DataError(f"the split puts {len(both)} items both into training and validation: positions {both[:3]}.")
+    if len(set(positions)) < len(positions):
+        twice = [i for i, count in Counter(positions).items() if count > 1]
+        raise DataError(f"the split has {len(twice)} items more than once: positions {twice[:3]}.")
+
+
+def _permutation(n: int, seed: int | None) -> list[int]:
+    generator = torch.Generator().manual_seed(DEFAULT_SEED if seed is None else seed)
+    order: list[int] = torch.randperm(n, generator=generator).tolist()
+    return order
+
+
+def _by_mask(is_valid: list[bool]) -> Split:
+    return [i for i, held in enumerate(is_valid) if not held], [i for i, held in enumerate(is_valid) if held]
+
+
+def check_share(value: float, name: str) -> None:
+    """Raises ValueError where a share, the argument called `name`, is outside [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}.")
+
+
+def n_for_validation(valid_pct: float, n: int) -> int:
+    """Returns how many of `n` items a share is, rounded down.
+
+    Raises:
+        DataError: the share is positive and less than one item.
+    """
+    n_valid = int(valid_pct * n)
+    if valid_pct > 0 and not n_valid:
+        raise DataError(
+            f"valid_pct={valid_pct} of {n} items is less than one. Raise it to {1 / max(n, 1):.2g} or more, or give "
+            "valid_pct=0 for no validation set."
+        )
+    return n_valid

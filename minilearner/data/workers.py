@@ -1,0 +1,193 @@
+"""Worker processes that read batches ahead, and what becomes of their errors.
+
+What a worker does to an item is `dataset`'s business; in which order, `item_loader`'s. Workers draw nothing, so neither
+their number nor how they are started changes a bit.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from minilearner.data.cache import Pixels
+from minilearner.data.dataset import Fetched, ItemDataset, Key
+from minilearner.errors import DataError
+
+__all__ = ["Workers", "default_num_workers"]
+
+
+def default_num_workers() -> int:
+    """Returns how many workers to start where nobody said: the processors that this process may use, 8 at most.
+
+    Decoding keeps them all busy in the first epoch, while training waits; later ones come from the cache without
+    workers. None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes
+    seconds and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
+    """
+    if not sys.platform.startswith("linux"):
+        return 0
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+class Workers:
+    """Processes that live as long as this object, and read the batches of one pass at a time.
+
+    Args:
+        dataset: what they read from; they get a copy as it is when the first pass starts.
+        num_workers: how many, at least 1.
+        start_method: "fork", "spawn" or "forkserver"; None is "fork" on Linux and the system's own elsewhere.
+        pin_memory: whether batches come in pinned memory, for copies to a GPU.
+    """
+
+    def __init__(
+        self, dataset: ItemDataset, num_workers: int, *, start_method: str | None = None, pin_memory: bool = False
+    ) -> None:
+        self.dataset = dataset
+        self._plan = _Plan()
+        # -1: between items. In shared memory, so that what a worker was reading is known after its death.
+        self._reading = torch.full((num_workers,), -1, dtype=torch.int64)
+        self._reading.share_memory_()  # type: ignore[no-untyped-call]
+        self._source = DataLoader(
+            _WorkerSide(dataset, self._reading),
+            batch_sampler=self._plan,
+            collate_fn=_only,
+            num_workers=num_workers,
+            persistent_workers=True,
+            pin_memory=pin_memory,
+            multiprocessing_context=start_method or ("fork" if sys.platform.startswith("linux") else None),
+            worker_init_fn=_ignore_interrupt,
+            generator=torch.Generator().manual_seed(0),  # without one, torch draws from the global generator
+        )
+        self.is_busy = False
+        """Whether a pass is under way: another one would take its batches away."""
+
+    def read(self, batches: Sequence[list[Key]]) -> Iterator[Fetched]:
+        """Gives the inputs of each batch in turn.
+
+        Raises:
+            DataError: as `ItemDataset.fetch`, without the worker's own trace; or a worker died, with what it read last.
+        """
+        self._plan.batches, self.is_busy = batches, True
+        try:
+            with warnings.catch_warnings():
+                # Python 3.12 and later: forking beside other threads. Workers touch none of their locks.
+                warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+                source = iter(self._source)
+            for _ in batches:
+                yield _opened(self._next(source))
+        finally:
+            self.is_busy = False
+
+    def _next(self, source: Iterator[Any]) -> Any:
+        try:
+            return next(source)
+        except RuntimeError as e:
+            if not str(e).startswith("DataLoader worker"):
+                raise
+            self._source._iterator = None  # the rest of them cannot be used any more
+            raise DataError(f"{str(e).splitlines()[0].rstrip('.')}. {self._last_read()}") from e
+
+    def _last_read(self) -> str:
+        positions = [p for p in self._reading.tolist() if p >= 0]
+        items = ", ".join(f"{p} ({self.dataset.items[p]})" for p in positions[:8])
+        reading = f"The workers were reading item {items}" if items else "No worker was reading an item"
+        return f"{reading}. A worker killed by the system has most likely run out of memory: try fewer `num_workers`."
+
+
+@dataclass
+class _Sent:
+    """A batch on its way between processes: the fresh pictures laid end to end, which is one piece of shared memory."""
+
+    x: Any
+    positions: list[int]
+    shapes: list[tuple[int, ...]]
+    flat: Tensor | None
+
+    def pin_memory(self) -> _Sent:
+        return _Sent(Fetched(self.x).pin_memory().x, self.positions, self.shapes, self.flat)
+
+
+@dataclass
+class _Failed:
+    """An error on its way between processes: pickling it alone would lose its cause."""
+
+    error: Exception
+    cause: BaseException | None
+
+
+class _WorkerSide(Dataset[Any]):
+    """What a worker process runs: a batch for a list of keys."""
+
+    def __init__(self, dataset: ItemDataset, reading: Tensor) -> None:
+        self.dataset, self.reading = dataset, reading
+
+    def __getitems__(self, keys: list[Key]) -> list[_Sent | _Failed]:
+        worker = get_worker_info()
+        slot = worker.id if worker is not None else 0
+        try:
+            return [_packed(self.dataset.fetch(keys, lambda position: self.reading.__setitem__(slot, position)))]
+        except Exception as e:
+            return [_Failed(_sendable(e), None if e.__cause__ is None else _sendable(e.__cause__))]
+        finally:
+            self.reading[slot] = -1
+
+
+class _Plan(Sampler[list[Key]]):
+    """The batches of the pass that is about to start, as keys of the dataset."""
+
+    def __init__(self) -> None:
+        self.batches: Sequence[list[Key]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+
+def _packed(fetched: Fetched) -> _Sent:
+    positions, shapes = [p for p, _ in fetched.fresh], [pixels.shape for _, pixels in fetched.fresh]
+    flat = (
+        torch.cat([torch.from_numpy(pixels.reshape(-1).copy()) for _, pixels in fetched.fresh]) if positions else None
+    )
+    return _Sent(fetched.x, positions, shapes, flat)
+
+
+def _opened(sent: _Sent | _Failed) -> Fetched:
+    if isinstance(sent, _Failed):
+        raise sent.error from sent.cause
+    if sent.flat is None:
+        return Fetched(sent.x)
+    fresh: list[tuple[int, Pixels]] = []
+    rest = sent.flat.numpy()
+    for position, shape in zip(sent.positions, sent.shapes, strict=True):
+        n = int(torch.Size(shape).numel())
+        fresh.append((position, rest[:n].reshape(shape)))
+        rest = rest[n:]
+    return Fetched(sent.x, fresh)
+
+
+def _sendable(e: BaseException) -> Any:
+    try:
+        pickle.loads(pickle.dumps(e))
+    except Exception:  # some exceptions hold what does not pickle, or take other arguments than they keep
+        return RuntimeError(f"{type(e).__name__}: {e}")
+    return e
+
+
+def _only(batches: list[Any]) -> Any:
+    return batches[0]
+
+
+def _ignore_interrupt(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal: the one that trains stops the workers, who need not each say so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,52 @@
+"""Look at what the layers of a model give, while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+__all__ = ["ForwardHooks", "layers_of"]
+
+
+class ForwardHooks:
+    """Calls a function with what each of some modules returns, until `remove` is called.
+
+    Also a context manager, which removes them on leaving.
+
+    Args:
+        modules: those to watch.
+        note: called as ``note(index, output)``, with the module's place among `modules`; its result is ignored.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], note: Callable[[int, Any], object]):
+        def hook_of(index: int) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                note(index, output)
+
+            return hook
+
+        self._handles = [module.register_forward_hook(hook_of(i)) for i, module in enumerate(modules)]
+
+    def remove(self) -> None:
+        """Takes the hooks off; a second time does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> ForwardHooks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+def layers_of(model: nn.Module, *, with_parameters_only: bool = True) -> dict[str, nn.Module]:
+    """Returns the modules that have no modules inside, by their path, in the order in which they were made.
+
+    Args:
+        with_parameters_only: leave out those without parameters, such as activations and pooling.
+    """
+    leaves = {path: m for path, m in model.named_modules() if next(m.children(), None) is None}
+    return {p: m for p, m in leaves.items() if not with_parameters_only or next(m.parameters(), None) is not None}

@@ -1,0 +1,220 @@
+"""Checkpoints on disk: written whole or not at all, checked when read, and without pickle.
+
+A checkpoint is a folder `checkpoint-<number>` that holds `tensors.safetensors`, `state.json`, and `manifest.json` with
+the size and SHA-256 of both. It is written under a temporary name, synced and renamed; older ones go only after the new
+one has been read back and found good. What is in a checkpoint is `callbacks.checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from minilearner.errors import CheckpointError, FileFormatError
+from minilearner.training.packing import pack, unpack
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["CheckpointFolder", "Saved"]
+
+FORMAT = 1
+"""Counted up when a reader of the last version would misread what is written now."""
+
+_PREFIX, _TEMPORARY = "checkpoint-", ".writing-"
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+_LARGEST_JSON = 1 << 28  # bytes
+
+
+class Saved(NamedTuple):
+    """A checkpoint that was read and found good."""
+
+    path: Path
+    number: int
+    state: dict[str, Any]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        path: made where it does not exist.
+        keep: how many of the newest stay.
+
+    Raises:
+        ValueError: `keep` below 1.
+        CheckpointError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, keep: int = 1) -> None:
+        if keep < 1:
+            raise ValueError(f"`keep` must be at least 1. Received: keep={keep}.")
+        self.path, self.keep = Path(path), keep
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f"{_TEMPORARY}{os.getpid()}-probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise CheckpointError(
+                f"checkpoints cannot be written to {self.path}: {error.strerror or error}."
+            ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the lock goes with the process, however that ends.
+
+        Raises:
+            CheckpointError: another process holds it.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        with open(self.path / ".lock", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(
+                    f"another process trains with the checkpoints in {self.path}. Wait for it, or use another folder."
+                ) from error
+            yield
+
+    def save(self, number: int, state: dict[str, Any]) -> Path:
+        """Writes a checkpoint, reads it back, and only then lets the oldest go.
+
+        Raises:
+            CheckpointError: it could not be written. The checkpoints before it are untouched.
+            TypeError: `state` holds what is no data.
+        """
+        tensors: dict[str, Tensor] = {}
+        text = json.dumps(pack(state, tensors), allow_nan=False, separators=(",", ":"))
+        temporary = self.path / f"{_TEMPORARY}{number:08d}-{os.getpid()}"
+        final = self.path / f"{_PREFIX}{number:08d}"
+        try:
+            self._clear()
+            temporary.mkdir()
+            save_file(tensors, temporary / _TENSORS)
+            (temporary / _STATE).write_text(text, encoding="utf-8")
+            files = {name: _fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
+            manifest = {"format": FORMAT, "number": number, "files": files}
+            (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            for name in (_TENSORS, _STATE, _MANIFEST):
+                _sync(temporary / name)
+            _sync(temporary)
+            if final.exists():  # the same moment saved again, by a run that was resumed from an older checkpoint
+                shutil.rmtree(final)
+            os.replace(temporary, final)
+            _sync(self.path)
+            _check(final)
+        except (OSError, SafetensorError, FileFormatError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint {final.name} could not be written to {self.path}: {error}. "
+                "What was saved before it is untouched."
+            ) from error
+        for old in self._found()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def newest(self) -> Saved | None:
+        """Returns the newest checkpoint that is good, warning of each newer one that is not; None without any.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
+        damaged: list[str] = []
+        for path in reversed(self._found()):
+            try:
+                saved = _read(path)
+            except (OSError, FileFormatError) as error:
+                damaged.append(f"{path.name}: {error}")
+                continue
+            for what in damaged:
+                warnings.warn(f"a damaged checkpoint was passed over. {what}", stacklevel=2)
+            return saved
+        if damaged:
+            raise CheckpointError(
+                f"every checkpoint in {self.path} is damaged: {'; '.join(damaged)}. Remove the folder to start afresh."
+            )
+        return None
+
+    def _found(self) -> list[Path]:
+        return sorted(p for p in self.path.glob(f"{_PREFIX}*") if p.name.removeprefix(_PREFIX).isdigit())
+
+    def _clear(self) -> None:
+        """Removes what a process that died left unfinished."""
+        for rest in self.path.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path) -> dict[str, Any]:
+    """Returns the manifest of a checkpoint whose files are as they were written.
+
+    Raises:
+        FileFormatError: something is missing, damaged, or newer than this version reads.
+    """
+    manifest = _json(path / _MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise FileFormatError(f"{_MANIFEST} is not one of ours.")
+    if manifest.get("format") != FORMAT:
+        raise FileFormatError(
+            f"its format is {str(manifest.get('format'))[:20]}, and this version of minilearner reads {FORMAT}."
+        )
+    for name in (_TENSORS, _STATE):
+        written = manifest["files"].get(name)
+        if not (path / name).is_file() or (path / name).is_symlink() or _fingerprint(path / name) != written:
+            raise FileFormatError(f"{name} is missing or damaged.")
+    return manifest
+
+
+def _read(path: Path) -> Saved:
+    _check(path)
+    try:
+        tensors = load_file(path / _TENSORS)
+    except SafetensorError as error:
+        raise FileFormatError(f"{_TENSORS} is damaged: {error}.") from error
+    state = unpack(_json(path / _STATE), tensors)
+    if not isinstance(state, dict):
+        raise FileFormatError(f"{_STATE} is not one of ours.")
+    return Saved(path, int(path.name.removeprefix(_PREFIX)), state)
+
+
+def _json(path: Path) -> Any:
+    if not path.is_file() or path.is_symlink():
+        raise FileFormatError(f"{path.name} is missing.")
+    if path.stat().st_size > _LARGEST_JSON:
+        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, more than anything of ours.")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path.name} is no JSON: {str(error)[:80]}.") from error

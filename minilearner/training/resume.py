@@ -1,0 +1,158 @@
+"""All that a run is at one moment, as data: what a checkpoint keeps, how it is put back, and whose it is.
+
+A state is taken between two batches, with no gradient waiting, or between two epochs. Put back into a fresh run of the
+same script, training goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from minilearner.errors import CheckpointError
+from minilearner.runtime import rng_state, set_rng_state
+from minilearner.training.run import Run
+
+__all__ = ["differences", "identity", "restore", "run_state"]
+
+_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # what DDP and torch.compile put into names
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
+    """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
+    loss = run.step.loss_func
+    return {
+        "epoch": epoch,
+        "batch": batch,
+        "global_step": run.global_step,
+        "position": run.position,
+        "metrics": dict(run.metrics),
+        "model": _tensors(run.model),
+        "learns": {name: p.requires_grad for name, p in _named(run.model.named_parameters()).items()},
+        "optimizer": run.optimizer.state_dict(),
+        "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
+        "step": run.step.state_dict(),
+        "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks],
+        "record": None if run.record is None else run.record.state_dict(),
+        "loaders": loader_states(run),
+        "rng": rng_state(),
+    }
+
+
+def restore(run: Run, state: Mapping[str, Any]) -> None:
+    """Puts a state back into a run of the same script.
+
+    Raises:
+        CheckpointError: the state does not fit the run's model, optimizer or callbacks.
+    """
+    run.epoch, run.start_batch = state["epoch"], state["batch"]
+    run.global_step, run.position = state["global_step"], state["position"]
+    run.metrics = dict(state["metrics"])
+    _load_tensors(run.model, state["model"])
+    for name, parameter in _named(run.model.named_parameters()).items():
+        parameter.requires_grad_(state["learns"][name])
+    _load_optimizer(run.optimizer, state["optimizer"])
+    if isinstance(run.step.loss_func, nn.Module):
+        run.step.loss_func.load_state_dict(state["loss"])
+    run.step.load_state_dict(state["step"])
+    _load_callbacks(run, state["callbacks"])
+    if run.record is not None and state["record"] is not None:
+        run.record.load_state_dict(state["record"])
+    load_loaders(run, state["loaders"])
+    set_rng_state(state["rng"])
+
+
+def loader_states(run: Run) -> list[Any]:
+    """Returns where the loaders of a run stand."""
+    return [None if loader is None else loader.state_dict() for loader in (run.dls.train, run.dls.valid)]
+
+
+def load_loaders(run: Run, states: list[Any]) -> None:
+    """Puts the loaders to where `loader_states` found them."""
+    for loader, state in zip((run.dls.train, run.dls.valid), states, strict=True):
+        if loader is not None and state is not None:
+            loader.load_state_dict(state)
+
+
+def identity(run: Run, kind: str) -> dict[str, Any]:
+    """Returns what makes a run this one and no other, in numbers and words: call, model, data and arguments."""
+    settings = {name: value for name, value in run.settings(run.callbacks).items() if name != "device"}
+    return {
+        "call": kind,
+        "n_epochs": run.n_epochs,
+        "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
+        "parameters": {name: list(t.shape) for name, t in _named(run.model.named_parameters()).items()},
+        "buffers": {name: list(t.shape) for name, t in _named(run.model.named_buffers()).items()},
+        "training batches": len(run.dls.train),
+        "training items": run.dls.train.n_items,
+        "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
+        **{name: _without_addresses(value) for name, value in settings.items()},
+    }
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what differs between two identities, one line each; empty where they are the same run."""
+    lines = []
+    for name in dict.fromkeys((*saved, *now)):
+        was, received = saved.get(name), now.get(name)
+        if isinstance(was, Mapping) and isinstance(received, Mapping):
+            changed = [key for key in dict.fromkeys((*was, *received)) if was.get(key) != received.get(key)]
+            lines += [f"{name} {key}: saved {was.get(key)}, now {received.get(key)}" for key in changed[:3]]
+            lines += [f"{name}: {len(changed) - 3} more differ"] if len(changed) > 3 else []
+        elif was != received:
+            lines.append(f"{name}: saved {was!r}, now {received!r}")
+    return lines
+
+
+def _without_addresses(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_addresses(item) for item in value]
+    return _ADDRESS.sub("", value) if isinstance(value, str) else value
+
+
+def _named(tensors: Any) -> dict[str, Any]:
+    return {_WRAPPERS.sub(r"\1", name).lstrip("."): tensor for name, tensor in tensors}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, also those that a `state_dict` leaves out."""
+    return {**_named(model.named_parameters()), **_named(model.named_buffers())}
+
+
+def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    tensors = _tensors(model)
+    if set(saved) != set(tensors):
+        odd = sorted(set(saved) ^ set(tensors))
+        raise CheckpointError(f"the saved weights are another model's: {', '.join(odd[:3])}.")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    groups = list(optimizer.param_groups)
+    optimizer.load_state_dict(state)
+    for group, loaded in zip(groups, optimizer.param_groups, strict=True):
+        group.update(loaded)
+    optimizer.param_groups[:] = groups  # the same objects as before: schedules hold on to them
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # its layout, for speed
+
+
+def _load_callbacks(run: Run, saved: list[Any]) -> None:
+    names = [type(callback).__name__ for callback in run.callbacks]
+    if names != [name for name, _ in saved]:
+        raise CheckpointError(f"the callbacks are others: saved {[name for name, _ in saved]}, now {names}.")
+    for callback, (name, state) in zip(run.callbacks, saved, strict=True):
+        try:
+            callback.load_state_dict(state)
+        except Exception as error:
+            raise CheckpointError(f"the saved state of the callback {name} cannot be put back: {error!r}.") from error

@@ -1,0 +1,135 @@
+"""The notebook's star import: everything that one types about pictures.
+
+    from minilearner.vision.all import *
+
+It holds the names of `minilearner` itself, those of `minilearner.vision`, and the few modules and classes of
+others that every notebook wants. Nothing is patched, seeded or configured by it.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision import models
+from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
+
+import minilearner
+from minilearner import *  # noqa: F403 - the one star of the package, and `__all__` below says what it brings
+from minilearner.data.block import DataBlock
+from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
+from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
+from minilearner.data.labels import AttrGetter, ColReader, ItemGetter, RegexLabeller, parent_label, using_attr
+from minilearner.data.paths import DataPath
+from minilearner.data.splits import (
+    ColSplitter,
+    EndSplitter,
+    FileSplitter,
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    RandomSubsetSplitter,
+)
+from minilearner.data.stratified import StratifiedSplitter, TrainTestSplitter
+from minilearner.data.targets import MultiCategory
+from minilearner.data.transforms import train_only
+from minilearner.metrics import accuracy_multi
+from minilearner.models.heads import AdaptiveConcatPool2d, create_body, create_head
+from minilearner.vision.augment import (
+    Brightness,
+    Contrast,
+    Dihedral,
+    Hue,
+    RandomErasing,
+    RandomResizedCropBatch,
+    Rotate,
+    Saturation,
+    Warp,
+    Zoom,
+    aug_transforms,
+    cifar_stats,
+    imagenet_stats,
+    mnist_stats,
+)
+from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW
+from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.images import open_image
+from minilearner.vision.learner import cnn_learner, vision_learner
+from minilearner.vision.transforms import Resize
+
+__all__ = [
+    *minilearner.__all__,
+    "AdaptiveConcatPool2d",
+    "AttrGetter",
+    "Brightness",
+    "CategoryBlock",
+    "ColReader",
+    "ColSplitter",
+    "Contrast",
+    "DataBlock",
+    "DataPath",
+    "Dihedral",
+    "EndSplitter",
+    "F",
+    "FileGetter",
+    "FileSplitter",
+    "FuncSplitter",
+    "GrandparentSplitter",
+    "Hue",
+    "ImageBlock",
+    "ImageDataLoaders",
+    "ImageGetter",
+    "IndexSplitter",
+    "ItemGetter",
+    "MaskSplitter",
+    "MultiCategory",
+    "MultiCategoryBlock",
+    "PILImage",
+    "PILImageBW",
+    "Path",
+    "RandomErasing",
+    "RandomResizedCropBatch",
+    "RandomSplitter",
+    "RandomSubsetSplitter",
+    "RegexLabeller",
+    "RegressionBlock",
+    "Resize",
+    "Rotate",
+    "Saturation",
+    "StratifiedSplitter",
+    "TrainTestSplitter",
+    "TransformBlock",
+    "Warp",
+    "Zoom",
+    "accuracy_multi",
+    "aug_transforms",
+    "cifar_stats",
+    "cnn_learner",
+    "create_body",
+    "create_head",
+    "get_files",
+    "get_image_files",
+    "imagenet_stats",
+    "mnist_stats",
+    "models",
+    "nn",
+    "np",
+    "open_image",
+    "parent_label",
+    "partial",
+    "re",
+    "resnet101",
+    "resnet152",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "torch",
+    "train_only",
+    "using_attr",
+    "vision_learner",
+]

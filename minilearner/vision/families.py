@@ -1,0 +1,133 @@
+"""What is known of torchvision's classifiers, by family: where to cut, and where the later layers begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+from torchvision import models
+
+from minilearner.models.groups import Splitter
+from minilearner.models.heads import Cut
+
+__all__ = [
+    "AUXILIARY",
+    "IMAGENET_STATS",
+    "Family",
+    "Stats",
+    "constructor_options",
+    "family_of",
+    "layer_splitter",
+]
+
+Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation by channel, of inputs in [0, 1]."""
+
+IMAGENET_STATS: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+INCEPTION_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""What GoogLeNet and Inception were trained with; their `forward`, which a cut leaves out, would rescale to it."""
+
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Weights of additional classifiers in the middle of a network, which only help to train it from scratch."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of architectures.
+
+    The body's layer groups are the earlier layers, and the later ones, where features get coarse and particular: for
+    most, from where the picture is a sixteenth as high.
+    """
+
+    kind: type[nn.Module]
+    cut: Cut
+    later: Callable[[Any], Iterable[nn.Module]]
+    """From the body to the modules of its second group."""
+    stats: Stats | None = None
+    """Instead of those that the weights state."""
+
+
+def family_of(model: nn.Module) -> Family | None:
+    """Returns what is known of a model's family; None for any but torchvision's classifiers."""
+    return next((family for family in _FAMILIES if isinstance(model, family.kind)), None)
+
+
+def layer_splitter(later: Callable[[Any], Iterable[nn.Module]] | None = None) -> Splitter:
+    """Returns a splitter of ``Sequential(body, head)``: earlier and later layers of the body, then the head.
+
+    Without `later` the body is one group. Groups without parameters are left out.
+    """
+
+    def split(model: nn.Module) -> list[list[nn.Parameter]]:
+        body, *head = model.children()
+        late = {id(p) for part in (later(body) if later else ()) for p in part.parameters()}
+        groups = [
+            [p for p in body.parameters() if id(p) not in late],
+            [p for p in body.parameters() if id(p) in late],
+            [p for part in head for p in part.parameters()],
+        ]
+        return [group for group in groups if group]
+
+    return split
+
+
+def constructor_options(name: str, *, trained: bool, image_size: int | None) -> dict[str, Any]:
+    """Returns what torchvision's constructor `name` must be told before its body is cut.
+
+    image_size: height and width that the weights were made for; a vision transformer takes no other.
+    """
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": not trained}
+    if name.startswith("vit_") and image_size is not None:
+        return {"image_size": image_size}
+    return {}
+
+
+def _before_pooling(model: Any) -> nn.Module:
+    """GoogLeNet and Inception, whose auxiliary classifiers, if there, stand among the layers."""
+    off = ("aux1", "aux2", "AuxLogits", "avgpool", "dropout", "fc")
+    return nn.Sequential(*(child for name, child in model.named_children() if name not in off))
+
+
+def _stem_and_blocks(model: Any) -> nn.Module:
+    return nn.Sequential(model.stem, *model.blocks)
+
+
+def _class_token(model: Any) -> nn.Module:
+    """A vision transformer has no feature map: its body gives the class token, (batch, features)."""
+    model.heads = nn.Identity()
+    return model  # type: ignore[no-any-return]
+
+
+def _later_vgg(body: Any) -> Any:
+    layers = body[0]
+    has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
+    return layers[22 if has_norm else len(layers) // 2 :]  # 22: fastai's, for all depths
+
+
+def _later_encoder(body: Any) -> list[nn.Module]:
+    layers = list(body.encoder.layers)
+    return [*layers[len(layers) // 2 :], body.encoder.ln]
+
+
+_FAMILIES = (
+    Family(models.ResNet, -2, lambda body: body[6:]),
+    Family(models.DenseNet, -1, lambda body: body[0][7:]),
+    Family(models.VGG, -2, _later_vgg),
+    Family(models.AlexNet, -2, lambda body: body[0][6:]),
+    Family(models.SqueezeNet, -1, lambda body: body[0][5:]),
+    Family(models.RegNet, -2, lambda body: list(body[1])[2:]),
+    Family(models.EfficientNet, -2, lambda body: body[0][4:]),
+    Family(models.MobileNetV2, -1, lambda body: body[0][7:]),
+    Family(models.MobileNetV3, -2, lambda body: body[0][7:]),
+    Family(models.MNASNet, -1, lambda body: body[0][10:]),
+    Family(models.ShuffleNetV2, -1, lambda body: body[3:]),
+    Family(models.GoogLeNet, _before_pooling, lambda body: body[8:], INCEPTION_STATS),
+    Family(models.Inception3, _before_pooling, lambda body: body[10:], INCEPTION_STATS),
+    Family(models.ConvNeXt, -2, lambda body: body[0][4:]),
+    Family(models.SwinTransformer, -3, lambda body: [*body[0][4:], *body[1:]]),
+    Family(models.MaxVit, _stem_and_blocks, lambda body: body[3:]),
+    Family(models.VisionTransformer, _class_token, _later_encoder),
+)

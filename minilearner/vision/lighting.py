@@ -1,0 +1,242 @@
+"""Random lighting for whole batches, each picture its own: brightness, contrast, saturation and hue.
+
+Brightness, contrast and saturation work on logits of the values, fastai's definition: black and white stay what they
+are, and nothing is clipped. Each is z -> scale · z + grey · luma(z) + offset for a picture's logits z, and so are
+several in a row: neighbours become three numbers a picture, and one pass. Hue turns colours in HSV, in another pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from minilearner.data.transforms import BatchTransform
+from minilearner.vision.geometry import check_fraction
+
+__all__ = ["Brightness", "Contrast", "Hue", "Lighting", "LogitMap", "Saturation"]
+
+# ITU-R BT.601's parts of red, green and blue, rounded as PIL's and fastai's. They add up to 0.9999.
+_LUMA = (0.2989, 0.5870, 0.1140)
+
+# Values are kept this far from black and white, so that logits are finite; fastai's.
+_EPS = 1e-7
+
+# Numbers worked through at once on a CPU: the batch would leave its cache between two steps, measured 2 x slower.
+_VALUES_AT_ONCE = 2**18
+
+
+class LogitMap(NamedTuple):
+    """z -> scale · z + grey · luma(z) + offset, on the logits z of a picture; each (batch or 1, 1)."""
+
+    scale: Tensor
+    grey: Tensor | float
+    offset: Tensor | float
+
+    def then(self, later: LogitMap) -> LogitMap:
+        """Returns this map followed by another as one."""
+        total = sum(_LUMA)
+        return LogitMap(
+            self.scale * later.scale,
+            later.scale * self.grey + later.grey * self.scale + later.grey * self.grey * total,
+            later.scale * self.offset + later.grey * self.offset * total + later.offset,
+        )
+
+
+class Lighting(BatchTransform):
+    """Changes light in logit space; subclasses draw the maps. Neighbours are one pass over the pixels."""
+
+    order: ClassVar[float] = 40
+
+    mixes_channels: bool = False
+    """Mixes in the luma, so pictures must have three channels."""
+
+    def draw(self, n: int, rng: torch.Generator) -> LogitMap:
+        """Draws the map of each of `n` pictures, on `rng`'s device."""
+        raise NotImplementedError(f"{type(self).__name__} must define `draw(self, n, rng)`.")
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Returns the pictures in other light; x: (batch, channels, height, width) in [0, 1]."""
+        if self.mixes_channels:
+            _check_colour(self, x)
+        drawn = self.draw(len(x), rng)
+        scale, grey, offset = (
+            torch.as_tensor(part).expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None, None] for part in drawn
+        )
+        return _by_parts(partial(_relit, mixes_channels=self.mixes_channels), x, scale, grey, offset)
+
+    def merge(self, later: BatchTransform) -> BatchTransform | None:
+        """Fuses with any other of its kind."""
+        return _Fused((*_parts(self), *_parts(later))) if isinstance(later, Lighting) else None
+
+
+class _Fused(Lighting):
+    """Several changes of light as one pass."""
+
+    def __init__(self, parts: Sequence[Lighting]) -> None:
+        self.parts = tuple(parts)
+        self.mixes_channels = any(part.mixes_channels for part in parts)
+
+    def draw(self, n: int, rng: torch.Generator) -> LogitMap:
+        drawn, *later = [part.draw(n, rng) for part in self.parts]
+        for after in later:
+            drawn = drawn.then(after)
+        return drawn
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.parts))
+
+
+def _parts(transform: BatchTransform) -> tuple[Lighting, ...]:
+    if isinstance(transform, _Fused):
+        return transform.parts
+    return (transform,) if isinstance(transform, Lighting) else ()
+
+
+@dataclass(frozen=True)
+class _RandomLighting(Lighting):
+    """What brightness, contrast and saturation share: how much, and how often."""
+
+    max_lighting: float = 0.2
+    p: float = 0.75
+    batch: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_fraction("p", self.p)
+        if not 0 <= self.max_lighting < 1:
+            raise ValueError(f"`max_lighting` must be in [0, 1). Received: max_lighting={self.max_lighting}.")
+
+    def factors(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draws factors between 1 - max_lighting and its inverse, evenly in the logarithm; 1 where nothing happens."""
+        return _factors(1 if self.batch else n, self.max_lighting, self.p, rng)
+
+
+def _factors(n: int, most: float, p: float, rng: torch.Generator) -> Tensor:
+    least = math.log(1 - most)
+    drawn = torch.empty(n, 1, device=rng.device).uniform_(least, -least, generator=rng).exp_()
+    return torch.where(torch.rand(n, 1, generator=rng, device=rng.device) < p, drawn, 1.0)
+
+
+class Brightness(_RandomLighting):
+    """Makes each picture brighter or darker with probability `p`: mid-grey becomes a value in 0.5 (1 ± max_lighting).
+
+    Args:
+        max_lighting: how much at most, in [0, 1).
+        p: the probability that a picture changes.
+        batch: one draw for the whole batch.
+
+    Raises:
+        ValueError: `max_lighting` or `p` is out of its range.
+    """
+
+    def draw(self, n: int, rng: torch.Generator) -> LogitMap:
+        """Draws two numbers a picture."""
+        n = 1 if self.batch else n
+        drawn = torch.empty(n, 1, device=rng.device).uniform_(-self.max_lighting, self.max_lighting, generator=rng)
+        drawn.mul_(torch.rand(n, 1, generator=rng, device=rng.device) < self.p)
+        return LogitMap(torch.ones_like(drawn), 0.0, torch.logit((1 + drawn) / 2))
+
+
+class Contrast(_RandomLighting):
+    """Spreads each picture's values about mid-grey, or draws them together, with probability `p`.
+
+    Logits are multiplied by a factor between 1 - max_lighting and its inverse, evenly in its logarithm. Arguments and
+    errors as with `Brightness`.
+    """
+
+    def draw(self, n: int, rng: torch.Generator) -> LogitMap:
+        """Draws two numbers a picture."""
+        return LogitMap(self.factors(n, rng), 0.0, 0.0)
+
+
+class Saturation(_RandomLighting):
+    """Takes each picture towards its luma, or away from it, with probability `p`. Pictures need three channels.
+
+    Logits are mixed with their luma, by a factor between 1 - max_lighting and its inverse. Arguments and errors as with
+    `Brightness`.
+    """
+
+    mixes_channels = True
+
+    def draw(self, n: int, rng: torch.Generator) -> LogitMap:
+        """Draws two numbers a picture."""
+        factors = self.factors(n, rng)
+        return LogitMap(factors, 1 - factors, 0.0)
+
+
+@dataclass(frozen=True)
+class Hue(BatchTransform):
+    """Turns each picture's colours round the wheel of HSV by up to about `max_hue` of it, with probability `p`.
+
+    The turn is evenly drawn in its logarithm, from -max_hue to max_hue / (1 - max_hue), as fastai's. Hue is no linear
+    change of logits, so it takes a pass of its own, after the other lighting.
+
+    Args:
+        max_hue: the largest turn backwards, as a part of the circle, in [0, 1).
+        p: the probability that a picture changes.
+        batch: one draw for the whole batch.
+
+    Raises:
+        ValueError: `max_hue` or `p` is out of its range, or, at a batch, pictures have not three channels.
+    """
+
+    order: ClassVar[float] = 41
+    max_hue: float = 0.1
+    p: float = 0.75
+    batch: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_fraction("p", self.p)
+        if not 0 <= self.max_hue < 1:
+            raise ValueError(f"`max_hue` must be in [0, 1). Received: max_hue={self.max_hue}.")
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Two numbers a picture."""
+        _check_colour(self, x)
+        turns = _factors(1 if self.batch else len(x), self.max_hue, self.p, rng) - 1
+        return _by_parts(_recoloured, x, turns.expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None])
+
+
+def _check_colour(transform: BatchTransform, x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"{transform!r} takes (batch, 3, height, width). Received: x of shape {tuple(x.shape)}.")
+
+
+def _by_parts(f: Callable[..., Tensor], x: Tensor, *per_picture: Tensor) -> Tensor:
+    """Returns ``f(x, *per_picture)``, worked through a few pictures at a time on a CPU."""
+    at_once = max(1, _VALUES_AT_ONCE // max(1, x[:1].numel())) if x.device.type == "cpu" else len(x)
+    if at_once >= len(x):
+        return f(x, *per_picture)
+    out = torch.empty_like(x)
+    for i in range(0, len(x), at_once):
+        few = slice(i, i + at_once)
+        out[few] = f(x[few], *(t[few] for t in per_picture))
+    return out
+
+
+def _relit(x: Tensor, scale: Tensor, grey: Tensor, offset: Tensor, *, mixes_channels: bool) -> Tensor:
+    logits = torch.logit(x, _EPS)
+    if mixes_channels:
+        luma = (logits * logits.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        offset = luma.mul_(grey).add_(offset)
+    return logits.mul_(scale).add_(offset).sigmoid_()
+
+
+def _recoloured(x: Tensor, turns: Tensor) -> Tensor:
+    """Returns pictures (batch, 3, height, width) whose hue is turned; turns: (batch, 1, 1), parts of the circle."""
+    red, green, blue = x.unbind(1)
+    brightest = x.amax(1)
+    chroma = brightest - x.amin(1)
+    divisor = chroma.clamp_min(torch.finfo(x.dtype).tiny)  # grey has no hue, and keeps none
+    hue = torch.where(brightest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
+    hue = torch.where(brightest == red, (green - blue) / divisor, hue).add_(6 * turns)
+    # Each channel runs from the brightest value down to the darkest and back over the six sixths of the circle.
+    phases = hue[:, None] + hue.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+    phases.remainder_(6)
+    darker = torch.minimum(phases, 4 - phases).clamp_(0, 1).mul_(chroma[:, None])
+    return darker.neg_().add_(brightest[:, None])

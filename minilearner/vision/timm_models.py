@@ -1,0 +1,154 @@
+"""Bodies by name from timm, the collection of image models; timm is an extra, imported only where a name is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from minilearner.data.download import offline
+from minilearner.errors import DownloadError, closest
+from minilearner.models.heads import Cut, cut_model, feature_shape
+from minilearner.vision.families import Stats
+from minilearner.vision.weights import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
+
+__all__ = ["TimmBody", "timm_body"]
+
+
+class TimmBody(nn.Module):
+    """A timm model without its classifier.
+
+    Gives the feature map (batch, features, height, width) where `has_map`, and else the model's own pooled features
+    (batch, features), as of a transformer.
+    """
+
+    def __init__(self, model: Any, *, has_map: bool) -> None:
+        super().__init__()
+        self.model, self.has_map = model, has_map
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the features of pictures."""
+        return self.model.forward_features(x) if self.has_map else self.model(x)  # type: ignore[no-any-return]
+
+
+def timm_body(
+    name: str, *, n_in: int, size: tuple[int, int], pretrained: bool, weights: Weights | None, cut: Cut | None
+) -> tuple[nn.Module, Stats | None]:
+    """Returns a body by timm's name, and the mean and standard deviation that it was trained with.
+
+    timm adapts trained weights to `n_in` channels in its own way. A file of `weights` is as timm's model saves it.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: timm has no such model, or no trained weights of it.
+        FileNotFoundError, FileFormatError: `weights` is no file, or does not fit.
+        DownloadError: trained weights are not here, and the network is forbidden or does not deliver.
+    """
+    timm = _timm(name)
+    path = _weights_path(timm, name, weights) if pretrained else None
+    if pretrained and path is None:
+        model = _downloaded(timm, name, n_in)
+    else:
+        model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
+    config = model.pretrained_cfg
+    if path is not None:
+        unused = tuple(f"{part}." for part in _names(config.get("classifier")))
+        state = _adapted(timm, read_state_dict(path), config, n_in)
+        load_body(model, state, names_of_tensors(model), source=str(path), unused=unused)
+    stats = (tuple(config["mean"]), tuple(config["std"])) if pretrained and len(config["mean"]) == n_in else None
+    if cut is not None:
+        return cut_model(model, cut), stats
+    return TimmBody(model, has_map=_has_map(model, n_in, size)), stats
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm  # an extra
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"`arch` as a string names a model of timm, which is not installed: pip install 'minilearner[timm]'. "
+            f"Received: arch={name!r}. Models of torchvision are given as they are: resnet34, not 'resnet34'."
+        ) from error
+    model, _, tag = name.partition(".")
+    known = timm.list_models(f"{model}.*", pretrained=True) if timm.is_model(model) else timm.list_models()
+    if not timm.is_model(model) or (tag and name not in known):
+        raise ValueError(f"`arch` is no model of timm's.{closest(name, known)} Received: arch={name!r}.")
+    return timm
+
+
+def _weights_path(timm: Any, name: str, weights: Weights | None) -> Path | None:
+    """Returns the file of weights that is meant; None where timm is to fetch its own.
+
+    Where the network is forbidden, that is one of timm's own which is here already.
+    """
+    if weights is not None:
+        if not isinstance(weights, (str, os.PathLike)):
+            raise TypeError(f"`weights` of a timm model must be a path. Received: {weights!r}.")
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`weights`: there is no file {path}. Other weights of timm's go by name.tag in `arch`."
+            )
+        return path
+    return _cached(timm, name) if offline() else None
+
+
+def _cached(timm: Any, name: str) -> Path:
+    config = timm.get_pretrained_cfg(name)
+    url, path = _source(config)
+    if path is None or not path.is_file():
+        raise DownloadError(
+            f"the weights of {name} are not here, and MINILEARNER_OFFLINE=1 forbids to download them.\n{_way_out(url)}"
+        )
+    return path
+
+
+def _source(config: Any) -> tuple[str, Path | None]:
+    """Returns the URL of timm's weights, and where they lie if they were fetched before."""
+    if config is None or not config.has_weights:
+        raise ValueError(
+            "timm has no trained weights of this model. Give a file by `weights=path`, or pretrained=False."
+        )
+    if config.hf_hub_id is None:
+        return config.url, hub_path(config.url)
+    from huggingface_hub import try_to_load_from_cache  # timm's own dependency
+
+    files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(config.hf_hub_id, file) for file in files)
+    return f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{files[0]}", next(
+        (Path(path) for path in found if isinstance(path, str)), None
+    )
+
+
+def _downloaded(timm: Any, name: str, n_in: int) -> Any:
+    url, _ = _source(timm.get_pretrained_cfg(name))
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, in_chans=n_in)
+    except Exception as error:  # whatever timm's ways of downloading raise
+        raise DownloadError(f"timm could not bring the weights of {name}: {error}\n{_way_out(url)}") from error
+
+
+def _way_out(url: str) -> str:
+    return (
+        f"To go on without the network, bring {url} and give it by `weights=path`, or begin without trained weights by "
+        "`pretrained=False`."
+    )
+
+
+def _adapted(timm: Any, state: StateDict, config: Mapping[str, Any], n_in: int) -> StateDict:
+    first = [f"{name}.weight" for name in _names(config.get("first_conv"))]
+    return {
+        name: timm.models.adapt_input_conv(n_in, weight) if name in first else weight for name, weight in state.items()
+    }
+
+
+def _names(names: Any) -> tuple[str, ...]:
+    return () if not names else (names,) if isinstance(names, str) else tuple(names)
+
+
+def _has_map(model: Any, n_in: int, size: tuple[int, int]) -> bool:
+    shape = feature_shape(TimmBody(model, has_map=True), n_in, size)
+    return len(shape) == 3 and shape[0] == model.num_features and getattr(model, "output_fmt", "NCHW") == "NCHW"

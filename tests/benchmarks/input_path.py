@@ -1,0 +1,166 @@
+"""Images a second from JPEG files to augmented batches of 128 x 128, side by side with fastai in one process.
+
+Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--only ours|fastai]``. Makes
+JPEG files of about 420 pixels (quality 90) in a temporary folder: the stamps that `tuxpaint-stamps-default` installs
+where it is there, else shapes, on soft backgrounds with noise. Item transform `Resize(160)`, then the whole batch:
+rotation, zoom, warp, flip, lighting, at 128 pixels. Rounds of all contenders are interleaved, so that a busy machine
+slows all alike; figures are medians. "First epoch" starts with an empty cache and includes starting the workers; the
+operating system holds the files in memory for all. fastai takes part where it is installed.
+"""
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline
+from minilearner.vision.augment import aug_transforms
+from minilearner.vision.images import open_image
+from minilearner.vision.transforms import Resize
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+SIZES = [(420, 315), (420, 420), (315, 420), (420, 280), (500, 375), (375, 500)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bs", type=int, default=64)
+    parser.add_argument("--only", choices=["ours", "fastai"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = made_pictures(Path(folder), options.pictures)
+        contenders = {}
+        if options.only != "fastai":
+            contenders |= {f"minilearner, {n} workers": ours(paths, options.bs, n) for n in (0, 1, 2)}
+        if options.only != "ours":
+            contenders |= fastai_contenders(folder, options.bs)
+        print(machine(paths, options.bs))
+        report(measured(contenders, options.rounds))
+
+
+def made_pictures(folder, n):
+    rng, choice = np.random.default_rng(0), random.Random(0)
+    stamps = sorted(STAMPS.rglob("*.png"))
+    paths = []
+    for i in range(n):
+        width, height = choice.choice(SIZES)
+        picture = background(rng, width, height)
+        if stamps:
+            stamp = Image.open(choice.choice(stamps)).convert("RGBA")
+            stamp.thumbnail((width * 0.9, height * 0.9))
+            picture.paste(stamp, (choice.randrange(width // 3), choice.randrange(height // 3)), stamp)
+        else:
+            ImageDraw.Draw(picture).ellipse((20, 20, width - 40, height - 30), fill=tuple(rng.integers(0, 255, 3)))
+        paths.append(folder / f"{i % 2}_{i}.jpg")
+        picture.save(paths[-1], quality=90)
+    return paths
+
+
+def background(rng, width, height):
+    soft = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
+    noise = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+    return Image.blend(soft, noise, 0.08)
+
+
+def ours(paths, bs, num_workers):
+    """Returns a maker of fresh loaders, so that every round has a first epoch."""
+    y = torch.tensor([int(path.name[0]) for path in paths])
+
+    def make():
+        dataset = ItemDataset(paths, open_image, ItemPipeline(Resize(160)), seed=0)
+        options = {"batch_tfms": aug_transforms(size=128), "training": True, "device": "cpu"}
+        return ItemLoader(dataset, y, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, **options)
+
+    return make
+
+
+def fastai_contenders(folder, bs):
+    try:
+        from fastai.vision.all import ImageDataLoaders, get_image_files
+        from fastai.vision.all import Resize as FastaiResize
+        from fastai.vision.all import aug_transforms as fastai_augmentation
+    except ImportError:
+        print("fastai is not installed and takes no part.")
+        return {}
+
+    def maker(num_workers):
+        return lambda: (
+            ImageDataLoaders.from_name_func(
+                folder,
+                get_image_files(folder),
+                label_func=first_letter,
+                valid_pct=0,
+                bs=bs,
+                item_tfms=FastaiResize(160),
+                batch_tfms=fastai_augmentation(size=128),
+                num_workers=num_workers,
+                device="cpu",
+            ).train
+        )
+
+    return {f"fastai, {n} workers": maker(n) for n in (0, 2)}
+
+
+def first_letter(name):
+    return name[0]
+
+
+def measured(contenders, rounds):
+    rates = {}
+    for _ in range(rounds):
+        for name, make in contenders.items():
+            loader = make()
+            rates.setdefault((name, "first epoch"), []).append(images_a_second(loader))
+            rates.setdefault((name, "later epochs"), []).append(images_a_second(loader))
+            if hasattr(loader, "one_batch") and "fastai" not in name:
+                rates.setdefault((name, "later epochs"), []).append(images_a_second(loader))
+            del loader
+    return rates
+
+
+def images_a_second(loader):
+    start, n = time.perf_counter(), 0
+    for _, y in loader:
+        n += len(y)
+    return n / (time.perf_counter() - start)
+
+
+def machine(paths, bs):
+    kilobytes = statistics.mean(path.stat().st_size for path in paths) / 1e3
+    return (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, load "
+        f"{os.getloadavg()[0]:.1f}, torch {torch.__version__}, {len(paths)} JPEG files of {kilobytes:.0f} kB on "
+        f"average, batch {bs}\n"
+    )
+
+
+def report(rates):
+    theirs = {kind: best(rates, "fastai", kind) for kind in ("first epoch", "later epochs")}
+    print("| loader | epoch | images/s | lowest | highest | times the best of fastai |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for (name, kind), values in rates.items():
+        median = statistics.median(values)
+        ratio = f"{median / theirs[kind]:.1f}" if theirs[kind] else "-"
+        print(f"| {name} | {kind} | {median:,.0f} | {min(values):,.0f} | {max(values):,.0f} | {ratio} |")
+
+
+def best(rates, who, kind):
+    return max(
+        (statistics.median(v) for (name, k), v in rates.items() if name.startswith(who) and k == kind), default=0
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from minilearner import Callback, DataLoaders, EarlyStopping, Learner, accuracy, set_seed
+from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.errors import CheckpointError
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(Callback):
+    """Ends a run as a crash in the user's own code does; equal to a run without it, as far as a checkpoint knows."""
+
+    order = 200
+
+    def __init__(self, step):
+        self.step = step
+
+    def state_dict(self):
+        return {}
+
+    def after_batch(self, run):
+        if run.training and run.global_step == self.step:
+            raise Stop
+
+
+def make(hidden=6, n=30, bs=4, **options):
+    set_seed(5)
+    x, y = torch.rand(n, 8), torch.arange(n) % 3
+    model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(0.2), nn.ReLU(), nn.Linear(hidden, 3))
+    dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=2)
+    learn = Learner(dls, model, metrics=accuracy, **options)
+    learn.no_logging().__enter__()
+    return learn
+
+
+def weights(learn):
+    return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+
+def crashed_at(folder, step, **options):
+    learn = make(cbs=StopAt(step), **options)
+    with pytest.raises(Stop):
+        learn.fit(2, 0.1, checkpoint=Checkpoint(folder, every_steps=3))
+    return learn
+
+
+def test_a_run_goes_on_where_it_was(tmp_path):
+    whole = make(cbs=StopAt(None))
+    whole.fit(2, 0.1)
+    crashed_at(tmp_path, 11)
+    seen = []
+
+    class Watch(StopAt):
+        def after_batch(self, run):
+            seen.append(run.global_step) if run.training else None
+
+    Watch.__name__, Watch.__repr__ = "StopAt", StopAt.__repr__
+    resumed = make(cbs=Watch(None))
+    record = resumed.fit(2, 0.1, checkpoint=tmp_path)
+    assert seen == [10, 11, 12, 13, 14]
+    assert torch.equal(weights(whole), weights(resumed))
+    assert record.steps.tolist() == whole.recorder.runs[0].steps.tolist()
+    assert [row["valid_loss"] for row in record.epochs] == whole.recorder.history["valid_loss"]
+
+
+def test_a_finished_run_is_returned_and_not_trained_again(tmp_path):
+    first = make()
+    first.fit_one_cycle(2, 0.1, checkpoint=tmp_path)
+    number_after = torch.rand(1)
+    again = make(cbs=None)
+    again._preflight.check = lambda *a: None
+    record = again.fit_one_cycle(2, 0.1, checkpoint=tmp_path)
+    assert torch.equal(torch.rand(1), number_after)
+    assert torch.equal(weights(first), weights(again)) and len(record.epochs) == 2
+    assert len(again.recorder.runs) == 1
+
+
+def test_fine_tune_keeps_its_phases_apart(tmp_path):
+    make().fine_tune(1, checkpoint=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1-frozen", "2-unfrozen"]
+
+
+@pytest.mark.parametrize(
+    ("change", "call", "told"),
+    [
+        ({"hidden": 7}, {}, r"parameters 0.weight: saved \[6, 8\], now \[7, 8\]"),
+        ({"n": 40}, {}, "training items: saved 30, now 40"),
+        ({"bs": 5}, {}, "bs: saved 4, now 5"),
+        ({}, {"n_epoch": 3}, "n_epochs: saved 2, now 3"),
+        ({}, {"lr": 0.2}, "lr: saved 0.1, now 0.2"),
+        ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),
+        ({"cbs": EarlyStopping()}, {}, "callbacks: saved"),
+    ],
+)
+def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, call, told):
+    crashed_at(tmp_path, 5)
+    other = make(**{"cbs": StopAt(None), **change})
+    before = weights(other)
+    with pytest.raises(CheckpointError, match=told):
+        other.fit(**{"n_epoch": 2, "lr": 0.1, **call}, checkpoint=tmp_path)
+    assert torch.equal(before, weights(other)) and not other.recorder.runs
+
+
+def test_the_handlers_of_signals_and_the_lock_are_given_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    crashed_at(tmp_path, 5)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    make(cbs=StopAt(None)).fit(2, 0.1, checkpoint=tmp_path)
+
+
+def test_it_works_in_a_thread_where_no_signal_comes(tmp_path):
+    worker = threading.Thread(target=lambda: make().fit(1, checkpoint=tmp_path))
+    worker.start()
+    worker.join()
+    assert any(tmp_path.glob("checkpoint-*"))
+
+
+def numbers(folder):
+    return sorted(int(path.name.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [({"every_steps": 5}, [5, 11, 16, 17]), ({"every_epochs": 1}, [8, 16, 17]), ({"every_epochs": 2}, [16, 17])],
+)
+def test_when_it_saves(tmp_path, intervals, expected):
+    """Seven batches an epoch: number 8 is the first epoch's end, 16 the second's, 17 the finished run."""
+    make().fit(2, checkpoint=Checkpoint(tmp_path, keep=100, **intervals))
+    assert numbers(tmp_path) == [n for n in expected if n != 16 or "every_epochs" in intervals]
+
+
+def test_an_early_stop_is_an_end(tmp_path):
+    stopping = EarlyStopping(min_delta=100.0)
+    first = make(cbs=stopping).fit(9, checkpoint=tmp_path)
+    again = make(cbs=EarlyStopping(min_delta=100.0)).fit(9, checkpoint=tmp_path)
+    assert len(first.epochs) == len(again.epochs) == 2
+
+
+@pytest.mark.parametrize("argument", ["every_steps", "every_seconds", "every_epochs", "keep"])
+def test_intervals_are_checked(tmp_path, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must be above 0"):
+        Checkpoint(tmp_path, **{argument: 0})
+
+
+SCRIPT = """
+    import sys, time, torch
+    from torch import nn
+    from minilearner import Callback, DataLoaders, Learner, set_seed
+
+    class Slow(Callback):
+        def after_batch(self, run):
+            if run.training and run.global_step == 3:
+                print("at step 3", flush=True)
+            if run.training and "slow" in sys.argv:
+                time.sleep(0.1)
+        def after_fit(self, run):
+            print("undone", flush=True)
+
+    set_seed(0)
+    x, y = torch.rand(80, 8), torch.arange(80) % 3
+    dls = DataLoaders.from_arrays((x, y), bs=4, seed=1)
+    learn = Learner(dls, nn.Sequential(nn.Linear(8, 3), nn.Dropout()), cbs=Slow())
+    with learn.no_logging():
+        learn.fit(2, 0.1, checkpoint=sys.argv[1])
+    print("weights", sum(p.sum().item() for p in learn.model.parameters()), flush=True)
+"""
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), folder, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_saves_undoes_and_leaves_with_its_code(tmp_path, number, code):
+    wanted = start(tmp_path / "whole").communicate(timeout=120)[0].splitlines()[-1]
+    child = start(tmp_path / "run", "slow")
+    assert child.stdout.readline() == "at step 3\n"
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == code and out == "undone\n", err
+    assert len(numbers(tmp_path / "run")) == 1
+    out, err = start(tmp_path / "run").communicate(timeout=120)
+    assert out.splitlines()[-1] == wanted and wanted.startswith("weights"), err
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    child = start(tmp_path, "slow")
+    child.stdout.readline()
+    os.kill(child.pid, signal.SIGTERM)
+    time.sleep(0.02)
+    os.kill(child.pid, signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGTERM

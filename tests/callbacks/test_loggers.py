@@ -1,0 +1,127 @@
+"""The CSV file has the recorder's rows, as they come, and loses none."""
+
+import csv
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from minilearner import Callback, CSVLogger, DataLoaders, Learner, Validate, accuracy, error_rate
+
+
+def learner(**kwargs):
+    g = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(4, 2, generator=g), torch.randint(3, (4,), generator=g)) for _ in range(4)]
+    return Learner(DataLoaders(batches, batches[:1]), nn.Linear(2, 3), **({"metrics": accuracy} | kwargs))
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_is_the_recorders_file(tmp_path):
+    learn = learner(cbs=CSVLogger(tmp_path / "history.csv"))
+    learn.recorder.train_metrics = True
+    with learn.no_logging():
+        learn.fit(2)
+        learn.fit_one_cycle(1, cbs=Validate(every_steps=3))
+    learn.recorder.to_csv(tmp_path / "recorder.csv")
+    assert (tmp_path / "history.csv").read_text() == (tmp_path / "recorder.csv").read_text()
+    assert [row["run"] for row in rows(tmp_path / "history.csv")] == ["1", "1", "2", "2"]
+
+
+def test_each_row_is_there_before_training_goes_on(tmp_path):
+    class Interrupts(Callback):
+        def before_batch(self, run):
+            if run.training and run.epoch == 1:
+                raise KeyboardInterrupt
+
+    learn = learner()
+    with learn.no_logging(), pytest.raises(KeyboardInterrupt):
+        learn.fit(3, cbs=[CSVLogger(tmp_path / "history.csv"), Interrupts()])
+    (row,) = rows(tmp_path / "history.csv")
+    assert math.isclose(float(row["valid_loss"]), learn.recorder.history["valid_loss"][0])
+
+
+def test_validate_and_the_sweep_leave_the_file_as_it_is(tmp_path):
+    path = tmp_path / "history.csv"
+    learn = learner(cbs=CSVLogger(path))
+    with learn.no_logging():
+        learn.fit(1)
+        before = path.read_text()
+        learn.validate()
+        learn.lr_find(num_it=3, show_plot=False)
+    assert path.read_text() == before
+
+
+def test_a_new_logger_begins_the_file_anew_with_its_first_row(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("of an earlier run\n")
+    learn = learner()
+    with learn.no_logging():
+        with pytest.raises(ValueError, match="every_steps"):
+            learn.fit(1, cbs=[CSVLogger(path), Validate()])
+        assert path.read_text() == "of an earlier run\n"
+        learn.fit(1, cbs=CSVLogger(path))
+    assert len(rows(path)) == 1
+
+
+def test_appending_goes_on_below(tmp_path):
+    path = tmp_path / "history.csv"
+    for _ in range(2):
+        with (learn := learner()).no_logging():
+            learn.fit(2, cbs=CSVLogger(path, append=True))
+    assert [row["epoch"] for row in rows(path)] == ["0", "1", "0", "1"]
+
+
+def test_appending_below_other_columns_is_refused_before_training(tmp_path):
+    path = tmp_path / "history.csv"
+    with (learn := learner()).no_logging():
+        learn.fit(1, cbs=CSVLogger(path))
+    learn = learner(metrics=error_rate)
+    with learn.no_logging(), pytest.raises(ValueError, match="holds other columns than this run writes"):
+        learn.fit(1, cbs=CSVLogger(path, append=True))
+    assert learn.recorder.runs == [] and len(rows(path)) == 1
+
+
+def test_a_value_that_nobody_announced_is_an_error_that_says_what_to_do(tmp_path):
+    class Adds(Callback):
+        announced = False
+        order = -60
+
+        def before_fit(self, run):
+            run.columns += ["extra"] if self.announced else []
+
+        def after_validate(self, run):
+            run.metrics["extra"] = 1.0
+
+    with (learn := learner()).no_logging(), pytest.raises(ValueError, match="no column 'extra'. Add it to"):
+        learn.fit(1, cbs=[Adds(), CSVLogger(tmp_path / "a.csv")])
+    Adds.announced = True
+    with (learn := learner()).no_logging():
+        learn.fit(1, cbs=[Adds(), CSVLogger(tmp_path / "b.csv")])
+    assert rows(tmp_path / "b.csv")[0]["extra"] == "1.0"
+
+
+def test_a_folder_that_does_not_exist_is_told_before_training(tmp_path):
+    with (learn := learner()).no_logging(), pytest.raises(ValueError, match="in a folder that can be written"):
+        learn.fit(1, cbs=CSVLogger(tmp_path / "missing" / "history.csv"))
+
+
+def test_what_was_written_after_a_state_is_written_anew(tmp_path):
+    path = tmp_path / "history.csv"
+    logger = CSVLogger(path)
+    with (learn := learner()).no_logging():
+        learn.fit(1, cbs=logger)
+        state, before = logger.state_dict(), path.read_text()
+        learn.fit(2, cbs=logger)
+
+        class Resumes(CSVLogger):
+            def before_fit(self, run):
+                super().before_fit(run)
+                self.load_state_dict(state)
+
+        learn.fit(1, cbs=Resumes(path))
+    assert path.read_text().startswith(before) and len(rows(path)) == 2

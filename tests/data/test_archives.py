@@ -1,0 +1,333 @@
+"""`untar_data`, against a real server on loopback that misbehaves, and with processes that race and are killed."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from minilearner.data import archives, fashion
+from minilearner.data.archives import untar_data
+from minilearner.data.fashion_files import FULL
+from minilearner.data.paths import DataPath
+from minilearner.data.urls import URLs
+from minilearner.errors import DataError, DownloadError, FileFormatError
+
+FILES = {f"images/{breed}_{n}.jpg": random.Random(n).randbytes(5000) for breed in ("Bengal", "beagle") for n in (1, 2)}
+
+
+def packed(files=FILES, top="oxford-iiit-pet", mode="w:gz"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"{top}/{name}" if top else name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+PETS = packed()
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def home():
+    return Path(os.environ["MINILEARNER_HOME"])
+
+
+@pytest.fixture
+def server(serve):
+    return serve(**{"oxford-iiit-pet.tgz": PETS})
+
+
+@pytest.fixture
+def url(server):
+    return server.url("oxford-iiit-pet.tgz")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_archive_is_downloaded_and_unpacked_into_the_data_home(url, home):
+    path = untar_data(url)
+    assert (type(path), path) == (DataPath, home / "data" / "oxford-iiit-pet")
+    assert tree(path) == FILES
+    assert (home / "archive" / "oxford-iiit-pet.tgz").read_bytes() == PETS
+    assert (names(home / "data"), names(home / "archive")) == (["oxford-iiit-pet"], ["oxford-iiit-pet.tgz"])
+
+
+def test_a_folder_that_is_there_is_returned_without_a_look_at_the_network(server, url, home, monkeypatch):
+    untar_data(url)
+    (home / "archive" / "oxford-iiit-pet.tgz").unlink()
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    assert tree(untar_data(url)) == FILES
+    assert len(server.requests) == 1
+
+
+def test_an_archive_that_is_there_is_unpacked_without_a_look_at_the_network(server, url, home, monkeypatch):
+    (home / "archive").mkdir()
+    (home / "archive" / "oxford-iiit-pet.tgz").write_bytes(PETS)
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    assert tree(untar_data(url)) == FILES
+    assert server.requests == []
+
+
+def test_offline_without_anything_is_an_error_that_says_where_to_bring_it(url, home, monkeypatch):
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    with pytest.raises(DownloadError, match=r"=1 forbids to download it.\nTo go on .*archive/oxford-iiit-pet.tgz"):
+        untar_data(url)
+    assert names(home / "data") == []
+
+
+def test_folders_can_be_chosen(url, tmp_path, home):
+    path = untar_data(url, data=tmp_path / "d", archive=str(tmp_path / "a"))
+    assert path == tmp_path / "d" / "oxford-iiit-pet"
+    assert names(tmp_path / "a") == ["oxford-iiit-pet.tgz"]
+    assert names(home) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("a.tar.gz", "a"), ("a.b.tgz", "a.b"), ("a.zip?dl=1", "a"), ("x/a%20b.tar", "a b"), ("archive", "archive")],
+)
+def test_the_stem_comes_from_the_urls_last_part(serve, home, name, stem):
+    server = serve(**{name: PETS})
+    assert untar_data(server.url(name)) == home / "data" / stem
+
+
+@pytest.mark.parametrize("layout", [packed(top="other"), packed(top="")])
+def test_the_folder_is_named_for_the_archive_whatever_its_top(serve, layout):
+    path = untar_data(serve(**{"pets.tgz": layout}).url("pets.tgz"))
+    assert path.name == "pets"
+    assert tree(path / "images" if layout == packed(top="x") else path) in (
+        FILES,
+        {name.removeprefix("images/"): content for name, content in FILES.items()},
+    )
+
+
+def test_a_file_on_this_machine_is_unpacked_where_it_lies(tmp_path, home):
+    (tmp_path / "pets.tgz").write_bytes(PETS)
+    assert tree(untar_data(tmp_path / "pets.tgz")) == FILES
+    assert tree(untar_data((tmp_path / "pets.tgz").as_uri(), data=tmp_path)) == FILES
+    assert names(home) == ["data"]
+    with pytest.raises(DataError, match=r"`url` names no file. Received: url='.*none.tgz'"):
+        untar_data(tmp_path / "none.tgz")
+
+
+def test_force_replaces_the_folder_when_the_new_one_is_complete(server, url, home):
+    (untar_data(url) / "mine.txt").touch()
+    server.files["oxford-iiit-pet.tgz"] = packed({"new.jpg": b"n"})
+    assert "mine.txt" in tree(untar_data(url))
+    assert tree(untar_data(url, force_download=True)) == {"new.jpg": b"n"}
+    server.files["oxford-iiit-pet.tgz"] = packed({"/etc/evil": b""}, top="")
+    with pytest.raises(FileFormatError, match="'/etc/evil' has a path that may leave"):
+        untar_data(url, force_download=True)
+    assert tree(untar_data(url)) == {"new.jpg": b"n"}
+    assert names(home / "data") == ["oxford-iiit-pet"]
+
+
+@pytest.mark.parametrize("behaviour", [{"cut": 3000}, {"cut": 3000, "stall": True}, {"lie": 50}])
+def test_a_server_that_truncates_stalls_or_lies_at_first_is_asked_again(server, url, monkeypatch, behaviour):
+    monkeypatch.setattr(archives, "_READ_TIMEOUT_SECONDS", 0.3)
+    vars(server).update(behaviour, n_faulty=1)
+    assert tree(untar_data(url)) == FILES
+    assert len(server.requests) >= 2
+
+
+@pytest.mark.parametrize("behaviour", [{"cut": 500}, {"cut": 500, "stall": True}, {"lie": 50}])
+def test_a_server_that_never_delivers_is_left_with_an_error(server, url, home, monkeypatch, behaviour):
+    monkeypatch.setattr(archives, "_READ_TIMEOUT_SECONDS", 0.1)
+    vars(server).update(behaviour)
+    with pytest.raises(DownloadError, match=r"it broke off after [\d,]+ of |no answer in time"):
+        untar_data(url)
+    assert (names(home / "data"), names(home / "archive")) == ([], ["oxford-iiit-pet.tgz.part"])
+    assert len(server.requests) <= 13
+
+
+def test_a_server_that_ignores_ranges_sends_it_again(server, url, home):
+    (home / "archive").mkdir()
+    (home / "archive" / "oxford-iiit-pet.tgz.part").write_bytes(PETS[:100])
+    server.ranges = False
+    assert tree(untar_data(url)) == FILES
+    assert [wanted for _, wanted in server.requests] == ["bytes=100-"]
+
+
+def test_a_length_that_is_too_short_leaves_a_damaged_archive_that_is_told(server, url, home):
+    server.lie = -100
+    with pytest.raises(FileFormatError, match=r"pet.tgz is truncated .* give `force_download=True`"):
+        untar_data(url)
+    assert names(home / "data") == []
+    server.lie = 0
+    assert tree(untar_data(url, force_download=True)) == FILES
+
+
+def test_what_is_no_archive_is_not_kept(serve, home):
+    server = serve(**{"pets.tgz": b"<html>Sign in</html>"})
+    with pytest.raises(DownloadError, match="its content was refused: .*is neither a tar"):
+        untar_data(server.url("pets.tgz"))
+    assert (names(home / "archive"), names(home / "data")) == ([], [])
+
+
+def test_a_hostile_archive_leaves_nothing(serve, home):
+    server = serve(**{"evil.tgz": packed({"good.jpg": b"x", "../../evil": b"x"})})
+    with pytest.raises(FileFormatError, match="its member 'oxford-iiit-pet/../../evil' has a path that may leave"):
+        untar_data(server.url("evil.tgz"))
+    assert (names(home), names(home / "data")) == (["archive", "data"], [])
+
+
+def index(content, name="oxford-iiit-pet.tgz", **changes):
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), **changes}
+    return json.dumps({name: entry}).encode()
+
+
+def test_a_mirror_serves_the_entries_by_file_name_under_its_own_hash(server, home, monkeypatch):
+    server.files["index.json"] = index(PETS)
+    monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
+    assert tree(untar_data(URLs.PETS)) == FILES
+    assert [name for name, _ in server.requests] == ["index.json", "oxford-iiit-pet.tgz"]
+
+
+def test_a_mirrors_archive_that_its_index_denies_is_refused(server, home, monkeypatch):
+    server.files["index.json"] = index(PETS, sha256="0" * 64)
+    monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
+    with pytest.raises(DownloadError, match="where the mirror's index says 0000"):
+        untar_data(URLs.PETS)
+    assert names(home / "archive") == []
+
+
+def test_a_mirror_does_not_redirect_other_urls(server, url, serve, monkeypatch):
+    monkeypatch.setenv("MINILEARNER_MIRROR", serve().url(""))
+    assert tree(untar_data(url)) == FILES
+
+
+def test_without_a_mirror_an_entry_must_be_what_is_published(server, home):
+    (home / "archive").mkdir()
+    (home / "archive" / "oxford-iiit-pet.tgz").write_bytes(PETS)
+    with pytest.raises(FileFormatError, match=r"811,706,944 are published\. .* give `force_download=True`"):
+        untar_data(URLs.PETS)
+    assert names(home / "data") == []
+
+
+@pytest.fixture
+def fashion_mirror(serve, monkeypatch, tmp_path):
+    """Serves stand-ins for the four files, by a check that they pass."""
+    monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path / "no-system")
+    monkeypatch.setattr(fashion, "read_part", lambda file, part: gzip.decompress(file.read_bytes()))
+    contents = {f"fashion-mnist/{part.name}.gz": gzip.compress(part.name.encode()) for part in FULL}
+    entries = {name: json.loads(index(content, name))[name] for name, content in contents.items()}
+    server = serve(**contents, **{"index.json": json.dumps(entries).encode()})
+    monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
+    return server
+
+
+def test_fashion_mnist_gives_the_folder_of_its_four_files(fashion_mirror, home, tmp_path):
+    files = sorted(f"{part.name}.gz" for part in FULL)
+    path = untar_data(URLs.FASHION_MNIST)
+    assert (type(path), path) == (DataPath, home / "fashion-mnist")
+    assert names(path) == files
+    n_requests = len(fashion_mirror.requests)
+    assert untar_data(URLs.FASHION_MNIST) == path
+    assert len(fashion_mirror.requests) == n_requests
+    untar_data(URLs.FASHION_MNIST, force_download=True)
+    assert len(fashion_mirror.requests) == 2 * n_requests
+    assert names(untar_data(URLs.FASHION_MNIST, data=tmp_path)) == files
+
+
+def test_fashion_mnist_comes_from_the_system_where_it_has_it(monkeypatch, tmp_path, home):
+    monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path)
+    monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="dataset-fashion-mnist"):
+        untar_data(URLs.FASHION_MNIST)
+    for part in FULL:
+        (tmp_path / f"{part.name}.gz").touch()
+    assert untar_data(URLs.FASHION_MNIST) == tmp_path
+    with pytest.raises(ValueError, match="`archive` must be None: Fashion-MNIST is no archive"):
+        untar_data(URLs.FASHION_MNIST, archive=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://127.0.0.1/a.tgz", "`url` must begin with http, https or file, or be a path. Received: url='ftp:"),
+        ("http://127.0.0.1/", "`url` must end in an archive's name"),
+        ("http://127.0.0.1/a/..", "`url` must end in an archive's name"),
+        ("http://127.0.0.1/a%5Cb.tgz", "`url` must end in an archive's name"),
+        ("", "`url` must end in an archive's name"),
+    ],
+)
+def test_a_url_without_a_name_is_an_error(home, url, message):
+    with pytest.raises(ValueError, match=message):
+        untar_data(url)
+    assert names(home) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(url, home):
+    (home / "data").mkdir()
+    (home / "data" / "oxford-iiit-pet").touch()
+    with pytest.raises(DataError, match="data/oxford-iiit-pet is a file, where the unpacked folder would be"):
+        untar_data(url)
+    assert names(home / "data") == ["oxford-iiit-pet"]
+
+
+def test_threads_take_turns(server, url):
+    threads = [threading.Thread(target=untar_data, args=[url]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tree(untar_data(url)) == FILES
+    assert len(server.requests) == 1
+
+
+def start_process(url):
+    code = "import sys; from minilearner.data.archives import untar_data; print(len(untar_data(sys.argv[1]).ls()))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_processes_that_race_for_one_archive_share_it(server, url, home):
+    processes = [start_process(url) for _ in range(2)]
+    assert [process.communicate() for process in processes] == [("1\n", "")] * 2
+    assert len(server.requests) == 1
+    assert names(home / "data") == ["oxford-iiit-pet"]
+
+
+@pytest.mark.slow
+def test_a_process_killed_in_the_middle_of_unpacking_leaves_nothing_that_looks_finished(serve, home):
+    many = {f"{n}.txt": b"" for n in range(6_000)}
+    url = serve(**{"many.tgz": packed(many)}).url("many.tgz")
+    process = start_process(url)
+    written = home / "data" / ".many.unpacking" / "new" / "oxford-iiit-pet"
+    while not (written.is_dir() and len(os.listdir(written)) >= 100):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert names(home / "data") == [".many.lock", ".many.unpacking"]
+    assert len(untar_data(url).ls()) == 6_000
+    assert names(home / "data") == ["many"]
+
+
+def test_rests_beside_a_finished_folder_are_removed_and_itself_is_kept(url, home):
+    (untar_data(url) / "mine.txt").touch()
+    (home / "data" / ".oxford-iiit-pet.lock").touch()
+    (home / "data" / ".oxford-iiit-pet.unpacking" / "old").mkdir(parents=True)
+    assert tree(untar_data(url)) == {**FILES, "mine.txt": b""}
+    assert names(home / "data") == ["oxford-iiit-pet"]

@@ -1,0 +1,37 @@
+"""One holder at a time, even where each deletes the file that the next one waits for."""
+
+import threading
+import time
+
+from minilearner.data.locks import is_at, locked
+
+
+def test_holders_never_overlap_though_each_deletes_the_file(tmp_path):
+    path, inside, most = tmp_path / "lock", [], []
+
+    def hold_often(name):
+        for _ in range(20):
+            with locked(path):
+                inside.append(name)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.remove(name)
+                path.unlink()
+
+    threads = [threading.Thread(target=hold_often, args=[name]) for name in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(most), max(most)) == (120, 1)
+    assert not path.exists()
+
+
+def test_a_file_that_was_replaced_is_another(tmp_path):
+    with locked(tmp_path / "lock") as fileno:
+        assert is_at(fileno, tmp_path / "lock")
+        (tmp_path / "other").touch()
+        (tmp_path / "other").replace(tmp_path / "lock")
+        assert not is_at(fileno, tmp_path / "lock")
+        (tmp_path / "lock").unlink()
+        assert not is_at(fileno, tmp_path / "lock")

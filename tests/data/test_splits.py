@@ -1,0 +1,115 @@
+"""Splitters: fastai's semantics and values, and no global randomness."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from minilearner.data.splits import (
+    ColSplitter,
+    EndSplitter,
+    FileSplitter,
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    RandomSubsetSplitter,
+    split_items,
+)
+from minilearner.errors import DataError
+
+TEN = list(range(10))
+
+
+def test_a_seeded_random_split_is_fastais():
+    assert RandomSplitter(seed=42)(TEN) == ([1, 8, 4, 5, 0, 9, 3, 7], [2, 6])  # fastai 2.8.12's own
+    assert RandomSubsetSplitter(0.3, 0.1, seed=7)(list(range(20))) == ([15, 17, 9, 12, 7, 1], [19, 3])
+
+
+@pytest.mark.parametrize("splitter", [RandomSplitter(), RandomSplitter(seed=1), RandomSubsetSplitter(0.5, 0.2)])
+def test_random_splits_repeat_are_disjoint_and_leave_the_global_generator_alone(splitter):
+    before = torch.get_rng_state()
+    train, valid = splitter(TEN)
+    torch.manual_seed(99)
+    assert (train, valid) == splitter(TEN) and not set(train) & set(valid)
+    torch.set_rng_state(before)
+    splitter(TEN)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_sizes_round_down_and_a_share_of_none_is_told():
+    assert [len(part) for part in RandomSplitter(0.25)(TEN)] == [8, 2]
+    assert [len(part) for part in RandomSubsetSplitter(0.3, 0.1)(list(range(100)))] == [30, 10]
+    assert RandomSplitter(0)(TEN)[1] == []
+    for splitter in (RandomSplitter(), EndSplitter()):
+        with pytest.raises(DataError, match="valid_pct=0.2 of 4 items is less than one. Raise it to 0.25"):
+            splitter([0, 1, 2, 3])
+
+
+def test_given_positions_a_mask_and_a_function():
+    expected = [0, 1, 2, 4, 5, 6, 8], [3, 7, 9]
+    by_position = IndexSplitter(iter([3, 7, 9]))
+    assert by_position(TEN) == by_position(TEN) == expected
+    assert MaskSplitter([i in (3, 7, 9) for i in TEN])(TEN) == expected
+    assert FuncSplitter(lambda i: i in (3, 7, 9))(TEN) == expected
+
+
+def test_the_end_or_the_start():
+    assert EndSplitter(0.3)(TEN) == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])
+    assert EndSplitter(0.3, valid_last=False)(TEN) == ([3, 4, 5, 6, 7, 8, 9], [0, 1, 2])
+
+
+def test_grandparents_in_the_order_of_their_names():
+    folders = ["train", "valid", "valid", "train", "train", "valid", "train", "valid"]
+    items = [Path(f"{folder}/3/{i}.png") for i, folder in enumerate(folders)]
+    assert GrandparentSplitter()(items) == ([0, 3, 4, 6], [1, 2, 5, 7])
+    assert GrandparentSplitter(("valid", "train"), "train")(items)[0] == [1, 2, 5, 7, 0, 3, 4, 6]
+    with pytest.raises(
+        DataError, match=r"`valid_name='val'`. What lies there: 'train' \(4 items\), 'valid' \(4 items\)"
+    ):
+        GrandparentSplitter(valid_name="val")(items)
+
+
+def test_names_in_a_file(tmp_path):
+    items = [Path(f"x/{i}.png") for i in range(4)]
+    (tmp_path / "valid.txt").write_text("1.png\n3.png\n\n")
+    assert FileSplitter(tmp_path / "valid.txt")(items) == ([0, 2], [1, 3])
+    (tmp_path / "valid.txt").write_text("1.png\n7.png")
+    with pytest.raises(DataError, match="1 of 2 names in .*valid.txt' are not among the 4 items: '7.png'"):
+        FileSplitter(tmp_path / "valid.txt")(items)
+
+
+def test_a_column_of_truth_or_of_values():
+    table = {"fname": list("abc"), "is_valid": [False, True, False], "fold": [0, 1, 2], "part": ["tr", "va", "te"]}
+    assert ColSplitter()(table) == ([0, 2], [1])
+    assert ColSplitter("fold", on=[1, 2])(table) == ([0], [1, 2])
+    assert ColSplitter(3, on="va")(table) == ([0, 2], [1])
+    with pytest.raises(DataError, match="3 of 3 cells of column 'part' are neither true nor false: 'tr', 'va', 'te'"):
+        ColSplitter("part")(table)
+    with pytest.raises(DataError, match="needs the rows of a table"):
+        ColSplitter()(TEN)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (([], TEN), "leaves no item to train on: 0 to train, 10 to validate, of 10"),
+        (([0, 1, 2], [2, 3]), r"1 items both into training and validation: positions \[2\]"),
+        (([0, 10, -1], [1]), r"2 positions outside 0 to 9: \[10, -1\]"),
+        (([0, 0, 1], [2]), r"1 items more than once: positions \[0\]"),
+        (7, "must return two lists of positions. Received: 7"),
+        (([0], [1], [2]), "must return two lists of positions"),
+    ],
+)
+def test_a_wrong_split_is_told(split, message):
+    with pytest.raises(DataError, match=message):
+        split_items(lambda items: split, TEN, None)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RandomSplitter(1.0), lambda: EndSplitter(-0.1), lambda: RandomSubsetSplitter(0.7, 0.4)]
+)
+def test_shares_out_of_range_are_refused_at_once(make):
+    with pytest.raises(ValueError, match=r"must be in [\[(]0, 1\)"):
+        make()

@@ -1,0 +1,101 @@
+"""Program A and its example from end to end: an archive served on loopback, weights where torch's hub keeps them."""
+
+import functools
+import http.server
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("pets_like", Path(__file__).with_name("pets_like.py"))
+pets_like = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pets_like)
+
+PROGRAM_A = """
+from minilearner.vision.all import *
+path = untar_data(URLs.PETS)
+path.ls(); (path/'images').ls()
+fname = (path/'images').ls()[0]
+re.findall(r'(.+)_\\d+.jpg$', fname.name)
+pets = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=get_image_files,
+                 splitter=RandomSplitter(seed=42),
+                 get_y=using_attr(RegexLabeller(r'(.+)_\\d+.jpg$'), 'name'),
+                 item_tfms=Resize(460), batch_tfms=aug_transforms(size=224, min_scale=0.75))
+dls = pets.dataloaders(path/'images')
+dls.show_batch(nrows=1, ncols=3)
+learn = cnn_learner(dls, resnet34, metrics=error_rate)
+learn.fine_tune(2)
+interp = ClassificationInterpretation.from_learner(learn)
+interp.plot_confusion_matrix(figsize=(12, 12))
+interp.plot_top_losses(2, nrows=2)
+interp.most_confused(min_val=5)
+learn = cnn_learner(dls, resnet34, metrics=error_rate)
+learn.fine_tune(1, base_lr=0.1)
+learn = cnn_learner(dls, resnet34, metrics=error_rate)
+lr_min, lr_steep, lr_slide, lr_valley = learn.lr_find(suggest_funcs=(minimum, steep, slide, valley))
+learn = cnn_learner(dls, resnet34, metrics=error_rate)
+learn.fine_tune(2, base_lr=3e-3)
+learn.unfreeze()
+learn.fit_one_cycle(1, lr_max=slice(1e-6, 1e-4))
+print(lr_min, lr_steep, lr_slide, lr_valley, len(learn.recorder.epochs))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A home of one's own, a mirror on loopback, and a ResNet-34 where torch's hub would have put it."""
+    folder = tmp_path_factory.mktemp("pets")
+    mirror = pets_like.make_mirror(folder / "mirror", breeds=3, each=30, side=48)
+    pets_like.save_weights(folder / "torch" / "hub" / "checkpoints")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=mirror)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {
+        **os.environ,
+        "MINILEARNER_HOME": str(folder / "home"),
+        "MINILEARNER_MIRROR": f"http://127.0.0.1:{server.server_port}",
+        "TORCH_HOME": str(folder / "torch"),
+        "MPLBACKEND": "Agg",
+    }
+    server.shutdown()
+    server.server_close()
+
+
+def run(environment, *command):
+    done = subprocess.run([sys.executable, "-W", "error", *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_program_a_runs_as_it_stands_on_smaller_pictures(environment):
+    text = PROGRAM_A.replace("Resize(460)", "Resize(48)").replace("size=224", "size=32")
+    assert run(environment, "-c", text).split()[-1] == "4"
+
+
+@pytest.mark.slow
+def test_the_example_prints_its_table_and_draws(environment, tmp_path):
+    out = run(environment, str(ROOT / "examples/pets.py"), "--small", "--output", str(tmp_path))
+    assert "fine_tune(1, base_lr=0.1)" in out and "the book" in out
+    drawn = {file.name for file in tmp_path.iterdir()}
+    assert drawn == {f"{name}.png" for name in ("batch", "confusion", "top_losses", "results", "lr_find", "losses")}
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_in_small_mode(environment, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "examples/pets.ipynb", as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source = "small = True"
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 6

@@ -1,0 +1,352 @@
+"""Kills training processes with SIGKILL wherever it hurts, runs them again, and compares what comes out with a run that
+was left in peace: weights, buffers, optimizer, record, random generators, to the bit.
+
+    python tests/training/kill_matrix.py --kills 200          # what CI runs
+    python tests/training/kill_matrix.py --kills 5000 --seed 7
+
+Children are forked from this process, which has imported torch already. A child kills itself at a file-system call of a
+save (counted by an audit hook and by the calls that hooks do not see), or at a training batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import minilearner.training.checkpoint as checkpoints
+from minilearner import (
+    EMA,
+    SWA,
+    Callback,
+    CutMix,
+    DataLoaders,
+    EarlyStopping,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    LearningRateScheduler,
+    MixUp,
+    ReduceLROnPlateau,
+    SaveBest,
+    TorchScheduler,
+    Validate,
+    accuracy,
+    set_seed,
+)
+from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.runtime import rng_state
+from minilearner.training.loop import Loop
+from minilearner.training.packing import pack
+from minilearner.vision.augment import Flip, RandomShift
+
+Outcome = dict[str, str]
+
+
+class Noisy(Dataset[tuple[torch.Tensor, int]]):
+    """Draws from torch's global generator for every item, as torchvision's transforms do."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.full((1, 6, 6), i / 30) + torch.rand(1, 6, 6) / 10, i % 3
+
+
+class Counting(Callback):
+    """A user's callback with state of its own and no word about saving it."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.sums: list[float] = []
+
+    def after_batch(self, run: Any) -> None:
+        if run.training:
+            self.seen += 1
+            run.optimizer.param_groups[0]["lr"] *= 1 + self.seen / 1e4
+
+    def after_epoch(self, run: Any) -> None:
+        self.sums.append(float(sum(p.detach().sum() for p in run.model.parameters())))
+        run.metrics["seen"] = float(self.seen)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()),
+        nn.Sequential(nn.Dropout(0.3), nn.Linear(64, 3)),
+    )
+
+
+def halves(model: nn.Module) -> list[list[nn.Parameter]]:
+    return [list(part.parameters()) for part in model]  # type: ignore[attr-defined]
+
+
+def in_memory(**options: Any) -> Learner:
+    x, y = torch.rand(34, 1, 6, 6), torch.arange(34) % 3
+    dls = DataLoaders.from_arrays((x, y), (x[:9], y[:9]), bs=5, batch_tfms=[RandomShift(0.3), Flip()], seed=3)
+    return Learner(dls, model(), metrics=accuracy, splitter=halves, **options)
+
+
+def foreign(**options: Any) -> Learner:
+    loader = DataLoader(Noisy(), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(4))
+    dls = DataLoaders(loader, DataLoader(Noisy(), batch_size=8), vocab=range(3))
+    return Learner(dls, model(), metrics=accuracy, splitter=halves, **options)
+
+
+def from_files(num_workers: int) -> Learner:
+    items = [torch.full((1, 6, 6), i * 7, dtype=torch.uint8) for i in range(34)]
+    y = torch.arange(34) % 3
+    dataset = ItemDataset(items, as_it_is, ItemPipeline(Jitter()), seed=3)
+    options: dict[str, Any] = {"bs": 5, "seed": 3, "batch_tfms": Flip(), "num_workers": num_workers}
+    train = ItemLoader(dataset, y, shuffle=True, drop_last=True, training=True, **options)
+    valid = ItemLoader(ItemDataset(items[:9], as_it_is), y[:9], bs=5)
+    return Learner(DataLoaders(train, valid, vocab=range(3)), model(), metrics=accuracy, splitter=halves)
+
+
+def as_it_is(item: torch.Tensor) -> torch.Tensor:
+    return item
+
+
+class Jitter(ItemTransform):
+    def __call__(self, item: torch.Tensor, rng: random.Random | None) -> torch.Tensor:
+        return item if rng is None else item + rng.randrange(9)
+
+
+def one_cycle(learn: Learner, keep: Any) -> None:
+    learn.fit_one_cycle(3, 1e-2, checkpoint=keep)
+
+
+def constant(learn: Learner, keep: Any) -> None:
+    learn.fit(3, 1e-2, checkpoint=keep)
+
+
+def two_phases(learn: Learner, keep: Any) -> None:
+    learn.fine_tune(2, 1e-2, checkpoint=keep)
+
+
+def epochs_of_two_rates(learn: Learner, keep: Any) -> None:
+    learn.fit(3, [1e-3, 1e-2], checkpoint=keep)
+
+
+def training_metrics() -> Learner:
+    learn = in_memory()
+    learn.recorder.train_metrics = True
+    return learn
+
+
+SCENARIOS: dict[str, tuple[Callable[[], Learner], Callable[[Learner, Any], None]]] = {
+    "one cycle": (in_memory, one_cycle),
+    "fine_tune": (in_memory, two_phases),
+    "SGD, accumulation, clipping": (
+        lambda: in_memory(
+            opt_func=lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
+            cbs=[GradientAccumulation(3), GradientClip(0.1)],
+        ),
+        one_cycle,
+    ),
+    "bf16": (lambda: in_memory(precision="bf16"), one_cycle),
+    "a foreign loader with random items": (foreign, one_cycle),
+    "training metrics": (training_metrics, one_cycle),
+    "validation in mid-epoch, a callback of one's own": (
+        lambda: in_memory(cbs=[Validate(every_steps=4), Counting()]),
+        constant,
+    ),
+    "plateau and early stopping": (
+        lambda: in_memory(cbs=[ReduceLROnPlateau(patience=0, factor=0.5), EarlyStopping(patience=1)]),
+        constant,
+    ),
+    "EMA, MixUp, the best kept": (
+        lambda: in_memory(cbs=[EMA(0.8, every_steps=2), MixUp(), SaveBest("accuracy")]),
+        one_cycle,
+    ),
+    "SWA, CutMix": (lambda: in_memory(cbs=[SWA(0.4), CutMix()]), epochs_of_two_rates),
+    "torch's own schedule": (
+        lambda: in_memory(cbs=[TorchScheduler(lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9))]),
+        constant,
+    ),
+    "items, no workers": (lambda: from_files(0), one_cycle),
+    "items, two workers": (lambda: from_files(2), one_cycle),
+    "a rate by a function of the last": (
+        lambda: in_memory(cbs=[LearningRateScheduler(lambda epoch, lr: lr * 0.7)]),
+        constant,
+    ),
+}
+
+
+def train(name: str, folder: Path | None, every_steps: int) -> Outcome:
+    """Runs a scenario as a script would, from its seed on, and returns digests of all that it leaves."""
+    set_seed(11)
+    make, fit = SCENARIOS[name]
+    learn = make()
+    with learn.no_logging():
+        fit(learn, None if folder is None else Checkpoint(folder, every_steps=every_steps))
+    records = [run.state_dict() for run in learn.recorder.runs]
+    for record in records:
+        for row in record["epochs"]:
+            row.pop("time_seconds", None)
+    assert learn.optimizer is not None
+    return {
+        "weights": digest(dict(learn.model.state_dict())),
+        "optimizer": digest(learn.optimizer.state_dict()),
+        "record": digest(records),
+        "generators": digest([rng_state(), learn.dls.train.state_dict()]),
+        "callbacks": digest([callback.state_dict() for callback in learn.cbs]),
+        "next number drawn": digest(torch.rand(1)),
+    }
+
+
+def digest(state: Any) -> str:
+    tensors: dict[str, torch.Tensor] = {}
+    text = json.dumps(pack(state, tensors))
+    whole = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        whole.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+class Executioner:
+    """Kills this process at the n-th moment of a kind."""
+
+    def __init__(self, kind: str, n: int, folder: Path) -> None:
+        self.kind, self.left, self.folder = kind, n, str(folder)
+
+    def moment(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self) -> None:
+        if self.kind == "file":
+            sys.addaudithook(self._on_audit)
+            for module, name in ((checkpoints, "save_file"), (os, "fsync"), (os, "replace"), (Path, "write_text")):
+                self._around(module, name)
+        else:
+            self._around_batches()
+
+    def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event.startswith(("open", "os.", "shutil.")) and any(self.folder in str(a) for a in arguments[:2]):
+            self.moment()
+
+    def _around_batches(self) -> None:
+        original = Loop._predict
+
+        def predicted(loop: Loop) -> None:
+            self.moment()
+            original(loop)
+
+        Loop._predict = predicted  # type: ignore[method-assign]
+
+    def _around(self, module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def killed(*args: Any, **kwargs: Any) -> Any:
+            self.moment()
+            result = original(*args, **kwargs)
+            self.moment()
+            return result
+
+        setattr(module, name, killed)
+
+
+def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, int] | None) -> Outcome | None:
+    """Runs a scenario in a forked child; None where it was killed."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if plan is not None and folder is not None:
+                Executioner(*plan, folder).watch()
+            os.write(writing, json.dumps(train(name, folder, every_steps)).encode())
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return None
+    assert os.waitstatus_to_exitcode(status) == 0, f"{name}: the child failed"
+    return json.loads(text)
+
+
+def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -> int:
+    """Kills a scenario again and again, then lets it end. Returns how many kills struck.
+
+    Raises AssertionError where the outcome is another than `wanted`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="kill-matrix-"))
+    every_steps, struck, plans = rng.choice([1, 2, 3, 5]), 0, []
+    try:
+        for _ in range(kills_in_a_row):
+            plan = ("file", rng.randrange(120)) if rng.random() < 0.6 else ("batch", rng.randrange(25))
+            plans.append(plan)
+            if in_child(name, folder, every_steps, plan) is not None:
+                break
+            struck += 1
+        outcome = in_child(name, folder, every_steps, None)
+        assert outcome == wanted, f"{name}, every {every_steps} steps, killed at {plans}: {outcome} is not {wanted}"
+        again = in_child(name, folder, every_steps, None)
+        assert again == wanted, f"{name}: a finished run, run again, gave {again}, not {wanted}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return struck
+
+
+def forget(part: str) -> None:
+    """Breaks resuming: what is put back lacks a part."""
+    from minilearner.callbacks import checkpoint
+
+    whole = checkpoint.restore
+
+    def partly(run: Any, state: dict[str, Any]) -> None:
+        now = checkpoint.run_state(run, epoch=state["epoch"], batch=state["batch"])
+        whole(run, {**state, part: now[part]})
+
+    checkpoint.restore = partly  # type: ignore[assignment]
+    checkpoint.set_rng_state = lambda state: None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forget", help="a part of the state that restoring leaves out: the negative control")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.forget:
+        forget(arguments.forget)
+    rng = random.Random(arguments.seed)
+    wanted = {name: in_child(name, None, 0, None) for name in SCENARIOS}
+    control = {name: in_child(name, Path(tempfile.mkdtemp()), 4, None) for name in SCENARIOS}
+    assert control == wanted, f"saving alone changes a run: {control} is not {wanted}"
+    differ = {json.dumps(outcome) for outcome in wanted.values()}
+    assert len(differ) == len(wanted) - 1, "scenarios that cannot be told apart, but for the number of workers"
+    struck = dict.fromkeys(SCENARIOS, 0)
+    while sum(struck.values()) < arguments.kills:
+        name = min(struck, key=lambda scenario: struck[scenario])
+        struck[name] += trial(name, rng, wanted[name], kills_in_a_row=rng.choice([1, 2, 4]))
+    print(json.dumps({"kills": sum(struck.values()), "each": struck}))
+
+
+if __name__ == "__main__":
+    main()

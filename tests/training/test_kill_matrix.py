@@ -1,0 +1,26 @@
+"""A few kills of the matrix. CI runs two hundred of them as a step of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_a_run_killed_anywhere_ends_on_the_same_bits():
+    script = Path(__file__).with_name("kill_matrix.py")
+    done = subprocess.run([sys.executable, script, "--kills", "14"], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["kills"] >= 14
+
+
+@pytest.mark.slow
+def test_the_comparison_can_fail():
+    """A checkpoint that forgets one thing must be caught: here the generators."""
+    script = Path(__file__).with_name("kill_matrix.py")
+    done = subprocess.run(
+        [sys.executable, script, "--kills", "40", "--forget", "rng"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode != 0 and "AssertionError" in done.stderr, done.stdout
