@@ -60,7 +60,7 @@ class Learner:
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01 that spares norm layers and biases.
-        lr: the rate where a call gives none: a number, a list with one for each layer group, a slice, "auto" to find it.
+        lr: the rate where a call gives none: a number, a list with one for each layer group, a slice, or "auto".
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
@@ -139,7 +139,6 @@ class Learner:
         From `lr_max / div`, over the first `pct_start` (in [0, 1]) of updates, up to `lr_max` (`learn.lr` by default; a
         list or slice has each layer group reach its own), and down to `lr_max / div_final`. `moms` is the momentum at
         the start, the peak and the end, where the optimizer has one; `learn.moms` by default. The rest is as in `fit`.
-
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
         if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
@@ -166,7 +165,6 @@ class Learner:
 
         The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before (1 keeps
         them equal): 3 cycles from 1 epoch take 1 + 2 + 4 = 7. A list or slice gives each layer group its own peak.
-
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
         n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
@@ -181,17 +179,15 @@ class Learner:
     ) -> LRSweep:  # fmt: skip
         """Trains for a few steps at rising rates, watches the loss, and puts everything back, to the bit.
 
-        `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted. It sweeps
-        with the momentum of one cycle's peak, over the ratios of the layer groups' rates in `learn.lr`.
+        `fit` afterwards gives the same weights as without, also where the sweep is interrupted. The momentum is that of
+        one cycle's peak, and layer groups keep the ratios of `learn.lr`. `recommended` is the rate to take.
 
         Args:
             start_lr, end_lr, num_it: the range, and how many updates to sweep it in.
             stop_div: stop where the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: draw the sweep (a notebook shows it).
-            suggest_funcs: `minimum`, `steep`, `slide`, `valley` or functions like them; the result unpacks into their
-                suggestions in this order.
-            epochs, sample_steps: sweep over so many whole epochs instead of `num_it` updates, or over
-                `ceil(sample_steps / updates per epoch)`.
+            suggest_funcs: `minimum`, `steep`, `slide`, `valley` or others like them; the result unpacks in this order.
+            epochs, sample_steps: whole epochs instead of `num_it` updates, or `ceil(sample_steps / updates per epoch)`.
             step_mode, smoothing: "exp" or "linear"; the weight in the smoothed loss of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
@@ -214,14 +210,13 @@ class Learner:
         First `freeze_epochs` epochs of one cycle with all but the last group frozen, rising nearly all the way to
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
         `lr_mult`-th part for the first. Both stand in the recorder; the second is returned. "auto" sweeps for each.
-
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
-        found = partial(self._finder().rates, momentum=(moms or self.moms)[1])
+        found = partial(self._finder(cbs).rates, momentum=(moms or self.moms)[1])
         head: Rate = "auto" if base_lr == "auto" else slice(base_lr)
         whole: Rate = "auto" if base_lr == "auto" else slice(base_lr / 2 / lr_mult, base_lr / 2)
         self.freeze()
@@ -359,11 +354,7 @@ class Learner:
         self.cbs += as_callbacks(cb)
 
     def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> None:
-        """Removes callbacks, each by itself or by its class.
-
-        Raises:
-            ValueError: there is none such.
-        """
+        """Removes callbacks, each by itself or by its class. Raises ValueError where there is none such."""
         self.cbs = without(self.cbs, cb)
 
     add_cbs, remove_cbs = add_cb, remove_cb
@@ -373,17 +364,17 @@ class Learner:
         plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
     ) -> RunRecord:  # fmt: skip
         check_count(n_epoch, "n_epoch")
-        rates = self._finder().rates(lr, checkpoint, momentum=momentum)
-        several = [*self.cbs, *as_callbacks(cbs), *([plan(rates)] if plan else [])]
-        sweep = self._finder().settle_bounds(several, checkpoint) or getattr(rates, "sweep", None)
+        finder = self._finder(cbs)
+        rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
+        several = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
         run = self._checked_run()
         run.n_epochs = n_epoch
         with optimizers.hyperparameters_set(run.optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
             shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
             return fit(run, kind, self.recorder, several, self.metrics, shown=shown, checkpoint=keeper, sweep=sweep)
 
-    def _finder(self) -> RateFinder:
-        return RateFinder(self._checked_run, self.lr, self.cbs, self._output)
+    def _finder(self, cbs: Callbacks = None) -> RateFinder:
+        return RateFinder(self._checked_run, self.lr, [*self.cbs, *as_callbacks(cbs)], self._output)
 
     def _checked_run(self) -> Run:
         run = self._run(self._optimizer())

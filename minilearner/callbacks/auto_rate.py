@@ -37,7 +37,7 @@ class RateFinder:
     Attributes:
         new_run: makes a fresh run, with an optimizer, whose data were checked.
         lr: the learner's own rate.
-        callbacks: of every run of the learner.
+        callbacks: those of the learner's every run, and of this one. They take part in a sweep as in `find_rates`.
         output: whether to show the sweep, and to tell.
     """
 
@@ -80,7 +80,18 @@ class RateFinder:
         by_last = ratios_of(self.lr if ratios is None else ratios, n_groups)
         return found_rates(sweep, by_last, otherwise=self.lr, told=self.output.table)
 
-    def settle_bounds(self, callbacks: Iterable[Callback], checkpoint: Checkpointing) -> LRSweep | None:
+    def settled(
+        self, lr: Rate | None, checkpoint: Checkpointing, *, momentum: float | None = None
+    ) -> tuple[list[float], LRSweep | None]:
+        """Returns `rates`, settles the bounds of cyclical ones, and gives the sweep that any of it came from, or None.
+
+        Raises:
+            NoSuggestion: as in `settle_bounds`.
+        """
+        rates = self.rates(lr, checkpoint, momentum=momentum)
+        return rates, self.settle_bounds(checkpoint) or getattr(rates, "sweep", None)
+
+    def settle_bounds(self, checkpoint: Checkpointing) -> LRSweep | None:
         """Gives every `CyclicLR` whose bounds are "auto" those of one sweep, and returns it; None if none was needed.
 
         Bounds of an earlier run stay where the sweep shows none, for the model is good by now.
@@ -88,7 +99,7 @@ class RateFinder:
         Raises:
             NoSuggestion: the sweep shows no bounds, and there are none yet.
         """
-        waiting = [callback for callback in callbacks if isinstance(callback, CyclicLR) and callback.is_auto]
+        waiting = [callback for callback in self.callbacks if isinstance(callback, CyclicLR) and callback.is_auto]
         if not waiting:
             return None
         sweep = self._kept(checkpoint)

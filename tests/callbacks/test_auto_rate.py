@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import Callback, CyclicLR, DataLoaders, Learner
+from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.callbacks.auto_rate import FoundRates, found_rates, ratios_of
 from minilearner.errors import NoSuggestion
 from minilearner.results.lr_sweep import LRSweep
@@ -159,15 +159,26 @@ def test_without_a_fall_there_are_no_bounds(make):
     assert learn.recorder.runs == []
 
 
-def test_auto_with_accumulation_clipping_and_a_frozen_body(make):
-    from minilearner import GradientAccumulation, GradientClip
-
-    learn = make(splitter=layers, cbs=[GradientAccumulation(2), GradientClip(0.5)])
+def test_callbacks_of_the_call_that_belong_to_the_step_take_part_in_the_sweep(make):
+    learn = make(splitter=layers, cbs=GradientClip(0.5))
     learn.freeze()
     before = learn.model[0].weight.detach().clone()
-    _, record = trained(learn, lambda learn: learn.fit_one_cycle(1, "auto"))
-    assert record.sweep.recommended is not None
-    assert torch.equal(learn.model[0].weight, before) and isinstance(learn.model, nn.Module)
+    _, record = trained(learn, lambda learn: learn.fit_one_cycle(1, "auto", cbs=[GradientAccumulation(2), MixUp()]))
+    assert np.isfinite(record.sweep.fixed[8:]).all() and record.sweep.recommended is not None
+    assert torch.equal(learn.model[0].weight, before)
+
+
+def test_accumulation_given_with_the_call_is_swept_with(make):
+    seen = []
+
+    class Watches(Callback):
+        part_of_step = True
+
+        def before_step(self, run):
+            seen.append(run.step.n_accumulate)
+
+    trained(make(), lambda learn: learn.fit(1, "auto", cbs=[GradientAccumulation(2), Watches()]))
+    assert len(seen) == 103 and set(seen) == {2}  # 100 updates of the sweep, 3 of the epoch
 
 
 def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):
