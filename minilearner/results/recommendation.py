@@ -31,7 +31,7 @@ _DOUBT, _CLEAR = 0.1, 3.0
 """By how many decades the interval is widened; twice that where the fall is less than `_CLEAR` times the noise."""
 _SEEN = 0.5
 """A fall below this many times the noise, the standard deviation between batches, is none."""
-_KERNEL = 0.16, 2.0
+_KERNEL = 0.2, 2.0
 """The standard deviation of the smoothing: decades of the rate, and at least so many steps."""
 _ROUNDING = 1e-6
 """Relative differences of losses that mean nothing in single precision."""
@@ -97,7 +97,7 @@ class _Curve:
         first = int(measured[0]) if len(measured) else 0
         x, y, factor = lrs[first:], fixed[first:], 1.0
         if not len(measured):  # the loss of an update's batch is what the update before has led to
-            x, y, factor = lrs[:-1], losses[1:], 2.0
+            x, y, factor = lrs[:-1], losses[1:], 1.6
         n = n_finite(y)
         x, y = x[:n], y[:n]
         if n < _FEWEST:

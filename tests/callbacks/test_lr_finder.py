@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import Callback, DataLoaders, GradientAccumulation, Learner, minimum, slide, steep, valley
+from minilearner import (
+    Callback,
+    DataLoaders,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    minimum,
+    slide,
+    steep,
+    valley,
+)
 from minilearner.callbacks.lr_finder import FixedLoss
 from minilearner.training.optimizers import momentum_of
 
@@ -342,3 +352,40 @@ def test_a_model_that_is_good_already_gets_none(net, blobs):
 def test_a_range_that_ends_before_the_turn_is_said(net, blobs):
     sweep = learner(net, blobs).lr_find(1e-7, 1e-3, show_plot=False)
     assert sweep.recommended <= 1e-3 and "still fell at the end of the range" in sweep.reason
+
+
+@pytest.mark.parametrize("shift", [-10.0, -0.2, 100.0])
+def test_the_level_of_the_loss_does_not_move_the_recommendation(net, blobs, shift):
+    def swept(shift):
+        learn = learner(net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) + shift)
+        return learn.lr_find(show_plot=False).recommended
+
+    assert swept(shift) == pytest.approx(swept(0.0), rel=0.1)
+
+
+def test_a_data_set_of_three_batches_is_swept_again_and_again(net, blobs):
+    (x, y), _ = blobs
+    learn = Learner(DataLoaders.from_arrays((x[:24], y[:24]), bs=8, seed=3), net())
+    sweep = learn.lr_find(show_plot=False)
+    assert len(sweep.losses) > 50 and 1e-3 < sweep.recommended < 1
+
+
+@pytest.mark.parametrize("kwargs", [{"precision": "bf16"}, {"cbs": [GradientAccumulation(2), GradientClip(0.1)]}])
+def test_the_step_as_it_is_gets_about_the_same_recommendation(net, blobs, kwargs):
+    plain = learner(net, blobs).lr_find(show_plot=False).recommended
+    found = learner(net, blobs, **kwargs).lr_find(show_plot=False)
+    assert plain / 4 < found.recommended < plain * 4
+    assert np.isfinite(found.fixed[8:20]).all()
+
+
+def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, blobs):
+    class Breaks(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            if run.lrs[0] > 0.5:
+                run.loss = run.loss * float("nan")
+
+    sweep = learner(net, blobs, cbs=Breaks()).lr_find(show_plot=False)
+    assert sweep.recommended == pytest.approx(learner(net, blobs).lr_find(show_plot=False).recommended, rel=0.1)
+    assert "became nan" in sweep.stop_reason
