@@ -1,14 +1,15 @@
 """Which learning rate to take, read from what a sweep saw: pure functions of rates and losses.
 
-The idea in one line: *the rate at which nine tenths of the fall are done, read without lag, and twice that for a peak*.
-A sweep trains for a moment at each rate. Its loss falls while rates are useful, and turns up where they are too large.
-Two things blur that, and both are taken out. The losses of ever other batches differ by more than a step changes them:
-so the loss of the *same* few items is measured after each update (`FixedLoss`). A moving average lags behind, by more
-than a decade: so the smoothing here looks as far ahead as back. The left side of the valley is then a clean line, the
-same for each seed to about a tenth of a decade; its floor and its right side are ragged. So the left side is read.
+The idea in one line: *a little below the rate at which the loss turns, read without lag*. A sweep trains for a moment
+at each rate. Its loss falls while rates are useful, and turns up where they are too large. Two things blur that, and both
+are taken out. The losses of ever other batches differ by more than a step changes them: so the loss of the *same* few
+items is measured after each update (`FixedLoss`). A moving average lags behind, by more than a decade: so the smoothing
+here looks as far ahead as back. The left side of the valley is then a clean line, the same for each seed to about a
+tenth of a decade. Where the floor is long and flat, and the turn somewhere on it by chance, that side decides: the peak
+is not more than `PEAK` times the rate at which nine tenths of the fall were done.
 
-That a one-cycle run bears a peak of about twice that rate is the one calibrated constant, `PEAK`. What it is worth on
-which tasks, with each task left out of its own calibration, is printed by `tests/benchmarks/lr_bank.py`.
+`PEAK` and `BELOW_TURN` are all that is calibrated. What they are worth on which tasks, with each task left out of its
+own calibration, is printed by `tests/benchmarks/lr_bank.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PEAK", "Recommendation", "n_finite", "recommend"]
+__all__ = ["BELOW_TURN", "PEAK", "Recommendation", "n_finite", "recommend"]
 
 Curve = NDArray[np.float64]
 
-PEAK = 2.0
-"""The recommended peak rate over that of nine tenths of the fall: the best single value for the bank's tasks."""
+PEAK = 2.5
+"""The recommended peak rate is at most so many times that of nine tenths of the fall."""
+BELOW_TURN = 0.8
+"""And at most so much of the rate of the turn: a little above it lies a cliff where a net has no norm layers."""
 _DONE = 0.9
 _DOUBT, _CLEAR = 0.1, 3.0
 """By how many decades the interval is widened; twice that where the fall is less than `_CLEAR` times the noise."""
@@ -71,9 +74,9 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
     if curve.clarity < _SEEN:
         return Recommendation(None, curve.why_not(), turns=curve.rise)
     done, turn = curve.after(_DONE), curve.turn()
-    lr = min(PEAK * done, float(curve.lrs[-1]))
+    lr = min(PEAK * done, BELOW_TURN * turn)
     doubt = 10 ** (_DOUBT if curve.clarity >= _CLEAR else 2 * _DOUBT)
-    interval = done / doubt, max(lr, curve.floor_end()) * doubt
+    interval = min(lr, done) / doubt, max(lr, curve.floor_end()) * doubt
     return Recommendation(lr, curve.why(done), interval, (curve.after(0.05), turn), curve.turns())
 
 
@@ -156,7 +159,7 @@ class _Curve:
         doubt = "" if self.clarity >= _CLEAR else ", but it fell by hardly more than batches differ, so this is vague"
         return (
             f"the loss fell fastest at {self.steepest():.1e}, had made nine tenths of its fall at {done:.1e} and "
-            f"{end}; as a rule, a peak of {PEAK:g} times the nine tenths' rate is best{doubt}"
+            f"{end}; a peak does best somewhat below the turn and at most {PEAK:g} times the nine tenths' rate{doubt}"
         )
 
     def why_not(self) -> str:

@@ -8,8 +8,8 @@ computed only where they are missing or the task has changed. Our own sweeps run
 grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. A seed decides weights and order.
 
 Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
-seeds (its standard deviation in decades), how often there was none; then the constant of the rule with each task left
-out of its own calibration. Needs the packages of `minilearner[peers,test]` and mlxtend.
+seeds (its standard deviation in decades), how often there was none; then the same with the scale of the rule
+calibrated without the task at hand. Needs the packages of `minilearner[peers,test]` and mlxtend.
 """
 
 import argparse
@@ -23,8 +23,6 @@ import numpy as np
 import torch
 from lr_peers import PEERS, peers
 from lr_tasks import HELD_OUT, SGD, SGD_WD, TASKS
-
-from minilearner.results.recommendation import PEAK
 
 KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3
@@ -117,7 +115,7 @@ def best_constants(rows):
 
 
 def left_out(rows, n):
-    """Points lost where the constant is the best for the other tasks, and the best constant for all."""
+    """Points lost where all is multiplied by what is best for the other tasks, and what is best for all."""
     table = np.array(
         [
             [np.mean([lost(t, g, s.recommended and s.recommended * f) for s in sweeps[n]]) for t, g, sweeps, _ in rows]
@@ -125,7 +123,7 @@ def left_out(rows, n):
         ]
     )
     own = [table[np.delete(table, i, 1).mean(1).argmin(), i] for i in range(len(rows))]
-    return np.array(own), PEAK * FACTORS[table.mean(1).argmin()]
+    return np.array(own), FACTORS[table.mean(1).argmin()]
 
 
 def coverage(rows, n):
@@ -155,9 +153,9 @@ def show(title, rows):
     for n in (100, 60):
         own, best = left_out(rows, n)
         print(
-            f"{n} steps: the constant is {PEAK:g}, the best for these tasks {best:.2f}; calibrated without the task at "
-            f"hand, {own.mean():.2f} points are lost in the mean, {own.max():.1f} at worst. The interval holds a rate "
-            f"within half a point of the best in {100 * coverage(rows, n):.0f} % of sweeps."
+            f"{n} steps: {best:.2f} times what is recommended would be best for all these tasks; calibrated without the "
+            f"task at hand, {own.mean():.2f} points are lost in the mean, {own.max():.1f} at worst. The interval holds "
+            f"a rate within half a point of the best in {100 * coverage(rows, n):.0f} % of sweeps."
         )
 
 

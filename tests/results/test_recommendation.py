@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minilearner.results.recommendation import PEAK, recommend
+from minilearner.results.recommendation import BELOW_TURN, PEAK, recommend
 
 LRS = 10 ** np.linspace(-7, 1, 100)
 X = np.log10(LRS)
@@ -17,13 +17,21 @@ def advice(fixed, losses=None):
     return recommend(LRS, fixed + NOISE if losses is None else losses, fixed)
 
 
-def test_the_rate_is_twice_that_of_nine_tenths_of_the_fall():
+def test_the_rate_is_a_little_below_the_turn():
     found = advice(VALLEY)
-    assert np.log10(found.lr / PEAK) == pytest.approx(-2.2, abs=0.15)  # nine tenths of the way from -4 to -2
+    assert found.lr == pytest.approx(BELOW_TURN * found.turns["turn"])
     assert np.log10(found.turns["turn"]) == pytest.approx(-2, abs=0.05)
     assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
     assert found.interval[0] < found.lr < found.interval[1] < 0.1
     assert "turned at 1.0e-02" in found.reason
+
+
+def test_on_a_long_floor_it_is_by_the_rate_of_nine_tenths_of_the_fall():
+    floor = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, np.where(X < 0, 1 - 0.01 * (X + 2), 1 + X)))
+    found = advice(floor)
+    assert np.log10(found.turns["turn"]) > -0.5
+    assert np.log10(found.lr / PEAK) == pytest.approx(-2.2, abs=0.15)  # nine tenths of the way from -4 to -2
+    assert "had made nine tenths of its fall at" in found.reason
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e3])
@@ -65,7 +73,7 @@ def test_losses_that_were_not_measured_at_first_are_left_out():
 
 def test_a_loss_that_still_falls_at_the_end_is_said_and_the_rate_stays_in_the_range():
     found = advice(2 - np.maximum(X - 0.5, 0))
-    assert found.lr == LRS[-1]
+    assert found.lr == BELOW_TURN * LRS[-1]
     assert "still fell at the end of the range" in found.reason
 
 
