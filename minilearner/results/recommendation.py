@@ -1,7 +1,7 @@
 """Which learning rate to take, read from what a sweep saw: pure functions of rates and losses.
 
 The idea in one line: *a little below the rate at which the loss turns, read without lag*. A sweep trains for a moment
-at each rate. Its loss falls while rates are useful, and turns up where they are too large. Two things blur that, and both
+at each rate. Its loss falls while rates are useful, and turns up where they are too large. Two things blur that; both
 are taken out. The losses of ever other batches differ by more than a step changes them: so the loss of the *same* few
 items is measured after each update (`FixedLoss`). A moving average lags behind, by more than a decade: so the smoothing
 here looks as far ahead as back. The left side of the valley is then a clean line, the same for each seed to about a

@@ -153,7 +153,7 @@ def show(title, rows):
     for n in (100, 60):
         own, best = left_out(rows, n)
         print(
-            f"{n} steps: {best:.2f} times what is recommended would be best for all these tasks; calibrated without the "
+            f"{n} steps: {best:.2f} times what is recommended would be best for all; calibrated without the "
             f"task at hand, {own.mean():.2f} points are lost in the mean, {own.max():.1f} at worst. The interval holds "
             f"a rate within half a point of the best in {100 * coverage(rows, n):.0f} % of sweeps."
         )
