@@ -49,7 +49,8 @@ class Store:
         if key not in self.values:
             start = time.perf_counter()
             self.values[key] = compute()
-            self.path.write_text(json.dumps(self.values, indent=0, sort_keys=True) + "\n")
+            lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(self.values.items())]
+            self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
             print(f"{key}: {time.perf_counter() - start:.0f} s", flush=True)
         return self.values[key]
 
