@@ -169,7 +169,7 @@ class LRSweep:
     recommended: float | None = None
     """The peak rate to train with in one cycle, or None; see `recommendation.recommend`."""
     interval: tuple[float, float] | None = None
-    """How sure that is: the best rate lies in here in about nine of ten tasks."""
+    """How sure that is: where the best rate most likely lies; `recommend` says how likely."""
     bounds: tuple[float, float] | None = None
     """(base_lr, max_lr) for a cyclical run: from where the loss starts to fall to the last rate before it rises."""
     reason: str = ""

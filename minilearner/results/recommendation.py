@@ -58,8 +58,8 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or why there is none.
 
     The interval goes from the rate where nine tenths of the fall are done to where the loss has risen again by a tenth,
-    a little widened: in nine of ten tasks of the bank the best rate lies in it. The bounds for a cyclical run go from
-    where the loss begins to fall to where it turns.
+    a little widened. In 87 % of the sweeps over the bank's tasks, and 71 % over those held out, a rate within half a
+    point of the best lay in it. The bounds for a cyclical run go from where the loss begins to fall to where it turns.
 
     Args:
         lrs: the rates, rising.
