@@ -17,11 +17,11 @@ from torch.optim import Optimizer
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.run import Run
+from minilearner.tree import ADDRESS
 
 __all__ = ["differences", "identity", "restore", "run_state"]
 
 _WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # what DDP and torch.compile put into names
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
@@ -92,6 +92,11 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
+        "training": _without_addresses(run.dls.train.fingerprint()),
+        "validation": None if run.dls.valid is None else _without_addresses(run.dls.valid.fingerprint()),
+        "metrics": [name for metrics in _held(run, "metrics") for name in metrics],
+        "optimizer settings": _optimizer_settings(run.optimizer),
+        "schedules": [_points(schedules) for schedules in _held(run, "schedules")],
         **{name: _without_addresses(value) for name, value in settings.items()},
     }
 
@@ -110,10 +115,33 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _optimizer_settings(optimizer: Optimizer) -> list[Any]:
+    """All but the rate, which stands among the run's settings."""
+    apart = ("params", "lr", "initial_lr")
+    return [
+        [len(group["params"]), *(f"{name}={value}" for name, value in sorted(group.items()) if name not in apart)]
+        for group in optimizer.param_groups
+    ]
+
+
+def _held(run: Run, name: str) -> list[Mapping[str, Any]]:
+    """What the callbacks hold under this name, where it is a table."""
+    held = [getattr(callback, name, None) for callback in run.callbacks]
+    return [table for table in held if isinstance(table, Mapping)]
+
+
+def _points(schedules: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What schedules say at some points of a run: two that agree there are the same."""
+    several = {name: f if isinstance(f, (list, tuple)) else [f] for name, f in schedules.items()}
+    return {name: [round(float(f(p / 8)), 12) for f in fs for p in range(8)] for name, fs in several.items()}
+
+
 def _without_addresses(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_addresses(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_without_addresses(item) for item in value]
-    return _ADDRESS.sub("", value) if isinstance(value, str) else value
+    return ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
 def _named(tensors: Any) -> dict[str, Any]:
