@@ -86,7 +86,7 @@ class DataLoaders:
         self.path = Path(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out since they cannot be read, each with the reason."""
-        self._new_items = new_items
+        self.new_items = new_items
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -241,9 +241,9 @@ class DataLoaders:
             ValueError: `with_labels` is given and there is no `DataBlock` to know how.
             TypeError, DataError: the items are none.
         """
-        if isinstance(self.train, ItemLoader) and self._new_items is not None:
-            y = self._new_items.targets(items) if with_labels else None
-            return self.train.over(self._new_items.sources(items), y)
+        if isinstance(self.train, ItemLoader) and self.new_items is not None:
+            y = self.new_items.targets(items) if with_labels else None
+            return self.train.over(self.new_items.sources(items), y)
         if with_labels:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
         if isinstance(self.train, ItemLoader):
