@@ -176,12 +176,12 @@ class ActivationStats(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was recorded."""
-        return {"values": torch.from_numpy(self._read()), "n_batches": self._n_batches}
+        return {"names": self.names, "values": torch.from_numpy(self._read()), "n_batches": self._n_batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on behind it."""
         self._values, self._waiting = state["values"].cpu().numpy(), []
-        self._n_batches = state["n_batches"]
+        self.names, self._n_batches = list(state["names"]), state["n_batches"]
 
     def __repr__(self) -> str:
         return f"ActivationStats(every={self.every}, with_hist={self.with_hist})"

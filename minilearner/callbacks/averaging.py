@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import compress
 from typing import Any
 
 import torch
@@ -37,16 +38,16 @@ class _Averaging(Callback):
         self.n_averaged = 0
         self._n_seen = 0
         self._places: list[tuple[dict[str, Any], str]] = []
+        self._is_averaged: list[bool] = []
         self._own: list[Tensor] | None = None
-        self._has_ended = False
 
     def weight_of_newest(self) -> float:
         """Returns what a state of the model counts in the averages, in (0, 1], when `n_averaged` are in them."""
         raise NotImplementedError
 
     def is_averaged(self, live: Tensor) -> bool:
-        """Whether a tensor of the model is averaged; others are copied."""
-        return live.is_floating_point()
+        """Whether a tensor of the model is averaged; others are copied. Asked once, when a run begins."""
+        raise NotImplementedError
 
     def complete(self, run: Run) -> None:
         """The model has just got the averages: puts right what cannot be averaged."""
@@ -56,7 +57,8 @@ class _Averaging(Callback):
             raise ValueError(f"both {other} and {self!r} average the weights. Give one of them.")
         run.driven["averaged weights"] = repr(self)
         self._places = _places(run.model)
-        self.averages, self.n_averaged, self._own, self._has_ended = {}, 0, None, False
+        self._is_averaged = [self.is_averaged(t) for t in self._live()]
+        self.averages, self.n_averaged, self._own = {}, 0, None
         self._n_seen = run.global_step
 
     def before_validate(self, run: Run) -> None:
@@ -72,9 +74,8 @@ class _Averaging(Callback):
             self._end(run)
 
     def after_cancel_fit(self, run: Run) -> None:
-        if not self._has_ended:
-            self._take_back()
-            self._end(run)
+        self._take_back()
+        self._end(run)
 
     def after_fit(self, run: Run) -> None:
         if run.interrupted:
@@ -90,12 +91,13 @@ class _Averaging(Callback):
         if not self.n_averaged:
             names = {id(t): name for name, t in (*run.model.named_parameters(), *run.model.named_buffers())}
             self.averages = {names[id(t)]: t.detach().clone() for t in live}
-        pairs = list(zip(self.averages.values(), live, strict=True))
-        averaged = [(average, t) for average, t in pairs if self.is_averaged(t)]
-        copied = [(average, t) for average, t in pairs if not self.is_averaged(t)]
+        averages, averaged = list(self.averages.values()), self._is_averaged
+        copied = [not each for each in averaged]
         with torch.no_grad():
-            torch._foreach_lerp_([a for a, _ in averaged], [t for _, t in averaged], self.weight_of_newest())
-            _copy([a for a, _ in copied], [t for _, t in copied])
+            torch._foreach_lerp_(
+                list(compress(averages, averaged)), list(compress(live, averaged)), self.weight_of_newest()
+            )
+        _copy(list(compress(averages, copied)), list(compress(live, copied)))
         self.n_averaged += 1
 
     def _live(self) -> list[Tensor]:
@@ -117,7 +119,6 @@ class _Averaging(Callback):
     def _end(self, run: Run) -> None:
         """Leaves the averages in the model. Its own weights stay at hand until it is sure that the run ends well."""
         if self.at_end:
-            self._has_ended = True
             self.catch_up(run)
             self._lend(run)
 
@@ -126,20 +127,21 @@ class _Averaging(Callback):
         return {"averages": dict(self.averages), "n_averaged": self.n_averaged, "n_seen": self._n_seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts both back, the averages onto the model's device."""
-        live = self._live()
+        """Puts both back, in a run the averages onto the model's device."""
         self.n_averaged, self._n_seen = state["n_averaged"], state["n_seen"]
-        pairs = zip(state["averages"].items(), live, strict=True) if self.n_averaged else ()
-        self.averages = {name: torch.empty_like(t).copy_(average) for (name, average), t in pairs}
+        self.averages = {name: average.clone() for name, average in state["averages"].items()}
+        if self.averages and self._places:
+            pairs = zip(self.averages.items(), self._live(), strict=True)
+            self.averages = {name: torch.empty_like(t).copy_(average) for (name, average), t in pairs}
 
 
 class EMA(_Averaging):
     """Keeps an exponential moving average of the weights: ``average = decay * average + (1 - decay) * weights``.
 
-    Taken after each optimizer update, from the weights after the first on; buffers, such as the statistics of batch
-    norm, are averaged too (whole numbers are copied). Validation sees the averages, and so does `SaveBest`; at the end
-    the model holds them. An interrupted run leaves the model with its own weights. Equals torch's
-    `AveragedModel(multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)`, without a second model.
+    Taken after each optimizer update, from the weights after the first on. Buffers, such as the statistics of batch
+    norm, are averaged too; whole numbers, and masks with infinities, are copied. Validation sees the averages, and so
+    does `SaveBest`; at the end the model holds them. An interrupted run leaves the model with its own weights. Equals
+    torch's `AveragedModel(multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)`, without a second model.
 
     `decay` d remembers about 1 / (1 - d) takings. Where a run is not many times that long, the average trails far
     behind: lower `decay`, or give ``debias=True``.
@@ -186,6 +188,11 @@ class EMA(_Averaging):
         weight = 1 - self.decay
         return weight / (1 - self.decay ** (self.n_averaged + 1)) if self.debias else weight
 
+    def is_averaged(self, live: Tensor) -> bool:
+        if isinstance(live, nn.Parameter):
+            return _has_fractions(live)
+        return _has_fractions(live) and bool(live.isfinite().all())  # a mask of -inf less itself would be NaN
+
     def __repr__(self) -> str:
         return f"EMA(decay={self.decay}, every_steps={self.every_steps})"
 
@@ -229,7 +236,7 @@ class SWA(_Averaging):
         return 1 / (self.n_averaged + 1)
 
     def is_averaged(self, live: Tensor) -> bool:
-        return isinstance(live, nn.Parameter) and live.is_floating_point()
+        return isinstance(live, nn.Parameter) and _has_fractions(live)
 
     def complete(self, run: Run) -> None:
         if self._is_complete:
@@ -279,6 +286,10 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
             norm.momentum = momentum
         for module, flag in flags.items():
             module.training = flag
+
+
+def _has_fractions(t: Tensor) -> bool:
+    return t.is_floating_point() or t.is_complex()
 
 
 def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:

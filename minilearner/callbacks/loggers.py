@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from minilearner.results.files import check_writable, csv_text
 from minilearner.results.recorder import RunRecord, csv_columns
@@ -63,6 +61,8 @@ class CSVLogger(Callback):
         row = {"run": record.number, "kind": record.kind, **record.epochs[-1]}
         if unknown := [name for name in row if name not in self._header]:
             raise ValueError(f"`CSVLogger` has no column {unknown[0]!r}. Add it to `run.columns` in `before_fit`.")
+        # A resumed run writes anew what came after its checkpoint, and all of it where the file is gone.
+        self._size = min(self._size, self.path.stat().st_size if self.path.exists() else 0)
         text = csv_text([] if self._size else self._header, [[row.get(name) for name in self._header]])
         self._write(text.lstrip("\n"))
 
@@ -84,15 +84,6 @@ class CSVLogger(Callback):
                 f"`path` holds other columns than this run writes. Received: path={os.fspath(self.path)!r} with "
                 f"{found!r}, for {wanted!r}. Give another file."
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        """How much is written. What a run wrote after that, before it was stopped, is written anew."""
-        return {"size": self._size}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind the rows that were written then."""
-        if self.path.exists():
-            self._size = min(state["size"], self.path.stat().st_size)
 
     def __repr__(self) -> str:
         return f"CSVLogger({os.fspath(self.path)!r})"

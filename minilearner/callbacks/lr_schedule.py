@@ -71,14 +71,6 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The ratios of the groups' rates, as they were when the run began, and the epoch that has its rate."""
-        return {"ratios": self._ratios, "set_for": self._set_for}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts both back."""
-        self._ratios, self._set_for = list(state["ratios"]), state["set_for"]
-
     def __repr__(self) -> str:
         return f"LearningRateScheduler({getattr(self.fn, '__name__', repr(self.fn))})"
 
@@ -147,15 +139,6 @@ class ReduceLROnPlateau(Tracker):
         for group in optimizer.param_groups:
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, and where the wait and the cool-down stand. (The rate is the optimizer's.)"""
-        return {**super().state_dict(), "wait": self.wait, "cooldown_left": self.cooldown_left}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts all three back."""
-        super().load_state_dict(state)
-        self.wait, self.cooldown_left = state["wait"], state["cooldown_left"]
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.monitor!r}, factor={self.factor}, patience={self.patience})"
@@ -242,6 +225,8 @@ class TorchScheduler(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Brings the scheduler of this run, and the optimizer that it drives, to that state."""
+        if not state:  # of a run that had ended
+            return
         if self._before is None:
             raise RuntimeError("a TorchScheduler has nothing to load a state into before its run has begun.")
         self._n_seen = state["n_seen"]

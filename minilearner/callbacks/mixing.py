@@ -6,13 +6,13 @@ averaged item by item. All draws are derived from the loaders' seed and the numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilearner.runtime import derived_seed
 from minilearner.training.callback import Callback
@@ -77,14 +77,6 @@ class _Mixing(Callback):
         if self._loss is not None and run.step.loss_func is self._loss:
             run.step.loss_func = self._loss.loss_func
         self._loss = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many batches were mixed: the draws of the next follow from it."""
-        return {"n_batches": self._n_batches}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the draws of the batch after those."""
-        self._n_batches = state["n_batches"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(alpha={self.alpha})"
@@ -164,7 +156,7 @@ def interpolate(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise TypeError(f"`MixUp` mixes floating-point inputs. Received: {x.dtype}.")
     weight = (1 - share).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.lerp(x, x.index_select(0, partner), weight)
+    return torch.lerp(x, x[partner], weight)
 
 
 def draw_boxes(areas: NDArray[np.float64], height: int, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -189,19 +181,23 @@ def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
     rows = torch.arange(x.shape[2], device=x.device).reshape(-1, 1)
     columns = torch.arange(x.shape[3], device=x.device)
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    return torch.where(inside, x.index_select(0, partner), x)
+    return torch.where(inside, x[partner], x)
 
 
-class _MixedLoss:
-    """A loss that, where it is told of `other` targets and the items' own shares, is the mean of both losses."""
+class _MixedLoss(nn.Module):
+    """A loss that, where it is told of `other` targets and the items' own shares, is the mean of both losses.
+
+    A module, so that the state of a loss that has one is seen through it.
+    """
 
     def __init__(self, loss_func: LossFunction):
+        super().__init__()
         self.loss_func = loss_func
         self.other: tuple[Any, Tensor] | None = None
         self._per_item: Callable[[Any, Any], Tensor] = per_item(loss_func)
         self._reduce = torch.sum if getattr(loss_func, "reduction", "mean") == "sum" else torch.mean
 
-    def __call__(self, pred: Any, y: Any) -> Tensor:
+    def forward(self, pred: Any, y: Any) -> Tensor:
         if self.other is None:
             return self.loss_func(pred, y)
         other, share = self.other
@@ -210,7 +206,7 @@ class _MixedLoss:
 
 
 def _at(tree: Tree, indices: Tensor) -> Tree:
-    return map_tensors(lambda t: t.index_select(0, indices), tree)
+    return map_tensors(lambda t: t[indices], tree)
 
 
 def _on(values: NDArray[np.float64], device: torch.device) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save
@@ -106,16 +105,6 @@ class SaveBest(Tracker):
         if self.path is not None:
             about = {"monitor": self.monitor, "value": repr(self.best), "epoch": str(run.epoch)}
             write_atomically(self.path, save(self._weights, metadata=about))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, its epoch and its weights."""
-        return {**super().state_dict(), "best_epoch": self.best_epoch, "weights": dict(self._weights)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts all three back."""
-        super().load_state_dict(state)
-        self.best_epoch = state["best_epoch"]
-        self._weights = {name: t.to("cpu", copy=True) for name, t in state["weights"].items()}
 
     def __repr__(self) -> str:
         return f"SaveBest({self.monitor!r}, mode={self.mode!r})"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
@@ -60,14 +59,6 @@ class Tracker(Callback):
         self.best = None
         check_monitor(run, self.monitor)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts the best value back."""
-        self.best = state["best"]
-
     def improved(self, run: Run) -> bool:
         """Takes in the newest value and says whether it is the best so far. NaN never is."""
         value = run.metrics[self.monitor]
@@ -111,15 +102,6 @@ class EarlyStopping(Tracker):
         self.wait = 0 if self.improved(run) else self.wait + 1
         if self.wait >= self.patience:
             raise CancelFit
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value, and the epochs since."""
-        return {**super().state_dict(), "wait": self.wait}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts both back."""
-        super().load_state_dict(state)
-        self.wait = state["wait"]
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, mode={self.mode!r}, patience={self.patience})"

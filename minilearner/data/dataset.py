@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import inspect
 import os
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,6 +30,7 @@ from torch.utils.data import Dataset
 
 from minilearner.data.cache import PictureCache, Pixels, fingerprint, room_for_cache
 from minilearner.data.item_transforms import ItemPipeline
+from minilearner.data.items import shown
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derived_seed
 from minilearner.tree import Tree, map_tensors
@@ -132,7 +135,7 @@ class ItemDataset(Dataset[Tree]):
             self._no_store = self._why_not()
             self.store = None if self._no_store else PictureCache(len(self))
         else:
-            name = fingerprint(self.items, f"{self._reader_name()} {self.item_tfms.preparation}")
+            name = fingerprint(self.items, self._made_how())
             self.store = PictureCache(len(self), Path(self.cache) / f"{name}.pictures")
 
     def keep(self, fresh: list[tuple[int, Pixels]]) -> None:
@@ -180,24 +183,26 @@ class ItemDataset(Dataset[Tree]):
     @contextmanager
     def _told(self, position: int, done: str) -> Iterator[None]:
         """Names the item in whatever goes wrong with it."""
-        item = str(self.items[position])
         try:
             yield
         except Exception as e:
-            if isinstance(e, DataError) and item in str(e):
+            if isinstance(e, DataError) and str(self.items[position]) in str(e):
                 raise
             kind = FileFormatError if isinstance(e, FileFormatError) else DataError
-            raise kind(f"Item {position} ({item[:200]}) cannot be {done}: {_reason(e)}") from e
+            raise kind(f"{self._named(position).capitalize()} cannot be {done}: {_reason(e)}") from e
+
+    def _named(self, position: int) -> str:
+        return f"item {position} ({shown(self.items, [position])})"
 
     def _stacked(self, inputs: list[Any], positions: list[int]) -> Tree:
         if isinstance(inputs[0], tuple):
             return tuple(self._stacked(list(part), positions) for part in zip(*inputs, strict=True))
         other = next((i for i, part in enumerate(inputs) if part.shape != inputs[0].shape), None)
         if other is not None:
+            seen = [f"{self._named(positions[i])} of {_size(inputs[i])}" for i in (0, other)]
             raise DataError(
-                f"The items of a batch must have one shape. Received: item {positions[0]} ({self.items[positions[0]]}) "
-                f"of {_size(inputs[0])}, item {positions[other]} ({self.items[positions[other]]}) of "
-                f"{_size(inputs[other])}. Add one to `item_tfms` that makes them alike, such as Resize(224)."
+                f"The items of a batch must have one shape. Received: {', '.join(seen)}. Add one to `item_tfms` that "
+                "makes them alike, such as Resize(224)."
             )
         if isinstance(inputs[0], _Picture):
             return _planes_first(torch.from_numpy(np.stack([part.pixels for part in inputs])))
@@ -215,10 +220,19 @@ class ItemDataset(Dataset[Tree]):
             return f"off: it would take {needed / 1e9:.1f} GB of {room / 1e9:.1f} GB free for it"
         return ""
 
-    def _reader_name(self) -> str:
-        told = isinstance(self.read, functools.partial)
-        read, size = (self.read.func, self.read.keywords) if told else (self.read, "")  # type: ignore[attr-defined]
-        return f"{getattr(read, '__qualname__', None) or repr(read)} {size}"
+    def _made_how(self) -> str:
+        """Returns all that stored pictures depend on but the files, as text that is the same in another run.
+
+        Raises:
+            ValueError: the reader or a transform cannot be told from another.
+        """
+        how = f"{_name(self.read)} | {self.item_tfms.preparation} | Pillow {PIL.__version__}"
+        if " at 0x" in how:
+            raise ValueError(
+                "`cache` can be a folder where `read` and the transforms have a `__repr__` that tells what they do. "
+                f"Received: {how}. Define one, or use cache=True."
+            )
+        return how
 
     def __getstate__(self) -> dict[str, Any]:
         # Only a process that is being started can be given the cache's open file; any other copy opens its own.
@@ -292,6 +306,18 @@ def _reason(e: Exception) -> str:
     frames = traceback.extract_tb(e.__traceback__)
     where = f" ({frames[-1].name} at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(e).__name__}: {e}{where}"
+
+
+def _name(f: Callable[..., Any]) -> str:
+    """Returns a text that changes when what a function does is changed, as far as its own code tells."""
+    if isinstance(f, functools.partial):
+        return f"{_name(f.func)} {f.args} {f.keywords}"
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return repr(f)
+    constants = [value for value in code.co_consts if not hasattr(value, "co_code")]
+    digest = hashlib.blake2b(code.co_code + repr((constants, code.co_names)).encode(), digest_size=8).hexdigest()
+    return f"{f.__module__}.{f.__qualname__} {digest}"
 
 
 def _told_the_size(read: Callable[..., Any], item_tfms: ItemPipeline) -> Callable[[Any], Any]:

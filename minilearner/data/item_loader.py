@@ -242,7 +242,7 @@ class ItemLoader:
 
     def _arrived(self, t: Tensor) -> Tensor:
         t = t.to(self.device, non_blocking=True)
-        return t.div(255) if t.dtype == torch.uint8 else t  # bit-equal to t.float() / 255, in one go
+        return t.float().div_(255) if t.dtype == torch.uint8 else t
 
     def _view(self, **changes: object) -> ItemLoader:
         view = copy.copy(self)

@@ -132,35 +132,42 @@ class ItemPipeline:
 
     def isolated(self) -> AbstractContextManager[None]:
         """Puts the global generators back on leaving, where a transform moves them and somebody could notice."""
-        moves = any(isinstance(f, _Function) for f in (*self._fixed, *self._rest))
+        moves = any(isinstance(f, _Function) for f in self._rest)
         return isolated_rng() if moves and get_worker_info() is None else nullcontext()
 
     def __repr__(self) -> str:
         return f"ItemPipeline([{', '.join(map(repr, self.transforms))}])"
 
 
-class _Function(SplitTransform):
+class _Preparation(SplitTransform):
+    """A torchvision transform that makes one picture of another, always in the same way."""
+
+    def __init__(self, f: Callable[[Any], Any]) -> None:
+        self.f = f
+
+    @property
+    def finishing(self) -> Finishing:
+        return "none"
+
+    def prepare(self, item: Any) -> Any:
+        return self.f(item)
+
+    def __repr__(self) -> str:
+        return repr(self.f)
+
+
+class _Function(ItemTransform):
     """A plain function of the item as a transform."""
 
     def __init__(self, f: Callable[[Any], Any]) -> None:
         self.f, self.in_validation = f, for_validation(f)
 
-    @property
-    def finishing(self) -> Finishing:
-        return "none" if prepares(self.f) else "any"
-
-    def prepare(self, item: Any) -> Any:
-        return self.f(item) if self.finishing == "none" else item
-
-    def finish(self, item: Any, rng: random.Random | None) -> Any:
+    def __call__(self, item: Any, rng: random.Random | None) -> Any:
         f = self.in_validation if rng is None else self.f
-        if self.finishing == "none" or f is None:
+        if f is None:
             return item
         _seed_quickly(0 if rng is None else rng.getrandbits(32))
         return f(item)
-
-    def __repr__(self) -> str:
-        return repr(self.f)
 
 
 class _Finish(ItemTransform):
@@ -184,7 +191,9 @@ def _as_list(transforms: ItemTransforms) -> list[Any]:
 
 
 def _step(f: Any) -> ItemTransform:
-    return f if isinstance(f, ItemTransform) else _Function(f)
+    if isinstance(f, ItemTransform):
+        return f
+    return _Preparation(f) if prepares(f) else _Function(f)
 
 
 def _is_fixed(step: ItemTransform) -> bool:

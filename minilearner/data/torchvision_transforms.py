@@ -31,6 +31,7 @@ _AUGMENTATION = (
     "ColorJitter",
     "ElasticTransform",
     "GaussianNoise",
+    "RandAugment",
     "ScaleJitter",
     "TrivialAugmentWide",
 )

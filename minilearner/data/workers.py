@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +28,13 @@ __all__ = ["Workers", "default_num_workers"]
 
 
 def default_num_workers() -> int:
-    """Returns how many workers to start where nobody said: the processors that this process may use, 8 at most.
+    """Returns how many workers to start where nobody said: one less than the processors at hand, 8 at most.
 
-    Decoding keeps them all busy in the first epoch, while training waits; later ones come from the cache without
-    workers. None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes
-    seconds and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
+    The one left trains: where both are as many as there are processors, they take turns and each waits for the other.
+    None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes seconds
+    and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
     """
-    if not sys.platform.startswith("linux"):
-        return 0
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, len(os.sched_getaffinity(0)) - 1) if sys.platform.startswith("linux") else 0
 
 
 class Workers:
@@ -67,6 +66,7 @@ class Workers:
             worker_init_fn=_ignore_interrupt,
             generator=torch.Generator().manual_seed(0),  # without one, torch draws from the global generator
         )
+        weakref.finalize(self, _shut_down, self._source, os.getpid())
         self.is_busy = False
         """Whether a pass is under way: another one would take its batches away."""
 
@@ -141,6 +141,12 @@ class _WorkerSide(Dataset[Any]):
             self.reading[slot] = -1
 
 
+def _shut_down(source: DataLoader[Any], owner: int) -> None:
+    # Left to the collector of cycles, torch's queues may close before its workers have been told, and each costs 5 s.
+    if source._iterator is not None and os.getpid() == owner:
+        source._iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
 class _Plan(Sampler[list[Key]]):
     """The batches of the pass that is about to start, as keys of the dataset."""
 
@@ -164,7 +170,10 @@ def _packed(fetched: Fetched) -> _Sent:
 
 def _opened(sent: _Sent | _Failed) -> Fetched:
     if isinstance(sent, _Failed):
-        raise sent.error from sent.cause
+        try:
+            raise sent.error from sent.cause
+        finally:
+            del sent  # else the error's trace holds this frame, which holds the error
     if sent.flat is None:
         return Fetched(sent.x)
     fresh: list[tuple[int, Pixels]] = []

@@ -88,7 +88,7 @@ def build_backbone(
     whole = names_of_tensors(model)
     body = cut_model(model, family.cut if cut is None and family is not None else cut, size=size)
     if state is not None:
-        load_body(body, state, whole, source=f"{chosen!r} ({path})", unused=AUXILIARY)
+        load_body(body, state, whole, source=f"{path}", unused=AUXILIARY)
     adapt_input_channels(body, n_in, pretrained=pretrained)
     stats = _stats(chosen, family) if pretrained and n_in == 3 else None
     return Backbone(body, _features(body, n_in, size), _splitter(family, cut), stats)

@@ -50,6 +50,7 @@ class _Crop(Geometric):
         return min(height, width / low), min(width, height * high)
 
 
+@dataclass(frozen=True)
 class RandomResizedCropBatch(_Crop):
     """Crops each picture to a random window, and resizes that to `size`; fastai's RandomResizedCropGPU.
 

@@ -58,7 +58,8 @@ class RandomErasing(BatchTransform):
         # Noise for as many pixels as are erased, no more: what is drawn on the CPU must travel to the device.
         n_values = int(sides.prod(2).sum()) * x.shape[1]
         noise = torch.randn(n_values, generator=rng, device=rng.device).to(x.device, x.dtype, non_blocking=True)
-        erased = _inside(first.to(x.device), sides.to(x.device), (x.shape[2], x.shape[3]))
+        first, sides = (part.to(x.device, non_blocking=True) for part in (first, sides))
+        erased = _inside(first, sides, (x.shape[2], x.shape[3]))
         return x.masked_scatter(erased[:, None], noise)
 
     def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> tuple[Tensor, Tensor]:

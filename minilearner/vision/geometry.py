@@ -95,7 +95,8 @@ class Geometric(BatchTransform):
         size, how = (x.shape[2], x.shape[3]), self.sampling
         drawn_for = self.size_after(size)
         out, align_corners = how.size or drawn_for, bool(how.align_corners)
-        maps = torch.eye(3 if self.projective else 2, 3, device=rng.device).repeat(len(x), 1, 1)
+        rows = 3 if self.projective else 2
+        maps = torch.eye(rows, 3, device=rng.device).expand(len(x), rows, 3).contiguous()
         self.draw_onto(maps, size, rng)
         if out != drawn_for:
             scale_onto(maps, drawn_for, out, align_corners)
@@ -160,6 +161,7 @@ class RandomGeometric(Geometric):
 
     def __repr__(self) -> str:
         shown = [f for f in fields(self) if not f.kw_only or getattr(self, f.name) != f.default]
+        shown.sort(key=lambda f: bool(f.kw_only))
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 

@@ -192,9 +192,5 @@ def _normalized(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
 
 
 def _normalizes(transform: Any) -> bool:
-    """Whether a transform is ours, torchvision's, or a composition with one."""
-    transform = getattr(transform, "f", transform)  # a plain function is wrapped
-    parts = getattr(transform, "transforms", None)
-    return type(transform).__name__ == "Normalize" or (
-        isinstance(parts, (list, tuple)) and any(map(_normalizes, parts))
-    )
+    """Whether a transform is our `Normalize`, or one of torchvision's in the wrapping of a plain function."""
+    return type(getattr(transform, "f", transform)).__name__ == "Normalize"

@@ -8,9 +8,8 @@ several in a row: neighbours become three numbers a picture, and one pass. Hue t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -27,8 +26,8 @@ _LUMA = (0.2989, 0.5870, 0.1140)
 # Values are kept this far from black and white, so that logits are finite; fastai's.
 _EPS = 1e-7
 
-# Numbers worked through at once on a CPU: the batch would leave its cache between two steps, measured 2 x slower.
-_VALUES_AT_ONCE = 2**18
+# What hue works through at once on a CPU: its many steps over a whole batch would each leave the cache, 2.5 x slower.
+_VALUES_AT_ONCE = 2**19
 
 
 class LogitMap(NamedTuple):
@@ -68,7 +67,7 @@ class Lighting(BatchTransform):
         scale, grey, offset = (
             torch.as_tensor(part).expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None, None] for part in drawn
         )
-        return _by_parts(partial(_relit, mixes_channels=self.mixes_channels), x, scale, grey, offset)
+        return _relit(x, scale, grey, offset, mixes_channels=self.mixes_channels)
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Fuses with any other of its kind."""
@@ -196,10 +195,13 @@ class Hue(BatchTransform):
             raise ValueError(f"`max_hue` must be in [0, 1). Received: max_hue={self.max_hue}.")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Two numbers a picture."""
+        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Draws twice for each."""
         _check_colour(self, x)
         turns = _factors(1 if self.batch else len(x), self.max_hue, self.p, rng) - 1
-        return _by_parts(_recoloured, x, turns.expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None])
+        turns = turns.expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None]
+        at_once = max(1, _VALUES_AT_ONCE // x[:1].numel()) if x.device.type == "cpu" else len(x)
+        parts = zip(torch.split(x, at_once), torch.split(turns, at_once), strict=True)
+        return torch.cat([_recoloured(few, turn) for few, turn in parts])
 
 
 def _check_colour(transform: BatchTransform, x: Tensor) -> None:
@@ -207,22 +209,11 @@ def _check_colour(transform: BatchTransform, x: Tensor) -> None:
         raise ValueError(f"{transform!r} takes (batch, 3, height, width). Received: x of shape {tuple(x.shape)}.")
 
 
-def _by_parts(f: Callable[..., Tensor], x: Tensor, *per_picture: Tensor) -> Tensor:
-    """Returns ``f(x, *per_picture)``, worked through a few pictures at a time on a CPU."""
-    at_once = max(1, _VALUES_AT_ONCE // max(1, x[:1].numel())) if x.device.type == "cpu" else len(x)
-    if at_once >= len(x):
-        return f(x, *per_picture)
-    out = torch.empty_like(x)
-    for i in range(0, len(x), at_once):
-        few = slice(i, i + at_once)
-        out[few] = f(x[few], *(t[few] for t in per_picture))
-    return out
-
-
 def _relit(x: Tensor, scale: Tensor, grey: Tensor, offset: Tensor, *, mixes_channels: bool) -> Tensor:
     logits = torch.logit(x, _EPS)
     if mixes_channels:
-        luma = (logits * logits.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        red, green, blue = logits.split(1, dim=1)  # type: ignore[no-untyped-call]
+        luma = (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
         offset = luma.mul_(grey).add_(offset)
     return logits.mul_(scale).add_(offset).sigmoid_()
 
@@ -236,7 +227,7 @@ def _recoloured(x: Tensor, turns: Tensor) -> Tensor:
     hue = torch.where(brightest == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     hue = torch.where(brightest == red, (green - blue) / divisor, hue).add_(6 * turns)
     # Each channel runs from the brightest value down to the darkest and back over the six sixths of the circle.
-    phases = hue[:, None] + hue.new_tensor([5.0, 3.0, 1.0])[:, None, None]
+    phases = hue[:, None] + torch.arange(5.0, 0, -2, device=x.device)[:, None, None]
     phases.remainder_(6)
     darker = torch.minimum(phases, 4 - phases).clamp_(0, 1).mul_(chroma[:, None])
     return darker.neg_().add_(brightest[:, None])

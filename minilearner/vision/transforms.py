@@ -82,7 +82,7 @@ class Resize(SplitTransform):
         width, height = _width_height(self.size)
         if self.method == "squish":
             return resized(item, (width, height))
-        scales = width / item.width, height / item.height
+        scales = width / _picture(item).width, height / item.height
         scale = max(scales) if self.method == "crop" else min(scales)
         return resized(item, (_scaled(item.width, scale, width), _scaled(item.height, scale, height)))
 
@@ -154,7 +154,7 @@ class RandomResizedCrop(SplitTransform):
 
     def prepare(self, item: Image.Image) -> Image.Image:
         """Returns the picture, scaled down where it has more pixels than any part needs."""
-        scale = self.reduce_to[0] / min(item.size)
+        scale = self.reduce_to[0] / min(_picture(item).size)
         return item if scale >= 1 else resized(item, (round(item.width * scale), round(item.height * scale)))
 
     def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
@@ -211,8 +211,8 @@ class CropPad(SplitTransform):
     def prepare(self, item: Image.Image) -> Image.Image:
         """Returns a picture of the wanted size."""
         width, height = _width_height(self.size)
-        left, upper = (item.width - width) // 2, (item.height - height) // 2
-        return _cut(_picture(item), (left, upper, left + width, upper + height), self.pad_mode)
+        left, upper = (_picture(item).width - width) // 2, (item.height - height) // 2
+        return _cut(item, (left, upper, left + width, upper + height), self.pad_mode)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class RandomCrop(SplitTransform):
     def prepare(self, item: Image.Image) -> Image.Image:
         """Returns a picture no smaller than the window."""
         width, height = _width_height(self.size)
-        return CropPad((max(height, item.height), max(width, item.width))).prepare(_picture(item))
+        return CropPad((max(height, _picture(item).height), max(width, item.width))).prepare(item)
 
     def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
         """Returns the window of the wanted size."""
@@ -271,7 +271,7 @@ class RatioResize(SplitTransform):
 
     def prepare(self, item: Image.Image) -> Image.Image:
         """Returns the scaled picture."""
-        scale = self.max_sz / max(item.size)
+        scale = self.max_sz / max(_picture(item).size)
         return resized(item, (_scaled(item.width, scale, self.max_sz), _scaled(item.height, scale, self.max_sz)))
 
 
@@ -282,9 +282,10 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.mode not in ("L", "RGB", "RGBA"):
         return image.resize(size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image))
-    planes = pixels.permute(2, 0, 1) if pixels.ndim == 3 else pixels[None]
-    scaled = F.interpolate(planes[None], size[::-1], mode="bilinear", antialias=True)[0]
-    return Image.fromarray((scaled.permute(1, 2, 0) if pixels.ndim == 3 else scaled[0]).contiguous().numpy())
+    # (height, width, channels) as a batch of one with its channels last: so torch's result needs no rearranging.
+    batch = pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
+    scaled = F.interpolate(batch.permute(0, 3, 1, 2), size[::-1], mode="bilinear", antialias=True)
+    return Image.fromarray(scaled.permute(0, 2, 3, 1)[0].contiguous().numpy().reshape(*size[::-1], *pixels.shape[2:]))
 
 
 def _cut(image: Image.Image, box: Box, pad_mode: str) -> Image.Image:

@@ -39,10 +39,12 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
     """Returns the torchvision weights or the file that are meant; torchvision's best for None, or None without any.
 
     Raises:
-        ValueError: the name is none of this model's weights, or belongs to another model.
+        ValueError: the name is none of this model's weights, or belongs to another model; or torchvision has the model
+            for another task.
         FileNotFoundError: there is no such file.
     """
     members = _members(arch)
+    _check_task(members)
     if weights is None:
         return members.get("DEFAULT")
     if isinstance(weights, WeightsEnum):
@@ -51,16 +53,16 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
         return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise TypeError(f"`weights` must be torchvision's, a name of those, or a path. Received: {weights!r}.")
-    name = str(weights).rpartition("_Weights.")[2]
-    if isinstance(weights, str) and name in members:
-        return members[name]
+    by_name = members | {f"{type(member).__name__}.{name}": member for name, member in members.items()}
+    if isinstance(weights, str) and weights in by_name:
+        return by_name[weights]
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if isinstance(weights, str) and path.suffix not in _SUFFIXES and len(path.parts) == 1:
+    if path.suffix not in _SUFFIXES and len(path.parts) == 1:
         raise ValueError(
-            f"`weights` is no file, and no name of weights.{closest(name, members)} Received: weights={weights!r}."
-            + _choices(members)
+            f"`weights` is no file, and no name of weights.{closest(str(weights), members)} "
+            f"Received: weights={weights!r}.{_choices(members)}"
         )
     raise FileNotFoundError(f"`weights`: there is no file {path}.")
 
@@ -135,7 +137,7 @@ def load_body(
     Raises:
         FileFormatError: names are missing, or unknown, or tensors have other shapes.
     """
-    own = body.state_dict(keep_vars=True)
+    own = {name: t for name, t in body.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     namings = [
         ({name: whole.get(id(t), name) for name, t in own.items()}, {*whole.values()}, tuple(unused)),
         ({name: name for name in own}, set(own), ()),
@@ -164,6 +166,16 @@ def _members(arch: Callable[..., Any]) -> dict[str, WeightsEnum]:
         return dict(get_model_weights(arch).__members__)
     except (TypeError, ValueError):  # no constructor of torchvision's
         return {}
+
+
+def _check_task(members: Mapping[str, WeightsEnum]) -> None:
+    """Other constructors of torchvision's fetch weights of their backbones without being asked to."""
+    for member in members.values():
+        package = type(member).__module__.removeprefix("torchvision.models.").rpartition(".")[0]
+        if package and type(member).__module__.startswith("torchvision.models."):
+            raise ValueError(
+                f"`arch` must be one of torchvision's classifiers, such as resnet34. Received: one for {package}."
+            )
 
 
 def _choices(members: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Images a second from JPEG files to augmented batches of 128 x 128, side by side with fastai in one process.
 
-Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--only ours|fastai]``. Makes
+Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--threads 2] [--only NAME]``. Makes
 JPEG files of about 420 pixels (quality 90) in a temporary folder: the stamps that `tuxpaint-stamps-default` installs
 where it is there, else shapes, on soft backgrounds with noise. Item transform `Resize(160)`, then the whole batch:
 rotation, zoom, warp, flip, lighting, at 128 pixels. Rounds of all contenders are interleaved, so that a busy machine
@@ -37,8 +37,10 @@ def main():
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bs", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", choices=["ours", "fastai"])
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         paths = made_pictures(Path(folder), options.pictures)
         contenders = {}
@@ -118,23 +120,22 @@ def first_letter(name):
 
 
 def measured(contenders, rounds):
+    """Returns (name, epoch) -> pairs of images per second, by the clock and by the processor time of this process."""
     rates = {}
     for _ in range(rounds):
         for name, make in contenders.items():
             loader = make()
-            rates.setdefault((name, "first epoch"), []).append(images_a_second(loader))
-            rates.setdefault((name, "later epochs"), []).append(images_a_second(loader))
-            if hasattr(loader, "one_batch") and "fastai" not in name:
-                rates.setdefault((name, "later epochs"), []).append(images_a_second(loader))
+            for epoch in ("first", "second", "third"):
+                rates.setdefault((name, "first" if epoch == "first" else "later"), []).append(images_a_second(loader))
             del loader
     return rates
 
 
 def images_a_second(loader):
-    start, n = time.perf_counter(), 0
+    clock, processor, n = time.perf_counter(), time.process_time(), 0
     for _, y in loader:
         n += len(y)
-    return n / (time.perf_counter() - start)
+    return n / (time.perf_counter() - clock), n / (time.process_time() - processor)
 
 
 def machine(paths, bs):
@@ -147,19 +148,26 @@ def machine(paths, bs):
 
 
 def report(rates):
-    theirs = {kind: best(rates, "fastai", kind) for kind in ("first epoch", "later epochs")}
-    print("| loader | epoch | images/s | lowest | highest | times the best of fastai |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for (name, kind), values in rates.items():
-        median = statistics.median(values)
-        ratio = f"{median / theirs[kind]:.1f}" if theirs[kind] else "-"
-        print(f"| {name} | {kind} | {median:,.0f} | {min(values):,.0f} | {max(values):,.0f} | {ratio} |")
-
-
-def best(rates, who, kind):
-    return max(
-        (statistics.median(v) for (name, k), v in rates.items() if name.startswith(who) and k == kind), default=0
+    medians = {key: [statistics.median(column) for column in zip(*pairs)] for key, pairs in rates.items()}
+    print(
+        "| loader | epoch | images/s | lowest | highest | times fastai's best | per processor second | times fastai |"
     )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (name, epoch), pairs in rates.items():
+        clock, processor = medians[name, epoch]
+        slowest, fastest = min(pairs)[0], max(pairs)[0]
+        theirs = max(
+            (m[0] for (other, e), m in medians.items() if other.startswith("fastai") and e == epoch), default=0
+        )
+        alone = medians.get(("fastai, 0 workers", epoch), (0, 0))[1] if name.endswith(" 0 workers") else 0
+        print(
+            f"| {name} | {epoch} | {clock:,.0f} | {slowest:,.0f} | {fastest:,.0f} | {times(clock, theirs)} | "
+            f"{f'{processor:,.0f}' if name.endswith(' 0 workers') else '-'} | {times(processor, alone)} |"
+        )
+
+
+def times(rate, other):
+    return f"{rate / other:.1f}" if other else "-"
 
 
 if __name__ == "__main__":

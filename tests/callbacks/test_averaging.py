@@ -12,6 +12,7 @@ from minilearner import (
     SWA,
     BnFreeze,
     Callback,
+    CancelEpoch,
     CancelFit,
     DataLoaders,
     GradientAccumulation,
@@ -229,10 +230,50 @@ def test_the_best_model_is_that_of_the_averages(blobs):
 def test_frozen_norms_keep_their_statistics_under_swa(blobs):
     model = norm_net()
     model[1].requires_grad_(False)
+    model[1].running_mean.fill_(0.5)
     before = tensors(model[1])
     with (learn := learner(blobs, model)).no_logging():
         learn.fit(2, cbs=[BnFreeze(), SWA(start=0)])
     assert same(tensors(learn.model[1]), before)
+
+
+def test_swa_without_a_validation_set_draws_nothing(blobs):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    learn, numbers = learner((blobs[0],), model), []
+    for cbs in ([], [SWA(start=0)]):
+        torch.manual_seed(1)
+        with learn.no_logging():
+            learn.fit(1, cbs=cbs)
+        numbers.append(torch.rand(1))
+    assert numbers[0] == numbers[1] and learn.model[2].num_batches_tracked == 5
+
+
+def test_masks_of_infinities_are_copied(blobs):
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 3)
+            self.register_buffer("mask", torch.tensor([0.0, float("-inf"), 0.0]))
+
+        def forward(self, x):
+            return self.layer(x) + self.mask.clamp_min(-10)
+
+    with (learn := learner(blobs, Masked())).no_logging():
+        learn.fit(1, cbs=EMA(0.9))
+    assert learn.model.mask.tolist() == [0, float("-inf"), 0]
+
+
+def test_a_validation_cancelled_with_its_epoch_gives_the_weights_back(blobs):
+    class Cancels(Callback):
+        def before_batch(self, run):
+            if not run.training:
+                raise CancelEpoch
+
+    watch = Watch("after_train", "before_epoch")
+    with (learn := learner(blobs)).no_logging():
+        learn.fit(2, cbs=[EMA(0.9), Cancels(), watch])
+    assert same(watch.seen["before_epoch"][1], watch.seen["after_train"][0])
 
 
 def test_neither_validate_nor_the_sweep_moves_the_averages(blobs):

@@ -8,6 +8,7 @@ from torch import nn
 
 from minilearner import (
     Callback,
+    CancelBatch,
     CutMix,
     DataLoaders,
     FocalLoss,
@@ -173,6 +174,34 @@ def test_validation_prediction_and_the_loss_afterwards_are_untouched(mixing):
         assert learn.validate() == plain.validate() == [record.history[n][-1] for n in ("valid_loss", "accuracy")]
     assert learn.loss_func is loss
     assert torch.equal(learn.get_preds()[0], plain.get_preds()[0])
+
+
+def test_a_cancelled_batch_leaves_nothing_for_the_validation():
+    class Cancels(Callback):
+        def after_pred(self, run):
+            if run.training and run.iter == 2:
+                raise CancelBatch
+
+    learn = learner(*pictures())
+    with learn.no_logging():
+        record = learn.fit(1, cbs=[CutMix(), Cancels()])
+        assert learn.validate() == [record.history["valid_loss"][-1]]
+
+
+def test_the_state_of_a_loss_is_seen_through_the_mixing():
+    seen = []
+
+    class Watch(Callback):
+        order = 10
+
+        def before_fit(self, run):
+            seen.append(run.step.loss_func.state_dict())
+
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    learn = learner(*pictures(), loss=FocalLoss(weight=weight))
+    with learn.no_logging():
+        learn.fit(1, cbs=[MixUp(), Watch()])
+    assert torch.equal(seen[0]["loss_func.weight"], weight)
 
 
 def test_the_loss_is_put_back_when_the_run_is_interrupted():

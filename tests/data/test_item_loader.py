@@ -1,3 +1,12 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +15,12 @@ from PIL import Image
 from minilearner import Learner
 from minilearner.data.dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
-from minilearner.data.item_transforms import ItemPipeline
+from minilearner.data.item_transforms import ItemPipeline, ItemTransform
 from minilearner.data.loaders import DataLoaders
+from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip, Normalize
 from minilearner.vision.images import open_image
-from minilearner.vision.transforms import Resize
+from minilearner.vision.transforms import RandomResizedCrop, Resize
 
 
 @pytest.fixture
@@ -21,16 +31,136 @@ def pictures(tmp_path):
     return sorted(tmp_path.iterdir())
 
 
-def loader(pictures, **options):
-    dataset = ItemDataset(pictures, open_image, ItemPipeline(Resize(16)), seed=1)
-    return ItemLoader(dataset, torch.arange(len(pictures)) % 2, bs=4, seed=1, batch_tfms=Flip(), **options)
+SCALED = Resize(16)
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(pictures):
-    alone, helped = (loader(pictures, shuffle=True, training=True, num_workers=n) for n in (0, 2))
-    for _ in range(2):
-        for (x, y), (wx, wy) in zip(alone, helped, strict=True):
-            assert torch.equal(x, wx) and torch.equal(y, wy)
+def loader(pictures, item_tfms=SCALED, read=open_image, cache=False, **options):
+    dataset = ItemDataset(pictures, read, ItemPipeline(item_tfms), seed=1, cache=cache)
+    options = {"num_workers": 0, "batch_tfms": Flip(), **options}
+    return ItemLoader(dataset, torch.arange(len(pictures)) % 2, bs=4, seed=1, **options)
+
+
+def passes(loader, n=2):
+    return [[x for x, _ in loader] for _ in range(n)]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
+
+
+class Invert(ItemTransform):
+    """Half of the training pictures become their negative."""
+
+    def __call__(self, item, rng):
+        return item if rng is None or rng.random() < 0.5 else Image.eval(item, lambda v: 255 - v)
+
+
+RECIPES = {
+    "crop": [Resize(16)],
+    "pad, then more": [Resize(16, "pad"), Invert()],
+    "parts": [RandomResizedCrop(16)],
+    "squish": [Resize(16, "squish")],
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_passes_from_the_cache_are_the_same_bits_as_passes_from_files(pictures, recipe, training):
+    options = {"training": training, "shuffle": training, "item_tfms": RECIPES[recipe]}
+    cached = loader(pictures, cache=True, **options)
+    assert same(passes(loader(pictures, **options), 3), passes(cached, 3))
+    assert cached.dataset.store.is_complete
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # torch, on less than four processors
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_batches_do_not_depend_on_the_number_of_workers(pictures, num_workers, cache):
+    options = {"shuffle": True, "training": True, "item_tfms": RECIPES["parts"]}
+    alone, helped = loader(pictures, **options), loader(pictures, cache=cache, num_workers=num_workers, **options)
+    assert same(passes(alone), passes(helped))
+    assert not cache or helped.dataset.store.is_complete
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_batches_do_not_depend_on_how_workers_are_started(pictures, start_method):
+    options = {"shuffle": True, "training": True, "item_tfms": RandomResizedCrop(16)}
+    helped = loader(pictures, cache=True, num_workers=1, start_method=start_method, **options)
+    assert same(passes(loader(pictures, **options)), passes(helped))
+    assert helped.dataset.store.is_complete
+
+
+def test_once_decoded_no_file_is_read_again_and_the_workers_are_let_go(pictures):
+    files = loader(pictures, cache=True, num_workers=2)
+    (first,) = passes(files, 1)
+    for path in pictures:
+        path.unlink()
+    (second,) = passes(files, 1)
+    assert same([first], [second]) and files._workers is None
+    assert "cache=0.0 MB" in repr(files)
+
+
+def test_workers_read_from_the_cache_where_more_than_a_cut_is_left(pictures):
+    files = loader(pictures, item_tfms=RandomResizedCrop(16), cache=True, num_workers=2)
+    (first,) = passes(files, 1)
+    for path in pictures:
+        path.unlink()
+    assert same([first], passes(files, 1)) and files._workers is not None
+
+
+def test_a_kept_cache_serves_a_later_run_until_a_file_changes(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    first = passes(loader(pictures, cache=folder), 1)
+    later = loader(pictures, cache=folder)
+    later.dataset.open_store()
+    assert later.dataset.is_at_hand and same(first, passes(later, 1))
+    Image.new("RGB", (30, 20)).save(pictures[0])
+    assert passes(loader(pictures, cache=folder), 1)[0][0][0].max() == 0
+    assert len(list(folder.iterdir())) == 2
+    passes(loader(pictures, Resize(8), cache=folder), 1)
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_kept_cache_is_made_anew_when_the_reader_changes_and_refused_when_it_cannot_tell(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    for read in (lambda path: open_image(path, "RGB"), lambda path: open_image(path, "L")):
+        passes(loader(pictures, read=read, batch_tfms=None, cache=folder), 1)
+    assert len(list(folder.iterdir())) == 2
+
+    class Reader:
+        def __call__(self, path):
+            return open_image(path)
+
+    with pytest.raises(ValueError, match="`cache` can be a folder where .* have a `__repr__`"):
+        passes(loader(pictures, read=Reader(), cache=folder), 1)
+
+
+def test_the_cache_is_automatic_unless_there_is_no_room_or_nothing_to_keep(pictures, monkeypatch):
+    automatic = loader(pictures, cache=None)
+    assert "cache=not started" in repr(automatic)
+    passes(automatic, 1)
+    assert automatic.dataset.is_at_hand
+    tensors = loader([torch.zeros(3, 4, 4)] * 10, read=lambda t: t, item_tfms=[], cache=None)
+    passes(tensors, 1)
+    assert "cache=off: not pictures of 8 bits" in repr(tensors)
+    monkeypatch.setattr("minilearner.data.dataset.room_for_cache", lambda: 1000)
+    crowded = loader(pictures, cache=None)
+    passes(crowded, 1)
+    assert "cache=off: it would take" in repr(crowded)
+
+
+def test_a_full_disk_ends_the_cache_with_a_warning_not_the_training(pictures, monkeypatch):
+    files = loader(pictures, cache=True)
+    files.dataset.open_store()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minilearner.data.cache._write", full)
+    with pytest.warns(RuntimeWarning, match="cache is given up.*No space left"):
+        got = passes(files)
+    assert same(got, passes(loader(pictures))) and "off: No space left" in repr(files)
 
 
 def test_epochs_differ_and_a_pass_can_start_in_the_middle(pictures):
@@ -40,10 +170,42 @@ def test_epochs_differ_and_a_pass_can_start_in_the_middle(pictures):
     assert len(tail) == 2 and all(torch.equal(a[0], b[0]) for a, b in zip(first[1:], tail, strict=True))
 
 
+def test_two_passes_at_a_time_do_not_disturb_each_other(pictures):
+    helped = loader(pictures, num_workers=1, training=True, shuffle=True)
+    expected = passes(loader(pictures, training=True, shuffle=True))
+    got = list(zip(*zip(helped, helped, strict=True), strict=True))
+    assert same(expected, [[x for x, _ in one] for one in got])
+
+
+def test_a_pass_that_was_left_early_does_not_spoil_the_next(pictures):
+    helped = loader(pictures, num_workers=2, training=True, shuffle=True)
+    list(islice(helped, 1))
+    assert same(passes(loader(pictures, training=True, shuffle=True))[1:], passes(helped, 1))
+
+
+def test_one_batch_is_the_next_pass_first_and_starts_no_worker(pictures):
+    helped = loader(pictures, num_workers=2, training=True, shuffle=True)
+    dls = DataLoaders(helped, vocab=["a", "b"])
+    x, y = dls.one_batch()
+    assert dls.train._workers is None and dls.train.epoch == 0
+    first_x, first_y = next(iter(helped))
+    assert torch.equal(x, first_x) and torch.equal(y, first_y)
+
+
+def test_workers_stay_from_pass_to_pass(pictures):
+    helped = loader(pictures, num_workers=1, read=read_and_tell_process, item_tfms=[])
+    first, second = passes(helped)
+    assert first[0].unique().tolist() == second[0].unique().tolist() != [os.getpid()]
+
+
+def read_and_tell_process(_):
+    return torch.tensor([os.getpid()])
+
+
 def test_validation_takes_the_middle_and_moves_no_global_generator(pictures):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    (x, _), *_ = loader(pictures)
+    (x, _), *_ = loader(pictures, num_workers=1)
     assert torch.equal(before, torch.get_rng_state())
     middle = np.asarray(Resize(16)(open_image(pictures[0]), None)).transpose(2, 0, 1)
     assert torch.equal(x[0], torch.tensor(middle) / 255)
@@ -86,3 +248,127 @@ def test_other_item_transforms_augment_and_the_loader_keeps_its_own(pictures):
     ((x, _),) = plain.picked([0, 1]).augmented(item_tfms=Resize(8))
     assert x.shape == (2, 3, 8, 8)
     assert next(iter(plain))[0].shape == (4, 3, 16, 16)
+
+
+def test_other_items_are_not_served_from_the_cache(pictures):
+    files = loader(pictures, cache=True)
+    (first,) = passes(files, 1)
+    (other,) = passes(files.over(pictures[::-1]), 1)
+    assert torch.equal(torch.cat(other), torch.cat(first).flip(0))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_file_is_told_by_its_path_and_cause_in_a_short_message(pictures, num_workers):
+    pictures[5].write_bytes(pictures[5].read_bytes()[:200])
+    with pytest.raises(FileFormatError, match="5.png: the picture is damaged or cut short") as told:
+        passes(loader(pictures, num_workers=num_workers))
+    assert len(str(told.value)) < 300 and "Traceback" not in str(told.value)
+    assert told.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_failing_transform_is_told_with_the_item_and_the_place(pictures, num_workers):
+    with pytest.raises(
+        DataError, match=r"Item 0 \(.*0.png.*\) cannot be transformed: KeyError: 'x' \(fail at .*py:\d+\)"
+    ):
+        passes(loader(pictures, item_tfms=[Resize(16), fail], num_workers=num_workers))
+
+
+def fail(item):
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_shapes_that_differ_are_told_with_both_items(pictures, num_workers):
+    with pytest.raises(
+        DataError,
+        match=r"item 0 \(.*0.png.*\) of 30 x 20 pixels with 3 channels, item 1 .* of 31 x 20 .* such as Resize\(224\)",
+    ):
+        passes(loader(pictures, item_tfms=[partial(Image.Image.convert, mode="RGB")], num_workers=num_workers))
+
+
+def test_the_death_of_a_worker_is_told_with_what_it_was_reading(pictures):
+    with pytest.raises(DataError, match=r"worker .*pid.* reading item \d+ \(.*\.png\).*out of memory"):
+        passes(loader(pictures, num_workers=1, read=die_at_seven))
+
+
+def die_at_seven(path):
+    if path.stem == "7":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return open_image(path)
+
+
+def test_several_inputs_an_item_are_a_tuple(pictures):
+    both = loader([(a, b) for a, b in zip(pictures, pictures[::-1])], read=read_two, cache=None)
+    (x, z), _ = next(iter(both))
+    assert torch.equal(x[0], open_and_scale(pictures[0])) and torch.equal(z[0], open_and_scale(pictures[-1]))
+
+
+def read_two(paths):
+    return tuple(map(open_image, paths))
+
+
+def open_and_scale(path):
+    return torch.tensor(np.asarray(Resize(16)(open_image(path), None))).permute(2, 0, 1) / 255
+
+
+def test_grey_pictures_have_one_channel_and_a_reader_is_told_the_size_that_is_enough(pictures):
+    told = []
+
+    def read(path, reduce_to=None):
+        told.append(reduce_to)
+        return open_image(path, "L")
+
+    (x, *_), *_ = passes(loader(pictures, read=read, batch_tfms=None), 1)
+    assert x.shape == (4, 1, 16, 16) and set(told) == {(16, 16)}
+
+
+def test_arguments_are_checked(pictures):
+    with pytest.raises(ValueError, match="`num_workers` must be 0 or more. Received: num_workers=-1"):
+        loader(pictures, num_workers=-1)
+
+
+def test_a_hundred_thousand_items_are_not_touched_before_their_batch():
+    items = [f"/nowhere/{i}.jpg" for i in range(100_000)]
+    dls = DataLoaders(ItemLoader(ItemDataset(items, open_image), torch.zeros(100_000), shuffle=True, training=True))
+    assert len(dls.train) == 1563
+    with pytest.raises(DataError, match="/nowhere/.*cannot be opened"):
+        dls.one_batch()
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import torch
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+
+def slow(path):
+    time.sleep(0.05)
+    return torch.zeros(3)
+
+if __name__ == "__main__":
+    loader = ItemLoader(ItemDataset(list(range(1000)), slow), bs=4, num_workers=2)
+    for i, _ in enumerate(loader):
+        if i == 2:
+            print(*[w.pid for w in loader._workers._source._iterator._workers], flush=True)
+            os.killpg(os.getpgid(0), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert done.stderr.count("Traceback") == 1 and done.stderr.rstrip().endswith("KeyboardInterrupt")
+    time.sleep(0.5)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in done.stdout.split())
+
+
+def test_randomness_is_the_same_from_call_to_call():
+    assert random.Random(3).random() == 0.23796462709189137  # Python promises it; item transforms rest on it

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from minilearner.data.transforms import BatchTransform, Pipeline
+from minilearner.data.transforms import BatchTransform, Pipeline, train_only
 
 
 class AddNoise(BatchTransform):
@@ -94,3 +94,48 @@ def test_what_is_no_transform_is_refused(given, message):
 def test_an_empty_pipeline_has_no_steps():
     assert Pipeline().steps(training=True) == ()
     assert repr(Pipeline(draw_from_all)) == "Pipeline([draw_from_all])"
+
+
+def add_one(x):
+    return x + 1
+
+
+def test_train_only_keeps_a_function_out_of_validation():
+    pipeline, x = Pipeline([train_only(add_one), Scale(2)]), torch.zeros(2)
+    assert torch.equal(pipeline(x, rng(), training=True), torch.full((2,), 2.0))
+    assert torch.equal(pipeline(x, rng(), training=False), x)
+    assert repr(train_only(add_one)) == "add_one"
+
+
+def test_train_only_takes_functions():
+    with pytest.raises(TypeError, match=r"is a batch transform: set `train_only = True`"):
+        train_only(AddNoise())
+    with pytest.raises(TypeError, match=r"`f` takes transforms or functions.*Received: 'x'"):
+        train_only("x")
+
+
+class Last(Scale):
+    order = 99
+
+
+def test_order_numbers_decide_and_equal_ones_stay_as_listed():
+    last, scale, shift = Last(3), Scale(2), Shift(1)
+    assert Pipeline([last, shift, scale]).transforms == (shift, scale, last)
+    x = torch.ones(1)
+    assert Pipeline([last, scale, add_one])(x, rng(), training=False).item() == 9
+
+
+class Choosing(Scale):
+    """Times a drawn number in training, times a fixed one in validation."""
+
+    train_only = True
+
+    def for_validation(self):
+        return Scale(self.factor)
+
+
+def test_validation_runs_what_a_transform_gives_for_it():
+    pipeline = Pipeline(Choosing(5))
+    assert [type(t) for t in pipeline.steps(training=True)] == [Choosing]
+    assert [type(t) for t in pipeline.steps(training=False)] == [Scale]
+    assert pipeline.decode(torch.tensor(5.0)).item() == 1

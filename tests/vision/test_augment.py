@@ -2,8 +2,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner.data.transforms import BatchTransform, Pipeline
-from minilearner.vision.augment import Flip, Geometric, Normalize, RandomShift, resample
+from minilearner.data.transforms import Pipeline
+from minilearner.vision.augment import (
+    Brightness,
+    Contrast,
+    Dihedral,
+    Flip,
+    RandomResizedCropBatch,
+    RandomShift,
+    Rotate,
+    Warp,
+    Zoom,
+    aug_transforms,
+)
 
 
 def rng(seed=0):
@@ -107,35 +118,20 @@ def test_a_flip_before_a_shift_composes_in_that_order():
     assert torch.equal(fused(x, rng()), expected)
 
 
-def test_three_geometric_transforms_fuse_but_not_across_another():
-    pipeline = Pipeline([Flip(), RandomShift(), Flip(), Normalize.from_stats(0.5, 0.5), Flip()])
-    assert len(pipeline.steps(training=True)) == 2
-    assert len(pipeline.steps(training=False)) == 1
-
-
-class QuarterTurn(Geometric):
-    axis_aligned = False
-
-    def draw_onto(self, maps, size, rng):
-        maps[:, :, :2] = maps[:, :, :2] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
-
-
-def test_other_maps_are_resampled_too_and_fuse():
-    x = torch.rand(2, 3, 8, 8)
-    turned = QuarterTurn()(x, rng())
-    assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
-    (fused,) = Pipeline([Flip(p=1), QuarterTurn()]).steps(training=True)
-    torch.testing.assert_close(fused(x, rng()), QuarterTurn()(x.flip(-1), rng()), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_way_of_resampling_gives_the_same_picture(shape):
-    x = torch.rand(shape)
-    maps = maps_of(RandomShift(0.2), x)
-    torch.testing.assert_close(resample(x, maps), resample(x, maps, axis_aligned=True), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("transform", [RandomShift(), RandomShift(whole_pixels=True), RandomShift(p=0.5), Flip()])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        RandomShift(),
+        RandomShift(whole_pixels=True),
+        RandomShift(p=0.5),
+        Flip(),
+        Dihedral(),
+        Rotate(),
+        Zoom(),
+        Warp(),
+        RandomResizedCropBatch(16),
+    ],
+)
 def test_the_same_seed_gives_the_same_bits_and_nothing_global_moves(transform):
     x = torch.rand(16, 1, 16, 16)
     before, kept = torch.get_rng_state().clone(), x.clone()
@@ -143,6 +139,88 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_global_moves(transform):
     assert not torch.equal(transform(x, rng(3)), transform(x, rng(4)))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(x, kept)
+
+
+def test_a_dihedral_copies_bits_of_all_eight_symmetries_about_equally():
+    x = torch.rand(1, 3, 6, 6).repeat(800, 1, 1, 1)
+    eight = [turned.rot90(k, (1, 2)) for turned in (x[0], x[0].flip(-1)) for k in range(4)]
+    counts = [sum(torch.equal(picture, one) for picture in Dihedral(p=1)(x, rng())) for one in eight]
+    assert sum(counts) == 800
+    assert min(counts) > 70
+
+
+def test_p_leaves_some_pictures_as_they_are():
+    x = torch.rand(1, 1, 8, 8).repeat(1000, 1, 1, 1)
+    for transform in (Rotate(p=0.25), Zoom(p=0.25)):
+        same = torch.isclose(transform(x, rng()), x, atol=1e-5).flatten(1).all(1)
+        assert 0.7 < same.float().mean() < 0.8
+    warped = torch.isclose(Warp(p=0.25)(x, rng()), x, atol=1e-5).flatten(1).all(1)
+    assert 0.75**2 - 0.05 < warped.float().mean() < 0.75**2 + 0.05  # each direction has its own draw
+
+
+@pytest.mark.parametrize("make", [Rotate, Zoom, Warp, RandomShift, Dihedral, Flip])
+def test_every_picture_has_its_own_draw_unless_batch_shares_one(make):
+    x = torch.rand(1, 1, 12, 12).repeat(40, 1, 1, 1)
+    assert len({tuple(picture.flatten().tolist()) for picture in make()(x, rng())}) > 1
+    shared = make(batch=True, p=1)(x, rng())
+    torch.testing.assert_close(shared, shared[:1].expand_as(shared), atol=1e-6, rtol=0)
+
+
+def test_angles_zooms_and_places_stay_in_their_ranges():
+    x = torch.rand(3000, 1, 10, 10)
+    angles = torch.asin(maps_of(Rotate(30, p=1), x)[:, 1, 0]).rad2deg()
+    assert 29 < angles.max() <= 30.001 and -30.001 <= angles.min() < -29
+    zoomed = maps_of(Zoom(0.5, 2, p=1), x)
+    factors = 1 / zoomed[:, 0, 0]
+    assert 0.5 <= factors.min() < 0.51 and 1.99 < factors.max() <= 2.001
+    assert (zoomed[:, :, 2].abs() <= (1 - zoomed[:, 0, :1]).abs() * 4.5 + 1e-4).all()
+
+
+def test_rotate_and_zoom_compose_to_the_product():
+    x, generator = torch.rand(5, 1, 9, 9), rng()
+    (fused,) = Pipeline([Rotate(p=1), Zoom(p=1)]).steps(training=True)
+    turned = torch.eye(3).repeat(5, 1, 1)
+    zoomed = turned.clone()
+    Rotate(p=1).draw_onto(turned, (9, 9), generator)
+    Zoom(p=1).draw_onto(zoomed, (9, 9), generator)
+    torch.testing.assert_close(maps_of(fused, x), (turned @ zoomed)[:, :2])
+
+
+def test_fastais_list_with_fastais_arguments():
+    assert [type(t) for t in aug_transforms()] == [Flip, Warp, Rotate, Zoom, Brightness, Contrast]
+    flip, warp, rotate, zoom, brightness, contrast = aug_transforms(
+        2.0, True, True, 5.0, 0.9, 1.3, 0.1, 0.15, 0.6, 0.5, None, (20, 30), "bicubic", "border", False, True
+    )
+    assert isinstance(flip, Dihedral)
+    assert (warp.magnitude, rotate.max_deg, zoom.min_zoom, zoom.max_zoom) == (0.3, 10, 0.9, 1.3)
+    assert warp.p == rotate.p == zoom.p == 0.6 and brightness.p == contrast.p == 0.5
+    assert brightness.max_lighting == contrast.max_lighting == 0.2
+    assert all(t.batch for t in (flip, warp, rotate, zoom, brightness, contrast))
+    assert (rotate.size, rotate.mode, rotate.pad_mode, rotate.align_corners) == ((20, 30), "bicubic", "border", False)
+
+
+def test_aug_transforms_leaves_out_what_is_zero_and_adds_what_is_asked():
+    extra = RandomShift()
+    found = aug_transforms(do_flip=False, max_rotate=0, max_zoom=1, max_lighting=0, max_warp=0, xtra_tfms=extra)
+    assert found == [extra]
+    *_, crop = aug_transforms(size=16, min_scale=0.5)
+    assert crop == RandomResizedCropBatch(16, 0.5, (1, 1))
+
+
+@pytest.mark.parametrize("min_scale", [1, 0.5])
+def test_aug_transforms_are_one_interpolation_and_one_pass_of_light(min_scale):
+    pipeline = Pipeline(aug_transforms(size=16, min_scale=min_scale))
+    assert len(pipeline.steps(training=True)) == 2
+    x = torch.rand(3, 3, 20, 24)
+    assert pipeline(x, rng(), training=True).shape == (3, 3, 16, 16)
+    assert pipeline(x, rng(), training=False).shape == (3, 3, 16, 16)
+
+
+def test_validation_is_left_alone_but_for_the_size():
+    x = torch.rand(3, 3, 20, 24)
+    assert torch.equal(Pipeline(aug_transforms())(x, rng(), training=False), x)
+    resized = Pipeline(aug_transforms(size=(10, 12), align_corners=False))(x, rng(), training=False)
+    torch.testing.assert_close(resized, F.interpolate(x, (10, 12), mode="bilinear"), atol=1e-5, rtol=0)
 
 
 def test_wrong_arguments_are_refused():
@@ -156,19 +234,25 @@ def test_wrong_arguments_are_refused():
         Flip()(torch.rand(4, 784), rng())
 
 
-def test_normalising_and_its_undoing():
-    x = torch.rand(4, 3, 5, 5)
-    normalize = Normalize.from_stats([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])
-    expected = torch.stack([(x[:, i] - m) / s for i, (m, s) in enumerate([(0.4, 0.1), (0.5, 0.2), (0.6, 0.3)])], dim=1)
-    torch.testing.assert_close(normalize(x, rng()), expected)
-    torch.testing.assert_close(normalize.decode(normalize(x, rng())), x)
-    assert not normalize.train_only and isinstance(normalize, BatchTransform)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Warp(0.5), r"`magnitude` must be in \[0, 0.5\). Received: magnitude=0.5"),
+        (lambda: Zoom(1.2, 1.1), r"0 < `min_zoom` <= `max_zoom`. Received: min_zoom=1.2, max_zoom=1.1"),
+        (lambda: Rotate(-1), r"`max_deg` must be at least 0. Received: max_deg=-1"),
+        (lambda: Rotate(p=2), r"`p` must be between 0 and 1. Received: p=2"),
+        (lambda: Dihedral(p=2), r"`p` must be between 0 and 1. Received: p=2"),
+        (lambda: Rotate(pad_mode="reflect"), r"`pad_mode` must be one of.*Did you mean 'reflection'.*'reflect'"),
+        (lambda: Rotate(mode="linear"), r"`mode` must be one of 'bilinear', 'nearest', 'bicubic'"),
+        (lambda: Flip(size=0), r"`size` must be.*Received: size=0"),
+        (lambda: aug_transforms(min_scale=0.5), r"`min_scale` crops to a `size`. Received: min_scale=0.5, size=None"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
-def test_wrong_statistics_are_refused():
-    with pytest.raises(ValueError, match=r"one length. Received: mean=\[0.5\]"):
-        Normalize.from_stats([0.5], [0.1, 0.2])
-    with pytest.raises(ValueError, match=r"`std` must be positive. Received: std=0"):
-        Normalize.from_stats(0.5, 0)
-    with pytest.raises(ValueError, match=r"has 3 channels. Received: x of shape \(2, 1, 4, 4\)"):
-        Normalize.from_stats([0.5] * 3, [0.5] * 3)(torch.rand(2, 1, 4, 4), rng())
+def test_a_repr_says_what_was_asked():
+    assert repr(Rotate(5)) == "Rotate(max_deg=5, p=0.5)"
+    assert repr(Flip(size=8)) == "Flip(p=0.5, size=(8, 8))"

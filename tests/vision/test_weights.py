@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
-from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, Weights, WeightsEnum
+from torchvision.models import ResNet34_Weights, ResNet50_Weights, Weights, WeightsEnum
 
 from minilearner.errors import DownloadError, FileFormatError
 from minilearner.vision.backbones import build_backbone
 from minilearner.vision.weights import choose_weights, local_file, read_state_dict
 
-RESNET18 = "resnet18-f37072fd.pth"
+FILE = "shufflenetv2_x0.5-f707e7126e.pth"  # of the lightest of torchvision's models
 build = partial(build_backbone, size=(32, 32))
+shufflenet = models.shufflenet_v2_x0_5
 
 
 @pytest.fixture
@@ -33,8 +34,8 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def resnet18():
-    return models.resnet18(weights=None)
+def net():
+    return shufflenet(weights=None)
 
 
 def same(body, whole):
@@ -42,19 +43,19 @@ def same(body, whole):
     return all(torch.equal(a, b) for a, b in zip(body.state_dict().values(), whole.state_dict().values()))
 
 
-def test_a_file_in_torch_hubs_folder_is_taken_as_it_is(hub, resnet18):
-    torch.save(resnet18.state_dict(), hub / RESNET18)  # its hash is not the one in the name
-    backbone = build(models.resnet18)
-    assert same(backbone.body, resnet18)
+def test_a_file_in_torch_hubs_folder_is_taken_as_it_is(hub, net):
+    torch.save(net.state_dict(), hub / FILE)  # its hash is not the one in the name
+    backbone = build(shufflenet)
+    assert same(backbone.body, net)
     assert backbone.stats == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_offline_it_says_so_and_how_to_go_on(hub):
     with pytest.raises(DownloadError) as caught:
-        build(models.resnet18)
+        build(shufflenet)
     text = str(caught.value)
     assert "MINILEARNER_OFFLINE=1 forbids" in text
-    assert f"bring https://download.pytorch.org/models/{RESNET18} to {hub / RESNET18}" in text
+    assert f"bring https://download.pytorch.org/models/{FILE} to {hub / FILE}" in text
     assert "`weights=path`" in text and "`pretrained=False`" in text
     assert not list(hub.iterdir())
 
@@ -77,6 +78,11 @@ def test_weights_by_member_or_name(weights, expected):
     ("weights", "error", "match"),
     [
         (ResNet34_Weights.DEFAULT, ValueError, "belong to another model.*This model has: IMAGENET1K_V1"),
+        (
+            "ResNet34_Weights.IMAGENET1K_V1",
+            ValueError,
+            "no name of weights.*This model has: IMAGENET1K_V1, IMAGENET1K_V2",
+        ),
         ("IMAGENET_V1", ValueError, "Did you mean 'IMAGENET1K_V1'.*Received: weights='IMAGENET_V1'"),
         ("nowhere/own.pth", FileNotFoundError, "there is no file nowhere/own.pth"),
         (3, TypeError, "a name of those, or a path. Received: 3"),
@@ -88,12 +94,12 @@ def test_weights_that_are_none_are_an_error(weights, error, match):
 
 
 @pytest.mark.parametrize("form", ["whole", "other classes", "backbone", "body", "learner", "checkpoint", "safetensors"])
-def test_a_file_of_ones_own(form, resnet18, tmp_path):
-    state, path = resnet18.state_dict(), tmp_path / "own.pth"
-    body = nn.Sequential(*list(resnet18.children())[:-2])
+def test_a_file_of_ones_own(form, net, tmp_path):
+    state, path = net.state_dict(), tmp_path / "own.pth"
+    body = nn.Sequential(*list(net.children())[:-1])
     content = {
         "whole": state,
-        "other classes": state | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)},
+        "other classes": state | {"fc.weight": torch.zeros(7, 1024), "fc.bias": torch.zeros(7)},
         "backbone": {name: t for name, t in state.items() if not name.startswith("fc.")},
         "body": body.state_dict(),
         "learner": nn.Sequential(body, nn.Linear(2, 2)).state_dict(),
@@ -104,21 +110,29 @@ def test_a_file_of_ones_own(form, resnet18, tmp_path):
         save_file(state, path)
     else:
         torch.save(content[form], path)
-    backbone = build(models.resnet18, weights=path)
-    assert same(backbone.body, resnet18)
-    assert same(build(models.resnet18(weights=None), weights=str(path)).body, resnet18)  # a module takes them as well
+    backbone = build(shufflenet, weights=path)
+    assert same(backbone.body, net)
+    assert backbone.stats == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert same(build(shufflenet(weights=None), weights=str(path)).body, net)  # a module takes them as well
 
 
-def test_what_does_not_fit_is_told(resnet18, tmp_path):
-    torch.save(resnet18.state_dict(), tmp_path / "own.pth")
-    with pytest.raises(FileFormatError, match=r"own.pth.* does not fit this model: \d+ missing: layer1.2.conv1.weight"):
-        build(models.resnet34, weights=tmp_path / "own.pth")
-    torch.save(models.resnet34(weights=None).state_dict(), tmp_path / "own.pth")
-    with pytest.raises(FileFormatError, match=r"\d+ unknown: layer1.2.conv1.weight"):
-        build(models.resnet18, weights=tmp_path / "own.pth")
-    torch.save(resnet18.state_dict() | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "own.pth")
-    with pytest.raises(FileFormatError, match=r"1 of another shape: conv1.weight \(64, 1, 7, 7\) instead of \(64, 3,"):
-        build(models.resnet18, weights=tmp_path / "own.pth")
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda state: state.pop("conv5.0.weight"), "1 missing: conv5.0.weight"),
+        (lambda state: state.update({"conv6.weight": torch.zeros(1)}), "1 unknown: conv6.weight"),
+        (
+            lambda state: state.update({"conv1.0.weight": torch.zeros(24, 1, 3, 3)}),
+            r"1 of another shape: conv1.0.weight \(24, 1, 3, 3\) instead of \(24, 3, 3, 3\)",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(change, match, net, tmp_path):
+    state = dict(net.state_dict())
+    change(state)
+    torch.save(state, tmp_path / "own.pth")
+    with pytest.raises(FileFormatError, match=f"own.pth.* does not fit this model: {match}"):
+        build(shufflenet, weights=tmp_path / "own.pth")
 
 
 class Evil:
@@ -126,20 +140,20 @@ class Evil:
         return print, ("run",)
 
 
-def test_a_damaged_or_foreign_file_is_named_and_nothing_of_it_is_run(hub, resnet18, capsys):
+def test_a_damaged_or_foreign_file_is_named_and_nothing_of_it_is_run(hub, net, capsys):
     buffer = io.BytesIO()
-    torch.save(resnet18.state_dict(), buffer)
+    torch.save(net.state_dict(), buffer)
     contents = [b"", b"<html>404</html>", buffer.getvalue()[:100_000], pickle.dumps(Evil(), protocol=2)]
     for content in contents:
-        (hub / RESNET18).write_bytes(content)
-        with pytest.raises(FileFormatError, match=f"{RESNET18} is damaged.*bring it again"):
-            build(models.resnet18)
-    torch.save(torch.zeros(3), hub / RESNET18)
+        (hub / FILE).write_bytes(content)
+        with pytest.raises(FileFormatError, match=f"{FILE} is damaged.*bring it again"):
+            build(shufflenet)
+    torch.save(torch.zeros(3), hub / FILE)
     with pytest.raises(FileFormatError, match="must hold tensors by name. Received: Tensor"):
-        build(models.resnet18)
+        build(shufflenet)
     (hub / "own.safetensors").write_bytes(b"no")
     with pytest.raises(FileFormatError, match=r"own.safetensors is damaged"):
-        build(models.resnet18, weights=hub / "own.safetensors")
+        build(shufflenet, weights=hub / "own.safetensors")
     assert "run" not in capsys.readouterr().out
 
 
@@ -159,10 +173,10 @@ def test_auxiliary_weights_in_a_file_are_left_out(tmp_path):
 
 
 @pytest.fixture
-def served(resnet18):
+def served(net):
     """Weights on a server, under the hash that they have."""
     buffer = io.BytesIO()
-    torch.save(resnet18.state_dict(), buffer)
+    torch.save(net.state_dict(), buffer)
     content = buffer.getvalue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -182,19 +196,19 @@ def served(resnet18):
 
     class Served(WeightsEnum):
         GOOD = Weights(
-            f"{url}/own-{hashlib.sha256(content).hexdigest()[:8]}.pth", ResNet18_Weights.DEFAULT.transforms, {}
+            f"{url}/own-{hashlib.sha256(content).hexdigest()[:8]}.pth", ResNet34_Weights.DEFAULT.transforms, {}
         )
-        BAD = Weights(f"{url}/own-01234567.pth", ResNet18_Weights.DEFAULT.transforms, {})
+        BAD = Weights(f"{url}/own-01234567.pth", ResNet34_Weights.DEFAULT.transforms, {})
 
     yield Served
     server.shutdown(), thread.join(), server.server_close()
 
 
-def test_a_download_lands_in_torch_hubs_folder_if_its_hash_is_right(served, hub, resnet18, monkeypatch):
+def test_a_download_lands_in_torch_hubs_folder_if_its_hash_is_right(served, hub, net, monkeypatch):
     monkeypatch.delenv("MINILEARNER_OFFLINE")
     path = local_file(served.GOOD)
     assert path.parent == hub
-    assert torch.equal(read_state_dict(path)["conv1.weight"], resnet18.conv1.weight)
+    assert torch.equal(read_state_dict(path)["conv1.0.weight"], net.conv1[0].weight)
     with pytest.raises(DownloadError, match="its SHA-256 begins with [0-9a-f]{8}, not 01234567"):
         local_file(served.BAD)
     assert list(hub.iterdir()) == [path]

@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from minilearner.data.transforms import Pipeline
+from minilearner.vision import geometry
+from minilearner.vision.augment import Dihedral, Flip, RandomShift, Rotate, Warp, Zoom
+from minilearner.vision.crops import RandomResizedCropBatch
+from minilearner.vision.geometry import Geometric, Resized, Sampling, as_size
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class QuarterTurn(Geometric):
+    axis_aligned = False
+
+    def draw_onto(self, maps, size, rng):
+        maps[:, :, :2] = maps[:, :, :2] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+
+
+def test_other_maps_are_resampled_too_and_fuse():
+    x = torch.rand(2, 3, 8, 8)
+    turned = QuarterTurn()(x, rng())
+    assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
+    (fused,) = Pipeline([Flip(p=1), QuarterTurn()]).steps(training=True)
+    torch.testing.assert_close(fused(x, rng()), QuarterTurn()(x.flip(-1), rng()), atol=1e-5, rtol=0)
+
+
+def smooth(n):
+    """Pictures without edges, on which two interpolations lose little."""
+    down, right = torch.meshgrid(torch.linspace(0, 3, 64), torch.linspace(0, 3, 64), indexing="ij")
+    return (down.sin() * (right + 0.3).cos()).expand(n, 1, 64, 64).contiguous()
+
+
+def test_every_kind_fuses_into_one_interpolation(monkeypatch):
+    calls = []
+
+    def counted(*args, **how):
+        calls.append(how)
+        return resample(*args, **how)
+
+    resample = geometry.resample
+    monkeypatch.setattr(geometry, "resample", counted)
+    x = torch.rand(3, 1, 20, 24)
+    kinds = [Flip(), Dihedral(), Warp(), RandomShift(), Rotate(), Zoom(), RandomResizedCropBatch(16, 0.5)]
+    assert Pipeline(kinds)(x, rng(), training=True).shape == (3, 1, 16, 16)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("names", ["wrz", "zrw", "rwz", "cwr", "rcw"])
+def test_fused_is_the_same_as_one_after_another(names):
+    kinds = {
+        "w": Warp(0.1, p=1),
+        "r": Rotate(20, p=1),
+        "z": Zoom(1.2, 1.5, p=1),
+        "c": RandomResizedCropBatch((40, 50), 0.3, max_scale=0.5),
+    }
+    transforms, x, generator = [kinds[name] for name in names], smooth(4), rng()
+    (fused,) = Pipeline(transforms).steps(training=True)
+    apart = x
+    for transform in transforms:
+        apart = transform(apart, generator)
+    once = fused(x, rng())
+    assert once.shape == apart.shape
+    middle = (..., slice(16, 24), slice(20, 30))  # away from borders, which reflect only once when fused
+    torch.testing.assert_close(once[middle], apart[middle], atol=5e-3, rtol=0)
+
+
+def test_what_is_said_holds_for_neighbours_that_leave_it_open():
+    (fused,) = Pipeline([RandomShift(), Rotate(pad_mode="zeros", mode="nearest"), Flip(size=8)]).steps(training=True)
+    assert fused.sampling == Sampling((8, 8), "nearest", "zeros", True)
+
+
+def test_what_zooms_and_crops_enlarge_multiplies():
+    (fused,) = Pipeline([Zoom(1, 2), RandomResizedCropBatch(8, 0.25, (1, 1)), Rotate()]).steps(training=True)
+    assert fused.least_scale == 0.25
+
+
+def test_contradictions_take_an_interpolation_each():
+    assert len(Pipeline([Rotate(), Zoom(pad_mode="border")]).steps(training=True)) == 2
+    assert len(Pipeline([Rotate(size=8), Zoom(size=9)]).steps(training=True)) == 2
+
+
+def test_order_in_the_list_does_not_part_neighbours():
+    pipeline = Pipeline([Flip(), lambda x: x * 2, RandomShift()])
+    fused, _ = pipeline.steps(training=True)
+    assert repr(fused) == f"{Flip()} + {RandomShift()}"
+
+
+def test_validation_resizes_once_and_training_to_the_same_size():
+    x = torch.rand(2, 1, 12, 12)
+    pipeline = Pipeline([Flip(size=8), Rotate(size=8), Zoom(size=8)])
+    (resized,) = pipeline.steps(training=False)
+    assert isinstance(resized, Resized)
+    torch.testing.assert_close(resized(x, rng()), Rotate(p=0, size=8)(x, rng()), atol=1e-6, rtol=0)
+    assert pipeline(x, rng(), training=True).shape == (2, 1, 8, 8)
+
+
+def test_pictures_of_that_size_already_come_back_untouched():
+    x = torch.rand(2, 1, 8, 8)
+    (resized,) = Pipeline(Rotate(size=8)).steps(training=False)
+    assert resized(x, rng()) is x
+
+
+def test_drawing_and_its_pixels_do_not_depend_on_the_other_pictures_but_the_generator():
+    x = torch.rand(6, 1, 16, 16)
+    kinds = [Warp(p=1), Rotate(p=1), Zoom(p=1)]
+    (fused,) = Pipeline(kinds).steps(training=True)
+    other = torch.cat([x[:1], torch.rand(5, 1, 16, 16)])
+    assert torch.equal(fused(x, rng())[0], fused(other, rng())[0])
+
+
+def test_sizes_are_numbers_or_pairs():
+    assert as_size(3) == (3, 3) and as_size((3, 4)) == (3, 4) and as_size(None) is None
+    with pytest.raises(ValueError, match=r"`size` must be.*Received: size=\(3,\)"):
+        as_size((3,))

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from minilearner.data.transforms import BatchTransform, Pipeline
+from minilearner.vision.erasing import RandomErasing
+from minilearner.vision.normalize import Normalize, cifar_stats, imagenet_stats, mnist_stats
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_normalising_and_its_undoing():
+    x = torch.rand(4, 3, 5, 5)
+    normalize = Normalize.from_stats([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])
+    expected = torch.stack([(x[:, i] - m) / s for i, (m, s) in enumerate([(0.4, 0.1), (0.5, 0.2), (0.6, 0.3)])], dim=1)
+    torch.testing.assert_close(normalize(x, rng()), expected)
+    torch.testing.assert_close(normalize.decode(normalize(x, rng())), x)
+    assert not normalize.train_only and isinstance(normalize, BatchTransform)
+
+
+def test_wrong_statistics_are_refused():
+    with pytest.raises(ValueError, match=r"one length. Received: mean=\[0.5\]"):
+        Normalize.from_stats([0.5], [0.1, 0.2])
+    with pytest.raises(ValueError, match=r"`std` must be positive. Received: std=0"):
+        Normalize.from_stats(0.5, 0)
+    with pytest.raises(ValueError, match=r"has 3 channels. Received: x of shape \(2, 1, 4, 4\)"):
+        Normalize.from_stats([0.5] * 3, [0.5] * 3)(torch.rand(2, 1, 4, 4), rng())
+
+
+@pytest.mark.parametrize(("stats", "channels"), [(imagenet_stats, 3), (cifar_stats, 3), (mnist_stats, 1)])
+def test_well_known_statistics_fit_their_channels(stats, channels):
+    x = torch.rand(2, channels, 4, 4)
+    mean, std = (torch.tensor(part).view(-1, 1, 1) for part in stats)
+    torch.testing.assert_close(Normalize.from_stats(*stats)(x, rng()), (x - mean) / std)
+
+
+def test_normalising_comes_before_erasing_wherever_it_stands():
+    normalize, erasing = Normalize.from_stats(*mnist_stats), RandomErasing()
+    assert Pipeline([erasing, normalize]).steps(training=True) == (normalize, erasing)
