@@ -125,8 +125,8 @@ def build(description: Any, allowed: Callable[[Any], bool], place: str) -> Any:
     entry = _ENTRIES.get(name)
     if entry is None:
         raise FileFormatError(
-            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _ENTRIES)} Where it is your own, register "
-            "it before loading, as where the file was written: @minilearner.register."
+            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _ENTRIES)} Where it is your own, "
+            "register it before loading, as where the file was written: @minilearner.register."
         )
     if not allowed(entry.thing):
         raise FileFormatError(f"{place} cannot be {name!r}.")

@@ -153,9 +153,9 @@ class NoTrainingData(DataLoaders):
     def loader(self, ds_idx: int) -> NoReturn:
         """Raises a ValueError: there are no data."""
         raise ValueError(
-            f"this learner was loaded from {self.source}, and has no data of its own. Predict with `learn.predict(item)` "
-            "or `learn.get_preds(dl=learn.dls.test_dl(items))`; to train on, make a Learner of your loaders and "
-            "`learn.model`."
+            f"this learner was loaded from {self.source}, and has no data of its own. Predict with "
+            "`learn.predict(item)` or `learn.get_preds(dl=learn.dls.test_dl(items))`. To train on, make a Learner of your "
+            "loaders and `learn.model`."
         )
 
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:

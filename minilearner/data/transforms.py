@@ -16,7 +16,15 @@ from torch import Tensor
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
 from minilearner.runtime import isolated_rng
 
-__all__ = ["BatchTransform", "FunctionTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated", "train_only"]
+__all__ = [
+    "BatchTransform",
+    "FunctionTransform",
+    "Pipeline",
+    "TensorFunction",
+    "Transforms",
+    "run_isolated",
+    "train_only",
+]
 
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 

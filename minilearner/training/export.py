@@ -7,7 +7,6 @@ what its outputs mean. Weights are tensors. No name in it is imported, nothing i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,12 +22,12 @@ from minilearner.errors import DataError, FileFormatError
 from minilearner.models.layout import is_channels_last, to_channels_last
 from minilearner.models.names import named_state
 from minilearner.registry import build, describe, is_class_of
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import Precision, isolated_rng
 from minilearner.training.step import LossFunction
 from minilearner.training.tensor_file import TensorFile, naming, write_tensor_file
 from minilearner.training.weights_file import BESIDE, copy_weights, mismatches
 
-__all__ = ["Loaded", "read_export", "write_export"]
+__all__ = ["Loaded", "read_export", "unwrapped", "write_export"]
 
 _BESIDE = BESIDE[1]
 _PRECISIONS = ("fp32", "bf16", "fp16")
@@ -41,7 +40,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
         TypeError: a transform, block, target or vocabulary cannot be told by name and plain arguments.
         OSError: the file cannot be written. What was there before is untouched.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     weights = named_state(model)
     data = describe_data(dls)
     try:
@@ -69,7 +68,7 @@ class Loaded:
     dls: NoTrainingData
     model: nn.Module
     loss_func: LossFunction
-    precision: str
+    precision: Precision
 
 
 def read_export(path: Path, model: nn.Module | None, device: torch.device | str | None) -> Loaded:
@@ -103,20 +102,19 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
     return Loaded(dls, ready, loss_func, precision)
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """Returns the model inside DDP, DataParallel or torch.compile."""
-    for name in ("module", "_orig_mod"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module) and len(list(model.children())) == 1 and type(model).__module__[:6] == "torch.":
-            return _unwrapped(inner)
-    return model
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return unwrapped(model.module)
+    compiled = getattr(model, "_orig_mod", None)
+    return unwrapped(compiled) if isinstance(compiled, nn.Module) else model
 
 
 def _describe_model(model: nn.Module) -> tuple[dict[str, Any] | None, str]:
     """Returns how a model is built, or None and the reason why that cannot be told."""
     try:
         architecture = describe(model, "the model")
-        with _unallocated():
+        with _Unallocated():
             rebuilt = build(architecture, is_class_of(nn.Module), "the model")
     except (TypeError, FileFormatError) as error:
         return None, str(error)[:500]
@@ -143,12 +141,12 @@ def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
         )
     if len(str(architecture)) > 1 << 16:
         raise FileFormatError("the arguments of its model are longer than anything of ours.")
-    return lambda: build(architecture, is_class_of(nn.Module), "the model")  # type: ignore[no-any-return]
+    return lambda: build(architecture, is_class_of(nn.Module), "the model")
 
 
 def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
     """Compares names and shapes before a model, or any weight, takes memory."""
-    with _unallocated(), isolated_rng():
+    with _Unallocated(), isolated_rng():
         own = named_state(make())
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
     if mismatch := mismatches(own, in_file):
@@ -164,27 +162,23 @@ class _Unallocated(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func in self._BY_SIZE else {})})
 
 
-@contextmanager
-def _unallocated() -> Iterator[None]:
-    with _Unallocated():
-        yield
+_UNTOLD = {"name": "", "arguments": {}}
 
 
 def _describe_loss(loss_func: LossFunction, dls: DataLoaders) -> dict[str, Any] | None:
-    """Returns None where the loss is the target's own, or cannot be told: no prediction needs it."""
-    own = None if dls.target is None else dls.target.loss_func
-    if own is not None and (loss_func is own or repr(loss_func) == repr(own)):
+    """Returns None where the loss is the target's own; an empty description where it cannot be told."""
+    if dls.target is not None and loss_func is dls.target.loss_func:
         return None
     try:
         return describe(loss_func, "the loss")
-    except TypeError:
-        return {"name": "", "arguments": {}}
+    except TypeError:  # no prediction needs it
+        return _UNTOLD
 
 
 def _built_loss(description: Any, dls: NoTrainingData) -> LossFunction:
     if description is None and dls.target is not None:
         return dls.target.loss_func
-    if description is None or description == {"name": "", "arguments": {}}:
+    if description is None or description == _UNTOLD:
         return _no_loss
     loss: LossFunction = build(description, is_class_of(nn.Module, or_function=True), "the loss")
     return loss

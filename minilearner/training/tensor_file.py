@@ -66,7 +66,10 @@ def write_tensor_file(
         "tensors_sha256": _digest_tensors(stored),
     }
     with replacing(path) as temporary:
+        temporary.touch()
+        permissions = temporary.stat().st_mode  # as any new file's; safetensors would make a private one
         save_file(stored, temporary, metadata=about)
+        temporary.chmod(permissions)
     return path
 
 
@@ -207,5 +210,5 @@ def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         t = tensors[name].contiguous()
         digest.update(f"{name} {t.dtype} {tuple(t.shape)}\n".encode("utf-8", "surrogatepass"))
-        digest.update(memoryview(t.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(t.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -26,6 +26,7 @@ __all__ = ["load_weights", "save_weights", "weights_path"]
 _BESIDE = "optimizer/"
 BESIDE = (_BESIDE, "data/")
 """How the names of tensors begin that are no weights: the optimizer's, and an export's arguments."""
+_NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -74,10 +75,12 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
         FileNotFoundError: there is no such file.
         FileFormatError: the file is damaged, or does not fit the model or the optimizer. Says where.
     """
-    file = TensorFile(path, ("weights",) if optimizer is not None else ("weights", "export", None))
+    file = TensorFile(path, ("weights", "export", None))
+    if optimizer is not None and file.kind != "weights":
+        raise FileFormatError(f"{path} {_NO_OPTIMIZER}")
     own = named_state(model)
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
-    names = {neutral: name for neutral, name in zip(named((n, n) for n in in_file), in_file, strict=True)}
+    names = named((name, name) for name in in_file)
     mismatch = mismatches(own, {neutral: in_file[name] for neutral, name in names.items()})
     if mismatch and strict:
         raise FileFormatError(f"{path} does not fit this model: {mismatch}.")
@@ -138,7 +141,7 @@ def _names_in_groups(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
 
 def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module) -> None:
     if content is None:
-        raise FileFormatError("it holds no optimizer's state. Load the weights alone: with_opt=False.")
+        raise FileFormatError(f"it {_NO_OPTIMIZER}")
     if not isinstance(content, dict) or set(content) != {"class", "groups", "state"}:
         raise FileFormatError("its optimizer's state is not what minilearner writes.")
     _check_same("optimizer", content["class"], type(optimizer).__name__)

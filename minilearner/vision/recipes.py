@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -48,9 +47,9 @@ def build_from_recipe(
     from minilearner.vision.families import constructor_options, family_of
 
     if source == "timm":
-        from minilearner.vision.timm_models import timm_body
+        from minilearner.vision.timm_models import untrained_body
 
-        body, _ = timm_body(arch, n_in=n_in, size=(1, 1), pretrained=False, weights=None, cut=cut, has_map=size)
+        body = untrained_body(arch, n_in=n_in, cut=cut, has_map=bool(size))
     else:
         constructor = _constructor(arch)
         if constructor is None:
@@ -65,10 +64,7 @@ def build_from_recipe(
 
 
 def _constructor(name: str) -> Any:
-    """Returns torchvision's constructor of that name, where its family is known."""
+    """Returns torchvision's constructor of that name, if it makes a classifier."""
     from torchvision import models
 
-    from minilearner.vision.families import FAMILY_NAMES
-
-    listed = models.list_models(module=models)
-    return getattr(models, name) if name in listed else None
+    return getattr(models, name) if name in models.list_models(module=models) else None
