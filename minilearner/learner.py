@@ -142,7 +142,7 @@ class Learner:
         self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
         wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
-        """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`."""
+        """Trains at `lr` for a part `pct_start` of the updates, then falls in a cosine to `lr / div_final`."""
         fall = schedule.flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
         return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), fall], checkpoint)
 

@@ -54,8 +54,7 @@ def load_learner(
     Raises:
         FileNotFoundError: there is no such file.
         FileFormatError: the file is damaged, foreign, newer than this version reads, needs what is not registered here,
-            or does not fit the model. Names the file.
-        ValueError: `model` is needed.
+            does not fit the model, or needs `model`. Names the file.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")

@@ -115,7 +115,7 @@ class NoTrainingData(DataLoaders):
 
     def __init__(self, description: Mapping[str, Any], source: Path, device: torch.device | str | None = None) -> None:
         bs, seed = description.get("bs"), description.get("seed")
-        if type(bs) is not int or type(seed) is not int or not 1 <= bs < 2**31 or not 0 <= seed < 2**64:
+        if type(bs) is not int or type(seed) is not int or not 1 <= bs < 2**31 or abs(seed) >= 2**64:
             raise FileFormatError("the batch size and the seed are no numbers.")
         self.source = source
         self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
@@ -130,7 +130,7 @@ class NoTrainingData(DataLoaders):
     def _like(self, inputs: Any, pipeline: Pipeline) -> Loader:
         """Returns an empty loader that knows how items are read."""
         options: dict[str, Any] = {"bs": self.bs, "seed": self.seed, "batch_tfms": pipeline, "device": self.device}
-        if not isinstance(inputs, dict) or inputs.get("kind") not in ("items", "arrays"):
+        if not isinstance(inputs, dict) or str(inputs.get("kind")) not in ("items", "arrays"):
             raise FileFormatError("how inputs are read is not told.")
         if inputs["kind"] == "arrays":
             x = _no_arrays(inputs.get("dtype"), inputs.get("shape"))
@@ -154,8 +154,8 @@ class NoTrainingData(DataLoaders):
         """Raises a ValueError: there are no data."""
         raise ValueError(
             f"this learner was loaded from {self.source}, and has no data of its own. Predict with "
-            "`learn.predict(item)` or `learn.get_preds(dl=learn.dls.test_dl(items))`. To train on, make a Learner of your "
-            "loaders and `learn.model`."
+            "`learn.predict(item)` or `learn.get_preds(dl=learn.dls.test_dl(items))`. To train on, make a Learner of "
+            "your loaders and `learn.model`."
         )
 
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
@@ -185,9 +185,9 @@ def _listed(value: Any, what: str) -> list[Any]:
 
 def _no_arrays(dtype: Any, shape: Any) -> torch.Tensor:
     sides = _listed(shape, "the shape of an item")
-    if dtype not in _DTYPES or any(type(side) is not int or not 0 <= side < 2**31 for side in sides) or len(sides) > 8:
+    if str(dtype) not in _DTYPES or any(type(side) is not int or not 0 <= side < 2**31 for side in sides) or len(sides) > 8:
         raise FileFormatError(f"items are of {str(dtype)[:20]} and shape {str(shape)[:40]}, which no arrays are.")
-    return torch.empty((0, *sides), dtype=_DTYPES[dtype])
+    return torch.empty((0, *sides), dtype=_DTYPES[str(dtype)])
 
 
 def _is_target(thing: Callable[..., Any]) -> bool:

@@ -80,14 +80,13 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
     Raises:
         FileNotFoundError: there is no such file.
         FileFormatError: the file is damaged, foreign, newer than this version reads, needs what is not registered here,
-            or does not fit the model. Names the file.
-        ValueError: the file does not say how its model is built, and `model` is not given.
+            does not fit the model, or does not say how that is built where `model` is not given. Names the file.
     """
     file = TensorFile(path, ("export",))
     content = file.content(_BESIDE)
     with naming(path):
         data, precision = content.get("data"), content.get("precision")
-        if not isinstance(data, dict) or precision not in _PRECISIONS:
+        if not isinstance(data, dict) or str(precision) not in _PRECISIONS:
             raise FileFormatError("what it says of data or precision is not what minilearner writes.")
         dls = NoTrainingData(data, path, device)
         loss_func = _built_loss(content.get("loss"), dls)
@@ -135,7 +134,7 @@ def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
     architecture = content.get("architecture")
     if architecture is None:
         name = str(content.get("class"))[:80]
-        raise ValueError(
+        raise FileFormatError(
             f"{path} does not say how its model is built: {str(content.get('without'))[:500]}. Build it yourself, with "
             f"any weights: load_learner(path, model={name}(...)). Or register its class and export again."
         )
@@ -162,23 +161,20 @@ class _Unallocated(TorchFunctionMode):
         return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func in self._BY_SIZE else {})})
 
 
-_UNTOLD = {"name": "", "arguments": {}}
-
-
-def _describe_loss(loss_func: LossFunction, dls: DataLoaders) -> dict[str, Any] | None:
-    """Returns None where the loss is the target's own; an empty description where it cannot be told."""
+def _describe_loss(loss_func: LossFunction, dls: DataLoaders) -> dict[str, Any] | str | None:
+    """Returns None where the loss is the target's own, and a word where it cannot be told."""
     if dls.target is not None and loss_func is dls.target.loss_func:
         return None
     try:
         return describe(loss_func, "the loss")
     except TypeError:  # no prediction needs it
-        return _UNTOLD
+        return "unknown"
 
 
 def _built_loss(description: Any, dls: NoTrainingData) -> LossFunction:
     if description is None and dls.target is not None:
         return dls.target.loss_func
-    if description is None or description == _UNTOLD:
+    if description is None or isinstance(description, str):
         return _no_loss
     loss: LossFunction = build(description, is_class_of(nn.Module, or_function=True), "the loss")
     return loss

@@ -181,19 +181,26 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as error:
-        if isinstance(error, FileFormatError):
-            raise
+    except FileFormatError:
+        raise
+    except MemoryError as error:
+        raise FileFormatError("it is larger than the memory that there is.") from error
+    except (SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise FileFormatError(f"it is damaged, or no safetensors file: {str(error)[:200]}") from error
 
 
 def _check_header(path: Path) -> None:
     """Looks at what a reader believes first: that this is a file, and how long its header is."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise FileFormatError("it is no file.")
-    with open(path, "rb") as file:
-        first = file.read(8)
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+            raise FileFormatError("it is no file.")
+        with open(path, "rb") as file:
+            first = file.read(8)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileFormatError(f"it cannot be read: {error.strerror}.") from error
     length = int.from_bytes(first, "little")
     if len(first) < 8 or length > status.st_size - 8:
         raise FileFormatError(f"it is truncated, or no safetensors file: {status.st_size:,} bytes.")

@@ -144,11 +144,12 @@ def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module) -> Non
         raise FileFormatError(f"it {_NO_OPTIMIZER}")
     if not isinstance(content, dict) or set(content) != {"class", "groups", "state"}:
         raise FileFormatError("its optimizer's state is not what minilearner writes.")
+    saved, groups = content["groups"], _names_in_groups(optimizer, model)
+    if type(content["class"]) is not str or not isinstance(saved, list) or not all(map(_is_names, saved)):
+        raise FileFormatError("its optimizer's groups are not what minilearner writes.")
     _check_same("optimizer", content["class"], type(optimizer).__name__)
-    groups = _names_in_groups(optimizer, model)
-    saved = content["groups"]
-    sizes = [len(names) if isinstance(names, list) else names for names in saved] if isinstance(saved, list) else saved
-    _check_same("parameters in each group of the optimizer", sizes, [len(names) for names in groups])
+    sizes = [len(names) for names in saved]
+    _check_same("number of parameters in each group of the optimizer", sizes, [len(names) for names in groups])
     for was, now in zip(saved, groups, strict=True):
         odd = [f"{a} instead of {b}" for a, b in zip(was, now, strict=True) if a != b]
         _check_same("parameters of a group of the optimizer", ", ".join(odd[:3]), "")
@@ -177,7 +178,10 @@ def _check_state(state: Any, optimizer: Optimizer) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if not isinstance(state, dict) or set(state) != {"state", "param_groups"} or not isinstance(state["state"], dict):
         raise FileFormatError("its optimizer's state is not what torch writes.")
-    for group, now in zip(_dicts(state["param_groups"]), optimizer.param_groups, strict=True):
+    groups = state["param_groups"]
+    if not isinstance(groups, list) or [type(group) for group in groups] != [dict] * len(optimizer.param_groups):
+        raise FileFormatError("its optimizer's groups are not what torch writes.")
+    for group, now in zip(groups, optimizer.param_groups, strict=True):
         _check_same("settings of the optimizer", sorted(map(str, group)), sorted(map(str, now)))
         for name, value in group.items():
             if name != "params" and type(value) is not type(now[name]) and not _both_numbers(value, now[name]):
@@ -189,10 +193,8 @@ def _check_state(state: Any, optimizer: Optimizer) -> None:
             raise FileFormatError(f"its optimizer's state of parameter {number} is larger than that.")
 
 
-def _dicts(groups: Any) -> list[dict[Any, Any]]:
-    if isinstance(groups, list) and all(isinstance(group, dict) for group in groups):
-        return groups
-    raise FileFormatError("its optimizer's groups are not what torch writes.")
+def _is_names(names: Any) -> bool:
+    return isinstance(names, list) and all(type(name) is str for name in names)
 
 
 def _both_numbers(first: Any, second: Any) -> bool:
