@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minilearner.notebook import shown_once
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["NEUTRAL", "RIGHT", "WRONG", "plot_images"]
+__all__ = ["NEUTRAL", "RIGHT", "WRONG", "plot_images", "room"]
 
 RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c62828", "#222222"
 """Colours of titles: a right prediction, a wrong one, and what was not judged."""
@@ -57,6 +59,7 @@ def plot_images(
     size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
     font = 9 * min(1.0, size[0] / columns / max(widest, _LETTER))
     figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
+    shown_once(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets titles touch the edge of a saved picture
     for ax in grid.flat:
@@ -80,6 +83,18 @@ def _in_view(picture: NDArray[np.float32]) -> NDArray[np.float32]:
         return picture.clip(0, 1)
     low, high = float(picture.min()), float(picture.max())
     return (picture - low) / max(high - low, 1e-12)
+
+
+def room(max_n: int, nrows: int | None, ncols: int | None) -> int:
+    """Returns how many of at most `max_n` pictures a grid has room for: of one given by both sides, its places.
+
+    Raises:
+        ValueError: `max_n`, or a side that is given, is below 1.
+    """
+    for name, value in (("max_n", max_n), ("nrows", nrows), ("ncols", ncols)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}.")
+    return min(max_n, nrows * ncols) if nrows is not None and ncols is not None else max_n
 
 
 def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:

@@ -93,6 +93,7 @@ def test_the_notebook_runs_in_small_mode(environment, monkeypatch):
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MPLBACKEND")  # the kernel's own shows figures
     notebook = nbformat.read(ROOT / "examples/pets.ipynb", as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source = "small = True"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from minilearner.notebook import bar_class
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -134,8 +135,7 @@ class _Bar:
     """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
 
     def __init__(self, stretch: str, what: str, *, total: int):
-        from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
-
+        tqdm = bar_class()
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         self.stretch = stretch
         disable = False if in_notebook else None  # None: where the output is no terminal

@@ -169,14 +169,16 @@ class DataBlock:
         dls.skipped = prepared.skipped
         return dls
 
-    def summary(self, source: Any, bs: int = 4) -> None:
-        """Prints how one item, and then a batch of `bs`, go along the line.
+    def summary(self, source: Any, bs: int = 4, show_batch: bool = False) -> None:
+        """Prints how one item, and then a batch of `bs`, go along the line; draws a batch too with `show_batch`.
 
         Raises:
             DataError: a station failed. Names it; what came before has been printed.
         """
         for text in walk(self.line, self.item_tfms, self.batch_tfms, source, bs):
             sys.stdout.write(f"{text}\n")
+        if show_batch:
+            self.dataloaders(source, bs=bs, num_workers=0).show_batch(max_n=bs)
 
     def __repr__(self) -> str:
         return f"DataBlock({', '.join(map(repr, self.blocks))}, {self.item_tfms}, {self.batch_tfms})"

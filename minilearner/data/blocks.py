@@ -34,7 +34,10 @@ NO_LABEL = "#na#"
 
 @runtime_checkable
 class InputBlock(Protocol):
-    """How an input is read. It must pickle where loader workers are started by spawn."""
+    """How an input is read. It must pickle where loader workers are started by spawn.
+
+    A block that can read less where less is enough also has `read_reduced(source, reduce_to)`, with a (width, height).
+    """
 
     def read(self, source: Any) -> Any:
         """Returns what item transforms start from: a PIL picture, an array or a tensor."""

@@ -84,6 +84,7 @@ class ItemDataset(Dataset[Tree]):
     ) -> None:
         self.items, self.seed = items, seed
         self.item_tfms = ItemPipeline() if item_tfms is None else item_tfms
+        self._read = read
         self.read = _told_the_size(read, self.item_tfms)
         self.cache = cache
         self.store: PictureCache | None = None
@@ -124,6 +125,7 @@ class ItemDataset(Dataset[Tree]):
         """Returns a dataset of other items, read as these and transformed as these, or by `item_tfms`; uncached."""
         other = copy.copy(self)
         other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
+        other.read = _told_the_size(self._read, other.item_tfms)
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
         return other
 

@@ -86,7 +86,7 @@ class ItemLoader:
         """How many processes read ahead."""
         if self._num_workers is not None:
             return self._num_workers
-        return default_num_workers() if len(self) > 2 else 0
+        return default_num_workers(self.device) if len(self) > 2 else 0
 
     @property
     def n_items(self) -> int:
@@ -202,9 +202,13 @@ class ItemLoader:
         return map_tensors(self.batch_tfms.decode, x)
 
     def over(self, items: Sequence[Any], y: Tensor | None = None) -> ItemLoader:
-        """Returns a loader over other items, read and transformed as in validation, in order and complete."""
-        dataset = self.dataset.over(items)
-        return self.in_order()._view(dataset=dataset, y=None if y is None else y.to(self.device))
+        """Returns a loader over other items, read and transformed as in validation, in order and complete.
+
+        Two batches or less are read in this process: workers would take longer to start.
+        """
+        view = self.in_order()._view(dataset=self.dataset.over(items), y=None if y is None else y.to(self.device))
+        view._num_workers = self._num_workers if len(view) > 2 else 0
+        return view
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> ItemLoader:
         """Returns a loader that runs further batch transforms after its own."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
 from minilearner.data.dataset import as_tensor
@@ -29,6 +29,7 @@ from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
+from minilearner.pictures import room
 from minilearner.runtime import draw_seed, isolated_rng
 from minilearner.tree import Tree
 
@@ -212,7 +213,7 @@ class DataLoaders:
         Args:
             b: a batch `(x, y)` to show; by default the first of the next pass.
             max_n: how many pictures at most.
-            nrows, ncols: the grid; about square by default.
+            nrows, ncols: the grid; about square by default. Where both are given, no more pictures than it has places.
             figsize: width and height in inches; by default as the pictures and labels need.
             unique: show `max_n` augmentations of one picture, the first of the split.
             ds_idx: 0 for training, 1 for validation.
@@ -221,7 +222,7 @@ class DataLoaders:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are no pictures.
         """
-        loader = self.loader(ds_idx)
+        loader, max_n = self.loader(ds_idx), room(max_n, nrows, ncols)
         if unique:
             loader = loader.picked([0] * max_n).augmented()
         x, y = first_batch(loader) if b is None else b
@@ -241,13 +242,20 @@ class DataLoaders:
             ValueError: `with_labels` is given and there is no `DataBlock` to know how.
             TypeError, DataError: the items are none.
         """
+<<<<<<< HEAD
         if isinstance(self.train, ItemLoader) and self.new_items is not None:
             y = self.new_items.targets(items) if with_labels else None
             return self.train.over(self.new_items.sources(items), y)
+=======
+        like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
+        if like_items is not None and self._new_items is not None:
+            y = self._new_items.targets(items) if with_labels else None
+            return like_items.over(self._new_items.sources(items), y)
+>>>>>>> main
         if with_labels:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
-        if isinstance(self.train, ItemLoader):
-            return self.train.over(items)
+        if like_items is not None:
+            return like_items.over(items)
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
@@ -312,6 +320,10 @@ def _seed(seed: int | None, *, is_used: bool) -> int:
 def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> None:
     if target is not None and vocab is not None:
         raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+
+
+def _brings_batches(source: Any) -> bool:
+    return _is_dataset(source) or isinstance(source, (DataLoader, Loader))
 
 
 def _is_dataset(source: Any) -> bool:

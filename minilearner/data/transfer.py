@@ -9,9 +9,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm.auto import tqdm
-
 from minilearner.errors import DownloadError
+from minilearner.notebook import bar_class
 
 __all__ = ["Timeouts", "fetch_bytes", "transfer"]
 
@@ -93,7 +92,7 @@ def _save(response: Any, part: Path, start: int, progress: bool) -> None:
     total = start + int(length) if length is not None else None
     with (
         open(part, "ab" if start else "wb") as file,
-        tqdm(
+        bar_class()(
             desc=part.name.removesuffix(".part"),
             initial=start,
             total=total,

@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path, PurePath
 from typing import IO
 
-from tqdm.auto import tqdm
-
 from minilearner.data.archive_members import Member, damage_told, members, refusal
 from minilearner.errors import FileFormatError
+from minilearner.notebook import bar_class
 
 __all__ = ["unpack"]
 
@@ -46,7 +45,7 @@ def unpack(
     if max_bytes is None:
         max_bytes = max(_SMALL, _RATIO * archive.stat().st_size)
     unpacking = _Unpacking(archive, folder, max_members, max_bytes)
-    with damage_told(archive), tqdm(desc=archive.name, unit=" files", disable=None if progress else True) as bar:
+    with damage_told(archive), bar_class()(desc=archive.name, unit=" files", disable=None if progress else True) as bar:
         for member in members(archive, max_trailing_bytes=max_bytes):
             unpacking.add(member)
             bar.update()

@@ -27,14 +27,17 @@ from minilearner.errors import DataError
 __all__ = ["Workers", "default_num_workers"]
 
 
-def default_num_workers() -> int:
-    """Returns how many workers to start where nobody said: one less than the processors at hand, 8 at most.
+def default_num_workers(device: torch.device) -> int:
+    """Returns how many workers to start where nobody said: as many as there are processors at hand, 8 at most.
 
-    The one left trains: where both are as many as there are processors, they take turns and each waits for the other.
-    None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python, which takes seconds
-    and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
+    Where a processor trains too (`device` is the CPU), one less: otherwise training and workers take turns, and each
+    waits for the other. None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python,
+    which takes seconds and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by
+    `num_workers`.
     """
-    return min(8, len(os.sched_getaffinity(0)) - 1) if sys.platform.startswith("linux") else 0
+    if not sys.platform.startswith("linux"):
+        return 0
+    return min(8, len(os.sched_getaffinity(0)) - (device.type == "cpu"))
 
 
 class Workers:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minilearner.notebook import shown_once
 from minilearner.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
 
 
 def _with_margins(figure: Figure) -> Figure:
+    shown_once(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets text touch the edge of a saved picture
     return figure

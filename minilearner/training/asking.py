@@ -16,6 +16,7 @@ from torch import Tensor
 from minilearner.data.loaders import DataLoaders, Loader
 from minilearner.data.showing import first_batch, sample, show_predictions
 from minilearner.errors import DataError
+from minilearner.pictures import room
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.preflight import check_count
@@ -71,7 +72,7 @@ class Asking:
         """
         target = self.dls.target
         with _ONE_AT_A_TIME:
-            loader = self.dls.test_dl([item])
+            loader = self.dls.test_dl([item]).picked([0])  # read in this process, whatever workers the set would have
             (batch,) = self._predicted(loader, watch=iter)
         preds = batch.preds.cpu()
         index = self._decoded(preds)[0]
@@ -100,6 +101,7 @@ class Asking:
 
     def show(self, n: int, *, shuffle: bool, **layout: Any) -> Figure:
         """Draws `n` items of the set with what they are and what they were taken for."""
+        n = room(n, layout.get("nrows"), layout.get("ncols"))
         picked = sample(self.loader, n, self.dls.seed if shuffle else None)
         (batch,) = self._predicted(picked, watch=iter)
         decoded = self._decoded(batch.preds)

@@ -117,7 +117,7 @@ def verify_images(
     Args:
         paths: the files.
         how: "headers" opens each and reads a few bytes, which finds what is empty, foreign or missing; "decode" reads
-            every pixel, some thirty times as slow, which also finds what is cut short or damaged.
+            every pixel, about ten times as slow, which also finds what is cut short or damaged.
         on_unreadable: "raise", or "skip", which leaves telling to the caller: the result lists what to leave out.
         n_threads: how many files at a time; by default twice the processors, 32 at most, as disks wait too.
 

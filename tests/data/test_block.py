@@ -1,5 +1,6 @@
 """`DataBlock`: a source becomes loaders, and what would stop training later is found at once."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -248,6 +249,15 @@ def test_new_items_must_be_a_list_and_labelled_only_where_labels_can_be_read(pet
         dls.test_dl([Image.new("L", (9, 9))], with_labels=True)
 
 
+def test_other_loaders_pass_as_they_are(pets):
+    dls = block().dataloaders(pets, bs=8, num_workers=0)
+    assert dls.test_dl(dls.train).n_items == 24
+    theirs = torch.utils.data.TensorDataset(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    for source in (theirs, torch.utils.data.DataLoader(theirs, batch_size=4)):
+        x, y = next(iter(dls.test_dl(source)))
+        assert torch.equal(x, theirs.tensors[0]) and torch.equal(y, theirs.tensors[1])
+
+
 # The walk
 
 
@@ -266,6 +276,12 @@ def test_summary_shows_every_station(pets, capsys):
         "Normalize",
     ]:
         assert text in said
+
+
+def test_summary_draws_a_batch_where_asked(pets):
+    block().summary(pets, bs=3, show_batch=True)
+    titles = [ax.get_title() for ax in plt.gcf().axes if ax.get_title()]
+    assert len(titles) == 3 and set(titles) <= {"Birman", "great_pyrenees", "pug"}
 
 
 @pytest.mark.parametrize(

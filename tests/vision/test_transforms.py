@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from minilearner.data.item_transforms import ItemPipeline
 from minilearner.vision.transforms import (
     CropPad,
     PadMode,
@@ -175,33 +174,3 @@ def test_arguments_are_checked(make, message):
 def test_a_tensor_is_refused_with_what_to_do(transform):
     with pytest.raises(TypeError, match="takes a Pillow picture. Received: a Tensor"):
         transform(torch.zeros(3, 9, 9), None)
-
-
-def test_torchvision_transforms_vary_training_pictures_only_and_repeat_by_their_generator():
-    v2 = pytest.importorskip("torchvision.transforms.v2")
-    pipeline = ItemPipeline(
-        v2.Compose([v2.Resize(20), v2.RandomHorizontalFlip(), v2.ColorJitter(0.5), v2.PILToTensor()])
-    )
-    image = noise(20, 20)
-    assert torch.equal(pipeline(image, None), v2.functional.pil_to_tensor(image))
-    first, again, other = (pipeline(image, random.Random(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-def test_torchvision_transforms_that_decide_the_size_do_so_in_validation_without_chance():
-    v2 = pytest.importorskip("torchvision.transforms.v2")
-    image = noise(40, 30)
-    for transform in (v2.RandomResizedCrop(16), v2.RandomCrop(16)):
-        pipeline = ItemPipeline(transform)
-        assert pipeline(image, None).size == pipeline(image, random.Random(0)).size == (16, 16)
-        assert np.array_equal(pipeline(image, None), pipeline(image, None))
-
-
-def test_item_transforms_leave_the_global_generators_alone():
-    v2 = pytest.importorskip("torchvision.transforms.v2")
-    pipeline = ItemPipeline([v2.RandomHorizontalFlip(), Resize(8)])
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    with pipeline.isolated():
-        pipeline(noise(9, 9), random.Random(3))
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1]) and before[2] == random.getstate()

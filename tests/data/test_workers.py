@@ -1,0 +1,119 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.workers import default_num_workers
+from minilearner.errors import DataError, FileFormatError
+from minilearner.vision.images import open_image
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    return sorted(tmp_path.iterdir())
+
+
+def loader(pictures, num_workers, read=open_image):
+    return ItemLoader(ItemDataset(pictures, read, cache=False), bs=4, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_damaged_file_is_told_by_its_path_and_cause_in_a_short_message(pictures, num_workers):
+    pictures[5].write_bytes(pictures[5].read_bytes()[:200])
+    with pytest.raises(FileFormatError, match="5.png: the picture is damaged or cut short") as told:
+        list(loader(pictures, num_workers=num_workers))
+    assert len(str(told.value)) < 300 and "Traceback" not in str(told.value)
+    assert told.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_workers_end_at_once_when_their_loader_goes(pictures, fails):
+    if fails:
+        pictures[5].write_bytes(b"")
+    helped = loader(pictures, 1)
+    try:
+        next(iter(helped))
+        list(helped)
+    except DataError:
+        pass
+    pids = [worker.pid for worker in helped._workers._source._iterator._workers]
+    start = time.perf_counter()
+    del helped
+    assert time.perf_counter() - start < 4  # torch waits for 5 s before it kills one
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def test_an_error_that_does_not_pickle_is_told_all_the_same(pictures):
+    with pytest.raises(DataError, match="Odd: no way") as told:
+        list(loader(pictures, 1, read=raise_odd))
+    assert "Odd: no way" in str(told.value.__cause__)
+
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+def raise_odd(_):
+    raise Odd("no", "way")
+
+
+def test_one_processor_is_left_to_training_on_the_cpu(monkeypatch):
+    for processors, on_cpu, on_gpu in ((1, 0, 1), (2, 1, 2), (64, 8, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=processors: set(range(n)))
+        assert default_num_workers(torch.device("cpu")) == on_cpu
+        assert default_num_workers(torch.device("cuda")) == on_gpu
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert default_num_workers(torch.device("cuda")) == 0
+
+
+def test_the_death_of_a_worker_is_told_with_what_it_was_reading(pictures):
+    with pytest.raises(DataError, match=r"worker .*pid.* reading item \d+ \(.*\.png\).*out of memory"):
+        list(loader(pictures, num_workers=1, read=die_at_seven))
+
+
+def die_at_seven(path):
+    if path.stem == "7":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return open_image(path)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import torch
+from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+
+def slow(path):
+    time.sleep(0.05)
+    return torch.zeros(3)
+
+if __name__ == "__main__":
+    loader = ItemLoader(ItemDataset(list(range(1000)), slow), bs=4, num_workers=2)
+    for i, _ in enumerate(loader):
+        if i == 2:
+            print(*[w.pid for w in loader._workers._source._iterator._workers], flush=True)
+            os.killpg(os.getpgid(0), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=120, process_group=0
+    )
+    assert done.stderr.count("Traceback") == 1 and done.stderr.rstrip().endswith("KeyboardInterrupt")
+    time.sleep(0.5)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in done.stdout.split())

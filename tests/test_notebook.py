@@ -1,0 +1,51 @@
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+SETUP = """
+import matplotlib.pyplot as plt, torch
+from minilearner import DataLoaders, Learner, MLP, cosine, plot_schedule
+x, y = torch.rand(32, 1, 8, 8), torch.arange(32) % 3
+dls = DataLoaders.from_arrays((x, y), (x[:8], y[:8]), bs=8)
+learn = Learner(dls, MLP((64, 3)))
+"""
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """Runs cells in a real kernel, and gives the outputs of each."""
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+
+    def run(*sources):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (SETUP, *sources)])
+        NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+        return [cell.outputs for cell in notebook.cells[1:]]
+
+    return run
+
+
+def n_pictures(cell):
+    return sum("image/png" in output.get("data", {}) for output in cell)
+
+
+@pytest.mark.slow
+def test_every_figure_is_shown_once(outputs):
+    cells = outputs(
+        "dls.show_batch(max_n=2)",
+        "dls.show_batch(max_n=2);",
+        "plot_schedule(cosine(1, 0), 9)",
+        "sweep = learn.lr_find()",
+        "figure = sweep.plot()",
+        "figure",
+        "plt.plot([1, 2])",
+        "len(plt.get_fignums())",
+    )
+    assert [n_pictures(cell) for cell in cells] == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert cells[-1][0]["data"]["text/plain"] == "0"
+
+
+@pytest.mark.slow
+def test_training_shows_its_table_and_no_warning(outputs):
+    (cell,) = outputs("learn.fit(2);")
+    assert {output.get("name") for output in cell} <= {"stdout", None}
+    assert "valid_loss" in "".join(output.get("text", "") for output in cell)
