@@ -242,16 +242,10 @@ class DataLoaders:
             ValueError: `with_labels` is given and there is no `DataBlock` to know how.
             TypeError, DataError: the items are none.
         """
-<<<<<<< HEAD
-        if isinstance(self.train, ItemLoader) and self.new_items is not None:
-            y = self.new_items.targets(items) if with_labels else None
-            return self.train.over(self.new_items.sources(items), y)
-=======
         like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
-        if like_items is not None and self._new_items is not None:
-            y = self._new_items.targets(items) if with_labels else None
-            return like_items.over(self._new_items.sources(items), y)
->>>>>>> main
+        if like_items is not None and self.new_items is not None:
+            y = self.new_items.targets(items) if with_labels else None
+            return like_items.over(self.new_items.sources(items), y)
         if with_labels:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
         if like_items is not None:

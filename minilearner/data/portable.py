@@ -185,7 +185,11 @@ def _listed(value: Any, what: str) -> list[Any]:
 
 def _no_arrays(dtype: Any, shape: Any) -> torch.Tensor:
     sides = _listed(shape, "the shape of an item")
-    if str(dtype) not in _DTYPES or any(type(side) is not int or not 0 <= side < 2**31 for side in sides) or len(sides) > 8:
+    if (
+        str(dtype) not in _DTYPES
+        or any(type(side) is not int or not 0 <= side < 2**31 for side in sides)
+        or len(sides) > 8
+    ):
         raise FileFormatError(f"items are of {str(dtype)[:20]} and shape {str(shape)[:40]}, which no arrays are.")
     return torch.empty((0, *sides), dtype=_DTYPES[str(dtype)])
 

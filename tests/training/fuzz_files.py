@@ -80,7 +80,9 @@ def main() -> None:
             if any("find_class" in event or "os.system" in event for event in seen):
                 raise RuntimeError(f"forbidden: {seen}")
 
-        atheris.Setup([sys.argv[0], *sys.argv[2:], "-timeout=30", "-rss_limit_mb=4096", "-max_len=8192", str(corpus)], one)
+        atheris.Setup(
+            [sys.argv[0], *sys.argv[2:], "-timeout=30", "-rss_limit_mb=4096", "-max_len=8192", str(corpus)], one
+        )
         atheris.Fuzz()
 
 
