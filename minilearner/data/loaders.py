@@ -264,7 +264,7 @@ class DataLoaders:
             y,
             bs=self.bs,
             seed=self.seed,
-            item_tfms=like.item_tfms if like else None,
+            item_tfms=None if like is None else like.item_tfms,
             batch_tfms=self.train.batch_tfms,
             device=self.device,
         )

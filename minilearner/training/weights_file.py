@@ -106,10 +106,11 @@ def layout(tensor: Tensor) -> Layout:
 
 def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
     """Returns what of a model's tensors and a file's differ, three examples each; empty where they fit."""
+    now = {name: layout(tensor) for name, tensor in own.items()}
     other = [
-        f"{name} {found.dtype} {found.shape} instead of {layout(own[name]).dtype} {layout(own[name]).shape}"
-        for name, found in in_file.items()
-        if name in own and found != layout(own[name])
+        f"{name} {in_file[name].dtype} {in_file[name].shape} instead of {one.dtype} {one.shape}"
+        for name, one in now.items()
+        if name in in_file and in_file[name] != one
     ]
     problems = {
         "missing in the file": [name for name in own if name not in in_file],

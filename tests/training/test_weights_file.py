@@ -1,7 +1,6 @@
 import json
 import os
 import stat
-from functools import partial
 
 import pytest
 import safetensors.torch
@@ -66,16 +65,13 @@ def test_buffers_come_back_in_their_own_types(learner, net):
         ({"wd": 0.1, "wd_bn_bias": True}, r"number of parameters in each group of the optimizer: \[2, 2\].*\[4\]"),
         ({"splitter": lambda m: [[*m[1].parameters()], [*m[3].parameters()]]}, "number of parameters in each group"),
         ({"splitter": lambda m: [[*m[3].parameters(), *m[1].parameters()]]}, "3.weight|1.weight instead of"),
-        ({"opt_func": partial(torch.optim.AdamW, amsgrad=True)}, None),
     ],
 )
 def test_what_does_not_fit_is_an_error_that_changes_nothing(learner, other, message):
     trained(learner()).save("w")
-    loaded = trained(learner(**other))
+    loaded = learner(**other)
+    loaded.save("own")  # so that it has an optimizer
     before = weights(loaded), json.dumps(loaded.optimizer.state_dict(), default=lambda t: t.tolist())
-    if message is None:  # torch itself lets settings come from the file
-        loaded.load("w")
-        return
     with pytest.raises(FileFormatError, match=message):
         loaded.load("w")
     assert all(map(torch.equal, before[0], weights(loaded)))
