@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 from minilearner.errors import FileFormatError, closest
 
-__all__ = ["add", "build", "describe", "is_class_of", "is_registered", "register"]
+__all__ = ["add", "build", "describe", "is_class_of", "register"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -136,11 +136,6 @@ def build(description: Any, allowed: Callable[[Any], bool], place: str) -> Any:
         return entry.build(**arguments)
     except Exception as error:
         raise FileFormatError(f"{place} {name!r} cannot be made: {str(error)[:300]}") from error
-
-
-def is_registered(cls: type) -> bool:
-    """Whether a class has a name in files."""
-    return _name_of(cls) is not None
 
 
 def is_class_of(*classes: type, or_function: bool = False) -> Callable[[Any], bool]:

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import textwrap
 from functools import partial
 
 import numpy as np
@@ -157,6 +158,15 @@ def test_architectures_of_torchvision_are_rebuilt_without_their_weights(arch, op
     learn = vision_learner(dls, arch, pretrained=False, path=tmp_path, device="cpu", **options)
     loaded = load_learner(learn.export(), device="cpu")
     assert repr(loaded.model) == repr(learn.model)
+    assert torch.equal(loaded.predict(x[0]).probabilities, learn.predict(x[0]).probabilities)
+
+
+def test_a_model_of_timm_is_rebuilt_without_its_weights(tmp_path):
+    pytest.importorskip("timm", reason="the extra timm")
+    x = torch.rand(4, 3, 64, 64)
+    dls = DataLoaders.from_arrays((x, [0, 1, 2, 1]), bs=2, seed=0, device="cpu")
+    learn = vision_learner(dls, "convnext_atto", pretrained=False, path=tmp_path, device="cpu")
+    loaded = load_learner(learn.export(), device="cpu")
     assert torch.equal(loaded.predict(x[0]).probabilities, learn.predict(x[0]).probabilities)
 
 
@@ -337,18 +347,32 @@ def test_a_file_of_weights_is_no_export(learner):
         load_learner(learner().save("w"))
 
 
+def in_another_process(code, path):
+    code = f"import sys, minilearner\n{textwrap.dedent(code)}"
+    return subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+
+
 def test_names_are_looked_up_in_this_process_and_never_imported(learner, tmp_path):
     path = learner(OwnNet(4)).export()
-    code = "import sys, minilearner\ntry:\n    minilearner.load_learner(sys.argv[1])\nexcept minilearner.FileFormatError as e: print(e)"
-    out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
+    out = in_another_process(
+        """
+        try:
+            minilearner.load_learner(sys.argv[1])
+        except minilearner.FileFormatError as error:
+            print(error)
+        """,
+        path,
+    )
     assert "the model 'OwnNet' is not registered here" in out
 
 
 def test_loading_a_plain_model_does_not_load_torchvision(learner):
     path = learner().export()
-    code = "import sys, minilearner\nminilearner.load_learner(sys.argv[1]).predict([1.0, 2.0])\nprint('torchvision' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "False"
+    code = """
+        minilearner.load_learner(sys.argv[1]).predict([1.0, 2.0])
+        print('torchvision' in sys.modules)
+        """
+    assert in_another_process(code, path).strip() == "False"
 
 
 def test_a_huge_model_in_a_small_file_takes_no_memory(learner, tmp_path):

@@ -30,7 +30,7 @@ from minilearner.training.weights_file import BESIDE, copy_weights, mismatches
 __all__ = ["Loaded", "read_export", "unwrapped", "write_export"]
 
 _BESIDE = BESIDE[1]
-_PRECISIONS = ("fp32", "bf16", "fp16")
+_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: LossFunction, *, precision: str) -> Path:
@@ -85,8 +85,8 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
     file = TensorFile(path, ("export",))
     content = file.content(_BESIDE)
     with naming(path):
-        data, precision = content.get("data"), content.get("precision")
-        if not isinstance(data, dict) or str(precision) not in _PRECISIONS:
+        data, precision = content.get("data"), _PRECISIONS.get(str(content.get("precision")))
+        if not isinstance(data, dict) or precision is None:
             raise FileFormatError("what it says of data or precision is not what minilearner writes.")
         dls = NoTrainingData(data, path, device)
         loss_func = _built_loss(content.get("loss"), dls)

@@ -26,11 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import minilearner
 from minilearner import MLP, DataLoaders, Learner, MinilearnerError, Normalize, load_learner
 from minilearner.training.checkpoint import CheckpointFolder, _fingerprint
-from minilearner.training.packing import unpack
-from minilearner.training.tensor_file import FORMAT, _digest, _digest_tensors
+from minilearner.training.tensor_file import FORMAT, _digest
 from minilearner.vision.weights import read_state_dict
 
 SECONDS = 10  # a case; all of them take milliseconds
@@ -38,7 +36,8 @@ SPARE_BYTES = 1 << 30  # beyond what the process has when it starts to read
 WRONG = [
     None, True, 0, -1, 1 << 70, 1.5, float("nan"), "", "x", "../../etc/passwd", [], {}, [[]], [None] * 3,
     {"tensor": "000000"}, {"tensor": []}, {"tuple": [1, 2]}, {"tuple": "ab"}, {"dict": [["name", "os.system"]]},
-    {"dict": [[{"tuple": [[1]]}, 1]]}, {"dict": [[{"float": "nan"}, 1]]}, {"float": "nan"}, {"unsigned": ["uint8", [1, 2]]},
+    {"dict": [[{"tuple": [[1]]}, 1]]}, {"dict": [[{"float": "nan"}, 1]]}, {"float": "nan"},
+    {"unsigned": ["uint8", [1, 2]]},
     {"dict": [["name", "MLP"], ["arguments", {"dict": [["sizes", {"tuple": [1 << 40, 1 << 40]}]]}]]},
 ]  # fmt: skip
 
