@@ -172,3 +172,21 @@ def test_others_may_read_a_file_as_any_new_one(learner, tmp_path):
 def test_a_missing_file_is_told_by_its_path(learner, tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "none.safetensors")):
         learner().load("none")
+
+
+class Refusing(torch.optim.SGD):
+    """Fails when its state is there already."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        raise ValueError("not this one")
+
+
+def test_an_optimizer_that_refuses_its_state_keeps_what_it_had(learner):
+    trained(learner(opt_func=Refusing)).save("w")
+    loaded = trained(learner(opt_func=Refusing, lr=0.5))
+    state, before = loaded.optimizer.state, weights(loaded)
+    with pytest.raises(FileFormatError, match="Refusing does not take its state: ValueError.*not this one"):
+        loaded.load("w")
+    assert loaded.optimizer.state is state and loaded.optimizer.param_groups[0]["lr"] == 0.5
+    assert all(map(torch.equal, before, weights(loaded)))
