@@ -20,7 +20,7 @@ from minilearner.callbacks.lr_finder import RateSweep, ladder
 from minilearner.callbacks.progress import Progress
 from minilearner.data.iterators import DataLoaderIter, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.data.loaders import DataLoaders
-from minilearner.results import plots
+from minilearner.results import sweep_plots
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
@@ -65,7 +65,10 @@ class LRFinder:
         history: {"lr": [...], "loss": [...]} of the newest sweep, a value an update: the first group's rate, and the
             loss smoothed by s = smooth_f loss + (1 - smooth_f) s, from the first loss on.
         best_loss: the lowest of these; None before a sweep.
-        sweep: the newest sweep as an `LRSweep`: raw losses, suggestions, a range to train in, why it stopped.
+        sweep: the newest sweep as an `LRSweep`: raw losses, suggestions, the rate that is recommended, a range to train
+            in, why it stopped. The recommendation is read from the losses of the validation set where there is one, and
+            else from those of the batches, which takes about 100 steps to be sure; nothing more than the loop's own
+            passes is computed.
 
     Raises:
         ValueError: `amp_backend` is unknown or lacks its scaler; `cache_dir` is no folder.
@@ -249,7 +252,7 @@ class LRFinder:
         suggestion = lrs[int(np.gradient(np.array(losses)).argmin())] if suggest_lr else None
         marks = {"steepest fall": suggestion, "given": show_lr}
         marked = {name: float(lr) for name, lr in marks.items() if lr is not None}
-        ax = plots.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
+        ax = sweep_plots.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
         return ax if suggestion is None else (ax, suggestion)
 
     def plot_loss_change(
@@ -287,7 +290,8 @@ class LRFinder:
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
-            self.sweep = LRSweep.from_curve(*curve, stop_reason=sweep.stop_reason, **settings)
+            fixed = sweep.losses if sweep.measures else ()
+            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, stop_reason=sweep.stop_reason, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

@@ -11,16 +11,17 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks import schedule
+from minilearner.callbacks.auto_rate import RateFinder
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.fitting import fit, validate
-from minilearner.callbacks.lr_finder import SweepSettings, find_rates
+from minilearner.callbacks.lr_finder import SweepSettings
 from minilearner.callbacks.progress import Output
 from minilearner.data.loaders import DataLoaders
 from minilearner.metrics import named_metrics
@@ -59,15 +60,14 @@ class Learner:
         loss_func: `(pred, target) -> mean loss`; None takes the loss that belongs to the kind of target.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01 that spares norm layers and biases.
-        lr: the learning rate where a call does not give one: a number, a list with one for each layer group, a slice.
+        lr: the rate where a call gives none: a number, a list with one for each layer group, a slice, or "auto".
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: functions `(pred, target)`, averaged over items, or objects with reset, update and compute.
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn, moms: norm layers learn also where frozen; momentum of `fit_one_cycle` at start, peak and end.
         path: where files of this learner go; the loaders' path by default.
-        precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
-            lays out convolutional models as channels_last.
+        precision: "fp32", "bf16", "fp16", or "auto", what the hardware computes fast; all but "fp32" in channels_last.
         device, seed: the GPU where there is one by default; if given, seeds the four global generators now.
 
     Attributes:
@@ -84,7 +84,7 @@ class Learner:
     ):  # fmt: skip
         if not isinstance(model, nn.Module):
             raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
-        optimizers.check_rate(lr)
+        optimizers.check_rate(1.0 if lr == "auto" else lr)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
@@ -111,13 +111,12 @@ class Learner:
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr, wd, cbs: rate, weight decay and further callbacks of this run only; `learn.lr` by default.
-            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
-                again goes on where it was. Every `fit...` takes it.
-
-        A ValueError, TypeError or DataError tells what cannot work before anything is trained.
+            lr, wd, cbs: rate (by default `learn.lr`; "auto", here and in every `fit...`: sweep, tell, train), weight
+                decay and further callbacks of this run only.
+            checkpoint: a folder, or a `Checkpoint`, where the call saves itself as it goes; the same script run again
+                goes on where it was. Every `fit...` takes it. What cannot work raises before anything is trained.
         """
-        return self._fit("fit", n_epoch, lr, wd, as_callbacks(cbs), checkpoint)
+        return self._fit("fit", n_epoch, lr, wd, cbs, checkpoint)
 
     def fit_one_cycle(
         self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
@@ -129,22 +128,20 @@ class Learner:
         From `lr_max / div`, over the first `pct_start` (in [0, 1]) of updates, up to `lr_max` (`learn.lr` by default; a
         list or slice has each layer group reach its own), and down to `lr_max / div_final`. `moms` is the momentum at
         the start, the peak and the end, where the optimizer has one; `learn.moms` by default. The rest is as in `fit`.
-
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
         if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        shape = {"div": div, "div_final": div_final, "pct_start": pct_start}
-        cycle = schedule.one_cycle_scheduler(self._rates(lr_max), **shape, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, [*as_callbacks(cbs), cycle], checkpoint)
+        cycle = partial(schedule.one_cycle_scheduler, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, cbs, checkpoint, cycle, momentum=moms and moms[1])
 
     def fit_flat_cos(
         self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
         wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for a part `pct_start` of the updates, then falls in a cosine to `lr / div_final`."""
-        fall = schedule.flat_cosine_scheduler(self._rates(lr), div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, [*as_callbacks(cbs), fall], checkpoint)
+        fall = partial(schedule.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
+        return self._fit("fit_flat_cos", n_epoch, lr, wd, cbs, checkpoint, fall)
 
     def fit_sgdr(
         self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
@@ -154,12 +151,11 @@ class Learner:
 
         The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before (1 keeps
         them equal): 3 cycles from 1 epoch take 1 + 2 + 4 = 7. A list or slice gives each layer group its own peak.
-
         Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; as in fastai.
         """
         n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        falls = schedule.sgdr_scheduler(self._rates(lr_max), n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, [*as_callbacks(cbs), falls], checkpoint)
+        falls = partial(schedule.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
+        return self._fit("fit_sgdr", n_epoch, lr_max, wd, cbs, checkpoint, falls)
 
     def lr_find(
         self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
@@ -169,14 +165,15 @@ class Learner:
     ) -> LRSweep:  # fmt: skip
         """Trains for a few steps at rising rates, watches the loss, and puts everything back, to the bit.
 
-        `fit` after `lr_find` gives the same weights as `fit` without it, also where the sweep is interrupted.
+        `fit` afterwards gives the same weights as without, also where the sweep is interrupted. The momentum is that of
+        one cycle's peak, and layer groups keep the ratios of `learn.lr`. `recommended` is the rate to take.
 
         Args:
             start_lr, end_lr, num_it: the range, and how many updates to sweep it in.
             stop_div: stop where the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: draw the sweep (a notebook shows it).
-            suggest_funcs: `minimum`, `steep`, `slide`, `valley` or functions like them, in the result's order.
-            epochs, sample_steps: sweep whole epochs, so many or `ceil(sample_steps / updates per epoch)`.
+            suggest_funcs: `minimum`, `steep`, `slide`, `valley` or others like them; the result unpacks in this order.
+            epochs, sample_steps: whole epochs instead of `num_it` updates, or `ceil(sample_steps / updates per epoch)`.
             step_mode, smoothing: "exp" or "linear"; the weight in the smoothed loss of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
@@ -184,37 +181,35 @@ class Learner:
             start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
             epochs, sample_steps,
         )  # fmt: skip
-        funcs = () if suggest_funcs is None else (suggest_funcs,) if callable(suggest_funcs) else tuple(suggest_funcs)
-        run = self._run(self._optimizer())
-        self._preflight.check(run.step, self.dls)
-        shown = self._output.progress(table=False)
-        sweep = find_rates(run, settings, train=self.dls.train, callbacks=self.cbs, shown_by=shown, suggest_funcs=funcs)
+        sweep = self._finder().sweep(settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
         return sweep
 
     def fine_tune(
-        self, epochs: int, base_lr: float = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100, pct_start: float = 0.3,
-        div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
+        self, epochs: int, base_lr: float | Literal["auto"] = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100,
+        pct_start: float = 0.3, div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
         moms: tuple[float, float, float] | None = None, cbs: Callbacks = None, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
         First `freeze_epochs` epochs of one cycle with all but the last group frozen, rising nearly all the way to
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
-        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned.
-
+        `lr_mult`-th part for the first. Both stand in the recorder; the second is returned. "auto" sweeps for each.
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
+        found = partial(self._finder(cbs).rates, momentum=(moms or self.moms)[1])
+        head: Rate = "auto" if base_lr == "auto" else slice(base_lr)
+        whole: Rate = "auto" if base_lr == "auto" else slice(base_lr / 2 / lr_mult, base_lr / 2)
         self.freeze()
-        train(freeze_epochs, slice(base_lr), pct_start=0.99, checkpoint=first)
+        train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
         self.unfreeze()
-        base_lr /= 2
-        return train(epochs, slice(base_lr / lr_mult, base_lr), div=div, pct_start=pct_start, checkpoint=second)
+        rates = found(whole, second, ratios=slice(1 / lr_mult, 1.0))
+        return train(epochs, rates, div=div, pct_start=pct_start, checkpoint=second)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -306,16 +301,14 @@ class Learner:
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Writes weights, buffers and, with `with_opt`, the optimizer's state to a file below `learn.path`.
 
-        In safetensors' format, whole or not at all, the same for a compiled or wrapped model; returns the path. To go
-        on in a run takes more: see `checkpoint=` of `fit`.
+        In safetensors' format, whole or not at all; returns the path. To go on in a run, see `checkpoint=` of `fit`.
         """
         return files.save(self.path, file, self.model, self._optimizer() if with_opt else None)
 
     def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
         """Puts back what `save` wrote, all or nothing, and returns the learner.
 
-        A `FileFormatError` tells what is damaged or does not fit the model, or the optimizer, which `with_opt=False`
-        leaves out. `strict=False` loads what fits and warns of the rest.
+        A `FileFormatError` tells what does not fit. `strict=False` loads what does, and warns of the rest.
         """
         files.load(self.path, file, self.model, self._optimizer() if with_opt else None, strict=strict)
         return self
@@ -364,22 +357,32 @@ class Learner:
         self.cbs += as_callbacks(cb)
 
     def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> None:
-        """Removes callbacks, each by itself or by its class; a ValueError where there is none such."""
+        """Removes callbacks, each by itself or by its class. Raises ValueError where there is none such."""
         self.cbs = without(self.cbs, cb)
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
     def _fit(
-        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: list[Callback], checkpoint: Checkpointing
-    ) -> RunRecord:
+        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: Callbacks, checkpoint: Checkpointing,
+        plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
+    ) -> RunRecord:  # fmt: skip
         check_count(n_epoch, "n_epoch")
-        rates, optimizer = self._rates(lr), self._optimizer()
-        run = self._run(optimizer)
+        finder = self._finder(cbs)
+        rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
+        several = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
+        run = self._checked_run()
         run.n_epochs = n_epoch
-        self._preflight.check(run.step, self.dls)
-        with optimizers.hyperparameters_set(optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
+        with optimizers.hyperparameters_set(run.optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
             shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
-            return fit(run, kind, self.recorder, [*self.cbs, *cbs], self.metrics, shown=shown, checkpoint=keeper)
+            return fit(run, kind, self.recorder, several, self.metrics, shown=shown, checkpoint=keeper, sweep=sweep)
+
+    def _finder(self, cbs: Callbacks = None) -> RateFinder:
+        return RateFinder(self._checked_run, self.lr, [*self.cbs, *as_callbacks(cbs)], self._output)
+
+    def _checked_run(self) -> Run:
+        run = self._run(self._optimizer())
+        self._preflight.check(run.step, self.dls)
+        return run
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         activate = getattr(self.dls.target, "activate", None)
@@ -395,6 +398,3 @@ class Learner:
         how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
         self.optimizer = optimizers.kept_or_built(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer
-
-    def _rates(self, lr: Rate | None) -> list[float]:
-        return optimizers.spread(self.lr if lr is None else lr, optimizers.n_layer_groups(self._optimizer()))

@@ -4,6 +4,7 @@ import functools
 import http.server
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -76,6 +77,16 @@ def run(environment, *command):
 def test_program_a_runs_as_it_stands_on_smaller_pictures(environment):
     text = PROGRAM_A.replace("Resize(460)", "Resize(48)").replace("size=224", "size=32")
     assert run(environment, "-c", text).split()[-1] == "4"
+
+
+@pytest.mark.slow
+def test_the_readmes_pets_run_on_smaller_pictures(environment, tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (text,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "URLs.PETS" in text]
+    for full, small in (("Resize(460)", "Resize(48)"), ("size=224", "size=32"), ('"runs/pets"', repr(str(tmp_path)))):
+        assert full in text
+        text = text.replace(full, small)
+    assert run(environment, "-c", text + "print(label in dls.vocab)").split()[-1] == "True"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.data.loaders import Loader
 from minilearner.metrics import Metric
+from minilearner.results.lr_sweep import LRSweep
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
@@ -27,13 +28,17 @@ def fit(
     *,
     shown: Progress,
     checkpoint: Checkpoint | None = None,
+    sweep: LRSweep | None = None,
 ) -> RunRecord:
     """Trains on `run.dls` for `run.n_epochs` epochs, and returns what is written down, also into `recorder`.
 
     With a `checkpoint`, from where it stands. A record that nothing came to is dropped, also where an error passes
-    through. kind: what the record calls this run: "fit_one_cycle", for instance.
+    through. kind: what the record calls this run: "fit_one_cycle", for instance. sweep: where its rates were found, for
+    the record.
     """
-    run.record = record = recorder.start_run(kind, n_epoch=run.n_epochs, **run.settings(callbacks))
+    found = {} if sweep is None else {"found": sweep.summary()}
+    run.record = record = recorder.start_run(kind, n_epoch=run.n_epochs, **run.settings(callbacks), **found)
+    record.sweep = sweep
     recording = Record(deepcopy(metrics) if recorder.train_metrics else {})
     several = [*callbacks, Evaluate(metrics), recording, shown, *([] if checkpoint is None else [checkpoint])]
     try:

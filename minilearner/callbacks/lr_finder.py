@@ -12,19 +12,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from minilearner.callbacks.gradients import GradientAccumulation
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.lr_sweep import LRSweep
+from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
+from minilearner.training.optimizers import momentum_key, set_momentum
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
-from minilearner.training.state import untouched
-from minilearner.tree import n_items
+from minilearner.training.state import buffers_kept, untouched
+from minilearner.training.step import LossFunction, TrainStep
+from minilearner.tree import map_tensors, n_items
 
-__all__ = ["RateSweep", "SweepSettings", "find_rates", "ladder"]
+__all__ = ["FixedLoss", "RateSweep", "SweepSettings", "find_rates", "ladder"]
 
 
 @dataclass(frozen=True)
@@ -98,33 +102,53 @@ def find_rates(
     settings: SweepSettings,
     *,
     train: Any,
+    ratios: Sequence[float] = (1.0,),
+    momentum: float | None = None,
     callbacks: Iterable[Callback] = (),
     shown_by: Callback | None = None,
-    suggest_funcs: Sequence[Callable[..., Any]] = (),
+    suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
 ) -> LRSweep:
     """Sweeps the rates over training batches, puts everything back to the bit, and returns the curve.
 
     Args:
         run: a fresh one, with an optimizer.
         train: the loader of training batches.
+        ratios: each layer group's rate by the rate of the sweep; the last counts for groups beyond the list.
+        momentum: what to sweep with; None, or an optimizer without one, leaves it. The effect of a rate builds up over
+            1 / (1 - momentum) updates, so a sweep tells most about a run whose peak has this momentum.
         callbacks: those that are part of the step take part; all others rest.
         shown_by: shows the progress.
         suggest_funcs: read suggestions off the curve.
     """
     taking_part = [callback for callback in callbacks if callback.part_of_step]
+    momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
     n_accumulate = next((cb.n_batches for cb in taking_part if isinstance(cb, GradientAccumulation)), 1)
     updates_per_epoch = -(-len(train) // n_accumulate)
     settings = settings.over(updates_per_epoch)
     lrs = settings.rates()
-    sweep = RateSweep(lrs, smoothing=settings.smoothing, stop_factor=settings.stop_factor)
+    fixed = FixedLoss(run.step.loss_func)
+    sweep = RateSweep(
+        lrs,
+        smoothing=settings.smoothing,
+        stop_factor=settings.stop_factor,
+        ratios=[ratios[min(g.get("layer_group", 0), len(ratios) - 1)] for g in run.optimizer.param_groups],
+        fixed=fixed,
+        confirm=True,
+    )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
     with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
-        Loop(run, [*taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
+        if momentum is not None:
+            for group in run.optimizer.param_groups:
+                set_momentum(group, momentum)
+        Loop(run, [fixed, *taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
+        fixed=sweep.fixed_losses,
         suggest_funcs=suggest_funcs,
         stop_reason=sweep.stop_reason,
+        ratios=list(ratios),
+        momentum=momentum,
         **asdict(settings),
     )
 
@@ -144,12 +168,17 @@ class RateSweep(Callback):
         ratios: each parameter group's rate by the rate of the list.
         weigh: how much a batch of inputs counts in the mean loss of an update.
         measure: gives the loss of an update instead, by the model as it is after it.
+        fixed: is asked after each update, too; see `FixedLoss`.
+        confirm: stop for divergence only where the fixed loss has risen, too, by more than the first ten losses differ.
+            Near 0 one batch's loss is easily many times another's.
 
     Attributes:
         losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
+        fixed_losses: what `fixed` measured after each update, as many.
         smoothed: what the stop rule saw, as many.
         best: the lowest of these; infinity before the first.
         stop_reason: in words.
+        measures: whether the losses are those of `measure`.
     """
 
     order = 60
@@ -165,14 +194,19 @@ class RateSweep(Callback):
         ratios: Sequence[float] | None = None,
         weigh: Callable[[Any], int] = n_items,
         measure: Callable[[Run], float] | None = None,
+        fixed: FixedLoss | None = None,
+        confirm: bool = False,
     ):
         self.lrs = lrs
         self.stop_factor = stop_factor
         self.losses: list[float] = []
+        self.fixed_losses: list[float] = []
         self.smoothed: list[float] = []
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
         self._average = SmoothedLoss(smoothing).update if average is None else average
+        self.fixed, self._confirm = fixed, confirm
+        self.measures = measure is not None
         self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
         self._sum, self._n = 0.0, 0
 
@@ -188,21 +222,29 @@ class RateSweep(Callback):
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
-            self._take_in(self._sum / self._n if self._measure is None else self._measure(run))
+            self._take_in(run, self._sum / self._n if self._measure is None else self._measure(run))
             self._sum, self._n = 0.0, 0
 
-    def _take_in(self, loss: float) -> None:
+    def _take_in(self, run: Run, loss: float) -> None:
         self._check_finite(loss)
+        if self.fixed is not None:
+            self.fixed_losses.append(self.fixed.measure(run))
         self.losses.append(loss)
         smoothed = self._average(loss)
         self.smoothed.append(smoothed)
         self.best = min(self.best, smoothed)
         lr = self.lrs[len(self.losses) - 1]
         judged = self.stop_factor is not None and len(self.losses) > self._grace
-        if judged and smoothed > self._limit(self.stop_factor):  # type: ignore[arg-type]
+        if judged and self._is_confirmed() and smoothed > self._limit(self.stop_factor):  # type: ignore[arg-type]
             self._stop(f"the smoothed loss exceeded {self.stop_factor:g} times its best at a rate of {lr:.3g}")
         if len(self.losses) == len(self.lrs):
             self._stop(f"the range was swept to its end, a rate of {lr:.3g}")
+
+    def _is_confirmed(self) -> bool:
+        measured = [loss for loss in self.fixed_losses if not math.isnan(loss)]
+        if not self._confirm:
+            return True
+        return len(measured) > 1 and measured[-1] > measured[0] + float(np.ptp(self.losses[:10]))
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -217,3 +259,53 @@ class RateSweep(Callback):
     def _stop(self, reason: str) -> None:
         self.stop_reason = reason
         raise CancelFit
+
+
+class FixedLoss(Callback):
+    """Measures the loss of the same few items, the first of the run, as it is after each update.
+
+    From one value to the next nothing differs but the weights: the items come before any mixing, dropout draws the same
+    numbers, and what a pass leaves in buffers and random generators is taken back, so that the training around it goes
+    on as if nothing had been measured. It costs a forward pass of the items for each update.
+
+    Args:
+        loss_func: the plain one, before a callback changes it.
+        n_items: to measure with; whole batches are kept until there are as many, but not more than `max_batches`.
+    """
+
+    order = -1000  # before mixing changes the batch
+
+    def __init__(self, loss_func: LossFunction, *, n_items: int = 128, max_batches: int = 8):
+        self.loss_func, self.n_items, self.max_batches = loss_func, n_items, max_batches
+        self._batches: list[tuple[Any, Any, int]] = []
+
+    @property
+    def n_kept(self) -> int:
+        """How many items there are by now."""
+        return sum(n for _, _, n in self._batches)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are enough."""
+        return self.n_kept >= self.n_items or len(self._batches) == self.max_batches
+
+    def before_batch(self, run: Run) -> None:
+        if not self.is_ready:
+            x, y = map_tensors(lambda t: t.detach().clone(), run.batch)
+            self._batches.append((x, y, max(n_items(run.x), 1)))
+
+    def measure(self, run: Run) -> float:
+        """Returns the mean loss over the items as the model is now; NaN as long as there are too few items."""
+        if not self.is_ready:
+            return math.nan
+        with isolated_rng(), buffers_kept(run.model), torch.no_grad():
+            torch.manual_seed(0)
+            return float(sum(self._loss(run.step, x, y) * n for x, y, n in self._batches)) / self.n_kept
+
+    def _loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
+        """The step's own computation, with the plain loss in place of what a callback may have put there."""
+        meanwhile, step.loss_func = step.loss_func, self.loss_func
+        try:
+            return step.compute_loss(step.predict(x), y)
+        finally:
+            step.loss_func = meanwhile

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from minilearner import schedules
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import check_rate, momentum_key
+from minilearner.training.optimizers import check_rate, set_momentum
 from minilearner.training.run import Run
 
 __all__ = [
@@ -55,8 +55,8 @@ class _Scheduler(Callback):
     @staticmethod
     def set(group: dict[str, Any], name: str, value: float) -> None:
         """Sets one setting of a parameter group; "momentum" also where the group keeps it as the first beta."""
-        if name == "momentum" and momentum_key(group) == "betas":
-            group["betas"] = (value, *group["betas"][1:])
+        if name == "momentum":
+            set_momentum(group, value)
         else:
             group[name] = value
 
@@ -126,8 +126,9 @@ class CyclicLR(_Scheduler):
     the end of a cycle, where the rate is lowest. The error is worse for a while as the rate climbs; that is expected.
 
     Args:
-        max_lr: the upper bound, in the first cycle at least.
-        base_lr: the lower bound; None is a quarter of `max_lr`.
+        max_lr: the upper bound, in the first cycle at least; "auto" has `Learner.fit` find it by a sweep before it
+            trains, anew for each run.
+        base_lr: the lower bound; None is a quarter of `max_lr`, and "auto" as before.
         step_size: optimizer updates in half a cycle.
         mode: "triangular"; "triangular2" halves the amplitude after each cycle; "exp_range" shrinks it by `gamma` with
             each update.
@@ -142,8 +143,8 @@ class CyclicLR(_Scheduler):
 
     def __init__(
         self,
-        max_lr: float,
-        base_lr: float | None = None,
+        max_lr: float | Literal["auto"],
+        base_lr: float | Literal["auto"] | None = None,
         *,
         step_size: int,
         mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
@@ -154,12 +155,7 @@ class CyclicLR(_Scheduler):
         base_momentum: float = 0.8,
         max_momentum: float = 0.9,
     ):
-        check_rate(max_lr, "max_lr")
-        self.base_lr = max_lr / 4 if base_lr is None else base_lr
-        check_rate(self.base_lr, "base_lr")
-        if not self.base_lr <= max_lr:
-            raise ValueError(f"`base_lr` must not exceed `max_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")
-        self.max_lr = max_lr
+        self._asked = max_lr, base_lr
         self.step_size = step_size
         self.mode = mode
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
@@ -171,7 +167,31 @@ class CyclicLR(_Scheduler):
             "scale_mode": scale_mode,
             "step_size": step_size,
         }
+        self.max_lr = self.base_lr = 0.0
+        if not self.is_auto:
+            self.take_bounds(0.0, 0.0)
         self.rate_at(0)  # the schedule checks its arguments; better here than when training begins
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether a bound is to be found by a sweep."""
+        return "auto" in self._asked
+
+    def take_bounds(self, base_lr: float, max_lr: float) -> None:
+        """Takes these bounds in place of those that are "auto"."""
+        top, bottom = self._asked
+        top = max_lr if top == "auto" else top
+        check_rate(top, "max_lr")
+        bottom = top / 4 if bottom is None else min(base_lr, top) if bottom == "auto" else bottom
+        check_rate(bottom, "base_lr")
+        if not bottom <= top:
+            raise ValueError(f"`base_lr` must not exceed `max_lr`. Received: base_lr={bottom}, max_lr={top}.")
+        self.base_lr, self.max_lr = bottom, top
+
+    def before_fit(self, run: Run) -> None:
+        if not self.max_lr and self.is_auto:
+            raise ValueError('`CyclicLR` with "auto" bounds needs a fit of a `Learner`, which finds them.')
+        super().before_fit(run)
 
     def rate_at(self, step: Any) -> Any:
         """The learning rate at an update's number, or at an array of them."""
@@ -193,6 +213,8 @@ class CyclicLR(_Scheduler):
                 self.set(group, name, value)
 
     def __repr__(self) -> str:
+        if self.is_auto and not self.max_lr:
+            return f"CyclicLR('auto', step_size={self.step_size}, mode={self.mode!r})"
         return f"CyclicLR({self.max_lr:g}, {self.base_lr:g}, step_size={self.step_size}, mode={self.mode!r})"
 
 

@@ -245,7 +245,9 @@ class ItemDataset(Dataset[Tree]):
 def as_tensor(item: Any) -> Tensor:
     """Returns a PIL picture as uint8 (channels, height, width); tensors and arrays as they are."""
     item = _as_input(item)
-    return item if isinstance(item, Tensor) else _planes_first(torch.from_numpy(item.pixels[None].copy()))[0]
+    return (
+        item if isinstance(item, Tensor) else _planes_first(torch.from_numpy(item.pixels[None].copy()))[0].contiguous()
+    )
 
 
 class _Picture:
@@ -288,8 +290,8 @@ def _as_input(item: Any) -> _Picture | Tensor:
 
 
 def _planes_first(pixels: Tensor) -> Tensor:
-    """(batch, height, width[, channels]) -> (batch, channels, height, width), contiguous."""
-    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    """(batch, height, width[, channels]) -> (batch, channels, height, width), a view."""
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
 def _map_parts(f: Callable[[Any], Any], item: Any) -> Any:

@@ -246,7 +246,9 @@ class ItemLoader:
 
     def _arrived(self, t: Tensor) -> Tensor:
         t = t.to(self.device, non_blocking=True)
-        return t.float().div_(255) if t.dtype == torch.uint8 else t
+        if t.dtype != torch.uint8:
+            return t
+        return t.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
 
     def _view(self, **changes: object) -> ItemLoader:
         view = copy.copy(self)

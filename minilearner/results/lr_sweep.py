@@ -12,6 +12,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,8 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from minilearner.errors import NoSuggestion, closest
 from minilearner.metrics import SmoothedLoss, metric_name
-from minilearner.results import plots
+from minilearner.results import sweep_plots
 from minilearner.results.files import csv_text, json_text, write_atomically
+from minilearner.results.recommendation import n_finite, recommend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +103,7 @@ def slide(
 def _falling_curve(name: str, lrs: ArrayLike, losses: ArrayLike, *, at_least: int) -> tuple[Curve, Curve]:
     """Returns both as arrays, cut at the first loss that is not finite; raises where nothing can be said."""
     x, y = _as_curve(lrs, losses)
-    n = _n_finite(y)
+    n = n_finite(y)
     x, y = x[:n], y[:n]
     if n < at_least:
         raise NoSuggestion(f"{name} needs at least {at_least} points with a finite loss; there are {n}.")
@@ -117,12 +119,6 @@ def _as_curve(lrs: ArrayLike, losses: ArrayLike) -> tuple[Curve, Curve]:
     if len(x) and (not np.isfinite(x).all() or x.min() <= 0):
         raise ValueError(f"`lrs` must be positive and finite. Received: from {x.min()} to {x.max()}.")
     return x, y
-
-
-def _n_finite(losses: Curve) -> int:
-    """How many losses come before the first NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(losses))
-    return int(bad[0]) if len(bad) else len(losses)
 
 
 def _at(x: Curve, y: Curve, index: int) -> Suggestion:
@@ -168,18 +164,18 @@ class LRSweep:
     """Where each suggestion that has a value is drawn: (rate, loss)."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Why a suggestion is None."""
-    bounds: tuple[float, float] | None = None
-    """(base_lr, max_lr) for a cyclical run, None where the loss does not fall.
-
-    On the smoothed, trimmed curve: `max_lr` is where it is lowest, the last rate before it rises for good; `base_lr` is
-    the last rate before that with at least 95 % of the whole fall still to come, where the loss starts to fall.
-    """
+    fixed: Curve = field(default_factory=lambda: np.empty(0))
+    """The loss of the same items after each update, NaN before there were enough; empty where it was not measured."""
     recommended: float | None = None
-    """The rate to take, or None: at present that of `minimum`."""
+    """The peak rate to train with in one cycle, or None; see `recommendation.recommend`."""
+    interval: tuple[float, float] | None = None
+    """How sure that is: where the best rate most likely lies; `recommend` says how likely."""
+    bounds: tuple[float, float] | None = None
+    """(base_lr, max_lr) for a cyclical run: from where the loss starts to fall to the last rate before it rises."""
     reason: str = ""
     """Why this rate, or why none, in one sentence."""
-    interval: tuple[float, float] | None = None
-    """How sure `recommended` is: None until there is a calibrated answer."""
+    turns: Mapping[str, float] = field(default_factory=dict)
+    """Rates that the reason names: "fastest fall", "turn"."""
 
     @classmethod
     def from_curve(
@@ -187,6 +183,7 @@ class LRSweep:
         lrs: ArrayLike,
         losses: ArrayLike,
         *,
+        fixed: ArrayLike = (),
         suggest_funcs: SuggestFunction | Sequence[SuggestFunction] | None = (valley,),
         stop_reason: str = "all steps were taken",
         smoothing: float = 0.98,
@@ -199,10 +196,11 @@ class LRSweep:
 
         They see the smoothed curve without its first `skip_start` points (None: a tenth of `num_it`, the number of
         steps planned) and its last `skip_end`, up to the first loss that is not finite. Functions are known by their
-        names; equal names are numbered. `settings` are kept with the result.
+        names; equal names are numbered. `settings` are kept with the result. The recommendation reads the whole curve,
+        `fixed` if it is given (the loss of the same items after each step), else `losses`.
 
         Raises:
-            ValueError: the two are not equally long, a rate is not positive, a skip is negative.
+            ValueError: the curves are not equally long, a rate is not positive, a skip is negative.
         """
         x, y = _as_curve(lrs, losses)
         num_it = len(x) if num_it is None else num_it
@@ -211,9 +209,8 @@ class LRSweep:
         kept_x, kept_y = _trim(x, averages, skip_start, skip_end)
         functions = [suggest_funcs] if callable(suggest_funcs) else list(suggest_funcs or ())
         suggestions, points, notes = _ask(functions, kept_x, kept_y)
-        recommended, reason = _recommend(kept_x, kept_y)
+        advice = recommend(x, y, _as_curve(x, fixed)[1] if np.size(fixed) else np.empty(0))
         used = {**settings, "num_it": num_it, "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end}
-        bounds = _cyclical_bounds(kept_x, kept_y)
         return cls(
             x,
             y,
@@ -223,13 +220,16 @@ class LRSweep:
             suggestions,
             points,
             notes,
-            bounds,
-            recommended=recommended,
-            reason=reason,
+            np.asarray(fixed),
+            recommended=advice.lr,
+            interval=advice.interval,
+            bounds=advice.bounds,
+            reason=advice.reason,
+            turns=advice.turns,
         )
 
     def __post_init__(self) -> None:
-        for name in ("lrs", "losses", "smoothed"):
+        for name in _CURVES:
             array = np.array(getattr(self, name), dtype=np.float64)
             array.flags.writeable = False
             object.__setattr__(self, name, array)
@@ -244,16 +244,22 @@ class LRSweep:
         hint = closest(name, [*found, *(f.name for f in fields(self))])
         raise AttributeError(f"This sweep has no {name!r}.{hint} Asked for: {', '.join(found) or 'no suggestions'}.")
 
+    def summary(self) -> dict[str, Any]:
+        """What was found and by which sweep, without the curve, for the record of a run."""
+        found = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "reason", "stop_reason")}
+        return found | dict(self.settings)
+
     def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
-        """Draws the loss over the rate, smoothed in front of raw, each suggestion at its value, the bounds shaded.
+        """Draws the losses over the rate, and marks what is recommended, the bounds and each suggestion at its value.
 
         Like fastai's, it shows the points before `skip_start`, which the suggestions do not see: pass a number to leave
         that many out. `skip_end=None` leaves out as many at the end as the suggestions did.
         """
         end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
         shown = _slice(len(self.lrs), skip_start or 0, end)
-        curve = (self.lrs[shown], self.losses[shown], self.smoothed[shown])
-        return plots.plot_sweep(curve, self.points, self.bounds, ax=ax)
+        curves = {name: getattr(self, name)[shown] for name in _CURVES if len(getattr(self, name))}
+        advice: dict[str, Any] = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "turns")}
+        return sweep_plots.plot_sweep(curves, self.points, **advice, ax=ax)
 
     def plot_loss_change(
         self,
@@ -277,7 +283,7 @@ class LRSweep:
         shown = _slice(len(self.lrs), max(skip_start, sma), skip_end)
         d = changes[shown]
         lowest = int(np.nanargmin(d)) if np.isfinite(d).any() else None
-        return plots.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax)
+        return sweep_plots.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax)
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything, for `from_json` to read back."""
@@ -293,7 +299,7 @@ class LRSweep:
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
             saved = {f.name: saved[f.name] for f in fields(cls)}
-            curve = {name: np.array([float(v) for v in saved[name]]) for name in ("lrs", "losses", "smoothed")}
+            curve = {name: np.array([float(v) for v in saved[name]]) for name in _CURVES}
             points = {name: (float(x), float(y)) for name, (x, y) in saved["points"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
             raise ValueError(f"{path} does not hold a sweep written by LRSweep.to_json.") from cause
@@ -301,18 +307,41 @@ class LRSweep:
         return cls(**{**saved, **curve, **pairs, "points": points})
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one row a step: lr, loss, smoothed."""
-        rows = zip(self.lrs.tolist(), self.losses.tolist(), self.smoothed.tolist(), strict=True)
-        return write_atomically(path, csv_text(("lr", "loss", "smoothed"), rows))
+        """Writes one row a step: lr, loss, smoothed, fixed (empty where it was not measured)."""
+        fixed = self.fixed.tolist() if len(self.fixed) else [None] * len(self.lrs)
+        rows = zip(self.lrs.tolist(), self.losses.tolist(), self.smoothed.tolist(), fixed, strict=True)
+        return write_atomically(path, csv_text(("lr", "loss", "smoothed", "fixed"), rows))
 
     def __repr__(self) -> str:
         span = f"from {self.lrs[0]:.2e} to {self.lrs[-1]:.2e}" if len(self.lrs) else "of nothing"
         lines = [f"LRSweep: {len(self.lrs)} steps {span}; {self.stop_reason}"]
         lines += [f"  {name}: {self.notes[name] if v is None else f'{v:.2e}'}" for name, v in self.suggestions.items()]
-        if self.bounds:
-            lines.append(f"  bounds for a cyclical run: {self.bounds[0]:.2e} to {self.bounds[1]:.2e}")
-        recommended = "none" if self.recommended is None else f"{self.recommended:.2e}"
-        return "\n".join([*lines, f"  recommended: {recommended} ({self.reason})"])
+        if self.recommended is None:
+            return "\n".join([*lines, f"  recommended: none, for {self.reason}"])
+        recommended = f"{self.recommended:.2e}, most likely within {_span(self.interval)}; {self.reason}"
+        return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_span(self.bounds)}"])
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        none = "none"
+        rows = {
+            "recommended": none if self.recommended is None else f"<b>{self.recommended:.2e}</b>",
+            "why": self.reason,
+            "most likely within": none if self.interval is None else _span(self.interval),
+            "for a cyclical run": none if self.bounds is None else _span(self.bounds),
+            **{name: self.notes[name] if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
+            "the sweep": f"{len(self.lrs)} steps; {self.stop_reason}",
+        }
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
+        return f"<table>{cells}</table>"
+
+
+_CURVES = ("lrs", "losses", "smoothed", "fixed")
+
+
+def _span(pair: tuple[float, float] | None) -> str:
+    low, high = pair or (math.nan, math.nan)
+    return f"{low:.1e} to {high:.1e}"
 
 
 def _slice(n: int, skip_start: int, skip_end: int) -> slice:
@@ -325,7 +354,7 @@ def _slice(n: int, skip_start: int, skip_end: int) -> slice:
 def _trim(lrs: Curve, smoothed: Curve, skip_start: int, skip_end: int) -> tuple[Curve, Curve]:
     kept = _slice(len(lrs), skip_start, skip_end)
     x, y = lrs[kept], smoothed[kept]
-    n = _n_finite(y)
+    n = n_finite(y)
     return x[:n], y[:n]
 
 
@@ -354,20 +383,3 @@ def _free_name(function: SuggestFunction, taken: Mapping[str, Any]) -> str:
         number += 1
         name = f"{plain}_{number}"
     return name
-
-
-def _recommend(x: Curve, y: Curve) -> tuple[float | None, str]:
-    try:
-        value, _ = minimum(x, y)
-    except NoSuggestion as why:
-        return None, str(why)
-    return value, f"a tenth of the rate where the smoothed loss is lowest, {y.min():.4g} at {x[y.argmin()]:.2e}"
-
-
-def _cyclical_bounds(x: Curve, y: Curve) -> tuple[float, float] | None:
-    if len(y) < 2 or y.argmin() == 0:
-        return None
-    low = int(y.argmin())
-    highest = y[:low].max()
-    starts = np.flatnonzero(y[:low] >= highest - 0.05 * (highest - y[low]))
-    return float(x[starts[-1]]), float(x[low])

@@ -26,11 +26,8 @@ __all__ = [
     "plot_confusion",
     "plot_histograms",
     "plot_loss",
-    "plot_loss_change",
-    "plot_range_test",
     "plot_schedule",
     "plot_series",
-    "plot_sweep",
 ]
 
 _RAW, _SMOOTH, _ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
@@ -175,90 +172,6 @@ def plot_loss(
     return figure
 
 
-def plot_sweep(
-    curve: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-    points: Mapping[str, tuple[float, float]],
-    bounds: tuple[float, float] | None,
-    *,
-    ax: Axes | None,
-) -> Figure:
-    """Draws a sweep, `curve` = (rates, raw losses, smoothed losses), over a logarithmic axis, with its suggestions.
-
-    Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
-    several coincide, the earlier discs are the larger, so that rings of all are seen. `bounds` are shaded.
-    """
-    figure, ax = axes_of(ax, (8.5, 4.6))
-    lrs, losses, smoothed = curve
-    if bounds is not None:
-        text = f"cyclical: {bounds[0]:.2e} to {bounds[1]:.2e}"
-        ax.axvspan(*bounds, color="#2e933c", alpha=0.10, linewidth=0, label=text)
-    ax.plot(lrs, losses, color=_RAW, linewidth=1, label="loss")
-    ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=2, label="loss, smoothed")
-    rates = [x for x, _ in points.values()]
-    for index, (name, (x, y)) in enumerate(points.items()):
-        color = _COLORS[index % len(_COLORS)]
-        n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # of those drawn over this one
-        ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
-        ax.plot(
-            x, y, marker="o", color=color, markersize=7 + 5 * n_above, markeredgecolor="white",
-            markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
-        )  # fmt: skip
-    ax.set_xscale("log")
-    ax.set_xlabel("learning rate (logarithmic)")
-    ax.set_ylabel("loss")
-    _keep_in_view(ax, smoothed, losses, [y for _, y in points.values()])
-    _finish(ax)
-    _legend_outside(ax)
-    return figure
-
-
-def plot_loss_change(
-    lrs: NDArray[np.float64],
-    changes: NDArray[np.float64],
-    lowest: int | None,
-    *,
-    y_lim: tuple[float, float] | None,
-    ax: Axes | None,
-) -> Figure:
-    """Draws how fast the loss changes at each rate; `lowest` is the index of the steepest fall, which is marked."""
-    figure, ax = axes_of(ax, (8.5, 4.2))
-    ax.axhline(0, color="#888888", linewidth=1)
-    ax.plot(lrs, changes, color=_SMOOTH, linewidth=1.8, label="change of the loss a step")
-    ax.set_xscale("log")
-    if y_lim is not None:
-        ax.set_ylim(*y_lim)
-    if lowest is not None:
-        x, y = lrs[lowest], changes[lowest]
-        low, high = ax.get_ylim()
-        drawn = min(max(y, low), high)  # a fall steeper than the axis shows is marked at its edge
-        text = f"steepest fall: {x:.2e} ({y:.2g} a step)"
-        ax.axvline(x, color=_ACCENT, linewidth=1, linestyle="--")
-        ax.plot(x, drawn, "o", color=_ACCENT, clip_on=False, zorder=5, label=text)
-    ax.set_xlabel("learning rate (logarithmic)")
-    ax.set_ylabel("change of the loss a step")
-    _finish(ax)
-    _legend_outside(ax)
-    return figure
-
-
-def plot_range_test(
-    lrs: Sequence[float], losses: Sequence[float], marks: Mapping[str, float], *, log: bool, ax: Axes | None
-) -> Axes:
-    """Draws losses over rates as torch-lr-finder does; `marks` are rates by name, those of a point upon the curve."""
-    _, ax = axes_of(ax, (8.5, 4.6))
-    ax.plot(lrs, losses, color=_SMOOTH, linewidth=2, label="loss, smoothed")
-    for (name, lr), color in zip(marks.items(), _COLORS, strict=False):
-        ax.axvline(lr, color=color, linewidth=1.2, linestyle="--", label=f"{name}: {lr:.2e}")
-        if lr in lrs:
-            ax.plot(lr, losses[lrs.index(lr)], "o", color=color, markersize=8, zorder=5)
-    ax.set_xscale("log" if log else "linear")
-    ax.set_xlabel("learning rate (logarithmic)" if log else "learning rate")
-    ax.set_ylabel("loss")
-    _finish(ax)
-    _legend_outside(ax)
-    return ax
-
-
 def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
     """Draws histograms, `hists` (records, bins) of values in [0, largest], as columns side by side: log1p of counts."""
     figure, ax = axes_of(ax, (8.5, 3.6))
@@ -318,19 +231,6 @@ def _readable_on(rgba: NDArray[Any]) -> list[list[str]]:
     """Returns white or black ink for each cell, by how bright the eye finds the cell's colour (Rec. 601 weights)."""
     brightness = rgba[..., :3] @ np.array([0.299, 0.587, 0.114])
     return [["white" if value < 0.55 else "black" for value in row] for row in brightness.tolist()]
-
-
-def _keep_in_view(ax: Axes, smoothed: NDArray[Any], losses: NDArray[Any], marks: Sequence[float]) -> None:
-    """Sets the loss axis by the smoothed curve and the marks: one diverging raw loss would flatten all the rest."""
-    finite = smoothed[np.isfinite(smoothed)]
-    if not len(finite):
-        return
-    low, high = min(finite.min(), *marks, finite.max()), max(finite.max(), *marks, finite.min())
-    raw = losses[np.isfinite(losses)]
-    if len(raw):
-        low, high = min(low, np.quantile(raw, 0.02)), max(high, min(np.quantile(raw, 0.98), high + 0.25 * (high - low)))
-    margin = 0.06 * (high - low) or 0.05
-    ax.set_ylim(low - margin, high + margin)
 
 
 def _finish(ax: Axes, starts: Sequence[int] = ()) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from minilearner.results.lr_sweep import LRSweep
+
 __all__ = ["Recorder", "RunRecord", "csv_columns"]
 
 _CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
@@ -42,7 +44,7 @@ class RunRecord:
 
     `epochs` is a list of rows (dictionaries): epoch (from 0), train_loss (the mean over items), smooth_loss (fastai's:
     the debiased moving average, beta 0.98, at the epoch's end), valid_loss, the metrics, time_seconds. A validation in
-    the middle of an epoch is a row that carries `step` and no train_loss.
+    the middle of an epoch is a row that carries `step` and no train_loss. `sweep` is where an "auto" rate was found.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RunRecord:
         self.number = number
         self.kind = kind
         self.settings = dict(settings or {})
+        self.sweep: LRSweep | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
         self._row_positions: list[int] = []  # how many batches stood recorded when each row came

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -26,6 +26,7 @@ __all__ = [
     "momentum_key",
     "momentum_of",
     "n_layer_groups",
+    "set_momentum",
     "set_rates",
     "set_weight_decay",
     "spread",
@@ -33,9 +34,9 @@ __all__ = [
 
 OptimizerFactory: TypeAlias = Callable[..., Optimizer]
 """Called as `factory(groups, lr=...)`: a torch optimizer class, a partial of one, or a function."""
-Rate: TypeAlias = "float | Sequence[float] | slice"
+Rate: TypeAlias = "float | Sequence[float] | slice | Literal['auto']"
 """One learning rate, one for each layer group, or a `slice`: `slice(b)` is b for the last group and b / 10 for the
-others, `slice(a, b)` runs from a to b in equal ratios."""
+others, `slice(a, b)` runs from a to b in equal ratios. Or "auto", which a `Learner` replaces by what a sweep finds."""
 
 adamw: OptimizerFactory = partial(torch.optim.AdamW, betas=(0.9, 0.99), eps=1e-5, weight_decay=0.01)
 """The default, with fastai's constants (eps 1e-5 keeps early steps small where gradients are tiny). Norm layers and
@@ -89,11 +90,11 @@ def kept_or_built(
 ) -> Optimizer:
     """Returns the optimizer with its state, or a new one where there is none, or the model has other parameters now.
 
-    `options` as in `build_optimizer`.
+    `options` as in `build_optimizer`. Where `lr` is "auto", a new one begins at 1e-3.
     """
     if optimizer is not None and _covers(optimizer, model):
         return optimizer
-    return build_optimizer(model, factory, lr, **options)
+    return build_optimizer(model, factory, 1e-3 if lr == "auto" else lr, **options)
 
 
 def _covers(optimizer: Optimizer, model: nn.Module) -> bool:
@@ -179,6 +180,13 @@ def momentum_of(group: Mapping[str, Any]) -> float:
     if "momentum" in group:
         return group["momentum"]  # type: ignore[no-any-return]
     return group["betas"][0] if "betas" in group else math.nan
+
+
+def set_momentum(group: dict[str, Any], momentum: float) -> None:
+    """Sets the momentum of a parameter group; nothing where it has none."""
+    key = momentum_key(group)
+    if key is not None:
+        group[key] = (momentum, *group["betas"][1:]) if key == "betas" else momentum
 
 
 def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:

@@ -21,7 +21,7 @@ from minilearner.data.loaders import DataLoaders
 from minilearner.runtime import isolated_rng
 from minilearner.tree import map_tensors
 
-__all__ = ["StateCacher", "untouched"]
+__all__ = ["StateCacher", "buffers_kept", "untouched"]
 
 
 @contextmanager
@@ -58,18 +58,31 @@ def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
 
 
 @contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Puts the model's buffers, such as batch norm's running statistics, back on leaving."""
+    slots = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    values = [None if buffer is None else buffer.clone() for _, _, buffer in slots]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (module, name, buffer), value in zip(slots, values, strict=True):
+                module._buffers[name] = buffer  # a forward pass may have put another tensor in its place
+                if buffer is not None and value is not None:
+                    buffer.copy_(value)
+
+
+@contextmanager
 def _model_kept(model: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in model.modules()}
-    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     tensors = [*model.parameters(), *model.buffers()]
     values = [t.detach().clone() for t in tensors]
     learns = [t.requires_grad for t in tensors]
     gradients = [None if t.grad is None else t.grad.clone() for t in tensors]
     try:
-        yield
+        with buffers_kept(model):
+            yield
     finally:
-        for module, name, buffer in buffers:  # a forward pass may have put another tensor in a buffer's place
-            module._buffers[name] = buffer
         with torch.no_grad():
             for tensor, value, learn, gradient in zip(tensors, values, learns, gradients, strict=True):
                 tensor.copy_(value)

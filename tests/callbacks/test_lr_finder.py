@@ -1,13 +1,26 @@
 """The sweep leaves no trace, stops where it should, and its rates are fastai's."""
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from minilearner import Callback, DataLoaders, GradientAccumulation, Learner, minimum, slide, steep, valley
+from minilearner import (
+    Callback,
+    DataLoaders,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    minimum,
+    slide,
+    steep,
+    valley,
+)
+from minilearner.callbacks.lr_finder import FixedLoss
+from minilearner.training.optimizers import momentum_of
 
 
 def learner(net, blobs, **kwargs):
@@ -138,11 +151,14 @@ def test_it_stops_at_four_times_the_best_smoothed_loss(net, blobs):
 
 
 def test_nan_stops_also_where_divergence_does_not(net, blobs):
-    learn = learner(
-        net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) * pred.new_tensor(next(f))
-    )
-    f = iter([1.0] * 22 + [float("nan")] * 100)  # two more for the check before the sweep
-    sweep = learn.lr_find(stop_div=False, show_plot=False)
+    class Breaks(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            if run.global_step == 20:
+                run.loss = run.loss * float("nan")
+
+    sweep = learner(net, blobs, cbs=Breaks()).lr_find(stop_div=False, show_plot=False)
     assert len(sweep.losses) == 20
     assert "the loss became nan" in sweep.stop_reason
 
@@ -241,3 +257,135 @@ def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
 def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):
     with pytest.raises(ValueError, match=message):
         learner(net, blobs).lr_find(**kwargs)
+
+
+def test_measuring_the_same_items_leaves_the_sweep_as_it_is(net, blobs, monkeypatch):
+    def swept(n_items):
+        monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", {"n_items": n_items, "max_batches": n_items})
+        return learner(net, blobs).lr_find(num_it=30, show_plot=False)
+
+    measured, not_measured = swept(32), swept(10**6)
+    assert np.array_equal(measured.losses, not_measured.losses)
+    assert np.isfinite(measured.fixed[1:]).all() and np.isnan(measured.fixed[0])
+    assert np.isnan(not_measured.fixed).all()
+
+
+def test_nothing_but_the_weights_moves_the_fixed_loss(net, blobs):
+    learn = learner(net, blobs, opt_func=torch.optim.SGD)
+    sweep = learn.lr_find(1e-30, 1e-29, num_it=20, show_plot=False)
+    assert np.ptp(sweep.fixed[8:]) == 0 and np.ptp(sweep.losses) > 0
+
+
+def test_the_fixed_loss_is_that_of_the_items_before_mixing_by_the_plain_loss(net, blobs):
+    class Mixes(Callback):
+        part_of_step = True
+
+        def before_batch(self, run):
+            run.x, run.y = run.x * 0, run.y * 0
+
+    def swept(*cbs):
+        return learner(net, blobs, cbs=cbs, opt_func=torch.optim.SGD).lr_find(1e-30, 1e-29, num_it=9, show_plot=False)
+
+    plain, mixed = swept(), swept(Mixes())
+    assert mixed.fixed[-1] == plain.fixed[-1] and mixed.losses[-1] != plain.losses[-1]
+
+
+class Watches(Callback):
+    part_of_step = True
+
+    def __init__(self, see):
+        self.see = see
+
+    def before_step(self, run):
+        SEEN.append(self.see(run))
+
+
+SEEN = []
+
+
+def seen_in_a_sweep(learn, see):
+    SEEN.clear()
+    learn.add_cb(watch := Watches(see))
+    sweep = learn.lr_find(num_it=10, show_plot=False)
+    learn.remove_cb(watch)
+    return list(SEEN), sweep
+
+
+@pytest.mark.parametrize("opt_func", [None, partial(torch.optim.SGD, momentum=0.5)])
+def test_it_sweeps_with_the_momentum_of_one_cycles_peak(net, blobs, opt_func):
+    learn = learner(net, blobs, opt_func=opt_func, moms=(0.95, 0.77, 0.95))
+    momenta, sweep = seen_in_a_sweep(learn, lambda run: momentum_of(run.optimizer.param_groups[0]))
+    assert momenta == [0.77] * 10 and sweep.settings["momentum"] == 0.77
+    assert momentum_of(learn.optimizer.param_groups[0]) == (0.9 if opt_func is None else 0.5)
+
+
+def test_an_optimizer_without_momentum_is_swept_as_it_is(net, blobs):
+    sweep = learner(net, blobs, opt_func=torch.optim.Adagrad).lr_find(num_it=10, show_plot=False)
+    assert sweep.settings["momentum"] is None
+
+
+def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
+    def layers(model):
+        return [list(model[:2].parameters()), list(model[2:].parameters())]
+
+    learn = learner(net, blobs, lr=slice(1e-4, 1e-2), splitter=layers)
+    rates, sweep = seen_in_a_sweep(learn, lambda run: run.lrs)
+    np.testing.assert_allclose([last for _, last in rates], sweep.lrs)
+    np.testing.assert_allclose([first / last for first, last in rates], 0.01)
+    assert learn.optimizer.param_groups[0]["lr"] == 1e-4
+
+
+def test_every_sweep_recommends(net, blobs):
+    sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
+    assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
+    assert sweep.bounds[0] < sweep.bounds[1] and "nine tenths of its fall" in sweep.reason
+
+
+def test_a_model_that_is_good_already_gets_none(net, blobs):
+    learn = learner(net, blobs)
+    with learn.no_logging():
+        learn.fit_one_cycle(20, 0.05)
+    sweep = learn.lr_find(show_plot=False)
+    assert sweep.recommended is None and "good already" in sweep.reason
+
+
+def test_a_range_that_ends_before_the_turn_is_said(net, blobs):
+    sweep = learner(net, blobs).lr_find(1e-7, 1e-3, show_plot=False)
+    assert sweep.recommended <= 1e-3 and "still fell at the end of the range" in sweep.reason
+
+
+@pytest.mark.parametrize("shift", [-10.0, -0.2, 100.0])
+def test_the_level_of_the_loss_does_not_move_the_recommendation(net, blobs, shift):
+    def swept(shift):
+        learn = learner(net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) + shift)
+        return learn.lr_find(show_plot=False).recommended
+
+    assert swept(shift) == pytest.approx(swept(0.0), rel=0.1)
+
+
+def test_a_data_set_of_three_batches_is_swept_again_and_again(net, blobs):
+    (x, y), _ = blobs
+    learn = Learner(DataLoaders.from_arrays((x[:24], y[:24]), bs=8, seed=3), net())
+    sweep = learn.lr_find(show_plot=False)
+    assert len(sweep.losses) > 50 and 1e-3 < sweep.recommended < 1
+
+
+@pytest.mark.parametrize("kwargs", [{"precision": "bf16"}, {"cbs": [GradientAccumulation(2), GradientClip(0.1)]}])
+def test_the_step_as_it_is_gets_about_the_same_recommendation(net, blobs, kwargs):
+    plain = learner(net, blobs).lr_find(show_plot=False).recommended
+    found = learner(net, blobs, **kwargs).lr_find(show_plot=False)
+    assert plain / 4 < found.recommended < plain * 4
+    assert np.isfinite(found.fixed[8:20]).all()
+
+
+def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, blobs):
+    class Breaks(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            if run.lrs[0] > 0.5:
+                run.loss = run.loss * float("nan")
+
+    sweep = learner(net, blobs, cbs=Breaks()).lr_find(show_plot=False)
+    assert sweep.recommended == pytest.approx(learner(net, blobs).lr_find(show_plot=False).recommended, rel=0.1)
+    assert "became nan" in sweep.stop_reason

@@ -81,7 +81,7 @@ MAKERS = {
 }
 # Made and held by a learner for one call. What they gather belongs to the record, or lasts for one pass. What a
 # `Checkpoint` did is on disk.
-INTERNAL = {"Evaluate", "Record", "Progress", "RateSweep", "Checkpoint"}
+INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "Checkpoint"}
 
 
 def stock_callbacks():

@@ -123,7 +123,7 @@ def test_a_suggestion_without_ground_is_none_with_a_note():
     sweep = LRSweep.from_curve(LRS, full_curve(CURVES["C"]), suggest_funcs=[valley, minimum], smoothing=0)
     assert list(sweep) == [None, None] and sweep.points == {}
     assert "never falls" in sweep.notes["valley"] and sweep.valley is None
-    assert sweep.recommended is None and "never falls" in sweep.reason and sweep.bounds is None
+    assert sweep.recommended is None and sweep.interval is None and sweep.bounds is None
     assert "never falls" in repr(sweep)
 
 
@@ -154,28 +154,44 @@ def test_a_sweep_that_ended_at_once_has_no_suggestion():
     assert "the loss diverged" in repr(sweep)
 
 
-def test_bounds_run_from_where_the_loss_starts_to_fall_to_where_it_is_lowest():
-    flat, fall, rise = np.full(40, 2.0), np.linspace(2, 1, 21)[1:], np.linspace(1, 5, 26)[1:]
-    sweep = LRSweep.from_curve(LRS[:85], np.concatenate([flat, fall, rise]), smoothing=0, skip_start=0, skip_end=0)
-    assert sweep.bounds == (LRS[40], LRS[59])  # point 40 has fallen by 5 % of the way, point 41 by 10 %
+def test_the_recommendation_reads_the_fixed_losses_where_there_are_some():
+    swept = LRSweep.from_curve(LRS, np.full(100, 2.0), fixed=full_curve())
+    alone = LRSweep.from_curve(LRS, full_curve())
+    assert swept.recommended == pytest.approx(alone.recommended, rel=0.3)
+    assert LRSweep.from_curve(LRS, np.full(100, 2.0)).recommended is None
 
 
-def test_recommended_is_the_minimum_and_says_why(sweep):
-    assert sweep.recommended == sweep.minimum
-    assert "smoothed loss is lowest" in sweep.reason and sweep.interval is None
+def test_the_recommendation_and_why_are_shown(sweep):
+    assert f"recommended: {sweep.recommended:.2e}, most likely within" in repr(sweep) and sweep.reason in repr(sweep)
+    html = sweep._repr_html_()
+    assert html.count("<tr>") == html.count("</tr>") == 7
+    assert f"<b>{sweep.recommended:.2e}</b>" in html and sweep.reason in html and "<th>valley</th>" in html
+
+
+def test_without_a_recommendation_the_reason_is_shown():
+    sweep = LRSweep.from_curve(LRS, full_curve(CURVES["D"]), suggest_funcs=valley)
+    assert f"recommended: none, for {sweep.reason}" in repr(sweep)
+    assert "<td>none</td>" in sweep._repr_html_() and sweep.reason in sweep._repr_html_()
+
+
+def test_the_summary_is_all_but_the_curve(sweep):
+    summary = sweep.summary()
+    assert summary["recommended"] == sweep.recommended and summary["reason"] == sweep.reason
+    assert summary["num_it"] == 100 and "losses" not in summary
 
 
 def test_json_brings_back_everything_infinities_included(tmp_path, sweep):
     losses = full_curve()
     losses[96], losses[97] = np.inf, np.nan
-    sweep = LRSweep.from_curve(LRS, losses, suggest_funcs=(slide, valley), step_mode="exp")
+    sweep = LRSweep.from_curve(LRS, losses, fixed=losses + 1, suggest_funcs=(slide, valley), step_mode="exp")
     path = sweep.to_json(tmp_path / "sweep.json")
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     again = LRSweep.from_json(path)
-    for name in ("lrs", "losses", "smoothed"):
+    for name in ("lrs", "losses", "smoothed", "fixed"):
         assert np.array_equal(getattr(again, name), getattr(sweep, name), equal_nan=True)
     assert list(again) == list(sweep) and again.points == sweep.points and again.bounds == sweep.bounds
-    assert again.settings == sweep.settings and again.reason == sweep.reason
+    assert again.settings == sweep.settings and again.reason == sweep.reason and again.turns == sweep.turns
+    assert again.recommended == sweep.recommended and again.interval == sweep.interval
     assert repr(again) == repr(sweep)
 
 
@@ -188,19 +204,26 @@ def test_a_foreign_json_is_refused_by_name(tmp_path):
 
 def test_csv_has_a_row_a_step(tmp_path, sweep):
     rows = list(csv.DictReader(sweep.to_csv(tmp_path / "sweep.csv").read_text().splitlines()))
-    assert len(rows) == 100 and list(rows[0]) == ["lr", "loss", "smoothed"]
+    assert len(rows) == 100 and list(rows[0]) == ["lr", "loss", "smoothed", "fixed"]
     assert float(rows[50]["lr"]) == LRS[50] and float(rows[50]["loss"]) == sweep.losses[50]
+    assert rows[50]["fixed"] == ""
+    measured = LRSweep.from_curve(LRS, full_curve(), fixed=full_curve() + 1).to_csv(tmp_path / "sweep.csv")
+    assert float(list(csv.DictReader(measured.read_text().splitlines()))[50]["fixed"]) == full_curve()[50] + 1
 
 
 def test_the_plot_marks_each_suggestion_at_its_value(sweep):
     ax = sweep.plot().axes[0]
     assert ax.get_xscale() == "log"
-    marks = {line.get_label(): line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "None"}
+    marks = {line.get_label(): line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"}
     assert marks == {"minimum: 5.75e-03": sweep.minimum, "valley: 1.58e-04": sweep.valley}
-    smoothed = next(line for line in ax.lines if line.get_label() == "loss, smoothed")
+    smoothed = next(line for line in ax.lines if line.get_label() == "the same, smoothed")
     assert np.array_equal(smoothed.get_xdata(), LRS[:95])  # the last five are left out
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert texts[0].startswith("cyclical: ") and len(texts) == 5
+    assert texts[2:5] == [
+        f"recommended: {sweep.recommended:.2e}",
+        "likely: {:.1e} to {:.1e}".format(*sweep.interval),
+        "cyclical: {:.1e} to {:.1e}".format(*sweep.bounds),
+    ]
 
 
 def test_the_plot_takes_axes_and_skips(sweep):
@@ -208,7 +231,7 @@ def test_the_plot_takes_axes_and_skips(sweep):
 
     figure, ax = plt.subplots()
     assert sweep.plot(ax, skip_start=20, skip_end=10) is figure
-    line = next(line for line in ax.lines if line.get_label() == "loss")
+    line = next(line for line in ax.lines if line.get_label() == "loss of each batch")
     assert np.array_equal(line.get_xdata(), LRS[20:90])
     with pytest.raises(ValueError, match="`skip_end` must not be negative"):
         sweep.plot(skip_end=-1)

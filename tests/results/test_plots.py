@@ -105,19 +105,3 @@ def test_a_schedule_of_the_step_is_drawn_by_the_step():
 def test_plot_schedule_refuses_wrong_arguments(kw, message):
     with pytest.raises(ValueError, match=message):
         plots.plot_schedule(schedules.constant(1), **kw)
-
-
-def test_coinciding_suggestions_are_all_drawn_in_shrinking_marks():
-    lrs, losses = np.logspace(-6, 0, 50), np.linspace(2, 1, 50)
-    points = dict.fromkeys(("valley", "slide", "steep", "minimum"), (1e-3, 1.5))
-    ax = plots.plot_sweep((lrs, losses, losses), points, (1e-5, 1e-2), ax=None).axes[0]
-    sizes = [line.get_markersize() for line in ax.lines if ":" in line.get_label()]
-    assert len(sizes) == 4 and sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
-
-
-def test_one_diverging_loss_does_not_flatten_the_curve():
-    lrs, losses = np.logspace(-6, 0, 100), np.linspace(2, 1, 100)
-    raw = losses.copy()
-    raw[-1] = 1e6
-    ax = plots.plot_sweep((lrs, raw, losses), {}, None, ax=None).axes[0]
-    assert ax.get_ylim()[1] < 3

@@ -1,0 +1,180 @@
+"""How good a finder's rate is: error points lost on real tasks, against the best of a grid of 19 peak rates.
+
+    python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--held-out] [--fresh]
+
+Each task of `lr_tasks.py` is trained by `fit_one_cycle` at each rate and seed (rates that cost the first seed over
+8 points are not tried again). These errors, and what the peers' own finders suggest, are kept in `lr_bank.json` and
+computed only where they are missing or the task has changed. Our own sweeps run each time. A rate is scored by the
+grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. A seed decides weights and order.
+
+Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
+seeds (its standard deviation in decades), how often there was none; then the same with the scale of the rule
+calibrated without the task at hand. Needs the packages of `minilearner[peers,test]` and mlxtend.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from lr_peers import PEERS, peers
+from lr_tasks import HELD_OUT, SGD, SGD_WD, TASKS
+
+KEPT = Path(__file__).with_suffix(".json")
+DEFAULT = 1e-3
+FACTORS = 10 ** np.arange(-0.6, 0.61, 0.05)
+
+
+def fingerprint(task, what):
+    """Changes where the task does."""
+    (x, y), _ = task.data()
+    parts = task.name, what, x.shape, y.shape, str(task.model()), task.bs, task.epochs, task.loss, task.ratio, task.opt
+    plain = [getattr(part, "__name__", None) or str(part).split(" at 0x")[0] for part in parts]
+    return hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
+
+
+class Store:
+    """Results by task and seed in one JSON file, written after each."""
+
+    def __init__(self, path, fresh):
+        self.path = path
+        self.values = {} if fresh or not path.exists() else json.loads(path.read_text())
+
+    def get(self, task, what, seed, compute):
+        key = f"{task.name} | {what} | seed {seed} | {fingerprint(task, what)}"
+        if key not in self.values:
+            start = time.perf_counter()
+            self.values[key] = compute()
+            lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(self.values.items())]
+            self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+            print(f"{key}: {time.perf_counter() - start:.0f} s", flush=True)
+        return self.values[key]
+
+
+def errors(task, seed, first):
+    """The error at each rate of the grid; None where the first seed lost more than 8 points there."""
+    found = []
+    for k, lr in enumerate(task.grid):
+        if first is not None and first[k] > min(first) + 8:
+            found.append(None)
+            continue
+        learn = task.learner(seed)
+        with learn.no_logging():
+            learn.fit_one_cycle(task.epochs, task.rate(lr))
+            found.append(round(task.error(learn), 3))
+    return found
+
+
+def grid_of(store, task, seeds):
+    first = store.get(task, "grid", 0, partial(errors, task, 0, None))
+    later = [store.get(task, "grid", seed, partial(errors, task, seed, first)) for seed in range(1, seeds)]
+    return np.nanmean(np.array([first, *later], dtype=float), axis=0)
+
+
+def lost(task, grid, lr):
+    at = np.interp(np.log10(DEFAULT if lr is None else lr), np.log10(task.grid), grid)
+    return float(at - grid.min())
+
+
+def ours(task, seed, num_it):
+    learn = task.learner(seed, **({"lr": slice(task.ratio, 1.0)} if task.ratio else {}))
+    with learn.no_logging():
+        return learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None)
+
+
+def measure(store, tasks, seeds):
+    """For each task its grid, our sweeps, and every rule's suggestions, one a seed."""
+    rows = []
+    for task in tasks:
+        sweeps = {n: [ours(task, seed, n) for seed in range(seeds)] for n in (100, 60)}
+        rules = {f"minilearner, {n} steps": [s.recommended for s in found] for n, found in sweeps.items()}
+        theirs = [store.get(task, "peers", seed, partial(peers, task, seed)) for seed in range(seeds)]
+        rules |= {name: [found[name] for found in theirs] for name in PEERS}
+        rows.append((task, grid_of(store, task, seeds), sweeps, rules))
+    return rows
+
+
+def score(rows, rule):
+    points = [np.mean([lost(task, grid, lr) for lr in rules[rule]]) for task, grid, _, rules in rows]
+    found = [[np.log10(lr) for lr in rules[rule] if lr] for *_, rules in rows]
+    spread = np.mean([np.std(logs) for logs in found if logs]) if any(found) else np.nan
+    return np.array(points), spread, sum(lr is None for *_, rules in rows for lr in rules[rule])
+
+
+def best_constants(rows):
+    """The points lost by the one rate for each kind of optimizer that would have been best: hindsight."""
+    points = []
+    for is_sgd in (True, False):
+        kind = [(task, grid) for task, grid, *_ in rows if (task.opt in (SGD, SGD_WD)) is is_sgd]
+        table = np.array([[lost(task, grid, lr) for task, grid in kind] for lr in 10 ** np.arange(-4, 1, 0.05)])
+        points += list(table[table.mean(1).argmin()]) if kind else []
+    return np.array(points)
+
+
+def left_out(rows, n):
+    """Points lost where all is multiplied by what is best for the other tasks, and what is best for all."""
+    table = np.array(
+        [
+            [np.mean([lost(t, g, s.recommended and s.recommended * f) for s in sweeps[n]]) for t, g, sweeps, _ in rows]
+            for f in FACTORS
+        ]
+    )
+    own = [table[np.delete(table, i, 1).mean(1).argmin(), i] for i in range(len(rows))]
+    return np.array(own), FACTORS[table.mean(1).argmin()]
+
+
+def coverage(rows, n):
+    """The share of sweeps whose interval holds a rate within half a point of the best."""
+    hits = [
+        any(s.interval[0] <= lr <= s.interval[1] for lr in task.grid[grid <= grid.min() + 0.5])
+        for task, grid, sweeps, _ in rows
+        for s in sweeps[n]
+        if s.interval
+    ]
+    return np.mean(hits)
+
+
+def show(title, rows):
+    print(f"\n{title}: {len(rows)} tasks\n")
+    print("| rule | mean points lost | worst | spread, decades | none |\n|---|---|---|---|---|")
+    for rule in rows[0][3]:
+        points, spread, none = score(rows, rule)
+        print(f"| {rule} | {points.mean():.2f} | {points.max():.1f} | {spread:.2f} | {none} |")
+    constants = best_constants(rows)
+    print(f"| best constant per optimizer (hindsight) | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 |")
+    print("\n| task | best error | " + " | ".join(rows[0][3]) + " |\n|" + "---|" * (2 + len(rows[0][3])))
+    for row in rows:
+        cells = " | ".join(f"{score([row], rule)[0][0]:.1f}" for rule in row[3])
+        print(f"| {row[0].name} | {row[1].min():.1f} | {cells} |")
+    print()
+    for n in (100, 60):
+        own, best = left_out(rows, n)
+        print(
+            f"{n} steps: {best:.2f} times what is recommended would be best for all; calibrated without the "
+            f"task at hand, {own.mean():.2f} points are lost in the mean, {own.max():.1f} at worst. The interval holds "
+            f"a rate within half a point of the best in {100 * coverage(rows, n):.0f} % of sweeps."
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=[], help="words of the names of tasks")
+    parser.add_argument("--held-out", action="store_true", help="also the tasks that calibrate nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget what was kept")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, twenty times slower
+    store = Store(KEPT, args.fresh)
+    for title, tasks in (("Bank", TASKS), ("Held out", HELD_OUT))[: 1 + args.held_out]:
+        chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
+        if chosen:
+            show(title, measure(store, chosen, args.seeds))
+
+
+if __name__ == "__main__":
+    main()

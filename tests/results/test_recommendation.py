@@ -1,0 +1,108 @@
+"""The rule on curves whose answer is known by hand."""
+
+import numpy as np
+import pytest
+
+from minilearner.results.recommendation import BELOW_TURN, PEAK, recommend
+
+LRS = 10 ** np.linspace(-7, 1, 100)
+X = np.log10(LRS)
+NONE = np.empty(0)
+# Flat to 1e-4, in a straight line from 2 to 1 at 1e-2, and up again as steeply.
+VALLEY = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, 1 + (X + 2) / 2))
+NOISE = 0.05 * np.random.default_rng(0).normal(size=100)
+
+
+def advice(fixed, losses=None):
+    return recommend(LRS, fixed + NOISE if losses is None else losses, fixed)
+
+
+def test_the_rate_is_a_little_below_the_turn():
+    found = advice(VALLEY)
+    assert found.lr == pytest.approx(BELOW_TURN * found.turns["turn"])
+    assert np.log10(found.turns["turn"]) == pytest.approx(-2, abs=0.05)
+    assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
+    assert found.interval[0] < found.lr < found.interval[1] < 0.1
+    assert "turned at 1.0e-02" in found.reason
+
+
+def test_on_a_long_floor_it_is_by_the_rate_of_nine_tenths_of_the_fall():
+    floor = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, np.where(X < 0, 1 - 0.01 * (X + 2), 1 + X)))
+    found = advice(floor)
+    assert np.log10(found.turns["turn"]) > -0.5
+    assert np.log10(found.lr / PEAK) == pytest.approx(-2.2, abs=0.15)  # nine tenths of the way from -4 to -2
+    assert "had made nine tenths of its fall at" in found.reason
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+@pytest.mark.parametrize("shift", [0, -1.5, -5, 10])
+def test_neither_scale_nor_level_of_the_loss_matters(scale, shift):
+    found = recommend(LRS, (VALLEY + shift + NOISE) * scale, (VALLEY + shift) * scale)
+    assert found.lr == pytest.approx(advice(VALLEY).lr)
+
+
+def test_differences_between_batches_do_not_move_it_where_the_same_items_were_measured():
+    assert recommend(LRS, VALLEY + 5 * NOISE, VALLEY).lr == advice(VALLEY).lr
+
+
+def test_without_these_the_losses_of_the_batches_stand_in():
+    assert np.log10(recommend(LRS, VALLEY + NOISE, NONE).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.2)
+
+
+def test_a_faster_sweep_finds_the_same():
+    half = recommend(LRS[::2], (VALLEY + NOISE)[::2], VALLEY[::2])
+    assert np.log10(half.lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.1)
+
+
+def test_an_explosion_does_not_outweigh_what_came_before():
+    wild = VALLEY.copy()
+    wild[-8:] = 10.0 ** np.arange(1, 9)
+    assert advice(wild, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
+
+
+def test_the_curve_ends_at_the_first_loss_that_is_not_finite():
+    broken = np.where(X > -1.5, np.nan, VALLEY)
+    assert advice(broken).lr == pytest.approx(advice(VALLEY).lr, rel=0.05)
+
+
+def test_losses_that_were_not_measured_at_first_are_left_out():
+    late = VALLEY.copy()
+    late[:9] = np.nan
+    assert advice(late, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
+
+
+def test_a_loss_that_still_falls_at_the_end_is_said_and_the_rate_stays_in_the_range():
+    found = advice(2 - np.maximum(X - 0.5, 0))
+    assert found.lr == BELOW_TURN * LRS[-1]
+    assert "still fell at the end of the range" in found.reason
+
+
+def test_a_fall_within_the_noise_is_none():
+    found = advice(VALLEY * 0.01, VALLEY + NOISE)
+    assert (found.lr, found.interval, found.bounds) == (None, None, None)
+    assert "hardly anything where batches differ by" in found.reason
+
+
+def test_a_loss_that_only_rises_gives_none_and_says_from_where():
+    found = advice(2 + np.maximum(X + 3, 0), 2 + NOISE)
+    assert found.lr is None
+    assert np.log10(found.turns["rise"]) == pytest.approx(-2.9, abs=0.15)
+    assert f"rose from {found.turns['rise']:.1e} on" in found.reason
+
+
+@pytest.mark.parametrize("level", [0.0, 2.0, 1e9])
+def test_a_flat_loss_gives_none_and_says_so(level):
+    found = recommend(LRS, np.full(100, level), NONE)
+    assert found.lr is None and "did not rise either" in found.reason
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_too_few_points_give_none(n):
+    found = recommend(LRS[:n], VALLEY[:n], VALLEY[:n])
+    assert found.lr is None and f"{n} finite losses are too few" in found.reason
+
+
+def test_a_vague_fall_widens_the_interval_and_is_called_vague():
+    clear, vague = advice(VALLEY), advice(VALLEY, VALLEY + 12 * NOISE)
+    assert vague.interval[0] < clear.interval[0] and vague.interval[1] > clear.interval[1]
+    assert "vague" in vague.reason and "vague" not in clear.reason
