@@ -44,7 +44,7 @@ def load_learner(
     >>> preds, _ = learn.get_preds(dl=learn.dls.test_dl(["cat.jpg", "dog.jpg"]))  # doctest: +SKIP
 
     What is named in the file is looked up, never imported or executed, and nothing is unpickled: a file from anywhere
-    can do no more than be refused. (fastai's `load_learner` runs whatever the file says.)
+    is loaded or refused, and runs no code of its own. (fastai's `load_learner` runs whatever the file says.)
 
     Args:
         model: a module of your own class, whose weights the file has; needed where the file does not say how it is

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
@@ -103,7 +102,7 @@ def read_state_dict(path: Path) -> StateDict:
             state: Any = read_tensors(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or "it ends too soon"
         raise FileFormatError(
             f"{path} is damaged, or holds more than tensors by name: {reason} Delete it and bring it again, as written "
