@@ -6,7 +6,6 @@ same script, training goes on to the same bits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import CheckpointError
+from minilearner.models.names import named
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.run import Run
 from minilearner.tree import ADDRESS
 
-__all__ = ["differences", "identity", "restore", "run_state"]
-
-_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # what DDP and torch.compile put into names
+__all__ = ["differences", "identity", "load_optimizer", "restore", "run_state"]
 
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
         "position": run.position,
         "metrics": dict(run.metrics),
         "model": _tensors(run.model),
-        "learns": {name: p.requires_grad for name, p in _named(run.model.named_parameters()).items()},
+        "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
         "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
         "step": run.step.state_dict(),
@@ -55,9 +53,9 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
     _load_tensors(run.model, state["model"])
-    for name, parameter in _named(run.model.named_parameters()).items():
+    for name, parameter in named(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
-    _load_optimizer(run.optimizer, state["optimizer"])
+    load_optimizer(run.optimizer, state["optimizer"])
     if isinstance(run.step.loss_func, nn.Module):
         run.step.loss_func.load_state_dict(state["loss"])
     run.step.load_state_dict(state["step"])
@@ -87,8 +85,8 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "call": kind,
         "n_epochs": run.n_epochs,
         "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
-        "parameters": {name: list(t.shape) for name, t in _named(run.model.named_parameters()).items()},
-        "buffers": {name: list(t.shape) for name, t in _named(run.model.named_buffers()).items()},
+        "parameters": {name: list(t.shape) for name, t in named(run.model.named_parameters()).items()},
+        "buffers": {name: list(t.shape) for name, t in named(run.model.named_buffers()).items()},
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
@@ -144,13 +142,9 @@ def _without_addresses(value: Any) -> Any:
     return ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
-def _named(tensors: Any) -> dict[str, Any]:
-    return {_WRAPPERS.sub(r"\1", name).lstrip("."): tensor for name, tensor in tensors}
-
-
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and all buffers, also those that a `state_dict` leaves out."""
-    return {**_named(model.named_parameters()), **_named(model.named_buffers())}
+    return {**named(model.named_parameters()), **named(model.named_buffers())}
 
 
 def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
@@ -163,12 +157,13 @@ def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
             tensor.copy_(saved[name])
 
 
-def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Puts a `state_dict` into an optimizer, whose group objects stay the same: schedules hold on to them."""
     groups = list(optimizer.param_groups)
     optimizer.load_state_dict(state)
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
         group.update(loaded)
-    optimizer.param_groups[:] = groups  # the same objects as before: schedules hold on to them
+    optimizer.param_groups[:] = groups
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
