@@ -33,4 +33,5 @@ assert before == (repr(pathlib.Path("a")), list(warnings.filters), random.getsta
 import sys
 assert not {"matplotlib", "pandas", "sklearn", "IPython"} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
