@@ -147,6 +147,7 @@ def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> d
         Learner,
         Normalize,
         Resize,
+        apply_init,
         aug_transforms,
         create_head,
         error_rate,
@@ -162,6 +163,7 @@ def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> d
         batch_tfms=[*aug_transforms(size=args.size), Normalize.from_stats(MEAN, STD, cuda=False)],
     )  # fmt: skip
     model = nn.Sequential(trained_body(), create_head(1280, dls.c))
+    apply_init(model[1], nn.init.kaiming_normal_)  # as its `vision_learner` does
     learn = Learner(dls, model, splitter=lambda m: [params(m[0]), params(m[1])], metrics=error_rate)
     with learn.no_bar(), learn.no_logging():
         began = time.perf_counter()
