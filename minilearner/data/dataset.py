@@ -191,7 +191,7 @@ class ItemDataset(Dataset[Tree]):
             if isinstance(e, DataError) and str(self.items[position]) in str(e):
                 raise
             kind = FileFormatError if isinstance(e, FileFormatError) else DataError
-            raise kind(f"{self._named(position).capitalize()} cannot be {done}: {_reason(e)}") from e
+            raise kind(f"I{self._named(position)[1:]} cannot be {done}: {_reason(e)}") from e
 
     def _named(self, position: int) -> str:
         return f"item {position} ({shown(self.items, [position])})"

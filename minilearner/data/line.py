@@ -17,7 +17,7 @@ from minilearner.data.blocks import InputBlock, TargetBlock
 from minilearner.data.items import shown
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
-from minilearner.data.table import as_table, is_table
+from minilearner.data.table import Row, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError
 
@@ -186,7 +186,8 @@ class NewItems:
     def sources(self, items: Any) -> list[Any]:
         """Returns what these are read from. What is no item as the training items are is taken for it itself.
 
-        So a model trained on rows of a table predicts a row, and a path or a PIL picture as well.
+        So a model trained on rows of a table predicts a row, which may be a dictionary or a row of pandas too, and a
+        path or a PIL picture as well.
 
         Raises:
             TypeError: `items` is a single item.
@@ -215,6 +216,8 @@ class NewItems:
         listed = list(as_sequence(items))
         if not listed:
             raise DataError("`items` must hold at least one item. Received: none.")
+        if self.kind is Row:
+            return list(map(as_row, listed))
         return [Path(item) if self.kind is Path and isinstance(item, str) else item for item in listed]
 
 

@@ -144,10 +144,10 @@ class ImageDataLoaders:
             fn_col: the column of file names.
             folder: below `path`, put before every file name.
             suff: put after every file name, such as ".jpg".
-            label_col: the column of labels, or several, each then a label.
+            label_col: the column of labels, or a list of several, each then a label.
             label_delim: what separates several labels in a cell.
-            y_block: what labels mean; by default several are a `MultiCategoryBlock`, floats a `RegressionBlock`, all
-                others a `CategoryBlock`.
+            y_block: what labels mean; by default several are a `MultiCategoryBlock`, numbers with floats among them a
+                `RegressionBlock`, all others a `CategoryBlock`.
             valid_col: a column that is true for validation; `valid_pct` is then not used.
             item_tfms: see above.
             batch_tfms: see above.
@@ -156,6 +156,8 @@ class ImageDataLoaders:
         """
         refuse_unknown(options, cls.from_df, DataBlock.dataloaders)
         table = as_table(df)
+        if not isinstance(label_col, (str, int)) and len(label_col) == 1:
+            label_col = label_col[0]
         folder = Path(path) if folder is None else Path(path) / folder
         get_y = ColReader(label_col, label_delim=label_delim)
         block = DataBlock(
@@ -247,9 +249,15 @@ class _FolderSplitter(GrandparentSplitter):
 
 def _block_for(labels: Sequence[Any]) -> Any:
     """Returns the block that suits these labels."""
-    several = [label for label in labels if isinstance(label, (list, tuple))]
+    several = [label for label in labels if isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1]
     if several:
-        numbers = all(label and all(isinstance(value, float) for value in label) for label in several)
-        return RegressionBlock() if numbers else MultiCategoryBlock()
-    present = [label for label in labels if not is_missing(label)]
-    return RegressionBlock() if present and all(isinstance(label, float) for label in present) else CategoryBlock()
+        measured = all(map(len, several)) and _are_measured([value for label in several for value in label])
+        return RegressionBlock() if measured else MultiCategoryBlock()
+    return RegressionBlock() if _are_measured([v for v in labels if not is_missing(v)]) else CategoryBlock()
+
+
+def _are_measured(values: Sequence[Any]) -> bool:
+    """Whether these are numbers, with floats among them: whole numbers alone are classes."""
+    plain = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]  # NumPy's and torch's
+    kinds = set(map(type, plain))
+    return float in kinds and kinds <= {float, int}

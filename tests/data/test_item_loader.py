@@ -50,6 +50,12 @@ class Invert(ItemTransform):
         return item if rng is None or rng.random() < 0.5 else Image.eval(item, lambda v: 255 - v)
 
 
+def test_a_path_in_an_error_keeps_its_capital_letters(tmp_path):
+    (tmp_path / "IMG_Left.JPG").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"^Item 0 .*IMG_Left.JPG"):
+        ItemDataset([str(tmp_path / "IMG_Left.JPG")], lambda path: 1 / 0)[0, None]
+
+
 RECIPES = {
     "crop": [Resize(16)],
     "pad, then more": [Resize(16, "pad"), Invert()],
