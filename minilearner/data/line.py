@@ -128,6 +128,16 @@ class Line:
             found.update(block.unreadable([s[k] for s in sources] if len(self.inputs) > 1 else sources, verify))
         return found
 
+    def sizes(self, sources: list[Any]) -> dict[int, Any]:
+        """Returns position -> (width, height), as far as blocks know it without reading; a tuple of several inputs."""
+        several = len(self.inputs) > 1
+        parts = [[source[k] for source in sources] if several else sources for k in range(len(self.inputs))]
+        found = [
+            block.sizes(part) if hasattr(block, "sizes") else {} for block, part in zip(self.inputs, parts, strict=True)
+        ]
+        known = sorted(set().union(*found))
+        return {i: tuple(sizes.get(i) for sizes in found) if several else found[0][i] for i in known}
+
     def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> Prepared:
         """Goes along the whole line.
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.images import as_mode, open_image, verify_images
+from minilearner.vision.images import as_mode, image_sizes, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_picture"]
 
@@ -76,6 +76,11 @@ class ImageBlock:
             return {i: "there is no such file" for i in positions if not os.path.exists(sources[i])}
         reasons = dict(verify_images([sources[i] for i in positions], verify, on_unreadable="skip").unreadable)
         return {i: reasons[sources[i]] for i in positions if sources[i] in reasons}
+
+    def sizes(self, sources: Sequence[Any]) -> dict[int, tuple[int, int]]:
+        """Returns position -> (width, height) of the sources that are files, from their headers."""
+        positions = [i for i, source in enumerate(sources) if isinstance(source, (str, os.PathLike))]
+        return dict(zip(positions, image_sizes([sources[i] for i in positions]), strict=True))
 
 
 _MODES = ("RGB", "L", "RGBA")

@@ -54,7 +54,7 @@ class ImageDataLoaders:
 
         With `valid_pct` it is ``cat/1.jpg`` instead, or anything deeper, and the split is drawn.
         """
-        refuse_unknown(options, cls.from_folder, DataBlock.dataloaders)
+        _check_options(options, cls.from_folder)
         folders = None if valid_pct is not None else [train, valid]
         splitter: Splitter
         splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
@@ -82,38 +82,33 @@ class ImageDataLoaders:
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by a function of the path."""
-        refuse_unknown(options, cls.from_path_func, DataBlock.dataloaders)
-        fnames = [Path(name) for name in fnames]
-        labels = apply_to_all(label_func, fnames, "label_func")
-        block = DataBlock(
-            (ImageBlock(img_cls), _block_for(labels)),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_y=label_func,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(fnames, path, seed=seed, **options)
+        _check_options(options, cls.from_path_func)
+        how: dict[str, Any] = {"item_tfms": item_tfms, "batch_tfms": batch_tfms, "img_cls": img_cls}
+        return _of_files(path, fnames, label_func, valid_pct, seed, **how, **options)
 
     @classmethod
     def from_name_func(
         cls, path: PathLike, fnames: Sequence[PathLike], label_func: Callable[[str], Any], *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by a function of the file's name; the rest as `from_path_func`."""
-        return cls.from_path_func(path, fnames, using_attr(label_func, "name"), *args, **options)
+        _check_options(options, cls.from_name_func, cls.from_path_func)
+        return _of_files(path, fnames, using_attr(label_func, "name"), *args, **options)
 
     @classmethod
     def from_path_re(
         cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by the first group of `pat`, searched in the path."""
-        return cls.from_path_func(path, fnames, RegexLabeller(pat), *args, **options)
+        _check_options(options, cls.from_path_re, cls.from_path_func, apart_from=("label_func",))
+        return _of_files(path, fnames, RegexLabeller(pat), *args, pat=pat, **options)
 
     @classmethod
     def from_name_re(
         cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by the first group of `pat`, searched in the file's name."""
-        return cls.from_name_func(path, fnames, RegexLabeller(pat), *args, **options)
+        _check_options(options, cls.from_name_re, cls.from_path_func, apart_from=("label_func",))
+        return _of_files(path, fnames, using_attr(RegexLabeller(pat), "name"), *args, pat=pat, **options)
 
     @classmethod
     def from_df(
@@ -154,7 +149,7 @@ class ImageDataLoaders:
             img_cls: see above.
             options: see above.
         """
-        refuse_unknown(options, cls.from_df, DataBlock.dataloaders)
+        _check_options(options, cls.from_df)
         table = as_table(df)
         if not isinstance(label_col, (str, int)) and len(label_col) == 1:
             label_col = label_col[0]
@@ -187,7 +182,7 @@ class ImageDataLoaders:
 
         Labels and `valid_col` are read as numbers or truth values where all of a column are written so; see `read_csv`.
         """
-        refuse_unknown(options, cls.from_csv, cls.from_df, DataBlock.dataloaders)
+        _check_options(options, cls.from_csv, cls.from_df, apart_from=("df",))
         labels = [label_col] if isinstance(label_col, (str, int)) else list(label_col)
         typed = labels if options.get("label_delim") is None else []
         typed = typed if valid_col is None else [*typed, valid_col]
@@ -209,7 +204,7 @@ class ImageDataLoaders:
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of files and their labels, in two lists; `y_block` as in `from_df`."""
-        refuse_unknown(options, cls.from_lists, DataBlock.dataloaders)
+        _check_options(options, cls.from_lists)
         table = as_table({"fnames": fnames, "labels": labels})
         block = DataBlock(
             (ImageBlock(img_cls), y_block or _block_for(table.column("labels"))),
@@ -219,6 +214,36 @@ class ImageDataLoaders:
             batch_tfms=batch_tfms,
         )
         return block.dataloaders(table, path, seed=seed, **options)
+
+
+def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
+    refuse_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
+
+
+def _of_files(
+    path: PathLike,
+    fnames: Sequence[PathLike],
+    get_y: Callable[[Any], Any],
+    valid_pct: float = 0.2,
+    seed: int | None = None,
+    item_tfms: ItemTransforms = None,
+    batch_tfms: Transforms = None,
+    img_cls: type[PILImage] | str = PILImage,
+    *,
+    pat: str | None = None,
+    **options: Any,
+) -> DataLoaders:
+    """Returns loaders of files labelled by a function, which was made of `pat` where that is given."""
+    fnames = [Path(name) for name in fnames]
+    labels = apply_to_all(get_y, fnames, "label_func" if pat is None else "pat", pat)
+    block = DataBlock(
+        (ImageBlock(img_cls), _block_for(labels)),
+        splitter=RandomSplitter(valid_pct, seed),
+        get_y=get_y,
+        item_tfms=item_tfms,
+        batch_tfms=batch_tfms,
+    )
+    return block.dataloaders(fnames, path, seed=seed, **options)
 
 
 @dataclass(frozen=True)

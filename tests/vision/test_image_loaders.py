@@ -107,7 +107,7 @@ def test_misspelt_arguments_are_errors(pets):
 
 
 def test_a_regex_that_misses_is_told_with_counts(pets):
-    with pytest.raises(DataError, match="`label_func` failed on 20 of 30 items"):
+    with pytest.raises(DataError, match=r"`pat` failed on 20 of 30 items.*Correct `pat='\^\(B"):
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), r"^(B.+)_\d+.jpg$", **OPTIONS)
 
 
@@ -135,3 +135,18 @@ def test_a_row_of_any_kind_is_a_new_item(pets):
         assert torch.equal(dls.test_dl([item]).one_batch()[0], as_path)
     x, y = dls.test_dl([row("pug_3.jpg", "pug")], with_labels=True).one_batch()
     assert torch.equal(x, as_path) and y.tolist() == [BREEDS.index("pug")]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("batch_size", "bs"), ("workers", "num_workers"), ("val_pct", "valid_pct")]
+)
+def test_names_of_other_libraries_lead_to_ours(pets, theirs, ours):
+    with pytest.raises(TypeError, match=f"no argument `{theirs}`. Did you mean '{ours}'") as told:
+        ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, **{theirs: 16})
+    listed = str(told.value).partition("Arguments: ")[2].rstrip(".").split(", ")
+    assert {"pat", "valid_pct", "bs"} <= set(listed) and not {"label_func", "source", "self"} & set(listed)
+
+
+def test_a_batch_size_in_quotes_is_told(pets):
+    with pytest.raises(TypeError, match="`bs` must be a whole number. Received: bs='16'"):
+        ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, item_tfms=Resize(8), bs="16")
