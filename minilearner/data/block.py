@@ -139,10 +139,7 @@ class DataBlock:
         refuse_unknown(unknown, self.dataloaders)
         val_bs = bs if val_bs is None else val_bs
         for name, n in (("bs", bs), ("val_bs", val_bs)):
-            if not isinstance(n, Integral):
-                raise TypeError(f"`{name}` must be a whole number. Received: {name}={n!r}.")
-            if n < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+            _check_batch_size(name, n)
         _check_choice("verify", verify, ("names", "headers", "decode"))
         _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -238,6 +235,13 @@ def _check_count(getters: Any, name: str, n: int) -> None:
     for getter in getters:
         if getter is not None and not callable(getter):
             raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
+
+
+def _check_batch_size(name: str, n: Any) -> None:
+    if not isinstance(n, Integral):
+        raise TypeError(f"`{name}` must be a whole number. Received: {name}={n!r}.")
+    if n < 1:
+        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

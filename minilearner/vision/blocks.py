@@ -89,7 +89,7 @@ _MODES = ("RGB", "L", "RGBA")
 def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
     """Returns what is a picture, upright and in a mode of Pillow's.
 
-    source: a path; the bytes of a file; a PIL picture; an array (height, width) or (height, width, channels); or a
+    source: a path; an open file; the bytes of a file; a PIL picture; an array (height, width) or (height, width, channels); or a
     tensor (channels, height, width). Integers are 0 to 255, floats 0 to 1. An array whose first axis alone has the
     length of channels (1, 3 or 4) is taken for (channels, height, width).
 
@@ -98,7 +98,7 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
         DataError: an array has another shape, dtype or range.
         FileFormatError: a file, or bytes, are no picture, or are damaged.
     """
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) or (hasattr(source, "read") and hasattr(source, "seek")):
         return open_image(source, mode)
     if isinstance(source, (bytes, bytearray)):
         source = _from_bytes(source)
@@ -108,7 +108,7 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
         source = _from_array(source, channels_first=source.ndim == 3 and source.shape[2] not in _CHANNELS)
     if not isinstance(source, Image.Image):
         raise TypeError(
-            f"a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: {source!r:.100}."
+            f"a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. Received: {source!r:.100}."
         )
     return as_mode(source, mode)
 

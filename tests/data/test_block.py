@@ -314,3 +314,9 @@ def test_all_sizes_are_compared_where_headers_are_read(pets, verify):
     with pytest.raises(DataError, match=rf"29 pictures have 2 sizes.*28 of \(40, 30\), 1 of.*{files[3].name}.*Resize"):
         lone.dataloaders(pets, bs=4, verify=verify)
     assert block(splitter=IndexSplitter([0])).dataloaders(pets, bs=4, verify=verify).train.n_items == 29
+
+
+def test_the_summary_shows_arrays_as_the_next_transform_gets_them(pets, capsys):
+    block(item_tfms=[Resize(8), np.asarray, lambda x: x[:4]]).summary(pets)
+    told = capsys.readouterr().out
+    assert "as a tensor: (3, 4, 8) uint8" in told and "A batch of 4: x (4, 3, 4, 8)" in told

@@ -1,5 +1,6 @@
 """Whatever is a picture becomes one: files, bytes, PIL pictures, arrays and tensors."""
 
+import io
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW, as_picture
+from minilearner.vision.images import open_image
 
 
 @pytest.fixture
@@ -68,3 +70,14 @@ def test_another_class_is_refused():
         ImageBlock("BGR")
     with pytest.raises(TypeError, match="`cls` must be PILImage, PILImageBW or a mode"):
         ImageBlock(dict)
+
+
+def test_an_open_file_is_a_picture_too(pets):
+    file = next(pets.glob("*.jpg"))
+    held = io.BytesIO(file.read_bytes())
+    for _ in range(2):  # it can be read again
+        assert np.array_equal(as_picture(held), as_picture(file))
+    with open(file, "rb") as opened:
+        assert np.array_equal(open_image(opened), as_picture(file))
+    with pytest.raises(FileFormatError, match="a BytesIO: the 4 bytes are not a picture"):
+        as_picture(io.BytesIO(b"text"))
