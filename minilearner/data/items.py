@@ -17,8 +17,8 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 """A path, as text or as an object."""
 
 IMAGE_EXTENSIONS = (
-    ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
-    ".tif", ".tiff", ".webp",
+    ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+    ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 """What `get_image_files` takes for pictures: single pictures that Pillow reads, the same on every system and version.
 

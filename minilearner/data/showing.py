@@ -29,7 +29,9 @@ _LONGEST_LINE = 32  # letters; more would make a picture a small thing below a w
 def show_pictures(
     x: Tree, titles: Sequence[str], *, max_n: int = 9, colors: Sequence[str] | None = None, **layout: Any
 ) -> Figure:
-    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), 4 on white; `layout` as in `pictures.plot_images`.
+    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), those with 4 channels on white.
+
+    layout: as in `pictures.plot_images`.
 
     Raises:
         ValueError: `max_n` is below 1, or the grid is too small.

@@ -89,9 +89,9 @@ _MODES = ("RGB", "L", "RGBA")
 def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
     """Returns what is a picture, upright and in a mode of Pillow's.
 
-    source: a path; an open file; the bytes of a file; a PIL picture; an array (height, width) or (height, width, channels); or a
-    tensor (channels, height, width). Integers are 0 to 255, floats 0 to 1. An array whose first axis alone has the
-    length of channels (1, 3 or 4) is taken for (channels, height, width).
+    source: a path; an open file; the bytes of a file; a PIL picture; an array (height, width) or (height, width,
+    channels); or a tensor (channels, height, width). Integers are 0 to 255, floats 0 to 1. An array whose first axis
+    alone has the length of channels (1, 3 or 4) is taken for (channels, height, width).
 
     Raises:
         TypeError: `source` is none of these.
@@ -108,7 +108,8 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
         source = _from_array(source, channels_first=source.ndim == 3 and source.shape[2] not in _CHANNELS)
     if not isinstance(source, Image.Image):
         raise TypeError(
-            f"a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. Received: {source!r:.100}."
+            "a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. "
+            f"Received: {source!r:.100}."
         )
     return as_mode(source, mode)
 

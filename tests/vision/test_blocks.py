@@ -50,7 +50,11 @@ def test_orientation_is_applied_to_pictures_that_are_open(tmp_path):
         (torch.full((3, 4, 4), -0.5), DataError, "Received: float32 from -0.5 to -0.5"),
         (np.full((4, 4), np.nan), DataError, "Received: float64 from nan"),
         (b"no picture", FileFormatError, "10 bytes are no picture"),
-        (7, TypeError, "a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: 7"),
+        (
+            7,
+            TypeError,
+            "a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. Received: 7",
+        ),
     ],
 )
 def test_what_is_no_picture_is_told(source, error, message):
