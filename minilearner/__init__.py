@@ -37,10 +37,12 @@ from minilearner.errors import (
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
+from minilearner.loading import load_learner
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.metrics import accuracy, error_rate, top_k_accuracy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
+from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.lr_sweep import LRSweep, minimum, slide, steep, valley
 from minilearner.results.plots import plot_schedule
@@ -145,11 +147,13 @@ __all__ = [
     "flat_cosine",
     "inverse_sqrt",
     "linear",
+    "load_learner",
     "minimum",
     "multi_step",
     "one_cycle",
     "plot_schedule",
     "polynomial",
+    "register",
     "set_seed",
     "sgdr",
     "slide",

@@ -32,7 +32,7 @@ from minilearner.results.lr_sweep import LRSweep, valley
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training import optimizers
+from minilearner.training import files, optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.optimizers import OptimizerFactory, Rate
@@ -63,16 +63,12 @@ class Learner:
         lr: the rate where a call gives none: a number, a list with one for each layer group, a slice, or "auto".
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
-        metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
-            among them. Functions are averaged over items.
+        metrics: functions `(pred, target)`, averaged over items, or objects with reset, update and compute.
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
-        train_bn: norm layers learn also where they are frozen.
-        moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
+        train_bn, moms: norm layers learn also where frozen; momentum of `fit_one_cycle` at start, peak and end.
         path: where files of this learner go; the loaders' path by default.
-        precision: "fp32", "bf16", "fp16", or "auto", which reads what the hardware computes fast. Any but "fp32" also
-            lays out convolutional models as channels_last.
-        device: the GPU where there is one by default.
-        seed: if given, seeds the four global generators now.
+        precision: "fp32", "bf16", "fp16", or "auto", what the hardware computes fast; all but "fp32" in channels_last.
+        device, seed: the GPU where there is one by default; if given, seeds the four global generators now.
 
     Attributes:
         recorder: all runs of this learner. Never wiped.
@@ -105,27 +101,20 @@ class Learner:
         self.path = Path(path or dls.path)
         self.recorder = Recorder()
         self.optimizer: Optimizer | None = None
-        self._preflight = Preflight()
-        self._output = Output()
+        self._preflight, self._output = Preflight(), Output()
 
     def fit(
         self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
-        """Trains for `n_epoch` epochs at a constant rate, or as the callbacks schedule it.
-
-        The run's record is returned, and appended to `learn.recorder`.
+        """Trains at a constant rate, or as callbacks schedule it; returns the record, also in `learn.recorder`.
 
         Args:
             n_epoch: passes over the training data, at least 1.
-            lr: for this run; `learn.lr` by default. "auto", here and in every `fit...`: sweep, tell, train.
-            wd: weight decay for this run.
-            cbs: callbacks of this run only.
-            checkpoint: a folder, or a `Checkpoint`: the call saves itself there as it goes, and the same script run
-                again goes on where it was. Every `fit...` takes it.
-
-        Raises:
-            ValueError, TypeError, DataError: an argument or the data cannot work. Nothing has been trained then.
+            lr, wd, cbs: rate (by default `learn.lr`; "auto", here and in every `fit...`: sweep, tell, train), weight
+                decay and further callbacks of this run only.
+            checkpoint: a folder, or a `Checkpoint`, where the call saves itself as it goes; the same script run again
+                goes on where it was. Every `fit...` takes it. What cannot work raises before anything is trained.
         """
         return self._fit("fit", n_epoch, lr, wd, cbs, checkpoint)
 
@@ -150,10 +139,7 @@ class Learner:
         self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
         wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
-        """Trains at `lr` for the first `pct_start` (in [0, 1]) of updates, then falls in a cosine to `lr / div_final`.
-
-        As in fastai; the momentum stays as it is. A list or slice gives each layer group its own rate.
-        """
+        """Trains at `lr` for a part `pct_start` of the updates, then falls in a cosine to `lr / div_final`."""
         fall = partial(schedule.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
         return self._fit("fit_flat_cos", n_epoch, lr, wd, cbs, checkpoint, fall)
 
@@ -239,10 +225,7 @@ class Learner:
         self.optimizer = None
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
-        """Returns the loss and the metrics over a set: the validation set by default, 0 for the training set.
-
-        Items come in the data set's order, none dropped or augmented. Recorder and random generators stand as before.
-        """
+        """Returns loss and metrics over a set, 0 for training: in order, all of it, nothing augmented or moved."""
         run, loader = self._run(None), self._asking(ds_idx, dl).loader
         validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
         return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
@@ -261,14 +244,12 @@ class Learner:
         self, ds_idx: int = 1, dl: Any = None, with_input: bool = False, with_decoded: bool = False,
         with_loss: bool = False, act: Callable[[Any], Any] | None = None,
     ) -> Predictions:  # fmt: skip
-        """Returns predictions, activated, and targets of a whole set, on the CPU, in the data set's order.
-
-        They unpack to `(preds, targets)`; what else is asked for are fields.
+        """Returns predictions, activated, and targets of a whole set, in its order, on the CPU: `(preds, targets)`.
 
         Args:
             ds_idx: 1 for the validation set, 0 for the training set (in order, without augmentation).
             dl: another loader instead, such as `learn.dls.test_dl(items)`.
-            with_input, with_decoded, with_loss: also keep the inputs, the decoded predictions, the loss of each item.
+            with_input, with_decoded, with_loss: fields for inputs, decoded predictions and losses of items.
             act: what activates the model's outputs; by default what belongs to the kind of target, such as softmax.
         """
         kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
@@ -279,8 +260,7 @@ class Learner:
 
         item: what `dls.test_dl([item])` takes. Of pictures from files: a path, a Pillow picture, an array (height,
         width, channels) or a tensor (channels, height, width); of arrays in memory one like those, or a Pillow picture.
-        Several threads may ask at once; they wait for each other.
-        with_input: also keep the input, as the model saw it but in its real colours, in the field `input`.
+        `with_input` keeps what the model saw, in real colours, as `input`. Threads wait for each other.
         """
         return self._asking().item(item, with_input=with_input)
 
@@ -297,8 +277,7 @@ class Learner:
             n: augmented passes, each with other augmentations, which are the same in every call.
             item_tfms, batch_tfms: augment by these instead of by the loader's own. What validation does to batches too,
                 such as `Normalize`, is done all the same.
-            beta: the weight of the plain pass, in [0, 1]. None gives the pair (a, p) as predictions.
-            use_max: take the largest of all passes instead.
+            beta, use_max: weight of p, in [0, 1], or None for the pair (a, p); the largest of all passes instead.
         """
         return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
 
@@ -318,6 +297,30 @@ class Learner:
         x, _ = self.dls.one_batch()
         settings = self._run(self._optimizer()).settings(self.cbs)
         return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
+
+    def save(self, file: str | Path, with_opt: bool = True) -> Path:
+        """Writes weights, buffers and, with `with_opt`, the optimizer's state to a file below `learn.path`.
+
+        In safetensors' format, whole or not at all; returns the path. To go on in a run, see `checkpoint=` of `fit`.
+        """
+        return files.save(self.path, file, self.model, self._optimizer() if with_opt else None)
+
+    def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
+        """Puts back what `save` wrote, all or nothing, and returns the learner.
+
+        A `FileFormatError` tells what does not fit. `strict=False` loads what does, and warns of the rest.
+        """
+        files.load(self.path, file, self.model, self._optimizer() if with_opt else None, strict=strict)
+        return self
+
+    def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
+        """Writes all that predicting needs to "export.safetensors" below `learn.path`, for `load_learner`.
+
+        Your own transforms and models must be known to `minilearner.register`, else a `TypeError` says so; of an
+        unknown model the weights are written. With format "onnx" or "torch_export" a graph, checked against the model:
+        from inputs in [0, 1] of final size, which it normalises, to what `get_preds` gives. Returns the path.
+        """
+        return files.export(self.path, path, self.dls, self._step(None), precision=self.precision, format=format)
 
     def to_fp16(self) -> Learner:
         """Computes in fp16 from now on, as `precision="fp16"` does, and returns the learner."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.callback import Callback
-from minilearner.training.checkpoint import CheckpointFolder, Saved
+from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, packed
 from minilearner.training.loop import Loop
 from minilearner.training.resume import differences, identity, load_loaders, loader_states, restore, run_state
 from minilearner.training.run import Run
@@ -38,7 +40,7 @@ class Checkpoint(Callback):
     workers whose dataset draws random numbers cannot be resumed exactly: its workers' generators are out of reach.
 
     SIGTERM and SIGINT (Ctrl-C) finish the step, save, undo what callbacks changed for a while, and leave with the exit
-    code that is due (143; 130); a second one leaves at once. During a validation nothing new is saved.
+    code that is due (143; 130); a second one leaves at once. In a validation, what was trained before it is saved.
 
     Args:
         folder: of this run alone.
@@ -79,6 +81,7 @@ class Checkpoint(Callback):
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
         self._left = ExitStack()
         self._signal: int | None = None
+        self._before_validation: tuple[int, Packed] | None = None
 
     @contextmanager
     def holding(self, run: Run, kind: str) -> Iterator[None]:
@@ -120,6 +123,7 @@ class Checkpoint(Callback):
         self._left.enter_context(_signals_noted(self._note))
         if self._found is not None:
             restore(run, self._found.state)
+            self._tell(run, self._found.state)
             if self._found.state["finished"]:
                 run.epoch = run.n_epochs
 
@@ -136,11 +140,20 @@ class Checkpoint(Callback):
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}
 
     def after_batch(self, run: Run) -> None:
-        if not run.training:
+        if run.training and not run.step.is_pending:
+            self._after_training_batch(run)
+        elif not run.in_mid_epoch and self._signal is not None:  # in a validation, or where the window never closed
+            if self._before_validation is not None:
+                self._store.save(*self._before_validation)
             self._leave_if_told(run)
-        elif not run.step.is_pending and (self._signal is not None or self._is_due(run)):
+
+    def _after_training_batch(self, run: Run) -> None:
+        if self._signal is not None or self._is_due(run):
             self._save(run, epoch=run.epoch, batch=run.iter + 1)
             self._leave_if_told(run)
+        if run.iter + 1 == run.n_batches and run.dls.valid is not None:
+            number, state = self._state(run, epoch=run.epoch, batch=run.n_batches)
+            self._before_validation = number, packed(state)  # in memory: written if a signal comes while validating
 
     def after_epoch(self, run: Run) -> None:
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
@@ -150,6 +163,13 @@ class Checkpoint(Callback):
 
     def after_fit(self, run: Run) -> None:
         self._left.close()
+
+    def _tell(self, run: Run, state: dict[str, Any]) -> None:
+        """Says where the run stands, where its table of epochs is shown too."""
+        if not any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
+            return
+        where = f"going on in epoch {run.epoch} at batch {state['batch']}"
+        sys.stdout.write(f"{self.folder}: {'finished before, not trained again' if state['finished'] else where}\n")
 
     def _standing(self, run: Run, state: dict[str, Any]) -> None:
         """The resumed pass stands at its batch: reading on begins with the generators of that moment."""
@@ -163,12 +183,14 @@ class Checkpoint(Callback):
             return True
         return self.every_seconds is not None and time.monotonic() - self._at_time >= self.every_seconds
 
-    def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
-        state = run_state(run, epoch=epoch, batch=batch)
+    def _state(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> tuple[int, dict[str, Any]]:
+        """Returns the state of the run with its number, which orders states by where the run stands."""
         own = {"identity": self._identity, "finished": finished, "pass": self._pass if batch else None}
-        # Ordered by where the run stands: a resumed run overwrites what it had not reached.
         number = epoch * (len(run.dls.train) + 1) + batch + finished
-        self._store.save(number, {**state, **own})
+        return number, {**run_state(run, epoch=epoch, batch=batch), **own}
+
+    def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
+        self._store.save(*self._state(run, epoch=epoch, batch=batch, finished=finished))
         self._at_step, self._at_time = run.global_step, time.monotonic()
 
     def _note(self, number: int) -> None:
@@ -176,7 +198,11 @@ class Checkpoint(Callback):
 
     def _leave_if_told(self, run: Run) -> None:
         if self._signal is not None:
-            raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
+            told = f"saved in {self.folder}; run the same script again to go on."
+            if self._signal == signal.SIGINT:
+                raise KeyboardInterrupt(told)
+            sys.stderr.write(f"{signal.Signals(self._signal).name}: {told}\n")
+            raise SystemExit(128 + self._signal)
 
     def __repr__(self) -> str:
         return "Checkpoint()"  # where and how often does not make another run

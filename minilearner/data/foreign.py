@@ -136,6 +136,12 @@ class ForeignLoader:
         device = resolve_device(device)
         return self if device == self.device else self._view(device=device)
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what little is known of foreign data: what kind of loader and dataset they come from."""
+        dataset = getattr(self.source, "dataset", None)
+        kinds = [type(part).__name__ for part in (self.source, dataset) if part is not None]
+        return {"data": " of ".join(kinds), "batch_tfms": repr(self.batch_tfms)}
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the next pass of a shuffle that is derived, the generators found, and the source's own state."""
         sampler = getattr(self.source, "sampler", None)

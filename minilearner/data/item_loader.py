@@ -19,7 +19,7 @@ from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.data.workers import Workers, default_num_workers
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator
-from minilearner.tree import Tree, map_tensors
+from minilearner.tree import Tree, digest, map_tensors
 
 __all__ = ["ItemLoader"]
 
@@ -220,6 +220,12 @@ class ItemLoader:
         if device == self.device:
             return self
         return self._view(device=device, y=None if self.y is None else self.y.to(device))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what tells these data from others: files by their name and folder's name, wherever that lies."""
+        names = ["/".join(str(item).replace("\\", "/").split("/")[-2:]) for item in self.dataset.items]
+        tfms = {"item_tfms": repr(self.dataset.item_tfms), "batch_tfms": repr(self.batch_tfms)}
+        return {"data": digest(names, self.y), **tfms}
 
     def state_dict(self) -> dict[str, int]:
         """Returns what a checkpoint must keep: the seed, and the number of the next pass."""

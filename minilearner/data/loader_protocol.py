@@ -79,6 +79,10 @@ class Loader(Protocol):
         """Returns a loader whose batches arrive on `device`; itself when they already do."""
         ...
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what tells these data from others, in numbers and words: items, labels and transforms."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Returns where the loader stands, for a checkpoint."""
         ...

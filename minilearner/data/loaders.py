@@ -87,7 +87,7 @@ class DataLoaders:
         self.path = Path(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out since they cannot be read, each with the reason."""
-        self._new_items = new_items
+        self.new_items = new_items
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -243,9 +243,9 @@ class DataLoaders:
             TypeError, DataError: the items are none.
         """
         like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
-        if like_items is not None and self._new_items is not None:
-            y = self._new_items.targets(items) if with_labels else None
-            return like_items.over(self._new_items.sources(items), y)
+        if like_items is not None and self.new_items is not None:
+            y = self.new_items.targets(items) if with_labels else None
+            return like_items.over(self.new_items.sources(items), y)
         if with_labels:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
         if like_items is not None:
@@ -264,7 +264,7 @@ class DataLoaders:
             y,
             bs=self.bs,
             seed=self.seed,
-            item_tfms=like.item_tfms if like else None,
+            item_tfms=None if like is None else like.item_tfms,
             batch_tfms=self.train.batch_tfms,
             device=self.device,
         )

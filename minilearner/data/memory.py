@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from minilearner.data.given_transforms import as_list
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, run_isolated
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
-from minilearner.tree import Tree, map_tensors
+from minilearner.tree import Tree, digest, map_tensors
 
 __all__ = ["MemoryLoader", "resolve_device"]
 
@@ -172,6 +173,12 @@ class MemoryLoader:
         view = copy.copy(self)
         view.__dict__.update(changes)
         return view
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what tells these data from others: all labels count, and some two hundred of the inputs."""
+        some = self.x[:: max(1, self.n_items // 200)]
+        data = digest(tuple(self.x.shape), self.x.dtype, some, self.y)
+        return {"data": data, "item_tfms": repr(self.item_tfms), "batch_tfms": repr(self.batch_tfms)}
 
     def state_dict(self) -> dict[str, int]:
         """Returns what a checkpoint must keep: the seed, and the number of the next pass."""

@@ -17,7 +17,15 @@ from minilearner.data.given_transforms import as_list
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
 from minilearner.runtime import isolated_rng
 
-__all__ = ["BatchTransform", "Pipeline", "TensorFunction", "Transforms", "run_isolated", "train_only"]
+__all__ = [
+    "BatchTransform",
+    "FunctionTransform",
+    "Pipeline",
+    "TensorFunction",
+    "Transforms",
+    "run_isolated",
+    "train_only",
+]
 
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -123,10 +131,10 @@ def train_only(f: TensorFunction) -> BatchTransform:
     if isinstance(f, BatchTransform):
         raise TypeError(f"{f!r} is a batch transform: set `train_only = True` on its class instead of wrapping it.")
     as_list(f, "f", "batch_tfms")
-    return _Function(f, in_validation=None)
+    return FunctionTransform(f, in_validation=None)
 
 
-class _Function(BatchTransform):
+class FunctionTransform(BatchTransform):
     """A plain function of the batch as a transform, and the function that validation runs, if any."""
 
     def __init__(self, f: TensorFunction, in_validation: TensorFunction | None) -> None:
@@ -135,11 +143,13 @@ class _Function(BatchTransform):
         self.train_only = in_validation is None
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Returns ``f(x)``, with the global generators seeded from `rng` and put back."""
         seed = int(torch.randint(2**32, (), generator=rng, device=rng.device).item())
         return run_isolated(partial(run, self.f), x, seed)
 
     def for_validation(self) -> BatchTransform | None:
-        return None if self.in_validation is None else _Function(self.in_validation, self.in_validation)
+        """Returns the function that validation runs, if any."""
+        return None if self.in_validation is None else FunctionTransform(self.in_validation, self.in_validation)
 
     def __repr__(self) -> str:
         return getattr(self.f, "__name__", None) or repr(self.f)
@@ -152,7 +162,7 @@ def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
 
 
 def _wrapped(f: BatchTransform | TensorFunction) -> BatchTransform:
-    return f if isinstance(f, BatchTransform) else _Function(f, for_validation(f))
+    return f if isinstance(f, BatchTransform) else FunctionTransform(f, for_validation(f))
 
 
 def _fused(transforms: Iterable[BatchTransform]) -> tuple[BatchTransform, ...]:

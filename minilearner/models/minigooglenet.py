@@ -36,7 +36,7 @@ class MiniGoogLeNet(nn.Module):
             raise ValueError(
                 f"`num_classes` and `in_channels` must be at least 1. Received: {num_classes=}, {in_channels=}."
             )
-        self.in_channels = in_channels
+        self.num_classes, self.in_channels = num_classes, in_channels
         self.body = nn.Sequential(
             _unit(in_channels, 96, kernel=3),
             _Inception(96, 32, 32),

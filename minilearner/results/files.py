@@ -8,13 +8,14 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_writable", "csv_text", "json_text", "write_atomically"]
+__all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomically"]
 
 
 def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
@@ -41,24 +42,29 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes to a neighbour of `path`, syncs it and renames it: readers see the old file or the new one. Text is UTF-8.
+    """Writes a file as `replacing` does, and returns its path; text is UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
 
-    Returns the path. Raises `OSError` where the folder does not exist or cannot be written; nothing is left behind
-    then.
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a neighbour of `path` to write to, syncs it and renames it: readers see the old file or the new one.
+
+    Raises `OSError` where the folder does not exist or cannot be written. Whatever goes wrong, nothing is left behind.
     """
     path = Path(path)
     # Not tempfile's: its files are private (0600), and the renamed result would be too.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return path
 
 
 def json_text(value: Any) -> str:

@@ -28,7 +28,7 @@ from minilearner.training.packing import pack, unpack
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["CheckpointFolder", "Saved"]
+__all__ = ["CheckpointFolder", "Packed", "Saved", "packed"]
 
 FORMAT = 1
 """Counted up when a reader of the last version would misread what is written now."""
@@ -44,6 +44,23 @@ class Saved(NamedTuple):
     path: Path
     number: int
     state: dict[str, Any]
+
+
+class Packed(NamedTuple):
+    """A state as it was at one moment: JSON text, and copies of the tensors that it names."""
+
+    text: str
+    tensors: dict[str, Tensor]
+
+
+def packed(state: dict[str, Any]) -> Packed:
+    """Returns a copy of a state, ready to be written.
+
+    Raises:
+        TypeError: it holds what is no data.
+    """
+    tensors: dict[str, Tensor] = {}
+    return Packed(json.dumps(pack(state, tensors), allow_nan=False, separators=(",", ":")), tensors)
 
 
 class CheckpointFolder:
@@ -91,15 +108,14 @@ class CheckpointFolder:
                 ) from error
             yield
 
-    def save(self, number: int, state: dict[str, Any]) -> Path:
+    def save(self, number: int, state: dict[str, Any] | Packed) -> Path:
         """Writes a checkpoint, reads it back, and only then lets the oldest go.
 
         Raises:
             CheckpointError: it could not be written. The checkpoints before it are untouched.
             TypeError: `state` holds what is no data.
         """
-        tensors: dict[str, Tensor] = {}
-        text = json.dumps(pack(state, tensors), allow_nan=False, separators=(",", ":"))
+        text, tensors = state if isinstance(state, Packed) else packed(state)
         temporary = self.path / f"{_TEMPORARY}{number:08d}-{os.getpid()}"
         final = self.path / f"{_PREFIX}{number:08d}"
         try:

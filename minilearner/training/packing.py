@@ -137,7 +137,10 @@ def _dict(pairs: Any, tensors: Mapping[str, Tensor], depth: int) -> dict[Any, An
         key = _unpacked(key, tensors, depth)
         if not isinstance(key, (str, int, float, tuple, type(None))):
             raise FileFormatError(f"the state holds a dictionary with the key {str(key)[:40]!r}.")
-        found[key] = _unpacked(value, tensors, depth)
+        try:
+            found[key] = _unpacked(value, tensors, depth)
+        except TypeError as error:  # a tuple with a list in it
+            raise FileFormatError(f"the state holds a dictionary with the key {str(key)[:40]!r}.") from error
     return found
 
 

@@ -6,7 +6,6 @@ same script, training goes on to the same bits.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import CheckpointError
+from minilearner.models.names import named
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.run import Run
+from minilearner.tree import ADDRESS
 
-__all__ = ["differences", "identity", "restore", "run_state"]
-
-_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # what DDP and torch.compile put into names
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+__all__ = ["differences", "identity", "load_optimizer", "restore", "run_state"]
 
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
         "position": run.position,
         "metrics": dict(run.metrics),
         "model": _tensors(run.model),
-        "learns": {name: p.requires_grad for name, p in _named(run.model.named_parameters()).items()},
+        "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
         "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
         "step": run.step.state_dict(),
@@ -55,9 +53,9 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
     _load_tensors(run.model, state["model"])
-    for name, parameter in _named(run.model.named_parameters()).items():
+    for name, parameter in named(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
-    _load_optimizer(run.optimizer, state["optimizer"])
+    load_optimizer(run.optimizer, state["optimizer"])
     if isinstance(run.step.loss_func, nn.Module):
         run.step.loss_func.load_state_dict(state["loss"])
     run.step.load_state_dict(state["step"])
@@ -87,11 +85,16 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "call": kind,
         "n_epochs": run.n_epochs,
         "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
-        "parameters": {name: list(t.shape) for name, t in _named(run.model.named_parameters()).items()},
-        "buffers": {name: list(t.shape) for name, t in _named(run.model.named_buffers()).items()},
+        "parameters": {name: list(t.shape) for name, t in named(run.model.named_parameters()).items()},
+        "buffers": {name: list(t.shape) for name, t in named(run.model.named_buffers()).items()},
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
+        "training": _without_addresses(run.dls.train.fingerprint()),
+        "validation": None if run.dls.valid is None else _without_addresses(run.dls.valid.fingerprint()),
+        "metrics": [name for metrics in _held(run, "metrics") for name in metrics],
+        "optimizer settings": _optimizer_settings(run.optimizer),
+        "schedules": [_points(schedules) for schedules in _held(run, "schedules")],
         **{name: _without_addresses(value) for name, value in settings.items()},
     }
 
@@ -110,19 +113,38 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _optimizer_settings(optimizer: Optimizer) -> list[Any]:
+    """All but the rate, which stands among the run's settings."""
+    apart = ("params", "lr", "initial_lr")
+    return [
+        [len(group["params"]), *(f"{name}={value}" for name, value in sorted(group.items()) if name not in apart)]
+        for group in optimizer.param_groups
+    ]
+
+
+def _held(run: Run, name: str) -> list[Mapping[str, Any]]:
+    """What the callbacks hold under this name, where it is a table."""
+    held = [getattr(callback, name, None) for callback in run.callbacks]
+    return [table for table in held if isinstance(table, Mapping)]
+
+
+def _points(schedules: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What schedules say at some points of a run: two that agree there are the same."""
+    several = {name: f if isinstance(f, (list, tuple)) else [f] for name, f in schedules.items()}
+    return {name: [round(float(f(p / 8)), 12) for f in fs for p in range(8)] for name, fs in several.items()}
+
+
 def _without_addresses(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_addresses(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_without_addresses(item) for item in value]
-    return _ADDRESS.sub("", value) if isinstance(value, str) else value
-
-
-def _named(tensors: Any) -> dict[str, Any]:
-    return {_WRAPPERS.sub(r"\1", name).lstrip("."): tensor for name, tensor in tensors}
+    return ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and all buffers, also those that a `state_dict` leaves out."""
-    return {**_named(model.named_parameters()), **_named(model.named_buffers())}
+    return {**named(model.named_parameters()), **named(model.named_buffers())}
 
 
 def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
@@ -135,12 +157,13 @@ def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
             tensor.copy_(saved[name])
 
 
-def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Puts a `state_dict` into an optimizer, whose group objects stay the same: schedules hold on to them."""
     groups = list(optimizer.param_groups)
     optimizer.load_state_dict(state)
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
         group.update(loaded)
-    optimizer.param_groups[:] = groups  # the same objects as before: schedules hold on to them
+    optimizer.param_groups[:] = groups
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

@@ -58,9 +58,17 @@ from minilearner.vision.augment import (
 )
 from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW
 from minilearner.vision.image_loaders import ImageDataLoaders
-from minilearner.vision.images import open_image
+from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.learner import cnn_learner, vision_learner
-from minilearner.vision.transforms import Resize
+from minilearner.vision.transforms import (
+    CropPad,
+    PadMode,
+    RandomCrop,
+    RandomResizedCrop,
+    RatioResize,
+    Resize,
+    ResizeMethod,
+)
 
 __all__ = [
     *minilearner.__all__,
@@ -71,6 +79,7 @@ __all__ = [
     "ColReader",
     "ColSplitter",
     "Contrast",
+    "CropPad",
     "DataBlock",
     "DataPath",
     "Dihedral",
@@ -91,14 +100,19 @@ __all__ = [
     "MultiCategoryBlock",
     "PILImage",
     "PILImageBW",
+    "PadMode",
     "Path",
+    "RandomCrop",
     "RandomErasing",
+    "RandomResizedCrop",
     "RandomResizedCropBatch",
     "RandomSplitter",
     "RandomSubsetSplitter",
+    "RatioResize",
     "RegexLabeller",
     "RegressionBlock",
     "Resize",
+    "ResizeMethod",
     "Rotate",
     "Saturation",
     "StratifiedSplitter",
@@ -131,5 +145,6 @@ __all__ = [
     "torch",
     "train_only",
     "using_attr",
+    "verify_images",
     "vision_learner",
 ]

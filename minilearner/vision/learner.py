@@ -20,6 +20,7 @@ from minilearner.training.step import LossFunction
 from minilearner.vision.augment import Normalize
 from minilearner.vision.backbones import Arch, Backbone, build_backbone
 from minilearner.vision.families import Stats
+from minilearner.vision.recipes import VisionModel, recipe_of
 from minilearner.vision.weights import Weights
 
 __all__ = ["cnn_learner", "vision_learner"]
@@ -114,17 +115,18 @@ def vision_learner(
     if seed is not None:
         set_seed(seed)
     backbone = build_backbone(arch, n_in=n_in, size=size, pretrained=pretrained, weights=weights, cut=cut)
-    head = custom_head
-    if head is None:
-        pool = _pools(backbone, pool)
-        head = create_head(
-            backbone.features[0], n_out, lin_ftrs, ps, pool, concat_pool, first_bn, bn_final, lin_first, y_range
-        )
+    layers: dict[str, Any] = {"nf": backbone.features[0], "n_out": n_out, "lin_ftrs": lin_ftrs, "ps": ps}
+    layers |= {"pool": custom_head is None and _pools(backbone, pool), "concat_pool": concat_pool, "first_bn": first_bn}
+    layers |= {"bn_final": bn_final, "lin_first": lin_first, "y_range": y_range}
+    head = create_head(**layers) if custom_head is None else custom_head
     if init is not None:
         initialize(head, init)
+    model = VisionModel(backbone.body, head)
+    if custom_head is None:
+        model.recipe = recipe_of(arch, backbone.body, n_in=n_in, cut=cut, head=layers)
     learn = Learner(
         _normalized(dls, backbone.stats) if normalize else dls,
-        nn.Sequential(backbone.body, head),
+        model,
         loss_func,
         opt_func,
         lr,

@@ -15,7 +15,7 @@ from minilearner.models.heads import Cut, cut_model, feature_shape
 from minilearner.vision.families import Stats
 from minilearner.vision.weights import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 
-__all__ = ["TimmBody", "timm_body"]
+__all__ = ["TimmBody", "timm_body", "untrained_body"]
 
 
 class TimmBody(nn.Module):
@@ -62,6 +62,16 @@ def timm_body(
     if cut is not None:
         return cut_model(model, cut), stats
     return TimmBody(model, has_map=_has_map(model, n_in, size)), stats
+
+
+def untrained_body(name: str, *, n_in: int, cut: Cut | None, has_map: bool) -> nn.Module:
+    """Returns the body that `timm_body` gives, with fresh weights, where it is known whether that has a map.
+
+    Raises:
+        ImportError, ValueError: as `timm_body`.
+    """
+    model = _timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
+    return TimmBody(model, has_map=has_map) if cut is None else cut_model(model, cut)
 
 
 def _timm(name: str) -> Any:

@@ -17,13 +17,12 @@ from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from minilearner.data.download import download
 from minilearner.errors import FileFormatError, closest
+from minilearner.training.tensor_file import read_tensors
 
 __all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", "names_of_tensors", "read_state_dict"]
 
@@ -100,10 +99,10 @@ def read_state_dict(path: Path) -> StateDict:
     """
     try:
         if path.suffix == ".safetensors":
-            state: Any = load_file(path)
+            state: Any = read_tensors(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or "it ends too soon"
         raise FileFormatError(
             f"{path} is damaged, or holds more than tensors by name: {reason} Delete it and bring it again, as written "

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import Callback, DataLoaders, EarlyStopping, Learner, accuracy, set_seed
+from minilearner import Callback, DataLoaders, EarlyStopping, Learner, accuracy, error_rate, set_seed
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.errors import CheckpointError
 
@@ -35,12 +35,12 @@ class StopAt(Callback):
             raise Stop
 
 
-def make(hidden=6, n=30, bs=4, **options):
+def make(hidden=6, n=30, bs=4, shift=0.0, **options):
     set_seed(5)
-    x, y = torch.rand(n, 8), torch.arange(n) % 3
+    x, y = torch.rand(n, 8) + shift, torch.arange(n) % 3
     model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(0.2), nn.ReLU(), nn.Linear(hidden, 3))
     dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=2)
-    learn = Learner(dls, model, metrics=accuracy, **options)
+    learn = Learner(dls, model, **{"metrics": accuracy, **options})
     learn.no_logging().__enter__()
     return learn
 
@@ -102,6 +102,9 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({}, {"lr": 0.2}, "lr: saved 0.1, now 0.2"),
         ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),
         ({"cbs": EarlyStopping()}, {}, "callbacks: saved"),
+        ({"shift": 1.0}, {}, "training data: saved"),
+        ({"wd": 0.3}, {}, "optimizer settings: saved"),
+        ({"metrics": error_rate}, {}, r"metrics: saved \['accuracy'\], now \['error_rate'\]"),
     ],
 )
 def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, call, told):
@@ -206,3 +209,33 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode == -signal.SIGTERM
+
+
+class SignalInValidation(StopAt):
+    """Ctrl-C while the first epoch is validated."""
+
+    order = 50
+
+    def after_batch(self, run):
+        if not run.training and run.epoch == 0 and self.step is not None:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_in_a_validation_keeps_what_was_trained_before_it(tmp_path):
+    whole = make(cbs=SignalInValidation(None))
+    whole.fit(2, 0.1)
+    with pytest.raises(KeyboardInterrupt, match="run the same script again"):
+        make(cbs=SignalInValidation(1)).fit(2, 0.1, checkpoint=tmp_path)
+    assert numbers(tmp_path) == [7]
+    resumed = make(cbs=SignalInValidation(None))
+    resumed.fit(2, 0.1, checkpoint=tmp_path)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_it_says_where_a_run_goes_on(tmp_path, capsys):
+    crashed_at(tmp_path, 5)
+    for told in ("going on in epoch 0 at batch 3", "finished before, not trained again"):
+        learn = make(cbs=StopAt(None))
+        learn._output.table = True
+        learn.fit(2, 0.1, checkpoint=tmp_path)
+        assert f"{tmp_path}: {told}" in capsys.readouterr().out

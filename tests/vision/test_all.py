@@ -1,0 +1,37 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import minilearner
+from minilearner.vision import all as everything
+
+ON_TOP = {"F", "Path", "models", "nn", "np", "partial", "re", "torch"}
+ON_TOP |= {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+
+
+def test_the_star_brings_exactly_what_it_says():
+    tree = ast.parse(Path(everything.__file__).read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    } - {"*", "minilearner"}
+    assert sorted(everything.__all__) == sorted({*minilearner.__all__, *imported})
+    assert all(hasattr(everything, name) for name in everything.__all__)
+    assert imported >= ON_TOP
+
+
+def test_it_changes_nothing_outside():
+    program = """
+import pathlib, random, warnings
+import torch, torch.utils.data, torchvision, torchvision.models, safetensors.torch, PIL.Image  # what they do is theirs
+before = repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path))
+from minilearner.vision.all import *
+assert before == (repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path)))
+import sys
+assert not {"matplotlib", "pandas", "sklearn", "IPython"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
