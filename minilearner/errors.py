@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 __all__ = [
@@ -60,16 +60,45 @@ def closest(name: str, choices: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def refuse_unknown(given: Mapping[str, Any], *functions: Callable[..., Any]) -> None:
+_SYNONYMS = {
+    "batch_size": ("bs",),
+    "batchsize": ("bs",),
+    "val_batch_size": ("val_bs",),
+    "workers": ("num_workers",),
+    "n_workers": ("num_workers",),
+    "shuffle_train": ("shuffle",),
+    "random_state": ("seed",),
+    "transform": ("item_tfms", "batch_tfms"),
+    "transforms": ("item_tfms", "batch_tfms"),
+    "tfms": ("item_tfms", "batch_tfms"),
+    "validation_split": ("valid_pct",),
+    "val_pct": ("valid_pct",),
+    "pattern": ("pat",),
+    "regex": ("pat",),
+}
+"""What other libraries call arguments, and what fastai and we do; spelling alone would lead elsewhere."""
+
+
+def refuse_unknown(
+    given: Mapping[str, Any], *functions: Callable[..., Any], apart_from: Collection[str] = ("self",)
+) -> None:
     """Raises where some of the keyword arguments that were caught are named by none of these functions.
+
+    apart_from: their arguments that cannot be given here.
 
     Raises:
         TypeError: as said. Offers the nearest of the functions' arguments, and lists them.
     """
     apart = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     signatures = [inspect.signature(function).parameters.values() for function in functions]
-    known = dict.fromkeys(p.name for one in signatures for p in one if p.kind not in apart and p.name != "self")
+    known = dict.fromkeys(p.name for one in signatures for p in one if p.kind not in apart and p.name not in apart_from)
     for name in given:
         if name not in known:
-            hint = closest(name, known) or (" Did you mean 'bs'?" if closest(name, ["batch_size"]) else "")
+            hint = _meant(name, known) or closest(name, known)
             raise TypeError(f"there is no argument `{name}`.{hint} Arguments: {', '.join(known)}.")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    spelt = closest(name, _SYNONYMS)
+    found = [ours for ours in _SYNONYMS[spelt.split("'")[1]] if ours in known] if spelt else []
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -121,8 +122,9 @@ class DataBlock:
             num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this one.
             seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own.)
             device: where batches arrive.
-            verify: "names" looks whether files are there; "headers" opens each of them too; "decode" reads all of it.
-                What nobody looked for is told when it is read, with its path.
+            verify: "names" looks whether files are there, and whether 8 of them come out in one shape; "headers" opens
+                each of them and compares all sizes too, where no transform makes them alike; "decode" reads all of it
+                besides. What nobody looked for is told when it is read, with its path.
             on_unreadable: "raise", or "skip" what "headers" or "decode" found. It is then counted on standard error and
                 listed in ``dls.skipped``.
             cache: whether decoded pictures are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
@@ -137,8 +139,7 @@ class DataBlock:
         refuse_unknown(unknown, self.dataloaders)
         val_bs = bs if val_bs is None else val_bs
         for name, n in (("bs", bs), ("val_bs", val_bs)):
-            if n < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+            _check_batch_size(name, n)
         _check_choice("verify", verify, ("names", "headers", "decode"))
         _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -152,7 +153,8 @@ class DataBlock:
             ItemDataset(part.sources, Read(self.line.inputs), self.item_tfms, seed=seed, cache=cache)
             for part in (prepared.train, prepared.valid)
         )
-        _check_shapes(train)
+        for dataset in (train, valid) if verify != "names" else (train,):
+            _check_shapes(dataset, {} if verify == "names" else self.line.sizes(list(dataset.items)))
         options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms
         drop_last = shuffle if drop_last is None else drop_last
@@ -235,6 +237,13 @@ def _check_count(getters: Any, name: str, n: int) -> None:
             raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
 
 
+def _check_batch_size(name: str, n: Any) -> None:
+    if not isinstance(n, Integral):
+        raise TypeError(f"`{name}` must be a whole number. Received: {name}={n!r}.")
+    if n < 1:
+        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+
+
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(
@@ -255,10 +264,16 @@ def _tell_skipped(prepared: Prepared) -> None:
 _LOOKED_AT = 8  # a few pictures tell whether anything gives them one shape; all of them would be read twice
 
 
-def _check_shapes(dataset: ItemDataset) -> None:
-    """Raises where a few training items, as validation reads them, differ in shape."""
+def _check_shapes(dataset: ItemDataset, sizes: Mapping[int, Any]) -> None:
+    """Raises where a few items, as validation reads them, differ in shape; of known `sizes`, rare ones are among them.
+
+    sizes: position -> (width, height) of the picture as it lies in its file; empty where they are not known.
+    """
     n = min(_LOOKED_AT, len(dataset))
     positions = [i * (len(dataset) - 1) // max(1, n - 1) for i in range(n)]
+    first_of = {sizes[i]: i for i in sorted(sizes, reverse=True)}
+    rarest = Counter(sizes.values()).most_common()[: -_LOOKED_AT - 1 : -1]
+    positions = sorted({*positions, *(first_of[size] for size, _ in rarest)})
     shapes: dict[int, Tree] = {}
     for i in positions:
         try:
@@ -266,10 +281,24 @@ def _check_shapes(dataset: ItemDataset) -> None:
         except DataError:  # one that cannot be read is told when its batch comes: see `verify`
             if i == positions[-1] and not shapes:
                 raise
-    counts = Counter(shapes.values())
-    if len(counts) > 1:
+    if len(set(shapes.values())) > 1:
         raise DataError(
-            f"inputs must have one shape, so that they make batches. Of {len(shapes)} training items looked at: "
-            f"{', '.join(f'{count} of shape {shape}' for shape, count in counts.most_common(3))}, as in "
-            f"{shown(dataset.items, list(shapes), list(shapes.values()))}. Give them one with item_tfms=Resize(...)."
+            f"inputs must have one shape, so that they make batches. {_counted(shapes, sizes)}, as in "
+            f"{_examples(dataset.items, shapes)}. Give them one with item_tfms=Resize(...)."
         )
+
+
+def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
+    counts = Counter(sizes.values())
+    of_all = f"The {len(sizes)} pictures have {len(counts)} sizes (width, height)"
+    if len(counts) < 2:
+        counts, of_all = Counter(shapes.values()), f"Of {len(shapes)} items looked at, by shape"
+    most = ", ".join(f"{count} of {size}" for size, count in counts.most_common(3))
+    return f"{of_all}: {most}{', ...' if len(counts) > 3 else ''}"
+
+
+def _examples(items: Sequence[Any], shapes: Mapping[int, Tree]) -> str:
+    """Returns one item of each shape, as many as three, and then more of them."""
+    firsts = {shape: i for i, shape in sorted(shapes.items(), reverse=True)}.values()
+    chosen = [*firsts, *(i for i in shapes if i not in set(firsts))]
+    return shown(items, chosen, [shapes[i] for i in chosen])

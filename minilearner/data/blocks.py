@@ -36,7 +36,8 @@ NO_LABEL = "#na#"
 class InputBlock(Protocol):
     """How an input is read. It must pickle where loader workers are started by spawn.
 
-    A block that can read less where less is enough also has `read_reduced(source, reduce_to)`, with a (width, height).
+    A block that can read less where less is enough also has `read_reduced(source, reduce_to)`, with a (width, height);
+    one that knows sizes without reading everything has `sizes(sources)`, which returns position -> (width, height).
     """
 
     def read(self, source: Any) -> Any:

@@ -42,6 +42,8 @@ Key: TypeAlias = tuple[int, int | None]
 
 _N_SAMPLED = 8  # pictures decoded to estimate how large a cache would be
 
+_LEAVE_OUT = 'To leave out all such files when loaders are built: verify="decode", on_unreadable="skip".'
+
 
 @dataclass
 class Fetched:
@@ -188,10 +190,13 @@ class ItemDataset(Dataset[Tree]):
         try:
             yield
         except Exception as e:
-            if isinstance(e, DataError) and str(self.items[position]) in str(e):
+            is_named = isinstance(e, DataError) and str(self.items[position]) in str(e)
+            told = str(e) if is_named else f"I{self._named(position)[1:]} cannot be {done}: {_reason(e)}"
+            if isinstance(e, FileFormatError):
+                raise FileFormatError(f"{told} {_LEAVE_OUT}") from e
+            if is_named:
                 raise
-            kind = FileFormatError if isinstance(e, FileFormatError) else DataError
-            raise kind(f"{self._named(position).capitalize()} cannot be {done}: {_reason(e)}") from e
+            raise DataError(told) from e
 
     def _named(self, position: int) -> str:
         return f"item {position} ({shown(self.items, [position])})"

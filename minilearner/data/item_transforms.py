@@ -6,15 +6,17 @@ The transforms themselves live in `vision`; batch transforms, which run on the d
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from minilearner.data.given_transforms import as_list
 from minilearner.data.torchvision_transforms import for_validation, prepares, taken_apart
+from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
 __all__ = ["Box", "Finishing", "ItemPipeline", "ItemTransform", "ItemTransforms", "SplitTransform"]
@@ -28,6 +30,9 @@ Finishing: TypeAlias = Literal["none", "cut", "any"]
 
 class ItemTransform:
     """One step on one item, on the CPU. Subclasses define `__call__`."""
+
+    belongs_to: ClassVar[str] = "item_tfms"
+    """The argument that takes it."""
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         """Returns the transformed item, never changing it in place.
@@ -78,17 +83,17 @@ class ItemPipeline:
     A plain function runs in training and in validation. A torchvision transform runs as `torchvision_transforms` says:
     random ones in training only, those that decide the size without chance in validation, a `Compose` taken apart.
     Around both kinds the global generators are seeded from `rng`, in validation by a constant; `isolated` puts them
-    back.
+    back. An array of bytes (height, width, 1, 3 or 4) that comes out at the end is a picture: its channels come first.
 
     The pipeline is split where its first random part begins: ``pipeline(item, rng)`` is
     ``pipeline.finish(pipeline.prepare(item), rng)``, bit for bit.
 
     Raises:
-        TypeError: a transform is not callable, or is a class where an instance is meant.
+        TypeError: a transform is not callable, is a class where an instance is meant, or is one of batches.
     """
 
     def __init__(self, transforms: ItemTransforms = None) -> None:
-        self.transforms = tuple(_as_list(transforms))
+        self.transforms = tuple(as_list(transforms, "item_tfms"))
         steps = [_step(f) for given in self.transforms for f in taken_apart(given)]
         n_fixed = next((i for i, f in enumerate(steps) if not _is_fixed(f)), len(steps))
         self._fixed = [f for f in steps[: n_fixed + 1] if isinstance(f, SplitTransform)]
@@ -110,7 +115,7 @@ class ItemPipeline:
         """Returns the prepared item after the rest."""
         for f in self._rest:
             item = f(item, rng)
-        return item
+        return _as_planes(item) if isinstance(item, np.ndarray) else item
 
     @property
     def window(self) -> Callable[[tuple[int, int], random.Random | None], Box] | None:
@@ -167,7 +172,14 @@ class _Function(ItemTransform):
         if f is None:
             return item
         _seed_quickly(0 if rng is None else rng.getrandbits(32))
-        return f(item)
+        transformed = f(item)
+        if transformed is None or isinstance(transformed, Mapping):
+            hint = ": take its ['image']" if isinstance(transformed, Mapping) and "image" in transformed else ""
+            raise DataError(
+                f"{_name(self.f)} in `item_tfms` must return a picture, an array or a tensor. Received: "
+                f"{type(transformed).__name__}{hint}."
+            )
+        return transformed
 
 
 class _Finish(ItemTransform):
@@ -180,14 +192,15 @@ class _Finish(ItemTransform):
         return self.split.finish(item, rng)
 
 
-def _as_list(transforms: ItemTransforms) -> list[Any]:
-    several = list(transforms) if isinstance(transforms, Sequence) else [] if transforms is None else [transforms]
-    for f in several:
-        if isinstance(f, type):
-            raise TypeError(f"`item_tfms` takes instances. Received the class {f.__name__}: write {f.__name__}().")
-        if not callable(f):
-            raise TypeError(f"`item_tfms` takes transforms or functions of an item. Received: {f!r}.")
-    return several
+def _name(f: Any) -> str:
+    return getattr(f, "__name__", None) or repr(f)
+
+
+def _as_planes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns an array that torch takes; bytes (height, width, 1, 3 or 4) are a picture, whose channels come first."""
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3, 4):
+        array = array.transpose(2, 0, 1)
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def _step(f: Any) -> ItemTransform:

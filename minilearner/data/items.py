@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minilearner.data.paths import Listing
 from minilearner.errors import DataError, closest
 
 __all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "shown"]
@@ -16,10 +17,13 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 """A path, as text or as an object."""
 
 IMAGE_EXTENSIONS = (
-    ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
-    ".tif", ".tiff", ".webp",
+    ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
+    ".ppm", ".tga", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-"""What `get_image_files` takes for pictures: single pictures that Pillow reads, the same on every system."""
+"""What `get_image_files` takes for pictures: single pictures that Pillow reads, the same on every system and version.
+
+Not .avif, which Pillow reads from version 11.3 on only: `get_files(path, (*IMAGE_EXTENSIONS, ".avif"))` lists it there.
+"""
 
 
 def get_files(
@@ -28,7 +32,7 @@ def get_files(
     recurse: bool = True,
     folders: str | Collection[str] | None = None,
     followlinks: bool = True,
-) -> list[Path]:
+) -> Listing[Path]:
     """Returns the files below a folder, sorted by their path as text with "/" between its parts.
 
     Hidden files and folders, whose names begin with a dot, are left out. fastai's returns them in the order of the file
@@ -59,10 +63,12 @@ def get_files(
         where = f"'{root}'" + (f", folders {', '.join(wanted)}" if wanted else "")
         raise DataError(f"There is {what} in {where}{'' if recurse else ' itself (recurse=False)'}.")
     below = "" if str(root) == "." else os.path.join(root, "")
-    return [Path(below + name) for name in names]  # half the time of `root / name`
+    return Listing(Path(below + name) for name in names)  # half the time of `root / name`
 
 
-def get_image_files(path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None) -> list[Path]:
+def get_image_files(
+    path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None
+) -> Listing[Path]:
     """Returns the pictures below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`."""
     return get_files(path, IMAGE_EXTENSIONS, recurse, folders)
 
@@ -76,7 +82,7 @@ class FileGetter:
     recurse: bool = True
     folders: str | Collection[str] | None = None
 
-    def __call__(self, path: PathLike) -> list[Path]:
+    def __call__(self, path: PathLike) -> Listing[Path]:
         """Returns the files; errors as in `get_files`."""
         return get_files(Path(path) / self.suf, self.extensions, self.recurse, self.folders)
 

@@ -145,8 +145,10 @@ class ColReader:
         return f"{pref}{value}{self.suff}" if pref or self.suff else value
 
 
-def apply_to_all(getter: Getter, items: Sequence[Any], name: str) -> list[Any]:
+def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = None) -> list[Any]:
     """Returns what a getter gives for every item; `name` is the argument that an error is about.
+
+    given: what the user gave for it, where that is not the getter itself.
 
     Raises:
         DataError: it failed. Says on how many of how many items, with three examples and their reasons.
@@ -165,7 +167,7 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str) -> list[Any]:
         told = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
         raise DataError(
             f"`{name}` failed on {len(failed)} of {len(items)} items: {shown(items, failed, told)}. Correct "
-            f"`{name}={_name(getter)}`, or leave these items out."
+            f"`{name}={_name(getter if given is None else given)}`, or leave these items out."
         ) from reasons[0]
     return values
 
@@ -181,5 +183,5 @@ def _cell(row: Any, col: str | int) -> Any:
     return getattr(row, col) if isinstance(col, str) and col in getattr(row, "_fields", ()) else row[col]
 
 
-def _name(getter: Getter) -> str:
+def _name(getter: Any) -> str:
     return getattr(getter, "__name__", None) or repr(getter)

@@ -17,7 +17,7 @@ from minilearner.data.blocks import InputBlock, TargetBlock
 from minilearner.data.items import shown
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
-from minilearner.data.table import as_table, is_table
+from minilearner.data.table import Row, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError
 
@@ -128,6 +128,16 @@ class Line:
             found.update(block.unreadable([s[k] for s in sources] if len(self.inputs) > 1 else sources, verify))
         return found
 
+    def sizes(self, sources: list[Any]) -> dict[int, Any]:
+        """Returns position -> (width, height), as far as blocks know it without reading; a tuple of several inputs."""
+        several = len(self.inputs) > 1
+        parts = [[source[k] for source in sources] if several else sources for k in range(len(self.inputs))]
+        found = [
+            block.sizes(part) if hasattr(block, "sizes") else {} for block, part in zip(self.inputs, parts, strict=True)
+        ]
+        known = sorted(set().union(*found))
+        return {i: tuple(sizes.get(i) for sizes in found) if several else found[0][i] for i in known}
+
     def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> Prepared:
         """Goes along the whole line.
 
@@ -186,7 +196,8 @@ class NewItems:
     def sources(self, items: Any) -> list[Any]:
         """Returns what these are read from. What is no item as the training items are is taken for it itself.
 
-        So a model trained on rows of a table predicts a row, and a path or a PIL picture as well.
+        So a model trained on rows of a table predicts a row, which may be a dictionary or a row of pandas too, and a
+        path or a PIL picture as well.
 
         Raises:
             TypeError: `items` is a single item.
@@ -215,6 +226,8 @@ class NewItems:
         listed = list(as_sequence(items))
         if not listed:
             raise DataError("`items` must hold at least one item. Received: none.")
+        if self.kind is Row:
+            return list(map(as_row, listed))
         return [Path(item) if self.kind is Path and isinstance(item, str) else item for item in listed]
 
 

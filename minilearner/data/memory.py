@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, as_list, run_isolated
+from minilearner.data.given_transforms import as_list
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, run_isolated
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
 from minilearner.tree import Tree, digest, map_tensors
@@ -65,7 +66,7 @@ class MemoryLoader:
         if y is not None and len(x) != len(y):
             raise DataError(f"`x` and `y` must have the same number of items. Received: {len(x)} and {len(y)}.")
         self.device = resolve_device(device)
-        self.item_tfms: list[TensorFunction] = as_list(item_tfms, "item_tfms")  # type: ignore[assignment]
+        self.item_tfms: list[TensorFunction] = as_list(item_tfms, "item_tfms")
         self.x = _in_store(_applied_once(self.item_tfms, x, seed)).to(self.device)
         self.y = None if y is None else _in_store(y).to(self.device)
         self.bs, self.shuffle, self.drop_last = bs, shuffle, drop_last

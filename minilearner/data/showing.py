@@ -29,7 +29,9 @@ _LONGEST_LINE = 32  # letters; more would make a picture a small thing below a w
 def show_pictures(
     x: Tree, titles: Sequence[str], *, max_n: int = 9, colors: Sequence[str] | None = None, **layout: Any
 ) -> Figure:
-    """Draws the first `max_n` of decoded inputs (batch, 1 or 3, height, width); `layout` as in `pictures.plot_images`.
+    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), those with 4 channels on white.
+
+    layout: as in `pictures.plot_images`.
 
     Raises:
         ValueError: `max_n` is below 1, or the grid is too small.
@@ -37,12 +39,16 @@ def show_pictures(
     """
     if max_n < 1:
         raise ValueError(f"`max_n` must be at least 1. Received: max_n={max_n}.")
-    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3):
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise DataError(
-            "only pictures can be shown: inputs (batch, channels, height, width) with 1 or 3 channels. Received: "
+            "only pictures can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
             f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}."
         )
-    return plot_images(x[:max_n].detach().float().cpu().unbind(), titles[:max_n], colors=colors, **layout)
+    pictures = x[:max_n].detach().float().cpu()
+    if x.shape[1] == 4:
+        alpha = pictures[:, 3:]
+        pictures = pictures[:, :3] * alpha + (1 - alpha)
+    return plot_images(pictures.unbind(), titles[:max_n], colors=colors, **layout)
 
 
 def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, **layout: Any) -> Figure:

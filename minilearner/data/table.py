@@ -11,7 +11,7 @@ from typing import Any
 
 from minilearner.errors import DataError, closest
 
-__all__ = ["Row", "Table", "as_table", "is_table", "read_csv"]
+__all__ = ["Row", "Table", "as_row", "as_table", "is_table", "read_csv"]
 
 
 class Row(Mapping[str, Any]):
@@ -95,6 +95,26 @@ def as_table(source: Any) -> Table:
     if names is None or not hasattr(source, "__getitem__"):
         raise TypeError(f"a table must be a mapping of columns or a frame. Received: a {type(source).__name__}.")
     return Table({name: _values(source[name]) for name in names})
+
+
+def as_row(item: Any) -> Any:
+    """Returns a dictionary, a named tuple or a row of pandas (`iloc`, `itertuples`) as a `Row`; anything else as it is.
+
+    The index that `itertuples` puts first is no column.
+    """
+    if isinstance(item, Row):
+        return item
+    if hasattr(item, "iloc") and hasattr(item, "index"):
+        cells = dict(zip(item.index, item.tolist(), strict=True))
+    elif hasattr(item, "_asdict"):
+        cells = dict(item._asdict())
+        if type(item).__name__ == "Pandas":
+            cells.pop("Index", None)
+    elif isinstance(item, Mapping):
+        cells = dict(item)
+    else:
+        return item
+    return Row(Table({name: [value] for name, value in cells.items()}), 0)
 
 
 def is_table(source: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from minilearner.data.given_transforms import as_list
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
 from minilearner.runtime import isolated_rng
 
@@ -34,6 +35,9 @@ class BatchTransform:
 
     train_only: bool = True
     """True for augmentation, which validation skips; False for what the model always needs, such as normalisation."""
+
+    belongs_to: ClassVar[str] = "batch_tfms"
+    """The argument that takes it."""
 
     order: ClassVar[float] = 50
     """A pipeline runs lower numbers first, whatever place they have in the list; equal ones as listed.
@@ -126,7 +130,7 @@ def train_only(f: TensorFunction) -> BatchTransform:
     """
     if isinstance(f, BatchTransform):
         raise TypeError(f"{f!r} is a batch transform: set `train_only = True` on its class instead of wrapping it.")
-    as_list(f, "f")
+    as_list(f, "f", "batch_tfms")
     return FunctionTransform(f, in_validation=None)
 
 
@@ -155,24 +159,6 @@ def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
     with isolated_rng(seed):
         return f(x)
-
-
-def as_list(transforms: Transforms, name: str) -> list[BatchTransform | TensorFunction]:
-    """Returns one transform, several or none as a list; `name` is the argument that an error is about.
-
-    Raises:
-        TypeError: a transform is not callable, or is a class where an instance is meant.
-    """
-    if transforms is None:
-        return []
-    several: list[BatchTransform | TensorFunction]
-    several = list(transforms) if isinstance(transforms, Sequence) else [transforms]
-    for f in several:
-        if isinstance(f, type):
-            raise TypeError(f"`{name}` takes instances. Received the class {f.__name__}: write {f.__name__}(...).")
-        if not callable(f):
-            raise TypeError(f"`{name}` takes transforms or functions of a tensor. Received: {f!r}.")
-    return several
 
 
 def _wrapped(f: BatchTransform | TensorFunction) -> BatchTransform:

@@ -57,9 +57,10 @@ def _sample(dataset: ItemDataset) -> Iterator[str]:
         raw = dataset.read(source)
     parts = raw if isinstance(raw, tuple) else (raw,)
     yield f"  read: {', '.join(map(_seen, parts))}"
-    for f in dataset.item_tfms.transforms:
+    untouched, transforms = parts, dataset.item_tfms.transforms
+    for k, f in enumerate(transforms):
         with _station(f"item transform {f!r}", source):
-            parts = tuple(ItemPipeline(f)(part, None) for part in parts)
+            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in untouched)
         yield f"  {f!r}: {', '.join(map(_seen, parts))}"
     with _station("making a tensor", source):
         parts = tuple(map(as_tensor, parts))

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform, TensorFunction, Transforms, as_list
+from minilearner.data.given_transforms import as_list
+from minilearner.data.transforms import BatchTransform, TensorFunction, Transforms
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.erasing import RandomErasing
 from minilearner.vision.geometry import Geometric, RandomGeometric, check_fraction
@@ -91,6 +92,13 @@ def aug_transforms(
     """
     if min_scale != 1 and size is None:
         raise ValueError(f"`min_scale` crops to a `size`. Received: min_scale={min_scale}, size=None.")
+    if flip_vert and not do_flip:
+        raise ValueError("`flip_vert` needs `do_flip`. Received: flip_vert=True, do_flip=False.")
+    for name, given, largest in (("max_lighting", max_lighting, 1), ("max_warp", max_warp, 0.5)):
+        if not 0 <= given * mult < largest:
+            raise ValueError(
+                f"`{name}` times `mult` must be at least 0 and below {largest}. Received: {name}={given}, mult={mult}."
+            )
     how: dict[str, Any] = {"mode": mode, "pad_mode": pad_mode, "align_corners": align_corners, "batch": batch}
     how["size"] = size if min_scale == 1 else None
     found: list[BatchTransform | TensorFunction] = []
@@ -107,7 +115,7 @@ def aug_transforms(
         found.append(Contrast(max_lighting * mult, p_lighting, batch=batch))
     if min_scale != 1 and size is not None:
         found.append(RandomResizedCropBatch(size, min_scale, (1, 1), mode, align_corners=align_corners, batch=batch))
-    return found + as_list(xtra_tfms, "xtra_tfms")
+    return found + as_list(xtra_tfms, "xtra_tfms", "batch_tfms")
 
 
 @dataclass(frozen=True, repr=False)

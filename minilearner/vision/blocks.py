@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.images import as_mode, open_image, verify_images
+from minilearner.vision.images import as_mode, image_sizes, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_picture"]
 
@@ -77,6 +77,11 @@ class ImageBlock:
         reasons = dict(verify_images([sources[i] for i in positions], verify, on_unreadable="skip").unreadable)
         return {i: reasons[sources[i]] for i in positions if sources[i] in reasons}
 
+    def sizes(self, sources: Sequence[Any]) -> dict[int, tuple[int, int]]:
+        """Returns position -> (width, height) of the sources that are files, from their headers."""
+        positions = [i for i, source in enumerate(sources) if isinstance(source, (str, os.PathLike))]
+        return dict(zip(positions, image_sizes([sources[i] for i in positions]), strict=True))
+
 
 _MODES = ("RGB", "L", "RGBA")
 
@@ -84,16 +89,16 @@ _MODES = ("RGB", "L", "RGBA")
 def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
     """Returns what is a picture, upright and in a mode of Pillow's.
 
-    source: a path; the bytes of a file; a PIL picture; an array (height, width) or (height, width, channels); or a
-    tensor (channels, height, width). Integers are 0 to 255, floats 0 to 1. An array whose first axis alone has the
-    length of channels (1, 3 or 4) is taken for (channels, height, width).
+    source: a path; an open file; the bytes of a file; a PIL picture; an array (height, width) or (height, width,
+    channels); or a tensor (channels, height, width). Integers are 0 to 255, floats 0 to 1. An array whose first axis
+    alone has the length of channels (1, 3 or 4) is taken for (channels, height, width).
 
     Raises:
         TypeError: `source` is none of these.
         DataError: an array has another shape, dtype or range.
         FileFormatError: a file, or bytes, are no picture, or are damaged.
     """
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) or (hasattr(source, "read") and hasattr(source, "seek")):
         return open_image(source, mode)
     if isinstance(source, (bytes, bytearray)):
         source = _from_bytes(source)
@@ -103,7 +108,8 @@ def as_picture(source: Any, mode: str = "RGB") -> Image.Image:
         source = _from_array(source, channels_first=source.ndim == 3 and source.shape[2] not in _CHANNELS)
     if not isinstance(source, Image.Image):
         raise TypeError(
-            f"a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: {source!r:.100}."
+            "a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. "
+            f"Received: {source!r:.100}."
         )
     return as_mode(source, mode)
 

@@ -54,7 +54,7 @@ class ImageDataLoaders:
 
         With `valid_pct` it is ``cat/1.jpg`` instead, or anything deeper, and the split is drawn.
         """
-        refuse_unknown(options, cls.from_folder, DataBlock.dataloaders)
+        _check_options(options, cls.from_folder)
         folders = None if valid_pct is not None else [train, valid]
         splitter: Splitter
         splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
@@ -82,38 +82,33 @@ class ImageDataLoaders:
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by a function of the path."""
-        refuse_unknown(options, cls.from_path_func, DataBlock.dataloaders)
-        fnames = [Path(name) for name in fnames]
-        labels = apply_to_all(label_func, fnames, "label_func")
-        block = DataBlock(
-            (ImageBlock(img_cls), _block_for(labels)),
-            splitter=RandomSplitter(valid_pct, seed),
-            get_y=label_func,
-            item_tfms=item_tfms,
-            batch_tfms=batch_tfms,
-        )
-        return block.dataloaders(fnames, path, seed=seed, **options)
+        _check_options(options, cls.from_path_func)
+        how: dict[str, Any] = {"item_tfms": item_tfms, "batch_tfms": batch_tfms, "img_cls": img_cls}
+        return _of_files(path, fnames, label_func, valid_pct, seed, **how, **options)
 
     @classmethod
     def from_name_func(
         cls, path: PathLike, fnames: Sequence[PathLike], label_func: Callable[[str], Any], *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by a function of the file's name; the rest as `from_path_func`."""
-        return cls.from_path_func(path, fnames, using_attr(label_func, "name"), *args, **options)
+        _check_options(options, cls.from_name_func, cls.from_path_func)
+        return _of_files(path, fnames, using_attr(label_func, "name"), *args, **options)
 
     @classmethod
     def from_path_re(
         cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by the first group of `pat`, searched in the path."""
-        return cls.from_path_func(path, fnames, RegexLabeller(pat), *args, **options)
+        _check_options(options, cls.from_path_re, cls.from_path_func, apart_from=("label_func",))
+        return _of_files(path, fnames, RegexLabeller(pat), *args, pat=pat, **options)
 
     @classmethod
     def from_name_re(
         cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
     ) -> DataLoaders:
         """Returns loaders of these files, labelled by the first group of `pat`, searched in the file's name."""
-        return cls.from_name_func(path, fnames, RegexLabeller(pat), *args, **options)
+        _check_options(options, cls.from_name_re, cls.from_path_func, apart_from=("label_func",))
+        return _of_files(path, fnames, using_attr(RegexLabeller(pat), "name"), *args, pat=pat, **options)
 
     @classmethod
     def from_df(
@@ -144,18 +139,20 @@ class ImageDataLoaders:
             fn_col: the column of file names.
             folder: below `path`, put before every file name.
             suff: put after every file name, such as ".jpg".
-            label_col: the column of labels, or several, each then a label.
+            label_col: the column of labels, or a list of several, each then a label.
             label_delim: what separates several labels in a cell.
-            y_block: what labels mean; by default several are a `MultiCategoryBlock`, floats a `RegressionBlock`, all
-                others a `CategoryBlock`.
+            y_block: what labels mean; by default several are a `MultiCategoryBlock`, numbers with floats among them a
+                `RegressionBlock`, all others a `CategoryBlock`.
             valid_col: a column that is true for validation; `valid_pct` is then not used.
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
             options: see above.
         """
-        refuse_unknown(options, cls.from_df, DataBlock.dataloaders)
+        _check_options(options, cls.from_df)
         table = as_table(df)
+        if not isinstance(label_col, (str, int)) and len(label_col) == 1:
+            label_col = label_col[0]
         folder = Path(path) if folder is None else Path(path) / folder
         get_y = ColReader(label_col, label_delim=label_delim)
         block = DataBlock(
@@ -185,7 +182,7 @@ class ImageDataLoaders:
 
         Labels and `valid_col` are read as numbers or truth values where all of a column are written so; see `read_csv`.
         """
-        refuse_unknown(options, cls.from_csv, cls.from_df, DataBlock.dataloaders)
+        _check_options(options, cls.from_csv, cls.from_df, apart_from=("df",))
         labels = [label_col] if isinstance(label_col, (str, int)) else list(label_col)
         typed = labels if options.get("label_delim") is None else []
         typed = typed if valid_col is None else [*typed, valid_col]
@@ -207,7 +204,7 @@ class ImageDataLoaders:
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of files and their labels, in two lists; `y_block` as in `from_df`."""
-        refuse_unknown(options, cls.from_lists, DataBlock.dataloaders)
+        _check_options(options, cls.from_lists)
         table = as_table({"fnames": fnames, "labels": labels})
         block = DataBlock(
             (ImageBlock(img_cls), y_block or _block_for(table.column("labels"))),
@@ -217,6 +214,36 @@ class ImageDataLoaders:
             batch_tfms=batch_tfms,
         )
         return block.dataloaders(table, path, seed=seed, **options)
+
+
+def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
+    refuse_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
+
+
+def _of_files(
+    path: PathLike,
+    fnames: Sequence[PathLike],
+    get_y: Callable[[Any], Any],
+    valid_pct: float = 0.2,
+    seed: int | None = None,
+    item_tfms: ItemTransforms = None,
+    batch_tfms: Transforms = None,
+    img_cls: type[PILImage] | str = PILImage,
+    *,
+    pat: str | None = None,
+    **options: Any,
+) -> DataLoaders:
+    """Returns loaders of files labelled by a function, which was made of `pat` where that is given."""
+    fnames = [Path(name) for name in fnames]
+    labels = apply_to_all(get_y, fnames, "label_func" if pat is None else "pat", pat)
+    block = DataBlock(
+        (ImageBlock(img_cls), _block_for(labels)),
+        splitter=RandomSplitter(valid_pct, seed),
+        get_y=get_y,
+        item_tfms=item_tfms,
+        batch_tfms=batch_tfms,
+    )
+    return block.dataloaders(fnames, path, seed=seed, **options)
 
 
 @dataclass(frozen=True)
@@ -247,9 +274,15 @@ class _FolderSplitter(GrandparentSplitter):
 
 def _block_for(labels: Sequence[Any]) -> Any:
     """Returns the block that suits these labels."""
-    several = [label for label in labels if isinstance(label, (list, tuple))]
+    several = [label for label in labels if isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1]
     if several:
-        numbers = all(label and all(isinstance(value, float) for value in label) for label in several)
-        return RegressionBlock() if numbers else MultiCategoryBlock()
-    present = [label for label in labels if not is_missing(label)]
-    return RegressionBlock() if present and all(isinstance(label, float) for label in present) else CategoryBlock()
+        measured = all(map(len, several)) and _are_measured([value for label in several for value in label])
+        return RegressionBlock() if measured else MultiCategoryBlock()
+    return RegressionBlock() if _are_measured([v for v in labels if not is_missing(v)]) else CategoryBlock()
+
+
+def _are_measured(values: Sequence[Any]) -> bool:
+    """Whether these are numbers, with floats among them: whole numbers alone are classes."""
+    plain = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]  # NumPy's and torch's
+    kinds = set(map(type, plain))
+    return float in kinds and kinds <= {float, int}

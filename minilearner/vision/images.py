@@ -6,21 +6,22 @@ What becomes of a picture afterwards is `transforms`' business.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import IO, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.errors import DataError, FileFormatError, closest
 
-__all__ = ["PathLike", "VerifiedImages", "as_mode", "image_size", "open_image", "verify_images"]
+__all__ = ["PathLike", "VerifiedImages", "as_mode", "image_size", "image_sizes", "open_image", "verify_images"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
+T = TypeVar("T")
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -38,7 +39,9 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _POLICIES = ("raise", "skip")
 
 
-def open_image(path: PathLike, mode: str = "RGB", *, reduce_to: tuple[int, int] | None = None) -> Image.Image:
+def open_image(
+    path: PathLike | IO[bytes], mode: str = "RGB", *, reduce_to: tuple[int, int] | None = None
+) -> Image.Image:
     """Returns the picture in a file, upright, in a mode of Pillow's such as "RGB" or "L".
 
     - EXIF orientation is applied. Of an animation the first frame is taken.
@@ -47,7 +50,7 @@ def open_image(path: PathLike, mode: str = "RGB", *, reduce_to: tuple[int, int] 
     - 16 bits a channel are scaled to 8, never clipped. CMYK is converted, Adobe's inverted kind included.
 
     Args:
-        path: the file.
+        path: the file, or an object that reads it, such as `io.BytesIO`, from its beginning.
         mode: what to convert to.
         reduce_to: (width, height) that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that
             leaves both sides at least so long, which saves up to half the time; other formats come at full size.
@@ -60,7 +63,7 @@ def open_image(path: PathLike, mode: str = "RGB", *, reduce_to: tuple[int, int] 
     try:
         return as_mode(image, mode)
     except DataError as e:
-        raise DataError(f"{os.fspath(path)}: {e}") from e
+        raise DataError(f"{_name(path)}: {e}") from e
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -91,6 +94,11 @@ def image_size(path: PathLike) -> tuple[int, int]:
         tags = getattr(image, "tag_v2", None)  # of a TIFF, whose `size` some versions of Pillow give upright already
         width, height = (tags[256], tags[257]) if tags else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
+    """Returns the `image_size` of every file, read in threads; errors as there."""
+    return _in_threads(image_size, paths)
 
 
 @dataclass(frozen=True)
@@ -130,9 +138,7 @@ def verify_images(
     if n_threads is not None and n_threads < 1:
         raise ValueError(f"`n_threads` must be at least 1. Received: n_threads={n_threads}.")
     paths = list(paths)
-    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    with ThreadPoolExecutor(n_threads or min(32, 2 * (os.cpu_count() or 1))) as threads:
-        reasons = [reason for chunk in threads.map(partial(_reasons, how=how), chunks) for reason in chunk]
+    reasons = _in_threads(partial(_reason, how=how), paths, n_threads)
     found = VerifiedImages(
         [path for path, reason in zip(paths, reasons, strict=True) if reason is None],
         [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None],
@@ -145,8 +151,10 @@ def verify_images(
     return found
 
 
-def _reasons(paths: list[PathLike], how: str) -> list[str | None]:
-    return [_reason(path, how) for path in paths]
+def _in_threads(f: Callable[[PathLike], T], paths: Sequence[PathLike], n_threads: int | None = None) -> list[T]:
+    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    with ThreadPoolExecutor(n_threads or min(32, 2 * (os.cpu_count() or 1))) as threads:
+        return [result for chunk in threads.map(lambda chunk: [f(path) for path in chunk], chunks) for result in chunk]
 
 
 def _reason(path: PathLike, how: str) -> str | None:
@@ -175,7 +183,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         )
 
 
-def _loaded(path: PathLike, reduce_to: tuple[int, int] | None) -> Image.Image:
+def _loaded(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
     with _opened(path) as image:
         if reduce_to is not None and image.format == "JPEG":
             image.draft(None, reduce_to[::-1] if _orientation(image) >= 5 else reduce_to)
@@ -184,7 +192,7 @@ def _loaded(path: PathLike, reduce_to: tuple[int, int] | None) -> Image.Image:
 
 
 @contextmanager
-def _opened(path: PathLike) -> Iterator[Image.Image]:
+def _opened(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
     """Opens a file's header; whatever goes wrong with it inside the context is told with the path."""
     try:
         with Image.open(path) as image:
@@ -213,14 +221,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
 
 
-def _told(e: Exception, path: PathLike) -> DataError:
+def _name(path: PathLike | IO[bytes]) -> str:
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"a {type(path).__name__}"
+
+
+def _n_bytes(path: PathLike | IO[bytes]) -> int:
+    return os.path.getsize(path) if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)
+
+
+def _told(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     if isinstance(e, OSError) and e.errno is not None:
-        return DataError(f"{os.fspath(path)}: the file cannot be opened ({e.strerror}).")
-    size = os.path.getsize(path)
+        return DataError(f"{_name(path)}: the file cannot be opened ({e.strerror}).")
+    size = _n_bytes(path)
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
         what = f"the {size} bytes are not a picture in a format that Pillow knows"
     else:
         what = f"the picture is damaged or cut short ({str(e).rstrip('.')})"
-    return FileFormatError(f"{os.fspath(path)}: {what}.")
+    return FileFormatError(f"{_name(path)}: {what}.")

@@ -1,8 +1,8 @@
 """Item transforms of pictures, on Pillow: they give the pictures of a batch one size.
 
 Each is split: scaling is always the same, so that its result can be cached; where a window lies is random in training
-and the middle in validation. Resampling is bilinear with antialiasing, within one grey level of Pillow's, and torch's
-own, which is more than twice as fast. Augmentation of whole batches is `augment`'s business.
+and the middle in validation. By default resampling is bilinear with antialiasing, within one grey level of Pillow's,
+and torch's own, which is more than twice as fast. Augmentation of whole batches is `augment`'s business.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from minilearner.data.item_transforms import Box, Finishing, SplitTransform
 from minilearner.errors import closest
 
 __all__ = ["CropPad", "PadMode", "RandomCrop", "RandomResizedCrop", "RatioResize", "Resize", "ResizeMethod"]
+
+
+Resamples: TypeAlias = Image.Resampling | tuple[Image.Resampling, Image.Resampling]
+"""Pillow's resampling of pictures, or that and the one of masks."""
 
 
 class ResizeMethod(str, Enum):
@@ -53,17 +57,22 @@ class Resize(SplitTransform):
         size: in pixels, one number for a square or (height, width).
         method: see above.
         pad_mode: what "pad" fills with: "reflection", "border" or "zeros".
+        resamples: Pillow's resampling, such as `PIL.Image.Resampling.BICUBIC`. Of two, as fastai has them, the first is
+            for pictures; the other is for masks, which this does not resize.
 
     Raises:
-        ValueError: `size` is less than 1, or `method` or `pad_mode` is another word.
+        ValueError: `size` is less than 1, or `method` or `pad_mode` is another word, or
+            `resamples` is none of Pillow's.
     """
 
     size: int | tuple[int, int]
     method: str = "crop"
     pad_mode: str = "reflection"
+    resamples: Resamples = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _height_width(self.size))
+        object.__setattr__(self, "resamples", _resamples(self.resamples))
         object.__setattr__(self, "method", _choice(ResizeMethod, "method", self.method))
         object.__setattr__(self, "pad_mode", _choice(PadMode, "pad_mode", self.pad_mode))
 
@@ -81,10 +90,11 @@ class Resize(SplitTransform):
         """Returns the picture scaled: to cover the size, to fit into it, or to it exactly."""
         width, height = _width_height(self.size)
         if self.method == "squish":
-            return resized(item, (width, height))
+            return resized(item, (width, height), _of_pictures(self.resamples))
         scales = width / _picture(item).width, height / item.height
         scale = max(scales) if self.method == "crop" else min(scales)
-        return resized(item, (_scaled(item.width, scale, width), _scaled(item.height, scale, height)))
+        scaled = _scaled(item.width, scale, width), _scaled(item.height, scale, height)
+        return resized(item, scaled, _of_pictures(self.resamples))
 
     def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
         """Returns the window of the wanted size."""
@@ -120,6 +130,7 @@ class RandomResizedCrop(SplitTransform):
         size: in pixels, one number for a square or (height, width).
         min_scale: the smallest share of the area, in (0, max_scale].
         ratio: the least and the largest width / height of the part.
+        resamples: as for `Resize`.
         val_xtra: how much of the size lies around the middle in validation.
         max_scale: the largest share of the area.
 
@@ -130,11 +141,13 @@ class RandomResizedCrop(SplitTransform):
     size: int | tuple[int, int]
     min_scale: float = 0.08
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    resamples: Resamples = (Image.Resampling.BILINEAR, Image.Resampling.NEAREST)
     val_xtra: float = 0.14
     max_scale: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _height_width(self.size))
+        object.__setattr__(self, "resamples", _resamples(self.resamples))
         if not 0 < self.min_scale <= self.max_scale:
             raise ValueError(
                 "`min_scale` must be positive and at most `max_scale`. Received: "
@@ -155,15 +168,17 @@ class RandomResizedCrop(SplitTransform):
     def prepare(self, item: Image.Image) -> Image.Image:
         """Returns the picture, scaled down where it has more pixels than any part needs."""
         scale = self.reduce_to[0] / min(_picture(item).size)
-        return item if scale >= 1 else resized(item, (round(item.width * scale), round(item.height * scale)))
+        if scale >= 1:
+            return item
+        return resized(item, (round(item.width * scale), round(item.height * scale)), _of_pictures(self.resamples))
 
     def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
         """Returns a random part, or the middle where `rng` is None."""
-        wanted = _width_height(self.size)
+        wanted, resample = _width_height(self.size), _of_pictures(self.resamples)
         if rng is None:
-            whole = resized(item, self._validation_size())
+            whole = resized(item, self._validation_size(), resample)
             return whole.crop(_window(whole.size, wanted, None))
-        return resized(item.crop(self.part(item.size, rng)), wanted)
+        return resized(item.crop(self.part(item.size, rng)), wanted, resample)
 
     def part(self, size: tuple[int, int], rng: random.Random) -> Box:
         """Draws which part of a picture of `size` (width, height) is taken."""
@@ -275,12 +290,14 @@ class RatioResize(SplitTransform):
         return resized(item, (_scaled(item.width, scale, self.max_sz), _scaled(item.height, scale, self.max_sz)))
 
 
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Returns the picture at `size` (width, height), bilinear with antialiasing."""
+def resized(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """Returns the picture at `size` (width, height); bilinear with antialiasing, or as Pillow does it."""
     if _picture(image).size == size:
         return image
-    if image.mode not in ("L", "RGB", "RGBA"):
-        return image.resize(size, Image.Resampling.BILINEAR)
+    if resample != Image.Resampling.BILINEAR or image.mode not in ("L", "RGB", "RGBA"):
+        return image.resize(size, resample)
     pixels = torch.from_numpy(np.array(image))
     # (height, width, channels) as a batch of one with its channels last: so torch's result needs no rearranging.
     batch = pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
@@ -324,6 +341,21 @@ def _height_width(size: Any) -> tuple[int, int]:
     if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
         raise ValueError(f"`size` must be one whole number of pixels, or (height, width). Received: size={size!r}.")
     return pair
+
+
+def _resamples(given: Any) -> tuple[Image.Resampling, ...]:
+    several = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    known = list(Image.Resampling)
+    if not 1 <= len(several) <= 2 or any(isinstance(one, str) or one not in known for one in several):
+        raise ValueError(
+            f"`resamples` must be one or two of PIL.Image.Resampling's {', '.join(one.name for one in known)}. "
+            f"Received: resamples={given!r}."
+        )
+    return tuple(map(Image.Resampling, several))
+
+
+def _of_pictures(resamples: Any) -> Image.Resampling:
+    return resamples[0]  # type: ignore[no-any-return]
 
 
 def _width_height(size: Any) -> tuple[int, int]:

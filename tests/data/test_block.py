@@ -183,7 +183,9 @@ def test_labels_that_fail_or_are_unseen_are_found_when_built(pets):
 
 
 def test_pictures_of_unequal_sizes_are_found_when_built(pets):
-    with pytest.raises(DataError, match=r"one shape.*Of 8 training items looked at: .*\(3, 30, 40\).*item_tfms=Resize"):
+    with pytest.raises(
+        DataError, match=r"one shape.*Of 8 items looked at, by shape: .*\(3, 30, 40\).*item_tfms=Resize"
+    ):
         block(item_tfms=None).dataloaders(pets, bs=4)
 
 
@@ -300,3 +302,21 @@ def test_summary_names_the_station_that_fails(pets, capsys, changes, message):
 
 def test_a_block_is_printable(pets):
     assert "ImageBlock" in repr(block()) and "Resize" in repr(block())
+
+
+@pytest.mark.parametrize("verify", ["headers", "decode"])
+def test_all_sizes_are_compared_where_headers_are_read(pets, verify):
+    files = get_image_files(pets)
+    for i, file in enumerate(files):
+        Image.new("RGB", (30, 40) if i == 3 else (40, 30)).save(file)
+    lone = block(item_tfms=None, splitter=IndexSplitter([0]))
+    assert lone.dataloaders(pets, bs=4).train.n_items == 29
+    with pytest.raises(DataError, match=rf"29 pictures have 2 sizes.*28 of \(40, 30\), 1 of.*{files[3].name}.*Resize"):
+        lone.dataloaders(pets, bs=4, verify=verify)
+    assert block(splitter=IndexSplitter([0])).dataloaders(pets, bs=4, verify=verify).train.n_items == 29
+
+
+def test_the_summary_shows_arrays_as_the_next_transform_gets_them(pets, capsys):
+    block(item_tfms=[Resize(8), np.asarray, lambda x: x[:4]]).summary(pets)
+    told = capsys.readouterr().out
+    assert "as a tensor: (3, 4, 8) uint8" in told and "A batch of 4: x (4, 3, 4, 8)" in told

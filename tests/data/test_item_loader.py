@@ -12,7 +12,7 @@ from minilearner.data.dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
 from minilearner.data.loaders import DataLoaders
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip, Normalize
 from minilearner.vision.images import open_image
 from minilearner.vision.transforms import RandomResizedCrop, Resize
@@ -48,6 +48,18 @@ class Invert(ItemTransform):
 
     def __call__(self, item, rng):
         return item if rng is None or rng.random() < 0.5 else Image.eval(item, lambda v: 255 - v)
+
+
+def test_a_path_in_an_error_keeps_its_capital_letters(tmp_path):
+    (tmp_path / "IMG_Left.JPG").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"^Item 0 .*IMG_Left.JPG"):
+        ItemDataset([str(tmp_path / "IMG_Left.JPG")], lambda path: 1 / 0)[0, None]
+
+
+def test_a_damaged_file_is_told_with_the_way_out(pictures):
+    pictures[2].write_bytes(pictures[2].read_bytes()[:300])
+    with pytest.raises(FileFormatError, match=r"2.png: .*damaged.*verify=\"decode\", on_unreadable=\"skip\""):
+        loader(pictures).dataset[2, None]
 
 
 RECIPES = {

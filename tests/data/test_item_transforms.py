@@ -6,6 +6,9 @@ import torch
 from PIL import Image
 
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.data.transforms import Pipeline
+from minilearner.errors import DataError
+from minilearner.vision.augment import Flip, Normalize, aug_transforms
 from minilearner.vision.transforms import RandomResizedCrop, Resize
 
 
@@ -62,10 +65,38 @@ def test_torchvisions_resize_can_be_cached_and_its_compose_is_taken_apart():
 
 
 def test_what_is_no_instance_or_no_function_is_refused():
-    with pytest.raises(TypeError, match=r"Received the class Resize: write Resize\(\)"):
+    with pytest.raises(TypeError, match=r"Received the class Resize: write Resize\("):
         ItemPipeline([Resize])
     with pytest.raises(TypeError, match="Received: 3"):
         ItemPipeline(3)
+
+
+def test_transforms_are_told_where_they_belong():
+    for misplaced in (Flip(), Normalize.from_stats([0.5], [0.5]), aug_transforms()):
+        with pytest.raises(TypeError, match=r"belongs to `batch_tfms`. Received among `item_tfms`"):
+            ItemPipeline(misplaced)
+    with pytest.raises(TypeError, match=r"^Resize.* belongs to `item_tfms`. Received among `batch_tfms`"):
+        Pipeline([Flip(), Resize(8)])
+    for pipeline in (ItemPipeline, Pipeline):
+        with pytest.raises(TypeError, match=r"function aug_transforms.*write aug_transforms\(\.\.\.\)"):
+            pipeline(aug_transforms)
+
+
+def test_arrays_of_bytes_are_pictures_whose_channels_come_first_at_the_end():
+    image = noise(9, 6)
+    pipeline = ItemPipeline([np.asarray, lambda x: x[:, ::-1], lambda x: x[:4]])
+    finished = torch.as_tensor(pipeline(image, None))
+    assert torch.equal(finished, torch.tensor(np.asarray(image)[:4, ::-1].copy()).permute(2, 0, 1))
+    measured = np.ones((4, 6, 3), np.float32)
+    assert ItemPipeline(lambda x: x)(measured, None).shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [(lambda x: {"image": x}, r"dict: take its \['image'\]"), (print, "NoneType")]
+)
+def test_a_function_that_returns_no_picture_is_told(given, told):
+    with pytest.raises(DataError, match=f"must return a picture, an array or a tensor. Received: {told}"):
+        ItemPipeline(given)(noise(4, 4), None)
 
 
 def test_torchvision_transforms_vary_training_pictures_only_and_repeat_by_their_generator():

@@ -78,3 +78,8 @@ def test_what_is_not_there_is_said(tree):
         get_image_files(tree / "empty")
     with pytest.raises(TypeError, match="`path` must be a folder. Received: a list"):
         get_image_files([tree / "top.gif"])
+
+
+def test_found_files_are_listed_in_short(pets):
+    told = repr(get_image_files(pets))
+    assert told.startswith("(#30) [") and told.endswith(", ...]") and told.count(".jpg") == 10

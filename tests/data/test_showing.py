@@ -110,3 +110,13 @@ def test_a_sample_has_no_more_than_there_are_and_none_twice(pictures):
     assert sorted((x[:, 0, 0, 0] * 255 / 25).round().int().tolist()) == list(range(10))
     assert torch.equal(next(iter(sample(loader, 3, 3)))[0], x[:3])
     assert not torch.equal(next(iter(sample(loader, 3, 4)))[0], x[:3])
+
+
+def test_transparent_pictures_are_shown_on_white():
+    x = torch.zeros(2, 4, 6, 6, dtype=torch.uint8)
+    x[:, 0], x[0, 3], x[1, 3] = 255, 255, 51  # red, opaque and four fifths transparent
+    dls = DataLoaders.from_arrays((x, [0, 1]), bs=2, seed=1)
+    titles, images = shown(dls.show_batch())
+    by_label = dict(zip(titles, images))
+    np.testing.assert_allclose(by_label["0"][0, 0], [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(by_label["1"][0, 0], [1, 0.8, 0.8], atol=1e-6)

@@ -256,3 +256,19 @@ def test_arguments_out_of_range_are_refused(make, message):
 def test_a_repr_says_what_was_asked():
     assert repr(Rotate(5)) == "Rotate(max_deg=5, p=0.5)"
     assert repr(Flip(size=8)) == "Flip(p=0.5, size=(8, 8))"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"mult": 3}, "`max_warp` times `mult` must be .* below 0.5. Received: max_warp=0.2, mult=3"),
+        (
+            {"mult": 5, "max_warp": 0},
+            "`max_lighting` times `mult` must be .* below 1. Received: max_lighting=0.2, mult=5",
+        ),
+        ({"do_flip": False, "flip_vert": True}, "`flip_vert` needs `do_flip`"),
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_named_as_given(given, told):
+    with pytest.raises(ValueError, match=told):
+        aug_transforms(**given)

@@ -1,5 +1,6 @@
 """Whatever is a picture becomes one: files, bytes, PIL pictures, arrays and tensors."""
 
+import io
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW, as_picture
+from minilearner.vision.images import open_image
 
 
 @pytest.fixture
@@ -48,7 +50,11 @@ def test_orientation_is_applied_to_pictures_that_are_open(tmp_path):
         (torch.full((3, 4, 4), -0.5), DataError, "Received: float32 from -0.5 to -0.5"),
         (np.full((4, 4), np.nan), DataError, "Received: float64 from nan"),
         (b"no picture", FileFormatError, "10 bytes are no picture"),
-        (7, TypeError, "a picture must be a path, bytes, a PIL picture, an array or a tensor. Received: 7"),
+        (
+            7,
+            TypeError,
+            "a picture must be a path, an open file, bytes, a PIL picture, an array or a tensor. Received: 7",
+        ),
     ],
 )
 def test_what_is_no_picture_is_told(source, error, message):
@@ -68,3 +74,14 @@ def test_another_class_is_refused():
         ImageBlock("BGR")
     with pytest.raises(TypeError, match="`cls` must be PILImage, PILImageBW or a mode"):
         ImageBlock(dict)
+
+
+def test_an_open_file_is_a_picture_too(pets):
+    file = next(pets.glob("*.jpg"))
+    held = io.BytesIO(file.read_bytes())
+    for _ in range(2):  # it can be read again
+        assert np.array_equal(as_picture(held), as_picture(file))
+    with open(file, "rb") as opened:
+        assert np.array_equal(open_image(opened), as_picture(file))
+    with pytest.raises(FileFormatError, match="a BytesIO: the 4 bytes are not a picture"):
+        as_picture(io.BytesIO(b"text"))

@@ -1,14 +1,16 @@
 """`ImageDataLoaders`: every way in which data sets of pictures come."""
 
 import csv
+from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 
 from minilearner.data.blocks import MultiCategoryBlock
 from minilearner.data.items import get_image_files
 from minilearner.data.splits import RandomSplitter
-from minilearner.data.targets import MultiCategory, Regression
+from minilearner.data.targets import Category, MultiCategory, Regression
 from minilearner.errors import DataError
 from minilearner.vision.blocks import PILImageBW
 from minilearner.vision.image_loaders import ImageDataLoaders
@@ -105,5 +107,46 @@ def test_misspelt_arguments_are_errors(pets):
 
 
 def test_a_regex_that_misses_is_told_with_counts(pets):
-    with pytest.raises(DataError, match="`label_func` failed on 20 of 30 items"):
+    with pytest.raises(DataError, match=r"`pat` failed on 20 of 30 items.*Correct `pat='\^\(B"):
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), r"^(B.+)_\d+.jpg$", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "labels", [[np.float32(0.5)] * 30, [torch.tensor(0.5)] * 30, [1, 2.5] * 15, [np.int64(1), 2.5] * 15]
+)
+def test_numbers_with_floats_among_them_are_measured(pets, labels):
+    dls = ImageDataLoaders.from_lists(pets, get_image_files(pets), labels, **OPTIONS)
+    assert dls.target == Regression(1) and dls.one_batch()[1].dtype == torch.float32
+
+
+def test_one_column_in_a_list_is_that_column(pets):
+    names = [file.name for file in get_image_files(pets)]
+    table = {"fname": names, "label": [breed(name) for name in names]}
+    dls = ImageDataLoaders.from_df(table, pets, label_col=["label"], **OPTIONS)
+    assert isinstance(dls.target, Category) and dls.vocab == BREEDS
+
+
+def test_a_row_of_any_kind_is_a_new_item(pets):
+    names = [file.name for file in get_image_files(pets)]
+    dls = ImageDataLoaders.from_df({"fname": names, "label": [breed(name) for name in names]}, pets, **OPTIONS)
+    row, by_pandas = namedtuple("Row", "fname label"), namedtuple("Pandas", "Index fname label")
+    as_path = dls.test_dl([pets / "pug_3.jpg"]).one_batch()[0]
+    for item in ({"fname": "pug_3.jpg"}, row("pug_3.jpg", "pug"), by_pandas(7, "pug_3.jpg", "pug")):
+        assert torch.equal(dls.test_dl([item]).one_batch()[0], as_path)
+    x, y = dls.test_dl([row("pug_3.jpg", "pug")], with_labels=True).one_batch()
+    assert torch.equal(x, as_path) and y.tolist() == [BREEDS.index("pug")]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("batch_size", "bs"), ("workers", "num_workers"), ("val_pct", "valid_pct")]
+)
+def test_names_of_other_libraries_lead_to_ours(pets, theirs, ours):
+    with pytest.raises(TypeError, match=f"no argument `{theirs}`. Did you mean '{ours}'") as told:
+        ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, **{theirs: 16})
+    listed = str(told.value).partition("Arguments: ")[2].rstrip(".").split(", ")
+    assert {"pat", "valid_pct", "bs"} <= set(listed) and not {"label_func", "source", "self"} & set(listed)
+
+
+def test_a_batch_size_in_quotes_is_told(pets):
+    with pytest.raises(TypeError, match="`bs` must be a whole number. Received: bs='16'"):
+        ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, item_tfms=Resize(8), bs="16")

@@ -174,3 +174,20 @@ def test_arguments_are_checked(make, message):
 def test_a_tensor_is_refused_with_what_to_do(transform):
     with pytest.raises(TypeError, match="takes a Pillow picture. Received: a Tensor"):
         transform(torch.zeros(3, 9, 9), None)
+
+
+@pytest.mark.parametrize("name", ["NEAREST", "BICUBIC", "LANCZOS"])
+def test_other_resampling_is_pillows_and_stands_where_fastai_has_it(name):
+    resample = Image.Resampling[name]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 40, 3), np.uint8))
+    wanted = np.asarray(image.resize((16, 16), resample))
+    for given in (resample, (resample, Image.Resampling.NEAREST), int(resample)):
+        assert np.array_equal(Resize(16, "squish", "zeros", given)(image, None), wanted)
+    whole = image.resize((24, 24), resample).crop((4, 4, 20, 20))
+    assert np.array_equal(RandomResizedCrop(16, 0.1, (3 / 4, 4 / 3), resample, 0.14, 1.0)(image, None), whole)
+
+
+def test_resampling_that_pillow_does_not_know_is_refused():
+    for given in ("bicubic", 17, ()):
+        with pytest.raises(ValueError, match="`resamples` must be one or two of .*BICUBIC.* Received: resamples="):
+            Resize(16, resamples=given)
