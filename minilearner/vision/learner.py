@@ -65,7 +65,7 @@ def vision_learner(
 
     With trained weights, all but the head is frozen (norm layers learn on, with `train_bn`): `learn.fine_tune(3)` is
     the usual next step. The pictures get the mean and standard deviation that the body was trained with, in
-    `learn.dls`, a copy: the caller's `dls` stays as it is.
+    `learn.dls`, a copy: the caller's `dls` stays as it is, and its loaders get them where the learner is given one.
 
     Example::
 

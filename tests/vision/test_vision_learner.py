@@ -207,6 +207,27 @@ def test_what_is_asked_about_is_normalised_too_where_loaders_are_foreign(ask, hu
     torch.testing.assert_close(asked[0, 0], (x[0, 0] - 0.485) / 0.229)
 
 
+def test_loaders_of_the_callers_own_dls_are_normalised_where_the_learner_is_given_them(dls, hub):
+    learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
+    files = pictures(4)[0]
+    with learn.no_logging():
+        own, callers = (learn.get_preds(dl=loaders.test_dl(files))[0] for loaders in (learn.dls, dls))
+        assert torch.equal(own, callers)
+        assert learn.validate() == learn.validate(dl=dls.valid) == learn.validate(dl=learn.dls.valid)
+    (once,) = learn.dls.from_other(learn.dls.test_dl(dls.valid)).batch_tfms.transforms
+    assert repr(once) == IMAGENET
+
+
+def test_a_raw_loader_and_a_dataset_are_normalised_too(dls, hub):
+    learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
+    data = TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 3)
+    with learn.no_logging():
+        first, *others = (
+            learn.get_preds(dl=dl)[0] for dl in (learn.dls.test_dl(data), data, DataLoader(data, 4), dls.test_dl(data))
+        )
+    assert all(torch.equal(first, other) for other in others)
+
+
 def test_the_head_is_made_to_measure(dls):
     options = {"lin_ftrs": [16], "ps": 0.2, "concat_pool": False, "bn_final": True, "y_range": (0, 1), "n_out": 7}
     learn = untrained(dls, **options)
