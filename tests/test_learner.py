@@ -16,6 +16,7 @@ from minilearner import (
     ClassificationInterpretation,
     DataError,
     DataLoaders,
+    EarlyStopping,
     Learner,
     MiniGoogLeNet,
     accuracy,
@@ -214,6 +215,33 @@ def test_fine_tune_has_fastais_two_phases(learner):
         pytest.approx([1e-5, 1e-4, 1e-3]),
     )
     assert first.steps["lr"][0] == pytest.approx(2e-3 / 25)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pct_start": 3}, ValueError, "`pct_start` must be a fraction .* Received: pct_start=3"),
+        ({"div": 0}, ValueError, "`div` must be positive .* Received: div=0"),
+        ({"div_final": 0}, ValueError, "`div_final` must be positive"),
+        ({"lr_mult": 0}, ValueError, "`lr_mult` must be positive .* Received: lr_mult=0"),
+        ({"lr_mult": -3}, ValueError, "`lr_mult` must be positive"),
+        ({"base_lr": -1}, ValueError, "`base_lr` must be positive .* Received: base_lr=-1"),
+        ({"base_lr": "x"}, TypeError, "`base_lr` must be a number. Received: base_lr='x'"),
+        ({"base_lr": slice(1e-3)}, TypeError, "`base_lr` must be a number"),
+        ({"wd": -1}, ValueError, "`wd` must be finite"),
+        ({"moms": (1, 2)}, ValueError, r"`moms` must be three momenta in \[0, 1\).* Received: moms=\(1, 2\)"),
+        ({"cbs": EarlyStopping("nope")}, ValueError, "Received: monitor='nope'"),
+    ],
+)
+def test_what_fine_tune_cannot_do_is_refused_before_anything_is_frozen(learner, options, error, message):
+    learn = learner(splitter=lambda m: [[*m[0].parameters(), *m[1].parameters()], list(m[4].parameters())])
+    quietly(learn)
+    weights, optimizer = [p.clone() for p in learn.model.parameters()], learn.optimizer
+    with pytest.raises(error, match=message), learn.no_logging():
+        learn.fine_tune(1, **options)
+    assert all(p.requires_grad for p in learn.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters()))
+    assert learn.optimizer is optimizer and len(learn.recorder.runs) == 1
 
 
 def test_summary_tells_layers_and_how_it_is_trained(learner):

@@ -22,7 +22,7 @@ from minilearner.data.dataset import as_tensor
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.line import NewItems
-from minilearner.data.loader_protocol import Loader
+from minilearner.data.loader_protocol import Loader, with_missing
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.showing import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
@@ -256,7 +256,7 @@ class DataLoaders:
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
             like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
-            return _with(self._arriving(items), like_training).in_order()
+            return with_missing(self._arriving(items), like_training).in_order()
         else:
             x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
@@ -276,7 +276,7 @@ class DataLoaders:
         They meet what `with_batch_tfms` added here, such as a learner's `Normalize`, unless they bring it already; so
         loaders made before that was added give what the model needs. Datasets and foreign loaders meet it too.
         """
-        return _with(self._arriving(source), self._added)
+        return with_missing(self._arriving(source), self._added)
 
     def _arriving(self, source: Any) -> Loader:
         return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
@@ -310,13 +310,6 @@ class DataLoaders:
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
-
-
-def _with(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
-    """Returns the loader with those of the transforms that it does not run yet; each is known by its identity."""
-    present = {id(transform) for transform in loader.batch_tfms.transforms}
-    missing = [transform for transform in transforms if id(transform) not in present]
-    return loader.with_batch_tfms(*missing) if missing else loader
 
 
 def _seed(seed: int | None, *, is_used: bool) -> int:

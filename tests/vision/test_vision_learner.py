@@ -12,6 +12,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from minilearner import Callback, DataLoaders, Learner, Normalize, accuracy
+from minilearner.data.transforms import train_only
 from minilearner.models.heads import create_head
 from minilearner.vision.learner import cnn_learner, vision_learner
 
@@ -52,7 +53,7 @@ def own():
 
 
 def transforms(dls):
-    return [list(map(repr, loader.batch_tfms.transforms)) for loader in (dls.train, dls.valid)]
+    return [list(map(repr, loader.batch_tfms.transforms)) for loader in (dls.train, dls.valid) if loader]
 
 
 def test_the_arguments_stand_where_fastais_do():
@@ -226,6 +227,19 @@ def test_a_raw_loader_and_a_dataset_are_normalised_too(dls, hub):
             learn.get_preds(dl=dl)[0] for dl in (learn.dls.test_dl(data), data, DataLoader(data, 4), dls.test_dl(data))
         )
     assert all(torch.equal(first, other) for other in others)
+
+
+def test_pictures_that_are_normalised_already_are_not_normalised_again(hub):
+    x = Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(torch.rand(4, 3, 32, 32), None)
+    dls = DataLoaders(TensorDataset(x, torch.arange(4) % 3), bs=2, vocab="abc")
+    with pytest.raises(ValueError, match=r"reach from -2.1\d? to 2.6\d?. Pass normalize=False"):
+        vision_learner(dls, models.shufflenet_v2_x0_5)
+    assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5, normalize=False).dls)[0] == []
+
+
+def test_augmentation_that_leaves_the_range_is_no_sign_of_it(hub):
+    dls = loaders(batch_tfms=train_only(lambda x: x * 5 - 2), vocab="abc")
+    assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5).dls)[0][1] == IMAGENET
 
 
 def test_the_head_is_made_to_measure(dls):
