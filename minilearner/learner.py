@@ -379,7 +379,7 @@ class Learner:
 
     def _checked_run(self) -> Run:
         run = self._run(self._optimizer())
-        self._preflight.check(run.step, self.dls)
+        self._preflight.check(run.step, self.dls, self.metrics)
         return run
 
     def _run(self, optimizer: Optimizer | None) -> Run:

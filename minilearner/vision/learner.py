@@ -78,8 +78,8 @@ def vision_learner(
         arch: a constructor of torchvision's (`resnet34`), a name of timm's ("convnext_tiny", with the extra `timm`), a
             module of your own or a function that makes one. A module is copied, and with `pretrained` its own weights
             count as trained.
-        normalize: append the statistics, unless `dls` has a `Normalize`. The pictures must be in [0, 1] for it. None are known of bodies of your own, nor
-            for other than 3 channels.
+        normalize: append the statistics, unless `dls` has a `Normalize`; the pictures must be in [0, 1] for it. None
+            are known of bodies of your own, nor for other than 3 channels.
         n_out: outputs; by default as many as `dls` has classes or numbers to regress.
         pretrained: begin with trained weights, torchvision's or timm's best. From torch hub's folder where they are
             there, else downloaded.
