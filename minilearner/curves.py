@@ -153,6 +153,14 @@ def checked_fraction(name: str, value: float) -> float:
     return value
 
 
+def check_moms(moms: Sequence[float]) -> None:
+    """Raises a ValueError where these are not three momenta, each in [0, 1)."""
+    if not isinstance(moms, Sequence) or len(moms) != 3 or not all(0 <= momentum < 1 for momentum in moms):
+        raise ValueError(
+            f"`moms` must be three momenta in [0, 1): at the start, the peak and the end. Received: moms={moms!r}."
+        )
+
+
 def _check_fractions(parts: Sequence[Schedule], fractions: Sequence[float]) -> None:
     if not parts or len(parts) != len(fractions):
         raise ValueError(

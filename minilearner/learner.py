@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks import schedule
 from minilearner.callbacks.auto_rate import RateFinder
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
-from minilearner.callbacks.fitting import fit, validate
+from minilearner.callbacks.fitting import fit, undone_unless_trained, validate
 from minilearner.callbacks.lr_finder import SweepSettings
 from minilearner.callbacks.progress import Output
 from minilearner.data.loaders import DataLoaders
@@ -200,13 +200,14 @@ class Learner:
         """
         check_count(epochs, "epochs")
         check_count(freeze_epochs, "freeze_epochs")
+        head, whole = schedule.fine_tune_rates(base_lr, lr_mult)
+        schedule.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         found = partial(self._finder(cbs).rates, momentum=(moms or self.moms)[1])
-        head: Rate = "auto" if base_lr == "auto" else slice(base_lr)
-        whole: Rate = "auto" if base_lr == "auto" else slice(base_lr / 2 / lr_mult, base_lr / 2)
-        self.freeze()
-        train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
+        with undone_unless_trained(self):
+            self.freeze()
+            train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
         self.unfreeze()
         rates = found(whole, second, ratios=slice(1 / lr_mult, 1.0))
         return train(epochs, rates, div=div, pct_start=pct_start, checkpoint=second)
@@ -381,7 +382,7 @@ class Learner:
 
     def _checked_run(self) -> Run:
         run = self._run(self._optimizer())
-        self._preflight.check(run.step, self.dls)
+        self._preflight.check(run.step, self.dls, self.metrics)
         return run
 
     def _run(self, optimizer: Optimizer | None) -> Run:

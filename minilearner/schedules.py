@@ -24,6 +24,7 @@ from minilearner.curves import (
     Schedule,
     chain,
     check_choice,
+    check_moms,
     check_rates,
     checked_fraction,
     checked_positive,
@@ -87,11 +88,14 @@ def one_cycle(
     Example: ``one_cycle(1e-2)["lr"](0.25)`` is 1e-2. Source: Super-Convergence (Smith and Topin, 2017).
 
     Raises:
-        ValueError: a rate or divisor is not positive, `pct_start` no fraction, `total_steps` missing or out of place.
+        ValueError: a rate or divisor is not positive, `pct_start` no fraction, `moms` no three momenta in [0, 1),
+            `total_steps` missing or out of place.
     """
     check_choice("convention", convention, ("fastai", "torch"))
     check_choice("anneal", anneal, ("cos", "linear"))
     check_rates(lr_max=lr_max, div=div, positive=True)
+    if moms is not None:
+        check_moms(moms)
     curve = cosine if anneal == "cos" else linear
     if convention == "torch":
         pct_start = 0.3 if pct_start is None else pct_start

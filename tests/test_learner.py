@@ -16,10 +16,12 @@ from minilearner import (
     ClassificationInterpretation,
     DataError,
     DataLoaders,
+    EarlyStopping,
     Learner,
     MiniGoogLeNet,
     accuracy,
     error_rate,
+    top_k_accuracy,
 )
 
 
@@ -214,6 +216,85 @@ def test_fine_tune_has_fastais_two_phases(learner):
         pytest.approx([1e-5, 1e-4, 1e-3]),
     )
     assert first.steps["lr"][0] == pytest.approx(2e-3 / 25)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pct_start": 3}, ValueError, "`pct_start` must be a fraction .* Received: pct_start=3"),
+        ({"div": 0}, ValueError, "`div` must be positive .* Received: div=0"),
+        ({"div_final": 0}, ValueError, "`div_final` must be positive"),
+        ({"lr_mult": 0}, ValueError, "`lr_mult` must be positive .* Received: lr_mult=0"),
+        ({"lr_mult": -3}, ValueError, "`lr_mult` must be positive"),
+        ({"base_lr": -1}, ValueError, "`base_lr` must be positive .* Received: base_lr=-1"),
+        ({"base_lr": "x"}, TypeError, "`base_lr` must be a number. Received: base_lr='x'"),
+        ({"base_lr": slice(1e-3)}, TypeError, "`base_lr` must be a number"),
+        ({"wd": -1}, ValueError, "`wd` must be finite"),
+        ({"moms": (1, 2)}, ValueError, r"`moms` must be three momenta in \[0, 1\).* Received: moms=\(1, 2\)"),
+        ({"cbs": EarlyStopping("nope")}, ValueError, "Received: monitor='nope'"),
+    ],
+)
+def test_what_fine_tune_cannot_do_is_refused_before_anything_is_frozen(learner, options, error, message):
+    learn = learner(splitter=lambda m: [[*m[0].parameters(), *m[1].parameters()], list(m[4].parameters())])
+    quietly(learn)
+    weights, optimizer = [p.clone() for p in learn.model.parameters()], learn.optimizer
+    with pytest.raises(error, match=message), learn.no_logging():
+        learn.fine_tune(1, **options)
+    assert all(p.requires_grad for p in learn.model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(weights, learn.model.parameters()))
+    assert learn.optimizer is optimizer and len(learn.recorder.runs) == 1
+
+
+def three_arguments(pred, target, weight):
+    return pred.mean()
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (three_arguments, r"the metric 'three_arguments' fails: .*'weight'.* takes \(pred, target\)"),
+        (partial(top_k_accuracy, k=9), "the metric 'top_k_accuracy' fails: `k` must be between"),
+        (lambda pred, target: pred, "must return one number"),
+        (lambda pred, target: "good", "fails: .*returns one number"),
+    ],
+)
+def test_metrics_that_cannot_work_are_refused_before_training(learner, metric, message):
+    learn = learner(metrics=metric)
+    with pytest.raises(DataError, match=message):
+        learn.fit(1)
+    assert learn.recorder.runs == [] and learn.model.training
+
+
+def test_metric_functions_are_tried_on_a_whole_batch_and_objects_are_not(learner):
+    def two_classes(pred, target):
+        assert len(target) > 2 and len(target.unique()) > 1
+        return 1.0
+
+    class NeedsMoreThanTwo(torchmetrics.MeanMetric):
+        def update(self, pred, target):
+            assert len(target) > 2
+            super().update(1.0)
+
+    quietly(learner(metrics=[two_classes, NeedsMoreThanTwo()]))
+
+
+def lone(n, bs, *modules):
+    x, y = torch.randn(n, 3, 4, 4), torch.arange(n) % 2
+    dls = DataLoaders.from_arrays((x, y), (x, y), bs=bs, drop_last=False, device="cpu")
+    return Learner(dls, nn.Sequential(nn.Conv2d(3, 4, 1), *modules), device="cpu")
+
+
+@pytest.mark.parametrize(("n", "bs"), [(34, 11), (4, 1)])
+def test_a_single_last_item_that_batch_norm_cannot_take_is_told_before_training(n, bs):
+    learn = lone(n, bs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"single item, and batch norm \('3' in the model\).*`bs`.*drop_last=True"):
+        learn.fit(1)
+    assert learn.recorder.runs == [] and not learn.model[3]._forward_pre_hooks
+
+
+def test_a_single_last_item_is_enough_where_each_channel_has_several_values():
+    quietly(lone(34, 11, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
+    quietly(lone(33, 11, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2)))
 
 
 def test_summary_tells_layers_and_how_it_is_trained(learner):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 from minilearner.callbacks.checkpoint import Checkpoint, run_through
 from minilearner.callbacks.progress import Progress
@@ -16,7 +18,7 @@ from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
 from minilearner.training.run import Run
 
-__all__ = ["fit", "validate"]
+__all__ = ["fit", "undone_unless_trained", "validate"]
 
 
 def fit(
@@ -58,3 +60,18 @@ def validate(
     taking_part = [callback for callback in callbacks if callback.part_of_step]
     with run.dls.unmoved():
         Loop(run, [*taking_part, Evaluate(metrics), shown], valid=loader).validate()
+
+
+@contextmanager
+def undone_unless_trained(learner: Any) -> Iterator[None]:
+    """Puts a learner's frozen layers and its optimizer back where an error comes before the first training step."""
+    optimizer, n_runs = learner.optimizer, len(learner.recorder.runs)
+    learns = [(parameter, parameter.requires_grad) for parameter in learner.model.parameters()]
+    try:
+        yield
+    except BaseException:
+        if len(learner.recorder.runs) == n_runs:  # a run without a step is dropped from the recorder
+            learner.optimizer = optimizer
+            for parameter, learn in learns:
+                parameter.requires_grad_(learn)
+        raise

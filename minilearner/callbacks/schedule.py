@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from minilearner import schedules
+from minilearner.curves import checked_positive
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import check_rate, set_momentum
+from minilearner.training.optimizers import Rate, check_rate, set_momentum
 from minilearner.training.run import Run
 
 __all__ = [
     "CyclicLR",
     "ParamScheduler",
     "claim",
+    "fine_tune_rates",
     "flat_cosine_scheduler",
     "one_cycle_scheduler",
     "sgdr_epochs",
@@ -116,6 +118,21 @@ def one_cycle_scheduler(
     cycles = [schedules.one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms) for lr in rates]
     momentum = {} if moms is None else {"momentum": cycles[0]["momentum"]}
     return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})
+
+
+def fine_tune_rates(base_lr: float | Literal["auto"], lr_mult: float) -> tuple[Rate, Rate]:
+    """Returns the rates of fine-tuning's two phases: of the head alone, then of all layer groups.
+
+    Raises:
+        TypeError, ValueError: an argument is no positive number.
+    """
+    for name, value in (("base_lr", 1.0 if base_lr == "auto" else base_lr), ("lr_mult", lr_mult)):
+        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+        checked_positive(name, value)
+    if base_lr == "auto":
+        return "auto", "auto"
+    return slice(base_lr), slice(base_lr / 2 / lr_mult, base_lr / 2)
 
 
 class CyclicLR(_Scheduler):

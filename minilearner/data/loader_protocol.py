@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.tree import Tree
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "with_missing"]
 
 
 @runtime_checkable
@@ -90,3 +90,10 @@ class Loader(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         ...
+
+
+def with_missing(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
+    """Returns the loader with those of the transforms that it does not run yet; each is known by its identity."""
+    present = {id(transform) for transform in loader.batch_tfms.transforms}
+    missing = [transform for transform in transforms if id(transform) not in present]
+    return loader.with_batch_tfms(*missing) if missing else loader

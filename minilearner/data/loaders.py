@@ -22,7 +22,7 @@ from minilearner.data.dataset import as_tensor
 from minilearner.data.foreign import ForeignLoader, from_dataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.line import NewItems
-from minilearner.data.loader_protocol import Loader
+from minilearner.data.loader_protocol import Loader, with_missing
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.showing import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
@@ -88,6 +88,7 @@ class DataLoaders:
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out since they cannot be read, each with the reason."""
         self.new_items = new_items
+        self._added: tuple[BatchTransform, ...] = ()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -254,8 +255,8 @@ class DataLoaders:
             x, raw = as_pair(items, "test")
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
-            loader = self.from_other(items).in_order()
-            return loader if isinstance(items, Loader) else loader.with_batch_tfms(*self.train.batch_tfms.transforms)
+            like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
+            return with_missing(self._arriving(items), like_training).in_order()
         else:
             x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
@@ -270,7 +271,14 @@ class DataLoaders:
         )
 
     def from_other(self, source: Any) -> Loader:
-        """Returns a loader of a dataset, or of another loader, whose batches arrive where these do."""
+        """Returns a loader of a dataset, or of another loader, whose batches arrive where these do.
+
+        They meet what `with_batch_tfms` added here, such as a learner's `Normalize`, unless they bring it already; so
+        loaders made before that was added give what the model needs. Datasets and foreign loaders meet it too.
+        """
+        return with_missing(self._arriving(source), self._added)
+
+    def _arriving(self, source: Any) -> Loader:
         return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
@@ -278,9 +286,11 @@ class DataLoaders:
 
         In foreign loaders no transform may be random, for there is no epoch to derive its randomness from.
         """
+        added = Pipeline(transforms).transforms
         longer = copy.copy(self)
-        longer.train = self.train.with_batch_tfms(*transforms)
-        longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*transforms)
+        longer._added = (*self._added, *added)
+        longer.train = self.train.with_batch_tfms(*added)
+        longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
         return longer
 
     def to(self, device: torch.device | str) -> DataLoaders:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sized
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from minilearner.data.loaders import DataLoaders
+from minilearner.data.loaders import DataLoaders, Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
+from minilearner.metrics import MeanMetric, Metric
 from minilearner.runtime import isolated_rng
 from minilearner.training.inference import evaluating
 from minilearner.training.step import LossFunction, TrainStep
@@ -51,22 +55,23 @@ class Preflight:
     def __init__(self) -> None:
         self._passed: list[Any] = []
 
-    def check(self, step: TrainStep, dls: DataLoaders) -> None:
+    def check(self, step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
         """Raises as `check_data`, where these parts have not passed together just before."""
-        parts = [*step.model.parameters(), step.loss_func, dls]
+        parts = [*step.model.parameters(), step.loss_func, dls, *metrics.values()]
         if [id(part) for part in self._passed] != [id(part) for part in parts]:
-            check_data(step, dls)
+            check_data(step, dls, metrics)
             self._passed = parts
 
 
-def check_data(step: TrainStep, dls: DataLoaders) -> None:
+def check_data(step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
     """Sends two items through model and loss, in evaluation mode and without a trace, and looks at all that is at hand.
 
     Looked at are the first batch of each loader and, where it costs no reading (tensors and lists in memory), all of
-    it: inputs must be finite, and labels must be numbers of classes that the model has.
+    it: inputs must be finite, and labels must be numbers of classes that the model has. Metrics that are functions are
+    tried on the first validation batch; others may need more than that.
 
     Raises:
-        ValueError: every parameter is frozen.
+        ValueError: every parameter is frozen, or batch norm meets a single value.
         DataError: the data cannot be trained on with this model and loss. Names the stage, the shapes and the likely
             reason; an original error is its cause.
     """
@@ -77,6 +82,10 @@ def check_data(step: TrainStep, dls: DataLoaders) -> None:
         x, y = dls.one_batch(ds_idx)
         _check_finite(x, f"the first {split} batch")
         n_outputs = _check_pair(step, x, y, split, n_classes=dls.c)
+        if ds_idx:
+            _check_metrics(step, x, y, metrics)
+        else:
+            _check_lone_item(step, x, dls.train)
         for number, (x, y) in enumerate(dls.loader(ds_idx).at_hand()):
             where = f"the {split} data" + (f", batch {number}" if number else "")
             _check_finite(x, where)
@@ -112,6 +121,60 @@ def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int 
             f"{describe(pred)} and targets {describe(two_y)}."
         )
     return n_outputs
+
+
+def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
+    functions = {name: metric.function for name, metric in metrics.items() if isinstance(metric, MeanMetric)}
+    if not functions:
+        return
+    with isolated_rng(), evaluating(step.model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is worth one comes again in validation
+        pred = step.predict(x)
+        for name, function in functions.items():
+            try:
+                MeanMetric(function).update(pred, y)
+            except Exception as error:
+                raise DataError(
+                    f"the metric {name!r} fails: {error} A metric takes (pred, target) and returns one number. "
+                    f"Received: predictions {describe(pred)} and targets {describe(y)}."
+                ) from error
+
+
+def _check_lone_item(step: TrainStep, x: Tree, loader: Loader) -> None:
+    """Raises where the last training batch is one item that gives some batch norm one value a channel."""
+    if _last_batch_size(loader) != 1:
+        return
+    starved: list[str] = []
+    with ExitStack() as hooks, isolated_rng(), evaluating(step.model), torch.no_grad():
+        for name, norm in step.model.named_modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and _takes_statistics(norm):
+                hook = norm.register_forward_pre_hook(
+                    lambda norm, args, name=name: starved.append(name) if args[0].numel() == args[0].shape[1] else None
+                )
+                hooks.callback(hook.remove)
+        step.predict(map_tensors(lambda t: t[:1] if t.ndim else t, x))
+    if starved:
+        raise ValueError(
+            f"the last training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
+            "one value a channel. Give another `bs`, or leave the short batch out: drop_last=True."
+        )
+
+
+def _takes_statistics(norm: nn.Module) -> bool:
+    """Frozen norms may be kept in evaluation mode (`BnFreeze`)."""
+    return all(parameter.requires_grad for parameter in norm.parameters())
+
+
+def _last_batch_size(loader: Loader) -> int | None:
+    """Returns how many items the last batch of a pass has; None where that is not known."""
+    source = getattr(loader, "source", loader)
+    if isinstance(source, DataLoader):
+        bs, n = source.batch_size, len(source.sampler) if isinstance(source.sampler, Sized) else None
+    else:
+        bs, n = getattr(loader, "bs", None), loader.n_items
+    if bs is None or n is None:
+        return None
+    return min(bs, n - (len(loader) - 1) * bs)
 
 
 def _advice(x: Tree) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.data.loaders import DataLoaders
+from minilearner.data.showing import first_batch
 from minilearner.learner import Learner
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, create_head, initialize
@@ -66,7 +67,7 @@ def vision_learner(
 
     With trained weights, all but the head is frozen (norm layers learn on, with `train_bn`): `learn.fine_tune(3)` is
     the usual next step. The pictures get the mean and standard deviation that the body was trained with, in
-    `learn.dls`, a copy: the caller's `dls` stays as it is.
+    `learn.dls`, a copy: the caller's `dls` stays as it is, and its loaders get them where the learner is given one.
 
     Example::
 
@@ -78,8 +79,8 @@ def vision_learner(
         arch: a constructor of torchvision's (`resnet34`), a name of timm's ("convnext_tiny", with the extra `timm`), a
             module of your own or a function that makes one. A module is copied, and with `pretrained` its own weights
             count as trained.
-        normalize: append the statistics, unless `dls` normalises already. None are known of bodies of your own, nor
-            for other than 3 channels.
+        normalize: append the statistics, unless `dls` has a `Normalize`; the pictures must be in [0, 1] for it. None
+            are known of bodies of your own, nor for other than 3 channels.
         n_out: outputs; by default as many as `dls` has classes or numbers to regress.
         pretrained: begin with trained weights, torchvision's or timm's best. From torch hub's folder where they are
             there, else downloaded.
@@ -190,7 +191,18 @@ def _pools(backbone: Backbone, pool: bool) -> bool:
 def _normalized(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
     if stats is None or any(map(_normalizes, dls.train.batch_tfms.transforms)):
         return dls
+    _check_range(dls)
     return dls.with_batch_tfms(Normalize.from_stats(*stats))
+
+
+def _check_range(dls: DataLoaders) -> None:
+    """Raises where pictures are clearly not in [0, 1]; first pictures without augmentation, which may go beyond."""
+    low, high = map(float, first_batch(dls.in_order(0))[0].aminmax())
+    if low < -0.5 or high > 1.5:  # resampling may overshoot a little
+        raise ValueError(
+            f"`normalize=True` needs pictures in [0, 1], and these reach from {low:.3g} to {high:.3g}. Pass "
+            "normalize=False where they are normalised already; divide them by 255 where they are bytes."
+        )
 
 
 def _normalizes(transform: Any) -> bool:

@@ -12,6 +12,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from minilearner import Callback, DataLoaders, Learner, Normalize, accuracy
+from minilearner.data.transforms import train_only
 from minilearner.models.heads import create_head
 from minilearner.vision.learner import cnn_learner, vision_learner
 
@@ -52,7 +53,7 @@ def own():
 
 
 def transforms(dls):
-    return [list(map(repr, loader.batch_tfms.transforms)) for loader in (dls.train, dls.valid)]
+    return [list(map(repr, loader.batch_tfms.transforms)) for loader in (dls.train, dls.valid) if loader]
 
 
 def test_the_arguments_stand_where_fastais_do():
@@ -205,6 +206,40 @@ def test_what_is_asked_about_is_normalised_too_where_loaders_are_foreign(ask, hu
     learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
     asked, _ = next(iter(ask(learn.dls, x[:1])))
     torch.testing.assert_close(asked[0, 0], (x[0, 0] - 0.485) / 0.229)
+
+
+def test_loaders_of_the_callers_own_dls_are_normalised_where_the_learner_is_given_them(dls, hub):
+    learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
+    files = pictures(4)[0]
+    with learn.no_logging():
+        own, callers = (learn.get_preds(dl=loaders.test_dl(files))[0] for loaders in (learn.dls, dls))
+        assert torch.equal(own, callers)
+        assert learn.validate() == learn.validate(dl=dls.valid) == learn.validate(dl=learn.dls.valid)
+    (once,) = learn.dls.from_other(learn.dls.test_dl(dls.valid)).batch_tfms.transforms
+    assert repr(once) == IMAGENET
+
+
+def test_a_raw_loader_and_a_dataset_are_normalised_too(dls, hub):
+    learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
+    data = TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 3)
+    with learn.no_logging():
+        first, *others = (
+            learn.get_preds(dl=dl)[0] for dl in (learn.dls.test_dl(data), data, DataLoader(data, 4), dls.test_dl(data))
+        )
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_pictures_that_are_normalised_already_are_not_normalised_again(hub):
+    x = Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(torch.rand(4, 3, 32, 32), None)
+    dls = DataLoaders(TensorDataset(x, torch.arange(4) % 3), bs=2, vocab="abc")
+    with pytest.raises(ValueError, match=r"reach from -2.1\d? to 2.6\d?. Pass normalize=False"):
+        vision_learner(dls, models.shufflenet_v2_x0_5)
+    assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5, normalize=False).dls)[0] == []
+
+
+def test_augmentation_that_leaves_the_range_is_no_sign_of_it(hub):
+    dls = loaders(batch_tfms=train_only(lambda x: x * 5 - 2), vocab="abc")
+    assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5).dls)[0][1] == IMAGENET
 
 
 def test_the_head_is_made_to_measure(dls):
