@@ -36,7 +36,7 @@ from minilearner.training import optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.optimizers import OptimizerFactory, Rate
-from minilearner.training.preflight import Preflight, check_count, default_loss
+from minilearner.training.preflight import Preflight, check_count, check_parts, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
 
@@ -64,7 +64,7 @@ class Learner:
         splitter: divides the model's parameters into layer groups, from input to output; by default one group.
         cbs: callbacks of every run of this learner.
         metrics: one or a list of functions `(pred, target)` or objects with reset, update and compute, torchmetrics'
-            among them. Functions are averaged over items.
+            among them. Functions are averaged over items, and tried once before training.
         wd: weight decay instead of the optimizer's own; spares norm layers and biases unless `wd_bn_bias`.
         train_bn: norm layers learn also where they are frozen.
         moms: momentum of `fit_one_cycle` at its start, its peak rate and its end.
@@ -86,8 +86,7 @@ class Learner:
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
     ):  # fmt: skip
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
+        check_parts(model, loss_func)
         optimizers.check_rate(1.0 if lr == "auto" else lr)
         if seed is not None:
             set_seed(seed)
