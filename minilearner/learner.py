@@ -36,7 +36,7 @@ from minilearner.training import files, optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.optimizers import OptimizerFactory, Rate
-from minilearner.training.preflight import Preflight, check_count, default_loss
+from minilearner.training.preflight import Preflight, check_count, check_parts, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep, make_step
 
@@ -82,8 +82,7 @@ class Learner:
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
     ):  # fmt: skip
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
+        check_parts(model, loss_func)
         optimizers.check_rate(1.0 if lr == "auto" else lr)
         if seed is not None:
             set_seed(seed)

@@ -245,6 +245,28 @@ def test_what_fine_tune_cannot_do_is_refused_before_anything_is_frozen(learner, 
     assert learn.optimizer is optimizer and len(learn.recorder.runs) == 1
 
 
+def test_what_stands_for_something_else_is_told_with_what_to_write(learner, net):
+    with pytest.raises(TypeError, match=r"Received: CrossEntropyLoss. Write CrossEntropyLoss\(\)"):
+        learner(loss_func=nn.CrossEntropyLoss)
+    with pytest.raises(TypeError, match=r"`model` must be a torch module. Received: make_one, which .*make_one\(...\)"):
+        learner(model=make_one)
+    learn = learner()
+    with learn.no_logging(), pytest.raises(TypeError, match="a whole sweep. Give its `recommended` or `valley`"):
+        learn.fit_one_cycle(1, learn.lr_find(show_plot=False, num_it=20))
+
+
+def make_one():
+    return nn.Linear(2, 3)
+
+
+def test_an_output_without_a_class_is_told_in_predict(learner):
+    model = nn.Linear(2, 5)
+    nn.init.constant_(model.bias, 0)
+    model.bias.data[4] = 1e6
+    with pytest.raises(DataError, match="class number 4 has no name: there are 3 classes, 0 to 2"):
+        learner(model=model).predict(torch.zeros(2))
+
+
 def three_arguments(pred, target, weight):
     return pred.mean()
 
@@ -347,6 +369,7 @@ def test_callbacks_are_added_and_removed(learner):
         (lambda learn: learn.fit_one_cycle(0), ValueError, "`n_epoch` must be at least 1"),
         (lambda learn: learn.fit_one_cycle(1, -1e-3), ValueError, "`lr` must be finite and not negative"),
         (lambda learn: learn.fit_one_cycle(1, 1e-3, pct_start=2), ValueError, "`pct_start`"),
+        (lambda learn: learn.lr_find(suggest_funcs="valley"), TypeError, "takes functions: .* Received: 'valley'"),
         (lambda learn: learn.fine_tune(1, freeze_epochs=0), ValueError, "`freeze_epochs` must be at least 1"),
         (lambda learn: learn.validate(3), ValueError, "`ds_idx` must be 0"),
         (lambda learn: learn.freeze_to(4), ValueError, "`n` must name one of the 1 layer groups"),
@@ -509,7 +532,7 @@ def test_a_loss_that_is_no_number_is_refused(learner):
 
 
 def test_what_is_no_module_is_refused(learner):
-    with pytest.raises(TypeError, match="`model` must be a torch module. Received: type"):
+    with pytest.raises(TypeError, match="`model` must be a torch module. Received: MLP, which makes one: write MLP"):
         Learner(learner().dls, MLP)
 
 

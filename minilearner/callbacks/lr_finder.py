@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minilearner.callbacks.gradients import GradientAccumulation
 from minilearner.metrics import SmoothedLoss
-from minilearner.results.lr_sweep import LRSweep
+from minilearner.results.lr_sweep import LRSweep, as_functions
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
@@ -120,6 +120,7 @@ def find_rates(
         shown_by: shows the progress.
         suggest_funcs: read suggestions off the curve.
     """
+    functions = as_functions(suggest_funcs)
     taking_part = [callback for callback in callbacks if callback.part_of_step]
     momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
     n_accumulate = next((cb.n_batches for cb in taking_part if isinstance(cb, GradientAccumulation)), 1)
@@ -145,7 +146,7 @@ def find_rates(
         lrs[: len(sweep.losses)],
         sweep.losses,
         fixed=sweep.fixed_losses,
-        suggest_funcs=suggest_funcs,
+        suggest_funcs=functions,
         stop_reason=sweep.stop_reason,
         ratios=list(ratios),
         momentum=momentum,

@@ -93,6 +93,8 @@ class Progress(Callback):
 
     def after_fit(self, run: Run) -> None:
         self._close_all()
+        if self.table and run.record is not None and "ended" in run.record.settings:
+            _say(run.record.settings["ended"])
 
     def _open(self, run: Run, stretch: str, what: str) -> None:
         if self.bar:

@@ -72,6 +72,8 @@ class Tracker(Callback):
 class EarlyStopping(Tracker):
     """Ends the run when the monitored value has not improved for `patience` epochs in a row.
 
+    The run's record says so in its `settings`, under "ended", and a line below the table of epochs.
+
     Example: `EarlyStopping("accuracy", patience=3)`.
 
     Raises:
@@ -101,7 +103,13 @@ class EarlyStopping(Tracker):
             return
         self.wait = 0 if self.improved(run) else self.wait + 1
         if self.wait >= self.patience:
+            if run.record is not None:
+                run.record.settings["ended"] = self._reason()
             raise CancelFit
+
+    def _reason(self) -> str:
+        best = "" if self.best is None else f"; its best is {self.best:.4g}"
+        return f"EarlyStopping: {self.monitor} has not improved for {self.patience} epochs in a row{best}"
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, mode={self.mode!r}, patience={self.patience})"

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minilearner.errors import DataError
+
 __all__ = ["Category", "ClassNumbers", "Loss", "MultiCategory", "Regression", "Target", "mean_squared_error"]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -105,7 +107,16 @@ class Category(ClassNumbers):
         return self.c
 
     def label(self, value: Any) -> Hashable:
-        """Returns the class with this index, as the vocabulary has it."""
+        """Returns the class with this index, as the vocabulary has it.
+
+        Raises:
+            DataError: the vocabulary has no such index, for the model has more outputs than there are classes.
+        """
+        if int(value) >= len(self.vocab):
+            raise DataError(
+                f"class number {int(value)} has no name: there are {len(self.vocab)} classes, 0 to "
+                f"{len(self.vocab) - 1}. Give the model as many outputs as classes."
+            )
         return self.vocab[int(value)]
 
 

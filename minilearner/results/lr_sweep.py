@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LRSweep", "SuggestFunction", "minimum", "slide", "smooth", "steep", "valley"]
+__all__ = ["LRSweep", "SuggestFunction", "as_functions", "minimum", "slide", "smooth", "steep", "valley"]
 
 Curve: TypeAlias = NDArray[np.float64]
 Suggestion: TypeAlias = tuple[float, tuple[float, float]]
@@ -207,8 +207,7 @@ class LRSweep:
         skip_start = num_it // 10 if skip_start is None else skip_start
         averages = smooth(y, smoothing)
         kept_x, kept_y = _trim(x, averages, skip_start, skip_end)
-        functions = [suggest_funcs] if callable(suggest_funcs) else list(suggest_funcs or ())
-        suggestions, points, notes = _ask(functions, kept_x, kept_y)
+        suggestions, points, notes = _ask(as_functions(suggest_funcs), kept_x, kept_y)
         advice = recommend(x, y, _as_curve(x, fixed)[1] if np.size(fixed) else np.empty(0))
         used = {**settings, "num_it": num_it, "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end}
         return cls(
@@ -356,6 +355,15 @@ def _trim(lrs: Curve, smoothed: Curve, skip_start: int, skip_end: int) -> tuple[
     x, y = lrs[kept], smoothed[kept]
     n = n_finite(y)
     return x[:n], y[:n]
+
+
+def as_functions(suggest_funcs: SuggestFunction | Sequence[SuggestFunction] | None) -> list[SuggestFunction]:
+    """Returns one function, several or none as a list; raises a TypeError where one is none."""
+    functions = [suggest_funcs] if callable(suggest_funcs) or isinstance(suggest_funcs, str) else suggest_funcs
+    for function in functions or ():
+        if not callable(function):
+            raise TypeError(f"`suggest_funcs` takes functions: minimum, steep, slide, valley. Received: {function!r}.")
+    return list(functions or ())
 
 
 def _ask(

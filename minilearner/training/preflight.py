@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sized
 from contextlib import ExitStack
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from minilearner.training.inference import evaluating
 from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["Preflight", "check_count", "check_data", "default_loss", "describe", "loss_error"]
+__all__ = ["Preflight", "check_count", "check_data", "check_parts", "default_loss", "describe", "loss_error"]
 
 
 def check_count(n: Any, name: str) -> None:
@@ -33,6 +34,23 @@ def check_count(n: Any, name: str) -> None:
         raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
     if n < 1:
         raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+
+
+def check_parts(model: Any, loss_func: Any) -> None:
+    """Raises where a learner's parts are not what they should be: a function or class instead of what it makes.
+
+    Raises:
+        TypeError: as said.
+    """
+    if not isinstance(model, nn.Module):
+        name = getattr(model, "__name__", None)
+        advice = f" Received: {name}, which makes one: write {name}(...)." if callable(model) and name else ""
+        raise TypeError(f"`model` must be a torch module.{advice or f' Received: {type(model).__name__}.'}")
+    if isinstance(loss_func, type):
+        raise TypeError(
+            f"`loss_func` must be a function or an object, not a class. Received: {loss_func.__name__}. Write "
+            f"{loss_func.__name__}()."
+        )
 
 
 def default_loss(target: Target | None) -> LossFunction:
@@ -132,7 +150,7 @@ def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metri
         pred = step.predict(x)
         for name, function in functions.items():
             try:
-                MeanMetric(function).update(pred, y)
+                MeanMetric(deepcopy(function)).update(pred, y)
             except Exception as error:
                 raise DataError(
                     f"the metric {name!r} fails: {error} A metric takes (pred, target) and returns one number. "

@@ -20,6 +20,14 @@ def test_early_stopping_ends_after_patience_epochs_without_gain():
     assert len(record.epochs) == 3  # the first is the best so far, two bring nothing
 
 
+def test_early_stopping_tells_why_the_run_ended_in_the_record_and_below_the_table(capsys):
+    record = learner().fit(10, cbs=EarlyStopping(patience=2, min_delta=0.1))
+    best = record.epochs[0]["valid_loss"]
+    told = f"EarlyStopping: valid_loss has not improved for 2 epochs in a row; its best is {best:.4g}"
+    assert record.settings["ended"] == told == capsys.readouterr().out.splitlines()[-1]
+    assert "ended" not in learner().fit(1, cbs=EarlyStopping()).settings
+
+
 def test_early_stopping_names_the_nearest_where_the_name_is_unknown():
     with (learn := learner()).no_logging(), pytest.raises(ValueError, match="Did you mean 'valid_loss'"):
         learn.fit(1, cbs=EarlyStopping("val_loss"))
@@ -29,7 +37,7 @@ def test_a_metric_that_is_no_error_must_rise():
     def score(pred, target):
         return torch.tensor(float(next(values)))
 
-    values = iter([1, 3, 2, 1, 5])
+    values = iter([9, 1, 3, 2, 1, 5])  # the first is tried before training
     with (learn := learner(metrics=score)).no_logging():
         record = learn.fit(5, cbs=EarlyStopping("score", patience=2))
     assert record.history["score"] == [1, 3, 2, 1]
@@ -48,7 +56,7 @@ def test_a_wrong_name_is_told_before_training():
 
 
 def test_nan_never_is_an_improvement():
-    values = iter([1, float("nan"), float("nan")])
+    values = iter([9, 1, float("nan"), float("nan")])  # the first is tried before training
 
     def loss_like(pred, target):
         return torch.tensor(float(next(values)))
