@@ -21,7 +21,7 @@ def learner(n_batches=3, **kwargs):
 
 def scores(*values):
     """A metric that takes these values, one a validation."""
-    given = iter(values)
+    given = iter([values[0], *values])  # the first is tried before training
 
     def score(pred, target):
         return torch.tensor(float(next(given)))
