@@ -112,7 +112,11 @@ if __name__ == "__main__":
 def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(tmp_path):
     (tmp_path / "program.py").write_text(INTERRUPTED)
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=120, process_group=0
+        [sys.executable, str(tmp_path / "program.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
     )
     assert done.stderr.count("Traceback") == 1 and done.stderr.rstrip().endswith("KeyboardInterrupt")
     time.sleep(0.5)
