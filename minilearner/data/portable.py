@@ -119,7 +119,7 @@ class NoTrainingData(DataLoaders):
             raise FileFormatError("the batch size and the seed are no numbers.")
         self.source = source
         self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
-        self.skipped = ()
+        self.skipped, self._added = (), ()
         self.valid = None
         pipeline = Pipeline(_built(description.get("batch_tfms"), BatchTransform, "the batch transform"))
         told = description.get("target")
