@@ -150,6 +150,7 @@ def find_rates(
         stop_reason=sweep.stop_reason,
         ratios=list(ratios),
         momentum=momentum,
+        wd=max(float(group.get("weight_decay", 0.0)) for group in run.optimizer.param_groups),
         **asdict(settings),
     )
 

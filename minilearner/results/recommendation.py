@@ -144,8 +144,13 @@ class _Curve:
 
     def steepest(self) -> float:
         """The rate of the fastest fall, by the rate's logarithm, before the turn."""
-        until = max(2, self.low + 1)
-        return float(self.lrs[np.gradient(self.losses[:until], np.log(self.lrs[:until])).argmin()])
+        return float(self.lrs[self._slopes().argmin()])
+
+    @property
+    def falls_at_once(self) -> bool:
+        """Whether the loss falls about as fast at the first rates as anywhere: an earlier part was not seen."""
+        slopes = self._slopes()
+        return bool(slopes[:3].mean() < 0.4 * slopes.min())
 
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
@@ -157,8 +162,9 @@ class _Curve:
         else:
             end = f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
         doubt = "" if self.clarity >= _CLEAR else ", but it fell by hardly more than batches differ, so this is vague"
+        early = " (and from the first rate on: sweep from lower rates to be sure)" if self.falls_at_once else ""
         return (
-            f"the loss fell fastest at {self.steepest():.1e}, had made nine tenths of its fall at {done:.1e} and "
+            f"the loss fell fastest at {self.steepest():.1e}{early}, had made nine tenths of its fall at {done:.1e} and "
             f"{end}; a peak does best somewhat below the turn and at most {PEAK:g} times the nine tenths' rate{doubt}"
         )
 
@@ -172,6 +178,12 @@ class _Curve:
                 "well below that rate"
             )
         return f"{fell}, and did not rise either: sweep to higher rates, or check that the model can learn"
+
+    def _slopes(self) -> Curve:
+        """The change of the loss by that of the rate's logarithm, up to the turn."""
+        until = max(2, self.low + 1)
+        slopes: Curve = np.gradient(self.losses[:until], np.log(self.lrs[:until]))
+        return slopes
 
     def _between(self, i: int, level: float) -> float:
         """The rate between points i and i + 1 at which the straight line through both has the height `level`."""

@@ -389,3 +389,36 @@ def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, bl
     sweep = learner(net, blobs, cbs=Breaks()).lr_find(show_plot=False)
     assert sweep.recommended == pytest.approx(learner(net, blobs).lr_find(show_plot=False).recommended, rel=0.1)
     assert "became nan" in sweep.stop_reason
+
+
+def test_a_range_that_starts_where_the_loss_explodes_gives_none_and_says_what_to_do(net, blobs):
+    learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
+    sweep = learn.lr_find(1e3, 1e6, show_plot=False)
+    assert sweep.recommended is None and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
+
+
+def test_a_model_that_cannot_learn_is_swept_to_the_end_and_that_is_said(net, blobs):
+    sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + 2.0).lr_find(show_plot=False)
+    assert len(sweep.lrs) == 100 and "did not rise either: sweep to higher rates" in sweep.reason
+
+
+def test_a_wall_that_clipping_hides_is_found_where_the_loss_turns(net, blobs):
+    plain = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(end_lr=1e4, show_plot=False)
+    clipped = learner(net, blobs, opt_func=torch.optim.SGD, cbs=GradientClip(1.0)).lr_find(end_lr=1e4, show_plot=False)
+    assert plain.recommended / 4 < clipped.recommended < plain.recommended * 4
+
+
+def test_losses_near_zero_do_not_end_the_sweep_early(net, blobs):
+    def swept(scale):
+        adam = partial(torch.optim.Adam, eps=1e-20)
+        learn = learner(net, blobs, opt_func=adam, loss_func=lambda p, y: scale * nn.functional.cross_entropy(p, y))
+        return learn.lr_find(show_plot=False)
+
+    small, plain = swept(1e-6), swept(1.0)
+    assert len(small.lrs) == len(plain.lrs) and small.recommended == pytest.approx(plain.recommended, rel=0.1)
+
+
+def test_no_file_is_written(net, blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learner(net, blobs, path=tmp_path).lr_find()
+    assert list(tmp_path.iterdir()) == []

@@ -77,6 +77,25 @@ def test_a_loss_that_still_falls_at_the_end_is_said_and_the_rate_stays_in_the_ra
     assert "still fell at the end of the range" in found.reason
 
 
+def test_a_range_that_begins_within_the_fall_is_said():
+    late = X > -3.4
+    found = recommend(LRS[late], (VALLEY + NOISE)[late], VALLEY[late])
+    assert "from the first rate on: sweep from lower rates" in found.reason
+    assert "from the first rate on" not in advice(VALLEY).reason
+
+
+def test_a_flat_start_of_any_length_does_not_move_it():
+    long = 10 ** np.linspace(-15, 1, 200)  # the same rates, after a hundred too small to do anything
+    ahead = np.full(100, 2.0)
+    found = recommend(long, np.r_[ahead + NOISE, VALLEY + NOISE], np.r_[ahead, VALLEY])
+    assert np.log10(found.lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
+
+
+def test_losses_that_come_in_an_order_do_not_move_it_where_the_same_items_were_measured():
+    periodic = VALLEY + 0.8 * np.sign(np.sin(np.arange(100) / 3)) + NOISE  # runs of easy and of hard batches
+    assert np.log10(recommend(LRS, periodic, VALLEY).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
+
+
 def test_a_fall_within_the_noise_is_none():
     found = advice(VALLEY * 0.01, VALLEY + NOISE)
     assert (found.lr, found.interval, found.bounds) == (None, None, None)
