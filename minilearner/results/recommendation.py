@@ -12,7 +12,7 @@ What a sweep cannot see is how the noise of small batches adds up over a whole r
 proportional to 1 / (1 + B / batch size) for a noise scale B (McCandlish et al., "An Empirical Model of Large-Batch
 Training", 2018). So the floor is moved by it, and the rate is two thirds of the way along, by logarithms.
 
-`ALONG`, `SCALE` and `NOISE_ITEMS` are all that is calibrated: one set for every optimizer, with norm layers or without
+`Calibration` holds all that was fitted: one set for every optimizer, with norm layers or without
 (constants of their own gave nothing where they were not fitted). What they are worth on which tasks, with each task
 left out of its own calibration, is printed by `tests/benchmarks/lr_bank.py`.
 """
@@ -26,16 +26,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Recommendation", "batch_factor", "n_finite", "recommend"]
+__all__ = ["Calibration", "Recommendation", "n_finite", "recommend"]
 
 Curve = NDArray[np.float64]
 
-ALONG = 2 / 3
-"""Where on the floor the rate lies, by logarithms: 0 is its beginning, 1 its end."""
-SCALE = 2.25
-"""By how much the floor is moved for batches without noise."""
-NOISE_ITEMS = 128
-"""The noise scale B of the law above, in items."""
 USUAL_BATCH = 64
 """Stands in for the items of an update where they are not known."""
 _BELOW_END, _ABOVE_START = 0.8, 8.0
@@ -54,6 +48,22 @@ _FEWEST = 8
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The constants of the rule that were fitted to tasks."""
+
+    along: float = 2 / 3
+    """Where on the floor the rate lies, by logarithms: 0 is its beginning, 1 its end."""
+    scale: float = 2.25
+    """By how much the floor is moved for batches without noise."""
+    noise_items: float = 128
+    """The noise scale B of the law above, in items."""
+
+    def factor(self, bs: int | None) -> float:
+        """By how much the floor is moved for updates of `bs` items: 0.25 for 16, 0.75 for 64, at most `scale`."""
+        return self.scale / (1 + self.noise_items / (bs or USUAL_BATCH))
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """A rate and how sure it is, or None and why."""
 
@@ -65,7 +75,9 @@ class Recommendation:
     """Rates that the reason names: "fastest fall" and "turn", or "rise" where the loss only rose."""
 
 
-def recommend(lrs: Curve, losses: Curve, fixed: Curve, *, bs: int | None = None) -> Recommendation:
+def recommend(
+    lrs: Curve, losses: Curve, fixed: Curve, *, bs: int | None = None, calibration: Calibration = Calibration()
+) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or why there is none.
 
     The interval is the floor, moved as the rate was, and a little widened. In 93 % of the sweeps over the bank's tasks,
@@ -78,6 +90,7 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve, *, bs: int | None = None)
         fixed: the loss of the same items after each update, NaN or missing where it was not measured; `losses`,
             smoothed more, stand in for it then.
         bs: items of each update; `USUAL_BATCH` where None.
+        calibration: other constants, to see what they are worth.
     """
     curve = _Curve.of(lrs, losses, fixed)
     if curve is None:
@@ -85,16 +98,11 @@ def recommend(lrs: Curve, losses: Curve, fixed: Curve, *, bs: int | None = None)
         return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
     if curve.clarity < _SEEN:
         return Recommendation(None, curve.why_not(), turns=curve.rise)
-    done, end, moved = curve.after(_DONE), curve.floor_end(), batch_factor(bs)
-    lr = min(moved * done ** (1 - ALONG) * end**ALONG, _BELOW_END * end, _ABOVE_START * done)
+    done, end, along, moved = curve.after(_DONE), curve.floor_end(), calibration.along, calibration.factor(bs)
+    lr = min(moved * done ** (1 - along) * end**along, _BELOW_END * end, _ABOVE_START * done)
     doubt = 10 ** (_DOUBT if curve.clarity >= _CLEAR else 2 * _DOUBT)
     interval = min(lr, moved * done) / doubt, max(lr, moved * end) * doubt
-    return Recommendation(lr, curve.why(bs), interval, (curve.after(0.05), curve.turn()), curve.turns())
-
-
-def batch_factor(bs: int | None) -> float:
-    """By how much the floor is moved for updates of `bs` items: 0.25 for 16, 0.75 for 64, at most `SCALE`."""
-    return SCALE / (1 + NOISE_ITEMS / (bs or USUAL_BATCH))
+    return Recommendation(lr, curve.why(bs, moved), interval, (curve.after(0.05), curve.turn()), curve.turns())
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def why(self, bs: int | None) -> str:
+    def why(self, bs: int | None, moved: float) -> str:
         """The recommendation in words."""
         early = " (and from the first rate on: sweep from lower rates to be sure)" if self.falls_at_once else ""
         if self.floor_end() < self.lrs[-1]:
@@ -185,7 +193,7 @@ class _Curve:
         doubt = "" if self.clarity >= _CLEAR else "; it fell by hardly more than batches differ, so this is vague"
         return (
             f"the loss fell fastest at {self.steepest():.1e}{early}, had made nine tenths of its fall at "
-            f"{self.after(_DONE):.1e} and {end}; a peak does best between these, times {batch_factor(bs):.2g} for "
+            f"{self.after(_DONE):.1e} and {end}; a peak does best between these, times {moved:.2g} for "
             f"batches of {items}{doubt}"
         )
 

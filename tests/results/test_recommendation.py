@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minilearner.results.recommendation import ALONG, batch_factor, recommend
+from minilearner.results.recommendation import Calibration, recommend
 
 LRS = 10 ** np.linspace(-7, 1, 100)
 X = np.log10(LRS)
@@ -20,7 +20,7 @@ def advice(fixed, losses=None):
 def test_the_rate_lies_two_thirds_along_the_floor_by_logarithms_times_the_factor_of_the_batch():
     found = advice(VALLEY)
     assert np.log10(found.turns["turn"]) == pytest.approx(-2, abs=0.05)
-    assert np.log10(found.lr / batch_factor(64)) == pytest.approx(-2 - 0.2 * (1 - ALONG) + 0.2 * ALONG, abs=0.05)
+    assert np.log10(found.lr / Calibration().factor(64)) == pytest.approx(-2 - 0.34 / 3 + 2 * 0.34 / 3, abs=0.05)
     assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
     assert found.interval[0] < found.lr < found.interval[1] < 0.1
     assert "turned at 1.0e-02 and had risen again by a tenth at 2.2e-02" in found.reason
@@ -28,6 +28,7 @@ def test_the_rate_lies_two_thirds_along_the_floor_by_logarithms_times_the_factor
 
 def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
     rates = [recommend(LRS, VALLEY + NOISE, VALLEY, bs=bs).lr for bs in (8, 16, 64, None, 512, 1024)]
+    assert [Calibration().factor(bs) for bs in (16, 64, None)] == [0.25, 0.75, 0.75]
     assert rates[1] / rates[0] == pytest.approx((1 + 128 / 8) / (1 + 128 / 16))
     assert rates[0] < rates[1] < rates[2] == rates[3] < rates[4]
     assert rates[4] == rates[5]  # never within the last fifth before the loss rises
