@@ -29,9 +29,9 @@ from minilearner.results.recommendation import Calibration, recommend
 
 KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3
+SCALES = [round(float(scale), 2) for scale in 10 ** np.arange(-0.4, 1.2, 0.1)]
 CALIBRATIONS = [
-    Calibration(*constants)
-    for constants in product((0, 1 / 3, 1 / 2, 2 / 3, 1), 10 ** np.arange(-0.4, 1.2, 0.1), (0, 32, 64, 128, 256))
+    Calibration(*constants) for constants in product((0, 1 / 3, 1 / 2, 2 / 3, 1), SCALES, (0, 32, 64, 128, 256))
 ]
 
 
