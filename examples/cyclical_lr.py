@@ -1,6 +1,6 @@
 """A cyclical learning rate against a fixed one: a ResNet-18 without pretrained weights, and Adam.
 
-    python examples/cyclical_lr.py             four epochs cyclical, eight fixed: some minutes on two cores
+    python examples/cyclical_lr.py             four epochs cyclical, eight fixed: a quarter of an hour on two cores
     python examples/cyclical_lr.py --small     to see that everything runs
 
 The programme is that of the PyTorch tutorials on cyclical rates: 8,000 + 2,000 pictures, a rate from 1e-3 to 1e-2 in a

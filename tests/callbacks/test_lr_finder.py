@@ -1,5 +1,6 @@
 """The sweep leaves no trace, stops where it should, and its rates are fastai's."""
 
+import copy
 import random
 from functools import partial
 
@@ -9,11 +10,13 @@ import torch
 from torch import nn
 
 from minilearner import (
+    EMA,
     Callback,
     DataLoaders,
     GradientAccumulation,
     GradientClip,
     Learner,
+    MixUp,
     minimum,
     slide,
     steep,
@@ -89,6 +92,23 @@ def interrupted(error):
 @pytest.mark.parametrize("make", [learner, shuffled_by_torch], ids=["our loader", "torch's loader"])
 def test_fit_after_the_sweep_is_bit_identical_to_fit_without(net, blobs, make, find):
     assert same(*fit_with_and_without(lambda: make(net, blobs), find))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"precision": "bf16"},
+        {"cbs": [GradientAccumulation(2), GradientClip(0.1)]},
+        {"cbs": [EMA(0.9)]},
+        {"cbs": [MixUp(0.4)]},
+    ],
+    ids=["bf16", "accumulation", "averages", "mixing"],
+)
+def test_neither_precision_nor_callbacks_of_the_step_leave_a_trace(net, blobs, kwargs):
+    def make():
+        return learner(net, blobs, **copy.deepcopy(kwargs))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(num_it=30, show_plot=False)))
 
 
 def test_the_comparison_can_fail(net, blobs):
@@ -339,6 +359,12 @@ def test_every_sweep_recommends(net, blobs):
     sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
     assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
     assert sweep.bounds[0] < sweep.bounds[1] and "nine tenths of its fall" in sweep.reason
+
+
+@pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
+def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
+    sweep = learner(net, blobs, cbs=cbs).lr_find(show_plot=False)
+    assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
 
 
 def test_a_model_that_is_good_already_gets_none(net, blobs):
