@@ -19,6 +19,7 @@ from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.non_finite import NonFinite
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
@@ -34,6 +35,7 @@ from minilearner.errors import (
     FileFormatError,
     MinilearnerError,
     NoSuggestion,
+    NonFiniteError,
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
@@ -124,6 +126,8 @@ __all__ = [
     "MinilearnerError",
     "MixUp",
     "NoSuggestion",
+    "NonFinite",
+    "NonFiniteError",
     "Normalize",
     "ParamScheduler",
     "RandomShift",

@@ -6,7 +6,8 @@ step (`AutocastStep`, `ScaledStep`), so its contexts close themselves. `make_ste
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class TrainStep:
         n_accumulate: batches whose gradients are averaged, over their items, into one update. `GradientAccumulation`
             sets it for a run.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
+        lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
+            it.
     """
 
     precision = "fp32"
@@ -44,6 +47,7 @@ class TrainStep:
         self.n_accumulate = 1
         self.max_norm: float | None = None
         self.norm_type = 2.0
+        self.lr_factor = 1.0
         self._window = _Window()
 
     def predict(self, x: Tree) -> Any:
@@ -77,7 +81,10 @@ class TrainStep:
             self._window.average(self._gradients())
         if self.max_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters(), self.max_norm, self.norm_type)
-        return self._step()
+        if self.lr_factor == 1.0:
+            return self._step()
+        with self._rates_cut():
+            return self._step()
 
     def zero_grad(self) -> None:
         """Forgets the gathered gradients."""
@@ -103,6 +110,18 @@ class TrainStep:
         if self.optimizer is not None:
             self.optimizer.step()
         return True
+
+    @contextmanager
+    def _rates_cut(self) -> Iterator[None]:
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * self.lr_factor
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def _parameters(self) -> list[Tensor]:
         groups = self.optimizer.param_groups if self.optimizer is not None else []
