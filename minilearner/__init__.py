@@ -34,8 +34,8 @@ from minilearner.errors import (
     DownloadError,
     FileFormatError,
     MinilearnerError,
-    NoSuggestion,
     NonFiniteError,
+    NoSuggestion,
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner

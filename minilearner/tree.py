@@ -42,7 +42,12 @@ def map_tensors(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 def tensors_of(tree: Tree) -> list[Tensor]:
     """Returns every tensor, in order."""
     found: list[Tensor] = []
-    map_tensors(lambda t: found.append(t) or t, tree)
+
+    def note(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    map_tensors(note, tree)
     return found
 
 

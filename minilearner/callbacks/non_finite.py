@@ -169,7 +169,7 @@ def _gradients(run: Run) -> list[Tensor]:
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """Reads one flag from the device. The largest absolute value of each tensor tells: NaN and infinity pass through."""
+    """Reads one flag from the device: NaN and infinity show in the largest absolute value of a tensor."""
     largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
     return bool(torch.stack([value.to(tensors[0].device) for value in largest]).isfinite().all())
 
@@ -193,8 +193,8 @@ def _told(run: Run) -> tuple[str, list[int]]:
 
 
 def _odd_gradient(run: Run, where: str, loss: float) -> str:
-    parameters = [(name, p.grad) for name, p in run.model.named_parameters() if p.grad is not None]
-    name = next((name for name, gradient in parameters if not gradient.isfinite().all()), "")
+    gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
+    name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "")
     return f"the gradient of {name} in {where} is not finite, though the loss is {loss:.4g}."
 
 

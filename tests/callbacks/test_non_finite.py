@@ -183,6 +183,14 @@ def test_rollback_returns_to_the_last_good_copy_and_cuts_the_rate_from_then_on()
 
 
 @TOLD
+def test_a_copy_serves_more_than_once():
+    seen = Snapshots()
+    trained(batches(9, [5, 7]), [NonFinite("rollback", every_steps=4), seen])
+    for i in (6, 8):
+        assert all(torch.equal(a, b) for a, b in zip(seen.kept[i], seen.kept[4], strict=True))
+
+
+@TOLD
 def test_rollback_takes_the_averages_along():
     ema = EMA(0.5, at_end=False)
     learn = trained(batches(6, [5]), [NonFinite("rollback", every_steps=3), ema])

@@ -61,7 +61,8 @@ class Poison(Callback):
             next(p.grad for p in run.model.parameters() if p.grad is not None).view(-1)[0] = float("inf")
 
 
-# One maker or several for each stock callback, which may bring others with it. To add a callback to the package is to add it here.
+# One maker or several for each stock callback, which may bring others with it. To add one to the package is to add it
+# here.
 MAKERS = {
     ActivationStats: [lambda: ActivationStats(every=2, with_hist=True)],
     BnFreeze: [BnFreeze],
@@ -158,7 +159,7 @@ class Trace(Callback):
         self.rows = []
 
     def after_batch(self, run):
-        loss = torch.tensor(0.0) if run.loss is None else run.loss.detach()  # None where the batch was left out
+        loss = None if run.loss is None else run.loss.detach()  # None where the batch was left out
         self.rows.append((run.epoch, run.iter, run.global_step, run.training, run.lrs, loss))
 
 
