@@ -22,6 +22,7 @@ from minilearner.callbacks.mixing import CutMix, MixUp
 from minilearner.callbacks.non_finite import NonFinite
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
+from minilearner.callbacks.splitting import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
 from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
@@ -134,6 +135,7 @@ __all__ = [
     "ReduceLROnPlateau",
     "Regression",
     "SaveBest",
+    "SplitOnOOM",
     "TorchScheduler",
     "TrainDataLoaderIter",
     "URLs",

@@ -32,6 +32,7 @@ from minilearner import (
     ParamScheduler,
     ReduceLROnPlateau,
     SaveBest,
+    SplitOnOOM,
     TorchScheduler,
     Validate,
     linear,
@@ -61,6 +62,17 @@ class Poison(Callback):
             next(p.grad for p in run.model.parameters() if p.grad is not None).view(-1)[0] = float("inf")
 
 
+class ShortOfMemory(Callback):
+    """Has room for so many items at once."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def after_pred(self, run):
+        if run.training and len(run.pred) > self.n:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 # One maker or several for each stock callback, which may bring others with it. To add one to the package is to add it
 # here.
 MAKERS = {
@@ -84,6 +96,7 @@ MAKERS = {
     ReduceLROnPlateau: [lambda: ReduceLROnPlateau("score", patience=1, cooldown=2)],
     SWA: [lambda: SWA(0.3)],
     SaveBest: [lambda: SaveBest("score")],
+    SplitOnOOM: [lambda: [SplitOnOOM(), ShortOfMemory(2)]],
     TorchScheduler: [
         torch_scheduler(lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=24)),
         torch_scheduler(warm),
@@ -209,7 +222,7 @@ def assert_equal(a, b):
         assert a == b
 
 
-@pytest.mark.filterwarnings("ignore:NonFinite")
+@pytest.mark.filterwarnings("ignore:NonFinite", "ignore:a batch of")
 @pytest.mark.parametrize(
     ("cut", "saved"), [((3, 0), {"every_epochs": 1}), ((3, 2), {"every_steps": 7})], ids=["between epochs", "mid-epoch"]
 )
