@@ -256,7 +256,7 @@ class Executioner:
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         # `rmtree` names files by their folder's descriptor: in a save, whatever is called counts.
         here = self._is_saving or any(self.folder in str(a) for a in arguments[:2])
-        if here and event.startswith(("open", "os.", "shutil.")):
+        if here and event.startswith(("open", "os.", "shutil.")) and event != "os.kill":
             self.moment(event)
 
     def _around_saves(self) -> None:
