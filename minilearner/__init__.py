@@ -19,8 +19,10 @@ from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.non_finite import NonFinite
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
+from minilearner.callbacks.splitting import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
@@ -31,6 +33,7 @@ from minilearner.errors import (
     DownloadError,
     FileFormatError,
     MinilearnerError,
+    NonFiniteError,
     NoSuggestion,
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
@@ -124,12 +127,15 @@ __all__ = [
     "MinilearnerError",
     "MixUp",
     "NoSuggestion",
+    "NonFinite",
+    "NonFiniteError",
     "Normalize",
     "ParamScheduler",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
     "SaveBest",
+    "SplitOnOOM",
     "TorchScheduler",
     "TrainDataLoaderIter",
     "URLs",

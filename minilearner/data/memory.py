@@ -123,6 +123,14 @@ class MemoryLoader:
             return torch.arange(self.n_items)
         return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
 
+    def positions_of(self, batch: int) -> list[int]:
+        """Returns the positions of a batch's items in the pass begun last."""
+        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+
+    def named(self, position: int) -> str:
+        """Returns what an error calls an item."""
+        return f"item {position}"
+
     def items(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns stored inputs before any batch transform (uint8 as floats in [0, 1]) and their targets."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
