@@ -6,6 +6,7 @@ the same seed gives the same bits whatever else the program draws.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, TypeAlias
@@ -101,6 +102,13 @@ class Pipeline:
     def steps(self, *, training: bool) -> tuple[BatchTransform, ...]:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
+
+    def wrapped(self, wrap: Callable[[BatchTransform], Any]) -> Pipeline:
+        """Returns a pipeline that runs the same, each step as `wrap` gives it: timed, for instance."""
+        other = copy.copy(self)
+        other._in_training = tuple(map(wrap, self._in_training))
+        other._in_validation = tuple(map(wrap, self._in_validation))
+        return other
 
     def augments(self) -> bool:
         """Whether a batch in training meets transforms that validation skips."""
