@@ -13,12 +13,14 @@ the menu on top. Importing it loads torch, and neither torchvision nor matplotli
 from minilearner.callbacks.activations import ActivationStats
 from minilearner.callbacks.averaging import EMA, SWA
 from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.callbacks.checkpointing import GradientCheckpointing
 from minilearner.callbacks.freezing import BnFreeze
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.resizing import ProgressiveResize
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
@@ -113,6 +115,7 @@ __all__ = [
     "Flip",
     "FocalLoss",
     "GradientAccumulation",
+    "GradientCheckpointing",
     "GradientClip",
     "LRFinder",
     "LRSweep",
@@ -126,6 +129,7 @@ __all__ = [
     "NoSuggestion",
     "Normalize",
     "ParamScheduler",
+    "ProgressiveResize",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
