@@ -70,6 +70,7 @@ from minilearner.schedules import (
     warmup,
     warmup_stable_decay,
 )
+from minilearner.training.batch_size import largest_batch_size
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -150,6 +151,7 @@ __all__ = [
     "fashion_mnist",
     "flat_cosine",
     "inverse_sqrt",
+    "largest_batch_size",
     "linear",
     "load_learner",
     "minimum",
