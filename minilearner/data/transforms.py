@@ -6,6 +6,7 @@ the same seed gives the same bits whatever else the program draws.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, TypeAlias
@@ -47,7 +48,7 @@ class BatchTransform:
     Geometry has 30, lighting 40, hue 41, `Normalize` 99 and `RandomErasing` 100; plain functions have 50.
     """
 
-    takes_bytes: ClassVar[bool] = False
+    takes_bytes: bool = False
     """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
@@ -106,6 +107,13 @@ class Pipeline:
     def steps(self, *, training: bool) -> tuple[BatchTransform, ...]:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
+
+    def wrapped(self, wrap: Callable[[BatchTransform], BatchTransform]) -> Pipeline:
+        """Returns a pipeline that runs the same, each step as `wrap` gives it: timed, for instance."""
+        other = copy.copy(self)
+        other._in_training = tuple(map(wrap, self._in_training))
+        other._in_validation = tuple(map(wrap, self._in_validation))
+        return other
 
     def augments(self) -> bool:
         """Whether a batch in training meets transforms that validation skips."""

@@ -55,7 +55,7 @@ class Geometric(BatchTransform):
 
     order: ClassVar[float] = 30
 
-    takes_bytes: ClassVar[bool] = True
+    takes_bytes = True
 
     axis_aligned: bool = True
     """Rows stay rows and columns columns: no rotation, no shear."""
