@@ -6,7 +6,6 @@ from torch import nn
 
 from minilearner import DataError, DataLoaders, Learner, largest_batch_size
 
-
 FULL = torch.OutOfMemoryError("full")
 
 
