@@ -203,7 +203,7 @@ class Learner:
         schedule.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
-        found = partial(self._finder(cbs).rates, momentum=(moms or self.moms)[1])
+        found = partial(self._finder(cbs, wd).rates, momentum=(moms or self.moms)[1])
         with undone_unless_trained(self):
             self.freeze()
             train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
@@ -366,7 +366,7 @@ class Learner:
         plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
     ) -> RunRecord:  # fmt: skip
         check_count(n_epoch, "n_epoch")
-        finder = self._finder(cbs)
+        finder = self._finder(cbs, wd)
         rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
         several = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
         run = self._checked_run()
@@ -375,9 +375,9 @@ class Learner:
             shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
             return fit(run, kind, self.recorder, several, self.metrics, shown=shown, checkpoint=keeper, sweep=sweep)
 
-    def _finder(self, cbs: Callbacks = None) -> RateFinder:
+    def _finder(self, cbs: Callbacks = None, wd: float | None = None) -> RateFinder:
         several = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
-        return RateFinder(self._checked_run, self.lr, several, self._output)
+        return RateFinder(self._checked_run, self.lr, several, self._output, wd, self.wd_bn_bias)
 
     def _checked_run(self) -> Run:
         run = self._run(self._optimizer())

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from minilearner.callbacks.record import Record
 from minilearner.data.loaders import Loader
+from minilearner.data.transforms import BatchTransform
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
 from minilearner.results.step_profile import StepProfile
@@ -87,6 +89,16 @@ class _Stage:
         return timed
 
 
+class _Timed(BatchTransform):
+    """A batch transform, as a stretch of the step."""
+
+    def __init__(self, transform: BatchTransform, stage: _Stage):
+        self.takes_bytes, self._run = transform.takes_bytes, stage(transform)
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        return self._run(x, rng)  # type: ignore[no-any-return]
+
+
 class _Feed:
     """The batches of one pass as long as is measured, over and over if there are fewer; it starts and stops the clock.
 
@@ -134,7 +146,7 @@ def _label_events(events: Events, stage: Callable[[str], _Stage]) -> None:
 @contextmanager
 def _labelled_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iterator[None]:
     pipeline = loader.batch_tfms
-    loader.batch_tfms = pipeline.wrapped(stage("augmentation"))
+    loader.batch_tfms = pipeline.wrapped(lambda transform: _Timed(transform, stage("augmentation")))
     try:
         yield
     finally:
