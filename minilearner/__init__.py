@@ -19,20 +19,21 @@ from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.non_finite import NonFinite
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
+from minilearner.callbacks.splitting import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
-from minilearner.data.urls import URLs
 from minilearner.errors import (
     CheckpointError,
     DataError,
     DownloadError,
     FileFormatError,
     MinilearnerError,
+    NonFiniteError,
     NoSuggestion,
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
@@ -68,6 +69,8 @@ from minilearner.schedules import (
     warmup,
     warmup_stable_decay,
 )
+from minilearner.sources.archives import untar_data
+from minilearner.sources.urls import URLs
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -124,12 +127,15 @@ __all__ = [
     "MinilearnerError",
     "MixUp",
     "NoSuggestion",
+    "NonFinite",
+    "NonFiniteError",
     "Normalize",
     "ParamScheduler",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
     "SaveBest",
+    "SplitOnOOM",
     "TorchScheduler",
     "TrainDataLoaderIter",
     "URLs",

@@ -104,7 +104,8 @@ class Record(Callback):
         if not run.training or run.loss is None:
             return
         group = run.optimizer.param_groups[-1]
-        _record(run).add_step(run.global_step, group["lr"], momentum_of(group), run.loss, n_items(run.x))
+        lr = group["lr"] * run.step.lr_factor
+        _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, n_items(run.x))
         if self.train_metrics:
             pred = run.pred.detach()
             for metric in self.train_metrics.values():

@@ -23,7 +23,9 @@ __all__ = [
     "Pipeline",
     "TensorFunction",
     "Transforms",
+    "in_unit_range",
     "run_isolated",
+    "run_steps",
     "train_only",
 ]
 
@@ -44,6 +46,9 @@ class BatchTransform:
 
     Geometry has 30, lighting 40, hue 41, `Normalize` 99 and `RandomErasing` 100; plain functions have 50.
     """
+
+    takes_bytes: ClassVar[bool] = False
+    """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -118,6 +123,20 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline([{', '.join(map(repr, self.transforms))}])"
+
+
+def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
+    """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
+    for step in steps:
+        x = step(x if step.takes_bytes else in_unit_range(x), rng)
+    return in_unit_range(x)
+
+
+def in_unit_range(x: Tensor) -> Tensor:
+    """Returns uint8 as float32 in [0, 1], bit-equal to ``x.float() / 255``; anything else as it is."""
+    if x.dtype != torch.uint8:
+        return x
+    return x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
 
 
 def train_only(f: TensorFunction) -> BatchTransform:
