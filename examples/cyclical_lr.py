@@ -170,15 +170,13 @@ def draw_shapes(step_size: int):
         "triangular2": triangular2(steps, **options),
         "exp_range": exp_range(steps, gamma=gamma, **options),
     }
-    figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
     for mode, rates in shapes.items():
-        ax.plot(steps, rates, label=mode)
+        ax.plot(steps, rates, linewidth=2, label=mode)
         apart = np.abs(rates - torchs_rates(mode, gamma, step_size, len(steps))).max()
         print(f"{mode:<12} is within {apart:.0e} of torch's CyclicLR over {len(steps)} updates")
-    ax.set_xlabel("update")
     ax.set_ylabel("learning rate")
-    ax.legend()
-    return figure
+    return finished(figure, ax)
 
 
 def torch_cyclic(optimizer, step_size: int, mode: str = "triangular", gamma: float = 1.0):
@@ -231,15 +229,21 @@ def print_table(runs: dict, n: int, are_digits: bool) -> None:
 
 
 def draw_runs(runs: dict):
-    figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(11, 5), layout="constrained")
     for (name, run), color in zip(runs.items(), ("#1f5fa8", "#d1495b"), strict=True):
         batches = torch.stack(run.train).tolist()
         ax.plot(range(1, len(batches) + 1), batches, color=color, alpha=0.4, linewidth=0.8, label=f"{name}: training")
         ax.plot(*zip(*run.valid, strict=True), color=color, linewidth=2, label=f"{name}: validation")
-    ax.set_xlabel("update")
     ax.set_ylabel("accuracy")
+    return finished(figure, ax)
+
+
+def finished(figure, ax):
+    """The legend beside the axes, where it covers nothing."""
+    ax.set_xlabel("update")
     ax.grid(True, color="#dddddd")
-    ax.legend(loc="lower right")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)
     return figure
 
 

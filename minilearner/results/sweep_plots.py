@@ -44,13 +44,13 @@ def plot_sweep(
     ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=1.5, label="the same, smoothed")
     if len(fixed):
         ax.plot(lrs, fixed, color=_ACCENT, linewidth=2, label="loss of the same items")
+    _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
     _mark_recommendation(ax, recommended, interval, bounds)
     _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("loss")
-    _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
     _finish(ax)
     _legend_outside(ax)
     return figure
@@ -72,10 +72,8 @@ def _mark_recommendation(
 
 def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
     for (name, rate), marker in zip(turns.items(), "v^", strict=False):
-        y = np.interp(np.log10(rate), np.log10(lrs), losses)
-        ax.plot(
-            rate, y, marker=marker, color=_BEST, markersize=9, linestyle="none", zorder=6, label=f"{name}: {rate:.1e}"
-        )
+        y = float(np.interp(np.log10(rate), np.log10(lrs), losses))
+        _mark_within(ax, rate, y, marker=marker, color=_BEST, markersize=9, label=f"{name}: {rate:.1e}")
 
 
 def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
@@ -136,10 +134,10 @@ def plot_range_test(
     return ax
 
 
-def _mark_within(ax: Axes, x: float, y: float, **style: Any) -> None:
-    """Draws a disc at a point, or at the edge of the axes where it lies above or below what they show."""
+def _mark_within(ax: Axes, x: float, y: float, *, marker: str = "o", **style: Any) -> None:
+    """Draws a mark at a point, or at the edge of the axes where it lies above or below what they show."""
     low, high = ax.get_ylim()
-    ax.plot(x, min(max(y, low), high), "o", clip_on=False, zorder=5, **style)
+    ax.plot(x, min(max(y, low), high), marker=marker, linestyle="none", clip_on=False, zorder=6, **style)
 
 
 def _keep_in_view(

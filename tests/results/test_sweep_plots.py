@@ -52,3 +52,13 @@ def test_a_range_test_keeps_its_calm_part_in_view_and_its_mark_at_the_edge():
     top = ax.get_ylim()[1]
     assert 2 < top < 5
     assert [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"] == [top]
+
+
+def test_a_turn_that_lies_out_of_view_is_marked_at_the_edge():
+    losses = np.linspace(2.0, 1.0, 50)
+    deep = losses.copy()
+    deep[25] = -50.0  # one odd batch, just where the loss turned
+    lrs = np.logspace(-6, 0, 50)
+    ax = plot_sweep(curves(deep, losses), {}, **(NOTHING | {"turns": {"turn": lrs[25]}})).axes[0]
+    (mark,) = [line for line in ax.lines if line.get_label().startswith("turn")]
+    assert mark.get_ydata()[0] == ax.get_ylim()[0] > -5
