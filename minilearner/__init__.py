@@ -13,6 +13,7 @@ the menu on top. Importing it loads torch, and neither torchvision nor matplotli
 from minilearner.callbacks.activations import ActivationStats
 from minilearner.callbacks.averaging import EMA, SWA
 from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.callbacks.checkpointing import GradientCheckpointing
 from minilearner.callbacks.freezing import BnFreeze
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
@@ -20,15 +21,14 @@ from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
 from minilearner.callbacks.non_finite import NonFinite
+from minilearner.callbacks.resizing import ProgressiveResize
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.splitting import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
-from minilearner.data.urls import URLs
 from minilearner.errors import (
     CheckpointError,
     DataError,
@@ -71,6 +71,9 @@ from minilearner.schedules import (
     warmup,
     warmup_stable_decay,
 )
+from minilearner.sources.archives import untar_data
+from minilearner.sources.urls import URLs
+from minilearner.training.batch_size import largest_batch_size
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -116,6 +119,7 @@ __all__ = [
     "Flip",
     "FocalLoss",
     "GradientAccumulation",
+    "GradientCheckpointing",
     "GradientClip",
     "LRFinder",
     "LRSweep",
@@ -131,6 +135,7 @@ __all__ = [
     "NonFiniteError",
     "Normalize",
     "ParamScheduler",
+    "ProgressiveResize",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
@@ -152,6 +157,7 @@ __all__ = [
     "fashion_mnist",
     "flat_cosine",
     "inverse_sqrt",
+    "largest_batch_size",
     "linear",
     "load_learner",
     "minimum",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +44,13 @@ def plot_sweep(
     ax.plot(lrs, smoothed, color=_SMOOTH, linewidth=1.5, label="the same, smoothed")
     if len(fixed):
         ax.plot(lrs, fixed, color=_ACCENT, linewidth=2, label="loss of the same items")
+    _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
     _mark_recommendation(ax, recommended, interval, bounds)
     _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("loss")
-    _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
     _finish(ax)
     _legend_outside(ax)
     return figure
@@ -72,10 +72,8 @@ def _mark_recommendation(
 
 def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
     for (name, rate), marker in zip(turns.items(), "v^", strict=False):
-        y = np.interp(np.log10(rate), np.log10(lrs), losses)
-        ax.plot(
-            rate, y, marker=marker, color=_BEST, markersize=9, linestyle="none", zorder=6, label=f"{name}: {rate:.1e}"
-        )
+        y = float(np.interp(np.log10(rate), np.log10(lrs), losses))
+        _mark_within(ax, rate, y, marker=marker, color=_BEST, markersize=9, label=f"{name}: {rate:.1e}")
 
 
 def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
@@ -107,11 +105,8 @@ def plot_loss_change(
         ax.set_ylim(*y_lim)
     if lowest is not None:
         x, y = lrs[lowest], changes[lowest]
-        low, high = ax.get_ylim()
-        drawn = min(max(y, low), high)  # a fall steeper than the axis shows is marked at its edge
-        text = f"steepest fall: {x:.2e} ({y:.2g} a step)"
         ax.axvline(x, color=_ACCENT, linewidth=1, linestyle="--")
-        ax.plot(x, drawn, "o", color=_ACCENT, clip_on=False, zorder=5, label=text)
+        _mark_within(ax, x, y, color=_ACCENT, label=f"steepest fall: {x:.2e} ({y:.2g} a step)")
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("change of the loss a step")
     _finish(ax)
@@ -125,16 +120,24 @@ def plot_range_test(
     """Draws losses over rates as torch-lr-finder does; `marks` are rates by name, those of a point upon the curve."""
     _, ax = axes_of(ax, (8.5, 4.6))
     ax.plot(lrs, losses, color=_SMOOTH, linewidth=2, label="loss, smoothed")
+    curve = np.asarray(losses, dtype=np.float64)
+    _keep_in_view(ax, [curve], curve, [])
     for (name, lr), color in zip(marks.items(), _COLORS, strict=False):
         ax.axvline(lr, color=color, linewidth=1.2, linestyle="--", label=f"{name}: {lr:.2e}")
         if lr in lrs:
-            ax.plot(lr, losses[lrs.index(lr)], "o", color=color, markersize=8, zorder=5)
+            _mark_within(ax, lr, losses[lrs.index(lr)], markersize=8, color=color)
     ax.set_xscale("log" if log else "linear")
     ax.set_xlabel("learning rate (logarithmic)" if log else "learning rate")
     ax.set_ylabel("loss")
     _finish(ax)
     _legend_outside(ax)
     return ax
+
+
+def _mark_within(ax: Axes, x: float, y: float, *, marker: str = "o", **style: Any) -> None:
+    """Draws a mark at a point, or at the edge of the axes where it lies above or below what they show."""
+    low, high = ax.get_ylim()
+    ax.plot(x, min(max(y, low), high), marker=marker, linestyle="none", clip_on=False, zorder=6, **style)
 
 
 def _keep_in_view(
