@@ -36,6 +36,7 @@ FORMAT = 1
 _PREFIX, _TEMPORARY = "checkpoint-", ".writing-"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _LARGEST_JSON = 1 << 28  # bytes
+_held: set[Path] = set()  # the folders that this process holds, which its own locks would not keep it from
 
 
 class Saved(NamedTuple):
@@ -91,22 +92,30 @@ class CheckpointFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock goes with the process, however that ends.
+        """Holds the folder for one run; the lock goes with the process, however that ends.
 
         Raises:
-            CheckpointError: another process holds it.
+            CheckpointError: another process holds it, or another run of this one.
         """
         if sys.platform == "win32":
             yield
             return
-        with open(self.path / ".lock", "ab") as file:
+        folder = self.path.resolve()
+        if folder in _held:
+            raise CheckpointError(f"another run of this process trains with the checkpoints in {self.path}.")
+        with open(folder / ".lock", "ab") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Not flock's lock: loader workers would inherit it, and outlive by seconds a process that is killed.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(
                     f"another process trains with the checkpoints in {self.path}. Wait for it, or use another folder."
                 ) from error
-            yield
+            _held.add(folder)
+            try:
+                yield
+            finally:
+                _held.remove(folder)
 
     def save(self, number: int, state: dict[str, Any] | Packed) -> Path:
         """Writes a checkpoint, reads it back, and only then lets the oldest go.

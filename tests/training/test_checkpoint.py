@@ -1,8 +1,10 @@
 import json
 import multiprocessing
 import os
+import signal
 import stat
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -153,3 +155,33 @@ def test_a_folder_without_permission_is_told_before_training(tmp_path):
 def test_keep_is_checked(tmp_path, keep):
     with pytest.raises(ValueError, match="`keep` must be at least 1"):
         CheckpointFolder(tmp_path, keep=keep)
+
+
+KILLED = """
+import os, signal, sys, time
+from minilearner.training.checkpoint import CheckpointFolder
+with CheckpointFolder(sys.argv[1]).locked():
+    if os.fork() == 0:  # as a loader worker, which notices seconds later that it is alone
+        time.sleep(60)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_the_lock_goes_with_a_killed_process_though_its_workers_live_on(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], start_new_session=True)
+    try:
+        assert killed.wait(60) == -signal.SIGKILL
+        with CheckpointFolder(tmp_path).locked():
+            pass
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+
+
+def test_two_runs_of_one_process_cannot_hold_a_folder(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    with folder.locked(), pytest.raises(CheckpointError, match="another run of this process"), folder.locked():
+        pass
+    with folder.locked():
+        pass
