@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from minilearner import processes
+
 __all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomically"]
 
 
@@ -42,7 +44,9 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes a file as `replacing` does, and returns its path; text is UTF-8."""
+    """Writes a file as `replacing` does, and returns its path; text is UTF-8. Of several processes the first writes."""
+    if not processes.is_first():
+        return Path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)

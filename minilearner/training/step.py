@@ -32,10 +32,13 @@ class TrainStep:
     Attributes:
         n_accumulate: batches whose gradients are averaged, over their items, into one update. `GradientAccumulation`
             sets it for a run.
+        n_items: how many items the newest training loss is the mean over.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
     """
 
     precision = "fp32"
+    n_processes = 1
+    """How many make this step together."""
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
@@ -44,15 +47,21 @@ class TrainStep:
         self.n_accumulate = 1
         self.max_norm: float | None = None
         self.norm_type = 2.0
+        self.n_items = 0
         self._window = _Window()
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
-        return self.model(*x) if type(x) is tuple else self.model(x)
+        return self._forward(*x) if type(x) is tuple else self._forward(x)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch: a tensor without dimensions that `backward` can start from."""
         return self.loss_func(pred, y)
+
+    def together(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the loss over the items of all processes that train; here, of this one alone, as it is."""
+        self.n_items = n_items
+        return loss
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, the mean over `n_items`, to what this update has gathered."""
@@ -92,6 +101,9 @@ class TrainStep:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
+
+    def _forward(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]

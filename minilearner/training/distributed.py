@@ -1,0 +1,203 @@
+"""Training by several processes at once, on one machine or many: torch's own `DistributedDataParallel`.
+
+Each process holds the model and takes its part of every batch (`data.sharing`); gradients and losses are means over
+the items of all parts, so that N processes do what one would do with N times the batch size. The model itself stays as
+it is: what is wrapped is only how a training step calls it, so names in files never tell how a model was trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from minilearner import processes
+from minilearner.data.loaders import DataLoaders
+from minilearner.data.sharing import Share
+from minilearner.errors import DataError, closest
+from minilearner.training.inference import evaluating
+from minilearner.training.step import AutocastStep, LossFunction, ScaledStep, TrainStep, make_step
+from minilearner.tree import Tree, digest, map_tensors, n_items
+
+__all__ = ["DistributedStep", "Strategy", "distributed_step", "resolve_strategy", "shared_out"]
+
+Wrapper: TypeAlias = Callable[[nn.Module], nn.Module]
+Strategy: TypeAlias = "str | Wrapper | None"
+"""What users pass as `strategy`: "auto" or "ddp", None, or what wraps a model as `DistributedDataParallel` does."""
+
+_STRATEGIES = ("auto", "ddp")
+
+
+def resolve_strategy(strategy: Strategy) -> Wrapper | None:
+    """Returns what wraps a model for training by several processes; None in a process alone, or where None was given.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if strategy is not None and not callable(strategy) and strategy not in _STRATEGIES:
+        listed = ", ".join(map(repr, _STRATEGIES))
+        raise ValueError(
+            f"`strategy` must be one of {listed}, None, or what wraps a model.{closest(str(strategy), _STRATEGIES)} "
+            f"Received: strategy={strategy!r}."
+        )
+    if strategy is None or processes.count() == 1:
+        return None
+    return strategy if callable(strategy) else _ddp
+
+
+def _ddp(model: nn.Module) -> nn.Module:
+    """Wraps a model. Its buffers are made the same after each update, instead of before each pass: see `update`."""
+    renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15 and later
+    buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    return DistributedDataParallel(model, **buffers)
+
+
+def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataLoaders:
+    """Returns this process's share of the loaders, and gives every process the first one's weights.
+
+    Without a `wrap`, where a process trains for itself, the loaders as they are.
+
+    Raises:
+        DataError: the processes have different data, or too few of them.
+        ValueError: a loader is shared out already.
+    """
+    if wrap is None:
+        return dls
+    own = [None if one is None else one.fingerprint() for one in (dls.train, dls.valid)]
+    found = processes.gather(digest(own, dls.seed))
+    odd = next((rank for rank, other in enumerate(found) if other != found[0]), None)
+    if odd is not None:
+        raise DataError(
+            f"the processes have different data: that of rank {odd} differs from that of rank 0. Every process must "
+            "make the same loaders; give seeds to whatever draws in making them, such as a random split."
+        )
+    with torch.no_grad():
+        processes.copy_from_first([*model.parameters(), *model.buffers()])
+    part, index, count = copy.copy(dls), processes.rank(), processes.count()
+    part.train = dls.train.shared(Share(index, count, is_even=True))
+    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count))
+    n = dls.train.n_items
+    if not len(part.train) or (n is not None and n < count):
+        raise DataError(
+            f"{count} processes cannot share out {'the' if n is None else n} training items in batches of {dls.bs}: a "
+            "step takes one batch for each process. Lower `bs`, start fewer processes, or keep the short batch with "
+            "drop_last=False."
+        )
+    return part
+
+
+def distributed_step(
+    model: nn.Module,
+    loss_func: LossFunction,
+    optimizer: Optimizer | None = None,
+    wrap: Wrapper | None = None,
+    *,
+    precision: str = "fp32",
+) -> TrainStep:
+    """Returns the step for a resolved precision, by several processes where there is a `wrap`."""
+    if wrap is None:
+        return make_step(model, loss_func, optimizer, precision=precision)
+    if precision == "bf16":
+        return _DistributedAutocastStep(model, loss_func, optimizer, torch.bfloat16).wrapped_by(wrap)
+    if precision == "fp16":
+        return _DistributedScaledStep(model, loss_func, optimizer).wrapped_by(wrap)
+    return DistributedStep(model, loss_func, optimizer).wrapped_by(wrap)
+
+
+class DistributedStep(TrainStep):
+    """A step that every process makes with its part of the batch, to one and the same update.
+
+    Gradients are exchanged while they are computed, once for each update also where several batches are gathered for
+    it. Batch norm sees a process's own part; its running statistics are the first process's, as ever with DDP. (For
+    statistics over all parts convert the model with `nn.SyncBatchNorm.convert_sync_batchnorm`.)
+    """
+
+    _wrap: Wrapper
+    _network: nn.Module | None = None
+    _learning: list[bool] | None = None
+    _is_exchanged = True
+    _seen: Tree = None
+
+    def wrapped_by(self, wrap: Wrapper) -> DistributedStep:
+        """Returns the step, whose training passes run through ``wrap(model)``."""
+        self._wrap, self.n_processes = wrap, processes.count()
+        return self
+
+    def together(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the mean loss over the items of all processes; what flows back into each is its own part."""
+        self.n_items = round(processes.add_up([n_items])[0])
+        scale = n_items * processes.count() / self.n_items  # DDP takes the mean over processes, not over items
+        return _MeanOverProcesses.apply(loss, scale)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor, n_items: int) -> None:
+        """Adds the gradients of `loss`; what counts is the number of items in all processes."""
+        super().backward(loss, self.n_items)
+
+    def compute_loss(self, pred: Any, y: Any) -> Tensor:
+        """Returns the loss of a batch; that of no items, where the others had the last ones, is 0."""
+        if n_items(pred):
+            return super().compute_loss(pred, y)
+        empty: list[Tensor] = []
+        map_tensors(lambda t: empty.append(t.sum()) or t, pred)  # type: ignore[func-returns-value]
+        return torch.stack(empty).sum()
+
+    def update(self) -> bool:
+        """Updates the weights, alike in all processes."""
+        if not self._is_exchanged:  # the window ended before it was full
+            processes.average(self._gradients())
+            self._is_exchanged = True
+        is_updated = super().update()
+        with torch.no_grad():
+            processes.copy_from_first(self.model.buffers())
+        return is_updated
+
+    def _forward(self, *inputs: Any) -> Any:
+        if not (torch.is_grad_enabled() and self.model.training):
+            return super()._forward(*inputs)
+        network = self._wrapped()
+        self._is_exchanged = self._window.n_batches + 1 >= self.n_accumulate
+        no_sync = nullcontext if self._is_exchanged else getattr(network, "no_sync", nullcontext)
+        with no_sync():
+            if n_items(inputs):
+                self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
+                return network(*inputs)
+            with evaluating(self.model):  # all must take part, and here no item is left: one of before stands in
+                return map_tensors(lambda t: t[:0], network(*self._seen))
+
+    def _wrapped(self) -> nn.Module:
+        """The model, wrapped anew where other parameters learn than before."""
+        learning = [p.requires_grad for p in self.model.parameters()]
+        if self._network is None or learning != self._learning:
+            self._network, self._learning = self._wrap(self.model), learning
+        return self._network
+
+
+class _DistributedAutocastStep(DistributedStep, AutocastStep):
+    """The same, in a lower precision."""
+
+
+class _DistributedScaledStep(DistributedStep, ScaledStep):
+    """The same in fp16: an overflow in one process skips the update in all, for it spreads with the gradients."""
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    """Has the mean of a number over all processes as its value, and its own part of it as what is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        value = loss.detach() * scale
+        dist.all_reduce(value)
+        return value / processes.count()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale, None
