@@ -91,8 +91,7 @@ class Learner:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
-        if not isinstance(dls, DataLoaders):
-            dls = DataLoaders(*dls) if isinstance(dls, tuple) else DataLoaders(dls)
+        dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.dls = shared_out(dls.to(self.device), self.model, self.strategy)
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
@@ -100,9 +99,8 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.metrics = named_metrics(metrics, self.device)
         self.cbs, self.path = as_callbacks(cbs), Path(path or dls.path)
-        self.recorder = Recorder()
+        self.recorder, self._preflight, self._output = Recorder(), Preflight(), Output()
         self.optimizer: Optimizer | None = None
-        self._preflight, self._output = Preflight(), Output()
 
     def fit(
         self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from minilearner import processes
 from minilearner.data.unmoved import unmoved
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
+from minilearner.tree import n_items
 
 __all__ = ["EMA", "SWA"]
 
@@ -280,7 +282,10 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
             norm.momentum = None  # the mean over all batches
         with unmoved(run.dls.train), isolated_rng(), torch.no_grad():
             for x, _ in run.dls.train:
-                run.step.predict(x)
+                if n_items(x):  # of several processes one may have nothing of the last batch
+                    run.step.predict(x)
+        if run.step.n_processes > 1:  # each saw its share of the batches, so the mean of their means is that over all
+            processes.average(t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
