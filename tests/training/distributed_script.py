@@ -88,9 +88,7 @@ def training(folder):
         "weights": weights(learn),
         "losses": learn.recorder.losses.tolist(),
         "sizes": learn.recorder.steps["n_items"].tolist(),
-        "history": {
-            name: learn.recorder.history[name] for name in ("train_loss", "valid_loss", "accuracy", "distinct")
-        },
+        "history": {name: learn.recorder.history[name] for name in ("train_loss", "valid_loss", "distinct")},
         "validate": learn.validate(),
         "matrix": interp.confusion_matrix().tolist(),
         "worst": interp.top_losses(9).indices.tolist(),
