@@ -180,7 +180,7 @@ def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackT
     if _is_loss_of_another(error):
         sys.stderr.write(f"{who} ends, for another process has ended. What happened there is told by that one.\n")
     else:
-        _record_for_torchrun(error)
+        _record_for_torchrun(error.with_traceback(trace))
         traceback.print_exception(kind, error, trace)
         sys.stderr.write(f"{who} ends by this error: {kind.__name__}: {error}\n")
     sys.stdout.flush()
@@ -202,4 +202,7 @@ def _record_for_torchrun(error: BaseException) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ErrorHandler  # heavy, and only when all is over
 
     if os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        ErrorHandler().record_exception(error)
+        try:
+            raise error  # what is recorded is the error being handled
+        except BaseException:
+            ErrorHandler().record_exception(error)
