@@ -92,8 +92,8 @@ class Learner:
         self.device = torch.device(device) if device is not None else default_device()
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
+        self.dls = shared_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
-        self.dls = shared_out(dls.to(self.device), self.model, self.strategy)
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms

@@ -29,10 +29,12 @@ __all__ = [
     "gather",
     "is_first",
     "join",
+    "laid_out",
     "local_count",
     "local_rank",
     "rank",
     "wait",
+    "whole",
 ]
 
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets, and torch needs
@@ -132,6 +134,22 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
         join()
         for flat in _laid_end_to_end(tensors):
             dist.broadcast(flat, src=0)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Returns a tensor in one piece, also where `fully_shard` keeps a part of it in each process."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def laid_out(values: Tensor, like: Tensor) -> Tensor:
+    """Returns whole values in parts, as `like` is where `fully_shard` has been at it; else as they are."""
+    if not hasattr(like, "full_tensor") or hasattr(values, "full_tensor") or values.shape != like.shape:
+        return values
+    from torch.distributed.tensor import distribute_tensor  # heavy, and only where it is in use
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(values.to(like.device), mesh, placements)
 
 
 def wait() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import compress
 from typing import Any
 
@@ -96,9 +96,8 @@ class _Averaging(Callback):
         averages, averaged = list(self.averages.values()), self._is_averaged
         copied = [not each for each in averaged]
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(compress(averages, averaged)), list(compress(live, averaged)), self.weight_of_newest()
-            )
+            newest, weight = _parts(compress(live, averaged)), self.weight_of_newest()
+            torch._foreach_lerp_(_parts(compress(averages, averaged)), newest, weight)
         _copy(list(compress(averages, copied)), list(compress(live, copied)))
         self.n_averaged += 1
 
@@ -134,7 +133,9 @@ class _Averaging(Callback):
         self.averages = {name: average.clone() for name, average in state["averages"].items()}
         if self.averages and self._places:
             pairs = zip(self.averages.items(), self._live(), strict=True)
-            self.averages = {name: torch.empty_like(t).copy_(average) for (name, average), t in pairs}
+            self.averages = {
+                name: torch.empty_like(t).copy_(processes.laid_out(average, t)) for (name, average), t in pairs
+            }
 
 
 class EMA(_Averaging):
@@ -307,4 +308,9 @@ def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     if to:
         with torch.no_grad():
-            torch._foreach_copy_(to, source)
+            torch._foreach_copy_(_parts(to), _parts(source))
+
+
+def _parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this process holds of each tensor: all of it, unless `fully_shard` has been at it."""
+    return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]

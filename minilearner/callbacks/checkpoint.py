@@ -22,6 +22,7 @@ from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, pac
 from minilearner.training.loop import Loop
 from minilearner.training.resume import differences, identity, load_loaders, loader_states, restore, run_state
 from minilearner.training.run import Run
+from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint", "run_through"]
 
@@ -202,7 +203,8 @@ class Checkpoint(Callback):
 
     def _state(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> tuple[int, dict[str, Any]]:
         """Returns the state of the run with its number, which orders states by where the run stands."""
-        state = {**run_state(run, epoch=epoch, batch=batch), "identity": self._identity, "finished": finished}
+        state = map_tensors(processes.whole, run_state(run, epoch=epoch, batch=batch))
+        state.update(identity=self._identity, finished=finished)
         own = {"pass": self._pass if batch else None, "rng": state["rng"], "loaders": state["loaders"]}
         number = epoch * (len(run.dls.train) + 1) + batch + finished
         of_each = processes.gather(own) if run.step.n_processes > 1 else None

@@ -52,7 +52,7 @@ class Evaluate(Callback):
             metric.reset()
 
     def after_batch(self, run: Run) -> None:
-        if run.training or run.loss is None:
+        if run.training or run.loss is None or _is_empty(run):
             return
         self._losses.append(run.loss.detach())
         self._sizes.append(n_items(run.x))
@@ -68,13 +68,13 @@ class Evaluate(Callback):
         if self._losses:
             losses = torch.stack(self._losses).double()
             total = float((losses * torch.tensor(self._sizes, dtype=torch.float64, device=losses.device)).sum())
-        n: float = sum(self._sizes)
+        n, n_batches = float(sum(self._sizes)), float(len(self._losses))
         if run.step.n_processes > 1:
-            total, n = processes.add_up([total, n])
+            total, n, n_batches = processes.add_up([total, n, n_batches])
             self._give_all_batches(run)
-        if not n:  # cancelled before its first batch: there is nothing to say
+        if not n_batches:  # cancelled before its first batch: there is nothing to say
             return
-        run.metrics["valid_loss"] = total / n
+        run.metrics["valid_loss"] = total / n if n else math.nan
         for name, metric in self.metrics.items():
             run.metrics[name] = _as_number(name, metric, run)
         self._losses, self._sizes, self._batches = [], [], []
@@ -131,7 +131,7 @@ class Record(Callback):
             return
         group = run.optimizer.param_groups[-1]
         _record(run).add_step(run.global_step, group["lr"], momentum_of(group), run.loss, run.step.n_items)
-        if self.train_metrics and n_items(run.x):
+        if self.train_metrics and not _is_empty(run):
             pred = run.pred.detach()
             for metric in self.train_metrics.values():
                 metric.update(pred, run.y)
@@ -158,6 +158,11 @@ def _record(run: Run) -> RunRecord:
     if run.record is None:
         raise RuntimeError("`Record` needs a run with a record to write to.")
     return run.record
+
+
+def _is_empty(run: Run) -> bool:
+    """Whether other processes have all the items of this batch."""
+    return run.step.n_processes > 1 and not n_items(run.x)
 
 
 def _adds_up(metric: Metric) -> bool:

@@ -1,4 +1,4 @@
-"""Training by several processes at once, on one machine or many: torch's own `DistributedDataParallel`.
+"""Training by several processes at once: torch's own `DistributedDataParallel`, or `fully_shard` for large models.
 
 Each process holds the model and takes its part of every batch (`data.sharing`); gradients and losses are means over
 the items of all parts, so that N processes do what one would do with N times the batch size. The model itself stays as
@@ -31,9 +31,16 @@ __all__ = ["DistributedStep", "Strategy", "distributed_step", "resolve_strategy"
 
 Wrapper: TypeAlias = Callable[[nn.Module], nn.Module]
 Strategy: TypeAlias = "str | Wrapper | None"
-"""What users pass as `strategy`: "auto" or "ddp", None, or what wraps a model as `DistributedDataParallel` does."""
+"""What users pass as `strategy`.
 
-_STRATEGIES = ("auto", "ddp")
+- "auto", "ddp": every process holds the whole model.
+- "fsdp": every process holds a part of each weight, its gradient and the optimizer's state; see `fully_sharded`.
+- what wraps a model as "ddp" does, such as ``partial(DistributedDataParallel, find_unused_parameters=True)``.
+- None: every process trains for itself.
+"""
+
+_STRATEGIES = ("auto", "ddp", "fsdp")
+_LEAST_UNIT = 2**16  # weights: fewer are not worth an exchange of their own
 
 
 def resolve_strategy(strategy: Strategy) -> Wrapper | None:
@@ -50,7 +57,34 @@ def resolve_strategy(strategy: Strategy) -> Wrapper | None:
         )
     if strategy is None or processes.count() == 1:
         return None
-    return strategy if callable(strategy) else _ddp
+    if callable(strategy):
+        return strategy
+    return fully_sharded if strategy == "fsdp" else _ddp
+
+
+def fully_sharded(model: nn.Module, device_type: str = "cuda") -> nn.Module:
+    """Has torch's `fully_shard` keep a part of each weight in each process, in place.
+
+    Weights are brought together layer by layer as a pass needs them: the members of every `nn.Sequential` and
+    `nn.ModuleList` that are large enough, and then what is left. A model that `fully_shard` has been at stays as it is.
+
+    Raises:
+        ValueError: the model is on the CPU, and this version of torch shards on GPUs only.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard  # a second to import
+
+    if isinstance(model, FSDPModule):
+        return model
+    if device_type == "cpu" and not hasattr(torch.cpu.current_stream(), "record_event"):
+        raise ValueError('`strategy="fsdp"` needs GPUs with this version of torch. Use "ddp", or a newer torch.')
+    mesh = init_device_mesh(device_type, (processes.count(),))
+    lists = [module for module in model.modules() if isinstance(module, (nn.Sequential, nn.ModuleList))]
+    for member in (member for one in reversed(lists) for member in one):
+        if sum(p.numel() for p in member.parameters()) >= _LEAST_UNIT and not isinstance(member, nn.ModuleList):
+            fully_shard(member, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def _ddp(model: nn.Module) -> nn.Module:
@@ -63,7 +97,8 @@ def _ddp(model: nn.Module) -> nn.Module:
 def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataLoaders:
     """Returns this process's share of the loaders, and gives every process the first one's weights.
 
-    Without a `wrap`, where a process trains for itself, the loaders as they are.
+    The model is on its device afterwards; one that is sharded never was there in one piece. Without a `wrap`, where a
+    process trains for itself, the loaders are returned as they are.
 
     Raises:
         DataError: the processes have different data, or too few of them.
@@ -71,6 +106,7 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
     """
     if wrap is None:
         return dls
+    processes.join()
     own = [None if one is None else one.fingerprint() for one in (dls.train, dls.valid)]
     found = processes.gather(digest(own, dls.seed))
     odd = next((rank for rank, other in enumerate(found) if other != found[0]), None)
@@ -79,11 +115,16 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
             f"the processes have different data: that of rank {odd} differs from that of rank 0. Every process must "
             "make the same loaders; give seeds to whatever draws in making them, such as a random split."
         )
+    is_sharded = wrap is fully_sharded
+    if not is_sharded:
+        model.to(dls.device)
     with torch.no_grad():
         processes.copy_from_first([*model.parameters(), *model.buffers()])
+    if is_sharded:
+        fully_sharded(model, dls.device.type)
     part, index, count = copy.copy(dls), processes.rank(), processes.count()
     part.train = dls.train.shared(Share(index, count, is_even=True))
-    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count))
+    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count, is_even=is_sharded))
     n = dls.train.n_items
     if not len(part.train) or (n is not None and n < count):
         raise DataError(
@@ -105,6 +146,8 @@ def distributed_step(
     """Returns the step for a resolved precision, by several processes where there is a `wrap`."""
     if wrap is None:
         return make_step(model, loss_func, optimizer, precision=precision)
+    if wrap is fully_sharded:
+        return _sharded_step(model, loss_func, optimizer, precision)
     if precision == "bf16":
         return _DistributedAutocastStep(model, loss_func, optimizer, torch.bfloat16).wrapped_by(wrap)
     if precision == "fp16":
@@ -186,6 +229,36 @@ class _DistributedAutocastStep(DistributedStep, AutocastStep):
 
 class _DistributedScaledStep(DistributedStep, ScaledStep):
     """The same in fp16: an overflow in one process skips the update in all, for it spreads with the gradients."""
+
+
+class _ShardedStep(DistributedStep):
+    """The same with a model whose weights are brought together in every forward pass, so that all must make each."""
+
+    passes_together = True
+
+    def _forward(self, *inputs: Any) -> Any:
+        self._is_exchanged = True  # gradients of each batch: only a part of their sum fits into a process
+        if n_items(inputs):
+            self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
+            return self.model(*inputs)
+        if self._seen is None:
+            raise DataError(f"{self.n_processes} processes cannot share out fewer items than there are processes.")
+        with evaluating(self.model):
+            return map_tensors(lambda t: t[:0], self.model(*self._seen))
+
+
+class _ShardedAutocastStep(_ShardedStep, AutocastStep):
+    """The same, in a lower precision."""
+
+
+def _sharded_step(
+    model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None, precision: str
+) -> DistributedStep:
+    if precision == "fp16":
+        raise ValueError('`strategy="fsdp"` computes in "fp32" or "bf16". Received: precision="fp16".')
+    if precision == "bf16":
+        return _ShardedAutocastStep(model, loss_func, optimizer, torch.bfloat16).wrapped_by(fully_sharded)
+    return _ShardedStep(model, loss_func, optimizer).wrapped_by(fully_sharded)
 
 
 class _MeanOverProcesses(torch.autograd.Function):

@@ -22,9 +22,8 @@ _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt
 
 
 def save(folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None) -> Path:
-    """Writes weights and an optimizer's state; see `Learner.save`. Of several processes the first writes."""
-    path = weights_path(folder, file)
-    return save_weights(path, model, optimizer) if processes.is_first() else path
+    """Writes weights and an optimizer's state; see `Learner.save`."""
+    return save_weights(weights_path(folder, file), model, optimizer)
 
 
 def load(

@@ -78,7 +78,7 @@ def _gathered(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchP
     for _ in range(max(processes.gather(n_batches))):
         mine = next(own, None)
         for batch in processes.gather(None if mine is None else _on_cpu(mine)):
-            if batch is not None:
+            if batch is not None and n_items(batch.preds):
                 yield batch
 
 

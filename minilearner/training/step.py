@@ -39,6 +39,8 @@ class TrainStep:
     precision = "fp32"
     n_processes = 1
     """How many make this step together."""
+    passes_together = False
+    """Whether each forward pass needs all of them."""
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
