@@ -40,7 +40,7 @@ def export(
     """Writes a model for predicting; see `Learner.export`. Of several processes the first writes.
 
     Raises:
-        ValueError: an unknown `format`, or a suffix that belongs to another.
+        ValueError: an unknown `format`, a suffix that belongs to another, or the model is sharded.
     """
     if format not in _FORMATS:
         listed = ", ".join(map(repr, _FORMATS))
@@ -48,6 +48,11 @@ def export(
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
         raise ValueError(f"a file of format {format!r} ends in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
+    if step.passes_together:
+        raise ValueError(
+            '`strategy="fsdp"` cannot export, for no process has the whole model. Save it (learn.save), load that in a '
+            "process alone (learn.load), and export there."
+        )
     if not processes.is_first():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
