@@ -22,11 +22,9 @@ from minilearner.callbacks.mixing import CutMix, MixUp
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
 from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.data.archives import untar_data
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
 from minilearner.data.transforms import BatchTransform
-from minilearner.data.urls import URLs
 from minilearner.errors import (
     CheckpointError,
     DataError,
@@ -68,6 +66,8 @@ from minilearner.schedules import (
     warmup,
     warmup_stable_decay,
 )
+from minilearner.sources.archives import untar_data
+from minilearner.sources.urls import URLs
 from minilearner.training.callback import (
     Callback,
     CancelBackward,

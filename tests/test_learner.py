@@ -315,8 +315,10 @@ def test_a_single_last_item_that_batch_norm_cannot_take_is_told_before_training(
 
 
 def test_a_single_last_item_is_enough_where_each_channel_has_several_values():
-    quietly(lone(34, 11, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)))
-    quietly(lone(33, 11, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2)))
+    pixels = lone(34, 11, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert len(quietly(pixels).steps) == 4
+    full = lone(33, 11, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    assert len(quietly(full).steps) == 3
 
 
 def test_summary_tells_layers_and_how_it_is_trained(learner):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minilearner.data.paths import Listing
 from minilearner.errors import DataError, closest
+from minilearner.sources.paths import Listing
 
 __all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "shown"]
 

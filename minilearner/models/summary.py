@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from minilearner.models.hooks import ForwardHooks
 from minilearner.runtime import isolated_rng
 from minilearner.tree import Tree, n_items
 
@@ -39,12 +39,14 @@ def summarize(model: nn.Module, x: Tree) -> ModelSummary:
     outputs: dict[nn.Module, Tree] = {}
     multiply_adds: dict[nn.Module, int] = {}
 
-    def note(module: nn.Module, args: Any, output: Tree) -> None:
+    layers = [(path, module) for path, module in model.named_modules() if _is_layer(module)]
+
+    def note(index: int, output: Tree) -> None:
+        _, module = layers[index]
         outputs.setdefault(module, _shapes(output))
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
-    layers = [(path, module) for path, module in model.named_modules() if _is_layer(module)]
-    with unchanged(model), isolated_rng(), torch.no_grad(), _hooked((layer for _, layer in layers), note):
+    with unchanged(model), isolated_rng(), torch.no_grad(), ForwardHooks((layer for _, layer in layers), note):
         model.eval()
         model(*inputs)
     n = n_items(x) or 1
@@ -143,18 +145,6 @@ def _multiply_adds(module: nn.Module, output: Tree) -> int:
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
     return output.numel() * module.in_features if isinstance(module, nn.Linear) else 0
-
-
-@contextmanager
-def _hooked(layers: Iterable[nn.Module], note: Any) -> Iterator[None]:
-    handles = []
-    try:
-        for layer in layers:
-            handles.append(layer.register_forward_hook(note))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

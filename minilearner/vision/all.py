@@ -23,7 +23,6 @@ from minilearner.data.block import DataBlock
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
 from minilearner.data.labels import AttrGetter, ColReader, ItemGetter, RegexLabeller, parent_label, using_attr
-from minilearner.data.paths import DataPath
 from minilearner.data.splits import (
     ColSplitter,
     EndSplitter,
@@ -40,6 +39,7 @@ from minilearner.data.targets import MultiCategory
 from minilearner.data.transforms import train_only
 from minilearner.metrics import accuracy_multi
 from minilearner.models.heads import AdaptiveConcatPool2d, create_body, create_head
+from minilearner.sources.paths import DataPath
 from minilearner.vision.augment import (
     Brightness,
     Contrast,

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minilearner import processes
-from minilearner.data.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.data.loaders import DataLoaders
+from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.vision.augment import Flip, RandomShift
 
 __all__ = ["fashion_mnist", "resized"]

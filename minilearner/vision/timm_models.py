@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from minilearner.data.download import offline
 from minilearner.errors import DownloadError, closest
 from minilearner.models.heads import Cut, cut_model, feature_shape
+from minilearner.sources.download import offline
 from minilearner.vision.families import Stats
 from minilearner.vision.weights import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
-from minilearner.data.download import download
 from minilearner.errors import FileFormatError, closest
+from minilearner.sources.download import download
 from minilearner.training.tensor_file import read_tensors
 
 __all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", "names_of_tensors", "read_state_dict"]

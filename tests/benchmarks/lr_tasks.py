@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from minilearner import DataLoaders, Learner
-from minilearner.data.fashion import load_fashion_mnist
+from minilearner.sources.fashion import load_fashion_mnist
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
 SGD_WD = partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4)

@@ -34,6 +34,7 @@ from minilearner import (
     set_seed,
 )
 from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.training import distributed
 
 GLOBAL_BATCH = 24
 SGD = partial(torch.optim.SGD, momentum=0.9)
@@ -63,7 +64,8 @@ def net(norm=False):
 
 
 def weights(learn):
-    return torch.cat([t.detach().double().flatten() for t in learn.model.state_dict().values()]).tolist()
+    tensors = learn.model.state_dict().values()
+    return torch.cat([processes.whole(t.detach()).double().flatten() for t in tensors]).tolist()
 
 
 class Distinct:
@@ -146,6 +148,23 @@ def frozen(folder):
     return {"weights": weights(learn), "kinds": [run.kind for run in learn.recorder.runs]}
 
 
+def sharded(folder):
+    """Each process holds a part of the weights; `fully_shard` is on CPUs in newer versions of torch only."""
+    found = {}
+    if processes.count() > 1 and not hasattr(torch.cpu.current_stream(), "record_event"):
+        return found
+    distributed._LEAST_UNIT = 20
+    for name, averaging in {"ema": EMA(0.9), "best": SaveBest(), "clip": GradientClip(0.5)}.items():
+        learn = Learner(loaders(drop_last=False), net(), metrics=accuracy, path=folder, strategy="fsdp")
+        learn.fit(2, 0.05, cbs=[averaging, GradientAccumulation(2)], checkpoint=folder / name)
+        found[name] = weights(learn)
+    found["matrix"] = ClassificationInterpretation.from_learner(learn).confusion_matrix().tolist()
+    found["validate"] = learn.validate()
+    learn.save("sharded")
+    learn.fit(1, 0.05)
+    return {**found, "after": weights(learn.load("sharded"))}
+
+
 class Fail(Callback):
     """Ends the second process with an error in the sixth batch."""
 
@@ -161,7 +180,8 @@ def resumed(folder):
     return {"weights": weights(learn), "history": learn.recorder.history["valid_loss"]}
 
 
-PARTS = {part.__name__: part for part in (training, accumulation, last_item, torch_loaders, averages, frozen, resumed)}
+_ALL = (training, accumulation, last_item, torch_loaders, averages, frozen, sharded, resumed)
+PARTS = {part.__name__: part for part in _ALL}
 
 
 def main(names, folder):

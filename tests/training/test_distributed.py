@@ -92,7 +92,8 @@ def test_the_finder_sees_the_loss_of_all_processes(alone, two):
 
 def test_the_first_process_alone_writes_and_shows(two):
     _, ended, folder = two
-    assert len(re.findall("epoch +train_loss", ended.stdout)) == 10
+    tables = re.findall("epoch +train_loss", ended.stdout)
+    assert len(tables) == (14 if two[0][0]["sharded"] else 10)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 
@@ -108,6 +109,15 @@ def test_the_best_weights_put_back_everywhere_are_those_of_the_file(two):
     net.load_state_dict(load_file(folder / "best.st"))
     best = torch.cat([t.double().flatten() for t in net.state_dict().values()])
     assert ranks[1]["averages"]["best"] == best.tolist()
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu.current_stream(), "record_event"), reason="this torch shards on GPUs only")
+def test_a_sharded_model_learns_what_one_process_would(alone, two):
+    ours, its = two[0][0]["sharded"], alone["sharded"]
+    for name in ("ema", "best", "clip", "validate"):
+        assert ours[name] == close(its[name])
+    assert ours["matrix"] == its["matrix"]
+    assert ours["after"] == ours["clip"]
 
 
 def test_four_processes_reach_the_weights_of_one(alone, tmp_path):

@@ -1,5 +1,6 @@
 """Every family gives a body, its layer groups and its statistics; fastai's values where fastai has the architecture."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -142,8 +143,8 @@ except ModuleNotFoundError:
     timm = None
 
 
-@pytest.mark.skipif(timm is not None, reason="timm is here")
-def test_without_timm_a_name_says_how_to_get_it():
+def test_without_timm_a_name_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install 'minilearner\[timm\]'. Received: arch='convnext_atto'"):
         build_backbone("convnext_atto")
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from minilearner import fashion_mnist
-from minilearner.data import fashion
+from minilearner.sources import fashion
 from minilearner.vision.data import resized
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from minilearner.data.paths import DataPath, Listing
+from minilearner.sources.paths import DataPath, Listing
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minilearner.data.unpack import unpack
 from minilearner.errors import FileFormatError
+from minilearner.sources.unpack import unpack
 
 CONTENT = bytes(range(256)) * 8
 

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path, PurePath
 from typing import IO
 
-from minilearner.data.archive_members import Member, damage_told, members, refusal
 from minilearner.errors import FileFormatError
 from minilearner.notebook import bar_class
+from minilearner.sources.archive_members import Member, damage_told, members, refusal
 
 __all__ = ["unpack"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.data.idx import parse_idx, read_idx_bytes
 from minilearner.errors import DataError, FileFormatError
+from minilearner.sources.idx import parse_idx, read_idx_bytes
 
 __all__ = ["FULL", "SAMPLE", "Part", "find_part", "read_part", "require_part"]
 
@@ -54,7 +54,7 @@ FULL = (
     ),
 )
 
-# tests/data/make_fashion_sample.py makes these from the full set, and says how the images were chosen.
+# tests/sources/make_fashion_sample.py makes these from the full set, and says how the images were chosen.
 SAMPLE = (
     Part(
         "fashion_sample.train-images-idx3-ubyte",

@@ -1,4 +1,5 @@
-"""Makes the sample that minilearner embeds, from the full set: ``python tests/data/make_fashion_sample.py [folder]``.
+"""Makes the sample that minilearner embeds, from the full set:
+``python tests/sources/make_fashion_sample.py [folder]``.
 
 Of each class come 500 training and 100 test images, evenly spaced over that class in the order of the published files,
 so every stretch of the data is drawn from and the choice needs no random generator. They are written class after class
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-import minilearner.data
-from minilearner.data.fashion import load_fashion_mnist
+import minilearner.sources
+from minilearner.sources.fashion import load_fashion_mnist
 
 PER_CLASS = {"train": 500, "t10k": 100}
 
@@ -47,7 +48,7 @@ def main():
     data = load_fashion_mnist(*sys.argv[1:], download=False)
     if data.is_sample:
         sys.exit("the full Fashion-MNIST is needed: give its folder")
-    folder = Path(minilearner.data.__file__).parent
+    folder = Path(minilearner.sources.__file__).parent
     for name, content in sample_files(data):
         packed = gzip.compress(content, compresslevel=9, mtime=0)
         (folder / f"{name}.gz").write_bytes(packed)

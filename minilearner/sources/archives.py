@@ -14,14 +14,14 @@ import urllib.request
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from minilearner.data.archive_members import check_is_archive
-from minilearner.data.download import Check, data_home, download, mirror
-from minilearner.data.fashion import fashion_mnist_folder
-from minilearner.data.locks import locked
-from minilearner.data.paths import DataPath
-from minilearner.data.unpack import unpack
-from minilearner.data.urls import PUBLISHED, URLs, check_published
 from minilearner.errors import DataError, FileFormatError
+from minilearner.sources.archive_members import check_is_archive
+from minilearner.sources.download import Check, data_home, download, mirror
+from minilearner.sources.fashion import fashion_mnist_folder
+from minilearner.sources.locks import locked
+from minilearner.sources.paths import DataPath
+from minilearner.sources.unpack import unpack
+from minilearner.sources.urls import PUBLISHED, URLs, check_published
 
 __all__ = ["untar_data"]
 
@@ -45,7 +45,7 @@ def untar_data(
 
     If the archive has one folder at its top, that one becomes `<data>/<stem>`, whatever its name; else `<data>/<stem>`
     holds all that is at the top. (So it is in fastai too, but for an archive of a single file, which here lies in the
-    folder.) What is refused, and how large an archive may be, `minilearner.data.unpack` says.
+    folder.) What is refused, and how large an archive may be, `minilearner.sources.unpack` says.
 
     An archive of `URLs` must have the published size and MD5 of its first MiB. If `MINILEARNER_MIRROR` is set, it comes
     from `<mirror>/<file name>` instead, with the size and SHA-256 of the mirror's index. Any other URL is asked

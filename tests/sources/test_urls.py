@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from minilearner.data.urls import PUBLISHED, Published, URLs, check_published
 from minilearner.errors import FileFormatError
+from minilearner.sources.urls import PUBLISHED, Published, URLs, check_published
 
 NAMES = [name for name in vars(URLs) if name.isupper()]
 

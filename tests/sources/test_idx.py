@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from minilearner.data.idx import parse_idx, read_idx_bytes
 from minilearner.errors import DataError, FileFormatError
+from minilearner.sources.idx import parse_idx, read_idx_bytes
 
 IMAGES = struct.pack(">HBB3I", 0, 8, 3, 4, 2, 3) + bytes(range(24))
 

@@ -17,11 +17,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.data.download import data_home
-from minilearner.data.download import download as download_file
-from minilearner.data.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
-from minilearner.data.urls import URLs
 from minilearner.errors import DataError, DownloadError
+from minilearner.sources.download import data_home
+from minilearner.sources.download import download as download_file
+from minilearner.sources.fashion_files import FULL, SAMPLE, find_part, read_part, require_part
+from minilearner.sources.urls import URLs
 
 __all__ = ["FASHION_CLASSES", "FashionMNIST", "Source", "fashion_mnist_folder", "load_fashion_mnist"]
 

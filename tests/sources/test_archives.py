@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from minilearner.data import archives, fashion
-from minilearner.data.archives import untar_data
-from minilearner.data.fashion_files import FULL
-from minilearner.data.paths import DataPath
-from minilearner.data.urls import URLs
 from minilearner.errors import DataError, DownloadError, FileFormatError
+from minilearner.sources import archives, fashion
+from minilearner.sources.archives import untar_data
+from minilearner.sources.fashion_files import FULL
+from minilearner.sources.paths import DataPath
+from minilearner.sources.urls import URLs
 
 FILES = {f"images/{breed}_{n}.jpg": random.Random(n).randbytes(5000) for breed in ("Bengal", "beagle") for n in (1, 2)}
 
@@ -294,7 +294,7 @@ def test_threads_take_turns(server, url):
 
 
 def start_process(url):
-    code = "import sys; from minilearner.data.archives import untar_data; print(len(untar_data(sys.argv[1]).ls()))"
+    code = "import sys; from minilearner.sources.archives import untar_data; print(len(untar_data(sys.argv[1]).ls()))"
     return subprocess.Popen(
         [sys.executable, "-c", code, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

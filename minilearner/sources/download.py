@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from minilearner.data.locks import is_at, locked
-from minilearner.data.transfer import Timeouts, fetch_bytes, transfer
 from minilearner.errors import DownloadError, FileFormatError, closest
+from minilearner.sources.locks import is_at, locked
+from minilearner.sources.transfer import Timeouts, fetch_bytes, transfer
 
 __all__ = ["Check", "data_home", "download", "mirror", "offline"]
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import minilearner.data
-from minilearner.data import fashion
-from minilearner.data.fashion import FASHION_CLASSES, load_fashion_mnist
-from minilearner.data.fashion_files import FULL, SAMPLE
+import minilearner.sources
 from minilearner.errors import DataError, FileFormatError
+from minilearner.sources import fashion
+from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
+from minilearner.sources.fashion_files import FULL, SAMPLE
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-PACKAGE = Path(minilearner.data.__file__).parent
+PACKAGE = Path(minilearner.sources.__file__).parent
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from minilearner.data.download import data_home, download, offline
 from minilearner.errors import DownloadError
+from minilearner.sources.download import data_home, download, offline
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it takes several reads
 
