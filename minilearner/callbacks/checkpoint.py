@@ -98,6 +98,8 @@ class Checkpoint(Callback):
         store = CheckpointFolder(self.folder, keep=self.keep)
         with store.locked() if processes.is_first() else nullcontext():
             self._store, self._identity, self._found = store, identity(run, kind), store.newest()
+            if run.step.n_processes > 1:
+                self._check_all_see_the_same()
             if self._found is not None:
                 self._check_is_this_run(self._found)
                 if of_each := self._found.state.get("of_each"):
@@ -119,6 +121,14 @@ class Checkpoint(Callback):
         if lines := differences(saved.state["identity"], self._identity):
             raise CheckpointError(
                 f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+            )
+
+    def _check_all_see_the_same(self) -> None:
+        seen = processes.gather(None if self._found is None else self._found.number)
+        if odd := [rank for rank, number in enumerate(seen) if number != seen[0]]:
+            raise CheckpointError(
+                f"rank {odd[0]} does not see in {self.folder} what the first process sees. On several machines, give a "
+                "folder that all of them share."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,12 +23,14 @@ __all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomic
 def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     """Raises where no file can be written at `path`, the argument called `name`; leaves what is there as it is.
 
-    For the time before a long training, at whose end it would be too late.
+    For the time before a long training, at whose end it would be too late. Of several processes the first looks.
 
     Raises:
         ValueError: the folder does not exist or cannot be written, or `path` is a folder.
     """
     path = Path(path)
+    if not processes.is_first():
+        return
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
