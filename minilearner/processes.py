@@ -192,18 +192,19 @@ def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackT
     """Tells of the error that ends this process, and ends it at once.
 
     At once: an ordinary end waits for exchanges under way, which the others will never finish. Where the error is only
-    that another process has gone, that one's message is what people need, and here stands no more than a line.
+    that another process has gone, that one's message is what people need, and here stands a line.
     """
     who = f"rank {rank()} of {count()}"
     if _is_loss_of_another(error):
-        sys.stderr.write(f"{who} ends, for another process has ended. What happened there is told by that one.\n")
+        reason = f"{kind.__name__}: {error}".splitlines()[0][:300]
+        sys.stderr.write(f"{who} ends, for it has lost another process, which tells what happened there. ({reason})\n")
     else:
         _record_for_torchrun(error.with_traceback(trace))
         traceback.print_exception(kind, error, trace)
         sys.stderr.write(f"{who} ends by this error: {kind.__name__}: {error}\n")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(130 if kind is KeyboardInterrupt else 1)
 
 
 def _is_loss_of_another(error: BaseException | None) -> bool:
