@@ -195,13 +195,13 @@ def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackT
     that another process has gone, that one's message is what people need, and here stands a line.
     """
     who = f"rank {rank()} of {count()}"
+    reason = f"{kind.__name__}: {error}".splitlines()[0][:300]
     if _is_loss_of_another(error):
-        reason = f"{kind.__name__}: {error}".splitlines()[0][:300]
         sys.stderr.write(f"{who} ends, for it has lost another process, which tells what happened there. ({reason})\n")
     else:
         _record_for_torchrun(error.with_traceback(trace))
         traceback.print_exception(kind, error, trace)
-        sys.stderr.write(f"{who} ends by this error: {kind.__name__}: {error}\n")
+        sys.stderr.write(f"{who} ends by this error: {reason}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(130 if kind is KeyboardInterrupt else 1)
