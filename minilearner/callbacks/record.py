@@ -18,7 +18,7 @@ from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
 from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
-from minilearner.tree import map_tensors, n_items, to_device
+from minilearner.tree import is_empty, map_tensors, n_items, to_device
 
 __all__ = ["Evaluate", "Record"]
 
@@ -52,15 +52,15 @@ class Evaluate(Callback):
             metric.reset()
 
     def after_batch(self, run: Run) -> None:
-        if run.training or run.loss is None or _is_empty(run):
+        if run.training or run.loss is None or is_empty(run.x):
             return
         self._losses.append(run.loss.detach())
         self._sizes.append(n_items(run.x))
-        whole = run.step.n_processes > 1 and [metric for metric in self.metrics.values() if not _adds_up(metric)]
-        if whole:
+        waiting = self._waiting(run)
+        if waiting:
             self._batches.append(map_tensors(lambda t: t.detach().cpu(), (run.pred, run.y)))
         for metric in self.metrics.values():
-            if not whole or _adds_up(metric):
+            if not waiting or _adds_up(metric):
                 metric.update(run.pred, run.y)
 
     def after_validate(self, run: Run) -> None:
@@ -79,8 +79,12 @@ class Evaluate(Callback):
             run.metrics[name] = _as_number(name, metric, run)
         self._losses, self._sizes, self._batches = [], [], []
 
+    def _waiting(self, run: Run) -> list[Metric]:
+        """The metrics that must wait for the batches of the other processes."""
+        return [] if run.step.n_processes == 1 else [one for one in self.metrics.values() if not _adds_up(one)]
+
     def _give_all_batches(self, run: Run) -> None:
-        metrics = [metric for metric in self.metrics.values() if not _adds_up(metric)]
+        metrics = self._waiting(run)
         if not metrics:
             return
         rounds = zip_longest(*processes.gather(self._batches))
@@ -118,6 +122,11 @@ class Record(Callback):
             vars(self.train_metrics[name]).update(attributes)
 
     def before_fit(self, run: Run) -> None:
+        if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
+            raise ValueError(
+                f"several processes cannot join the training metric {odd[0]!r}, for it is neither a function nor from "
+                "torchmetrics. Leave it out, or set recorder.train_metrics to False."
+            )
         run.columns += ["train_loss", "smooth_loss", *self.train_metrics]
 
     def before_epoch(self, run: Run) -> None:
@@ -131,7 +140,7 @@ class Record(Callback):
             return
         group = run.optimizer.param_groups[-1]
         _record(run).add_step(run.global_step, group["lr"], momentum_of(group), run.loss, run.step.n_items)
-        if self.train_metrics and not _is_empty(run):
+        if self.train_metrics and not is_empty(run.x):
             pred = run.pred.detach()
             for metric in self.train_metrics.values():
                 metric.update(pred, run.y)
@@ -158,11 +167,6 @@ def _record(run: Run) -> RunRecord:
     if run.record is None:
         raise RuntimeError("`Record` needs a run with a record to write to.")
     return run.record
-
-
-def _is_empty(run: Run) -> bool:
-    """Whether other processes have all the items of this batch."""
-    return run.step.n_processes > 1 and not n_items(run.x)
 
 
 def _adds_up(metric: Metric) -> bool:

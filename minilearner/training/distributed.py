@@ -25,7 +25,7 @@ from minilearner.data.sharing import Share
 from minilearner.errors import DataError, closest
 from minilearner.training.inference import evaluating
 from minilearner.training.step import AutocastStep, LossFunction, ScaledStep, TrainStep, make_step
-from minilearner.tree import Tree, digest, map_tensors, n_items
+from minilearner.tree import Tree, digest, is_empty, map_tensors
 
 __all__ = ["DistributedStep", "Strategy", "distributed_step", "resolve_strategy", "shared_out"]
 
@@ -160,7 +160,8 @@ class DistributedStep(TrainStep):
 
     Gradients are exchanged while they are computed, once for each update also where several batches are gathered for
     it. Batch norm sees a process's own part; its running statistics are the first process's, as ever with DDP. (For
-    statistics over all parts convert the model with `nn.SyncBatchNorm.convert_sync_batchnorm`.)
+    statistics over all parts convert the model with `nn.SyncBatchNorm.convert_sync_batchnorm`.) Callbacks see the same
+    loss and metrics in every process, and must cancel in all or none.
     """
 
     _wrap: Wrapper
@@ -177,7 +178,8 @@ class DistributedStep(TrainStep):
     def together(self, loss: Tensor, n_items: int) -> Tensor:
         """Returns the mean loss over the items of all processes; what flows back into each is its own part."""
         self.n_items = round(processes.add_up([n_items])[0])
-        scale = n_items * processes.count() / self.n_items  # DDP takes the mean over processes, not over items
+        # DDP takes the mean over processes, not over items. Inputs without tensors have none that could be counted.
+        scale = n_items * self.n_processes / self.n_items if self.n_items else 1.0
         return _MeanOverProcesses.apply(loss, scale)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor, n_items: int) -> None:
@@ -186,7 +188,7 @@ class DistributedStep(TrainStep):
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch; that of no items, where the others had the last ones, is 0."""
-        if n_items(pred):
+        if not is_empty(pred):
             return super().compute_loss(pred, y)
         empty: list[Tensor] = []
         map_tensors(lambda t: empty.append(t.sum()) or t, pred)  # type: ignore[func-returns-value]
@@ -209,7 +211,7 @@ class DistributedStep(TrainStep):
         self._is_exchanged = self._window.n_batches + 1 >= self.n_accumulate
         no_sync = nullcontext if self._is_exchanged else getattr(network, "no_sync", nullcontext)
         with no_sync():
-            if n_items(inputs):
+            if not is_empty(inputs):
                 self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
                 return network(*inputs)
             with evaluating(self.model):  # all must take part, and here no item is left: one of before stands in
@@ -238,7 +240,7 @@ class _ShardedStep(DistributedStep):
 
     def _forward(self, *inputs: Any) -> Any:
         self._is_exchanged = True  # gradients of each batch: only a part of their sum fits into a process
-        if n_items(inputs):
+        if not is_empty(inputs):
             self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
             return self.model(*inputs)
         if self._seen is None:

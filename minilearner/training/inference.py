@@ -18,7 +18,7 @@ from minilearner.data.unmoved import unmoved
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
 from minilearner.training.step import LossFunction, TrainStep
-from minilearner.tree import map_tensors, n_items
+from minilearner.tree import is_empty, map_tensors, n_items
 
 __all__ = ["evaluating", "per_item", "predict_batches"]
 
@@ -78,7 +78,7 @@ def _gathered(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchP
     for _ in range(max(processes.gather(n_batches))):
         mine = next(own, None)
         for batch in processes.gather(None if mine is None else _on_cpu(mine)):
-            if batch is not None and n_items(batch.preds):
+            if batch is not None and not is_empty(batch.preds):
                 yield batch
 
 
