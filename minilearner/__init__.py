@@ -13,14 +13,18 @@ the menu on top. Importing it loads torch, and neither torchvision nor matplotli
 from minilearner.callbacks.activations import ActivationStats
 from minilearner.callbacks.averaging import EMA, SWA
 from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.callbacks.checkpointing import GradientCheckpointing
 from minilearner.callbacks.freezing import BnFreeze
 from minilearner.callbacks.functions import LambdaCallback
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.loggers import CSVLogger
 from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.non_finite import NonFinite
+from minilearner.callbacks.resizing import ProgressiveResize
 from minilearner.callbacks.saving import SaveBest
 from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
+from minilearner.callbacks.splitting import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.targets import Category, Regression
@@ -31,6 +35,7 @@ from minilearner.errors import (
     DownloadError,
     FileFormatError,
     MinilearnerError,
+    NonFiniteError,
     NoSuggestion,
 )
 from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
@@ -68,6 +73,7 @@ from minilearner.schedules import (
 )
 from minilearner.sources.archives import untar_data
 from minilearner.sources.urls import URLs
+from minilearner.training.batch_size import largest_batch_size
 from minilearner.training.callback import (
     Callback,
     CancelBackward,
@@ -113,6 +119,7 @@ __all__ = [
     "Flip",
     "FocalLoss",
     "GradientAccumulation",
+    "GradientCheckpointing",
     "GradientClip",
     "LRFinder",
     "LRSweep",
@@ -124,12 +131,16 @@ __all__ = [
     "MinilearnerError",
     "MixUp",
     "NoSuggestion",
+    "NonFinite",
+    "NonFiniteError",
     "Normalize",
     "ParamScheduler",
+    "ProgressiveResize",
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
     "SaveBest",
+    "SplitOnOOM",
     "TorchScheduler",
     "TrainDataLoaderIter",
     "URLs",
@@ -146,6 +157,7 @@ __all__ = [
     "fashion_mnist",
     "flat_cosine",
     "inverse_sqrt",
+    "largest_batch_size",
     "linear",
     "load_learner",
     "minimum",

@@ -4,6 +4,7 @@
     ├── DataError           an item, a batch or a loader is not what training needs
     │   └── FileFormatError a file is truncated, swapped or foreign; names the file
     ├── CheckpointError     a checkpoint cannot be written, read, or belongs to another run
+    ├── NonFiniteError      a loss or a gradient is NaN or infinite
     ├── DownloadError       a download failed, was forbidden, or its content is not what it should be
     └── NoSuggestion        a learning-rate curve gives no ground for a suggestion
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "FileFormatError",
     "MinilearnerError",
     "NoSuggestion",
+    "NonFiniteError",
     "closest",
     "refuse_unknown",
 ]
@@ -44,6 +46,18 @@ class FileFormatError(DataError):
 
 class CheckpointError(MinilearnerError, OSError):
     """A checkpoint cannot be written or read, or belongs to another run. The message says which, and why."""
+
+
+class NonFiniteError(MinilearnerError, FloatingPointError):
+    """A loss or a gradient is NaN or infinite. The message names the batch and its items.
+
+    Attributes:
+        positions: where the items stand in the training set; empty where the loader does not tell.
+    """
+
+    def __init__(self, message: str, positions: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.positions = list(positions)
 
 
 class DownloadError(MinilearnerError, OSError):

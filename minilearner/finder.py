@@ -291,7 +291,7 @@ class LRFinder:
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             fixed = sweep.losses if sweep.measures else ()
-            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, stop_reason=sweep.stop_reason, **settings)
+            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, stop_reason=sweep.stop_reason, bs=sweep.bs, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

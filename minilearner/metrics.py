@@ -49,7 +49,7 @@ def accuracy(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
         ValueError: `target` has not one entry for each prediction.
     """
     predicted = pred.argmax(axis)
-    return (predicted == _like(predicted, target)).float().mean()
+    return (predicted == _shaped(target, predicted.shape)).mean(dtype=torch.float32)
 
 
 def error_rate(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
@@ -82,21 +82,23 @@ def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> 
     """
     if not 1 <= k <= pred.shape[axis]:
         raise ValueError(f"`k` must be between 1 and the {pred.shape[axis]} classes. Received: k={k}.")
-    best = pred.topk(k, dim=axis).indices.movedim(axis, -1)
-    wanted = _like(best[..., 0], target).unsqueeze(-1)
-    return (best == wanted).any(-1).float().mean()
+    axis %= pred.ndim
+    best = pred.topk(k, dim=axis, sorted=False).indices
+    wanted = _shaped(target, pred.shape[:axis] + pred.shape[axis + 1 :])
+    return (best == wanted.unsqueeze(axis)).any(axis).mean(dtype=torch.float32)
 
 
-def _like(predicted: Tensor, target: Tensor) -> Tensor:
-    if predicted.shape == target.shape:
+def _shaped(target: Tensor, shape: torch.Size) -> Tensor:
+    """Returns the class numbers in the shape of the predicted ones."""
+    if target.shape == shape:
         return target
-    if predicted.numel() != target.numel():
+    if target.numel() != math.prod(shape):
         raise ValueError(
             "`target` must hold one class number for each prediction. "
-            f"Received: {tuple(target.shape)} targets for {tuple(predicted.shape)} predictions "
+            f"Received: {tuple(target.shape)} targets for {tuple(shape)} predictions "
             "(for one-hot targets use target.argmax(-1); where classes are dimension 1 use partial(metric, axis=1))."
         )
-    return target.reshape(predicted.shape)
+    return target.reshape(shape)
 
 
 @runtime_checkable
@@ -139,7 +141,10 @@ class MeanMetric:
             ValueError: the function returned something else than one number.
         """
         value = self.function(pred, target)
-        value = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value)
+        elif value.requires_grad:
+            value = value.detach()
         if value.ndim:
             name = metric_name(self.function)
             raise ValueError(f"Metric {name!r} must return one number a batch. Received: shape {tuple(value.shape)}.")

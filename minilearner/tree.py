@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Tree", "digest", "is_empty", "map_tensors", "n_items", "shape_of", "to_device"]
+__all__ = ["Tree", "digest", "is_empty", "map_tensors", "n_items", "shape_of", "tensors_of", "to_device"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """What Python's own `repr` of an object adds: another in each process."""
@@ -37,6 +37,18 @@ def map_tensors(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     if isinstance(tree, (tuple, list)):
         return type(tree)(map_tensors(f, value) for value in tree)
     return tree
+
+
+def tensors_of(tree: Tree) -> list[Tensor]:
+    """Returns every tensor, in order."""
+    found: list[Tensor] = []
+
+    def note(t: Tensor) -> Tensor:
+        found.append(t)
+        return t
+
+    map_tensors(note, tree)
+    return found
 
 
 def n_items(tree: Tree) -> int:

@@ -316,5 +316,6 @@ def test_above_four_times_the_best_it_stops_but_not_within_the_first_six_batches
 def test_the_sweep_recommends_from_the_batches_or_from_the_validation_set():
     batches = swept(num_iter=60, end_lr=50, diverge_th=50).sweep
     held_out = swept(num_iter=60, end_lr=50, diverge_th=50, val_loader=loader()).sweep
+    assert batches.settings["bs"] == 4  # the usual size; the last batch of each epoch is shorter
     assert len(batches.fixed) == 0 and 0.01 < batches.recommended < 2
     assert np.array_equal(held_out.fixed, held_out.losses) and 0.01 < held_out.recommended < 2

@@ -17,7 +17,7 @@ from minilearner.callbacks.schedule import CyclicLR
 from minilearner.errors import NoSuggestion
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import Rate, n_layer_groups, spread
+from minilearner.training.optimizers import Rate, hyperparameters_set, n_layer_groups, spread
 from minilearner.training.run import Run
 
 __all__ = ["FoundRates", "RateFinder", "found_rates", "kept_sweep", "ratios_of"]
@@ -40,12 +40,15 @@ class RateFinder:
         lr: the learner's own rate.
         callbacks: those of the learner's every run, and of this one. They take part in a sweep as in `find_rates`.
         output: whether to show the sweep, and to tell.
+        wd, wd_bn_bias: the run's own weight decay, which is then the sweep's too; None leaves the optimizer's.
     """
 
     new_run: Callable[[], Run]
     lr: Rate
     callbacks: Sequence[Callback]
     output: Output
+    wd: float | None = None
+    wd_bn_bias: bool = False
 
     def sweep(self, settings: SweepSettings, *, ratios: Rate | None = None, **options: Any) -> LRSweep:
         """Sweeps over layer groups whose rates have the `ratios`, the learner's own by default.
@@ -55,9 +58,10 @@ class RateFinder:
         run = self.new_run()
         by_last = ratios_of(self.lr if ratios is None else ratios, n_layer_groups(run.optimizer))
         shown = self.output.progress(table=False)
-        return find_rates(
-            run, settings, train=run.dls.train, ratios=by_last, callbacks=self.callbacks, shown_by=shown, **options
-        )
+        with hyperparameters_set(run.optimizer, run.model, by_last, self.wd, wd_bn_bias=self.wd_bn_bias):
+            return find_rates(
+                run, settings, train=run.dls.train, ratios=by_last, callbacks=self.callbacks, shown_by=shown, **options
+            )
 
     def rates(
         self,

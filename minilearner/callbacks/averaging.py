@@ -29,6 +29,7 @@ class _Averaging(Callback):
         n_averaged: how many states of the model went into them.
     """
 
+    follows_weights = True
     order = 90  # `SaveBest` keeps the weights that were validated, so it must come before they are taken out again
 
     def __init__(self, *, start: float, at_end: bool):

@@ -16,8 +16,8 @@ __all__ = ["BnFreeze"]
 class BnFreeze(Callback):
     """Keeps norm layers whose parameters are frozen in evaluation mode, so that their statistics do not move.
 
-    For fine-tuning with frozen norms (``train_bn=False``): batch norm else takes in the new data's statistics although
-    its weights rest. Norms without parameters are left alone. As in fastai.
+    For fine-tuning with frozen norms: batch norm else takes in the new data's statistics although its weights rest.
+    Norms without parameters are left alone. As in fastai; but here a learner of ``train_bn=False`` has it already.
     """
 
     part_of_step = True

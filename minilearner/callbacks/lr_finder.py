@@ -151,6 +151,8 @@ def find_rates(
         stop_reason=sweep.stop_reason,
         ratios=list(ratios),
         momentum=momentum,
+        bs=sweep.bs,
+        wd=max(float(group.get("weight_decay", 0.0)) for group in run.optimizer.param_groups),
         **asdict(settings),
     )
 
@@ -181,6 +183,7 @@ class RateSweep(Callback):
         best: the lowest of these; infinity before the first.
         stop_reason: in words.
         measures: whether the losses are those of `measure`.
+        sizes: items of each update; 0 where batches show no number.
     """
 
     order = 60
@@ -210,7 +213,13 @@ class RateSweep(Callback):
         self.fixed, self._confirm = fixed, confirm
         self.measures = measure is not None
         self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
-        self._sum, self._n = 0.0, 0
+        self.sizes: list[int] = []
+        self._sum, self._n, self._items = 0.0, 0, 0
+
+    @property
+    def bs(self) -> int | None:
+        """The usual number of items of an update, their median; None where it is not known."""
+        return int(np.median(self.sizes)) or None if self.sizes else None
 
     def before_batch(self, run: Run) -> None:
         lr, groups = self.lrs[len(self.losses)], run.optimizer.param_groups
@@ -220,12 +229,15 @@ class RateSweep(Callback):
     def after_batch(self, run: Run) -> None:
         if run.loss is None:
             return
-        n = run.step.n_items if self._weigh is None else self._weigh(run.x)
+        items = run.step.items_in(run.x)
+        n = items if self._weigh is None else self._weigh(run.x)
+        self._items += items
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
             self._take_in(run, self._sum / self._n if self._measure is None else self._measure(run))
-            self._sum, self._n = 0.0, 0
+            self.sizes.append(self._items)
+            self._sum, self._n, self._items = 0.0, 0, 0
 
     def _take_in(self, run: Run, loss: float) -> None:
         self._check_finite(loss)

@@ -54,7 +54,7 @@ class _Mixing(Callback):
     def before_batch(self, run: Run) -> None:
         if self._loss is None:
             return
-        self._loss.other = None  # a cancelled batch may have left its own
+        self._loss.other = self._loss.whole = None  # a cancelled batch may have left its own
         if not run.training:
             return
         of_all = run.dls.train.share
@@ -69,7 +69,11 @@ class _Mixing(Callback):
         larger, smaller = torch.where(is_smaller, partner, own), torch.where(is_smaller, own, partner)
         y = run.y
         run.y = _at(y, larger)
-        self._loss.other = _at(y, smaller), torch.where(is_smaller, 1 - share, share)
+        self._loss.other = self._loss.whole = _at(y, smaller), torch.where(is_smaller, 1 - share, share)
+
+    def after_pred(self, run: Run) -> None:
+        if run.part is not None and self._loss is not None:
+            self._loss.other = _at(self._loss.whole, run.part)
 
     def after_loss(self, run: Run) -> None:
         if self._loss is not None:
@@ -189,6 +193,8 @@ def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
 class _MixedLoss(nn.Module):
     """A loss that, where it is told of `other` targets and the items' own shares, is the mean of both losses.
 
+    `whole` is what `other` is for a whole batch, where parts of it go through one by one.
+
     A module, so that the state of a loss that has one is seen through it.
     """
 
@@ -196,6 +202,7 @@ class _MixedLoss(nn.Module):
         super().__init__()
         self.loss_func = loss_func
         self.other: tuple[Any, Tensor] | None = None
+        self.whole: tuple[Any, Tensor] | None = None
         self._per_item: Callable[[Any, Any], Tensor] = per_item(loss_func)
         self._reduce = torch.sum if getattr(loss_func, "reduction", "mean") == "sum" else torch.mean
 
@@ -207,7 +214,7 @@ class _MixedLoss(nn.Module):
         return self._reduce(torch.lerp(second, first, share.to(first.dtype)))
 
 
-def _at(tree: Tree, indices: Tensor) -> Tree:
+def _at(tree: Tree, indices: Tensor | slice) -> Tree:
     return map_tensors(lambda t: t[indices], tree)
 
 

@@ -139,7 +139,8 @@ class Record(Callback):
         if not run.training or run.loss is None:
             return
         group = run.optimizer.param_groups[-1]
-        _record(run).add_step(run.global_step, group["lr"], momentum_of(group), run.loss, run.step.n_items)
+        lr = group["lr"] * run.step.lr_factor
+        _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
             pred = run.pred.detach()
             for metric in self.train_metrics.values():

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -137,6 +138,18 @@ class ForeignLoader:
                 return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
             return _picked(self._view(batch_tfms=Pipeline()), [int(i) for i in indices])
 
+    def positions_of(self, batch: int) -> list[int] | None:
+        """Returns the positions of a batch's items in the pass begun last, where the shuffle is derived; else None."""
+        sampler = getattr(self.source, "sampler", None)
+        bs = getattr(self.source, "batch_size", None)
+        if not isinstance(sampler, DerivedSampler) or bs is None:
+            return None
+        return sampler.order(sampler.epoch - 1)[batch * bs : (batch + 1) * bs].tolist()
+
+    def named(self, position: int) -> str:
+        """Returns what an error calls an item."""
+        return f"item {position}"
+
     def picked(self, indices: Sequence[int]) -> ForeignLoader:
         """Returns a loader of the items at these positions of `in_order`, as one batch."""
         return self._view(source=[self.items(indices)]).shared(WHOLE)
@@ -258,8 +271,12 @@ class DerivedSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.n
 
+    def order(self, epoch: int) -> Tensor:
+        """Returns the positions in the order of a pass."""
+        return torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", epoch))
+
     def __iter__(self) -> Iterator[int]:
-        order = torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", self.epoch))
+        order = self.order(self.epoch)
         skip, self.skip = self.skip, 0
         self.epoch += 1
         return iter(order[skip:].tolist())
@@ -268,8 +285,7 @@ class DerivedSampler(Sampler[int]):
 class _SharedBatches(Sampler[list[int]]):
     """The part of a batch sampler's batches that one process reads.
 
-    Attributes:
-        stands_in_at: the number of the batch that stands for one without items, the last of a pass; -1 where all have.
+    `stands_in_at` is the number of the batch that stands for one without items, the last of a pass; -1 where all have.
     """
 
     def __init__(self, batches: Iterable[list[int]], share: Share, *, drop_last: bool) -> None:
@@ -283,8 +299,7 @@ class _SharedBatches(Sampler[list[int]]):
         lists = [list(batch) for batch in self.batches]
         if not _is_derived(getattr(self.batches, "sampler", None)):
             lists = processes.agreed(lists)
-        share = self.share
-        whole, self.stands_in_at = len(lists) // share.count, -1
+        share, whole, self.stands_in_at = self.share, len(lists) // self.share.count, -1
         yield from (lists[i * share.count + share.index] for i in range(whole))
         rest = lists[whole * share.count :]
         if not share.is_even:

@@ -16,7 +16,14 @@ from minilearner.data.dataset import Fetched, ItemDataset, Key
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.memory import resolve_device
 from minilearner.data.sharing import WHOLE, Share
-from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
+from minilearner.data.transforms import (
+    BatchTransform,
+    Pipeline,
+    TensorFunction,
+    Transforms,
+    in_unit_range,
+    run_steps,
+)
 from minilearner.data.workers import Workers, default_num_workers
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator
@@ -162,6 +169,14 @@ class ItemLoader:
             return torch.arange(self.n_items)
         return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
 
+    def positions_of(self, batch: int) -> list[int]:
+        """Returns the positions of a batch's items in the pass begun last."""
+        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+
+    def named(self, position: int) -> str:
+        """Returns what an error calls an item."""
+        return self.dataset.named(position)
+
     def items(self, indices: Sequence[int] | Tensor) -> tuple[Tree, Tensor | None]:
         """Returns inputs before any batch transform (uint8 as floats in [0, 1]) and their targets, on the device."""
         positions = [int(i) for i in indices]
@@ -246,25 +261,18 @@ class ItemLoader:
         self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
 
     def _on_device(self, x: Tree, epoch: int, b: int) -> Tree:
-        x = map_tensors(self._arrived, x)
         steps = self.batch_tfms.steps(training=self.training)
         if not steps:
-            return x
+            return map_tensors(self._arrived, x)
         path = ("augment", epoch, b) if self.training else ("validate", b)
 
         def transformed(t: Tensor) -> Tensor:
-            rng = derived_generator(self.seed, *path)
-            for step in steps:
-                t = step(t, rng)
-            return t
+            return run_steps(steps, t.to(self.device, non_blocking=True), derived_generator(self.seed, *path))
 
         return map_tensors(transformed, x)
 
     def _arrived(self, t: Tensor) -> Tensor:
-        t = t.to(self.device, non_blocking=True)
-        if t.dtype != torch.uint8:
-            return t
-        return t.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
+        return in_unit_range(t.to(self.device, non_blocking=True))
 
     def _view(self, **changes: object) -> ItemLoader:
         view = copy.copy(self)

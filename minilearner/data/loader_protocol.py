@@ -53,6 +53,14 @@ class Loader(Protocol):
         """Returns the items at these positions of `in_order` as one batch, for showing them."""
         ...
 
+    def positions_of(self, batch: int) -> list[int] | None:
+        """Returns where the items of a batch of the pass begun last stand in `in_order`; None where that is unknown."""
+        ...
+
+    def named(self, position: int) -> str:
+        """Returns what an error calls an item: "item 7 ('cats/7.jpg')"."""
+        ...
+
     def picked(self, indices: Sequence[int]) -> Loader:
         """Returns a loader of the items at these positions of `in_order`, as one batch, transformed as in validation.
 

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from minilearner.data.given_transforms import as_list
 from minilearner.data.sharing import WHOLE, Share
-from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, run_isolated
+from minilearner.data.transforms import (
+    BatchTransform,
+    Pipeline,
+    TensorFunction,
+    Transforms,
+    in_unit_range,
+    run_isolated,
+    run_steps,
+)
 from minilearner.errors import DataError
 from minilearner.runtime import default_device, derived_generator, derived_seed
 from minilearner.tree import Tree, digest, map_tensors
@@ -106,13 +114,11 @@ class MemoryLoader:
         steps = self.batch_tfms.steps(training=self.training)
         for b, first, stop in self.share.pieces(self.n_items, self.bs, drop_last=self.drop_last, start=start):
             chosen = order[first:stop]
-            x = _as_input(self.x.index_select(0, chosen))
+            x = self.x.index_select(0, chosen)
             if steps and len(chosen):
                 path = ("augment", epoch, b) if self.training else ("validate", b)
-                rng = derived_generator(self.seed, *path)
-                for step in steps:
-                    x = step(x, rng)
-            yield x, None if self.y is None else self.y.index_select(0, chosen)
+                x = run_steps(steps, x, derived_generator(self.seed, *path))
+            yield in_unit_range(x), None if self.y is None else self.y.index_select(0, chosen)
 
     def indices(self, epoch: int) -> Tensor:
         """Returns the order of a pass: int64 positions in the store (items,), on the CPU."""
@@ -120,10 +126,18 @@ class MemoryLoader:
             return torch.arange(self.n_items)
         return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
 
+    def positions_of(self, batch: int) -> list[int]:
+        """Returns the positions of a batch's items in the pass begun last."""
+        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+
+    def named(self, position: int) -> str:
+        """Returns what an error calls an item."""
+        return f"item {position}"
+
     def items(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns stored inputs before any batch transform (uint8 as floats in [0, 1]) and their targets."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
-        return _as_input(self.x[chosen]), None if self.y is None else self.y[chosen]
+        return in_unit_range(self.x[chosen]), None if self.y is None else self.y[chosen]
 
     def at_hand(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Gives nothing: arrays are checked when the loaders are built."""
@@ -211,10 +225,6 @@ def resolve_device(device: torch.device | str | None) -> torch.device:
 def _in_store(t: Tensor) -> Tensor:
     t = t.detach()
     return t.float() if t.is_floating_point() or t.dtype == torch.bool else t
-
-
-def _as_input(x: Tensor) -> Tensor:
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
 def _applied_once(functions: list[TensorFunction], x: Tensor, seed: int) -> Tensor:

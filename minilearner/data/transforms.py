@@ -6,6 +6,7 @@ the same seed gives the same bits whatever else the program draws.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, TypeAlias
@@ -23,7 +24,9 @@ __all__ = [
     "Pipeline",
     "TensorFunction",
     "Transforms",
+    "in_unit_range",
     "run_isolated",
+    "run_steps",
     "train_only",
 ]
 
@@ -44,6 +47,9 @@ class BatchTransform:
 
     Geometry has 30, lighting 40, hue 41, `Normalize` 99 and `RandomErasing` 100; plain functions have 50.
     """
+
+    takes_bytes: bool = False
+    """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -102,6 +108,13 @@ class Pipeline:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
 
+    def wrapped(self, wrap: Callable[[BatchTransform], BatchTransform]) -> Pipeline:
+        """Returns a pipeline that runs the same, each step as `wrap` gives it: timed, for instance."""
+        other = copy.copy(self)
+        other._in_training = tuple(map(wrap, self._in_training))
+        other._in_validation = tuple(map(wrap, self._in_validation))
+        return other
+
     def augments(self) -> bool:
         """Whether a batch in training meets transforms that validation skips."""
         return any(t.train_only for t in self.transforms)
@@ -118,6 +131,20 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline([{', '.join(map(repr, self.transforms))}])"
+
+
+def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
+    """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
+    for step in steps:
+        x = step(x if step.takes_bytes else in_unit_range(x), rng)
+    return in_unit_range(x)
+
+
+def in_unit_range(x: Tensor) -> Tensor:
+    """Returns uint8 as float32 in [0, 1], bit-equal to ``x.float() / 255``; anything else as it is."""
+    if x.dtype != torch.uint8:
+        return x
+    return x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
 
 
 def train_only(f: TensorFunction) -> BatchTransform:

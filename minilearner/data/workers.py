@@ -7,12 +7,12 @@ their number nor how they are started changes a bit.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from minilearner import processes
 from minilearner.data.cache import Pixels
 from minilearner.data.dataset import Fetched, ItemDataset, Key
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 
 __all__ = ["Workers", "default_num_workers"]
 
@@ -95,17 +95,28 @@ class Workers:
     def _next(self, source: Iterator[Any]) -> Any:
         try:
             return next(source)
-        except RuntimeError as e:
-            if not str(e).startswith("DataLoader worker"):
+        except (RuntimeError, EOFError, OSError) as e:  # the last two: a worker went while it handed a batch over
+            dead = self._dead(source)
+            if not dead:
                 raise
             self._source._iterator = None  # the rest of them cannot be used any more
-            raise DataError(f"{str(e).splitlines()[0].rstrip('.')}. {self._last_read()}") from e
+            raise DataError(" ".join(dead)) from e
 
-    def _last_read(self) -> str:
-        positions = [p for p in self._reading.tolist() if p >= 0]
-        items = ", ".join(f"{p} ({self.dataset.items[p]})" for p in positions[:8])
-        reading = f"The workers were reading item {items}" if items else "No worker was reading an item"
-        return f"{reading}. A worker killed by the system has most likely run out of memory: try fewer `num_workers`."
+    def _dead(self, source: Iterator[Any]) -> list[str]:
+        """Returns a line for each worker that died: how, and over which item."""
+        for worker in source._workers:  # type: ignore[attr-defined]
+            with suppress(RuntimeError):  # torch's, from its handler of the signal that tells of it
+                worker.join(0.1)  # one that is going has closed its queue already
+        workers = zip(source._workers, self._reading.tolist(), strict=True)  # type: ignore[attr-defined]
+        return [self._how(w.exitcode, p, w.pid) for w, p in workers if not w.is_alive()]
+
+    def _how(self, code: int | None, position: int, pid: int) -> str:
+        item = f"while reading {self.dataset.named(position)}" if position >= 0 else "between two items"
+        if code is not None and code >= 0:
+            return f"a worker (pid {pid}) left with exit code {code} {item}. Read that with num_workers=0 to see why."
+        name = "" if code is None else f" by {signal.Signals(-code).name}"
+        hint = " It has most likely run out of memory: try fewer `num_workers`." if code == -signal.SIGKILL else ""
+        return f"a worker (pid {pid}) was killed{name} {item}.{hint}"
 
 
 @dataclass
@@ -123,10 +134,11 @@ class _Sent:
 
 @dataclass
 class _Failed:
-    """An error on its way between processes: pickling it alone would lose its cause."""
+    """An error on its way between processes, in words: not all errors pickle, and none does with its cause."""
 
-    error: Exception
-    cause: BaseException | None
+    kind: type[Exception]
+    message: str
+    cause: str
 
 
 class _WorkerSide(Dataset[Any]):
@@ -136,14 +148,15 @@ class _WorkerSide(Dataset[Any]):
         self.dataset, self.reading = dataset, reading
 
     def __getitems__(self, keys: list[Key]) -> list[_Sent | _Failed]:
+        given: list[_Sent | _Failed]
         worker = get_worker_info()
         slot = worker.id if worker is not None else 0
         try:
-            return [_packed(self.dataset.fetch(keys, lambda position: self.reading.__setitem__(slot, position)))]
-        except Exception as e:
-            return [_Failed(_sendable(e), None if e.__cause__ is None else _sendable(e.__cause__))]
-        finally:
-            self.reading[slot] = -1
+            given = [_packed(self.dataset.fetch(keys, lambda position: self.reading.__setitem__(slot, position)))]
+        except Exception as e:  # an exit is none of these: it ends the worker, and the slot tells over what
+            given = [_failed(e)]
+        self.reading[slot] = -1
+        return given
 
 
 def _shut_down(source: DataLoader[Any], owner: int) -> None:
@@ -175,10 +188,7 @@ def _packed(fetched: Fetched) -> _Sent:
 
 def _opened(sent: _Sent | _Failed) -> Fetched:
     if isinstance(sent, _Failed):
-        try:
-            raise sent.error from sent.cause
-        finally:
-            del sent  # else the error's trace holds this frame, which holds the error
+        raise sent.kind(sent.message) from RuntimeError(sent.cause)
     if sent.flat is None:
         return Fetched(sent.x)
     fresh: list[tuple[int, Pixels]] = []
@@ -190,12 +200,14 @@ def _opened(sent: _Sent | _Failed) -> Fetched:
     return Fetched(sent.x, fresh)
 
 
-def _sendable(e: BaseException) -> Any:
-    try:
-        pickle.loads(pickle.dumps(e))
-    except Exception:  # some exceptions hold what does not pickle, or take other arguments than they keep
-        return RuntimeError(f"{type(e).__name__}: {e}")
-    return e
+def _failed(e: Exception) -> _Failed:
+    kind = next((kind for kind in (FileFormatError, DataError) if isinstance(e, kind)), RuntimeError)
+    message = str(e) if kind is not RuntimeError else _in_words(e)
+    return _Failed(kind, message, _in_words(e.__cause__ or e))
+
+
+def _in_words(e: BaseException) -> str:
+    return f"{type(e).__name__}: {e}"
 
 
 def _only(batches: list[Any]) -> Any:

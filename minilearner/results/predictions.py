@@ -12,7 +12,7 @@ from torch import Tensor
 from minilearner.errors import DataError
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["BatchPrediction", "Prediction", "Predictions"]
+__all__ = ["BatchPrediction", "Prediction", "Predictions", "join"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Predictions:
             kept.append(tuple(map_tensors(_to_cpu, part) for part in (batch.preds, batch.targets, x, losses)))
         if not kept:
             raise DataError("There is nothing to predict: the loader gave no batch.")
-        preds, targets, inputs, joined_losses = (_join(parts) for parts in zip(*kept, strict=True))
+        preds, targets, inputs, joined_losses = (join(parts) for parts in zip(*kept, strict=True))
         decoded = (decode or _argmax)(preds) if with_decoded else None
         return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
 
@@ -118,7 +118,7 @@ def _argmax(preds: Tree) -> Tree:
     return map_tensors(lambda t: t.argmax(-1), preds)
 
 
-def _join(parts: tuple[Tree, ...]) -> Tree:
+def join(parts: tuple[Tree, ...]) -> Tree:
     """Concatenates equal structures along their first dimension; leaves that are no tensors become a list."""
     first = parts[0]
     if any(type(part) is not type(first) for part in parts):
@@ -129,8 +129,8 @@ def _join(parts: tuple[Tree, ...]) -> Tree:
     if isinstance(first, Tensor):
         return torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts])
     if isinstance(first, Mapping):
-        return {key: _join(tuple(part[key] for part in parts)) for key in first}
+        return {key: join(tuple(part[key] for part in parts)) for key in first}
     if isinstance(first, (tuple, list)):
-        joined = [_join(column) for column in zip(*parts, strict=True)]
+        joined = [join(column) for column in zip(*parts, strict=True)]
         return type(first)(*joined) if hasattr(first, "_fields") else type(first)(joined)
     return list(parts)

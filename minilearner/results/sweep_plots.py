@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,11 +107,8 @@ def plot_loss_change(
         ax.set_ylim(*y_lim)
     if lowest is not None:
         x, y = lrs[lowest], changes[lowest]
-        low, high = ax.get_ylim()
-        drawn = min(max(y, low), high)  # a fall steeper than the axis shows is marked at its edge
-        text = f"steepest fall: {x:.2e} ({y:.2g} a step)"
         ax.axvline(x, color=_ACCENT, linewidth=1, linestyle="--")
-        ax.plot(x, drawn, "o", color=_ACCENT, clip_on=False, zorder=5, label=text)
+        _mark_within(ax, x, y, color=_ACCENT, label=f"steepest fall: {x:.2e} ({y:.2g} a step)")
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("change of the loss a step")
     _finish(ax)
@@ -125,16 +122,24 @@ def plot_range_test(
     """Draws losses over rates as torch-lr-finder does; `marks` are rates by name, those of a point upon the curve."""
     _, ax = axes_of(ax, (8.5, 4.6))
     ax.plot(lrs, losses, color=_SMOOTH, linewidth=2, label="loss, smoothed")
+    curve = np.asarray(losses, dtype=np.float64)
+    _keep_in_view(ax, [curve], curve, [])
     for (name, lr), color in zip(marks.items(), _COLORS, strict=False):
         ax.axvline(lr, color=color, linewidth=1.2, linestyle="--", label=f"{name}: {lr:.2e}")
         if lr in lrs:
-            ax.plot(lr, losses[lrs.index(lr)], "o", color=color, markersize=8, zorder=5)
+            _mark_within(ax, lr, losses[lrs.index(lr)], markersize=8, color=color)
     ax.set_xscale("log" if log else "linear")
     ax.set_xlabel("learning rate (logarithmic)" if log else "learning rate")
     ax.set_ylabel("loss")
     _finish(ax)
     _legend_outside(ax)
     return ax
+
+
+def _mark_within(ax: Axes, x: float, y: float, **style: Any) -> None:
+    """Draws a disc at a point, or at the edge of the axes where it lies above or below what they show."""
+    low, high = ax.get_ylim()
+    ax.plot(x, min(max(y, low), high), "o", clip_on=False, zorder=5, **style)
 
 
 def _keep_in_view(

@@ -97,6 +97,8 @@ class Callback:
         order: callbacks act in rising order; equal ones as they were given.
         part_of_step: True for a callback that changes what a batch does to the model (accumulation, clipping, mixing).
             Such ones take part in `lr_find` and `validate` too. All others, which track, log or schedule, rest there.
+        follows_weights: True for a callback whose state is made of the weights, as their averages are: where the
+            weights go back to an earlier state, so does this.
 
     Raises:
         TypeError: a subclass defines a method whose name begins like an event's and is none. The nearest is offered.
@@ -104,6 +106,7 @@ class Callback:
 
     order: float = 0
     part_of_step: bool = False
+    follows_weights: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

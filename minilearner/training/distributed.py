@@ -169,6 +169,7 @@ class DistributedStep(TrainStep):
     _learning: list[bool] | None = None
     _is_exchanged = True
     _seen: Tree = None
+    _n_items = 0
 
     def wrapped_by(self, wrap: Wrapper) -> DistributedStep:
         """Returns the step, whose training passes run through ``wrap(model)``."""
@@ -177,14 +178,18 @@ class DistributedStep(TrainStep):
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
         """Returns the mean loss over the items of all processes; what flows back into each is its own part."""
-        self.n_items = round(processes.add_up([n_items])[0])
+        self._n_items = round(processes.add_up([n_items])[0])
         # DDP takes the mean over processes, not over items. Inputs without tensors have none that could be counted.
-        scale = n_items * self.n_processes / self.n_items if self.n_items else 1.0
+        scale = n_items * self.n_processes / self._n_items if self._n_items else 1.0
         return _MeanOverProcesses.apply(loss, scale)  # type: ignore[no-any-return]
+
+    def items_in(self, x: Tree) -> int:
+        """Returns how many items all processes had in the newest batch."""
+        return self._n_items
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`; what counts is the number of items in all processes."""
-        super().backward(loss, self.n_items)
+        super().backward(loss, self._n_items)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch; that of no items, where the others had the last ones, is 0."""

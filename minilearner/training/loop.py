@@ -26,7 +26,7 @@ from minilearner.training.preflight import loss_error
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "add_note"]
 
 
 class Loop:
@@ -82,7 +82,7 @@ class Loop:
             try:
                 self.events.finish(self.run)
             except Exception as second:
-                _add_note(error, f"While undoing what callbacks had changed, this happened too: {second!r}")
+                add_note(error, f"While undoing what callbacks had changed, this happened too: {second!r}")
             raise
         self.events.finish(self.run)
 
@@ -145,7 +145,7 @@ class Loop:
         return batches, start
 
     def _validation_batches(self) -> None:
-        self._each(self.valid, 0, self._predict)
+        self._each(self.valid, 0, self._validation_batch)
 
     def _each(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
@@ -163,22 +163,35 @@ class Loop:
 
     def _training_batch(self) -> None:
         run, step, of = self.run, self.step, self.events.of
-        self._predict()
-        try:
-            for act in of["before_backward"]:
-                act(run)
-            step.backward(run.loss, n_items(run.x))  # type: ignore[arg-type]
-        except CancelBackward:
-            self.events.emit("after_cancel_backward", run)
+        for act in of["before_batch"]:
+            act(run)
+        if run.in_parts is None:
+            self._gather()
+        else:
+            run.in_parts(self._gather)
         for act in of["after_backward"]:
             act(run)
         if step.is_due(run.n_batches - 1 - run.iter):
             self._update()
 
+    def _gather(self) -> None:
+        """Adds the gradients of the batch, or of that part of it that `run.x` and `run.y` hold."""
+        run = self.run
+        self._predict()
+        try:
+            for act in self.events.of["before_backward"]:
+                act(run)
+            self.step.backward(run.loss, n_items(run.x))  # type: ignore[arg-type]
+        except CancelBackward:
+            self.events.emit("after_cancel_backward", run)
+
+    def _validation_batch(self) -> None:
+        for act in self.events.of["before_batch"]:
+            act(self.run)
+        self._predict()
+
     def _predict(self) -> None:
         run, step, of = self.run, self.step, self.events.of
-        for act in of["before_batch"]:
-            act(run)
         run.pred = step.predict(run.x)
         for act in of["after_pred"]:
             act(run)
@@ -211,9 +224,10 @@ class Loop:
 def _tell_where(error: BaseException, run: Run) -> None:
     """Adds to an error the place in the run where it happened."""
     stage = "training" if run.training else "validation"
-    _add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
+    add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
 
 
-def _add_note(error: BaseException, note: str) -> None:
+def add_note(error: BaseException, note: str) -> None:
+    """Adds a line to what an error says when it is shown."""
     if sys.version_info >= (3, 11):  # earlier Pythons show no notes
         error.add_note(note)

@@ -46,6 +46,9 @@ class Run:
         callbacks: all that take part, in the order in which they act.
         start_batch: where the next training pass begins; above 0 only in a run that is resumed in mid-epoch.
         at_start: called once, when that pass stands at its first batch.
+        in_parts: what makes a training batch's forward and backward pass, of which it is given a single one, several
+            over its parts; None for one over the whole. `SplitOnOOM` sets it.
+        part: the items of the batch that `x` and `y` hold, where it is trained in parts.
     """
 
     step: TrainStep
@@ -74,6 +77,8 @@ class Run:
     callbacks: Sequence[Any] = ()
     start_batch: int = 0
     at_start: Callable[[], None] | None = None
+    in_parts: Callable[[Callable[[], None]], None] | None = None
+    part: slice | None = None
 
     @property
     def batch(self) -> tuple[Any, Any]:

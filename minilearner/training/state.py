@@ -21,7 +21,7 @@ from minilearner.data.loaders import DataLoaders
 from minilearner.runtime import isolated_rng
 from minilearner.tree import map_tensors
 
-__all__ = ["StateCacher", "buffers_kept", "untouched"]
+__all__ = ["KeptBuffers", "StateCacher", "buffers_kept", "untouched"]
 
 
 @contextmanager
@@ -60,13 +60,28 @@ def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Puts the model's buffers, such as batch norm's running statistics, back on leaving."""
-    slots = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    values = [None if buffer is None else buffer.clone() for _, _, buffer in slots]
+    kept = KeptBuffers(model)
     try:
         yield
     finally:
+        kept.put_back()
+
+
+class KeptBuffers:
+    """A copy of the model's buffers as they are now.
+
+    Attributes:
+        values: the copies, in the order of `model.modules()` and their buffers; None where there is none.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.slots = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+        self.values = [None if buffer is None else buffer.clone() for _, _, buffer in self.slots]
+
+    def put_back(self) -> None:
+        """Gives the buffers the values that were kept."""
         with torch.no_grad():
-            for (module, name, buffer), value in zip(slots, values, strict=True):
+            for (module, name, buffer), value in zip(self.slots, self.values, strict=True):
                 module._buffers[name] = buffer  # a forward pass may have put another tensor in its place
                 if buffer is not None and value is not None:
                     buffer.copy_(value)

@@ -6,14 +6,16 @@ step (`AutocastStep`, `ScaledStep`), so its contexts close themselves. `make_ste
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.tree import Tree, map_tensors
+from minilearner.tree import Tree, map_tensors, n_items
 
 __all__ = ["AutocastStep", "LossFunction", "ScaledStep", "TrainStep", "make_step"]
 
@@ -32,8 +34,10 @@ class TrainStep:
     Attributes:
         n_accumulate: batches whose gradients are averaged, over their items, into one update. `GradientAccumulation`
             sets it for a run.
-        n_items: how many items the newest training loss is the mean over.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
+        part: the number, from 0, of the part of a batch that goes through now; None where batches stay whole.
+        lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
+            it.
     """
 
     precision = "fp32"
@@ -49,7 +53,8 @@ class TrainStep:
         self.n_accumulate = 1
         self.max_norm: float | None = None
         self.norm_type = 2.0
-        self.n_items = 0
+        self.part: int | None = None
+        self.lr_factor = 1.0
         self._window = _Window()
 
     def predict(self, x: Tree) -> Any:
@@ -62,15 +67,36 @@ class TrainStep:
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
         """Returns the loss over the items of all processes that train; here, of this one alone, as it is."""
-        self.n_items = n_items
         return loss
+
+    def items_in(self, x: Tree) -> int:
+        """Returns how many items the loss of a training batch is the mean over."""
+        return n_items(x)
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, the mean over `n_items`, to what this update has gathered."""
-        if self.n_accumulate == 1:
+        if self.n_accumulate == 1 and self.part is None:
             self._backward(loss)
         else:
-            self._backward(self._window.weigh(loss, n_items))
+            self._backward(self._window.weigh(loss, n_items, is_new_batch=not self.part))
+
+    @contextmanager
+    def whole_or_nothing(self) -> Iterator[None]:
+        """Adds what is gathered inside once it is complete; after an error nothing of it is left."""
+        parameters, window = self._parameters(), copy.copy(self._window)
+        before = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            yield
+        except BaseException:
+            for parameter, gradient in zip(parameters, before, strict=True):
+                parameter.grad = gradient
+            self._window = window
+            raise
+        for parameter, gradient in zip(parameters, before, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
 
     @property
     def is_pending(self) -> bool:
@@ -88,7 +114,10 @@ class TrainStep:
             self._window.average(self._gradients())
         if self.max_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters(), self.max_norm, self.norm_type)
-        return self._step()
+        if self.lr_factor == 1.0:
+            return self._step()
+        with self._rates_cut():
+            return self._step()
 
     def zero_grad(self) -> None:
         """Forgets the gathered gradients."""
@@ -118,6 +147,18 @@ class TrainStep:
             self.optimizer.step()
         return True
 
+    @contextmanager
+    def _rates_cut(self) -> Iterator[None]:
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * self.lr_factor
+        try:
+            yield
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
     def _parameters(self) -> list[Tensor]:
         groups = self.optimizer.param_groups if self.optimizer is not None else []
         return [p for group in groups for p in group["params"]]
@@ -138,11 +179,11 @@ class _Window:
         self.total = 0.0
         self._first = 1
 
-    def weigh(self, loss: Tensor, n_items: int) -> Tensor:
+    def weigh(self, loss: Tensor, n_items: int, *, is_new_batch: bool) -> Tensor:
         if not self.n_batches:
             self._first = max(n_items, 1)
         weight = n_items / self._first
-        self.n_batches += 1
+        self.n_batches += is_new_batch
         self.total += weight
         return loss if weight == 1.0 else loss * weight
 

@@ -55,6 +55,8 @@ class Geometric(BatchTransform):
 
     order: ClassVar[float] = 30
 
+    takes_bytes = True
+
     axis_aligned: bool = True
     """Rows stay rows and columns columns: no rotation, no shear."""
 
@@ -87,7 +89,7 @@ class Geometric(BatchTransform):
         return Resized(self.sampling) if self.sampling.size else None
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the moved pictures; x: (batch, channels, height, width)."""
+        """Returns the moved pictures; x: (batch, channels, height, width). Of uint8, floats may come or uint8."""
         if x.ndim != 4:
             raise ValueError(
                 f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."

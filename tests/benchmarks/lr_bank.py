@@ -8,7 +8,7 @@ computed only where they are missing or the task has changed. Our own sweeps run
 grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. A seed decides weights and order.
 
 Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
-seeds (its standard deviation in decades), how often there was none; then the same with the scale of the rule
+seeds (its standard deviation in decades), how often there was none; then the same with all constants of the rule
 calibrated without the task at hand. Needs the packages of `minilearner[peers,test]` and mlxtend.
 """
 
@@ -17,6 +17,7 @@ import hashlib
 import json
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,14 @@ import torch
 from lr_peers import PEERS, peers
 from lr_tasks import HELD_OUT, SGD, SGD_WD, TASKS
 
+from minilearner.results.recommendation import Calibration, recommend
+
 KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3
-FACTORS = 10 ** np.arange(-0.6, 0.61, 0.05)
+SCALES = [round(float(scale), 2) for scale in 10 ** np.arange(-0.4, 1.2, 0.1)]
+CALIBRATIONS = [
+    Calibration(*constants) for constants in product((0, 1 / 3, 1 / 2, 2 / 3, 1), SCALES, (0, 32, 64, 128, 256))
+]
 
 
 def fingerprint(task, what):
@@ -116,15 +122,17 @@ def best_constants(rows):
 
 
 def left_out(rows, n):
-    """Points lost where all is multiplied by what is best for the other tasks, and what is best for all."""
+    """Points lost with the constants that are best for the other tasks, and the constants that are best for all."""
     table = np.array(
-        [
-            [np.mean([lost(t, g, s.recommended and s.recommended * f) for s in sweeps[n]]) for t, g, sweeps, _ in rows]
-            for f in FACTORS
-        ]
+        [[np.mean([lost(t, g, advised(s, c)) for s in sweeps[n]]) for t, g, sweeps, _ in rows] for c in CALIBRATIONS]
     )
     own = [table[np.delete(table, i, 1).mean(1).argmin(), i] for i in range(len(rows))]
-    return np.array(own), FACTORS[table.mean(1).argmin()]
+    return np.array(own), CALIBRATIONS[table.mean(1).argmin()]
+
+
+def advised(sweep, calibration):
+    bs = sweep.settings["bs"]
+    return recommend(sweep.lrs, sweep.losses, sweep.fixed, bs=bs, calibration=calibration).lr
 
 
 def coverage(rows, n):
@@ -154,7 +162,7 @@ def show(title, rows):
     for n in (100, 60):
         own, best = left_out(rows, n)
         print(
-            f"{n} steps: {best:.2f} times what is recommended would be best for all; calibrated without the "
+            f"{n} steps: {best} would be best for all; with constants calibrated without the "
             f"task at hand, {own.mean():.2f} points are lost in the mean, {own.max():.1f} at worst. The interval holds "
             f"a rate within half a point of the best in {100 * coverage(rows, n):.0f} % of sweeps."
         )

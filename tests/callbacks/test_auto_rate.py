@@ -79,6 +79,29 @@ def test_layer_groups_keep_their_ratios(make):
     assert record.settings["lr"] == pytest.approx([0.01 * record.sweep.recommended, record.sweep.recommended])
 
 
+@pytest.mark.parametrize("how", [{"splitter": layers}, {"wd_bn_bias": True}])
+def test_a_runs_own_weight_decay_is_swept_with_and_gone_afterwards(make, how):
+    seen, learn = [], make(**how)
+
+    class Watches(Callback):
+        part_of_step = True
+
+        def before_step(self, run):
+            seen.append({group["weight_decay"] for group in run.optimizer.param_groups})
+
+    learn.add_cb(Watches())
+    with learn.no_logging():
+        record = learn.fit(1, "auto", wd=0.3)
+    assert all(decays == ({0.3} if "wd_bn_bias" in how else {0.0, 0.3}) for decays in seen) and len(seen) > 40
+    assert record.sweep.settings["wd"] == 0.3
+    assert 0.3 not in {group["weight_decay"] for group in learn.optimizer.param_groups}
+
+
+def test_a_bad_weight_decay_is_refused_before_the_sweep(make):
+    with pytest.raises(ValueError, match="`wd` must be finite and not negative. Received: wd=-1"):
+        make(cbs=Callback()).fine_tune(1, "auto", wd=-1)
+
+
 def test_fine_tune_sweeps_for_each_of_its_phases(make):
     learn = make(splitter=layers)
     with learn.no_logging():

@@ -1,5 +1,6 @@
 """The sweep leaves no trace, stops where it should, and its rates are fastai's."""
 
+import copy
 import random
 from functools import partial
 
@@ -9,11 +10,13 @@ import torch
 from torch import nn
 
 from minilearner import (
+    EMA,
     Callback,
     DataLoaders,
     GradientAccumulation,
     GradientClip,
     Learner,
+    MixUp,
     minimum,
     slide,
     steep,
@@ -89,6 +92,23 @@ def interrupted(error):
 @pytest.mark.parametrize("make", [learner, shuffled_by_torch], ids=["our loader", "torch's loader"])
 def test_fit_after_the_sweep_is_bit_identical_to_fit_without(net, blobs, make, find):
     assert same(*fit_with_and_without(lambda: make(net, blobs), find))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"precision": "bf16"},
+        {"cbs": [GradientAccumulation(2), GradientClip(0.1)]},
+        {"cbs": [EMA(0.9)]},
+        {"cbs": [MixUp(0.4)]},
+    ],
+    ids=["bf16", "accumulation", "averages", "mixing"],
+)
+def test_neither_precision_nor_callbacks_of_the_step_leave_a_trace(net, blobs, kwargs):
+    def make():
+        return learner(net, blobs, **copy.deepcopy(kwargs))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(num_it=30, show_plot=False)))
 
 
 def test_the_comparison_can_fail(net, blobs):
@@ -341,6 +361,12 @@ def test_every_sweep_recommends(net, blobs):
     assert sweep.bounds[0] < sweep.bounds[1] and "nine tenths of its fall" in sweep.reason
 
 
+@pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
+def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
+    sweep = learner(net, blobs, cbs=cbs).lr_find(show_plot=False)
+    assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
+
+
 def test_a_model_that_is_good_already_gets_none(net, blobs):
     learn = learner(net, blobs)
     with learn.no_logging():
@@ -387,5 +413,38 @@ def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, bl
                 run.loss = run.loss * float("nan")
 
     sweep = learner(net, blobs, cbs=Breaks()).lr_find(show_plot=False)
-    assert sweep.recommended == pytest.approx(learner(net, blobs).lr_find(show_plot=False).recommended, rel=0.1)
+    assert learner(net, blobs).lr_find(show_plot=False).recommended / 5 < sweep.recommended < 0.5
     assert "became nan" in sweep.stop_reason
+
+
+def test_a_range_that_starts_where_the_loss_explodes_gives_none_and_says_what_to_do(net, blobs):
+    learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
+    sweep = learn.lr_find(1e3, 1e6, show_plot=False)
+    assert sweep.recommended is None and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
+
+
+def test_a_model_that_cannot_learn_is_swept_to_the_end_and_that_is_said(net, blobs):
+    sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + 2.0).lr_find(show_plot=False)
+    assert len(sweep.lrs) == 100 and "did not rise either: sweep to higher rates" in sweep.reason
+
+
+def test_a_wall_that_clipping_hides_is_found_where_the_loss_turns(net, blobs):
+    plain = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(end_lr=1e4, show_plot=False)
+    clipped = learner(net, blobs, opt_func=torch.optim.SGD, cbs=GradientClip(1.0)).lr_find(end_lr=1e4, show_plot=False)
+    assert plain.recommended / 4 < clipped.recommended < plain.recommended * 4
+
+
+def test_losses_near_zero_do_not_end_the_sweep_early(net, blobs):
+    def swept(scale):
+        adam = partial(torch.optim.Adam, eps=1e-20)
+        learn = learner(net, blobs, opt_func=adam, loss_func=lambda p, y: scale * nn.functional.cross_entropy(p, y))
+        return learn.lr_find(show_plot=False)
+
+    small, plain = swept(1e-6), swept(1.0)
+    assert len(small.lrs) == len(plain.lrs) and small.recommended == pytest.approx(plain.recommended, rel=0.1)
+
+
+def test_no_file_is_written(net, blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learner(net, blobs, path=tmp_path).lr_find()
+    assert list(tmp_path.iterdir()) == []

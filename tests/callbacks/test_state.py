@@ -28,9 +28,11 @@ from minilearner import (
     Learner,
     LearningRateScheduler,
     MixUp,
+    NonFinite,
     ParamScheduler,
     ReduceLROnPlateau,
     SaveBest,
+    SplitOnOOM,
     TorchScheduler,
     Validate,
     linear,
@@ -49,7 +51,30 @@ def warm(optimizer):
     return lr_scheduler.SequentialLR(optimizer, parts, milestones=[4])
 
 
-# One maker or several for each stock callback. To add a callback to the package is to add it here.
+class Poison(Callback):
+    """Makes a gradient infinite at these (epoch, batch)."""
+
+    def __init__(self, *places):
+        self.places = places
+
+    def after_backward(self, run):
+        if (run.epoch, run.iter) in self.places:
+            next(p.grad for p in run.model.parameters() if p.grad is not None).view(-1)[0] = float("inf")
+
+
+class ShortOfMemory(Callback):
+    """Has room for so many items at once."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def after_pred(self, run):
+        if run.training and len(run.pred) > self.n:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+# One maker or several for each stock callback, which may bring others with it. To add one to the package is to add it
+# here.
 MAKERS = {
     ActivationStats: [lambda: ActivationStats(every=2, with_hist=True)],
     BnFreeze: [BnFreeze],
@@ -63,10 +88,15 @@ MAKERS = {
     LambdaCallback: [lambda: LambdaCallback(after_epoch=lambda run: None)],
     LearningRateScheduler: [lambda: LearningRateScheduler(lambda epoch: 0.0 if epoch == 2 else 0.1)],
     MixUp: [MixUp],
+    NonFinite: [
+        lambda: [NonFinite("skip"), Poison((1, 2), (3, 1))],
+        lambda: [NonFinite("rollback", every_steps=5), Poison((2, 1), (4, 2)), EMA(0.8)],
+    ],
     ParamScheduler: [lambda: ParamScheduler({"lr": linear(0.1, 0.01)})],
     ReduceLROnPlateau: [lambda: ReduceLROnPlateau("score", patience=1, cooldown=2)],
     SWA: [lambda: SWA(0.3)],
     SaveBest: [lambda: SaveBest("score")],
+    SplitOnOOM: [lambda: [SplitOnOOM(), ShortOfMemory(2)]],
     TorchScheduler: [
         torch_scheduler(lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=24)),
         torch_scheduler(warm),
@@ -142,7 +172,8 @@ class Trace(Callback):
         self.rows = []
 
     def after_batch(self, run):
-        self.rows.append((run.epoch, run.iter, run.global_step, run.training, run.lrs, run.loss.detach()))
+        loss = None if run.loss is None else run.loss.detach()  # None where the batch was left out
+        self.rows.append((run.epoch, run.iter, run.global_step, run.training, run.lrs, loss))
 
 
 class PowerCut(Callback):
@@ -161,10 +192,11 @@ class PowerCut(Callback):
 
 def fit(make, *cut, checkpoint=None):
     """Runs the script; returns what it is to be compared by, or None where the power was cut."""
-    learn, callback, trace = learner(), make(), Trace()
+    learn, trace, made = learner(), Trace(), make()
+    callback, *others = made if isinstance(made, list) else [made]
     with learn.no_logging():
         try:
-            learn.fit(N_EPOCHS, cbs=[Scores(), callback, trace, PowerCut(*cut)], checkpoint=checkpoint)
+            learn.fit(N_EPOCHS, cbs=[Scores(), callback, *others, trace, PowerCut(*cut)], checkpoint=checkpoint)
         except RuntimeError:
             return None
     outcome = [trace.rows, learn.model.state_dict(), learn.optimizer.state_dict()]
@@ -190,6 +222,7 @@ def assert_equal(a, b):
         assert a == b
 
 
+@pytest.mark.filterwarnings("ignore:NonFinite", "ignore:a batch of")
 @pytest.mark.parametrize(
     ("cut", "saved"), [((3, 0), {"every_epochs": 1}), ((3, 2), {"every_steps": 7})], ids=["between epochs", "mid-epoch"]
 )

@@ -79,14 +79,26 @@ def test_one_processor_is_left_to_training_on_the_cpu(monkeypatch):
 
 
 def test_the_death_of_a_worker_is_told_with_what_it_was_reading(pictures):
-    with pytest.raises(DataError, match=r"worker .*pid.* reading item \d+ \(.*\.png\).*out of memory"):
-        list(loader(pictures, num_workers=1, read=die_at_seven))
+    for num_workers in (1, 2):
+        with pytest.raises(DataError, match=r"killed by SIGKILL while reading item 7 \('.*7\.png'\).*out of memory"):
+            list(loader(pictures, num_workers=num_workers, read=die_at_seven))
 
 
 def die_at_seven(path):
     if path.stem == "7":
         os.kill(os.getpid(), signal.SIGKILL)
     return open_image(path)
+
+
+@pytest.mark.parametrize("leave", [os._exit, sys.exit])
+def test_a_worker_that_leaves_is_told_with_its_item_at_once(pictures, leave):
+    def read(path):
+        return leave(3) if path.stem == "6" else open_image(path)
+
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"left with exit code 3 while reading item 6 \('.*6\.png'\)\. Read that with"):
+        list(loader(pictures, num_workers=2, read=read))
+    assert time.perf_counter() - start < 30
 
 
 INTERRUPTED = """

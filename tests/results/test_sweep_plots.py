@@ -1,6 +1,6 @@
 import numpy as np
 
-from minilearner.results.sweep_plots import plot_sweep
+from minilearner.results.sweep_plots import plot_range_test, plot_sweep
 
 NOTHING = {"recommended": None, "interval": None, "bounds": None, "turns": {}, "ax": None}
 
@@ -44,3 +44,11 @@ def test_the_recommendation_is_a_line_in_the_shade_of_its_interval_and_the_bound
 
 def test_a_curve_without_a_finite_loss_is_drawn_empty():
     assert plot_sweep(curves(np.full(9, np.nan)), {}, **NOTHING).axes
+
+
+def test_a_range_test_keeps_its_calm_part_in_view_and_its_mark_at_the_edge():
+    losses = [2.0, 1.9, 1.5, 1.8, 9.0, 50.0]
+    ax = plot_range_test([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], losses, {"steepest fall": 10.0}, log=True, ax=None)
+    top = ax.get_ylim()[1]
+    assert 2 < top < 5
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"] == [top]

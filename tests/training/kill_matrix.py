@@ -4,8 +4,11 @@ was left in peace: weights, buffers, optimizer, record, random generators, to th
     python tests/training/kill_matrix.py --kills 200          # what CI runs
     python tests/training/kill_matrix.py --kills 5000 --seed 7
 
-Children are forked from this process, which has imported torch already. A child kills itself at a file-system call of a
-save (counted by an audit hook and by the calls that hooks do not see), or at a training batch.
+Children are forked from this process, which has imported torch and trained a little already: what torch imports and
+compiles at first use, seconds of it, comes once. A child kills itself at a file-system call of a save (counted by an
+audit hook and by the calls that hooks do not see), or at a training batch. First come all the calls of three saves, one
+by one: the first save, one that replaces another, and the last; then scenarios, moments and numbers of kills in a row
+are drawn. Prints how many kills of each kind struck in each scenario, and where in a save.
 """
 
 from __future__ import annotations
@@ -13,12 +16,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import time
+import traceback
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,33 +228,54 @@ def digest(state: Any) -> str:
 
 
 class Executioner:
-    """Kills this process at the n-th moment of a kind."""
+    """Kills this process at the n-th moment of a kind, and until then writes the moments down.
 
-    def __init__(self, kind: str, n: int, folder: Path) -> None:
-        self.kind, self.left, self.folder = kind, n, str(folder)
+    Attributes:
+        moments: the number of the save, from 0, or -1 outside of any, and what was about to be called or just done.
+    """
 
-    def moment(self) -> None:
-        self.left -= 1
-        if self.left < 0:
+    def __init__(self, kind: str, n: float, folder: Path) -> None:
+        self.kind, self.n, self.folder = kind, n, str(folder)
+        self.moments: list[tuple[int, str]] = []
+        self._n_saves, self._is_saving = 0, False
+
+    def moment(self, what: str) -> None:
+        if len(self.moments) >= self.n:
             os.kill(os.getpid(), signal.SIGKILL)
+        self.moments.append((self._n_saves if self._is_saving else -1, what))
 
     def watch(self) -> None:
         if self.kind == "file":
             sys.addaudithook(self._on_audit)
             for module, name in ((checkpoints, "save_file"), (os, "fsync"), (os, "replace"), (Path, "write_text")):
                 self._around(module, name)
+            self._around_saves()
         else:
             self._around_batches()
 
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event.startswith(("open", "os.", "shutil.")) and any(self.folder in str(a) for a in arguments[:2]):
-            self.moment()
+        # `rmtree` names files by their folder's descriptor: in a save, whatever is called counts.
+        here = self._is_saving or any(self.folder in str(a) for a in arguments[:2])
+        if here and event.startswith(("open", "os.", "shutil.")) and event != "os.kill":
+            self.moment(event)
+
+    def _around_saves(self) -> None:
+        original = checkpoints.CheckpointFolder.save
+
+        def save(store: Any, *args: Any, **kwargs: Any) -> Path:
+            self._is_saving = True
+            try:
+                return original(store, *args, **kwargs)
+            finally:
+                self._is_saving, self._n_saves = False, self._n_saves + 1
+
+        checkpoints.CheckpointFolder.save = save  # type: ignore[method-assign]
 
     def _around_batches(self) -> None:
         original = Loop._predict
 
         def predicted(loop: Loop) -> None:
-            self.moment()
+            self.moment("a batch")
             original(loop)
 
         Loop._predict = predicted  # type: ignore[method-assign]
@@ -256,56 +284,92 @@ class Executioner:
         original = getattr(module, name)
 
         def killed(*args: Any, **kwargs: Any) -> Any:
-            self.moment()
+            self.moment(f"before {name}")
             result = original(*args, **kwargs)
-            self.moment()
+            self.moment(f"after {name}")
             return result
 
         setattr(module, name, killed)
 
 
-def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, int] | None) -> Outcome | None:
-    """Runs a scenario in a forked child; None where it was killed."""
+def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, float] | None) -> Any:
+    """Runs a scenario in a forked child. Returns its outcome and the moments that it passed; None where it was killed.
+
+    A child that does not end within two minutes is an error.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            if plan is not None and folder is not None:
-                Executioner(*plan, folder).watch()
-            os.write(writing, json.dumps(train(name, folder, every_steps)).encode())
+            executioner = None if plan is None or folder is None else Executioner(*plan, folder)
+            if executioner is not None:
+                executioner.watch()
+            outcome = train(name, folder, every_steps)
+            os.write(writing, json.dumps([outcome, executioner.moments if executioner else []]).encode())
             os._exit(0)
         except BaseException:
-            import traceback
-
             traceback.print_exc()
             os._exit(1)
+    status = ended(child, name)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return None
-    assert os.waitstatus_to_exitcode(status) == 0, f"{name}: the child failed"
-    return json.loads(text)
+    with os.fdopen(reading, "rb") as pipe:  # not before its end: loader workers hold the other side for seconds more
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return None
+        assert os.waitstatus_to_exitcode(status) == 0, f"{name}: the child failed"
+        return json.loads(os.read(pipe.fileno(), 1 << 16))
 
 
-def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -> int:
-    """Kills a scenario again and again, then lets it end. Returns how many kills struck.
+def ended(child: int, name: str, seconds: float = 120) -> int:
+    """Waits for a child and returns its status."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise AssertionError(f"{name}: the child hangs")
+
+
+def every_call(name: str, wanted: Outcome, most: int) -> Counter[str]:
+    """Kills a scenario once at each call of its first save, of one that replaces another, and of its last.
+
+    Returns how many kills struck, by the call. Raises AssertionError where a run does not end as `wanted`.
+    """
+    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
+        _, moments = in_child(name, Path(folder), 3, ("file", math.inf))
+    last = max(save for save, _ in moments)
+    chosen = [i for i, (save, _) in enumerate(moments) if save in (0, 1, last)]
+    assert len(chosen) > 60 and last > 3, moments
+    struck: Counter[str] = Counter()
+    for i in chosen[:most]:
+        with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
+            assert in_child(name, Path(folder), 3, ("file", i)) is None, f"{name}: the kill at call {i} came to nothing"
+            outcome, _ = in_child(name, Path(folder), 3, None)
+            assert outcome == wanted, f"{name}, killed at call {i}, {moments[i]}: {outcome} is not {wanted}"
+        struck[moments[i][1]] += 1
+    return struck
+
+
+def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -> Counter[str]:
+    """Kills a scenario again and again, then lets it end. Returns how many kills struck, by their kind.
 
     Raises AssertionError where the outcome is another than `wanted`.
     """
     folder = Path(tempfile.mkdtemp(prefix="kill-matrix-"))
-    every_steps, struck, plans = rng.choice([1, 2, 3, 5]), 0, []
+    every_steps, plans = rng.choice([1, 2, 3, 5]), []
+    struck: Counter[str] = Counter()
     try:
         for _ in range(kills_in_a_row):
             plan = ("file", rng.randrange(120)) if rng.random() < 0.6 else ("batch", rng.randrange(25))
             plans.append(plan)
             if in_child(name, folder, every_steps, plan) is not None:
                 break
-            struck += 1
-        outcome = in_child(name, folder, every_steps, None)
+            struck[plan[0]] += 1
+        outcome, _ = in_child(name, folder, every_steps, None)
         assert outcome == wanted, f"{name}, every {every_steps} steps, killed at {plans}: {outcome} is not {wanted}"
-        again = in_child(name, folder, every_steps, None)
+        again, _ = in_child(name, folder, every_steps, None)
         assert again == wanted, f"{name}: a finished run, run again, gave {again}, not {wanted}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -330,22 +394,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every-call", action=argparse.BooleanOptionalAction, default=True, help="see above")
     parser.add_argument("--forget", help="a part of the state that restoring leaves out: the negative control")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.forget:
         forget(arguments.forget)
     rng = random.Random(arguments.seed)
-    wanted = {name: in_child(name, None, 0, None) for name in SCENARIOS}
-    control = {name: in_child(name, Path(tempfile.mkdtemp()), 4, None) for name in SCENARIOS}
+    warm_up()
+    wanted = {name: in_child(name, None, 0, None)[0] for name in SCENARIOS}
+    with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
+        control = {name: in_child(name, Path(folder, str(i)), 4, None)[0] for i, name in enumerate(SCENARIOS)}
     assert control == wanted, f"saving alone changes a run: {control} is not {wanted}"
     differ = {json.dumps(outcome) for outcome in wanted.values()}
     assert len(differ) == len(wanted) - 1, "scenarios that cannot be told apart, but for the number of workers"
-    struck = dict.fromkeys(SCENARIOS, 0)
-    while sum(struck.values()) < arguments.kills:
-        name = min(struck, key=lambda scenario: struck[scenario])
+    calls = every_call("one cycle", wanted["one cycle"], arguments.kills) if arguments.every_call else Counter[str]()
+    struck = {name: Counter[str]() for name in SCENARIOS}
+    while calls.total() + sum(map(Counter.total, struck.values())) < arguments.kills:
+        name = min(struck, key=lambda scenario: struck[scenario].total())
         struck[name] += trial(name, rng, wanted[name], kills_in_a_row=rng.choice([1, 2, 4]))
-    print(json.dumps({"kills": sum(struck.values()), "each": struck}))
+    for name, kinds in {"one cycle, at every call of a save": calls, **struck}.items():
+        sys.stderr.write(f"{kinds.total():5} {name}: {', '.join(f'{n} at {kind}' for kind, n in kinds.items())}\n")
+    each = {name: kinds.total() for name, kinds in struck.items()}
+    print(json.dumps({"kills": calls.total() + sum(each.values()), "every call": calls.total(), "each": each}))
+
+
+def warm_up() -> None:
+    """Trains a little in this process, so that children need not import and compile what torch needs first."""
+    for name in ("one cycle", "bf16", "EMA, MixUp, the best kept", "torch's own schedule", "items, no workers"):
+        with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
+            train(name, Path(folder), 4)
 
 
 if __name__ == "__main__":

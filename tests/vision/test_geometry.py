@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from minilearner.data.transforms import Pipeline
-from minilearner.vision import geometry
+from minilearner.data.transforms import Pipeline, run_steps
+from minilearner.vision import geometry, resampling
 from minilearner.vision.augment import Dihedral, Flip, RandomShift, Rotate, Warp, Zoom
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.geometry import Geometric, Resized, Sampling, as_size
@@ -25,6 +27,18 @@ def test_other_maps_are_resampled_too_and_fuse():
     assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
     (fused,) = Pipeline([Flip(p=1), QuarterTurn()]).steps(training=True)
     torch.testing.assert_close(fused(x, rng()), QuarterTurn()(x.flip(-1), rng()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [None, 24, 9])
+@pytest.mark.parametrize(
+    "transform", [Rotate(p=1), Warp(p=1), Zoom(p=1), Dihedral(p=1), RandomShift(), RandomShift(whole_pixels=True)]
+)
+def test_bytes_give_the_bits_that_floats_in_the_unit_range_give(transform, size, monkeypatch):
+    monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 600)  # as with larger pictures: a few at a time
+    x = torch.randint(0, 256, (5, 20, 20, 3), dtype=torch.uint8, generator=rng()).permute(0, 3, 1, 2)
+    steps = Pipeline(replace(transform, size=size)).steps(training=True)
+    (step,) = steps
+    assert torch.equal(run_steps(steps, x, rng()), step(x.float() / 255, rng()))
 
 
 def smooth(n):

@@ -1,0 +1,211 @@
+"""What to do about a loss or a gradient that is NaN or infinite: raise, leave the update out, or roll back."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from minilearner.errors import NonFiniteError, closest
+from minilearner.training.callback import Callback, CancelBatch
+from minilearner.training.preflight import check_count
+from minilearner.training.resume import load_optimizer
+from minilearner.training.run import Run
+from minilearner.training.state import KeptBuffers
+from minilearner.training.step import ScaledStep
+from minilearner.tree import n_items, tensors_of
+
+__all__ = ["NonFinite"]
+
+_POLICIES = ("raise", "skip", "rollback")
+_SHOWN = 8  # items, or places, that a message lists
+
+
+class NonFinite(Callback):
+    """Notices a training batch whose loss or gradients are NaN or infinite, before the weights do.
+
+    Policies:
+
+    - "raise": a `NonFiniteError` that names the epoch, the batch, its items and their files, and of them those whose
+      own numbers are not finite. Nothing of the update is applied.
+    - "skip": the update is left out. Model, buffers such as batch norm's statistics, optimizer and schedule stay as
+      they were, and neither the batch's loss nor its metrics are recorded. With accumulation, the batches gathered for
+      this update go with it. More than `limit` in a row raise.
+    - "rollback": weights, buffers, optimizer and averages of the weights go back to a good state, at most `every_steps`
+      updates old, and the learning rate is multiplied by `factor` for the rest of the run, whatever schedule sets it.
+      Data and schedule go on from where they are. More than `limit` in a run raise.
+
+    How often it happened, and where, is told by a warning at the end, and stands in the record's
+    ``settings["non_finite"]``. With fp16 gradients overflow now and then, which the loss scale takes care of: there,
+    only losses count.
+
+    Each batch waits for the device, and the buffers are copied before each update. "rollback" keeps one more copy of
+    weights and optimizer state, in checkpoints too. Validations and `lr_find` are left alone.
+
+    Args:
+        policy: one of the three.
+        limit: see the policies.
+        every_steps: optimizer updates between two copies for "rollback".
+        factor: of the learning rate after each roll-back, in (0, 1].
+
+    Raises:
+        ValueError: an argument is out of range.
+        NonFiniteError: in a run, as said.
+    """
+
+    order = 80  # after whatever changes losses and gradients
+
+    def __init__(
+        self,
+        policy: Literal["raise", "skip", "rollback"] = "raise",
+        *,
+        limit: int = 10,
+        every_steps: int = 100,
+        factor: float = 0.5,
+    ):
+        if policy not in _POLICIES:
+            listed = ", ".join(map(repr, _POLICIES))
+            raise ValueError(
+                f"`policy` must be one of {listed}.{closest(str(policy), _POLICIES)} Received: {policy!r}."
+            )
+        check_count(limit, "limit")
+        check_count(every_steps, "every_steps")
+        if not 0 < factor <= 1:
+            raise ValueError(f"`factor` must be above 0 and at most 1. Received: factor={factor}.")
+        self.policy, self.limit, self.every_steps, self.factor = policy, limit, every_steps, factor
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.places: list[tuple[int, int]] = []
+        """The (epoch, batch) of each update that was left out or rolled back."""
+        self.n_in_a_row = 0
+        self.lr_factor = 1.0
+        self._good: dict[str, Any] | None = None
+
+    def before_fit(self, run: Run) -> None:
+        self._start_anew()
+
+    def before_batch(self, run: Run) -> None:
+        run.step.lr_factor = self.lr_factor
+        if run.training and not run.step.is_pending:
+            self._buffers = KeptBuffers(run.model)
+
+    def after_backward(self, run: Run) -> None:
+        gradients = [] if isinstance(run.step, ScaledStep) else _gradients(run)
+        if _are_finite([*tensors_of(run.loss), *gradients]):
+            self.n_in_a_row = 0
+            if self.policy == "rollback":
+                self._keep_good(run)
+            return
+        told, positions = _told(run)
+        run.step.zero_grad()
+        self._buffers.put_back()
+        if self.policy == "raise":
+            raise NonFiniteError(f'{told} Lower the rate, clip gradients, or give NonFinite("skip").', positions)
+        self._go_on(run, told, positions)
+
+    def after_fit(self, run: Run) -> None:
+        run.step.lr_factor = 1.0
+        if self.places:
+            if run.record is not None:
+                run.record.settings["non_finite"] = self._summary()
+            warnings.warn(self._summary(), RuntimeWarning, stacklevel=2)
+
+    def _go_on(self, run: Run, told: str, positions: Sequence[int]) -> None:
+        self.places.append((run.epoch, run.iter))
+        self.n_in_a_row += 1
+        n, what = (self.n_in_a_row, "in a row") if self.policy == "skip" else (len(self.places), "in this run")
+        if n > self.limit:
+            raise NonFiniteError(f"{told} There were more than limit={self.limit} of that {what}.", positions)
+        if self.policy == "rollback":
+            self._roll_back(run)
+        run.loss = None
+        raise CancelBatch
+
+    def _keep_good(self, run: Run) -> None:
+        """Keeps the state before this update, where that is due: its loss and gradients have proved it good."""
+        if self._good is not None and run.global_step - self._good["global_step"] < self.every_steps:
+            return
+        self._good = {
+            "global_step": run.global_step,
+            "parameters": [p.detach().clone() for p in run.model.parameters()],
+            "buffers": self._buffers.values,
+            "optimizer": copy.deepcopy(run.optimizer.state_dict()["state"]),
+            "followers": [copy.deepcopy(callback.state_dict()) for callback in _followers(run)],
+        }
+
+    def _roll_back(self, run: Run) -> None:
+        good = self._good
+        if good is None:
+            raise NonFiniteError("there is no good state to go back to: the first batch was not finite.", _told(run)[1])
+        with torch.no_grad():
+            for parameter, value in zip(run.model.parameters(), good["parameters"], strict=True):
+                parameter.copy_(value)
+        self._buffers.values = good["buffers"]
+        self._buffers.put_back()
+        groups = run.optimizer.state_dict()["param_groups"]
+        load_optimizer(run.optimizer, {"state": copy.deepcopy(good["optimizer"]), "param_groups": groups})
+        for callback, state in zip(_followers(run), good["followers"], strict=True):
+            callback.load_state_dict(state)
+        self.lr_factor *= self.factor
+
+    def _summary(self) -> str:
+        done = "left out" if self.policy == "skip" else f"rolled back, the learning rate cut to {self.lr_factor:.3g} of"
+        listed = ", ".join(f"epoch {epoch} batch {batch}" for epoch, batch in self.places[:_SHOWN])
+        more = f" and {len(self.places) - _SHOWN} more" if len(self.places) > _SHOWN else ""
+        return f"NonFinite: {len(self.places)} updates were {done}: {listed}{more}"
+
+    def __repr__(self) -> str:
+        return f"NonFinite({self.policy!r})"
+
+
+def _gradients(run: Run) -> list[Tensor]:
+    return [p.grad for p in run.model.parameters() if p.grad is not None and p.grad.numel()]
+
+
+def _are_finite(tensors: list[Tensor]) -> bool:
+    """Reads one flag from the device: NaN and infinity show in the largest absolute value of a tensor."""
+    largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
+    return bool(torch.stack([value.to(tensors[0].device) for value in largest]).isfinite().all())
+
+
+def _followers(run: Run) -> list[Callback]:
+    return [callback for callback in run.callbacks if callback.follows_weights]
+
+
+def _told(run: Run) -> tuple[str, list[int]]:
+    """Returns what is wrong with this batch, in words, and the positions of its items, where those are known."""
+    positions = run.dls.train.positions_of(run.iter)
+    where = f"batch {run.iter} of epoch {run.epoch}"
+    loss = float(run.loss.detach()) if run.loss is not None else math.nan
+    what = f"the loss of {where} is {loss}." if not math.isfinite(loss) else _odd_gradient(run, where, loss)
+    if positions is None:
+        return f"{what} It comes from a foreign loader, which does not tell its items.", []
+    odd = [positions[i] for i in _odd_items(run) if i < len(positions)]
+    if odd:
+        return f"{what} Not finite themselves are: {_listed(run, odd)}.", positions
+    return f"{what} Its items: {_listed(run, positions)}.", positions
+
+
+def _odd_gradient(run: Run, where: str, loss: float) -> str:
+    gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
+    name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "")
+    return f"the gradient of {name} in {where} is not finite, though the loss is {loss:.4g}."
+
+
+def _odd_items(run: Run) -> list[int]:
+    """Returns which items of the batch hold numbers that are not finite, inputs or targets."""
+    n = n_items(run.x)
+    several = [t for t in tensors_of((run.x, run.y)) if t.is_floating_point() and t.ndim and len(t) == n]
+    odd = [~t.detach().reshape(n, -1).isfinite().all(1).cpu() for t in several]
+    return torch.stack(odd).any(0).nonzero().flatten().tolist() if odd else []
+
+
+def _listed(run: Run, positions: list[int]) -> str:
+    more = f" and {len(positions) - _SHOWN} more" if len(positions) > _SHOWN else ""
+    return ", ".join(map(run.dls.train.named, positions[:_SHOWN])) + more

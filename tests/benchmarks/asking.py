@@ -1,0 +1,126 @@
+"""Asking a trained model: one picture beside what it must cost, and interpretation's passes, bytes and memory.
+
+    python tests/benchmarks/asking.py [--rounds 15] [--items 50000] [--classes 1000]
+
+`predict` of a JPEG file takes turns with plain torchvision: decode, resize, crop, normalise, one forward pass of
+ResNet-18 at 128 pixels; CPU time of one thread, medians. Interpretation reads made-up predictions of a model that only
+looks them up, so what memory grows by is its own.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms
+from torchvision.models import resnet18
+
+from minilearner.vision.all import (
+    ClassificationInterpretation,
+    DataLoaders,
+    ImageDataLoaders,
+    Learner,
+    Resize,
+    imagenet_stats,
+    vision_learner,
+)
+
+
+def predict_one(folder, rounds):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        small = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+        small.resize((480, 360), Image.Resampling.BICUBIC).save(folder / f"{'ab'[i % 2]}_{i}.jpg", quality=90)
+    files = sorted(folder.iterdir())
+    dls = ImageDataLoaders.from_name_re(folder, files, r"(.)_\d+.jpg$", bs=4, item_tfms=Resize(128), seed=0)
+    learn = vision_learner(dls, resnet18, pretrained=False, device="cpu")
+    learn.model.eval()
+    steps = [transforms.Resize(128), transforms.CenterCrop(128), transforms.ToTensor()]
+    prepared = transforms.Compose([*steps, transforms.Normalize(*imagenet_stats)])
+
+    def by_hand():
+        with torch.no_grad():
+            return learn.model(prepared(Image.open(files[0]).convert("RGB"))[None]).softmax(1)[0]
+
+    times = by_turns({"by hand": by_hand, "predict": lambda: learn.predict(files[0])}, rounds)
+    hand, ours = (statistics.median(times[name]) * 1e3 for name in ("by hand", "predict"))
+    ratio = statistics.median(b / a for a, b in zip(times["by hand"], times["predict"]))
+    print("| predict of one JPEG file, ResNet-18, 128 px | preprocessing and a forward pass by hand | ratio |")
+    print(f"|---|---|---|\n| {ours:.2f} ms | {hand:.2f} ms | {ratio:.2f} |\n")
+
+
+def by_turns(functions, rounds):
+    times = {name: [] for name in functions}
+    for number in range(rounds + 2):
+        for name, function in functions.items():
+            began = time.process_time()
+            function()
+            if number > 1:  # the first ones warm up
+                times[name].append(time.process_time() - began)
+    return times
+
+
+class LookUp(nn.Module):
+    """Scores that follow from the item's number alone."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.n_classes, self.calls = n_classes, 0
+
+    def forward(self, x):
+        self.calls += 1
+        number = x[:, :1] * torch.arange(1, self.n_classes + 1)
+        return torch.frac(number * 0.618034) * 3 + self.weight
+
+
+def interpretation(n_items, n_classes):
+    x = torch.arange(n_items, dtype=torch.float32)[:, None]
+    y = torch.arange(n_items) % n_classes
+    dls = DataLoaders.from_arrays((x[:64], y[:64]), (x, y), bs=64, vocab=range(n_classes), device="cpu")
+    learn = Learner(dls, LookUp(n_classes), nn.CrossEntropyLoss(), device="cpu")
+    with learn.no_bar():
+        next(learn.predict_batches())  # what any pass needs is there before we look
+        learn.model.calls, before = 0, peak_mb(reset=True)
+        began = time.perf_counter()
+        interp = ClassificationInterpretation.from_learner(learn)
+        interp.top_losses(9)
+        interp.most_confused(2)
+        seconds = time.perf_counter() - began
+    passes = learn.model.calls / len(dls.valid)
+    kept = sum(array.nbytes for array in vars(interp).values() if isinstance(array, np.ndarray))
+    print(
+        f"| interpretation of {n_items:,} items, {n_classes} classes | passes | memory over the model | kept arrays |"
+    )
+    print(f"|---|---|---|---|\n| {seconds:.1f} s | {passes:.2f} | {peak_mb() - before:.0f} MB | {kept / 1e6:.1f} MB |")
+
+
+def peak_mb(*, reset=False):
+    """The largest memory of this process, since the last reset; Linux."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1e3
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {"rounds": 15, "items": 50_000, "classes": 1000}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        predict_one(Path(folder), args.rounds)
+    interpretation(args.items, args.classes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What must pass before the first step: the import, the loaders over many files, and an epoch's own cost.
+
+    python tests/benchmarks/startup.py [--files 100000] [--rounds 5]
+
+Import: CPU seconds of fresh processes by turns, with and without minilearner beside torch and torchvision. Files: a few
+small pictures under many names (hard links), by `ImageDataLoaders.from_folder`, then a training batch of 64; fewer than
+one in a thousand are opened. Epoch: training passes over 1 and 41 batches in memory; what is left when the batches'
+time is taken off.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+
+from minilearner.vision.all import DataLoaders, ImageDataLoaders, Learner, Resize, accuracy
+
+IMPORTS = {
+    "others": "import torch, torchvision",
+    "ours": "import torch, torchvision; from minilearner.vision.all import *",
+}
+
+
+def importing(rounds):
+    times = {name: [] for name in IMPORTS}
+    with tempfile.TemporaryDirectory() as scratch:  # byte code is kept there, as an installation keeps it
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": scratch}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
+        for number in range(rounds + 1):
+            for name, line in IMPORTS.items():
+                code = f"import time\nbegan = time.process_time()\n{line}\nprint(time.process_time() - began)"
+                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+                if number:  # the first compiles
+                    times[name].append(float(done.stdout))
+    own = statistics.median(b - a for a, b in zip(*times.values()))
+    row("`from minilearner.vision.all import *` beyond torch and torchvision", f"{own:.2f} s of CPU")
+    row("torch and torchvision themselves", f"{statistics.median(times['others']):.2f} s of CPU")
+
+
+def many_files(n, rounds):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for label in range(100):
+            of_label = folder / f"images/class {label}"
+            of_label.mkdir(parents=True)
+            Image.new("RGB", (48, 32), (label, 0, 0)).save(of_label / "0.jpg")
+            for i in range(1, n // 100):
+                os.link(of_label / "0.jpg", of_label / f"{i}.jpg")
+        built, first = zip(*(start_up(folder / "images") for _ in range(rounds)))
+    row(
+        f"loaders over {n:,} files, and their first batch",
+        f"{statistics.median(built):.2f} + {statistics.median(first):.2f} s",
+    )
+
+
+def start_up(folder):
+    began = time.perf_counter()
+    dls = ImageDataLoaders.from_folder(folder, valid_pct=0.2, seed=0, bs=64, item_tfms=Resize(32), num_workers=0)
+    built = time.perf_counter()
+    next(iter(dls.train))
+    return built - began, time.perf_counter() - built
+
+
+def epoch_constant(rounds):
+    learners = [short_learner(n) for n in (1, 41)]
+    times = [[], []]
+    for number in range(rounds + 1):
+        for learn, column in zip(learners, times):
+            with learn.no_logging():
+                began = time.perf_counter()
+                learn.fit(10)
+            if number:
+                column.append((time.perf_counter() - began) / 10)
+    one, many = map(statistics.median, times)
+    row("an epoch beyond its batches, in memory, with a validation", f"{1e3 * (one - (many - one) / 40):.1f} ms")
+
+
+def short_learner(n):
+    x, y = torch.randn(64 * n, 32), torch.randint(10, (64 * n,))
+    dls = DataLoaders.from_arrays((x, y), (x[:64], y[:64]), bs=64, seed=0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
+    return Learner(dls, model, opt_func=torch.optim.SGD, metrics=accuracy, device="cpu")
+
+
+def row(what, figure):
+    print(f"| {what} | {figure} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=100_000, help="a hundred classes, so some thousands at least")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}\n\n| | |\n|---|---|")
+    importing(args.rounds)
+    epoch_constant(args.rounds)
+    many_files(args.files, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

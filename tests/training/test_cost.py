@@ -1,0 +1,106 @@
+"""What a step may cost, counted rather than timed: Python calls, values read off the device, calls of the model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import minilearner
+from minilearner import ClassificationInterpretation, DataLoaders, Learner, accuracy, error_rate
+from minilearner.data.transforms import train_only
+
+N_BATCHES = 20
+
+
+class Plain(nn.Module):
+    """A linear layer that calls nothing in Python, and counts how often it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 3))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x @ self.weight
+
+
+def batches(n=N_BATCHES):
+    return [(torch.randn(8, 4), torch.randint(3, (8,))) for _ in range(n)]
+
+
+def learner(n=N_BATCHES, valid=None, **options):
+    options = {"opt_func": torch.optim.SGD, "lr": 0.1, "device": "cpu"} | options
+    return Learner(DataLoaders(batches(n), valid), Plain(), nn.CrossEntropyLoss(), **options)
+
+
+def own_calls(function):
+    """How many functions of minilearner are entered while `function` runs."""
+    count, own = 0, str(Path(minilearner.__file__).parent)
+
+    def watch(frame, event, arg):
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(own)
+
+    sys.setprofile(watch)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(("metrics", "most"), [([], 26), ([accuracy, error_rate], 36)])
+def test_a_step_makes_few_python_calls(metrics, most):
+    def calls(n):
+        learn = learner(n, metrics=metrics)
+        learn.recorder.train_metrics = True
+        with learn.no_logging():
+            learn.fit(1)  # before the first of all the data is looked through
+            return own_calls(lambda: learn.fit(1))
+
+    assert 0 < (calls(3 * N_BATCHES) - calls(N_BATCHES)) / (2 * N_BATCHES) <= most
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes a program wait for the device: a tensor's value wanted in Python."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_values_are_read_once_an_epoch_and_never_in_a_step():
+    def reads(n):
+        learn = learner(n, valid=batches(n), metrics=[accuracy, error_rate])
+        learn.recorder.train_metrics = True
+        with learn.no_logging():
+            learn.fit(1)  # before the first of all the data is looked through
+            with Reads() as mode:
+                learn.fit_one_cycle(2)
+        return mode.count
+
+    assert reads(N_BATCHES) == reads(3 * N_BATCHES) == 2 * 5  # each epoch two metrics of two passes, and the loss
+
+
+@pytest.mark.parametrize(
+    ("ask", "calls"),
+    [
+        (lambda learn: learn.validate(), 5),
+        (lambda learn: learn.get_preds(with_loss=True, with_decoded=True), 5),
+        (lambda learn: ClassificationInterpretation.from_learner(learn).top_losses(3), 5),
+        (lambda learn: learn.tta(n=2, batch_tfms=train_only(torch.neg)), 15),
+        (lambda learn: learn.predict(torch.zeros(4)), 1),
+    ],
+)
+def test_the_model_is_called_once_for_each_batch_of_a_pass(ask, calls):
+    x, y = torch.randn(40, 4), torch.arange(40) % 3
+    learn = Learner(DataLoaders.from_arrays((x, y), (x, y), bs=8), Plain(), device="cpu")
+    with learn.no_logging():
+        ask(learn)
+    assert learn.model.calls == calls
