@@ -38,10 +38,11 @@ from minilearner.runtime import default_device, resolve_precision, set_seed
 from minilearner.training import files, optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
+from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.preflight import Preflight, check_count, check_parts, default_loss
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction, TrainStep, make_step
+from minilearner.training.step import LossFunction, TrainStep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +71,7 @@ class Learner:
         train_bn, moms: norm layers learn also where frozen; momentum of `fit_one_cycle` at start, peak and end.
         precision: "fp32", "bf16", "fp16", or "auto", what the hardware computes fast; all but "fp32" in channels_last.
         device, seed: the GPU where there is one by default; if given, seeds the four global generators now.
+        strategy: how the processes that torchrun started train together; "auto" is "ddp". See `training.distributed`.
 
     Attributes:
         recorder: all runs of this learner. Never wiped.
@@ -77,31 +79,29 @@ class Learner:
     """
 
     def __init__(
-        self, dls: DataLoaders | tuple[Any, Any] | Any, model: nn.Module, loss_func: LossFunction | None = None,
+        self, dls: Any, model: nn.Module, loss_func: LossFunction | None = None,
         opt_func: OptimizerFactory | None = None, lr: Rate = 1e-3, splitter: Splitter = all_parameters,
         cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
+        strategy: Strategy = "auto",
     ):  # fmt: skip
         check_parts(model, loss_func)
         optimizers.check_rate(1.0 if lr == "auto" else lr)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
-        self.precision = resolve_precision(precision, self.device)
-        if not isinstance(dls, DataLoaders):
-            dls = DataLoaders(*dls) if isinstance(dls, tuple) else DataLoaders(dls)
-        self.dls = dls.to(self.device)
+        self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
+        dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
+        self.dls = shared_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.cbs = as_callbacks(cbs)
         self.metrics = named_metrics(metrics, self.device)
-        self.path = Path(path or dls.path)
-        self.recorder = Recorder()
+        self.cbs, self.path = as_callbacks(cbs), Path(path or dls.path)
+        self.recorder, self._preflight, self._output = Recorder(), Preflight(), Output()
         self.optimizer: Optimizer | None = None
-        self._preflight, self._output = Preflight(), Output()
 
     def fit(
         self, n_epoch: int, lr: Rate | None = None, wd: float | None = None, cbs: Callbacks = None, *,
@@ -389,7 +389,7 @@ class Learner:
         return Run(self._step(optimizer), self.dls, recorder=self.recorder, activate=activate)
 
     def _step(self, optimizer: Optimizer | None) -> TrainStep:
-        return make_step(self.model, self.loss_func, optimizer, precision=self.precision)
+        return distributed_step(self.model, self.loss_func, optimizer, self.strategy, precision=self.precision)
 
     def _asking(self, ds_idx: int = 1, dl: Any = None) -> Asking:
         return Asking(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))

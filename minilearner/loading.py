@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from minilearner import registry
+from minilearner import processes, registry
 from minilearner.data.blocks import TransformBlock
 from minilearner.data.targets import Category, ClassNumbers, MultiCategory, Regression, mean_squared_error
 from minilearner.learner import Learner
@@ -46,6 +46,8 @@ def load_learner(
     What is named in the file is looked up, never imported or executed, and nothing is unpickled: a file from anywhere
     is loaded or refused, and runs no code of its own. (fastai's `load_learner` runs whatever the file says.)
 
+    Of several processes all must load, once the first has written; each then predicts for itself.
+
     Args:
         model: a module of your own class, whose weights the file has; needed where the file does not say how it is
             built, for its class is not registered.
@@ -58,8 +60,9 @@ def load_learner(
     """
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
+    processes.wait()
     loaded = read_export(Path(path), model, device)
-    learn = Learner(loaded.dls, loaded.model, loaded.loss_func, path=Path(path).parent, device=device)
+    learn = Learner(loaded.dls, loaded.model, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
     learn.precision = resolve_precision(loaded.precision, learn.device)
     return learn
 

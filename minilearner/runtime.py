@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
+from minilearner import processes
 from minilearner.errors import closest
 
 __all__ = [
@@ -34,8 +35,13 @@ _PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
 def default_device() -> torch.device:
-    """Returns the GPU where CUDA has one, else the CPU. (Apple's `mps` runs when asked for by `device="mps"`.)"""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Returns the GPU where CUDA has one, else the CPU. (Apple's `mps` runs when asked for by `device="mps"`.)
+
+    Of several processes on a machine each has a GPU of its own.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", processes.local_rank()) if processes.count() > 1 else torch.device("cuda")
 
 
 def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
@@ -83,8 +89,11 @@ def set_seed(seed: int) -> None:
 
 
 def draw_seed() -> int:
-    """Draws a seed from torch's global generator, so that `set_seed` before it decides all that is derived from it."""
-    return int(torch.randint(2**31, ()).item())
+    """Draws a seed from torch's global generator, so that `set_seed` before it decides all that is derived from it.
+
+    Of several processes, all get what the first one draws.
+    """
+    return int(processes.agreed(int(torch.randint(2**31, ()).item())))
 
 
 def derived_seed(seed: int, *path: int | str) -> int:

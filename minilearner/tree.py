@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Tree", "digest", "map_tensors", "n_items", "shape_of", "tensors_of", "to_device"]
+__all__ = ["Tree", "digest", "is_empty", "map_tensors", "n_items", "shape_of", "tensors_of", "to_device"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """What Python's own `repr` of an object adds: another in each process."""
@@ -60,6 +60,18 @@ def n_items(tree: Tree) -> int:
     if isinstance(tree, (tuple, list)):
         return next((n for n in map(n_items, tree) if n), 0)
     return 0
+
+
+def is_empty(tree: Tree) -> bool:
+    """Whether there are tensors, and none has an item: what a process gets where others have the last items."""
+    lengths: list[int] = []
+
+    def note(t: Tensor) -> Tensor:
+        lengths.append(t.shape[0] if t.ndim else 1)
+        return t
+
+    map_tensors(note, tree)
+    return bool(lengths) and not any(lengths)
 
 
 def shape_of(tree: Tree) -> Tree:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minilearner import processes
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.lr_finder import SweepSettings, find_rates
 from minilearner.callbacks.progress import Output
@@ -147,10 +148,11 @@ def kept_sweep(folder: Path | None, find: Callable[[], LRSweep]) -> LRSweep:
     if folder is None:
         return find()
     path = folder / "sweep.json"
-    if not path.exists():
+    if not processes.agreed(path.exists()):
         sweep = find()
         folder.mkdir(parents=True, exist_ok=True)
         sweep.to_json(path)
+        processes.wait()
     return LRSweep.from_json(path)
 
 

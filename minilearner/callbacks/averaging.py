@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import compress
 from typing import Any
 
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from minilearner import processes
 from minilearner.data.unmoved import unmoved
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
+from minilearner.tree import n_items
 
 __all__ = ["EMA", "SWA"]
 
@@ -95,9 +97,8 @@ class _Averaging(Callback):
         averages, averaged = list(self.averages.values()), self._is_averaged
         copied = [not each for each in averaged]
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(compress(averages, averaged)), list(compress(live, averaged)), self.weight_of_newest()
-            )
+            newest, weight = _parts(compress(live, averaged)), self.weight_of_newest()
+            torch._foreach_lerp_(_parts(compress(averages, averaged)), newest, weight)
         _copy(list(compress(averages, copied)), list(compress(live, copied)))
         self.n_averaged += 1
 
@@ -133,7 +134,9 @@ class _Averaging(Callback):
         self.averages = {name: average.clone() for name, average in state["averages"].items()}
         if self.averages and self._places:
             pairs = zip(self.averages.items(), self._live(), strict=True)
-            self.averages = {name: torch.empty_like(t).copy_(average) for (name, average), t in pairs}
+            self.averages = {
+                name: torch.empty_like(t).copy_(processes.laid_out(average, t)) for (name, average), t in pairs
+            }
 
 
 class EMA(_Averaging):
@@ -281,7 +284,10 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
             norm.momentum = None  # the mean over all batches
         with unmoved(run.dls.train), isolated_rng(), torch.no_grad():
             for x, _ in run.dls.train:
-                run.step.predict(x)
+                if n_items(x):  # of several processes one may have nothing of the last batch
+                    run.step.predict(x)
+        if run.step.n_processes > 1:  # each saw its share of the batches, so the mean of their means is that over all
+            processes.average(t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -303,4 +309,9 @@ def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     if to:
         with torch.no_grad():
-            torch._foreach_copy_(to, source)
+            torch._foreach_copy_(_parts(to), _parts(source))
+
+
+def _parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """What this process holds of each tensor: all of it, unless `fully_shard` has been at it."""
+    return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minilearner import processes
 from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
@@ -21,6 +22,7 @@ from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, pac
 from minilearner.training.loop import Loop
 from minilearner.training.resume import differences, identity, load_loaders, loader_states, restore, run_state
 from minilearner.training.run import Run
+from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint", "run_through"]
 
@@ -41,6 +43,9 @@ class Checkpoint(Callback):
 
     SIGTERM and SIGINT (Ctrl-C) finish the step, save, undo what callbacks changed for a while, and leave with the exit
     code that is due (143; 130); a second one leaves at once. In a validation, what was trained before it is saved.
+
+    Of several processes the first writes, in a folder that all can read; they go on together, and as many as they were.
+    A validation is finished before they leave for a signal.
 
     Args:
         folder: of this run alone.
@@ -91,10 +96,14 @@ class Checkpoint(Callback):
             CheckpointError: see the class.
         """
         store = CheckpointFolder(self.folder, keep=self.keep)
-        with store.locked():
+        with store.locked() if processes.is_first() else nullcontext():
             self._store, self._identity, self._found = store, identity(run, kind), store.newest()
+            if run.step.n_processes > 1:
+                self._check_all_see_the_same()
             if self._found is not None:
                 self._check_is_this_run(self._found)
+                if of_each := self._found.state.get("of_each"):
+                    self._found.state.update(of_each[processes.rank()])
             yield
 
     def finish(self, run: Run) -> None:
@@ -112,6 +121,14 @@ class Checkpoint(Callback):
         if lines := differences(saved.state["identity"], self._identity):
             raise CheckpointError(
                 f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+            )
+
+    def _check_all_see_the_same(self) -> None:
+        seen = processes.gather(None if self._found is None else self._found.number)
+        if odd := [rank for rank, number in enumerate(seen) if number != seen[0]]:
+            raise CheckpointError(
+                f"rank {odd[0]} does not see in {self.folder} what the first process sees. On several machines, give a "
+                "folder that all of them share."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -142,22 +159,24 @@ class Checkpoint(Callback):
     def after_batch(self, run: Run) -> None:
         if run.training and not run.step.is_pending:
             self._after_training_batch(run)
+        elif run.step.n_processes > 1:
+            return  # processes leave together, when the validation is over
         elif not run.in_mid_epoch and self._signal is not None:  # in a validation, or where the window never closed
             if self._before_validation is not None:
                 self._store.save(*self._before_validation)
             self._leave_if_told(run)
 
     def _after_training_batch(self, run: Run) -> None:
-        if self._signal is not None or self._is_due(run):
+        if self._is_due_anywhere(run, self._is_due(run)):
             self._save(run, epoch=run.epoch, batch=run.iter + 1)
             self._leave_if_told(run)
-        if run.iter + 1 == run.n_batches and run.dls.valid is not None:
+        if run.iter + 1 == run.n_batches and run.dls.valid is not None and run.step.n_processes == 1:
             number, state = self._state(run, epoch=run.epoch, batch=run.n_batches)
             self._before_validation = number, packed(state)  # in memory: written if a signal comes while validating
 
     def after_epoch(self, run: Run) -> None:
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
-        if due or self._signal is not None:
+        if self._is_due_anywhere(run, due):
             self._save(run, epoch=run.epoch + 1, batch=0)
         self._leave_if_told(run)
 
@@ -183,14 +202,28 @@ class Checkpoint(Callback):
             return True
         return self.every_seconds is not None and time.monotonic() - self._at_time >= self.every_seconds
 
+    def _is_due_anywhere(self, run: Run, due: bool) -> bool:
+        """Whether to save now: all processes do, or none, and all know of a signal that one has got."""
+        if run.step.n_processes > 1:
+            noted = [float(self._signal == number) for number in _SIGNALS]
+            *signals, n_due = processes.add_up([*noted, float(due and processes.is_first())])
+            self._signal = next((number for number, n in zip(_SIGNALS, signals, strict=True) if n), None)
+            due = n_due > 0
+        return due or self._signal is not None
+
     def _state(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> tuple[int, dict[str, Any]]:
         """Returns the state of the run with its number, which orders states by where the run stands."""
-        own = {"identity": self._identity, "finished": finished, "pass": self._pass if batch else None}
+        state = map_tensors(processes.whole, run_state(run, epoch=epoch, batch=batch))
+        state.update(identity=self._identity, finished=finished)
+        own = {"pass": self._pass if batch else None, "rng": state["rng"], "loaders": state["loaders"]}
         number = epoch * (len(run.dls.train) + 1) + batch + finished
-        return number, {**run_state(run, epoch=epoch, batch=batch), **own}
+        of_each = processes.gather(own) if run.step.n_processes > 1 else None
+        return number, {**state, **own, "of_each": of_each}
 
     def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
-        self._store.save(*self._state(run, epoch=epoch, batch=batch, finished=finished))
+        number, state = self._state(run, epoch=epoch, batch=batch, finished=finished)
+        if processes.is_first():
+            self._store.save(number, state)
         self._at_step, self._at_time = run.global_step, time.monotonic()
 
     def _note(self, number: int) -> None:
@@ -201,7 +234,8 @@ class Checkpoint(Callback):
             told = f"saved in {self.folder}; run the same script again to go on."
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(told)
-            sys.stderr.write(f"{signal.Signals(self._signal).name}: {told}\n")
+            if processes.is_first():
+                sys.stderr.write(f"{signal.Signals(self._signal).name}: {told}\n")
             raise SystemExit(128 + self._signal)
 
     def __repr__(self) -> str:

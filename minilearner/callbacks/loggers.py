@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from minilearner import processes
 from minilearner.results.files import check_writable, csv_text
 from minilearner.results.recorder import RunRecord, csv_columns
 from minilearner.training.callback import Callback
@@ -39,6 +40,8 @@ class CSVLogger(Callback):
         self._header: list[str] = []
 
     def before_fit(self, run: Run) -> None:
+        if not processes.is_first():
+            return
         check_writable(self.path)
         # A row has what was measured on training batches first.
         self._header = csv_columns(sorted(run.columns, key=lambda name: not name.startswith("train_")))
@@ -56,6 +59,8 @@ class CSVLogger(Callback):
         self._write_newest_row(run.record)
 
     def _write_newest_row(self, record: RunRecord | None) -> None:
+        if not processes.is_first():
+            return
         if record is None:
             raise RuntimeError("`CSVLogger` needs a run with a record to read from.")
         row = {"run": record.number, "kind": record.kind, **record.epochs[-1]}

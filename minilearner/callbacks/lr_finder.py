@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from minilearner import processes
 from minilearner.callbacks.gradients import GradientAccumulation
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.lr_sweep import LRSweep, as_functions
@@ -169,7 +170,7 @@ class RateSweep(Callback):
         average: smooths the loss instead: called with each, returns the average so far.
         grace: so many losses may be as high as they like at first; only NaN and infinity stop then.
         ratios: each parameter group's rate by the rate of the list.
-        weigh: how much a batch of inputs counts in the mean loss of an update.
+        weigh: how much a batch of inputs counts in the mean loss of an update; by default, its items do.
         measure: gives the loss of an update instead, by the model as it is after it.
         fixed: is asked after each update, too; see `FixedLoss`.
         confirm: stop for divergence only where the fixed loss has risen, too, by more than the first ten losses differ.
@@ -196,7 +197,7 @@ class RateSweep(Callback):
         average: Callable[[float], float] | None = None,
         grace: int = 0,
         ratios: Sequence[float] | None = None,
-        weigh: Callable[[Any], int] = n_items,
+        weigh: Callable[[Any], int] | None = None,
         measure: Callable[[Run], float] | None = None,
         fixed: FixedLoss | None = None,
         confirm: bool = False,
@@ -228,8 +229,9 @@ class RateSweep(Callback):
     def after_batch(self, run: Run) -> None:
         if run.loss is None:
             return
-        n = self._weigh(run.x)
-        self._items += n_items(run.x)
+        items = run.step.items_in(run.x)
+        n = items if self._weigh is None else self._weigh(run.x)
+        self._items += items
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
         if run.global_step > len(self.losses):  # an update has been made
@@ -307,12 +309,19 @@ class FixedLoss(Callback):
             self._batches.append((x, y, max(n_items(run.x), 1)))
 
     def measure(self, run: Run) -> float:
-        """Returns the mean loss over the items as the model is now; NaN as long as there are too few items."""
-        if not self.is_ready:
-            return math.nan
+        """Returns the mean loss over the items as the model is now; NaN as long as there are too few items.
+
+        Of several processes, over the items of all.
+        """
+        n, total = (float(self.n_kept), self._total(run)) if self.is_ready else (0.0, 0.0)
+        if run.step.n_processes > 1:
+            n, total = processes.add_up([n, total])
+        return total / n if n else math.nan
+
+    def _total(self, run: Run) -> float:
         with isolated_rng(), buffers_kept(run.model), torch.no_grad():
             torch.manual_seed(0)
-            return float(sum(self._loss(run.step, x, y) * n for x, y, n in self._batches)) / self.n_kept
+            return float(sum(self._loss(run.step, x, y) * n for x, y, n in self._batches))
 
     def _loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
         """The step's own computation, with the plain loss in place of what a callback may have put there."""

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from torch.optim.lr_scheduler import SequentialLR
 
+from minilearner import processes
 from minilearner.callbacks.schedule import claim
 from minilearner.callbacks.tracking import Tracker, check_monitor
 from minilearner.training.callback import Callback
@@ -68,7 +69,7 @@ class LearningRateScheduler(Callback):
         lr = _checked(self.fn(run.epoch, now) if self._takes_rate else self.fn(run.epoch), run.epoch)
         for group, ratio in zip(groups, self._ratios, strict=True):
             group["lr"] = lr * ratio
-        if self.verbose:
+        if self.verbose and processes.is_first():
             sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
 
     def __repr__(self) -> str:

@@ -57,7 +57,9 @@ class _Mixing(Callback):
         self._loss.other = self._loss.whole = None  # a cancelled batch may have left its own
         if not run.training:
             return
-        rng = np.random.default_rng(derived_seed(run.dls.seed, "mix", self._n_batches))
+        of_all = run.dls.train.share
+        number = self._n_batches * of_all.count + of_all.index
+        rng = np.random.default_rng(derived_seed(run.dls.seed, "mix", number))
         self._n_batches += 1
         n, device = n_items(run.x), run.dls.device
         partner = torch.from_numpy(rng.permutation(n)).to(device)

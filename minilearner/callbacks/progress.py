@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from minilearner import processes
 from minilearner.notebook import bar_class
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -22,10 +23,10 @@ _TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs 
 
 
 class Output:
-    """What a learner shows of its runs: a bar and a table, or for a while less."""
+    """What a learner shows of its runs: a bar and a table, or for a while less; of several processes the first does."""
 
     def __init__(self) -> None:
-        self.bar = self.table = True
+        self.bar = self.table = processes.is_first()
 
     def progress(self, *, table: bool = True) -> Progress:
         """Returns the callback that shows a run; without `table` its bar alone."""

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from minilearner import processes
 from minilearner.callbacks.tracking import Tracker
 from minilearner.results.files import check_writable, write_atomically
 from minilearner.training.run import Run
@@ -91,7 +92,8 @@ class SaveBest(Tracker):
         """
         if not self._weights:
             raise RuntimeError(f"{self!r} has kept no weights yet.")
-        model.load_state_dict(self._weights)
+        own = model.state_dict()
+        model.load_state_dict({name: processes.laid_out(t, own.get(name, t)) for name, t in self._weights.items()})
 
     def _look(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):
@@ -99,7 +101,7 @@ class SaveBest(Tracker):
         self.best_epoch = run.epoch
         # Contiguous, as safetensors wants them, and each a copy of its own, tied weights too.
         self._weights = {
-            name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            name: processes.whole(t.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, t in run.model.state_dict().items()
         }
         if self.path is not None:

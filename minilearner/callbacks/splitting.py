@@ -37,6 +37,7 @@ class SplitOnOOM(Callback):
     beside the batch's own. Validation is not split: give it a smaller batch size.
 
     Raises:
+        ValueError: when a run begins, several processes train together.
         RuntimeError: in a run, memory ran out over a single item; the original error, with what to do.
     """
 
@@ -47,6 +48,11 @@ class SplitOnOOM(Callback):
         """How many items a part may have; None where whole batches fit."""
 
     def before_fit(self, run: Run) -> None:
+        if run.step.n_processes > 1:
+            raise ValueError(
+                "`SplitOnOOM` works in a process alone: several cannot wait for one that splits its batch. Give a "
+                "smaller `bs`, or GradientAccumulation."
+            )
         self.most_items = None
         run.in_parts = partial(self._train, run)
 

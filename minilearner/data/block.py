@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
+from minilearner import processes
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
 from minilearner.data.dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
@@ -253,7 +254,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _tell_skipped(prepared: Prepared) -> None:
-    if skipped := prepared.skipped:
+    if (skipped := prepared.skipped) and processes.is_first():
         sources, reasons = zip(*skipped, strict=True)
         sys.stderr.write(
             f"{len(skipped)} items cannot be read and are left out: {shown(sources, range(len(sources)), reasons)}. "

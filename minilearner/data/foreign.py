@@ -25,8 +25,11 @@ from torch.utils.data import (
     TensorDataset,
     default_collate,
 )
+from torch.utils.data.distributed import DistributedSampler
 
+from minilearner import processes
 from minilearner.data.memory import resolve_device
+from minilearner.data.sharing import WHOLE, Share
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.data.unmoved import generator_state, generators, set_generator_state, unmoved
 from minilearner.errors import DataError
@@ -51,13 +54,16 @@ class ForeignLoader:
         self.source = source
         self.batch_tfms = Pipeline() if batch_tfms is None else batch_tfms
         self.device = resolve_device(device)
+        self.share: Share = WHOLE
+        """What of each pass this process reads."""
+        self._shared_source: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
-        return len(self.source)  # type: ignore[arg-type]
+        return self.share.n_batches(len(self.source), 1, drop_last=_drops_last(self.source))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
-        delivered = map(self._deliver, iter(self.source))
+        delivered = map(self._deliver, self._read())
         return map(self._transformed, delivered) if self.batch_tfms.transforms else delivered
 
     def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
@@ -67,8 +73,39 @@ class ForeignLoader:
             batches = iter(self)
             next(islice(batches, start_batch, start_batch), None)  # read now, for random numbers are drawn in reading
             return batches
-        sampler.skip = start_batch * int(getattr(self.source, "batch_size", None) or 1)
+        sampler.skip = start_batch * self.share.count * int(getattr(self.source, "batch_size", None) or 1)
         return iter(self)
+
+    def shared(self, share: Share) -> ForeignLoader:
+        """Returns a loader of the same source that gives this share of its batches.
+
+        A `DataLoader` over a map-style dataset reads no more than its share, in an order that the first process
+        decides. Of any other source every process reads all, which must come in one order everywhere.
+
+        Raises:
+            ValueError: the source has a `DistributedSampler`, and would be shared out twice.
+        """
+        if isinstance(getattr(self.source, "sampler", None), DistributedSampler):
+            raise ValueError(
+                "a loader must give all data to every process, for a Learner shares them out. Received: a DataLoader "
+                "with a DistributedSampler. Leave the sampler out, and give shuffle=True for training."
+            )
+        is_indexed = share.count > 1 and isinstance(self.source, DataLoader) and self.source.batch_sampler is not None
+        if not is_indexed or isinstance(self.source.dataset, IterableDataset):  # type: ignore[attr-defined]
+            return self._view(share=share, _shared_source=None)
+        return self._view(share=share, _shared_source=_shared_out(self.source, share))  # type: ignore[arg-type]
+
+    def _read(self) -> Iterator[Any]:
+        if self.share.count == 1:
+            return iter(self.source)
+        if self._shared_source is None:
+            return _dealt(self.source, self.share, drop_last=_drops_last(self.source))
+        return self._shared_batches(self._shared_source)
+
+    def _shared_batches(self, source: DataLoader[Any]) -> Iterator[Any]:
+        for i, batch in enumerate(source):
+            is_stand_in = i == source.batch_sampler.stands_in_at  # type: ignore[union-attr]
+            yield map_tensors(lambda t: t[:0], batch) if is_stand_in else batch
 
     @property
     def n_items(self) -> int | None:
@@ -86,8 +123,8 @@ class ForeignLoader:
         covers a part of the dataset, and draws from no global generator.
         """
         if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
-            return self
-        return self._view(source=_sequential(self.source))
+            return self.shared(WHOLE)
+        return self._view(source=_sequential(self.source)).shared(WHOLE)
 
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
         """Returns the items at these positions of `in_order` as a batch on the device.
@@ -115,7 +152,7 @@ class ForeignLoader:
 
     def picked(self, indices: Sequence[int]) -> ForeignLoader:
         """Returns a loader of the items at these positions of `in_order`, as one batch."""
-        return self._view(source=[self.items(indices)])
+        return self._view(source=[self.items(indices)]).shared(WHOLE)
 
     def augmented(self, number: int = 0, *, item_tfms: object = None, batch_tfms: object = None) -> ForeignLoader:
         """Raises: what a foreign loader does to its items in training cannot be told apart from the rest.
@@ -195,7 +232,7 @@ class ForeignLoader:
         rng = torch.Generator(self.device).manual_seed(0)
         return map_tensors(lambda t: self.batch_tfms(t, rng, training=False), batch[0]), batch[1]
 
-    def _view(self, **changes: object) -> ForeignLoader:
+    def _view(self, **changes: Any) -> ForeignLoader:
         view = copy.copy(self)
         view.__dict__.update(changes)
         return view
@@ -245,6 +282,65 @@ class DerivedSampler(Sampler[int]):
         return iter(order[skip:].tolist())
 
 
+class _SharedBatches(Sampler[list[int]]):
+    """The part of a batch sampler's batches that one process reads.
+
+    `stands_in_at` is the number of the batch that stands for one without items, the last of a pass; -1 where all have.
+    """
+
+    def __init__(self, batches: Iterable[list[int]], share: Share, *, drop_last: bool) -> None:
+        self.batches, self.share, self.drop_last = batches, share, drop_last
+        self.stands_in_at = -1
+
+    def __len__(self) -> int:
+        return self.share.n_batches(len(self.batches), 1, drop_last=self.drop_last)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        lists = [list(batch) for batch in self.batches]
+        if not _is_derived(getattr(self.batches, "sampler", None)):
+            lists = processes.agreed(lists)
+        share, whole, self.stands_in_at = self.share, len(lists) // self.share.count, -1
+        yield from (lists[i * share.count + share.index] for i in range(whole))
+        rest = lists[whole * share.count :]
+        if not share.is_even:
+            yield from rest[share.index : share.index + 1]
+        elif rest and not self.drop_last:
+            indices = [index for batch in rest for index in batch]
+            first, stop = share.part(0, len(indices))
+            if first == stop:
+                self.stands_in_at = whole
+            yield indices[first:stop] or indices[:1]
+
+
+def _shared_out(loader: DataLoader[Any], share: Share) -> DataLoader[Any]:
+    batches = _SharedBatches(loader.batch_sampler, share, drop_last=_drops_last(loader))  # type: ignore[arg-type]
+    return DataLoader(
+        loader.dataset, batch_sampler=batches, generator=loader.generator, **_options(loader),
+        persistent_workers=loader.persistent_workers,
+    )  # fmt: skip
+
+
+def _dealt(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[Any]:
+    """Reads all batches and gives those of a share."""
+    source = iter(batches)
+    while group := list(islice(source, share.count)):
+        if len(group) < share.count and share.is_even and drop_last:
+            return
+        if share.index < len(group):
+            yield group[share.index]
+        elif share.is_even:
+            yield map_tensors(lambda t: t[:0], group[0])
+
+
+def _drops_last(source: Any) -> bool:
+    return bool(getattr(source, "drop_last", False) or getattr(getattr(source, "batch_sampler", None), "drop_last", 0))
+
+
+def _is_derived(sampler: Any) -> bool:
+    """Whether a sampler gives every process the same, whatever was drawn before."""
+    return isinstance(sampler, (SequentialSampler, DerivedSampler, _Listed))
+
+
 def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoader[Any]:
     """Wraps a map-style dataset: for training shuffled by (seed, epoch) and without a short batch, else in order."""
     n = len(dataset)
@@ -255,7 +351,17 @@ def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoa
 
 
 def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:
-    options: dict[str, Any] = {
+    generator = torch.Generator().manual_seed(derived_seed(0, "in_order"))
+    bs = loader.batch_size
+    if bs is None and loader.batch_sampler is not None:
+        bs = int(getattr(loader.batch_sampler, "batch_size", 64))
+    order = _items_in_order(loader)
+    return DataLoader(loader.dataset, batch_size=bs, sampler=order, generator=generator, **_options(loader))
+
+
+def _options(loader: DataLoader[Any]) -> dict[str, Any]:
+    """How a loader reads, whatever it reads and in which order."""
+    return {
         "num_workers": loader.num_workers,
         "collate_fn": loader.collate_fn,
         "pin_memory": loader.pin_memory,
@@ -263,12 +369,7 @@ def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:
         "worker_init_fn": loader.worker_init_fn,
         "multiprocessing_context": loader.multiprocessing_context,
         "prefetch_factor": loader.prefetch_factor,
-        "generator": torch.Generator().manual_seed(derived_seed(0, "in_order")),
     }
-    bs = loader.batch_size
-    if bs is None and loader.batch_sampler is not None:
-        bs = int(getattr(loader.batch_sampler, "batch_size", 64))
-    return DataLoader(loader.dataset, batch_size=bs, sampler=_items_in_order(loader), **options)
 
 
 class _Listed(Sampler[int]):

@@ -15,6 +15,7 @@ from torch import Tensor
 from minilearner.data.dataset import Fetched, ItemDataset, Key
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.memory import resolve_device
+from minilearner.data.sharing import WHOLE, Share
 from minilearner.data.transforms import (
     BatchTransform,
     Pipeline,
@@ -86,6 +87,8 @@ class ItemLoader:
         self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
         self.epoch = 0
         """The number of the next pass, from 0; counted up when a pass starts."""
+        self.share: Share = WHOLE
+        """What of each pass this process reads."""
         self._workers: Workers | None = None
 
     @property
@@ -102,7 +105,7 @@ class ItemLoader:
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
-        return len(self.dataset) // self.bs if self.drop_last else -(-len(self.dataset) // self.bs)
+        return self.share.n_batches(len(self.dataset), self.bs, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tree, Tensor | None]]:
         return self.iterate()
@@ -132,11 +135,14 @@ class ItemLoader:
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tree, Tensor | None]]:
         self.dataset.open_store()
         order = self.indices(epoch)
-        chosen = [order[b * self.bs : (b + 1) * self.bs] for b in range(start, len(self))]
+        pieces = list(self.share.pieces(len(order), self.bs, drop_last=self.drop_last, start=start))
+        chosen = [order[first:stop] if first < stop else order[:1] for _, first, stop in pieces]
         read = self._read([self._keys(indices, epoch) for indices in chosen])
-        for b, (indices, fetched) in enumerate(zip(chosen, read, strict=True), start):
+        for (b, first, stop), indices, fetched in zip(pieces, chosen, read, strict=True):
             self.dataset.keep(fetched.fresh)
-            yield self._delivered(fetched.x, indices, epoch, b)
+            batch = self._delivered(fetched.x, indices, epoch, b)
+            # Another process has the last items: what was read instead gave the batch its form.
+            yield batch if first < stop else map_tensors(lambda t: t[:0], batch)
 
     def _keys(self, indices: Tensor, epoch: int) -> list[Key]:
         return [(i, epoch if self.training else None) for i in indices.tolist()]
@@ -183,7 +189,11 @@ class ItemLoader:
 
     def in_order(self) -> ItemLoader:
         """Returns a loader of the same items in the dataset's order, every one, with validation transforms only."""
-        return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
+        return self._view(shuffle=False, drop_last=False, training=False, epoch=0, share=WHOLE)
+
+    def shared(self, share: Share) -> ItemLoader:
+        """Returns a loader of the same items, standing at the same pass, that reads this share of the batches."""
+        return self._view(share=share)
 
     def picked(self, indices: Sequence[int] | Tensor) -> ItemLoader:
         """Returns a loader of the items at these positions, as one batch, read here as in validation."""

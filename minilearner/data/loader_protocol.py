@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from minilearner.data.sharing import Share
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.tree import Tree
 
@@ -19,6 +20,9 @@ class Loader(Protocol):
 
     batch_tfms: Pipeline
     """What runs on the inputs of every batch."""
+
+    share: Share
+    """What of each pass this process reads."""
 
     @property
     def n_items(self) -> int | None:
@@ -38,7 +42,11 @@ class Loader(Protocol):
         ...
 
     def in_order(self) -> Loader:
-        """Returns a loader of every item in dataset order, without augmentation."""
+        """Returns a loader of every item in dataset order, without augmentation, for one process."""
+        ...
+
+    def shared(self, share: Share) -> Loader:
+        """Returns a loader, standing at the same pass, of what one of several processes reads; see `sharing`."""
         ...
 
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner.data.given_transforms import as_list
+from minilearner.data.sharing import WHOLE, Share
 from minilearner.data.transforms import (
     BatchTransform,
     Pipeline,
@@ -82,6 +83,8 @@ class MemoryLoader:
         self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
         self.epoch = 0
         """The number of the next pass, from 0; counted up when a pass starts."""
+        self.share: Share = WHOLE
+        """What of each pass this process reads."""
 
     @property
     def n_items(self) -> int:
@@ -90,7 +93,7 @@ class MemoryLoader:
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
-        return self.n_items // self.bs if self.drop_last else -(-self.n_items // self.bs)
+        return self.share.n_batches(self.n_items, self.bs, drop_last=self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         return self.iterate()
@@ -109,10 +112,10 @@ class MemoryLoader:
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         order = self.indices(epoch).to(self.device)
         steps = self.batch_tfms.steps(training=self.training)
-        for b in range(start, len(self)):
-            chosen = order[b * self.bs : (b + 1) * self.bs]
+        for b, first, stop in self.share.pieces(self.n_items, self.bs, drop_last=self.drop_last, start=start):
+            chosen = order[first:stop]
             x = self.x.index_select(0, chosen)
-            if steps:
+            if steps and len(chosen):
                 path = ("augment", epoch, b) if self.training else ("validate", b)
                 x = run_steps(steps, x, derived_generator(self.seed, *path))
             yield in_unit_range(x), None if self.y is None else self.y.index_select(0, chosen)
@@ -142,7 +145,11 @@ class MemoryLoader:
 
     def in_order(self) -> MemoryLoader:
         """Returns a view of the same storage: stored order, every item, validation transforms only."""
-        return self._view(shuffle=False, drop_last=False, training=False, epoch=0)
+        return self._view(shuffle=False, drop_last=False, training=False, epoch=0, share=WHOLE)
+
+    def shared(self, share: Share) -> MemoryLoader:
+        """Returns a view of the same storage, standing at the same pass, that reads this share of the batches."""
+        return self._view(share=share)
 
     def picked(self, indices: Sequence[int] | Tensor) -> MemoryLoader:
         """Returns a loader of the items at these positions, as one batch, with validation transforms only."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader_protocol import Loader
+from minilearner.data.sharing import WHOLE
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
@@ -94,11 +95,14 @@ def _text(label: Any) -> str:
 
 
 def first_batch(loader: Loader) -> tuple[Tree, Tree]:
-    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it."""
+    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it.
+
+    Of several processes, all get the same.
+    """
     if isinstance(loader, ItemLoader):
         return loader.one_batch()
     with unmoved(loader), isolated_rng():
-        return next(iter(loader))
+        return next(iter(loader.shared(WHOLE)))
 
 
 def sample(loader: Loader, n: int, seed: int | None) -> Loader:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from minilearner import processes
 from minilearner.data.cache import Pixels
 from minilearner.data.dataset import Fetched, ItemDataset, Key
 from minilearner.errors import DataError, FileFormatError
@@ -30,14 +31,15 @@ __all__ = ["Workers", "default_num_workers"]
 def default_num_workers(device: torch.device) -> int:
     """Returns how many workers to start where nobody said: as many as there are processors at hand, 8 at most.
 
-    Where a processor trains too (`device` is the CPU), one less: otherwise training and workers take turns, and each
-    waits for the other. None on systems that cannot fork (Windows, macOS): there every worker starts as a fresh Python,
-    which takes seconds and fails in notebooks and scripts without ``if __name__ == "__main__"``. Ask for them by
-    `num_workers`.
+    Several training processes on one machine share them out. Where a processor trains too (`device` is the CPU), one
+    less: otherwise training and workers take turns, and each waits for the other. None on systems that cannot fork
+    (Windows, macOS): there every worker starts as a fresh Python, which takes seconds and fails in notebooks and
+    scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
     """
     if not sys.platform.startswith("linux"):
         return 0
-    return min(8, len(os.sched_getaffinity(0)) - (device.type == "cpu"))
+    processors = len(os.sched_getaffinity(0)) // processes.local_count()
+    return max(0, min(8, processors - (device.type == "cpu")))
 
 
 class Workers:

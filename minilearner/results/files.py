@@ -15,18 +15,22 @@ from typing import Any
 
 import numpy as np
 
+from minilearner import processes
+
 __all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomically"]
 
 
 def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     """Raises where no file can be written at `path`, the argument called `name`; leaves what is there as it is.
 
-    For the time before a long training, at whose end it would be too late.
+    For the time before a long training, at whose end it would be too late. Of several processes the first looks.
 
     Raises:
         ValueError: the folder does not exist or cannot be written, or `path` is a folder.
     """
     path = Path(path)
+    if not processes.is_first():
+        return
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
@@ -42,7 +46,9 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes a file as `replacing` does, and returns its path; text is UTF-8."""
+    """Writes a file as `replacing` does, and returns its path; text is UTF-8. Of several processes the first writes."""
+    if not processes.is_first():
+        return Path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minilearner import processes
 from minilearner.errors import DataError
 from minilearner.pictures import plot_images
 from minilearner.results import plots
@@ -187,7 +188,8 @@ class ClassificationInterpretation:
 
     def print_classification_report(self) -> None:
         """Prints the report, in scikit-learn's words and digits."""
-        sys.stdout.write(f"{self.classification_report()}\n")
+        if processes.is_first():
+            sys.stdout.write(f"{self.classification_report()}\n")
 
     @property
     def probs(self) -> NDArray[np.float32]:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minilearner import processes
 from minilearner.data.loaders import DataLoaders, Loader
+from minilearner.data.sharing import Share
 from minilearner.data.showing import first_batch, sample, show_predictions
 from minilearner.errors import DataError
 from minilearner.pictures import room
@@ -50,8 +52,9 @@ class Asking:
 
     @property
     def loader(self) -> Loader:
-        """What is asked about: every item in order, without augmentation."""
-        return self.dls.in_order(self.ds_idx) if self.dl is None else self.dls.from_other(self.dl).in_order()
+        """What is asked about: every item in order, without augmentation; of several processes each asks its share."""
+        loader = self.dls.in_order(self.ds_idx) if self.dl is None else self.dls.from_other(self.dl).in_order()
+        return self._dealt_out(loader)
 
     def batches(self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False) -> Iterator[BatchPrediction]:
         """Yields the predictions of one batch after another, activated by `act` or as belongs to the target."""
@@ -92,7 +95,8 @@ class Asking:
         if beta is not None and not 0 <= beta <= 1:
             raise ValueError(f"`beta` must be between 0 and 1, or None. Received: beta={beta}.")
         loader = self.loader
-        passes = [loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n)]
+        several = (loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
+        passes = [self._dealt_out(one) for one in several]
         plain, *others = [Predictions.from_batches(self._predicted(one)) for one in (loader, *passes)]
         if use_max:
             return replace(plain, preds=_stacked([plain, *others]).amax(0))
@@ -111,6 +115,12 @@ class Asking:
         """Returns inputs at these positions of the set, as the model sees them but in their real colours."""
         picked = self.loader.picked(indices)
         return list(picked.decode(first_batch(picked)[0]))
+
+    def _dealt_out(self, loader: Loader) -> Loader:
+        """Returns a loader of the batches of this process, where the model is asked by several."""
+        if self.step.n_processes == 1:
+            return loader
+        return loader.shared(Share(processes.rank(), self.step.n_processes, is_even=self.step.passes_together))
 
     def _predicted(
         self,

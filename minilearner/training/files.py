@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 from torch.optim import Optimizer
 
+from minilearner import processes
 from minilearner.data.loaders import DataLoaders
 from minilearner.errors import closest
 from minilearner.training.export import write_export
@@ -28,17 +29,18 @@ def save(folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer
 def load(
     folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None, *, strict: bool
 ) -> None:
-    """Puts back what `save` wrote; see `Learner.load`."""
+    """Puts back what `save` wrote; see `Learner.load`. Of several processes all must load: they wait for the writer."""
+    processes.wait()
     load_weights(weights_path(folder, file), model, optimizer, strict=strict)
 
 
 def export(
     folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: TrainStep, *, precision: str, format: str
 ) -> Path:
-    """Writes a model for predicting; see `Learner.export`.
+    """Writes a model for predicting; see `Learner.export`. Of several processes the first writes.
 
     Raises:
-        ValueError: an unknown `format`, or a suffix that belongs to another.
+        ValueError: an unknown `format`, a suffix that belongs to another, or the model is sharded.
     """
     if format not in _FORMATS:
         listed = ", ".join(map(repr, _FORMATS))
@@ -46,6 +48,13 @@ def export(
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
         raise ValueError(f"a file of format {format!r} ends in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
+    if step.passes_together:
+        raise ValueError(
+            '`strategy="fsdp"` cannot export, for no process has the whole model. Save it (learn.save), load that in a '
+            "process alone (learn.load), and export there."
+        )
+    if not processes.is_first():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "safetensors":
         return write_export(path, dls, step.model, step.loss_func, precision=precision)

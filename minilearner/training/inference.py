@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilearner import processes
+from minilearner.data.sharing import WHOLE
 from minilearner.data.unmoved import unmoved
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
 from minilearner.training.step import LossFunction, TrainStep
-from minilearner.tree import map_tensors, n_items
+from minilearner.tree import is_empty, map_tensors, n_items
 
 __all__ = ["evaluating", "per_item", "predict_batches"]
 
@@ -43,6 +45,7 @@ def predict_batches(
 ) -> Iterator[BatchPrediction]:
     """Yields what the model says of each batch, activated, with its targets and, if wanted, the loss of each item.
 
+    Where several processes share the loader, each predicts its batches, and all get all of them, in order, on the CPU.
     Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags, the loader's
     position and all random generators stand afterwards as they stood before.
 
@@ -55,11 +58,34 @@ def predict_batches(
     """
     item_loss = per_item(step.loss_func) if with_loss else None
     with unmoved(loader), isolated_rng(), evaluating(step.model), torch.no_grad():
-        for x, y in watch(loader):
-            pred = step.predict(x)
-            losses = item_loss(pred, y) if item_loss is not None and y is not None else None
-            shown = map_tensors(activate, pred) if activate is not None else pred
-            yield BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
+        own: Iterator[BatchPrediction] = (_predicted(step, x, y, activate, item_loss) for x, y in watch(loader))
+        if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
+            own = _gathered(own, len(loader))
+        yield from own
+
+
+def _predicted(
+    step: TrainStep, x: Any, y: Any, activate: Callable[[Any], Any] | None, item_loss: LossFunction | None
+) -> BatchPrediction:
+    pred = step.predict(x)
+    losses = item_loss(pred, y) if item_loss is not None and y is not None else None
+    shown = map_tensors(activate, pred) if activate is not None else pred
+    return BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
+
+
+def _gathered(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchPrediction]:
+    """Joins what the processes predict, each with its share of the batches dealt out, in the order of the set."""
+    for _ in range(max(processes.gather(n_batches))):
+        mine = next(own, None)
+        for batch in processes.gather(None if mine is None else _on_cpu(mine)):
+            if batch is not None and not is_empty(batch.preds):
+                yield batch
+
+
+def _on_cpu(batch: BatchPrediction) -> BatchPrediction:
+    parts = (batch.x, batch.preds, batch.targets, batch.losses)
+    x, preds, targets, losses = map_tensors(lambda t: t.detach().cpu(), parts)
+    return BatchPrediction(x, preds, targets, losses, batch.n_items)
 
 
 def per_item(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:

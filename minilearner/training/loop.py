@@ -201,6 +201,8 @@ class Loop:
             raise
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
             raise loss_error(run.pred, run.y, error) from error
+        if run.training:
+            run.loss = step.together(run.loss, n_items(run.x))
         for act in of["after_loss"]:
             act(run)
 

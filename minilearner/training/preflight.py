@@ -184,7 +184,10 @@ def _takes_statistics(norm: nn.Module) -> bool:
 
 
 def _last_batch_size(loader: Loader) -> int | None:
-    """Returns how many items the last batch of a pass has; None where that is not known."""
+    """Returns how many items the last batch of a pass has; None where that is not known.
+
+    Of several processes, the fewest that one has; none at all does not count, for then another item stands in.
+    """
     source = getattr(loader, "source", loader)
     if isinstance(source, DataLoader):
         bs, n = source.batch_size, len(source.sampler) if isinstance(source.sampler, Sized) else None
@@ -192,7 +195,8 @@ def _last_batch_size(loader: Loader) -> int | None:
         bs, n = getattr(loader, "bs", None), loader.n_items
     if bs is None or n is None:
         return None
-    return min(bs, n - (len(loader) - 1) * bs)
+    left = n - (len(loader) - 1) * bs * loader.share.count
+    return min(bs, max(1, left // loader.share.count))
 
 
 def _advice(x: Tree) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner import processes
 from minilearner.errors import CheckpointError
 from minilearner.models.names import named
 from minilearner.runtime import rng_state, set_rng_state
@@ -154,12 +155,15 @@ def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"the saved weights are another model's: {', '.join(odd[:3])}.")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
+            tensor.copy_(processes.laid_out(saved[name], tensor))
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Puts a `state_dict` into an optimizer, whose group objects stay the same: schedules hold on to them."""
     groups = list(optimizer.param_groups)
+    parameters = [p for group in groups for p in group["params"]]
+    kept = {i: {name: _like(parameters[i], t) for name, t in one.items()} for i, one in state["state"].items()}
+    state = {**state, "state": kept}
     optimizer.load_state_dict(state)
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
         group.update(loaded)
@@ -168,6 +172,10 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # its layout, for speed
+
+
+def _like(parameter: Tensor, value: Any) -> Any:
+    return processes.laid_out(value, parameter) if isinstance(value, Tensor) else value
 
 
 def _load_callbacks(run: Run, saved: list[Any]) -> None:

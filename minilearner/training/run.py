@@ -125,6 +125,7 @@ class Run:
             "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
             "precision": self.step.precision + layout,
             "device": str(next(self.model.parameters()).device),
+            **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
             "callbacks": [repr(callback) for callback in callbacks],
         }
 

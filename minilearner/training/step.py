@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.tree import Tree, map_tensors
+from minilearner.tree import Tree, map_tensors, n_items
 
 __all__ = ["AutocastStep", "LossFunction", "ScaledStep", "TrainStep", "make_step"]
 
@@ -41,6 +41,10 @@ class TrainStep:
     """
 
     precision = "fp32"
+    n_processes = 1
+    """How many make this step together."""
+    passes_together = False
+    """Whether each forward pass needs all of them."""
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
@@ -55,11 +59,19 @@ class TrainStep:
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
-        return self.model(*x) if type(x) is tuple else self.model(x)
+        return self._forward(*x) if type(x) is tuple else self._forward(x)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch: a tensor without dimensions that `backward` can start from."""
         return self.loss_func(pred, y)
+
+    def together(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the loss over the items of all processes that train; here, of this one alone, as it is."""
+        return loss
+
+    def items_in(self, x: Tree) -> int:
+        """Returns how many items the loss of a training batch is the mean over."""
+        return n_items(x)
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, the mean over `n_items`, to what this update has gathered."""
@@ -120,6 +132,9 @@ class TrainStep:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
+
+    def _forward(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner import processes
 from minilearner.errors import FileFormatError
 from minilearner.models.names import named, named_state
 from minilearner.training.resume import load_optimizer
 from minilearner.training.tensor_file import Layout, TensorFile, naming, write_tensor_file
+from minilearner.tree import map_tensors
 
 __all__ = ["load_weights", "save_weights", "weights_path"]
 
@@ -52,12 +54,17 @@ def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
 def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> Path:
     """Writes weights and persistent buffers, and an optimizer's state where one is given; returns the path.
 
+    Of several processes the first writes. A sharded model is brought together for it, which all must do.
+
     Raises:
         TypeError: a state holds what is neither tensor nor data.
         OSError: the file cannot be written. What was there before is untouched.
     """
-    weights = named_state(model)
-    content = {"optimizer": None if optimizer is None else _optimizer_content(optimizer, model)}
+    weights = {name: processes.whole(t) for name, t in named_state(model).items()}
+    state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
+    content = {"optimizer": state}
+    if not processes.is_first():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_tensor_file(path, "weights", content, weights, prefix=_BESIDE)
 
@@ -124,7 +131,7 @@ def copy_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> No
     """Copies tensors into those of a model of the same names."""
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+            own[name].copy_(processes.laid_out(tensor, own[name]))
 
 
 def _optimizer_content(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minilearner import processes
 from minilearner.data.loaders import DataLoaders
 from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.vision.augment import Flip, RandomShift
@@ -46,7 +47,8 @@ def fashion_mnist(
     if size < 1:
         raise ValueError(f"`size` must be at least 1 pixel. Received: size={size}.")
     data = load_fashion_mnist(path, download=download)
-    sys.stderr.write((data.notice if data.is_sample else str(data)) + "\n")
+    if processes.is_first():
+        sys.stderr.write((data.notice if data.is_sample else str(data)) + "\n")
     return DataLoaders.from_arrays(
         (data.train_images, data.train_labels),
         (data.valid_images, data.valid_labels),

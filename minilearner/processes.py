@@ -1,0 +1,227 @@
+"""The processes of one run, where torchrun started several: which one this is, and what they tell each other.
+
+Torch's own process group does the work. It is made when first needed, where torchrun's environment says that there are
+others and nobody has made one; in a process alone everything here is a word about itself, and costs nothing. All that
+exchanges something must be called by every process, in the same order.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = [
+    "add_up",
+    "agreed",
+    "average",
+    "copy_from_first",
+    "count",
+    "gather",
+    "is_first",
+    "join",
+    "laid_out",
+    "local_count",
+    "local_rank",
+    "rank",
+    "wait",
+    "whole",
+]
+
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets, and torch needs
+_PIECE = 2**24  # elements that are sent at once
+_TIMEOUT = timedelta(minutes=30)
+_LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket", "gloo", "nccl")
+
+
+def count() -> int:
+    """Returns how many processes train together; 1 in a process alone."""
+    if _has_group():
+        return dist.get_world_size()
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _NEEDED) else 1
+
+
+def rank() -> int:
+    """Returns the number of this process among them, from 0."""
+    if _has_group():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and shows things."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Returns the number of this process among those of its machine, which is the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0
+
+
+def local_count() -> int:
+    """Returns how many of the processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if count() > 1 else 1
+
+
+def join() -> None:
+    """Makes torch's process group, unless there is one or this process is alone; it is taken down when Python ends.
+
+    NCCL carries what is on GPUs, gloo the rest. An error that ends this process is told on standard error with its
+    rank, and to torchrun, which then ends the others.
+    """
+    if _has_group() or count() == 1:
+        return
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        torch.cuda.set_device(local_rank())
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    sys.excepthook = _end_with
+    atexit.register(_leave)
+
+
+def gather(value: Any) -> list[Any]:
+    """Returns what each process gives, in the order of their ranks. Any value that pickles; tensors best on the CPU."""
+    if count() == 1:
+        return [value]
+    join()
+    gathered: list[Any] = [None] * count()
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def agreed(value: Any) -> Any:
+    """Returns, in every process, what the first one gives."""
+    if count() == 1:
+        return value
+    join()
+    shared = [value if is_first() else None]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
+def add_up(numbers: Sequence[float]) -> list[float]:
+    """Returns the sums of numbers over all processes, in float64: the same bits in each of them."""
+    if count() == 1:
+        return list(numbers)
+    join()
+    sums = torch.tensor(numbers, dtype=torch.float64, device=_own_device())
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def average(tensors: Iterable[Tensor]) -> None:
+    """Puts the mean over all processes into each tensor, in place."""
+    if count() > 1:
+        join()
+        for flat in _laid_end_to_end(tensors):
+            dist.all_reduce(flat)
+            flat /= count()
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Copies the first process's values into these tensors, in place."""
+    if count() > 1:
+        join()
+        for flat in _laid_end_to_end(tensors):
+            dist.broadcast(flat, src=0)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Returns a tensor in one piece, also where `fully_shard` keeps a part of it in each process."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def laid_out(values: Tensor, like: Tensor) -> Tensor:
+    """Returns whole values in parts, as `like` is where `fully_shard` has been at it; else as they are."""
+    if not hasattr(like, "full_tensor") or hasattr(values, "full_tensor") or values.shape != like.shape:
+        return values
+    from torch.distributed.tensor import distribute_tensor  # heavy, and only where it is in use
+
+    mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
+    return distribute_tensor(values.to(like.device), mesh, placements)
+
+
+def wait() -> None:
+    """Returns when every process has come here."""
+    add_up([0.0])
+
+
+def _laid_end_to_end(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Gives copies of tensors of one kind, many small ones in one piece, and copies what they then hold back."""
+    kinds: dict[Any, list[list[Tensor]]] = {}
+    for tensor in tensors:
+        pieces = kinds.setdefault((tensor.dtype, tensor.device), [[]])
+        if sum(t.numel() for t in pieces[-1]) > _PIECE:
+            pieces.append([])
+        pieces[-1].append(tensor)
+    for piece in (piece for pieces in kinds.values() for piece in pieces):
+        flat = torch.cat([t.detach().reshape(-1) for t in piece])
+        yield flat
+        for tensor, part in zip(piece, torch.split(flat, [t.numel() for t in piece]), strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
+
+
+def _has_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _own_device() -> torch.device:
+    """Where numbers of this process's own must lie to be sent: the CPU, unless the group was made for GPUs alone."""
+    if "gloo" in dist.get_backend_config() or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _leave() -> None:
+    if _has_group():
+        dist.destroy_process_group()
+
+
+def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tells of the error that ends this process, and ends it at once.
+
+    At once: an ordinary end waits for exchanges under way, which the others will never finish. Where the error is only
+    that another process has gone, that one's message is what people need, and here stands a line.
+    """
+    who = f"rank {rank()} of {count()}"
+    reason = f"{kind.__name__}: {error}".splitlines()[0][:300]
+    if _is_loss_of_another(error):
+        sys.stderr.write(f"{who} ends, for it has lost another process, which tells what happened there. ({reason})\n")
+    else:
+        _record_for_torchrun(error.with_traceback(trace))
+        traceback.print_exception(kind, error, trace)
+        sys.stderr.write(f"{who} ends by this error: {reason}\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130 if kind is KeyboardInterrupt else 1)
+
+
+def _is_loss_of_another(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, dist.DistError):
+            return True
+        if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _LOST):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _record_for_torchrun(error: BaseException) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ErrorHandler  # heavy, and only when all is over
+
+    if os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        try:
+            raise error  # what is recorded is the error being handled
+        except BaseException:
+            ErrorHandler().record_exception(error)

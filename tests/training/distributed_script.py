@@ -1,0 +1,195 @@
+"""What `test_distributed` runs: alone in its own process, and by torchrun in several. One script for both.
+
+    torchrun --nproc-per-node 2 tests/training/distributed_script.py all FOLDER
+
+The batch size of a process is a part of one global batch size, so that every number of processes does the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from minilearner import (
+    EMA,
+    SWA,
+    Callback,
+    ClassificationInterpretation,
+    CSVLogger,
+    DataLoaders,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    SaveBest,
+    accuracy,
+    processes,
+    set_seed,
+)
+from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.training import distributed
+
+GLOBAL_BATCH = 24
+SGD = partial(torch.optim.SGD, momentum=0.9)
+
+
+def arrays():
+    """Three overlapping classes of points in the plane: 151 to train, which no batch divides, and 61 to validate."""
+    rng = np.random.default_rng(0)
+    y = np.arange(212) % 3
+    x = (np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])[y] + rng.normal(size=(212, 2)) * 2).astype(np.float32)
+    return (x[:151], y[:151]), (x[151:], y[151:])
+
+
+def batch_size():
+    return GLOBAL_BATCH // processes.count()
+
+
+def loaders(**options):
+    return DataLoaders.from_arrays(*arrays(), bs=batch_size(), seed=3, **options)
+
+
+def net(norm=False):
+    # Every process begins with weights of its own, and takes the first one's.
+    torch.manual_seed(processes.rank())
+    middle = [nn.BatchNorm1d(16)] if norm else []
+    return nn.Sequential(nn.Linear(2, 16), *middle, nn.ReLU(), nn.Linear(16, 3))
+
+
+def weights(learn):
+    tensors = learn.model.state_dict().values()
+    return torch.cat([processes.whole(t.detach()).double().flatten() for t in tensors]).tolist()
+
+
+class Distinct:
+    """A metric that can only be computed from all items, in their order, and is no mean."""
+
+    def reset(self):
+        self.seen = []
+
+    def update(self, pred, y):
+        self.seen += y.tolist()
+
+    def compute(self):
+        return sum(i * label for i, label in enumerate(self.seen))
+
+
+def training(folder):
+    learn = Learner(loaders(drop_last=False), net(), metrics=[accuracy, Distinct()], opt_func=SGD, path=folder)
+    learn.fit_one_cycle(2, 0.05, cbs=[GradientClip(0.5), CSVLogger(folder / "history.csv")])
+    interp = ClassificationInterpretation.from_learner(learn)
+    preds, targets = learn.get_preds()
+    found = {
+        "weights": weights(learn),
+        "losses": learn.recorder.losses.tolist(),
+        "sizes": learn.recorder.steps["n_items"].tolist(),
+        "history": {name: learn.recorder.history[name] for name in ("train_loss", "valid_loss", "distinct")},
+        "validate": learn.validate(),
+        "matrix": interp.confusion_matrix().tolist(),
+        "worst": interp.top_losses(9).indices.tolist(),
+        "preds": preds.tolist(),
+        "targets": targets.tolist(),
+    }
+    sweep = learn.lr_find(show_plot=False, num_it=60)
+    found["sweep"] = [sweep.losses.tolist(), sweep.recommended, sweep.stop_reason]
+    learn.save("model")
+    with torch.no_grad():
+        learn.model[0].weight.zero_()
+    learn.load("model")
+    return {**found, "after": weights(learn)}
+
+
+def accumulation(folder):
+    learn = Learner(loaders(drop_last=False), net(), opt_func=SGD)
+    learn.fit(2, 0.05, cbs=GradientAccumulation(2))
+    return {"weights": weights(learn)}
+
+
+def last_item(folder):
+    """One item is left over for the last batch: all processes but the first have none."""
+    (x, y), valid = arrays()
+    dls = DataLoaders.from_arrays((x[:145], y[:145]), valid, bs=batch_size(), seed=3, drop_last=False)
+    learn = Learner(dls, net(), opt_func=SGD)
+    learn.recorder.train_metrics = True
+    learn.fit(2, 0.05)
+    return {"weights": weights(learn), "sizes": learn.recorder.steps["n_items"].tolist()}
+
+
+def torch_loaders(folder):
+    set_seed(processes.rank())  # the first process's order is everybody's
+    train, valid = (TensorDataset(torch.tensor(x), torch.tensor(y)) for x, y in arrays())
+    dls = DataLoaders(DataLoader(train, batch_size(), shuffle=True), DataLoader(valid, 10))
+    learn = Learner(dls, net(), nn.CrossEntropyLoss(), metrics=accuracy, opt_func=SGD)
+    learn.fit(2, 0.05)
+    return {"weights": weights(learn), "validate": learn.validate()}
+
+
+def averages(folder):
+    found = {}
+    for name, averaging in {"ema": EMA(0.9), "swa": SWA(0.0), "best": SaveBest(path=folder / "best.st")}.items():
+        learn = Learner(loaders(), net(norm=True), opt_func=SGD, precision="bf16")
+        learn.fit(2, 0.05, cbs=averaging)
+        found[name] = weights(learn)
+    return found
+
+
+def frozen(folder):
+    learn = Learner(
+        loaders(), net(), opt_func=SGD, splitter=lambda m: [list(m[0].parameters()), list(m[2].parameters())]
+    )
+    learn.fine_tune(1, "auto")
+    return {"weights": weights(learn), "kinds": [run.kind for run in learn.recorder.runs]}
+
+
+def sharded(folder):
+    """Each process holds a part of the weights; `fully_shard` is on CPUs in newer versions of torch only."""
+    found = {}
+    if processes.count() > 1 and not hasattr(torch.cpu.current_stream(), "record_event"):
+        return found
+    distributed._LEAST_UNIT = 20
+    for name, averaging in {"ema": EMA(0.9), "best": SaveBest(), "clip": GradientClip(0.5)}.items():
+        learn = Learner(loaders(drop_last=False), net(), metrics=accuracy, path=folder, strategy="fsdp")
+        learn.fit(2, 0.05, cbs=[averaging, GradientAccumulation(2)], checkpoint=folder / name)
+        found[name] = weights(learn)
+    found["matrix"] = ClassificationInterpretation.from_learner(learn).confusion_matrix().tolist()
+    found["validate"] = learn.validate()
+    learn.save("sharded")
+    learn.fit(1, 0.05)
+    return {**found, "after": weights(learn.load("sharded"))}
+
+
+class Fail(Callback):
+    """Ends the second process with an error in the sixth batch."""
+
+    def after_batch(self, run):
+        if run.training and run.global_step == 6 and os.environ.get("FAIL") and processes.rank() == 1:
+            raise ValueError("the second process has had enough")
+
+
+def resumed(folder):
+    learn = Learner(loaders(), nn.Sequential(net(), nn.Dropout(0.1)), opt_func=SGD, metrics=accuracy)
+    set_seed(7 + processes.rank())
+    learn.fit(3, 0.05, cbs=Fail(), checkpoint=Checkpoint(folder / "run", every_steps=4))
+    return {"weights": weights(learn), "history": learn.recorder.history["valid_loss"]}
+
+
+_ALL = (training, accumulation, last_item, torch_loaders, averages, frozen, sharded, resumed)
+PARTS = {part.__name__: part for part in _ALL}
+
+
+def main(names, folder):
+    parts = {name: part for name, part in PARTS.items() if names in ("all", name)}
+    found = {name: part(folder) for name, part in parts.items()}
+    (folder / f"rank{processes.rank()}.json").write_text(json.dumps(found))
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,159 @@
+"""Several processes, started by torchrun on this machine, against one with the same global batch."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from minilearner import DataLoaders, Learner
+from minilearner.training.distributed import resolve_strategy
+
+SCRIPT = Path(__file__).with_name("distributed_script.py")
+spec = importlib.util.spec_from_file_location("distributed_script", SCRIPT)
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+def torchrun(n, part, folder, **environment):
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", SCRIPT, part, folder]
+    set_to = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.run([sys.executable, *map(str, command)], env=set_to, capture_output=True, text=True, timeout=240)
+
+
+def told(folder, n):
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(n)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return json.loads(json.dumps(script.main("all", tmp_path_factory.mktemp("alone"))))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    ended = torchrun(2, "all", folder)
+    assert ended.returncode == 0, ended.stderr
+    return told(folder, 2), ended, folder
+
+
+def close(expected):
+    return pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("part", ["training", "accumulation", "last_item", "torch_loaders"])
+def test_two_processes_reach_the_weights_of_one(alone, two, part):
+    assert two[0][0][part]["weights"] == close(alone[part]["weights"])
+
+
+@pytest.mark.parametrize("part", list(script.PARTS))
+def test_every_process_ends_with_the_same(two, part):
+    first, second = two[0]
+    assert first[part] == second[part]
+
+
+def test_the_record_is_that_of_the_whole_batches(alone, two):
+    ours, its = two[0][0]["training"], alone["training"]
+    assert ours["sizes"] == its["sizes"]
+    assert ours["losses"] == close(its["losses"])
+    assert ours["history"]["train_loss"] == close(its["history"]["train_loss"])
+
+
+def test_validation_counts_every_item_once(alone, two):
+    ours, its = two[0][0]["training"], alone["training"]
+    assert ours["history"]["distinct"] == its["history"]["distinct"]
+    assert ours["validate"] == close(its["validate"])
+    assert ours["validate"][1] * 61 == pytest.approx(round(ours["validate"][1] * 61), abs=1e-5)
+
+
+def test_predictions_and_their_interpretation_are_whole_and_in_order(alone, two):
+    ours, its = two[0][0]["training"], alone["training"]
+    for name in ("targets", "matrix", "worst"):
+        assert ours[name] == its[name]
+    assert [p for row in ours["preds"] for p in row] == close([p for row in its["preds"] for p in row])
+
+
+def test_the_finder_sees_the_loss_of_all_processes(alone, two):
+    (losses, rate, reason), (its_losses, its_rate, _) = two[0][0]["training"]["sweep"], alone["training"]["sweep"]
+    n = min(len(losses), len(its_losses))
+    assert losses[: n // 2] == close(its_losses[: n // 2])
+    assert rate == pytest.approx(its_rate, rel=0.5)
+    assert "rate of" in reason
+
+
+def test_the_first_process_alone_writes_and_shows(two):
+    _, ended, folder = two
+    tables = re.findall("epoch +train_loss", ended.stdout)
+    assert len(tables) == (14 if two[0][0]["sharded"] else 10)
+    assert len((folder / "history.csv").read_text().splitlines()) == 3
+
+
+def test_what_was_saved_is_loaded_by_one_process(two):
+    ranks, _, folder = two
+    learn = script.Learner(script.loaders(), script.net(), opt_func=script.SGD, path=folder).load("model")
+    assert script.weights(learn) == ranks[0]["training"]["after"] == ranks[0]["training"]["weights"]
+
+
+def test_the_best_weights_put_back_everywhere_are_those_of_the_file(two):
+    ranks, _, folder = two
+    net = script.net(norm=True)
+    net.load_state_dict(load_file(folder / "best.st"))
+    best = torch.cat([t.double().flatten() for t in net.state_dict().values()])
+    assert ranks[1]["averages"]["best"] == best.tolist()
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu.current_stream(), "record_event"), reason="this torch shards on GPUs only")
+def test_a_sharded_model_learns_what_one_process_would(alone, two):
+    ours, its = two[0][0]["sharded"], alone["sharded"]
+    for name in ("ema", "best", "clip", "validate"):
+        assert ours[name] == close(its[name])
+    assert ours["matrix"] == its["matrix"]
+    assert ours["after"] == ours["clip"]
+
+
+def test_four_processes_reach_the_weights_of_one(alone, tmp_path):
+    ended = torchrun(4, "training", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    for found in told(tmp_path, 4):
+        assert found["training"]["weights"] == close(alone["training"]["weights"])
+        assert found["training"]["matrix"] == alone["training"]["matrix"]
+
+
+def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, tmp_path):
+    began = time.monotonic()
+    ended = torchrun(2, "resumed", tmp_path, FAIL="1")
+    assert ended.returncode != 0
+    assert time.monotonic() - began < 90
+    assert "rank 1 of 2 ends by this error: ValueError: the second process has had enough" in ended.stderr
+    assert "rank 0 of 2 ends by this error" not in ended.stderr
+    again = torchrun(2, "resumed", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "going on in epoch 0 at batch 4" in again.stdout
+    assert told(tmp_path, 2)[0]["resumed"] == two[0][0]["resumed"]
+
+
+def test_a_folder_of_more_processes_is_refused(two):
+    with pytest.raises(Exception, match="processes: saved 2, now None"):
+        script.resumed(two[2])
+
+
+def test_alone_nothing_is_wrapped_or_shared():
+    dls = DataLoaders.from_arrays(([[0.0], [1.0]], [0, 1]), bs=1)
+    learn = Learner(dls, nn.Linear(1, 2), strategy="ddp")
+    assert resolve_strategy("auto") is None
+    assert learn.strategy is None
+    assert learn.dls is dls
+
+
+def test_an_unknown_strategy_is_told_with_the_nearest():
+    with pytest.raises(ValueError, match=r"`strategy` must be one of 'auto', 'ddp'.*'ddp'.*strategy='dpp'"):
+        resolve_strategy("dpp")
