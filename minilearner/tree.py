@@ -64,6 +64,8 @@ def n_items(tree: Tree) -> int:
 
 def is_empty(tree: Tree) -> bool:
     """Whether there are tensors, and none has an item: what a process gets where others have the last items."""
+    if isinstance(tree, Tensor):  # the ordinary case
+        return tree.ndim > 0 and tree.shape[0] == 0
     lengths: list[int] = []
 
     def note(t: Tensor) -> Tensor:

@@ -201,7 +201,7 @@ class Loop:
             raise
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
             raise loss_error(run.pred, run.y, error) from error
-        if run.training:
+        if run.training and step.n_processes > 1:
             run.loss = step.together(run.loss, n_items(run.x))
         for act in of["after_loss"]:
             act(run)

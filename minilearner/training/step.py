@@ -66,7 +66,7 @@ class TrainStep:
         return self.loss_func(pred, y)
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the loss over the items of all processes that train; here, of this one alone, as it is."""
+        """Returns the loss over the items of all processes that train; asked for where there are several."""
         return loss
 
     def items_in(self, x: Tree) -> int:
