@@ -51,6 +51,9 @@ class BatchTransform:
     takes_bytes: bool = False
     """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
+    needs_unit_range: bool = False
+    """Only makes sense of values in [0, 1], as changes of light do: a `DataBlock` refuses items clearly beyond."""
+
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
 
