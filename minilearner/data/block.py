@@ -6,6 +6,7 @@ import copy
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from numbers import Integral
 from typing import Any, Literal, NoReturn
 
@@ -25,7 +26,7 @@ from minilearner.data.transforms import Pipeline, Transforms
 from minilearner.data.walk import walk
 from minilearner.errors import DataError, closest, refuse_unknown
 from minilearner.runtime import draw_seed
-from minilearner.tree import Tree, shape_of
+from minilearner.tree import Tree, shape_of, tensors_of
 
 __all__ = ["DataBlock"]
 
@@ -134,7 +135,8 @@ class DataBlock:
             TypeError: an argument is unknown, or the source needs `get_items`.
             ValueError: an argument is out of range.
             DataError: there are no items, labels cannot be read or are unknown, the split is wrong, inputs differ in
-                shape, or there is not one batch to train on. Says how many items it is about, with three examples.
+                shape or are beyond the range that a transform needs, or there is not one batch to train on. Says how
+                many items it is about, with three examples.
             FileFormatError: files cannot be read.
         """
         refuse_unknown(unknown, self.dataloaders)
@@ -156,6 +158,7 @@ class DataBlock:
         )
         for dataset in (train, valid) if verify != "names" else (train,):
             _check_shapes(dataset, {} if verify == "names" else self.line.sizes(list(dataset.items)))
+        _check_range(train, self.batch_tfms)
         options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms
         drop_last = shuffle if drop_last is None else drop_last
@@ -287,6 +290,25 @@ def _check_shapes(dataset: ItemDataset, sizes: Mapping[int, Any]) -> None:
             f"inputs must have one shape, so that they make batches. {_counted(shapes, sizes)}, as in "
             f"{_examples(dataset.items, shapes)}. Give them one with item_tfms=Resize(...)."
         )
+
+
+def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
+    """Raises where the first item is clearly beyond [0, 1] and a transform of light would make it black and white."""
+    before = list(takewhile(lambda transform: not transform.needs_unit_range, batch_tfms.transforms))
+    if len(before) == len(batch_tfms.transforms) or not all(transform.takes_bytes for transform in before):
+        return  # nothing needs it, or what comes before may bring the values there
+    try:
+        parts = tensors_of(dataset[0, None])
+    except DataError:  # told when its batch comes
+        return
+    for x in parts:
+        low, high = map(float, x.aminmax()) if x.is_floating_point() and x.numel() else (0.0, 1.0)
+        if low < -0.5 or high > 1.5:  # resampling may overshoot a little
+            raise DataError(
+                f"{batch_tfms.transforms[len(before)]!r} needs pictures in [0, 1], and {shown(dataset.items, [0])} "
+                f"reaches from {low:.3g} to {high:.3g}. Give `Normalize` in `batch_tfms`, where it runs after the "
+                "light, and make floats with v2.ToDtype(torch.float32, scale=True)."
+            )
 
 
 def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:

@@ -51,6 +51,9 @@ class BatchTransform:
     takes_bytes: bool = False
     """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
+    needs_unit_range: bool = False
+    """Only makes sense of values in [0, 1], as changes of light do: a `DataBlock` refuses items clearly beyond."""
+
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
 
@@ -174,12 +177,41 @@ class FunctionTransform(BatchTransform):
         seed = int(torch.randint(2**32, (), generator=rng, device=rng.device).item())
         return run_isolated(partial(run, self.f), x, seed)
 
+    def merge(self, later: BatchTransform) -> BatchTransform | None:
+        """Becomes one step with another function, which so receives bytes where this one returned them."""
+        return _Functions((*_functions(self), *_functions(later))) if isinstance(later, FunctionTransform) else None
+
     def for_validation(self) -> BatchTransform | None:
         """Returns the function that validation runs, if any."""
         return None if self.in_validation is None else FunctionTransform(self.in_validation, self.in_validation)
 
     def __repr__(self) -> str:
         return getattr(self.f, "__name__", None) or repr(self.f)
+
+
+class _Functions(FunctionTransform):
+    """Functions one after another. Each receives what the one before returned: JPEG, say, bytes from a `ToDtype`."""
+
+    def __init__(self, parts: Sequence[FunctionTransform]) -> None:
+        self.parts = tuple(parts)
+        self.train_only = all(part.train_only for part in parts)
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        for part in self.parts:
+            x = part(x, rng)
+        return x
+
+    def for_validation(self) -> BatchTransform | None:
+        """Returns what validation runs for each of them, in a row."""
+        (fused,) = _fused(kept for part in self.parts if (kept := part.for_validation()) is not None) or (None,)
+        return fused
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.parts))
+
+
+def _functions(transform: FunctionTransform) -> tuple[FunctionTransform, ...]:
+    return transform.parts if isinstance(transform, _Functions) else (transform,)
 
 
 def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:

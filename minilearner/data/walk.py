@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import shown
 from minilearner.data.line import Line, Read, as_sequence
-from minilearner.data.transforms import Pipeline
+from minilearner.data.transforms import Pipeline, run_steps
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator
-from minilearner.tree import Tree, shape_of
+from minilearner.tree import Tree, map_tensors, shape_of
 
 __all__ = ["walk"]
 
@@ -85,7 +86,7 @@ def _batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int
     rng = derived_generator(0, "summary")
     for step in batch_tfms.steps(training=True):
         with _station(f"batch transform {step!r}"):
-            x = tuple(step(part, rng) for part in x) if isinstance(x, tuple) else step(x, rng)
+            x = map_tensors(partial(run_steps, (step,), rng=rng), x)
         yield f"  {step!r}: x {_seen(x)}"
 
 

@@ -51,6 +51,7 @@ class Lighting(BatchTransform):
     """Changes light in logit space; subclasses draw the maps. Neighbours are one pass over the pixels."""
 
     order: ClassVar[float] = 40
+    needs_unit_range = True
 
     mixes_channels: bool = False
     """Mixes in the luma, so pictures must have three channels."""
@@ -185,6 +186,7 @@ class Hue(BatchTransform):
     """
 
     order: ClassVar[float] = 41
+    needs_unit_range = True
     max_hue: float = 0.1
     p: float = 0.75
     batch: bool = field(default=False, kw_only=True)

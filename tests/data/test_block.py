@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from minilearner import Learner, error_rate
 from minilearner.data.block import DataBlock
@@ -14,7 +15,7 @@ from minilearner.data.labels import ColReader, RegexLabeller, using_attr
 from minilearner.data.splits import IndexSplitter, RandomSplitter
 from minilearner.data.stratified import StratifiedSplitter
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.augment import Flip, Normalize
+from minilearner.vision.augment import Brightness, Flip, Normalize
 from minilearner.vision.blocks import ImageBlock, PILImageBW
 from minilearner.vision.transforms import Resize
 
@@ -320,3 +321,12 @@ def test_the_summary_shows_arrays_as_the_next_transform_gets_them(pets, capsys):
     block(item_tfms=[Resize(8), np.asarray, lambda x: x[:4]]).summary(pets)
     told = capsys.readouterr().out
     assert "as a tensor: (3, 4, 8) uint8" in told and "A batch of 4: x (4, 3, 4, 8)" in told
+
+
+def test_items_beyond_the_range_of_light_are_refused(pets):
+    as_floats = [Resize(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    normalised = [*as_floats, v2.Normalize([0.5] * 3, [0.2] * 3)]
+    with pytest.raises(DataError, match=r"Brightness.* needs pictures in \[0, 1\], and '.*jpg' reaches from -"):
+        block(item_tfms=normalised, batch_tfms=[Flip(), Brightness()]).dataloaders(pets, bs=4)
+    block(item_tfms=normalised, batch_tfms=Flip()).dataloaders(pets, bs=4)
+    block(item_tfms=as_floats, batch_tfms=[Flip(), Brightness()]).dataloaders(pets, bs=4)

@@ -9,6 +9,7 @@ from torchvision.transforms import v2
 from minilearner.data.memory import MemoryLoader
 from minilearner.data.transforms import Pipeline, train_only
 from minilearner.errors import DataError
+from minilearner.vision.erasing import RandomErasing
 
 
 def rng(seed=0):
@@ -78,6 +79,17 @@ def test_a_sequence_is_taken_apart(container):
 class Doubled(v2.Transform):
     def transform(self, inpt, params):
         return inpt * 2
+
+
+def test_a_function_receives_the_bytes_of_the_one_before_it():
+    received = []
+    noting = v2.Lambda(lambda x: received.append(x.dtype) or x)  # as `v2.JPEG`, which takes nothing but bytes
+    x = torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
+    tfms = [v2.ToDtype(torch.uint8, scale=True), noting, RandomErasing(p=0), noting]
+    loader = MemoryLoader(x, batch_tfms=tfms, training=True)
+    assert torch.equal(next(iter(loader))[0], x.float() / 255)
+    assert torch.equal(next(iter(loader.augmented(batch_tfms=v2.RandomVerticalFlip(1.0))))[0], x.flip(2).float() / 255)
+    assert received == [torch.uint8] * 4  # erasing runs last: its order is 100
 
 
 def test_a_transform_of_the_users_own_runs_in_both_unless_told():
