@@ -58,7 +58,9 @@ def load_attributes(owner: Any, state: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r:.40} is no attribute of {type(owner).__name__} that is data.")
         was = vars(owner).get(name)
         if any(isinstance(was, one) and isinstance(value, other) for one in _FORMS for other in _FORMS if one != other):
-            raise ValueError(f"{name} was a {type(was).__name__}, and saved is the {type(value).__name__} {value!r:.40}")
+            raise ValueError(
+                f"{name} was a {type(was).__name__}, and saved is the {type(value).__name__} {value!r:.40}"
+            )
     vars(owner).update(state)
 
 

@@ -152,7 +152,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if isinstance(was, Mapping) and isinstance(received, Mapping):
             keys = dict.fromkeys((*was, *received))
             changed = [key for key in keys if not _is_same(was.get(key), received.get(key))]
-            lines += [f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in changed[:3]]
+            lines += [
+                f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in changed[:3]
+            ]
             lines += [f"{name}: {len(changed) - 3} more differ"] if len(changed) > 3 else []
         elif not _is_same(was, received):
             lines.append(f"{name}: saved {was!r:.500}, now {received!r:.500}")

@@ -12,6 +12,8 @@ from minilearner import EMA, Callback, CheckpointError, DataLoaders, EarlyStoppi
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.runtime import rng_state
 from minilearner.training.checkpoint import CheckpointFolder
+from minilearner.training.fitting_state import check_whose
+from minilearner.training.resume import differences, restore
 from minilearner.tree import map_tensors
 
 
@@ -24,14 +26,19 @@ class Witness(Callback):
 
     order = 99
 
-    def __init__(self, crash=False):
-        self.crash, self.n_batches, self.seen = crash, 0, []
+    def __init__(self, *, crash=False, stop=False):
+        self.crash, self.stop, self.n_batches = crash, stop, 0
 
     def state_dict(self):
         return {"n_batches": self.n_batches}
 
+    def load_state_dict(self, state):
+        self.n_batches = state["n_batches"]
+
     def before_fit(self, run):
-        self.seen = [seen(run)]
+        self.seen, self.run = [seen(run)], run
+        if self.stop:
+            raise Stop
 
     def after_batch(self, run):
         self.n_batches += 1
@@ -117,7 +124,6 @@ HOSTILE = [
     (("surprise",), 1, "surprise"),
     (("finished",), "no", "finished"),
     (("identity",), 3, "identity"),
-    (("identity", "lr"), torch.ones(3), "lr"),
     (("of_each",), [{}], "of_each"),
     (("pass",), None, "pass"),
     (("pass", "rng"), {}, "pass"),
@@ -174,23 +180,49 @@ HOSTILE = [
     (("rng", "numpy", 2), -1, "rng|position"),
     (("rng", "numpy", 0), "PCG64", "put back"),
     (("rng", "torch"), torch.zeros(3), "rng torch"),
-    (("rng", "torch"), torch.Tensor.zero_, "put back"),
+    (("rng", "torch"), torch.zeros_like, "put back"),
     (("rng", "cuda"), [torch.ones(3)], "rng cuda"),
 ]
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that stands where a checkpoint would restore it."""
+    witness = Witness(stop=True)
+    with pytest.raises(Stop):
+        fit(tmp_path_factory.mktemp("other"), witness)
+    witness.run.driven.clear()
+    for callback in witness.run.callbacks:
+        if isinstance(callback, (EarlyStopping, EMA)):  # `after_fit` has come
+            callback.before_fit(witness.run)
+    return witness.run
+
+
 @pytest.mark.parametrize(("path", "value", "named"), HOSTILE)
-def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, value, named, saved, tmp_path):
-    CheckpointFolder(tmp_path).save(saved.number, changed(saved.state, path, value))
-    witness = Witness()
+def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, value, named, saved, run):
+    before, hostile = seen(run), changed(saved.state, path, value)
     with pytest.raises(CheckpointError, match=named):
-        fit(tmp_path, witness)
-    if witness.seen:  # else it was refused before the run began
-        assert_same(*witness.seen)
+        check_whose(hostile, 1)
+        restore(run, hostile)
+    assert_same(before, seen(run))
 
 
-def test_the_state_as_it_was_saved_is_taken(saved, tmp_path):
-    CheckpointFolder(tmp_path).save(saved.number, saved.state)
+def test_a_run_that_was_refused_is_as_it_was_before(saved, tmp_path):
+    CheckpointFolder(tmp_path).save(saved.number, changed(saved.state, ("callbacks", 5, 1), {}))
     witness = Witness()
-    fit(tmp_path, witness)
-    assert witness.n_batches == saved.state["callbacks"][5][1]["n_batches"] + 5
+    with pytest.raises(CheckpointError, match="callback Witness cannot be put back: KeyError"):
+        fit(tmp_path, witness)
+    assert_same(*witness.seen)
+
+
+def test_an_identity_of_tensors_is_another(saved):
+    hostile = {**saved.state["identity"], "lr": torch.ones(3)}
+    assert differences(hostile, saved.state["identity"]) == ["lr: saved tensor([1., 1., 1.]), now 0.1"]
+
+
+def test_the_state_as_it_was_saved_is_taken(saved, run):
+    before = seen(run)
+    restore(run, saved.state)
+    assert run.global_step == saved.state["global_step"] and run.epoch == 1
+    with pytest.raises(AssertionError):
+        assert_same(before, seen(run))
