@@ -73,16 +73,22 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
 
 
 def _check_group(group: dict[str, Any], now: Mapping[str, Any]) -> None:
-    if odd := sorted(map(str, group.keys() ^ now.keys())):
+    if odd := sorted(map(str, (group.keys() ^ now.keys()) - _SCHEDULERS)):
         raise FileFormatError(
             f"it was saved with other settings of the optimizer: {', '.join(odd[:3])[:100]}. Make the same optimizer "
             "(opt_func, splitter, wd)."
         )
-    if group["params"] != now["params"]:
+    params = group["params"]
+    if not isinstance(params, list) or any(type(n) is not int for n in params) or params != now["params"]:
         raise FileFormatError("its optimizer's params are others.")
     for name, value in group.items():
-        if not _is_alike(value, now[name]):
-            raise FileFormatError(f"its optimizer's {name} is {str(value)[:40]!r}, and now {str(now[name])[:40]!r}.")
+        own = now.get(name, 0.0)
+        if not _is_alike(value, own):
+            raise FileFormatError(f"its optimizer's {name} is {str(value)[:40]!r}, and now {str(own)[:40]!r}.")
+
+
+_SCHEDULERS = {"initial_lr", "min_lr", "max_lr", "base_momentum", "max_momentum"}
+"""Numbers that torch's schedulers note in an optimizer's groups, in a run and until its end."""
 
 
 def _check_kept(kept: dict[Any, Any], parameter: Tensor, number: int, now: Mapping[str, Any]) -> None:

@@ -207,6 +207,33 @@ def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, 
     assert_same(before, seen(run))
 
 
+WRONG = [None, -1, math.nan, "x", [], {}, {3: 4}, torch.ones(2, 5), {"update": 1}]
+
+
+def paths(state, here=()):
+    yield here
+    pairs = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    for key, part in pairs:
+        yield from paths(part, (*here, key))
+
+
+def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(saved, run):
+    n_refused = 0
+    restore(run, saved.state)
+    before = seen(run)
+    for number, path in enumerate(list(paths(saved.state))[1:]):
+        hostile = changed(saved.state, path, WRONG[number % len(WRONG)])
+        try:
+            check_whose(hostile, 1)
+            restore(run, hostile)
+        except CheckpointError:
+            n_refused += 1
+            assert_same(before, seen(run))
+        else:
+            restore(run, saved.state)
+    assert n_refused > 100
+
+
 def test_a_run_that_was_refused_is_as_it_was_before(saved, tmp_path):
     CheckpointFolder(tmp_path).save(saved.number, changed(saved.state, ("callbacks", 5, 1), {}))
     witness = Witness()
