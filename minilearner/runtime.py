@@ -19,6 +19,7 @@ from minilearner.errors import closest
 
 __all__ = [
     "Precision",
+    "check_position",
     "default_device",
     "derived_generator",
     "derived_seed",
@@ -126,12 +127,23 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Puts the four global generators to where they stood when `rng_state` was asked."""
+    """Puts the four global generators to where they stood when `rng_state` was asked.
+
+    Raises:
+        ValueError: this is no state of theirs.
+    """
+    check_position(state["numpy"][2])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def check_position(position: Any) -> None:
+    """Raises where NumPy would take a Mersenne Twister's position unseen, and read beyond the twister's memory."""
+    if type(position) is not int or not 0 <= position <= 624:
+        raise ValueError(f"a Mersenne Twister's position must be from 0 to 624. Received: {position!r:.40}.")
 
 
 @contextmanager

@@ -130,6 +130,7 @@ class _Averaging(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts both back, in a run the averages onto the model's device."""
+        self._check(state)
         self.n_averaged, self._n_seen = state["n_averaged"], state["n_seen"]
         self.averages = {name: average.clone() for name, average in state["averages"].items()}
         if self.averages and self._places:
@@ -137,6 +138,19 @@ class _Averaging(Callback):
             self.averages = {
                 name: torch.empty_like(t).copy_(processes.laid_out(average, t)) for (name, average), t in pairs
             }
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        for name in ("n_averaged", "n_seen"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"{name} must be a whole number from 0. Saved: {state[name]!r:.40}.")
+        if state["averages"] and self._places:
+            odd = [
+                name
+                for (name, average), t in zip(state["averages"].items(), self._live(), strict=True)
+                if average.shape != t.shape
+            ]
+            if odd:
+                raise ValueError(f"the average of {odd[0]!r:.80} is not of its shape.")
 
 
 class EMA(_Averaging):

@@ -19,8 +19,9 @@ from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.callback import Callback
 from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, packed
+from minilearner.training.fitting_state import check_whose
 from minilearner.training.loop import Loop
-from minilearner.training.resume import differences, identity, load_loaders, loader_states, restore, run_state
+from minilearner.training.resume import differences, identity, loader_states, restore, run_state
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors
 
@@ -101,6 +102,7 @@ class Checkpoint(Callback):
             if run.step.n_processes > 1:
                 self._check_all_see_the_same()
             if self._found is not None:
+                check_whose(self._found.state, run.step.n_processes)
                 self._check_is_this_run(self._found)
                 if of_each := self._found.state.get("of_each"):
                     self._found.state.update(of_each[processes.rank()])
@@ -148,10 +150,8 @@ class Checkpoint(Callback):
         resumed = self._found if run.start_batch else None
         if resumed is not None:
             # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
-            restore(run, resumed.state)
             self._pass: dict[str, Any] = resumed.state["pass"]
-            load_loaders(run, self._pass["loaders"])
-            set_rng_state(self._pass["rng"])
+            restore(run, {**resumed.state, **self._pass})
             run.at_start = partial(self._standing, run, resumed.state)
         else:
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}

@@ -230,9 +230,14 @@ class TorchScheduler(Callback):
             return
         if self._before is None:
             raise RuntimeError("a TorchScheduler has nothing to load a state into before its run has begun.")
+        groups = self._before.optimizer.param_groups
+        odd = [name for one, now in zip(state["groups"], groups, strict=True) for name in one if name not in now]
+        odd += [name for name in state["scheduler"] if callable(getattr(type(self.scheduler), name, None))]
+        if odd or any("params" in one for one in state["groups"]):
+            raise ValueError(f"its state holds what no scheduler keeps: {', '.join(map(str, odd or ['params']))[:80]}.")
         self._n_seen = state["n_seen"]
         self.scheduler.load_state_dict(state["scheduler"])
-        for group, settings in zip(self._before.optimizer.param_groups, state["groups"], strict=True):
+        for group, settings in zip(groups, state["groups"], strict=True):
             group.update({k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
     def _catch_up(self, run: Run) -> None:

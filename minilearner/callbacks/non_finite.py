@@ -13,8 +13,8 @@ from torch import Tensor
 
 from minilearner.errors import NonFiniteError, closest
 from minilearner.training.callback import Callback, CancelBatch
+from minilearner.training.optimizer_state import load_optimizer
 from minilearner.training.preflight import check_count
-from minilearner.training.resume import load_optimizer
 from minilearner.training.run import Run
 from minilearner.training.state import KeptBuffers
 from minilearner.training.step import ScaledStep

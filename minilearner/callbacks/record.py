@@ -16,7 +16,7 @@ from minilearner.metrics import MeanMetric, Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
-from minilearner.training.packing import data_attributes
+from minilearner.training.packing import data_attributes, load_attributes
 from minilearner.training.run import Run
 from minilearner.tree import is_empty, map_tensors, n_items, to_device
 
@@ -119,7 +119,7 @@ class Record(Callback):
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
-            vars(self.train_metrics[name]).update(attributes)
+            load_attributes(self.train_metrics[name], attributes)
 
     def before_fit(self, run: Run) -> None:
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from minilearner.runtime import check_position
+
 __all__ = ["generator_state", "generators", "set_generator_state", "unmoved"]
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -86,13 +88,28 @@ def generator_state(generator: Any) -> Any:
 
 
 def set_generator_state(generator: Any, state: Any) -> None:
-    """Puts a generator to where `generator_state` found it."""
+    """Puts a generator to where `generator_state` found it.
+
+    Raises:
+        ValueError: this is no state of it.
+    """
     if isinstance(generator, np.random.Generator):
+        _check_bits(state)
         generator.bit_generator.state = state
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     else:
+        if isinstance(generator, np.random.RandomState):
+            check_position(state[2])
         generator.set_state(state)
+
+
+def _check_bits(state: Any) -> None:
+    """Positions that NumPy would believe, and read beyond its memory."""
+    if state["bit_generator"] == "MT19937":
+        check_position(state["state"]["pos"])
+    if not 0 <= state.get("buffer_pos", 0) <= 4:  # Philox
+        raise ValueError(f"a Philox generator's position must be from 0 to 4. Received: {state['buffer_pos']!r:.40}.")
 
 
 def _undo_numbers(owner: Any) -> Callable[[], None]:

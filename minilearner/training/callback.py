@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
-from minilearner.training.packing import data_attributes
+from minilearner.training.packing import data_attributes, load_attributes
 from minilearner.training.run import Run
 
 __all__ = [
@@ -129,7 +129,7 @@ class Callback:
         Called in a resumed run after `before_fit`, when model, optimizer and loaders stand as they stood, and in
         mid-epoch again after `before_train`. Tensors may come on another device.
         """
-        vars(self).update(state)
+        load_attributes(self, state)
 
     def before_fit(self, run: Run) -> None:
         """Before anything else. Configure the run here."""

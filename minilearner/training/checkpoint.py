@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.training.packing import pack, unpack
+from minilearner.training.tensor_file import opened, save_tensors
 
 if sys.platform != "win32":
     import fcntl
@@ -82,8 +85,8 @@ class CheckpointFolder:
         self.path, self.keep = Path(path), keep
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f"{_TEMPORARY}{os.getpid()}-probe"
-            probe.write_bytes(b"")
+            probe = self.path / f"{_TEMPORARY}{uuid.uuid4().hex[:8]}-probe"
+            probe.touch(exist_ok=False)
             probe.unlink()
         except OSError as error:
             raise CheckpointError(
@@ -95,7 +98,7 @@ class CheckpointFolder:
         """Holds the folder for one run; the lock goes with the process, however that ends.
 
         Raises:
-            CheckpointError: another process holds it, or another run of this one.
+            CheckpointError: another process holds it, or another run of this one; its lock is no file.
         """
         if sys.platform == "win32":
             yield
@@ -103,7 +106,7 @@ class CheckpointFolder:
         folder = self.path.resolve()
         if folder in _held:
             raise CheckpointError(f"another run of this process trains with the checkpoints in {self.path}.")
-        with open(folder / ".lock", "ab") as file:
+        with _lock_file(folder / ".lock") as file:
             try:
                 # Not flock's lock: loader workers would inherit it, and outlive by seconds a process that is killed.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,8 +133,9 @@ class CheckpointFolder:
         try:
             self._clear()
             temporary.mkdir()
-            save_file(tensors, temporary / _TENSORS)
+            save_tensors(tensors, temporary / _TENSORS)
             (temporary / _STATE).write_text(text, encoding="utf-8")
+            _check_json_file(temporary / _STATE)  # what no reader would take must not take the place of one it would
             files = {name: _fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
             manifest = {"format": FORMAT, "number": number, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -176,12 +180,30 @@ class CheckpointFolder:
         return None
 
     def _found(self) -> list[Path]:
-        return sorted(p for p in self.path.glob(f"{_PREFIX}*") if p.name.removeprefix(_PREFIX).isdigit())
+        found = [path for path in self.path.glob(f"{_PREFIX}*") if re.fullmatch(r"[0-9]+", _ending(path))]
+        return sorted(found, key=lambda path: int(_ending(path)))
 
     def _clear(self) -> None:
         """Removes what a process that died left unfinished."""
         for rest in self.path.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(rest, ignore_errors=True)
+
+
+def _ending(path: Path) -> str:
+    return path.name.removeprefix(_PREFIX)
+
+
+def _lock_file(path: Path) -> BinaryIO:
+    # Neither through a link nor into a pipe, which might wait for ever.
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        file = open(os.open(path, flags, 0o666), "rb+", buffering=0)  # noqa: SIM115 - the caller closes it
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be locked: {error}. Remove it.") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise CheckpointError(f"{path} cannot be locked: it is no file. Remove it.")
+    return file
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
@@ -216,30 +238,50 @@ def _check(path: Path) -> dict[str, Any]:
             f"its format is {str(manifest.get('format'))[:20]}, and this version of minilearner reads {FORMAT}."
         )
     for name in (_TENSORS, _STATE):
-        written = manifest["files"].get(name)
-        if not (path / name).is_file() or (path / name).is_symlink() or _fingerprint(path / name) != written:
+        if not _is_as_written(path / name, manifest["files"].get(name)):
             raise FileFormatError(f"{name} is missing or damaged.")
     return manifest
 
 
+def _is_as_written(path: Path, written: Any) -> bool:
+    if not _is_file(path) or not isinstance(written, dict):
+        return False
+    return written.get("bytes") == path.stat().st_size and _fingerprint(path) == written
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def _read(path: Path) -> Saved:
+    if path.is_symlink():
+        raise FileFormatError("it is linked from elsewhere.")
     _check(path)
     try:
-        tensors = load_file(path / _TENSORS)
-    except SafetensorError as error:
-        raise FileFormatError(f"{_TENSORS} is damaged: {error}.") from error
+        with opened(path / _TENSORS) as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileFormatError as error:
+        raise FileFormatError(f"{_TENSORS} is damaged: {error}") from error
     state = unpack(_json(path / _STATE), tensors)
     if not isinstance(state, dict):
         raise FileFormatError(f"{_STATE} is not one of ours.")
-    return Saved(path, int(path.name.removeprefix(_PREFIX)), state)
+    return Saved(path, int(_ending(path)), state)
 
 
 def _json(path: Path) -> Any:
-    if not path.is_file() or path.is_symlink():
+    _check_json_file(path)
+    try:
+        return json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FileFormatError(f"{path.name} is no JSON: {str(error)[:80]}.") from error
+
+
+def _check_json_file(path: Path) -> None:
+    if not _is_file(path):
         raise FileFormatError(f"{path.name} is missing.")
     if path.stat().st_size > _LARGEST_JSON:
         raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, more than anything of ours.")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path.name} is no JSON: {str(error)[:80]}.") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minilearner.errors import FileFormatError
 
-__all__ = ["data_attributes", "pack", "unpack"]
+__all__ = ["data_attributes", "load_attributes", "pack", "unpack"]
 
 _MAX_DEPTH = 64
 
@@ -45,6 +45,26 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 def data_attributes(owner: Any) -> dict[str, Any]:
     """Returns those attributes of an object that are data, as `pack` takes them; parameters of a model are none."""
     return {name: value for name, value in vars(owner).items() if _is_data(value)}
+
+
+def load_attributes(owner: Any, state: Mapping[str, Any]) -> None:
+    """Gives an object the attributes that `data_attributes` found; None and tensors may take any value's place.
+
+    Raises:
+        ValueError: a name is that of a method, or a number is to become text or a collection, or the other way round.
+    """
+    for name, value in state.items():
+        if not isinstance(name, str) or callable(getattr(type(owner), name, None)):
+            raise ValueError(f"{name!r:.40} is no attribute of {type(owner).__name__} that is data.")
+        was = vars(owner).get(name)
+        if any(isinstance(was, one) and isinstance(value, other) for one in _FORMS for other in _FORMS if one != other):
+            raise ValueError(
+                f"{name} was a {type(was).__name__}, and saved is the {type(value).__name__} {value!r:.40}"
+            )
+    vars(owner).update(state)
+
+
+_FORMS = ((bool, int, float), (str, list, tuple, Mapping))
 
 
 def _is_data(value: Any) -> bool:
@@ -114,6 +134,8 @@ def _float(text: Any, tensors: Mapping[str, Tensor], depth: int) -> float:
 def _unsigned(content: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
     try:
         name, numbers = content
+        if type(numbers) is not list or not all(type(number) is int for number in numbers):
+            raise TypeError("not a list of whole numbers")
         return np.array(
             numbers, dtype={"uint8": np.uint8, "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64}[name]
         )

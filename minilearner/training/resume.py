@@ -6,25 +6,34 @@ same script, training goes on to the same bits.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
-from minilearner.errors import CheckpointError
+from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.models.names import named
 from minilearner.runtime import rng_state, set_rng_state
+from minilearner.training.fitting_state import check_state, model_tensors
+from minilearner.training.optimizer_state import load_optimizer
+from minilearner.training.packing import data_attributes
 from minilearner.training.run import Run
-from minilearner.tree import ADDRESS
+from minilearner.tree import ADDRESS, map_tensors
 
-__all__ = ["differences", "identity", "load_optimizer", "restore", "run_state"]
+__all__ = ["differences", "identity", "loader_states", "restore", "run_state"]
 
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
+    callbacks = [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks]
+    return {**_apart_from_callbacks(run, epoch, batch), "callbacks": callbacks}
+
+
+def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
     loss = run.step.loss_func
     return {
         "epoch": epoch,
@@ -32,12 +41,11 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
         "global_step": run.global_step,
         "position": run.position,
         "metrics": dict(run.metrics),
-        "model": _tensors(run.model),
+        "model": model_tensors(run.model),
         "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
         "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
         "step": run.step.state_dict(),
-        "callbacks": [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks],
         "record": None if run.record is None else run.record.state_dict(),
         "loaders": loader_states(run),
         "rng": rng_state(),
@@ -45,26 +53,62 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
 
 
 def restore(run: Run, state: Mapping[str, Any]) -> None:
-    """Puts a state back into a run of the same script.
+    """Puts a state back into a run of the same script: all of it or, where it does not fit, nothing.
+
+    Costs a copy of the weights, no more than the gradients that are not there yet.
 
     Raises:
-        CheckpointError: the state does not fit the run's model, optimizer or callbacks.
+        CheckpointError: the state does not fit the run's model, optimizer, callbacks or loaders. Says where.
     """
+    try:
+        check_state(run, state)
+    except FileFormatError as error:
+        raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
+    before = _kept(run)
+    attributes = [(callback, dict(vars(callback)), _copied(data_attributes(callback))) for callback in run.callbacks]
+    try:
+        _put(run, state)
+        _load_callbacks(run, state["callbacks"])
+        set_rng_state(state["rng"])
+    except BaseException as error:
+        _put(run, before)
+        for callback, own, data in attributes:
+            vars(callback).clear()
+            vars(callback).update({**own, **data})
+        set_rng_state(before["rng"])
+        if isinstance(error, CheckpointError) or not isinstance(error, Exception):
+            raise
+        raise CheckpointError(f"the checkpoint cannot be put back: {error!r:.300}.") from error
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    """The run as it stands, to go back to. An optimizer is given new tensors, and keeps its old ones as they are."""
+    kept = _apart_from_callbacks(run, run.epoch, run.start_batch)
+    optimizer = kept.pop("optimizer")
+    loaders = copy.deepcopy(kept.pop("loaders"))
+    return {**_copied(kept), "optimizer": optimizer, "loaders": loaders}
+
+
+def _copied(tree: Any) -> Any:
+    return map_tensors(lambda t: t.detach().clone(), tree)
+
+
+def _put(run: Run, state: Mapping[str, Any]) -> None:
     run.epoch, run.start_batch = state["epoch"], state["batch"]
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
-    _load_tensors(run.model, state["model"])
+    with torch.no_grad():
+        for name, tensor in model_tensors(run.model).items():
+            tensor.copy_(processes.laid_out(state["model"][name], tensor))
     for name, parameter in named(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
     load_optimizer(run.optimizer, state["optimizer"])
     if isinstance(run.step.loss_func, nn.Module):
         run.step.loss_func.load_state_dict(state["loss"])
     run.step.load_state_dict(state["step"])
-    _load_callbacks(run, state["callbacks"])
     if run.record is not None and state["record"] is not None:
         run.record.load_state_dict(state["record"])
     load_loaders(run, state["loaders"])
-    set_rng_state(state["rng"])
 
 
 def loader_states(run: Run) -> list[Any]:
@@ -106,12 +150,22 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     for name in dict.fromkeys((*saved, *now)):
         was, received = saved.get(name), now.get(name)
         if isinstance(was, Mapping) and isinstance(received, Mapping):
-            changed = [key for key in dict.fromkeys((*was, *received)) if was.get(key) != received.get(key)]
-            lines += [f"{name} {key}: saved {was.get(key)}, now {received.get(key)}" for key in changed[:3]]
+            keys = dict.fromkeys((*was, *received))
+            changed = [key for key in keys if not _is_same(was.get(key), received.get(key))]
+            lines += [
+                f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in changed[:3]
+            ]
             lines += [f"{name}: {len(changed) - 3} more differ"] if len(changed) > 3 else []
-        elif was != received:
-            lines.append(f"{name}: saved {was!r}, now {received!r}")
+        elif not _is_same(was, received):
+            lines.append(f"{name}: saved {was!r:.500}, now {received!r:.500}")
     return lines
+
+
+def _is_same(was: Any, received: Any) -> bool:
+    try:
+        return bool(was == received)
+    except (ValueError, RuntimeError):  # tensors and arrays, which no identity of ours holds
+        return False
 
 
 def _optimizer_settings(optimizer: Optimizer) -> list[Any]:
@@ -143,45 +197,7 @@ def _without_addresses(value: Any) -> Any:
     return ADDRESS.sub("", value) if isinstance(value, str) else value
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and all buffers, also those that a `state_dict` leaves out."""
-    return {**named(model.named_parameters()), **named(model.named_buffers())}
-
-
-def _load_tensors(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
-    tensors = _tensors(model)
-    if set(saved) != set(tensors):
-        odd = sorted(set(saved) ^ set(tensors))
-        raise CheckpointError(f"the saved weights are another model's: {', '.join(odd[:3])}.")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(processes.laid_out(saved[name], tensor))
-
-
-def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Puts a `state_dict` into an optimizer, whose group objects stay the same: schedules hold on to them."""
-    groups = list(optimizer.param_groups)
-    parameters = [p for group in groups for p in group["params"]]
-    kept = {i: {name: _like(parameters[i], t) for name, t in one.items()} for i, one in state["state"].items()}
-    state = {**state, "state": kept}
-    optimizer.load_state_dict(state)
-    for group, loaded in zip(groups, optimizer.param_groups, strict=True):
-        group.update(loaded)
-    optimizer.param_groups[:] = groups
-    for parameter, kept in optimizer.state.items():
-        for name, value in kept.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # its layout, for speed
-
-
-def _like(parameter: Tensor, value: Any) -> Any:
-    return processes.laid_out(value, parameter) if isinstance(value, Tensor) else value
-
-
 def _load_callbacks(run: Run, saved: list[Any]) -> None:
-    names = [type(callback).__name__ for callback in run.callbacks]
-    if names != [name for name, _ in saved]:
-        raise CheckpointError(f"the callbacks are others: saved {[name for name, _ in saved]}, now {names}.")
     for callback, (name, state) in zip(run.callbacks, saved, strict=True):
         try:
             callback.load_state_dict(state)

@@ -24,7 +24,7 @@ from minilearner.errors import FileFormatError
 from minilearner.results.files import replacing
 from minilearner.training.packing import pack, unpack
 
-__all__ = ["Layout", "TensorFile", "naming", "read_tensors", "write_tensor_file"]
+__all__ = ["Layout", "TensorFile", "naming", "opened", "read_tensors", "save_tensors", "write_tensor_file"]
 
 FORMAT = 1
 """Counted up when a reader of the last version would misread what is written now."""
@@ -66,11 +66,16 @@ def write_tensor_file(
         "tensors_sha256": _digest_tensors(stored),
     }
     with replacing(path) as temporary:
-        temporary.touch()
-        permissions = temporary.stat().st_mode  # as any new file's; safetensors would make a private one
-        save_file(stored, temporary, metadata=about)
-        temporary.chmod(permissions)
+        save_tensors(stored, temporary, about)
     return path
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
+    """Writes a new file in safetensors' format, with the permissions of any new file; safetensors' own is private."""
+    path.touch()
+    permissions = path.stat().st_mode
+    save_file(tensors, path, metadata=about)
+    path.chmod(permissions)
 
 
 class TensorFile:
@@ -92,8 +97,7 @@ class TensorFile:
     def __init__(self, path: Path, kinds: tuple[str | None, ...]) -> None:
         self.path = path
         with naming(path):
-            _check_header(path)
-            with _opened(path) as file:
+            with opened(path) as file:
                 self._about = dict(file.metadata() or {})
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 self.layouts = {name: Layout(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
@@ -150,7 +154,7 @@ class TensorFile:
         return tensors
 
     def _tensors(self, names: list[str]) -> dict[str, Tensor]:
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             return {name: file.get_tensor(name).clone() for name in names}  # a copy: the file may change below a map
 
     def _n_bytes(self, name: str) -> int:
@@ -177,7 +181,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """Opens a file in safetensors' format without trust, as `safetensors.safe_open` does with it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it is none, or truncated, or lies about what is in it.
+    """
+    _check_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from minilearner import processes
 from minilearner.errors import FileFormatError
 from minilearner.models.names import named, named_state
-from minilearner.training.resume import load_optimizer
+from minilearner.training.optimizer_state import check_optimizer_state, load_optimizer
 from minilearner.training.tensor_file import Layout, TensorFile, naming, write_tensor_file
 from minilearner.tree import map_tensors
 
@@ -161,15 +161,8 @@ def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module) -> Non
     for was, now in zip(saved, groups, strict=True):
         odd = [f"{a} instead of {b}" for a, b in zip(was, now, strict=True) if a != b]
         _check_same("parameters of a group of the optimizer", ", ".join(odd[:3]), "")
-    _check_state(content["state"], optimizer)
-    kept, settings = optimizer.state, [dict(group) for group in optimizer.param_groups]
-    try:
-        load_optimizer(optimizer, content["state"])
-    except Exception as error:  # whatever an optimizer's own `load_state_dict` raises
-        optimizer.state = kept
-        for group, before in zip(optimizer.param_groups, settings, strict=True):
-            group.update(before)
-        raise FileFormatError(f"{type(optimizer).__name__} does not take its state: {error!r:.200}") from error
+    check_optimizer_state(content["state"], optimizer)
+    load_optimizer(optimizer, content["state"])
 
 
 def _check_same(what: str, saved: Any, now: Any) -> None:
@@ -181,30 +174,5 @@ def _check_same(what: str, saved: Any, now: Any) -> None:
         )
 
 
-def _check_state(state: Any, optimizer: Optimizer) -> None:
-    """Looks at what torch does not: kinds, and that no tensor is larger than its parameter."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if not isinstance(state, dict) or set(state) != {"state", "param_groups"} or not isinstance(state["state"], dict):
-        raise FileFormatError("its optimizer's state is not what torch writes.")
-    groups = state["param_groups"]
-    if not isinstance(groups, list) or [type(group) for group in groups] != [dict] * len(optimizer.param_groups):
-        raise FileFormatError("its optimizer's groups are not what torch writes.")
-    for group, now in zip(groups, optimizer.param_groups, strict=True):
-        _check_same("settings of the optimizer", sorted(map(str, group)), sorted(map(str, now)))
-        for name, value in group.items():
-            if name != "params" and type(value) is not type(now[name]) and not _both_numbers(value, now[name]):
-                raise FileFormatError(f"its optimizer's {name} is a {type(value).__name__}.")
-    for number, kept in state["state"].items():
-        if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(kept, dict):
-            raise FileFormatError("its optimizer's state is of parameters that there are not.")
-        if any(isinstance(t, Tensor) and t.numel() > max(1, parameters[number].numel()) for t in kept.values()):
-            raise FileFormatError(f"its optimizer's state of parameter {number} is larger than that.")
-
-
 def _is_names(names: Any) -> bool:
     return isinstance(names, list) and all(type(name) is str for name in names)
-
-
-def _both_numbers(first: Any, second: Any) -> bool:
-    kinds = (int, float, type(None), Tensor)
-    return isinstance(first, kinds) and isinstance(second, kinds)

@@ -24,6 +24,9 @@ with atheris.instrument_imports(include=["minilearner.training", "minilearner.da
 import torch
 
 
+_JSON = ("checkpoint", "manifest")  # read as they are; all others are in safetensors' format
+
+
 class Target:
     """The valid files that inputs are put into, and who reads them."""
 
@@ -36,7 +39,7 @@ class Target:
         found = []
         for i, content in enumerate(self.whole.values()):
             found.append(bytes([i * 3]) + content)
-            if self.names[i] != "checkpoint":
+            if self.names[i] not in _JSON:
                 header, data = hostile.taken_apart(content)
                 text = header.get("__metadata__", {}).get("content", "")
                 found += [bytes([i * 3 + 1]) + content[8 : -len(data)], bytes([i * 3 + 2]) + text.encode()]
@@ -46,7 +49,7 @@ class Target:
         if not data:
             return
         name = self.names[data[0] // 3 % len(self.names)]
-        made = data[1:] if name == "checkpoint" else self.made(name, data[0] % 3, data[1:])
+        made = data[1:] if name in _JSON else self.made(name, data[0] % 3, data[1:])
         self.valid[name].write_bytes(made)
         if failure := hostile.attempt(self.readers[name], self.valid[name]):
             raise RuntimeError(f"{name}: {failure}")

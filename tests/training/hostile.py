@@ -63,6 +63,8 @@ def write_valid(folder: Path) -> dict[str, Path]:
         "load_learner": learn.export(),
         "weights": plain,
         "checkpoint": checkpoint / "state.json",
+        "checkpoint tensors": checkpoint / "tensors.safetensors",
+        "manifest": checkpoint / "manifest.json",
     }
 
 
@@ -70,16 +72,21 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
     learn = learner(folder)
     learn.save("made")  # so that there is an optimizer
 
+    def unsigned(path: Path) -> object:
+        return CheckpointFolder(path.parent.parent).newest()
+
     def newest(path: Path) -> object:
         if path.is_file() and not path.is_symlink():
             resign(path.parent)
-        return CheckpointFolder(path.parent.parent).newest()
+        return unsigned(path)
 
     return {
         "load": lambda path: learn.load(path),
         "load_learner": load_learner,
         "weights": read_state_dict,
         "checkpoint": newest,
+        "checkpoint tensors": newest,
+        "manifest": unsigned,
     }
 
 
@@ -121,7 +128,7 @@ def all_cases(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def cases_of(reader: str, content: bytes) -> Iterator[tuple[str, bytes]]:
-    return lying_states(content) if reader == "checkpoint" else all_cases(content)
+    return lying_states(content) if reader in ("checkpoint", "manifest") else all_cases(content)
 
 
 def foreign() -> Iterator[tuple[str, bytes]]:
@@ -208,7 +215,7 @@ def signed(about: dict[str, str]) -> dict[str, str]:
 
 
 def lying_states(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Versions of a checkpoint's JSON."""
+    """Versions of a checkpoint's JSON files."""
     state = json.loads(content)
     yield from (("truncated", content[:n]) for n in range(len(content)))
     for text in (b"", b"[" * 100_000, b"9" * 100_000, b"NaN", b'{"dict": [[NaN, NaN]]}', b"\xff", b"{}", b"[]"):
@@ -314,6 +321,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     valid, by_name = write_valid(folder), readers(folder)
+    resign(valid["manifest"].parent)
     failures: list[str] = []
     for name, path in valid.items():  # what torch imports late, and compiles for itself, comes now
         content, read = path.read_bytes(), by_name[name]
@@ -323,6 +331,8 @@ def main(folder: Path) -> None:
             path.write_bytes(damaged)
             attempt(read, path)
         path.write_bytes(content)
+        if name.startswith("checkpoint"):
+            resign(path.parent)
     counts: dict[str, int] = {}
     limit_memory()
     with guarded() as seen:
@@ -334,6 +344,9 @@ def main(folder: Path) -> None:
                 if failure := attempt(read, path):
                     failures.append(f"{name}, {case}: {failure}")
                 counts[name] = number
+            path.write_bytes(content)
+            if name.startswith("checkpoint"):
+                resign(path.parent)
             counts[f"{name} seconds"] = round(time.monotonic() - started)
         for path in special(folder):
             for name in ("load", "load_learner", "weights"):
