@@ -104,8 +104,9 @@ class Checkpoint(Callback):
             if self._found is not None:
                 check_whose(self._found.state, run.step.n_processes)
                 self._check_is_this_run(self._found)
+                self._check_is_not_taken_back(run)
                 if of_each := self._found.state.get("of_each"):
-                    self._found.state.update(of_each[processes.rank()])
+                    _take_own(self._found.state, of_each[processes.rank()])
             yield
 
     def finish(self, run: Run) -> None:
@@ -118,11 +119,20 @@ class Checkpoint(Callback):
             restore(run, self._found.state)
         else:
             self._save(run, epoch=run.epoch + 1, batch=0, finished=True)
+        if run.record is not None:
+            run.record.saved_in = self.folder.resolve()
 
     def _check_is_this_run(self, saved: Saved) -> None:
         if lines := differences(saved.state["identity"], self._identity):
             raise CheckpointError(
                 f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+            )
+
+    def _check_is_not_taken_back(self, run: Run) -> None:
+        if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
+            raise CheckpointError(
+                f"{self.folder} holds a run that this learner has finished; this call would take it back to the end of "
+                "that one and train nothing. Give each call a folder of its own."
             )
 
     def _check_all_see_the_same(self) -> None:
@@ -215,10 +225,10 @@ class Checkpoint(Callback):
         """Returns the state of the run with its number, which orders states by where the run stands."""
         state = map_tensors(processes.whole, run_state(run, epoch=epoch, batch=batch))
         state.update(identity=self._identity, finished=finished)
-        own = {"pass": self._pass if batch else None, "rng": state["rng"], "loaders": state["loaders"]}
+        state["pass"] = self._pass if batch else None
+        state["of_each"] = processes.gather(_own(run, state)) if run.step.n_processes > 1 else None
         number = epoch * (len(run.dls.train) + 1) + batch + finished
-        of_each = processes.gather(own) if run.step.n_processes > 1 else None
-        return number, {**state, **own, "of_each": of_each}
+        return number, state
 
     def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
         number, state = self._state(run, epoch=epoch, batch=batch, finished=finished)
@@ -231,6 +241,8 @@ class Checkpoint(Callback):
 
     def _leave_if_told(self, run: Run) -> None:
         if self._signal is not None:
+            if run.step.n_processes > 1:
+                processes.wait()  # until the first has written: torchrun ends all when one has left
             told = f"saved in {self.folder}; run the same script again to go on."
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(told)
@@ -240,6 +252,20 @@ class Checkpoint(Callback):
 
     def __repr__(self) -> str:
         return "Checkpoint()"  # where and how often does not make another run
+
+
+def _own(run: Run, state: dict[str, Any]) -> dict[str, Any]:
+    """What of a state is this process's alone."""
+    pairs = zip(run.callbacks, state["callbacks"], strict=True)
+    callbacks = [saved if callback.differs_by_process else None for callback, saved in pairs]
+    own = {name: state[name] for name in ("pass", "rng", "loaders")}
+    return {**own, "callbacks": map_tensors(lambda t: t.cpu(), callbacks)}
+
+
+def _take_own(state: dict[str, Any], own: dict[str, Any]) -> None:
+    """Puts into a state of the first process what is another's own."""
+    callbacks = [mine or saved for mine, saved in zip(own["callbacks"], state["callbacks"], strict=True)]
+    state.update({**own, "callbacks": callbacks})
 
 
 @contextmanager

@@ -105,6 +105,7 @@ class Record(Callback):
     """
 
     order = -49
+    differs_by_process = True  # training metrics see a process's own part
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}

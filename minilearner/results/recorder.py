@@ -44,7 +44,8 @@ class RunRecord:
 
     `epochs` is a list of rows (dictionaries): epoch (from 0), train_loss (the mean over items), smooth_loss (fastai's:
     the debiased moving average, beta 0.98, at the epoch's end), valid_loss, the metrics, time_seconds. A validation in
-    the middle of an epoch is a row that carries `step` and no train_loss. `sweep` is where an "auto" rate was found.
+    the middle of an epoch is a row that carries `step` and no train_loss. `sweep` is where an "auto" rate was found;
+    `saved_in` the folder of the checkpoints of a finished run.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RunRecord:
         self.kind = kind
         self.settings = dict(settings or {})
         self.sweep: LRSweep | None = None
+        self.saved_in: Path | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
         self._row_positions: list[int] = []  # how many batches stood recorded when each row came

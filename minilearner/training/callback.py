@@ -99,6 +99,8 @@ class Callback:
             Such ones take part in `lr_find` and `validate` too. All others, which track, log or schedule, rest there.
         follows_weights: True for a callback whose state is made of the weights, as their averages are: where the
             weights go back to an earlier state, so does this.
+        differs_by_process: True for a callback that gathers, of several processes, this one's own part. Each process
+            then goes on from its own state, and otherwise all from the first one's.
 
     Raises:
         TypeError: a subclass defines a method whose name begins like an event's and is none. The nearest is offered.
@@ -107,6 +109,7 @@ class Callback:
     order: float = 0
     part_of_step: bool = False
     follows_weights: bool = False
+    differs_by_process: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

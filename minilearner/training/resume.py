@@ -132,6 +132,8 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
         "parameters": {name: list(t.shape) for name, t in named(run.model.named_parameters()).items()},
         "buffers": {name: list(t.shape) for name, t in named(run.model.named_buffers()).items()},
+        "layer": _layers(run.model),
+        "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
@@ -168,13 +170,22 @@ def _is_same(was: Any, received: Any) -> bool:
         return False
 
 
-def _optimizer_settings(optimizer: Optimizer) -> list[Any]:
+def _layers(model: nn.Module) -> dict[str, str]:
+    """What each innermost module is, such as an activation or a dropout, which no weight tells."""
+    leaves = [(f"{name}.", module) for name, module in model.named_modules() if not any(module.children())]
+    layers = {name: f"{type(module).__name__}({module.extra_repr()})" for name, module in named(leaves).items()}
+    return {name.rstrip("."): _without_addresses(layer) for name, layer in layers.items()}
+
+
+def _optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
     """All but the rate, which stands among the run's settings."""
-    apart = ("params", "lr", "initial_lr")
-    return [
-        [len(group["params"]), *(f"{name}={value}" for name, value in sorted(group.items()) if name not in apart)]
-        for group in optimizer.param_groups
-    ]
+    apart = ("lr", "initial_lr")
+    return {
+        f"{name} of group {i}": str(len(value) if name == "params" else value)
+        for i, group in enumerate(optimizer.param_groups)
+        for name, value in sorted(group.items())
+        if name not in apart
+    }
 
 
 def _held(run: Run, name: str) -> list[Mapping[str, Any]]:

@@ -35,10 +35,12 @@ class StopAt(Callback):
             raise Stop
 
 
-def make(hidden=6, n=30, bs=4, shift=0.0, **options):
+def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", **options):
     set_seed(5)
     x, y = torch.rand(n, 8) + shift, torch.arange(n) % 3
-    model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(0.2), nn.ReLU(), nn.Linear(hidden, 3))
+    model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(p), act(), nn.Linear(hidden, 3))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
     dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=2)
     learn = Learner(dls, model, **{"metrics": accuracy, **options})
     learn.no_logging().__enter__()
@@ -87,6 +89,16 @@ def test_a_finished_run_is_returned_and_not_trained_again(tmp_path):
     assert len(again.recorder.runs) == 1
 
 
+def test_a_call_does_not_take_its_learner_back_to_what_another_finished(tmp_path):
+    learn = make()
+    learn.fit(1, 0.1, checkpoint=tmp_path)
+    learn.fit(1, 0.1)
+    before = weights(learn)
+    with pytest.raises(CheckpointError, match="holds a run that this learner has finished.*a folder of its own"):
+        learn.fit(1, 0.1, checkpoint=tmp_path)
+    assert torch.equal(before, weights(learn)) and len(learn.recorder.runs) == 2
+
+
 def test_fine_tune_keeps_its_phases_apart(tmp_path):
     make().fine_tune(1, checkpoint=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1-frozen", "2-unfrozen"]
@@ -103,7 +115,10 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),
         ({"cbs": EarlyStopping()}, {}, "callbacks: saved"),
         ({"shift": 1.0}, {}, "training data: saved"),
-        ({"wd": 0.3}, {}, "optimizer settings: saved"),
+        ({"wd": 0.3}, {}, "optimizer settings weight_decay of group 0: saved 0.01, now 0.3"),
+        ({"p": 0.5}, {}, r"layer 1: saved Dropout\(p=0.2, inplace=False\), now Dropout\(p=0.5"),
+        ({"act": nn.Tanh}, {}, r"layer 2: saved ReLU\(\), now Tanh\(\)"),
+        ({"frozen": "0."}, {}, "learns 0.weight: saved True, now False"),
         ({"metrics": error_rate}, {}, r"metrics: saved \['accuracy'\], now \['error_rate'\]"),
     ],
 )

@@ -176,8 +176,10 @@ class Fail(Callback):
 def resumed(folder):
     learn = Learner(loaders(), nn.Sequential(net(), nn.Dropout(0.1)), opt_func=SGD, metrics=accuracy)
     set_seed(7 + processes.rank())
+    learn.recorder.train_metrics = True
     learn.fit(3, 0.05, cbs=Fail(), checkpoint=Checkpoint(folder / "run", every_steps=4))
-    return {"weights": weights(learn), "history": learn.recorder.history["valid_loss"]}
+    history = learn.recorder.history
+    return {"weights": weights(learn), "history": [history["valid_loss"], history["train_accuracy"]]}
 
 
 _ALL = (training, accumulation, last_item, torch_loaders, averages, frozen, sharded, resumed)
