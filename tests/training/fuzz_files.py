@@ -23,7 +23,6 @@ with atheris.instrument_imports(include=["minilearner.training", "minilearner.da
 
 import torch
 
-
 _JSON = ("checkpoint", "manifest")  # read as they are; all others are in safetensors' format
 
 
