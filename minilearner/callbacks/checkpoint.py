@@ -19,7 +19,7 @@ from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.training.callback import Callback
 from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, packed
-from minilearner.training.fitting_state import check_whose
+from minilearner.training.fitting_state import check_of_each, check_whose
 from minilearner.training.loop import Loop
 from minilearner.training.resume import differences, identity, loader_states, restore, run_state
 from minilearner.training.run import Run
@@ -102,8 +102,9 @@ class Checkpoint(Callback):
             if run.step.n_processes > 1:
                 self._check_all_see_the_same()
             if self._found is not None:
-                check_whose(self._found.state, run.step.n_processes)
+                check_whose(self._found.state)
                 self._check_is_this_run(self._found)
+                check_of_each(self._found.state, run.step.n_processes)
                 self._check_is_not_taken_back(run)
                 if of_each := self._found.state.get("of_each"):
                     _take_own(self._found.state, of_each[processes.rank()])

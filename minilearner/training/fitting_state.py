@@ -19,7 +19,7 @@ from minilearner.runtime import rng_state
 from minilearner.training.optimizer_state import check_optimizer_state
 from minilearner.training.run import Run
 
-__all__ = ["check_state", "check_whose", "model_tensors"]
+__all__ = ["check_of_each", "check_state", "check_whose", "model_tensors"]
 
 _KEYS = (
     "epoch", "batch", "global_step", "position", "metrics", "model", "learns", "optimizer", "loss", "step", "callbacks",
@@ -27,7 +27,7 @@ _KEYS = (
 )  # fmt: skip
 
 
-def check_whose(state: Mapping[str, Any], n_processes: int) -> None:
+def check_whose(state: Mapping[str, Any]) -> None:
     """Looks at what says whose state it is.
 
     Raises:
@@ -36,13 +36,23 @@ def check_whose(state: Mapping[str, Any], n_processes: int) -> None:
     _check_keys(state, _KEYS, "the state")
     if not isinstance(state["identity"], dict) or not isinstance(state["finished"], bool):
         raise _misfit("identity or finished", state["identity"])
-    each = state["of_each"]
+
+
+def check_of_each(state: Mapping[str, Any], n_processes: int) -> None:
+    """Looks at what a state holds of each process beside what all share: nothing where there is one.
+
+    Raises:
+        CheckpointError: this is not of so many processes. Says where.
+    """
+    each, callbacks = state["of_each"], state["callbacks"]
     if n_processes == 1 and each is None:
         return
-    if not isinstance(each, list) or len(each) != n_processes:
+    if not isinstance(each, list) or not isinstance(callbacks, list) or len(each) != n_processes:
         raise _misfit("of_each", each)
     for own in each:
-        _check_keys(own, ("pass", "rng", "loaders"), "of_each")
+        _check_keys(own, ("pass", "rng", "loaders", "callbacks"), "of_each")
+        if not isinstance(own["callbacks"], list) or len(own["callbacks"]) != len(callbacks):
+            raise _misfit("of_each callbacks", own["callbacks"], "as many as there are callbacks")
 
 
 def check_state(run: Run, state: Mapping[str, Any]) -> None:

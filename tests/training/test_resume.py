@@ -12,7 +12,7 @@ from minilearner import EMA, Callback, CheckpointError, DataLoaders, EarlyStoppi
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.runtime import rng_state
 from minilearner.training.checkpoint import CheckpointFolder
-from minilearner.training.fitting_state import check_whose
+from minilearner.training.fitting_state import check_of_each, check_whose
 from minilearner.training.resume import differences, restore
 from minilearner.tree import map_tensors
 
@@ -202,7 +202,8 @@ def run(tmp_path_factory):
 def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, value, named, saved, run):
     before, hostile = seen(run), changed(saved.state, path, value)
     with pytest.raises(CheckpointError, match=named):
-        check_whose(hostile, 1)
+        check_whose(hostile)
+        check_of_each(hostile, 1)
         restore(run, hostile)
     assert_same(before, seen(run))
 
@@ -224,7 +225,8 @@ def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(sav
     for number, path in enumerate(list(paths(saved.state))[1:]):
         hostile = changed(saved.state, path, WRONG[number % len(WRONG)])
         try:
-            check_whose(hostile, 1)
+            check_whose(hostile)
+            check_of_each(hostile, 1)
             restore(run, hostile)
         except CheckpointError:
             n_refused += 1
