@@ -35,6 +35,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import minilearner.training.checkpoint as checkpoints
+import minilearner.training.tensor_file as tensor_files
 from minilearner import (
     EMA,
     SWA,
@@ -247,7 +248,7 @@ class Executioner:
     def watch(self) -> None:
         if self.kind == "file":
             sys.addaudithook(self._on_audit)
-            for module, name in ((checkpoints, "save_file"), (os, "fsync"), (os, "replace"), (Path, "write_text")):
+            for module, name in ((tensor_files, "save_file"), (os, "fsync"), (os, "replace"), (Path, "write_text")):
                 self._around(module, name)
             self._around_saves()
         else:
