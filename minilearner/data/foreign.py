@@ -143,7 +143,8 @@ class ForeignLoader:
         bs = getattr(self.source, "batch_size", None)
         if not isinstance(sampler, DerivedSampler) or bs is None:
             return None
-        return sampler.order(sampler.epoch - 1)[batch * bs : (batch + 1) * bs].tolist()
+        _, first, stop = self.share.piece(batch, sampler.n, bs, drop_last=drops_last(self.source))
+        return sampler.order(sampler.epoch - 1)[first:stop].tolist()
 
     def named(self, position: int) -> str:
         """Returns what an error calls an item."""

@@ -47,14 +47,17 @@ class Share:
 
     def pieces(self, n_items: int, bs: int, *, drop_last: bool = False, start: int = 0) -> Iterator[Piece]:
         """Gives the batches of this process from its batch number `start` on."""
-        end = n_items // bs * bs if drop_last else n_items
         for i in range(start, self.n_batches(n_items, bs, drop_last=drop_last)):
-            number = i * self.count + self.index
-            if self.is_even:
-                first = i * bs * self.count
-                yield Piece(number, *self.part(first, min(first + bs * self.count, n_items)))
-            else:
-                yield Piece(number, min(number * bs, end), min((number + 1) * bs, end))
+            yield self.piece(i, n_items, bs, drop_last=drop_last)
+
+    def piece(self, i: int, n_items: int, bs: int, *, drop_last: bool = False) -> Piece:
+        """Returns batch number `i` of this process."""
+        number = i * self.count + self.index
+        if self.is_even:
+            first = i * bs * self.count
+            return Piece(number, *self.part(first, min(first + bs * self.count, n_items)))
+        end = n_items // bs * bs if drop_last else n_items
+        return Piece(number, min(number * bs, end), min((number + 1) * bs, end))
 
     def part(self, start: int, stop: int) -> tuple[int, int]:
         """Returns this process's part of a stretch that all share out evenly; the first get one more."""
