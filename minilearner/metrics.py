@@ -32,7 +32,6 @@ __all__ = [
     "metric_names",
     "named_metrics",
     "top_k_accuracy",
-    "totals",
 ]
 
 _CHUNK = 1024  # values of batches that wait to be put together
@@ -171,11 +170,13 @@ class MeanMetric:
             self._put_together()
         if not self._full:
             return []
-        means = torch.cat(self._full)
-        products = totals(means, self._sizes)
-        if means.dtype not in (torch.float32, torch.float64):
-            return products
-        return [(_count_or_total(total, 2 * torch.finfo(means.dtype).eps), n) for total, n in products]
+        means = torch.cat(self._full).cpu()
+        products = means.double() * torch.tensor(self._sizes, dtype=torch.float64)
+        if means.dtype in (torch.float32, torch.float64):
+            whole = products.round()
+            is_whole = (products - whole).abs() <= 2 * torch.finfo(means.dtype).eps * whole.abs()
+            products = torch.where(is_whole, whole, products)
+        return list(zip(products.tolist(), self._sizes, strict=True))
 
     def compute(self) -> Tensor:
         """Returns the mean over all items so far, a 0-d tensor; NaN when there were none."""
@@ -189,25 +190,12 @@ class MeanMetric:
         return f"MeanMetric({metric_name(self.function)})"
 
 
-def totals(means: Tensor, sizes: Sequence[int]) -> list[tuple[float, int]]:
-    """Returns (total, items) for each batch from the means `(batches,)`. Waits for the device, once."""
-    products = means.cpu().double() * torch.tensor(sizes, dtype=torch.float64)
-    return list(zip(products.tolist(), sizes, strict=True))
-
-
 def mean_over(batches: Sequence[tuple[float, int]]) -> float:
     """Returns the mean over all items of batches (total, items), in any order; NaN when there are none."""
-    n = sum(size for _, size in batches)
-    sums = [total for total, _ in batches]
+    totals, sizes = zip(*batches, strict=True) if batches else ((), ())
     # fsum rounds once, at the end; of infinities with both signs it would rather raise.
-    return (math.fsum(sums) if all(map(math.isfinite, sums)) else sum(sums)) / n if n else math.nan
-
-
-def _count_or_total(total: float, precision: float) -> float:
-    if not math.isfinite(total):
-        return total
-    whole = float(round(total))
-    return whole if abs(total - whole) <= precision * abs(whole) else total
+    total = math.fsum(totals) if all(map(math.isfinite, totals)) else sum(totals)
+    return total / sum(sizes) if sum(sizes) else math.nan
 
 
 def as_metric(thing: Any, device: torch.device | None = None) -> Metric:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.metrics import MeanMetric, Metric, mean_over, totals
+from minilearner.metrics import MeanMetric, Metric, mean_over
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
@@ -73,8 +73,9 @@ class Evaluate(Callback):
 
     def after_validate(self, run: Run) -> None:
         own = _totals(self.metrics)
-        losses = totals(torch.stack(self._losses), self._sizes) if self._losses else []
-        joined, batches = _joined({**own, "valid_loss": losses}, self._batches, run)
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        own["valid_loss"] = [(loss * n, n) for loss, n in zip(losses, self._sizes, strict=True)]
+        joined, batches = _joined(own, self._batches, run)
         for pred, y in (to_device(batch, run.dls.device) for batch in batches):
             for metric in self._waiting:
                 metric.update(pred, y)

@@ -39,7 +39,7 @@ class SplitOnOOM(Callback):
     it has to; they exchange gradients once, at the update, and not while these are computed.
 
     Raises:
-        ValueError: when a run begins, the model is sharded over several processes.
+        ValueError: when a run begins, the model is sharded.
         RuntimeError: in a run, memory ran out over a single item; the original error, with what to do.
     """
 
@@ -52,8 +52,8 @@ class SplitOnOOM(Callback):
     def before_fit(self, run: Run) -> None:
         if run.step.passes_together:
             raise ValueError(
-                '`SplitOnOOM` cannot split with `strategy="fsdp"`, where every pass needs all processes. Give a smaller '
-                "`bs`, or GradientAccumulation."
+                '`SplitOnOOM` cannot split with `strategy="fsdp"`, where every pass needs all processes. Give a '
+                "smaller `bs`, or GradientAccumulation."
             )
         self.most_items = None
         run.in_parts = partial(self._train, run)
