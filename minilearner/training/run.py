@@ -126,6 +126,7 @@ class Run:
             "precision": self.step.precision + layout,
             "device": str(next(self.model.parameters()).device),
             **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
+            **({"strategy": "fsdp"} if self.step.passes_together else {}),
             "callbacks": [repr(callback) for callback in callbacks],
         }
 
