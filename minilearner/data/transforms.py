@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from minilearner.data.given_transforms import as_list
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
+from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "TensorFunction",
     "Transforms",
     "changed",
+    "check_unit_range",
     "in_unit_range",
     "run_isolated",
     "run_steps",
@@ -62,7 +65,7 @@ class BatchTransform:
     """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
     needs_unit_range: bool = False
-    """Only makes sense of values in [0, 1], as changes of light do: a `DataBlock` refuses items clearly beyond."""
+    """Only makes sense of values in [0, 1], as changes of light do: loaders refuse items clearly beyond."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -152,6 +155,12 @@ class Pipeline:
         """Whether a batch in training meets transforms that validation skips."""
         return any(t.train_only for t in self.transforms)
 
+    def in_need_of_unit_range(self) -> BatchTransform | None:
+        """Returns what needs inputs in [0, 1] and meets them as they come; None where a step may bring them there."""
+        before = list(takewhile(lambda transform: not transform.needs_unit_range, self.transforms))
+        is_met = len(before) < len(self.transforms) and all(transform.takes_bytes for transform in before)
+        return self.transforms[len(before)] if is_met else None
+
     def with_augmentation(self, transforms: Transforms) -> Pipeline:
         """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
         return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
@@ -193,6 +202,24 @@ def in_unit_range(x: Tensor) -> Tensor:
     if x.dtype != torch.uint8:
         return x
     return x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
+
+
+def check_unit_range(x: Tensor, pipeline: Pipeline, name: str) -> None:
+    """Raises where inputs are clearly beyond [0, 1] and a change of light would make black and white of them.
+
+    Raises:
+        DataError: so it is; says which transform needs them there, and calls them by this name.
+    """
+    transform = pipeline.in_need_of_unit_range()
+    if transform is None:
+        return
+    low, high = map(float, x.aminmax()) if x.is_floating_point() and x.numel() else (0.0, 1.0)
+    if low < -0.5 or high > 1.5:  # resampling may overshoot a little
+        raise DataError(
+            f"{transform!r} needs pictures in [0, 1], and {name} reaches from {low:.3g} to {high:.3g}. Give "
+            "`Normalize` in `batch_tfms`, where it runs after the light, and make floats with "
+            "v2.ToDtype(torch.float32, scale=True)."
+        )
 
 
 def train_only(f: TensorFunction) -> BatchTransform:
