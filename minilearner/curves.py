@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Literal, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,13 +58,21 @@ def exponential(start: float, end: float) -> Schedule:
     return of_progress(lambda p, m: start * (end / start) ** p)
 
 
-def polynomial(start: float, end: float, *, power: float = 1.0) -> Schedule:
+def polynomial(
+    start: float, end: float, *, power: float = 1.0, convention: Literal["fastai", "torch"] = "fastai"
+) -> Schedule:
     """Goes from `start` to `end` by a power of progress: start + (end - start) p^power. 1 is `linear`.
 
-    Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125.
+    With "torch" the power is that of what is left: end + (start - end) (1 - p)^power, as in torch's `PolynomialLR` and
+    Keras' `PolynomialDecay`, which slow down towards the end where fastai's curve slows down at the beginning.
+
+    Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125, in torch's convention 0.875.
     """
+    check_choice("convention", convention, ("fastai", "torch"))
     if power <= 0:
         raise ValueError(f"`power` must be positive. Received: power={power}.")
+    if convention == "torch":
+        return of_progress(lambda p, m: end + (start - end) * (1 - p) ** power)
     return of_progress(lambda p, m: start + (end - start) * p**power)
 
 

@@ -42,6 +42,15 @@ def test_curves_have_fastais_values_for_floats_and_arrays(schedule, expected):
     assert type(schedule(0.5)) is float and schedule(QUARTERS.reshape(5, 1)).shape == (5, 1)
 
 
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_polynomial_in_torchs_convention_equals_torchs_and_keras_decay(power):
+    rates = torch_rates(partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=20, power=power), 20)
+    times = np.arange(20) / 20
+    assert s.polynomial(1.0, 0.0, power=power, convention="torch")(times) == pytest.approx(rates, abs=1e-12)
+    keras = 0.01 + (0.1 - 0.01) * (1 - times) ** power  # PolynomialDecay(0.1, 20, 0.01, power)
+    assert s.polynomial(0.1, 0.01, power=power, convention="torch")(times) == pytest.approx(keras, abs=1e-12)
+
+
 def test_a_curve_holds_its_ends_outside_of_progress():
     assert (s.linear(1, 2)(-1), s.linear(1, 2)(7)) == (1, 2)
     assert s.cosine(0, 2)(np.array([-1.0, 3.0])).tolist() == [0, 2]
