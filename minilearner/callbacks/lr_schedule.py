@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import SequentialLR
 from minilearner import processes
 from minilearner.callbacks.schedule import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor
+from minilearner.curves import check_clock
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -43,12 +44,14 @@ class LearningRateScheduler(Callback):
 
     Raises:
         TypeError: `fn` takes neither one nor two arguments; in a run, it returns no number.
-        ValueError: in a run: the function returns a negative, infinite or NaN rate, or another schedule drives "lr".
+        ValueError: `fn` is a schedule of progress; in a run: it returns a negative, infinite or NaN rate, or another
+            schedule drives "lr".
     """
 
     order = 60
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
+        check_clock(fn, "count")
         self.fn = fn
         self.verbose = verbose
         self._takes_rate = _takes_two(fn)

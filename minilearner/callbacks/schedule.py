@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from torch.optim import Optimizer
 
 from minilearner import schedules
-from minilearner.curves import check_choice, checked_positive
+from minilearner.curves import check_choice, check_clock, checked_positive
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, check_rate, set_momentum
@@ -85,8 +85,8 @@ class ParamScheduler(_Scheduler):
     Example: `ParamScheduler({"lr": cosine(1e-2, 1e-5)})`.
 
     Raises:
-        ValueError: `clock` is unknown. When the run begins: the optimizer has no such setting, a list does not fit its
-            groups, or another schedule already drives the setting.
+        ValueError: `clock` is unknown, or not that of a schedule. When the run begins: the optimizer has no such
+            setting, a list does not fit its groups, or another schedule already drives the setting.
     """
 
     def __init__(
@@ -96,6 +96,9 @@ class ParamScheduler(_Scheduler):
     ):
         check_choice("clock", clock, ("progress", "step", "epoch"))
         self.schedules, self.clock = dict(schedules), clock
+        for given in self.schedules.values():
+            for schedule in given if isinstance(given, Sequence) else [given]:
+                check_clock(schedule, "progress" if clock == "progress" else "count")
         self.drives = tuple(self.schedules)
         self._plan: list[tuple[dict[str, Any], str, Schedule, float]] = []
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minilearner.curves import check_clock
 from minilearner.notebook import shown_once
 from minilearner.schedules import Schedule
 
@@ -50,7 +51,7 @@ def plot_schedule(
     Example: ``plot_schedule(one_cycle(1e-2), 500)``.
 
     Raises:
-        ValueError: `n_steps` is below 1, or `clock` is unknown.
+        ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
     """
     if n_steps < 1:
         raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
@@ -58,6 +59,8 @@ def plot_schedule(
         raise ValueError(f"`clock` must be 'progress', 'step' or 'epoch'. Received: clock={clock!r}.")
     times = [step / n_steps if clock == "progress" else step for step in range(n_steps)]
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
+    for f in named.values():
+        check_clock(f, "progress" if clock == "progress" else "count")
     values = {name: [float(f(time)) for time in times] for name, f in named.items()}
     return plot_series(values, xlabel="epoch" if clock == "epoch" else "step", ax=ax)
 
