@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.metrics import MeanMetric, Metric
+from minilearner.metrics import GroupedUpdates, MeanMetric, Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
@@ -109,10 +109,12 @@ class Record(Callback):
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
+        self._updates = GroupedUpdates(self.train_metrics.values())
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has lasted, and what its training metrics have gathered."""
+        self._updates.flush()
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
         return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
 
@@ -133,6 +135,7 @@ class Record(Callback):
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
         run.metrics = {}
+        self._updates.reset()
         for metric in self.train_metrics.values():
             metric.reset()
 
@@ -143,15 +146,14 @@ class Record(Callback):
         lr = group["lr"] * run.step.lr_factor
         _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
-            pred = run.pred.detach()
-            for metric in self.train_metrics.values():
-                metric.update(pred, run.y)
+            self._updates.update(run.pred.detach(), run.y)
 
     def before_train(self, run: Run) -> None:
         _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
         record = _record(run)
+        self._updates.flush()
         losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
         metrics = {name: _as_number(name, metric, run) for name, metric in self.train_metrics.items()}
         run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
