@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -184,7 +184,7 @@ class GroupedUpdates:
 
     On a tiny net, three such metrics of every batch cost a third of its training step, nearly all of it the calls of
     small operations. The mean over the items of several batches is the same number. Batches that wait are copied, for
-    the model or the loader may use their memory again. The first of a pass does not wait: what does not fit is told there.
+    the model or the loader may use their memory again. The first of a pass does not wait: what cannot be is told there.
 
     Args:
         metrics: updated here, reset and computed by their owner: after `flush`.
@@ -231,10 +231,19 @@ class GroupedUpdates:
         for metric in self._grouped:
             metric.update(pred, target)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what waits, so that a resumed run takes the same groups, and gets the same numbers to the last bit."""
+        return {"preds": list(self._preds), "targets": list(self._targets), "room": self._room}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state_dict` stood."""
+        self._preds, self._targets, self._room = list(state["preds"]), list(state["targets"]), state["room"]
+        self._kind = _kind_of(self._preds[-1], self._targets[-1]) if self._preds else None
+
 
 def _is_item_mean(metric: Metric) -> bool:
     """Whether several batches may be given as one: a function of this module, its axis not changed by a partial."""
-    function = metric.function if isinstance(metric, MeanMetric) else None
+    function = metric.function if type(metric) is MeanMetric else None
     if isinstance(function, partial) and not function.args and "axis" not in function.keywords:
         function = function.func
     return function in (accuracy, error_rate, accuracy_multi, top_k_accuracy)
@@ -246,7 +255,7 @@ def _kind_of(pred: Any, target: Any) -> Any:
         return None
     if pred.numel() > _SMALL or target.numel() > _SMALL:
         return None
-    return pred.shape[1:], pred.dtype, target.shape[1:], target.dtype
+    return pred.shape[1:], pred.dtype, pred.device, target.shape[1:], target.dtype
 
 
 def as_metric(thing: Any, device: torch.device | None = None) -> Metric:

@@ -114,15 +114,16 @@ class Record(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has lasted, and what its training metrics have gathered."""
-        self._updates.flush()
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
-        return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
+        seconds = time.perf_counter() - self._began
+        return {"seconds": seconds, "train_metrics": metrics, "waiting": self._updates.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
             load_attributes(self.train_metrics[name], attributes)
+        self._updates.load_state_dict(state["waiting"])
 
     def before_fit(self, run: Run) -> None:
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
