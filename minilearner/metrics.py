@@ -232,7 +232,7 @@ class GroupedUpdates:
             metric.update(pred, target)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what waits, so that a resumed run takes the same groups, and gets the same numbers to the last bit."""
+        """Returns what waits, so that a resumed run takes the same groups and gets the same numbers to the bit."""
         return {"preds": list(self._preds), "targets": list(self._targets), "room": self._room}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
