@@ -39,7 +39,11 @@ def learner(compile=FAST, **options):
     x, y = torch.randn(22, 4), torch.arange(22) % 3
     dls = DataLoaders.from_arrays((x, y), (x[:9], y[:9]), bs=8, seed=0, drop_last=False)  # the last batch is short
     splitter = lambda m: [list(m[0].parameters()), list(m[1].parameters())]  # noqa: E731 - body and head
-    return Learner(dls, model, lr=0.05, splitter=splitter, metrics=accuracy, compile=compile, device="cpu", **options)
+    options = {
+        "opt_func": torch.optim.SGD,
+        "lr": 0.1,
+    } | options  # Adam makes steps of what should be 0 but for rounding
+    return Learner(dls, model, splitter=splitter, metrics=accuracy, compile=compile, device="cpu", **options)
 
 
 def assert_alike(a, b, atol=1e-5):
@@ -106,18 +110,21 @@ def test_accumulation_averages_and_bf16_go_with_it():
 
 
 class Stop(Callback):
+    is_due = True
+
     def after_batch(self, run):
-        if run.training and run.global_step == 4:
+        if Stop.is_due and run.training and run.global_step == 4:
             raise KeyboardInterrupt
 
 
-def test_a_run_goes_on_from_its_checkpoint_with_or_without(tmp_path):
+def test_a_run_goes_on_from_its_checkpoint_with_or_without(tmp_path, monkeypatch):
     compiled, whole = learner(), learner(False)
     with compiled.no_logging(), pytest.raises(KeyboardInterrupt):
         compiled.fit(3, cbs=Stop(), checkpoint=Checkpoint(tmp_path, every_steps=1))
+    monkeypatch.setattr(Stop, "is_due", False)
     eager = learner(False)
     with eager.no_logging(), whole.no_logging():
-        eager.fit(3, cbs=Callback(), checkpoint=Checkpoint(tmp_path, every_steps=1))
+        eager.fit(3, cbs=Stop(), checkpoint=Checkpoint(tmp_path, every_steps=1))
         whole.fit(3)
     assert_alike(eager, whole)
 
@@ -127,7 +134,7 @@ def test_an_export_knows_nothing_of_it(tmp_path):
     with learn.no_logging():
         learn.fit(1)
         again = load_learner(learn.export(tmp_path / "e.safetensors"), model=learner(False).model)
-    assert torch.equal(again.predict(torch.ones(4)).probs, learn.predict(torch.ones(4)).probs)
+    assert torch.equal(again.predict(torch.ones(4))[2], learn.predict(torch.ones(4))[2])
 
 
 @pytest.mark.parametrize("callback", [ActivationStats, GradientCheckpointing])
@@ -158,9 +165,10 @@ def test_hooks_of_ones_own_are_compiled_in_and_followed():
 def test_a_missing_compiler_is_told():
     from torch._inductor import config
 
-    with config.patch({"cpp.cxx": ("no-compiler-here",)}), (learn := learner(True)).no_logging():
-        with pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler"):
-            learn.fit(1)
+    learn = learner(True)
+    none = config.patch({"cpp.cxx": ("no-compiler-here",)})
+    with none, learn.no_logging(), pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler"):
+        learn.fit(1)
 
 
 @pytest.mark.parametrize(
