@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.metrics import MeanMetric, Metric, mean_over
+from minilearner.metrics import GroupedUpdates, MeanMetric, Metric, mean_over
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
@@ -102,18 +102,21 @@ class Record(Callback):
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
+        self._updates = GroupedUpdates(self.train_metrics.values())
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has lasted, and what its training metrics have gathered."""
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
-        return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
+        seconds = time.perf_counter() - self._began
+        return {"seconds": seconds, "train_metrics": metrics, "waiting": self._updates.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
             load_attributes(self.train_metrics[name], attributes)
+        self._updates.load_state_dict(state["waiting"])
 
     def before_fit(self, run: Run) -> None:
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
@@ -126,6 +129,7 @@ class Record(Callback):
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
         run.metrics = {}
+        self._updates.reset()
         for metric in self.train_metrics.values():
             metric.reset()
 
@@ -136,15 +140,14 @@ class Record(Callback):
         lr = group["lr"] * run.step.lr_factor
         _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
-            pred = run.pred.detach()
-            for metric in self.train_metrics.values():
-                metric.update(pred, run.y)
+            self._updates.update(run.pred.detach(), run.y)
 
     def before_train(self, run: Run) -> None:
         _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
         record = _record(run)
+        self._updates.flush()
         losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
         joined, _ = _joined(_totals(self.train_metrics), [], run) if self.train_metrics else ({}, None)
         metrics = _computed(self.train_metrics, joined)

@@ -125,7 +125,8 @@ def load_loaders(run: Run, states: list[Any]) -> None:
 
 def identity(run: Run, kind: str) -> dict[str, Any]:
     """Returns what makes a run this one and no other, in numbers and words: call, model, data and arguments."""
-    settings = {name: value for name, value in run.settings(run.callbacks).items() if name != "device"}
+    how = ("device", "compiled")  # may be others when it goes on
+    settings = {name: value for name, value in run.settings(run.callbacks).items() if name not in how}
     return {
         "call": kind,
         "n_epochs": run.n_epochs,

@@ -36,6 +36,7 @@ class TrainStep:
             sets it for a run.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
         part: the number, from 0, of the part of a batch that goes through now; None where batches stay whole.
+        network: what is called in the model's place; the model itself, unless it is compiled.
         lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
             it.
     """
@@ -50,6 +51,7 @@ class TrainStep:
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
+        self.network: Callable[..., Any] = model
         self.loss_func = loss_func
         self.optimizer = optimizer
         self.n_accumulate = 1
@@ -144,7 +146,7 @@ class TrainStep:
         """Goes on where `state_dict` stood."""
 
     def _forward(self, *inputs: Any) -> Any:
-        return self.model(*inputs)
+        return self.network(*inputs)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
