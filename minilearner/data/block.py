@@ -6,7 +6,6 @@ import copy
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from numbers import Integral
 from typing import Any, Literal, NoReturn
 
@@ -22,7 +21,7 @@ from minilearner.data.labels import Getter
 from minilearner.data.line import Line, NewItems, Prepared, Read
 from minilearner.data.loaders import DataLoaders
 from minilearner.data.splits import RandomSplitter, Splitter
-from minilearner.data.transforms import Pipeline, Transforms
+from minilearner.data.transforms import Pipeline, Transforms, check_unit_range
 from minilearner.data.walk import walk
 from minilearner.errors import DataError, closest, refuse_unknown
 from minilearner.runtime import draw_seed
@@ -293,22 +292,15 @@ def _check_shapes(dataset: ItemDataset, sizes: Mapping[int, Any]) -> None:
 
 
 def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
-    """Raises where the first item is clearly beyond [0, 1] and a transform of light would make it black and white."""
-    before = list(takewhile(lambda transform: not transform.needs_unit_range, batch_tfms.transforms))
-    if len(before) == len(batch_tfms.transforms) or not all(transform.takes_bytes for transform in before):
-        return  # nothing needs it, or what comes before may bring the values there
+    """Raises where the first item is clearly beyond [0, 1] and a transform needs it there."""
+    if batch_tfms.in_need_of_unit_range() is None:
+        return
     try:
         parts = tensors_of(dataset[0, None])
     except DataError:  # told when its batch comes
         return
     for x in parts:
-        low, high = map(float, x.aminmax()) if x.is_floating_point() and x.numel() else (0.0, 1.0)
-        if low < -0.5 or high > 1.5:  # resampling may overshoot a little
-            raise DataError(
-                f"{batch_tfms.transforms[len(before)]!r} needs pictures in [0, 1], and {shown(dataset.items, [0])} "
-                f"reaches from {low:.3g} to {high:.3g}. Give `Normalize` in `batch_tfms`, where it runs after the "
-                "light, and make floats with v2.ToDtype(torch.float32, scale=True)."
-            )
+        check_unit_range(x, batch_tfms, shown(dataset.items, [0]))
 
 
 def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:

@@ -152,10 +152,13 @@ class ItemDataset(Dataset[Tree]):
             self.store, self._no_store = None, f"off: {e.strerror}"
             warnings.warn(f"The picture cache is given up, and every epoch decodes: {e}", RuntimeWarning, stacklevel=2)
 
-    @property
-    def is_at_hand(self) -> bool:
-        """Whether a batch costs no more than copying: every picture is stored, and only a cut is left to do."""
-        return self.store is not None and self.store.is_complete and self.item_tfms.window is not None
+    def is_at_hand(self, n_missing: int = 0) -> bool:
+        """Whether batches are mere copies: only a cut is left to do, and all but `n_missing` pictures are stored."""
+        return (
+            self.store is not None
+            and self.store.n_stored >= len(self) - n_missing
+            and self.item_tfms.window is not None
+        )
 
     @property
     def cache_state(self) -> str:

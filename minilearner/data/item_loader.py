@@ -49,8 +49,9 @@ class ItemLoader:
         training: whether random item transforms and augmentation run.
         device: where batches arrive; the default device when None.
         num_workers: processes that read ahead, started at the first pass and kept; 0 reads in this one. None is
-            `workers.default_num_workers` where there are more than two batches. Once the dataset's cache is full and
-            only cutting is left to do, batches are copied out of it here and the workers are let go.
+            `workers.default_num_workers` where there are more than two batches. Once the dataset's cache is full, but
+            for what a pass leaves out by `drop_last`, and only cutting is left to do, batches are copied out of it here
+            and the workers are let go.
         start_method: how they are started; see `workers.Workers`.
 
     Raises:
@@ -148,7 +149,8 @@ class ItemLoader:
         return [(i, epoch if self.training else None) for i in indices.tolist()]
 
     def _read(self, batches: list[list[Key]]) -> Iterator[Fetched]:
-        if self.num_workers == 0 or self.dataset.is_at_hand:
+        n_left_out = len(self.dataset) % self.bs if self.drop_last else 0
+        if self.num_workers == 0 or self.dataset.is_at_hand(n_left_out):
             self._workers = None
             return map(self.dataset.fetch, batches)
         if self._workers is None:
@@ -171,7 +173,8 @@ class ItemLoader:
 
     def positions_of(self, batch: int) -> list[int]:
         """Returns the positions of a batch's items in the pass begun last."""
-        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+        _, first, stop = self.share.piece(batch, self.n_items, self.bs, drop_last=self.drop_last)
+        return self.indices(self.epoch - 1)[first:stop].tolist()
 
     def named(self, position: int) -> str:
         """Returns what an error calls an item."""

@@ -26,7 +26,7 @@ from minilearner.data.loader_protocol import Loader, with_missing
 from minilearner.data.memory import MemoryLoader, resolve_device
 from minilearner.data.showing import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
-from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms
+from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
 from minilearner.pictures import room
@@ -146,6 +146,7 @@ class DataLoaders:
         loader = MemoryLoader(
             x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
         )
+        check_unit_range(loader.x, pipeline, "`x` of train")
         valid_loader = None
         if valid is not None:
             vx, raw = as_pair(valid, "valid")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -16,14 +17,19 @@ from torch import Tensor
 
 from minilearner.data.given_transforms import as_list
 from minilearner.data.torchvision_transforms import check_takes_batches, for_validation, run, taken_apart
+from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
 __all__ = [
     "BatchTransform",
     "FunctionTransform",
     "Pipeline",
+    "PixelChange",
+    "PixelTransform",
     "TensorFunction",
     "Transforms",
+    "changed",
+    "check_unit_range",
     "in_unit_range",
     "run_isolated",
     "run_steps",
@@ -31,6 +37,13 @@ __all__ = [
 ]
 
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
+
+PixelChange: TypeAlias = Callable[[Tensor, slice], None]
+"""Changes, in place, the pictures of a batch that the slice names: (pictures, channels, height, width)."""
+
+# Values that are changed at once on a CPU: many passes over a whole batch would each leave its cache. Hue took 2.5 x as
+# long without.
+_VALUES_AT_ONCE = 2**19
 
 
 class BatchTransform:
@@ -52,7 +65,7 @@ class BatchTransform:
     """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
 
     needs_unit_range: bool = False
-    """Only makes sense of values in [0, 1], as changes of light do: a `DataBlock` refuses items clearly beyond."""
+    """Only makes sense of values in [0, 1], as changes of light do: loaders refuse items clearly beyond."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -61,6 +74,10 @@ class BatchTransform:
         rng: the only source of randomness. It may live on another device than `x`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, x, rng)`.")
+
+    def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
+        """Returns the transformed batch after these changes of its pixels too. Here: one after the other."""
+        return run_steps(pixels, self(x, rng), rng) if pixels else self(x, rng)
 
     def decode(self, x: Tensor) -> Tensor:
         """Undoes the transform for display. Here: returns `x`."""
@@ -76,6 +93,22 @@ class BatchTransform:
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Returns one transform that does `self` and then `later`, or None where two passes are needed."""
         return None
+
+
+class PixelTransform(BatchTransform):
+    """A new value for each pixel, made of that pixel alone and of what is drawn for its picture. Define `drawn`.
+
+    A transform that made new pictures just before has these changed a few at a time, in its own memory and while they
+    are in the processor's cache (see `BatchTransform.run`).
+    """
+
+    def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
+        """Draws for a batch of `n` pictures, and returns what changes any of them."""
+        raise NotImplementedError(f"{type(self).__name__} must define `drawn(self, n, rng)`.")
+
+    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """Returns changed pictures."""
+        return changed(x.clone(), self.drawn(len(x), rng))
 
 
 Transforms: TypeAlias = BatchTransform | TensorFunction | Sequence[BatchTransform | TensorFunction] | None
@@ -122,6 +155,12 @@ class Pipeline:
         """Whether a batch in training meets transforms that validation skips."""
         return any(t.train_only for t in self.transforms)
 
+    def in_need_of_unit_range(self) -> BatchTransform | None:
+        """Returns what needs inputs in [0, 1] and meets them as they come; None where a step may bring them there."""
+        before = list(takewhile(lambda transform: not transform.needs_unit_range, self.transforms))
+        is_met = len(before) < len(self.transforms) and all(transform.takes_bytes for transform in before)
+        return self.transforms[len(before)] if is_met else None
+
     def with_augmentation(self, transforms: Transforms) -> Pipeline:
         """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
         return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
@@ -138,9 +177,24 @@ class Pipeline:
 
 def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
     """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
-    for step in steps:
-        x = step(x if step.takes_bytes else in_unit_range(x), rng)
+    first = 0
+    while first < len(steps):
+        step, last = steps[first], first + 1
+        while last < len(steps) and isinstance(steps[last], PixelTransform):
+            last += 1
+        x = step.run(x if step.takes_bytes else in_unit_range(x), rng, steps[first + 1 : last])  # type: ignore[arg-type]
+        first = last
     return in_unit_range(x)
+
+
+def changed(x: Tensor, *changes: PixelChange) -> Tensor:
+    """Returns pictures after changes in place, one after the other; on a CPU a few pictures at a time."""
+    at_once = max(1, _VALUES_AT_ONCE // max(1, x[:1].numel())) if x.device.type == "cpu" else max(1, len(x))
+    for i in range(0, len(x), at_once):
+        pictures = slice(i, i + at_once)
+        for change in changes:
+            change(x[pictures], pictures)
+    return x
 
 
 def in_unit_range(x: Tensor) -> Tensor:
@@ -148,6 +202,24 @@ def in_unit_range(x: Tensor) -> Tensor:
     if x.dtype != torch.uint8:
         return x
     return x.to(torch.float32, memory_format=torch.contiguous_format).div_(255)  # planes first, in the same pass
+
+
+def check_unit_range(x: Tensor, pipeline: Pipeline, name: str) -> None:
+    """Raises where inputs are clearly beyond [0, 1] and a change of light would make black and white of them.
+
+    Raises:
+        DataError: so it is; says which transform needs them there, and calls them by this name.
+    """
+    transform = pipeline.in_need_of_unit_range()
+    if transform is None:
+        return
+    low, high = map(float, x.aminmax()) if x.is_floating_point() and x.numel() else (0.0, 1.0)
+    if low < -0.5 or high > 1.5:  # resampling may overshoot a little
+        raise DataError(
+            f"{transform!r} needs pictures in [0, 1], and {name} reaches from {low:.3g} to {high:.3g}. Give "
+            "`Normalize` in `batch_tfms`, where it runs after the light, and make floats with "
+            "v2.ToDtype(torch.float32, scale=True)."
+        )
 
 
 def train_only(f: TensorFunction) -> BatchTransform:

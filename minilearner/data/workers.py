@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
@@ -180,9 +181,7 @@ class _Plan(Sampler[list[Key]]):
 
 def _packed(fetched: Fetched) -> _Sent:
     positions, shapes = [p for p, _ in fetched.fresh], [pixels.shape for _, pixels in fetched.fresh]
-    flat = (
-        torch.cat([torch.from_numpy(pixels.reshape(-1).copy()) for _, pixels in fetched.fresh]) if positions else None
-    )
+    flat = torch.from_numpy(np.concatenate([pixels.reshape(-1) for _, pixels in fetched.fresh])) if positions else None
     return _Sent(fetched.x, positions, shapes, flat)
 
 

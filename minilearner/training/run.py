@@ -127,6 +127,7 @@ class Run:
             **({"compiled": True} if self.step.network is not self.step.model else {}),
             "device": str(next(self.model.parameters()).device),
             **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
+            **({"strategy": "fsdp"} if self.step.passes_together else {}),
             "callbacks": [repr(callback) for callback in callbacks],
         }
 

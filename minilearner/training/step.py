@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class TrainStep:
     """How many make this step together."""
     passes_together = False
     """Whether each forward pass needs all of them."""
+    own_loss: Tensor | None = None
+    """Of several processes, the newest training batch's loss over the items of this one."""
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
@@ -69,6 +71,14 @@ class TrainStep:
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
         """Returns the loss over the items of all processes that train; asked for where there are several."""
+        return loss
+
+    def apart(self, n_items: int) -> AbstractContextManager[None]:
+        """Lets each process make as many passes over its `n_items` inside as it needs."""
+        return nullcontext()
+
+    def over_all(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the loss over the items of all processes, of one computed apart over `n_items`."""
         return loss
 
     def items_in(self, x: Tree) -> int:
@@ -180,14 +190,19 @@ class _Window:
         self.n_batches = 0
         self.total = 0.0
         self._first = 1
+        self._weight = 1.0
 
     def weigh(self, loss: Tensor, n_items: int, *, is_new_batch: bool) -> Tensor:
         if not self.n_batches:
             self._first = max(n_items, 1)
-        weight = n_items / self._first
+        self._weight = n_items / self._first
         self.n_batches += is_new_batch
-        self.total += weight
-        return loss if weight == 1.0 else loss * weight
+        self.total += self._weight
+        return self.weigh_again(loss)
+
+    def weigh_again(self, loss: Tensor) -> Tensor:
+        """Weighs a further part of the newest batch, whose items were all counted with the first."""
+        return loss if self._weight == 1.0 else loss * self._weight
 
     def average(self, gradients: list[Tensor]) -> None:
         if gradients and self.total not in (0.0, 1.0):

@@ -7,13 +7,14 @@ blur on blur.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.transforms import BatchTransform, PixelTransform, run_steps
 from minilearner.errors import closest
 from minilearner.vision.maps import Size, scale_onto
 from minilearner.vision.resampling import MODES, PAD_MODES, resample
@@ -90,6 +91,15 @@ class Geometric(BatchTransform):
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the moved pictures; x: (batch, channels, height, width). Of uint8, floats may come or uint8."""
+        return self._moved(x, rng, ())
+
+    def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
+        """Returns the moved pictures, changed in the memory that they were moved to."""
+        # Normalising makes float32 of other floats, which need memory of their own then.
+        apart = x.dtype not in (torch.uint8, torch.float32)
+        return super().run(x, rng, pixels) if apart else self._moved(x, rng, pixels)
+
+    def _moved(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
         if x.ndim != 4:
             raise ValueError(
                 f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
@@ -112,6 +122,7 @@ class Geometric(BatchTransform):
             axis_aligned=self.axis_aligned,
             whole=self.whole and out == size,
             least_scale=self.least_scale,
+            changes=[later.drawn(len(x), rng) for later in pixels],
         )
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
@@ -181,6 +192,11 @@ class Resized(Geometric):
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the resized pictures, or `x` where they have that size."""
         return x if tuple(x.shape[2:]) == self.sampling.size else super().__call__(x, rng)
+
+    def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
+        """As `Geometric`; where nothing is to be resized, the changes alone, which leave `x` as it is."""
+        is_sized = tuple(x.shape[2:]) == self.sampling.size
+        return run_steps(pixels, x, rng) if is_sized else super().run(x, rng, pixels)
 
     def for_validation(self) -> BatchTransform | None:
         """Returns itself."""

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.transforms import BatchTransform, PixelChange, PixelTransform
 from minilearner.vision.geometry import check_fraction
 
 __all__ = ["Brightness", "Contrast", "Hue", "Lighting", "LogitMap", "Saturation"]
@@ -25,9 +25,6 @@ _LUMA = (0.2989, 0.5870, 0.1140)
 
 # Values are kept this far from black and white, so that logits are finite; fastai's.
 _EPS = 1e-7
-
-# What hue works through at once on a CPU: its many steps over a whole batch would each leave the cache, 2.5 x slower.
-_VALUES_AT_ONCE = 2**19
 
 
 class LogitMap(NamedTuple):
@@ -47,7 +44,7 @@ class LogitMap(NamedTuple):
         )
 
 
-class Lighting(BatchTransform):
+class Lighting(PixelTransform):
     """Changes light in logit space; subclasses draw the maps. Neighbours are one pass over the pixels."""
 
     order: ClassVar[float] = 40
@@ -60,15 +57,17 @@ class Lighting(BatchTransform):
         """Draws the map of each of `n` pictures, on `rng`'s device."""
         raise NotImplementedError(f"{type(self).__name__} must define `draw(self, n, rng)`.")
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the pictures in other light; x: (batch, channels, height, width) in [0, 1]."""
-        if self.mixes_channels:
-            _check_colour(self, x)
-        drawn = self.draw(len(x), rng)
-        scale, grey, offset = (
-            torch.as_tensor(part).expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None, None] for part in drawn
-        )
-        return _relit(x, scale, grey, offset, mixes_channels=self.mixes_channels)
+    def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
+        """Draws, and returns the change of light: of pictures (batch, channels, height, width) in [0, 1]."""
+        parts = [torch.as_tensor(part).expand(n, 1)[:, :, None, None] for part in self.draw(n, rng)]
+
+        def relight(x: Tensor, pictures: slice) -> None:
+            if self.mixes_channels:
+                _check_colour(self, x)
+            scale, grey, offset = (part[pictures].to(x.device, non_blocking=True) for part in parts)
+            _relight(x, scale, grey, offset, mixes_channels=self.mixes_channels)
+
+        return relight
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Fuses with any other of its kind."""
@@ -170,7 +169,7 @@ class Saturation(_RandomLighting):
 
 
 @dataclass(frozen=True)
-class Hue(BatchTransform):
+class Hue(PixelTransform):
     """Turns each picture's colours round the wheel of HSV by up to about `max_hue` of it, with probability `p`.
 
     The turn is evenly drawn in its logarithm, from -max_hue to max_hue / (1 - max_hue), as fastai's. Hue is no linear
@@ -196,14 +195,16 @@ class Hue(BatchTransform):
         if not 0 <= self.max_hue < 1:
             raise ValueError(f"`max_hue` must be in [0, 1). Received: max_hue={self.max_hue}.")
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the pictures in other colours; x: (batch, 3, height, width) in [0, 1]. Draws twice for each."""
-        _check_colour(self, x)
-        turns = _factors(1 if self.batch else len(x), self.max_hue, self.p, rng) - 1
-        turns = turns.expand(len(x), 1).to(x.device, non_blocking=True)[:, :, None]
-        at_once = max(1, _VALUES_AT_ONCE // x[:1].numel()) if x.device.type == "cpu" else len(x)
-        parts = zip(torch.split(x, at_once), torch.split(turns, at_once), strict=True)
-        return torch.cat([_recoloured(few, turn) for few, turn in parts])
+    def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
+        """Draws twice for each; the change is of pictures (batch, 3, height, width) in [0, 1]."""
+        turns = _factors(1 if self.batch else n, self.max_hue, self.p, rng) - 1
+        turns = turns.expand(n, 1)[:, :, None]
+
+        def recolour(x: Tensor, pictures: slice) -> None:
+            _check_colour(self, x)
+            x.copy_(_recoloured(x, turns[pictures].to(x.device, non_blocking=True)))
+
+        return recolour
 
 
 def _check_colour(transform: BatchTransform, x: Tensor) -> None:
@@ -211,13 +212,13 @@ def _check_colour(transform: BatchTransform, x: Tensor) -> None:
         raise ValueError(f"{transform!r} takes (batch, 3, height, width). Received: x of shape {tuple(x.shape)}.")
 
 
-def _relit(x: Tensor, scale: Tensor, grey: Tensor, offset: Tensor, *, mixes_channels: bool) -> Tensor:
-    logits = torch.logit(x, _EPS)
+def _relight(x: Tensor, scale: Tensor, grey: Tensor, offset: Tensor, *, mixes_channels: bool) -> None:
+    logits = x.logit_(_EPS)
     if mixes_channels:
         red, green, blue = logits.split(1, dim=1)  # type: ignore[no-untyped-call]
         luma = (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
         offset = luma.mul_(grey).add_(offset)
-    return logits.mul_(scale).add_(offset).sigmoid_()
+    logits.mul_(scale).add_(offset).sigmoid_()
 
 
 def _recoloured(x: Tensor, turns: Tensor) -> Tensor:

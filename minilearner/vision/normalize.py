@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.transforms import PixelChange, PixelTransform
 
 __all__ = ["Normalize", "cifar_stats", "imagenet_stats", "mnist_stats"]
 
@@ -22,7 +22,7 @@ mnist_stats = ([0.131], [0.308])
 """Of MNIST, one grey channel."""
 
 
-class Normalize(BatchTransform):
+class Normalize(PixelTransform):
     """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
 
     Made by `from_stats`. `decode` undoes it. Runs after lighting and before `RandomErasing`, wherever it stands.
@@ -57,6 +57,15 @@ class Normalize(BatchTransform):
         """Returns (x - mean) / std, the channels in dimension 1."""
         mean, std = self._stats_for(x)
         return (x - mean).div_(std)
+
+    def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
+        """Draws nothing."""
+
+        def normalize(x: Tensor, _: slice) -> None:
+            mean, std = self._stats_for(x)
+            x.sub_(mean).div_(std)
+
+        return normalize
 
     def decode(self, x: Tensor) -> Tensor:
         """Returns x * std + mean."""

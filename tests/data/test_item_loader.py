@@ -108,6 +108,16 @@ def test_once_decoded_no_file_is_read_again_and_the_workers_are_let_go(pictures)
     assert "cache=0.0 MB" in repr(files)
 
 
+def test_a_full_cache_may_lack_what_the_first_pass_dropped(pictures):
+    files = loader(pictures, cache=True, shuffle=True, drop_last=True, num_workers=1)
+    passes(files, 1)
+    assert 0 < files.dataset.store.n_stored < len(pictures) and files._workers is not None
+    second = passes(files, 1)
+    assert files._workers is None and files.dataset.is_at_hand(len(pictures) % 4)
+    alone = loader(pictures, cache=False, shuffle=True, drop_last=True)
+    assert same(second, passes(alone, 2)[1:])
+
+
 def test_workers_read_from_the_cache_where_more_than_a_cut_is_left(pictures):
     files = loader(pictures, item_tfms=RandomResizedCrop(16), cache=True, num_workers=2)
     (first,) = passes(files, 1)
@@ -121,7 +131,7 @@ def test_a_kept_cache_serves_a_later_run_until_a_file_changes(pictures, tmp_path
     first = passes(loader(pictures, cache=folder), 1)
     later = loader(pictures, cache=folder)
     later.dataset.open_store()
-    assert later.dataset.is_at_hand and same(first, passes(later, 1))
+    assert later.dataset.is_at_hand() and same(first, passes(later, 1))
     Image.new("RGB", (30, 20)).save(pictures[0])
     assert passes(loader(pictures, cache=folder), 1)[0][0][0].max() == 0
     assert len(list(folder.iterdir())) == 2
@@ -147,7 +157,7 @@ def test_the_cache_is_automatic_unless_there_is_no_room_or_nothing_to_keep(pictu
     automatic = loader(pictures, cache=None)
     assert "cache=not started" in repr(automatic)
     passes(automatic, 1)
-    assert automatic.dataset.is_at_hand
+    assert automatic.dataset.is_at_hand()
     tensors = loader([torch.zeros(3, 4, 4)] * 10, read=lambda t: t, item_tfms=[], cache=None)
     passes(tensors, 1)
     assert "cache=off: not pictures of 8 bits" in repr(tensors)

@@ -19,6 +19,7 @@ from minilearner.data.memory import MemoryLoader
 from minilearner.data.targets import Category, Regression
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng, set_seed
+from minilearner.vision.augment import Brightness, Contrast, Flip, Hue
 
 
 def pictures(n, side=4):
@@ -178,6 +179,16 @@ BAD_ARRAYS = [
 def test_arrays_that_cannot_be_trained_on_are_refused(train, valid, options, message):
     with pytest.raises(DataError, match=message):
         DataLoaders.from_arrays(train, valid, **{"bs": 2} | options)
+
+
+@pytest.mark.parametrize("light", [Brightness(), [Flip(), Contrast()], Hue()])
+def test_arrays_beyond_the_range_of_light_are_refused(light):
+    x, y = np.linspace(0, 255, 8 * 3 * 16, dtype=np.float32).reshape(8, 3, 4, 4), np.arange(8) % 2
+    with pytest.raises(DataError, match=r"needs pictures in \[0, 1\], and `x` of train reaches from 0 to 255"):
+        DataLoaders.from_arrays((x, y), bs=4, batch_tfms=light)
+    for fine in (x / 255, x.astype(np.uint8)):
+        DataLoaders.from_arrays((fine, y), bs=4, batch_tfms=light)
+    DataLoaders.from_arrays((x, y), bs=4, batch_tfms=Flip())
 
 
 def test_arguments_that_do_not_fit_are_refused():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import minilearner
@@ -75,17 +76,28 @@ class Reads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+class Lists(TorchFunctionMode):
+    """Counts what waits in the same way for many values at once."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.Tensor.tolist
+        return function(*args, **(kwargs or {}))
+
+
 def test_values_are_read_once_an_epoch_and_never_in_a_step():
     def reads(n):
         learn = learner(n, valid=batches(n), metrics=[accuracy, error_rate])
         learn.recorder.train_metrics = True
         with learn.no_logging():
             learn.fit(1)  # before the first of all the data is looked through
-            with Reads() as mode:
+            with Reads() as values, Lists() as lists:
                 learn.fit_one_cycle(2)
-        return mode.count
+        return values.count, lists.count
 
-    assert reads(N_BATCHES) == reads(3 * N_BATCHES) == 2 * 5  # each epoch two metrics of two passes, and the loss
+    # Each epoch two metrics of two passes, and the loss.
+    assert reads(N_BATCHES) == reads(3 * N_BATCHES) == (0, 2 * 5)
 
 
 class Operations(TorchDispatchMode):

@@ -3,9 +3,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minilearner.data.transforms import Pipeline, run_steps
+from minilearner.data import transforms
+from minilearner.data.transforms import Pipeline, in_unit_range, run_steps
 from minilearner.vision import geometry, resampling
-from minilearner.vision.augment import Dihedral, Flip, RandomShift, Rotate, Warp, Zoom
+from minilearner.vision.augment import (
+    Brightness,
+    Contrast,
+    Dihedral,
+    Flip,
+    Hue,
+    Normalize,
+    RandomShift,
+    Rotate,
+    Saturation,
+    Warp,
+    Zoom,
+)
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.geometry import Geometric, Resized, Sampling, as_size
 
@@ -39,6 +52,32 @@ def test_bytes_give_the_bits_that_floats_in_the_unit_range_give(transform, size,
     steps = Pipeline(replace(transform, size=size)).steps(training=True)
     (step,) = steps
     assert torch.equal(run_steps(steps, x, rng()), step(x.float() / 255, rng()))
+
+
+COLOURS = [Brightness(), Contrast(), Saturation(), Hue(), Normalize.from_stats([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("moves", [Warp(size=8), RandomShift(), RandomShift(whole_pixels=True)])
+def test_changes_of_pixels_in_the_memory_of_a_move_give_the_bits_of_one_after_the_other(moves, dtype, monkeypatch):
+    monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 130)
+    monkeypatch.setattr(transforms, "_VALUES_AT_ONCE", 1600)
+    # Of 768 or 192 values a picture: torch computes what is left over after vectors of 8 or 16 by other functions.
+    x = torch.randint(0, 256, (5, 3, 16, 16), generator=rng()).to(dtype)
+    x = x if dtype == torch.uint8 else x / 255
+    kept, one_rng = x.clone(), rng()
+    expected = in_unit_range(x)
+    for step in (moves, *COLOURS):
+        expected = step(expected, one_rng)
+    actual = run_steps((moves, *COLOURS), x, rng())
+    assert actual.dtype == expected.dtype and torch.equal(actual, expected) and torch.equal(x, kept)
+
+
+def test_changes_leave_a_picture_alone_that_needs_no_resize():
+    x = torch.rand(2, 3, 8, 8)
+    kept = x.clone()
+    actual = run_steps((Resized(Sampling((8, 8))), COLOURS[-1]), x, rng())
+    assert torch.equal(x, kept) and torch.equal(actual, COLOURS[-1](x, rng()))
 
 
 def smooth(n):

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from minilearner.data import transforms
 from minilearner.data.transforms import Pipeline
 from minilearner.vision import lighting
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Lighting, LogitMap, Saturation
@@ -94,11 +95,12 @@ def test_hue_turns_within_its_range_and_keeps_the_brightest_and_darkest():
     assert -0.1001 <= turns.min() < -0.099 and 0.11 < turns.max() <= 0.1112
 
 
-def test_hue_works_a_large_batch_through_in_parts(monkeypatch):
+@pytest.mark.parametrize("kind", [Brightness, Contrast, Saturation, Hue])
+def test_a_large_batch_is_changed_a_few_pictures_at_a_time(kind, monkeypatch):
     x = torch.rand(7, 3, 4, 4)
-    whole = Hue()(x, rng())
-    monkeypatch.setattr(lighting, "_VALUES_AT_ONCE", 100)
-    assert torch.equal(Hue()(x, rng()), whole)
+    whole = kind()(x, rng())
+    monkeypatch.setattr(transforms, "_VALUES_AT_ONCE", 100)
+    assert torch.equal(kind()(x, rng()), whole)
 
 
 @pytest.mark.parametrize("kind", [Brightness, Contrast, Saturation, Hue])
