@@ -16,6 +16,7 @@ from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, create_head, initialize
 from minilearner.runtime import set_seed
 from minilearner.training.callback import Callbacks
+from minilearner.training.compiling import Compile
 from minilearner.training.optimizers import OptimizerFactory, Rate, check_rate
 from minilearner.training.step import LossFunction
 from minilearner.vision.augment import Normalize
@@ -62,6 +63,7 @@ def vision_learner(
     precision: str = "fp32",
     device: str | torch.device | None = None,
     seed: int | None = None,
+    compile: Compile = False,
 ) -> Learner:
     """Returns a learner whose model is ``Sequential(body, head)``: the body of `arch`, and a new head for these labels.
 
@@ -95,7 +97,8 @@ def vision_learner(
         concat_pool, pool, lin_ftrs, ps, first_bn, bn_final, lin_first, y_range: see `create_head`. A body that pools
             itself, as a transformer does, gets a head without pooling.
         n_in: channels of the pictures. The first convolution is adapted, and keeps what it has learnt.
-        loss_func, opt_func, lr, cbs, metrics, wd, wd_bn_bias, train_bn, moms, precision, device: see `Learner`.
+        loss_func, opt_func, lr, cbs, metrics, wd, wd_bn_bias, train_bn, moms, precision, device, compile: see
+            `Learner`.
         seed: seeds the four global generators now, before anything is drawn.
 
     Raises:
@@ -141,6 +144,7 @@ def vision_learner(
         path=path,
         precision=precision,
         device=device,
+        compile=compile,
     )
     if pretrained:
         learn.freeze()

@@ -1,10 +1,10 @@
 """How long an epoch of MiniGoogLeNet on Fashion-MNIST takes, and what of it is the trainer's.
 
-    python tests/benchmarks/epoch_time.py [--bs 128] [--steps 6] [--rounds 5]
+    python tests/benchmarks/epoch_time.py [--bs 128] [--steps 6] [--rounds 5] [--compile]
 
-In each mode (fp32; fp32 and bf16 with channels_last) a hand-written loop and minilearner take turns in one process
-over the same augmented 32-pixel batches; medians of rounds, scaled up to the updates of an epoch. bf16 is measured
-where the hardware computes it.
+In each mode (fp32; fp32 and bf16 with channels_last; with `--compile` each again, compiled) a hand-written loop and
+minilearner take turns in one process over the same augmented 32-pixel batches; medians of rounds, scaled up to the
+updates of an epoch. bf16 is measured where the hardware computes it.
 """
 
 import argparse
@@ -38,12 +38,14 @@ class FirstBatches:
         return self.n
 
 
-def raw(loader, device, *, channels_last, bf16):
+def raw(loader, device, *, channels_last, bf16, compile):
     torch.manual_seed(0)
     model = MiniGoogLeNet(10).to(device)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = SGD(model.parameters())
+    if compile:
+        model = torch.compile(model)
 
     def run():
         model.train()
@@ -57,13 +59,14 @@ def raw(loader, device, *, channels_last, bf16):
     return run
 
 
-def ours(loader, device, *, channels_last, bf16):
+def ours(loader, device, *, channels_last, bf16, compile):
     torch.manual_seed(0)
     model = MiniGoogLeNet(10)
     if channels_last and not bf16:  # what precision="auto" does where bf16 is slow
         model = model.to(memory_format=torch.channels_last)
     precision = "bf16" if bf16 else "fp32"
-    learn = Learner(DataLoaders(loader, vocab=range(10)), model, opt_func=SGD, precision=precision, device=device)
+    dls = DataLoaders(loader, vocab=range(10))
+    learn = Learner(dls, model, opt_func=SGD, precision=precision, device=device, compile=compile)
 
     def run():
         with learn.no_logging():
@@ -77,18 +80,21 @@ def main():
     parser.add_argument("--bs", type=int, default=128)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="also compiled; needs minutes before its first step")
     args = parser.parse_args()
     device = default_device()
     train = fashion_mnist(bs=args.bs, seed=0).train
     loader = FirstBatches(train, args.steps)
-    modes = {"fp32": (False, False), "fp32, channels_last": (True, False)}
+    modes = {"fp32": (False, False, False), "fp32, channels_last": (True, False, False)}
     if resolve_precision("auto", device) == "bf16":
-        modes["bf16, channels_last"] = (True, True)
+        modes["bf16, channels_last"] = (True, True, False)
+    if args.compile:
+        modes |= {f"{name}, compiled": (*mode[:2], True) for name, mode in modes.items()}
     print(f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}; batch {args.bs},")
     print(f"{args.steps} updates a round, medians of {args.rounds} rounds, for {len(train)} updates an epoch\n")
-    print(f"{'':22} {'raw loop':>12} {'minilearner':>12} {'ratio':>7}")
-    for name, (channels_last, bf16) in modes.items():
-        runs = [make(loader, device, channels_last=channels_last, bf16=bf16) for make in (raw, ours)]
+    print(f"{'':32} {'raw loop':>12} {'minilearner':>12} {'ratio':>7}")
+    for name, (channels_last, bf16, compile) in modes.items():
+        runs = [make(loader, device, channels_last=channels_last, bf16=bf16, compile=compile) for make in (raw, ours)]
         times = [[], []]
         for number in range(args.rounds + 1):
             for run, column in zip(runs, times):
@@ -100,7 +106,7 @@ def main():
                     column.append((time.perf_counter() - began) / args.steps * len(train))
         ratio = statistics.median(b / a for a, b in zip(*times))
         a, b = map(statistics.median, times)
-        print(f"{name:22} {a:10.0f} s {b:10.0f} s {ratio:7.3f}")
+        print(f"{name:32} {a:10.0f} s {b:10.0f} s {ratio:7.3f}")
 
 
 if __name__ == "__main__":

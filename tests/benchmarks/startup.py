@@ -2,7 +2,9 @@
 
     python tests/benchmarks/startup.py [--files 100000] [--rounds 5]
 
-Import: CPU seconds of fresh processes by turns, with and without minilearner beside torch and torchvision. Files: a few
+Import: CPU seconds of fresh processes by turns, with and without minilearner beside torch and torchvision; and of ours
+alone once Python has collected garbage. (What torch and torchvision load brings a full collection near, which looks at
+some 340,000 objects of theirs; the next two thousand objects, whosever they are, set it off.) Files: a few
 small pictures under many names (hard links), by `ImageDataLoaders.from_folder`, then a training batch of 64; fewer than
 one in a thousand are opened. Epoch: training passes over 1 and 41 batches in memory; what is left when the batches'
 time is taken off.
@@ -41,9 +43,20 @@ def importing(rounds):
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
                 if number:  # the first compiles
                     times[name].append(float(done.stdout))
+        settled = [settled_import(env) for _ in range(rounds)]
     own = statistics.median(b - a for a, b in zip(*times.values()))
     row("`from minilearner.vision.all import *` beyond torch and torchvision", f"{own:.2f} s of CPU")
+    row("the same where Python has just collected garbage", f"{statistics.median(settled):.2f} s of CPU")
     row("torch and torchvision themselves", f"{statistics.median(times['others']):.2f} s of CPU")
+
+
+def settled_import(env):
+    code = (
+        "import gc, time, torch, torchvision\ngc.collect()\nbegan = time.process_time()\n"
+        "from minilearner.vision.all import *\nprint(time.process_time() - began)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    return float(done.stdout)
 
 
 def many_files(n, rounds):
