@@ -4,8 +4,10 @@
     python examples/fashion_mnist.py --lr-find    only sweep the rate, and read off bounds
     python examples/fashion_mnist.py --schedule clr --epochs 48   the cyclical run between the bounds
     python examples/fashion_mnist.py --epochs 16  our recipe: one cycle at the found rate, a third of those epochs
+    python examples/fashion_mnist.py --compare --epochs 48   both of these, from the same weights, in one figure
     python examples/fashion_mnist.py --small      a few hundred pictures, to see that everything runs
 
+`--pictures 10000` trains on fewer of them, which is what two cores can compare in an evening.
 It says beforehand what it will do and about how long that takes, and lists the files that it wrote.
 
 The programme is that of the MiniGoogLeNet tutorials, which report 94.33 % of the test pictures after 48 cyclical epochs
@@ -27,6 +29,8 @@ import matplotlib
 
 matplotlib.use("Agg")  # figures go to files; no screen is needed
 
+import matplotlib.pyplot as plt
+import numpy as np
 import torch
 
 from minilearner import (
@@ -50,27 +54,49 @@ from minilearner import (
 
 def main() -> None:
     args = parse_arguments()
+    dls = load(args)
+    learn = learner(dls, args)
+    print_plan(learn, args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    if args.lr_find:
+        files = find_bounds(learn, args)
+    elif args.compare:
+        files = compare(dls, args)
+    else:
+        if is_cyclical(args):
+            files = train_cyclical(learn, args)
+        else:
+            files = train_one_cycle(learn, args.epochs, args.max_lr, args)
+        files += report(learn, args)
+    print("\nWritten:")
+    for file in files:
+        print(f"  {file}  ({file.stat().st_size / 1024:.0f} KB)")
+
+
+def load(args: argparse.Namespace) -> DataLoaders:
+    """All pictures, or as many of the first as were asked for, and of the test pictures."""
     set_seed(args.seed)
     try:
         dls = fashion_mnist(args.data, bs=args.batch_size, seed=args.seed)
     except MinilearnerError as error:
         sys.exit(f"{error}")
-    if args.small:
-        dls = small(dls, args)
+    n_train, n_test = args.pictures or dls.train.n_items, 320 if args.small else dls.valid.n_items
+    if n_train > dls.train.n_items:
+        sys.exit(f"--pictures: there are {dls.train.n_items}, received {n_train}")
+    if n_train == dls.train.n_items and n_test == dls.valid.n_items:
+        return dls
+    train, valid = dls.train.items(range(n_train)), dls.valid.items(range(n_test))
+    tfms = [RandomShift(0.1), Flip()]
+    return DataLoaders.from_arrays(train, valid, bs=dls.bs, vocab=dls.vocab, batch_tfms=tfms, seed=args.seed)
+
+
+def learner(dls: DataLoaders, args: argparse.Namespace) -> Learner:
+    """The same weights each time."""
+    set_seed(args.seed)
     sgd = partial(torch.optim.SGD, momentum=0.9)
     learn = Learner(dls, MiniGoogLeNet(10), opt_func=sgd, metrics=accuracy, precision=args.precision)
     learn.recorder.train_metrics = True  # training accuracy beside the test accuracy
-
-    print_plan(learn, args)
-    args.output.mkdir(parents=True, exist_ok=True)
-    if args.lr_find:
-        files = find_bounds(learn, args)
-    else:
-        files = train_cyclical(learn, args) if args.schedule == "clr" else train_one_cycle(learn, args)
-        files += report(learn, args)
-    print("\nWritten:")
-    for file in files:
-        print(f"  {file}  ({file.stat().st_size / 1024:.0f} KB)")
+    return learn
 
 
 def find_bounds(learn: Learner, args: argparse.Namespace) -> list[Path]:
@@ -87,15 +113,14 @@ def find_bounds(learn: Learner, args: argparse.Namespace) -> list[Path]:
     return [save(sweep.plot(), args.output / "lrfind_plot.png")]
 
 
-def train_one_cycle(learn: Learner, args: argparse.Namespace) -> list[Path]:
-    """A sweep of a hundred updates, its suggestion, and one cycle at that rate."""
+def train_one_cycle(learn: Learner, epochs: int, lr: float | None, args: argparse.Namespace) -> list[Path]:
+    """A sweep of a hundred updates, its suggestion, and one cycle at that rate, or at `lr`."""
     sweep = learn.lr_find(suggest_funcs=(minimum, steep, slide, valley), show_plot=False)
     file = save(sweep.plot(), args.output / "lrfind_plot.png")
-    if args.max_lr is None and sweep.recommended is None:
-        sys.exit(f"No learning rate can be read off the sweep: {sweep.reason} Give one with --max-lr.")
-    lr = args.max_lr or sweep.recommended
-    print(f"Learning rate {lr:.2g}: {'as given' if args.max_lr else sweep.reason}\n")
-    learn.fit_one_cycle(args.epochs, lr_max=lr)
+    if lr is None and sweep.recommended is None:
+        sys.exit(f"No learning rate can be read off the sweep: {sweep.reason}. Give one with --max-lr.")
+    print(f"Learning rate {lr or sweep.recommended:.2g}: {sweep.reason if lr is None else 'as given'}\n")
+    learn.fit_one_cycle(epochs, lr_max=lr or sweep.recommended)
     return [file, save(learn.recorder.plot_sched(), args.output / "schedule_plot.png")]
 
 
@@ -104,6 +129,56 @@ def train_cyclical(learn: Learner, args: argparse.Namespace) -> list[Path]:
     step_size = args.step_epochs * len(learn.dls.train)
     learn.fit(args.epochs, cbs=CyclicLR(args.max_lr, args.min_lr, step_size=step_size, mode=args.mode, gamma=0.99994))
     return [save(learn.recorder.plot_sched("lr"), args.output / "clr_plot.png")]
+
+
+def compare(dls: DataLoaders, args: argparse.Namespace) -> list[Path]:
+    """One cycle at the found rate over a third of the epochs, then the cyclical run over all of them."""
+    short, long = learner(dls, args), learner(dls, args)
+    print(f"One cycle, {args.epochs // 3} epochs:")
+    files = train_one_cycle(short, args.epochs // 3, None, args)
+    files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # now: the other run lasts three times as long
+    print(f"\nCyclical, {args.epochs} epochs:")
+    files += train_cyclical(long, args)
+    files.append(long.recorder.to_csv(args.output / "cyclical.csv"))
+    runs = {f"one cycle, {args.epochs // 3} epochs": short, f"{args.mode}, {args.epochs} epochs": long}
+    print_comparison(runs)
+    return [*files, save(draw_comparison(runs), args.output / "compare_plot.png")]
+
+
+def print_comparison(runs: dict[str, Learner]) -> None:
+    print(f"\n{'run':<24} {'updates':>7} {'highest rate':>12} {'accuracy':>9} {'best':>7}")
+    for name, learn in runs.items():
+        values, rates = learn.recorder.history["accuracy"], learn.recorder.lrs
+        print(f"{name:<24} {len(rates):>7} {max(rates):>12.2e} {values[-1]:>9.4f} {max(values):>7.4f}")
+    short, long = (learn.recorder.history["accuracy"][-1] for learn in runs.values())
+    n = next(iter(runs.values())).dls.valid.n_items
+    verdict = "as good or better" if short >= long else "NOT as good"
+    error = math.sqrt(long * (1 - long) / n)
+    print(
+        f"\nOne cycle in a third of the epochs was {verdict} here: {short:.4f} against {long:.4f}; one standard error"
+    )
+    print(f"of such an accuracy is {error:.4f} with {n} test pictures. Published, after 48 cyclical epochs: 0.9433.")
+
+
+def draw_comparison(runs: dict[str, Learner]):
+    """Test accuracy, and the rate beneath it, over the epochs of both runs."""
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(8.5, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
+    )
+    for (name, learn), color in zip(runs.items(), ("#d1495b", "#1f5fa8"), strict=True):
+        values, rates = learn.recorder.history["accuracy"], learn.recorder.lrs
+        epochs = range(1, len(values) + 1)
+        above.plot(epochs, values, color=color, linewidth=2, marker="o", markersize=4, label=name)
+        above.annotate(f"{values[-1]:.3f}", (len(values), values[-1]), (4, 5), textcoords="offset points", color=color)
+        below.plot(np.arange(len(rates)) * len(values) / len(rates), rates, color=color, linewidth=1.5)
+    above.set_ylabel("test accuracy")
+    above.legend(loc="lower right", frameon=False)
+    below.set_ylabel("learning rate")
+    below.set_xlabel("epoch")
+    for ax in (above, below):
+        ax.grid(True, color="#dddddd")
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def report(learn: Learner, args: argparse.Namespace) -> list[Path]:
@@ -130,10 +205,14 @@ def print_plan(learn: Learner, args: argparse.Namespace) -> None:
     with learn.no_logging():
         learn.lr_find(1e-8, 1e-7, num_it=4, show_plot=False, suggest_funcs=None)
     seconds = (time.perf_counter() - began) / 5  # the first update is slower
+    cyclical = f"{args.mode}, {args.min_lr:g} to {args.max_lr or 0:g}"
     if args.lr_find:
         n, what = n_train * math.ceil(args.sweep_steps / n_train), "sweep the learning rate from 1e-10 to 10"
+    elif args.compare:
+        n = 100 + n_train * (args.epochs + args.epochs // 3)
+        what = f"train {args.epochs // 3} epochs in one cycle at a found rate, then {args.epochs} epochs {cyclical}"
     elif args.schedule == "clr":
-        n, what = n_train * args.epochs, f"train {args.epochs} epochs, {args.mode}, {args.min_lr:g} to {args.max_lr:g}"
+        n, what = n_train * args.epochs, f"train {args.epochs} epochs {cyclical}"
         if args.epochs % (2 * args.step_epochs):
             print(f"Note: best end with a whole cycle, a multiple of {2 * args.step_epochs} epochs.")
     else:
@@ -141,13 +220,6 @@ def print_plan(learn: Learner, args: argparse.Namespace) -> None:
     minutes = 1.15 * n * seconds / 60  # testing takes about a seventh of training
     about = f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute or less"
     print(f"Plan: {what}; about {about}. Files go to {args.output}/.\n")
-
-
-def small(dls: DataLoaders, args: argparse.Namespace) -> DataLoaders:
-    """A few hundred pictures of each set."""
-    train, valid = dls.train.items(range(640)), dls.valid.items(range(320))
-    tfms = [RandomShift(0.1), Flip()]
-    return DataLoaders.from_arrays(train, valid, bs=dls.bs, vocab=dls.vocab, batch_tfms=tfms, seed=args.seed)
 
 
 def save(figure, path: Path) -> Path:
@@ -178,12 +250,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--lr-find", type=int, nargs="?", const=1, choices=(0, 1), default=0, help="only sweep the rate, and plot it")
-    add("--schedule", choices=("one-cycle", "clr"), default="one-cycle")
-    add("--epochs", type=positive(int), help="default 3")
+    add("--schedule", choices=("one-cycle", "clr"), help="default one-cycle")
+    add("--compare", action="store_true", help="a cyclical run, and one cycle in a third of its epochs, in one figure")
+    add("--epochs", type=positive(int), help="default 3; with --compare those of the cyclical run, default 48")
+    add("--pictures", type=positive(int), help="train on the first so many, default all; with --small 640")
     add("--batch-size", type=positive(int), help="default 64, with --small 32")
     add("--min-lr", type=positive(float), help="lower bound of the cyclical rate, default 1e-5")
     add("--max-lr", type=positive(float), help="upper bound, default 1e-2; or the peak of the one cycle, default found")
-    add("--step-epochs", type=positive(int), help="epochs in half a cycle, default 8")
+    add("--step-epochs", type=positive(int), help="epochs in half a cycle, default 8; with --compare a sixth of them")
     add("--mode", choices=("triangular", "triangular2", "exp_range"), help="of the cyclical rate, default triangular")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     add("--data", type=Path, help="folder with the four IDX files; by default found or downloaded")
@@ -191,13 +265,15 @@ def parse_arguments() -> argparse.Namespace:
     add("--seed", type=int, default=42)
     add("--small", action="store_true", help="a few hundred pictures, to see that everything runs")
     args = parser.parse_args()
-    unused = ["epochs", "max_lr"] if args.lr_find else []
-    unused += ["min_lr", "step_epochs", "mode"] if args.lr_find or args.schedule != "clr" else []
+    unused = ["epochs", "max_lr", "compare"] if args.lr_find else ["schedule"] if args.compare else []
+    unused += ["min_lr", "step_epochs", "mode"] if args.lr_find or not is_cyclical(args) else []
     for name in unused:
-        if getattr(args, name) is not None:
+        if getattr(args, name):
             parser.error(f"--{name.replace('_', '-')} means nothing here: it belongs to another way of training")
     fill_in_defaults(args)
-    if args.schedule == "clr" and args.min_lr >= args.max_lr:
+    if args.compare and args.epochs < 3:
+        parser.error(f"--epochs must be at least 3 with --compare, for one cycle takes a third; received {args.epochs}")
+    if is_cyclical(args) and args.min_lr >= args.max_lr:
         parser.error(f"--min-lr must be below --max-lr, received {args.min_lr:g} and {args.max_lr:g}")
     try:  # better now than after an hour of training
         there = next(folder for folder in (args.output, *args.output.absolute().parents) if folder.exists())
@@ -207,11 +283,17 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def is_cyclical(args: argparse.Namespace) -> bool:
+    return args.compare or args.schedule == "clr"
+
+
 def fill_in_defaults(args: argparse.Namespace) -> None:
-    args.epochs = args.epochs or 3
+    args.epochs = args.epochs or (48 if args.compare else 3)
     args.batch_size = args.batch_size or (32 if args.small else 64)
-    args.min_lr, args.step_epochs, args.mode = args.min_lr or 1e-5, args.step_epochs or 8, args.mode or "triangular"
-    if args.schedule == "clr":
+    args.pictures = args.pictures or (640 if args.small else None)
+    args.min_lr, args.mode = args.min_lr or 1e-5, args.mode or "triangular"
+    args.step_epochs = args.step_epochs or (max(args.epochs // 6, 1) if args.compare else 8)
+    if is_cyclical(args):
         args.max_lr = args.max_lr or 1e-2
     args.sweep_steps = 60 if args.small else 2048
 

@@ -71,7 +71,7 @@ def main() -> None:
     args = parse_arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     named, own = named_schedules(args.epochs), own_schedules(args.epochs)
-    files = [save(plot_schedule(named, args.epochs, clock="step"), args.output / "schedules_preview.png")]
+    files = [save(plot_schedule(named, args.epochs, clock="epoch"), args.output / "schedules_preview.png")]
 
     data = first_pictures(args)
     (_, train_labels), (_, valid_labels) = data

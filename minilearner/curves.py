@@ -9,7 +9,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Literal, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,19 +58,27 @@ def exponential(start: float, end: float) -> Schedule:
     return of_progress(lambda p, m: start * (end / start) ** p)
 
 
-def polynomial(start: float, end: float, *, power: float = 1.0) -> Schedule:
+def polynomial(
+    start: float, end: float, *, power: float = 1.0, convention: Literal["fastai", "torch"] = "fastai"
+) -> Schedule:
     """Goes from `start` to `end` by a power of progress: start + (end - start) p^power. 1 is `linear`.
 
-    Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125.
+    With "torch" the power is that of what is left: end + (start - end) (1 - p)^power, as in torch's `PolynomialLR` and
+    Keras' `PolynomialDecay`, which slow down towards the end where fastai's curve slows down at the beginning.
+
+    Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125, in torch's convention 0.875.
     """
+    check_choice("convention", convention, ("fastai", "torch"))
     if power <= 0:
         raise ValueError(f"`power` must be positive. Received: power={power}.")
+    if convention == "torch":
+        return of_progress(lambda p, m: end + (start - end) * (1 - p) ** power)
     return of_progress(lambda p, m: start + (end - start) * p**power)
 
 
 def constant(value: float) -> Schedule:
     """Stays at `value`. Example: ``constant(0.1)(0.7)`` is 0.1."""
-    return of_progress(lambda p, m: value + 0.0 * p)
+    return of_progress(lambda p, m: value + 0.0 * p, by=None)
 
 
 def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
@@ -85,6 +93,8 @@ def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
         ValueError: as many fractions as parts are not given, one is negative, or they do not sum to 1 (within 1e-6).
     """
     _check_fractions(parts, fractions)
+    for part in parts:
+        check_clock(part, "progress")
     heard = [(part, fraction) for part, fraction in zip(parts, fractions, strict=True) if fraction > 0]
     lengths = [fraction for _, fraction in heard]
     starts = [0.0, *accumulate(lengths[:-1])]
@@ -105,22 +115,28 @@ def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
             values[which == index] = value_of(index, times[which == index])
         return values
 
-    return at
+    return _by(at, "progress")
 
 
 # 0.3 + 0.2 is not 0.5 to the last bit: a step meant to stand on a joint belongs to the later part all the same.
 _ROUNDING = 1e-12
 
 
-def of_progress(value: Callable[[Any, Any], Any]) -> Schedule:
-    """Makes a schedule of `value(progress, math or numpy)`; a float stays out of NumPy, ten times slower on it."""
+Clock: TypeAlias = Literal["progress", "count"]
+
+
+def of_progress(value: Callable[[Any, Any], Any], by: Clock | None = "progress") -> Schedule:
+    """Makes a schedule of `value(progress, math or numpy)`; a float stays out of NumPy, ten times slower on it.
+
+    `by` is None where every clock will do.
+    """
 
     def at(progress: Any) -> Any:
         if isinstance(progress, (int, float)):
             return value(min(max(progress, 0.0), 1.0), math)
         return value(np.clip(np.asarray(progress, dtype=np.float64), 0.0, 1.0), np)
 
-    return at
+    return _by(at, by)
 
 
 def of_count(value: Callable[[Any], Any]) -> Schedule:
@@ -129,7 +145,26 @@ def of_count(value: Callable[[Any], Any]) -> Schedule:
     def at(count: Any) -> Any:
         return float(value(count)) if isinstance(count, (int, float)) else value(np.asarray(count, dtype=np.float64))
 
-    return at
+    return _by(at, "count")
+
+
+def _by(schedule: Any, clock: Clock | None) -> Schedule:
+    schedule._clock = clock
+    return schedule  # type: ignore[no-any-return]
+
+
+def check_clock(schedule: Any, clock: Clock) -> None:
+    """Raises a ValueError where a schedule of ours is to be asked by a clock that is not its own.
+
+    It would give a rate, and a wrong one: an epoch is past the end of progress, and progress is always epoch 0.
+    """
+    kinds = {"progress": "progress, in [0, 1]", "count": "the epoch or the step"}
+    own = getattr(schedule, "_clock", None)
+    if own in kinds and own != clock:
+        raise ValueError(
+            f"this schedule is a function of {kinds[own]}, and would be asked here by {kinds[clock]}. Give another, or "
+            "see `clock` of ParamScheduler and plot_schedule, and `length` of warmup."
+        )
 
 
 def check_rates(*, positive: bool = False, **rates: float) -> None:

@@ -35,7 +35,7 @@ from minilearner.results.predictions import BatchPrediction, Prediction, Predict
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.results.step_profile import StepProfile
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training import files, optimizers
+from minilearner.training import compiling, files, optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
@@ -72,6 +72,7 @@ class Learner:
         precision: "fp32", "bf16", "fp16", or "auto", what the hardware computes fast; all but "fp32" in channels_last.
         device, seed: the GPU where there is one by default; if given, seeds the four global generators now.
         strategy: how the processes that torchrun started train together; "auto" is "ddp". See `training.distributed`.
+        compile: train and validate through `torch.compile`: True, a mode such as "reduce-overhead", or its arguments.
 
     Attributes:
         recorder: all runs of this learner. Never wiped.
@@ -84,7 +85,7 @@ class Learner:
         cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
-        strategy: Strategy = "auto",
+        strategy: Strategy = "auto", compile: compiling.Compile = False,
     ):  # fmt: skip
         check_parts(model, loss_func)
         optimizers.check_rate(1.0 if lr == "auto" else lr)
@@ -92,14 +93,15 @@ class Learner:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
+        self._compiler = compiling.resolve_compile(compile, is_alone=self.strategy is None)
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
         self.dls = shared_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.metrics = named_metrics(metrics, self.device)
-        self.cbs, self.path = as_callbacks(cbs), Path(path or dls.path)
+        self.metrics, self.path = named_metrics(metrics, self.device), Path(path or dls.path)
+        self.cbs = as_callbacks(cbs)
         self.recorder, self._preflight, self._output = Recorder(), Preflight(), Output()
         self.optimizer: Optimizer | None = None
 
@@ -174,11 +176,9 @@ class Learner:
             step_mode, smoothing: "exp" or "linear"; the weight in the smoothed loss of what was before, in [0, 1).
             skip_start, skip_end: points that suggestions and plot leave out; `skip_start=None` is a tenth of `num_it`.
         """
-        settings = SweepSettings(
-            start_lr, end_lr, num_it, step_mode, smoothing, stop_factor if stop_div else None, skip_start, skip_end,
-            epochs, sample_steps,
-        )  # fmt: skip
-        sweep = self._finder().sweep(settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
+        stop = stop_factor if stop_div else None
+        how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps
+        sweep = self._finder().sweep(SweepSettings(*how), momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
         return sweep
@@ -296,9 +296,9 @@ class Learner:
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
-        x, _ = self.dls.one_batch()
         settings = self._run(self._optimizer()).settings(self.cbs)
-        return replace(summarize(self.model, x), notes=tuple(f"{name}: {value}" for name, value in settings.items()))
+        notes = tuple(f"{name}: {value}" for name, value in settings.items())
+        return replace(summarize(self.model, self.dls.one_batch()[0]), notes=notes)
 
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Writes weights, buffers and, with `with_opt`, the optimizer's state to a file below `learn.path`.
@@ -380,13 +380,13 @@ class Learner:
         return RateFinder(self._checked_run, self.lr, several, self._output, wd, self.wd_bn_bias)
 
     def _checked_run(self) -> Run:
-        run = self._run(self._optimizer())
-        self._preflight.check(run.step, self.dls, self.metrics)
-        return run
+        self._preflight.check(self._step(None), self.dls, self.metrics)
+        return self._run(self._optimizer())
 
     def _run(self, optimizer: Optimizer | None) -> Run:
-        activate = getattr(self.dls.target, "activate", None)
-        return Run(self._step(optimizer), self.dls, recorder=self.recorder, activate=activate)
+        step, activate = self._step(optimizer), getattr(self.dls.target, "activate", None)
+        step.network = step.model if self._compiler is None else self._compiler.network(step.model)
+        return Run(step, self.dls, recorder=self.recorder, activate=activate)
 
     def _step(self, optimizer: Optimizer | None) -> TrainStep:
         return distributed_step(self.model, self.loss_func, optimizer, self.strategy, precision=self.precision)

@@ -32,6 +32,7 @@ __all__ = [
     "laid_out",
     "local_count",
     "local_rank",
+    "own_part",
     "rank",
     "wait",
     "whole",
@@ -140,6 +141,12 @@ def whole(tensor: Tensor) -> Tensor:
     """Returns a tensor in one piece, also where `fully_shard` keeps a part of it in each process."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """Returns what this process holds of a tensor: all of it, but where `fully_shard` keeps a part in each."""
+    local = getattr(tensor, "to_local", None)
+    return tensor if local is None else local()
 
 
 def laid_out(values: Tensor, like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from minilearner import processes
 from minilearner.errors import closest
 
 __all__ = [
+    "DrawnSeed",
     "Precision",
     "check_position",
     "default_device",
@@ -89,12 +90,16 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def draw_seed() -> int:
+class DrawnSeed(int):
+    """A seed that nobody gave: the same script, started again, may draw another."""
+
+
+def draw_seed() -> DrawnSeed:
     """Draws a seed from torch's global generator, so that `set_seed` before it decides all that is derived from it.
 
     Of several processes, all get what the first one draws.
     """
-    return int(processes.agreed(int(torch.randint(2**31, ()).item())))
+    return DrawnSeed(processes.agreed(int(torch.randint(2**31, ()).item())))
 
 
 def derived_seed(seed: int, *path: int | str) -> int:

@@ -24,6 +24,7 @@ from minilearner.curves import (
     Schedule,
     chain,
     check_choice,
+    check_clock,
     check_moms,
     check_rates,
     checked_fraction,
@@ -150,12 +151,32 @@ def _torch_phases(
     return joined
 
 
-def warmup(schedule: Schedule, *, pct: float, start: float = 0.0) -> Schedule:
-    """Rises in a line from `start` to where `schedule` begins during the first `pct` (in [0, 1]), then plays it.
+def warmup(
+    schedule: Schedule, *, pct: float | None = None, length: float | None = None, start: float = 0.0
+) -> Schedule:
+    """Rises in a line from `start` to where `schedule` begins, then plays it.
 
-    Example: ``warmup(constant(1.0), pct=0.5)(0.25)`` is 0.5. Source: Goyal et al., Accurate, Large Minibatch SGD, 2017.
+    For schedules of progress the rise takes `pct` of training, a fraction in [0, 1]; for those of the epoch or the step
+    `length` of these, and the schedule begins after them. Torch's `SequentialLR` after a `LinearLR`.
+
+    Example: ``warmup(constant(1.0), pct=0.5)(0.25)`` is 0.5, ``warmup(step_decay(1.0, every=3), length=4)(2)`` too.
+    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017.
+
+    Raises:
+        ValueError: not one of `pct` and `length` is given, or one that does not fit the schedule.
     """
-    return chain([linear(start, schedule(0.0)), schedule], [checked_fraction("pct", pct), 1 - pct])
+    if pct is not None and length is None:
+        return chain([linear(start, schedule(0.0)), schedule], [checked_fraction("pct", pct), 1 - pct])
+    if pct is None and length is not None:
+        check_rates(length=length)
+        check_clock(schedule, "count")
+        first = schedule(0)
+        return of_count(
+            lambda t: np.where(
+                t < length, start + (first - start) * t / (length or 1), schedule(np.maximum(t - length, 0))
+            )
+        )
+    raise ValueError("Give `pct`, a fraction of training, or `length`, in epochs or steps: one of them.")
 
 
 def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> Schedule:

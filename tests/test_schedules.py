@@ -5,7 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch.optim import lr_scheduler as ts
 
+from minilearner import LearningRateScheduler, ParamScheduler, plot_schedule
 from minilearner import schedules as s
 
 QUARTERS = np.array([0, 0.25, 0.5, 0.75, 1])
@@ -40,6 +42,15 @@ def test_curves_have_fastais_values_for_floats_and_arrays(schedule, expected):
     assert [schedule(p) for p in QUARTERS.tolist()] == pytest.approx(expected, abs=1e-5)
     assert schedule(QUARTERS) == pytest.approx(expected, abs=1e-5)
     assert type(schedule(0.5)) is float and schedule(QUARTERS.reshape(5, 1)).shape == (5, 1)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_polynomial_in_torchs_convention_equals_torchs_and_keras_decay(power):
+    rates = torch_rates(partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=20, power=power), 20)
+    times = np.arange(20) / 20
+    assert s.polynomial(1.0, 0.0, power=power, convention="torch")(times) == pytest.approx(rates, abs=1e-12)
+    keras = 0.01 + (0.1 - 0.01) * (1 - times) ** power  # PolynomialDecay(0.1, 20, 0.01, power)
+    assert s.polynomial(0.1, 0.01, power=power, convention="torch")(times) == pytest.approx(keras, abs=1e-12)
 
 
 def test_a_curve_holds_its_ends_outside_of_progress():
@@ -241,6 +252,45 @@ def test_inverse_sqrt_peaks_after_its_warmup():
 def test_warmup_rises_to_where_the_schedule_begins():
     schedule = s.warmup(s.cosine(2, 0), pct=0.5)
     assert schedule(np.array([0, 0.25, 0.5, 0.75, 1])) == pytest.approx([0, 1, 2, 1, 0])
+
+
+def test_a_warmup_of_some_epochs_before_a_schedule_of_the_epoch_equals_torchs_sequence():
+    def torchs(optimizer):
+        parts = [ts.LinearLR(optimizer, 0.1, 1.0, 4), ts.StepLR(optimizer, 3, 0.5)]
+        return ts.SequentialLR(optimizer, parts, [4])
+
+    joined = s.warmup(s.step_decay(1.0, every=3), length=4, start=0.1)
+    assert joined(np.arange(20)) == pytest.approx(np.array(torch_rates(torchs, 20)), abs=1e-12)
+    assert [joined(epoch) for epoch in range(20)] == joined(np.arange(20)).tolist()
+    assert s.warmup(s.step_decay(1.0, every=3), length=0)(0) == 1.0
+
+
+def test_a_warmup_takes_a_part_or_a_length():
+    with pytest.raises(ValueError, match="Give `pct`, .* or `length`"):
+        s.warmup(s.constant(1.0))
+    with pytest.raises(ValueError, match="Give `pct`, .* or `length`"):
+        s.warmup(s.constant(1.0), pct=0.1, length=3)
+    with pytest.raises(ValueError, match="`length` .* Received: length=-1"):
+        s.warmup(s.constant(1.0), length=-1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: s.chain([s.linear(0, 1), s.step_decay(1.0, every=2)], [0.5, 0.5]),
+        lambda: s.warmup(s.step_decay(1.0, every=2), pct=0.1),
+        lambda: s.warmup(s.cosine(1.0, 0.0), length=3),
+        lambda: ParamScheduler({"lr": s.step_decay(1.0, every=2)}),
+        lambda: ParamScheduler({"lr": [s.constant(1.0), s.warmup(s.constant(1.0), length=2)]}),
+        lambda: ParamScheduler({"lr": s.cosine(1.0, 0.0)}, clock="step"),
+        lambda: LearningRateScheduler(s.cosine(1.0, 0.0)),
+        lambda: plot_schedule(s.cosine(1.0, 0.0), 5, clock="epoch"),
+        lambda: plot_schedule(s.inverse_sqrt(1.0, warmup_steps=2), 5),
+    ],
+)
+def test_a_schedule_by_another_clock_is_refused(make):
+    with pytest.raises(ValueError, match="function of (progress|the epoch or the step)"):
+        make()
 
 
 def test_flat_cosine_is_flat_then_falls():

@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from torch.optim.lr_scheduler import SequentialLR
 
 from minilearner import processes
-from minilearner.callbacks.schedule import claim
+from minilearner.callbacks.schedule import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor
+from minilearner.curves import check_clock
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -43,12 +44,14 @@ class LearningRateScheduler(Callback):
 
     Raises:
         TypeError: `fn` takes neither one nor two arguments; in a run, it returns no number.
-        ValueError: in a run: the function returns a negative, infinite or NaN rate, or another schedule drives "lr".
+        ValueError: `fn` is a schedule of progress; in a run: it returns a negative, infinite or NaN rate, or another
+            schedule drives "lr".
     """
 
     order = 60
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
+        check_clock(fn, "count")
         self.fn = fn
         self.verbose = verbose
         self._takes_rate = _takes_two(fn)
@@ -57,7 +60,7 @@ class LearningRateScheduler(Callback):
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
-        self._ratios = _ratios_to_last(run.optimizer)
+        self._ratios = ratios_to_last(run.optimizer)
         self._set_for = -1
 
     def before_epoch(self, run: Run) -> None:
@@ -90,6 +93,7 @@ class ReduceLROnPlateau(Tracker):
         cooldown: epochs after a fall in which nothing is counted.
         min_lr: the rate of the last layer group never falls below this.
         mode: "min", "max", or None to infer it; see `Tracker`.
+        verbose: 1 prints a line where the rate falls.
 
     Raises:
         ValueError: an argument out of range; in a run, an unknown `monitor`, or another schedule drives "lr".
@@ -104,6 +108,7 @@ class ReduceLROnPlateau(Tracker):
         cooldown: int = 0,
         min_lr: float = 0.0,
         mode: Literal["min", "max"] | None = None,
+        verbose: int = 0,
     ):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
         if not 0 <= factor < 1:
@@ -114,6 +119,7 @@ class ReduceLROnPlateau(Tracker):
                 f"Received: patience={patience}, cooldown={cooldown}, min_lr={min_lr}."
             )
         self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
+        self.verbose = verbose
         self.wait = self.cooldown_left = 0
 
     def before_fit(self, run: Run) -> None:
@@ -130,16 +136,19 @@ class ReduceLROnPlateau(Tracker):
         elif not self.cooldown_left:
             self.wait += 1
             if self.wait >= self.patience:
-                self._reduce(run.optimizer)
+                self._reduce(run)
 
-    def _reduce(self, optimizer: Optimizer) -> None:
-        last = float(optimizer.param_groups[-1]["lr"])
+    def _reduce(self, run: Run) -> None:
+        groups = run.optimizer.param_groups
+        last = float(groups[-1]["lr"])
         if last <= self.min_lr:  # Keras' wait goes on too, and so does nothing
             return
         scale = max(last * self.factor, self.min_lr) / last
-        for group in optimizer.param_groups:
+        for group in groups:
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0
+        if self.verbose and processes.is_first():
+            sys.stdout.write(f"Epoch {run.epoch + 1}: ReduceLROnPlateau reducing learning rate to {last * scale}.\n")
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.monitor!r}, factor={self.factor}, patience={self.patience})"
@@ -332,9 +341,3 @@ def _checked(value: Any, epoch: int) -> float:
     if not 0 <= lr < math.inf:
         raise ValueError(f"`fn` must return a rate that is finite and not negative. Received for epoch {epoch}: {lr}.")
     return lr
-
-
-def _ratios_to_last(optimizer: Optimizer) -> list[float]:
-    """Each group's rate by that of the last; 1 where that is 0 and there is no ratio."""
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]

@@ -6,11 +6,13 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from minilearner import processes
 from minilearner.errors import NonFiniteError, closest
 from minilearner.training.callback import Callback, CancelBatch
 from minilearner.training.optimizer_state import load_optimizer
@@ -45,7 +47,8 @@ class NonFinite(Callback):
     only losses count.
 
     Each batch waits for the device, and the buffers are copied before each update. "rollback" keeps one more copy of
-    weights and optimizer state, in checkpoints too. Validations and `lr_find` are left alone.
+    weights and optimizer state, in checkpoints too. Validations and `lr_find` are left alone. Several processes do the
+    same, also where only one has met such a batch: each batch waits for all, and messages name the rank and its items.
 
     Args:
         policy: one of the three.
@@ -97,12 +100,15 @@ class NonFinite(Callback):
 
     def after_backward(self, run: Run) -> None:
         gradients = [] if isinstance(run.step, ScaledStep) else _gradients(run)
-        if _are_finite([*tensors_of(run.loss), *gradients]):
+        is_finite = _are_finite([*tensors_of(run.loss), *gradients])
+        if run.step.n_processes > 1:
+            is_finite = not any(processes.add_up([not is_finite]))
+        if is_finite:
             self.n_in_a_row = 0
             if self.policy == "rollback":
                 self._keep_good(run)
             return
-        told, positions = _told(run)
+        told, positions = _told_by_all(run)
         run.step.zero_grad()
         self._buffers.put_back()
         if self.policy == "raise":
@@ -114,7 +120,8 @@ class NonFinite(Callback):
         if self.places:
             if run.record is not None:
                 run.record.settings["non_finite"] = self._summary()
-            warnings.warn(self._summary(), RuntimeWarning, stacklevel=2)
+            if processes.is_first():
+                warnings.warn(self._summary(), RuntimeWarning, stacklevel=2)
 
     def _go_on(self, run: Run, told: str, positions: Sequence[int]) -> None:
         self.places.append((run.epoch, run.iter))
@@ -123,7 +130,7 @@ class NonFinite(Callback):
         if n > self.limit:
             raise NonFiniteError(f"{told} There were more than limit={self.limit} of that {what}.", positions)
         if self.policy == "rollback":
-            self._roll_back(run)
+            self._roll_back(run, told, positions)
         run.loss = None
         raise CancelBatch
 
@@ -139,10 +146,12 @@ class NonFinite(Callback):
             "followers": [copy.deepcopy(callback.state_dict()) for callback in _followers(run)],
         }
 
-    def _roll_back(self, run: Run) -> None:
+    def _roll_back(self, run: Run, told: str, positions: Sequence[int]) -> None:
         good = self._good
         if good is None:
-            raise NonFiniteError("there is no good state to go back to: the first batch was not finite.", _told(run)[1])
+            raise NonFiniteError(
+                f"{told} There is no good state to go back to: the first batch was not finite.", positions
+            )
         with torch.no_grad():
             for parameter, value in zip(run.model.parameters(), good["parameters"], strict=True):
                 parameter.copy_(value)
@@ -155,17 +164,19 @@ class NonFinite(Callback):
         self.lr_factor *= self.factor
 
     def _summary(self) -> str:
+        n = "1 update was" if len(self.places) == 1 else f"{len(self.places)} updates were"
         done = "left out" if self.policy == "skip" else f"rolled back, the learning rate cut to {self.lr_factor:.3g} of"
         listed = ", ".join(f"epoch {epoch} batch {batch}" for epoch, batch in self.places[:_SHOWN])
         more = f" and {len(self.places) - _SHOWN} more" if len(self.places) > _SHOWN else ""
-        return f"NonFinite: {len(self.places)} updates were {done}: {listed}{more}"
+        return f"NonFinite: {n} {done}: {listed}{more}"
 
     def __repr__(self) -> str:
         return f"NonFinite({self.policy!r})"
 
 
 def _gradients(run: Run) -> list[Tensor]:
-    return [p.grad for p in run.model.parameters() if p.grad is not None and p.grad.numel()]
+    found = (processes.own_part(p.grad) for p in run.model.parameters() if p.grad is not None)
+    return [gradient for gradient in found if gradient.numel()]
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
@@ -178,24 +189,59 @@ def _followers(run: Run) -> list[Callback]:
     return [callback for callback in run.callbacks if callback.follows_weights]
 
 
-def _told(run: Run) -> tuple[str, list[int]]:
-    """Returns what is wrong with this batch, in words, and the positions of its items, where those are known."""
+@dataclass(frozen=True)
+class _Finding:
+    """What one process says of its part of a batch."""
+
+    told: str
+    positions: list[int]
+    is_its_own: bool
+    """Whether its own loss or items show it, and not only gradients, in which those of other processes are too."""
+    is_odd: bool
+
+
+def _told_by_all(run: Run) -> tuple[str, list[int]]:
+    """Returns what is wrong with this batch, in words, and the positions of its items, where those are known.
+
+    Of several processes, those speak whose own loss or items are not finite or, where none is, whose gradients.
+    """
+    found = processes.gather(_finding(run)) if run.step.n_processes > 1 else [_finding(run)]
+    if len(found) == 1:
+        return found[0].told, found[0].positions
+    at_fault = [finding.is_its_own for finding in found]
+    if not any(at_fault):
+        at_fault = [finding.is_odd for finding in found]
+    named = [(rank, found[rank]) for rank, is_odd in enumerate(at_fault) if is_odd]
+    told = " ".join(f"rank {rank}: {finding.told}" for rank, finding in named[:_SHOWN])
+    return told, [position for _, finding in named for position in finding.positions]
+
+
+def _finding(run: Run) -> _Finding:
     positions = run.dls.train.positions_of(run.iter)
     where = f"batch {run.iter} of epoch {run.epoch}"
-    loss = float(run.loss.detach()) if run.loss is not None else math.nan
-    what = f"the loss of {where} is {loss}." if not math.isfinite(loss) else _odd_gradient(run, where, loss)
+    own = run.loss if run.step.own_loss is None else run.step.own_loss
+    loss = float(own.detach()) if own is not None else math.nan
+    parameter = _odd_parameter(run)
+    what = (
+        f"the gradient of {parameter} in {where} is not finite, though the loss is {loss:.4g}."
+        if math.isfinite(loss)
+        else f"the loss of {where} is {loss}."
+    )
+    odd = _odd_items(run)
+    is_its_own = not math.isfinite(loss) or bool(odd)
     if positions is None:
-        return f"{what} It comes from a foreign loader, which does not tell its items.", []
-    odd = [positions[i] for i in _odd_items(run) if i < len(positions)]
-    if odd:
-        return f"{what} Not finite themselves are: {_listed(run, odd)}.", positions
-    return f"{what} Its items: {_listed(run, positions)}.", positions
+        told = f"{what} It comes from a foreign loader, which does not tell its items."
+        return _Finding(told, [], is_its_own, bool(parameter))
+    which = [positions[i] for i in odd if i < len(positions)]
+    items = f"Not finite themselves are: {_listed(run, which)}" if which else f"Its items: {_listed(run, positions)}"
+    return _Finding(f"{what} {items}.", positions, is_its_own, bool(parameter))
 
 
-def _odd_gradient(run: Run, where: str, loss: float) -> str:
+def _odd_parameter(run: Run) -> str:
+    """The name of the first whose gradient, as far as this process has it, is not finite."""
     gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
-    name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "")
-    return f"the gradient of {name} in {where} is not finite, though the loss is {loss:.4g}."
+    odd = (name for name, gradient in gradients.items() if not processes.own_part(gradient).isfinite().all())
+    return next(odd, "")
 
 
 def _odd_items(run: Run) -> list[int]:

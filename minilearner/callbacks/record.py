@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.metrics import MeanMetric, Metric
+from minilearner.metrics import GroupedUpdates, MeanMetric, Metric, mean_over
 from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
@@ -22,13 +22,18 @@ from minilearner.tree import is_empty, map_tensors, n_items, to_device
 
 __all__ = ["Evaluate", "Record"]
 
+Totals: TypeAlias = "dict[str, list[tuple[float, int]]]"
+"""By the name of a column: the total and the number of items of each batch."""
+
 
 class Evaluate(Callback):
     """Computes the loss and the metrics of a validation pass, as means over items, into `run.metrics`.
 
-    Nothing is read from the device until the pass is over. Several processes, each with its share of the batches, come
-    to the values of one: losses and metrics that are functions are added up, torchmetrics objects exchange what they
-    hold, and any other object is given all batches, in their order, in every process.
+    Nothing is read from the device until the pass is over, nor do processes wait for each other. Several processes,
+    each with its share of the batches, come to the very numbers that one finds with the same batches: the values that
+    losses and metric functions have for each batch are brought together, torchmetrics objects that count exchange their
+    counts, and any other object is given all batches, in their order, in every process. With another batch size losses
+    may differ in their last bits, as they do in one process; what counts items is the same as long as predictions are.
 
     Args:
         metrics: by the name of their column.
@@ -41,6 +46,8 @@ class Evaluate(Callback):
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
         self._batches: list[tuple[Any, Any]] = []
+        self._at_once = list(metrics.values())
+        self._waiting: list[Metric] = []
 
     def before_fit(self, run: Run) -> None:
         if run.dls.valid is not None:
@@ -48,50 +55,36 @@ class Evaluate(Callback):
 
     def before_validate(self, run: Run) -> None:
         self._losses, self._sizes, self._batches = [], [], []
+        self._at_once, self._waiting = [], []
         for metric in self.metrics.values():
             metric.reset()
+            is_joined = run.step.n_processes == 1 or _is_exactly_joined(metric)
+            (self._at_once if is_joined else self._waiting).append(metric)
 
     def after_batch(self, run: Run) -> None:
         if run.training or run.loss is None or is_empty(run.x):
             return
         self._losses.append(run.loss.detach())
         self._sizes.append(n_items(run.x))
-        waiting = self._waiting(run)
-        if waiting:
+        if self._waiting:
             self._batches.append(map_tensors(lambda t: t.detach().cpu(), (run.pred, run.y)))
-        for metric in self.metrics.values():
-            if not waiting or _adds_up(metric):
-                metric.update(run.pred, run.y)
+        for metric in self._at_once:
+            metric.update(run.pred, run.y)
 
     def after_validate(self, run: Run) -> None:
-        total = 0.0
-        if self._losses:
-            losses = torch.stack(self._losses).double()
-            total = float((losses * torch.tensor(self._sizes, dtype=torch.float64, device=losses.device)).sum())
-        n, n_batches = float(sum(self._sizes)), float(len(self._losses))
-        if run.step.n_processes > 1:
-            total, n, n_batches = processes.add_up([total, n, n_batches])
-            self._give_all_batches(run)
-        if not n_batches:  # cancelled before its first batch: there is nothing to say
-            return
-        run.metrics["valid_loss"] = total / n if n else math.nan
-        for name, metric in self.metrics.items():
-            run.metrics[name] = _as_number(name, metric, run)
-        self._losses, self._sizes, self._batches = [], [], []
-
-    def _waiting(self, run: Run) -> list[Metric]:
-        """The metrics that must wait for the batches of the other processes."""
-        return [] if run.step.n_processes == 1 else [one for one in self.metrics.values() if not _adds_up(one)]
-
-    def _give_all_batches(self, run: Run) -> None:
-        metrics = self._waiting(run)
-        if not metrics:
-            return
-        rounds = zip_longest(*processes.gather(self._batches))
-        for batch in (batch for dealt in rounds for batch in dealt if batch is not None):
-            pred, y = to_device(batch, run.dls.device)
-            for metric in metrics:
+        own = _totals(self.metrics)
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        own["valid_loss"] = [(loss * n, n) for loss, n in zip(losses, self._sizes, strict=True)]
+        joined, batches = _joined(own, self._batches, run)
+        for pred, y in (to_device(batch, run.dls.device) for batch in batches):
+            for metric in self._waiting:
                 metric.update(pred, y)
+        if not joined["valid_loss"]:  # cancelled before its first batch: there is nothing to say
+            return
+        run.metrics["valid_loss"] = mean_over(joined["valid_loss"])
+        with _unjoined(self._waiting):
+            run.metrics.update(_computed(self.metrics, joined))
+        self._losses, self._sizes, self._batches = [], [], []
 
 
 class Record(Callback):
@@ -109,18 +102,21 @@ class Record(Callback):
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
+        self._updates = GroupedUpdates(self.train_metrics.values())
         self._began = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has lasted, and what its training metrics have gathered."""
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
-        return {"seconds": time.perf_counter() - self._began, "train_metrics": metrics}
+        seconds = time.perf_counter() - self._began
+        return {"seconds": seconds, "train_metrics": metrics, "waiting": self._updates.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
             load_attributes(self.train_metrics[name], attributes)
+        self._updates.load_state_dict(state["waiting"])
 
     def before_fit(self, run: Run) -> None:
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
@@ -133,6 +129,7 @@ class Record(Callback):
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
         run.metrics = {}
+        self._updates.reset()
         for metric in self.train_metrics.values():
             metric.reset()
 
@@ -143,17 +140,17 @@ class Record(Callback):
         lr = group["lr"] * run.step.lr_factor
         _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
-            pred = run.pred.detach()
-            for metric in self.train_metrics.values():
-                metric.update(pred, run.y)
+            self._updates.update(run.pred.detach(), run.y)
 
     def before_train(self, run: Run) -> None:
         _record(run).start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
         record = _record(run)
+        self._updates.flush()
         losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
-        metrics = {name: _as_number(name, metric, run) for name, metric in self.train_metrics.items()}
+        joined, _ = _joined(_totals(self.train_metrics), [], run) if self.train_metrics else ({}, None)
+        metrics = _computed(self.train_metrics, joined)
         run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
@@ -171,15 +168,60 @@ def _record(run: Run) -> RunRecord:
     return run.record
 
 
+def _totals(metrics: dict[str, Metric]) -> Totals:
+    return {name: metric.totals() for name, metric in metrics.items() if type(metric) is MeanMetric}
+
+
+def _joined(totals: Totals, batches: list[Any], run: Run) -> tuple[Totals, Iterator[Any]]:
+    """Brings together what each process has of each metric, and the batches in the order of the set."""
+    if run.step.n_processes == 1:
+        return totals, iter(())
+    of_each = processes.gather((totals, batches))
+    rounds = zip_longest(*(batches for _, batches in of_each))
+    in_order = (batch for dealt in rounds for batch in dealt if batch is not None)
+    return {name: [pair for totals, _ in of_each for pair in totals[name]] for name in totals}, in_order
+
+
+def _computed(metrics: dict[str, Metric], joined: Totals) -> dict[str, float]:
+    return {
+        name: mean_over(joined[name]) if name in joined else _as_number(name, metric)
+        for name, metric in metrics.items()
+    }
+
+
 def _adds_up(metric: Metric) -> bool:
     """Whether what several processes gathered can be joined: means, and torchmetrics objects, which do it alone."""
-    return isinstance(metric, MeanMetric) or bool(getattr(metric, "sync_on_compute", False))
+    return type(metric) is MeanMetric or bool(getattr(metric, "sync_on_compute", False))
 
 
-def _as_number(name: str, metric: Metric, run: Run) -> float:
-    if run.step.n_processes > 1 and isinstance(metric, MeanMetric):
-        total, n = processes.add_up([float(metric.total), metric.n_items])
-        return total / n if n else math.nan
+def _is_exactly_joined(metric: Metric) -> bool:
+    """Whether that gives the very number of one process: of torchmetrics objects, where they only count."""
+    if type(metric) is MeanMetric or not _adds_up(metric):
+        return type(metric) is MeanMetric
+    states = [state for one in _parts(metric) for state in getattr(one, "metric_state", {}).values()]
+    return bool(states) and all(isinstance(t, Tensor) and not t.is_floating_point() for t in states)
+
+
+def _parts(metric: Metric) -> list[Any]:
+    """A torchmetrics object and those inside it; of any other the object alone."""
+    return list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
+
+
+@contextmanager
+def _unjoined(metrics: list[Metric]) -> Iterator[None]:
+    """Keeps torchmetrics objects, which every process has given all batches, from adding those of the others."""
+    parts = [one for metric in metrics for one in _parts(metric) if hasattr(one, "distributed_available_fn")]
+    alone = [(one, one.distributed_available_fn) for one in parts]
+    for one, _ in alone:
+        one.distributed_available_fn = lambda: False
+    try:
+        yield
+    finally:
+        for one, available in alone:
+            one.distributed_available_fn = available
+
+
+def _as_number(name: str, metric: Metric) -> float:
     value = metric.compute()
     try:
         return float(value)

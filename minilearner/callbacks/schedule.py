@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from torch.optim import Optimizer
+
 from minilearner import schedules
-from minilearner.curves import checked_positive
+from minilearner.curves import check_choice, check_clock, checked_positive
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, check_rate, set_momentum
@@ -19,6 +21,7 @@ __all__ = [
     "fine_tune_rates",
     "flat_cosine_scheduler",
     "one_cycle_scheduler",
+    "ratios_to_last",
     "sgdr_epochs",
     "sgdr_scheduler",
 ]
@@ -45,6 +48,12 @@ def claim(run: Run, owner: Callback, *names: str) -> None:
         run.driven[name] = repr(owner)
 
 
+def ratios_to_last(optimizer: Optimizer) -> list[float]:
+    """Returns each parameter group's rate by that of the last; 1 where that is 0 and there is no ratio."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]
+
+
 class _Scheduler(Callback):
     """What schedules of ours have in common."""
 
@@ -64,39 +73,52 @@ class _Scheduler(Callback):
 
 
 class ParamScheduler(_Scheduler):
-    """Sets hyperparameters before each training batch from functions of the run's progress in [0, 1).
+    """Sets hyperparameters before each training batch from functions of time.
 
     Args:
-        schedules: setting -> function of progress, or a list with one function for each layer group. "lr" and
-            "momentum" (also for optimizers that call it beta) are common; any key of the parameter groups will do.
+        schedules: setting -> function of time, or a list with one function for each layer group. "lr" and "momentum"
+            (also for optimizers that call it beta) are common; any key of the parameter groups will do. One function
+            for "lr" gives the rate of the last group; the others keep their ratio to it.
+        clock: what the functions are given: "progress", of the run, in [0, 1); "step", the updates made before; or
+            "epoch", from 0.
 
     Example: `ParamScheduler({"lr": cosine(1e-2, 1e-5)})`.
 
     Raises:
-        ValueError: when the run begins: the optimizer has no such setting, a list does not fit its groups, or another
-            schedule already drives the setting.
+        ValueError: `clock` is unknown, or not that of a schedule. When the run begins: the optimizer has no such
+            setting, a list does not fit its groups, or another schedule already drives the setting.
     """
 
-    def __init__(self, schedules: Mapping[str, Schedule | Sequence[Schedule]]):
-        self.schedules = dict(schedules)
+    def __init__(
+        self,
+        schedules: Mapping[str, Schedule | Sequence[Schedule]],
+        clock: Literal["progress", "step", "epoch"] = "progress",
+    ):
+        check_choice("clock", clock, ("progress", "step", "epoch"))
+        self.schedules, self.clock = dict(schedules), clock
+        for given in self.schedules.values():
+            for schedule in given if isinstance(given, Sequence) else [given]:
+                check_clock(schedule, "progress" if clock == "progress" else "count")
         self.drives = tuple(self.schedules)
-        self._plan: list[tuple[dict[str, Any], str, Schedule]] = []
+        self._plan: list[tuple[dict[str, Any], str, Schedule, float]] = []
 
     def before_fit(self, run: Run) -> None:
         super().before_fit(run)
+        groups, ratios = run.optimizer.param_groups, ratios_to_last(run.optimizer)
         self._plan = [
-            (group, name, self._function(name, group, run))
-            for name in self.schedules
-            for group in run.optimizer.param_groups
+            (group, name, self._function(name, group, run), ratio if name == "lr" and callable(given) else 1.0)
+            for name, given in self.schedules.items()
+            for group, ratio in zip(groups, ratios, strict=True)
         ]
 
     def before_batch(self, run: Run) -> None:
         if run.training:
-            progress, values = run.progress, {}
-            for group, name, schedule in self._plan:
+            values: dict[Schedule, float] = {}
+            time = {"progress": run.progress, "step": run.global_step, "epoch": run.epoch}[self.clock]
+            for group, name, schedule, ratio in self._plan:
                 if schedule not in values:
-                    values[schedule] = float(schedule(progress))
-                self.set(group, name, values[schedule])
+                    values[schedule] = float(schedule(time))
+                self.set(group, name, values[schedule] * ratio)
 
     def _function(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
         given = self.schedules[name]
@@ -143,7 +165,8 @@ class CyclicLR(_Scheduler):
     the end of a cycle, where the rate is lowest. The error is worse for a while as the rate climbs; that is expected.
 
     Args:
-        max_lr: the upper bound, in the first cycle at least; "auto" has `Learner.fit` find it by a sweep before it
+        max_lr: the upper bound, in the first cycle at least, of the last layer group; the others keep the ratio of the
+            rates that the run was given. "auto" has `Learner.fit` find it by a sweep before it
             trains, anew for each run.
         base_lr: the lower bound; None is a quarter of `max_lr`, and "auto" as before.
         step_size: optimizer updates in half a cycle.
@@ -184,6 +207,7 @@ class CyclicLR(_Scheduler):
             "scale_mode": scale_mode,
             "step_size": step_size,
         }
+        self._ratios: list[float] = []
         self.max_lr = self.base_lr = 0.0
         if not self.is_auto:
             self.take_bounds(0.0, 0.0)
@@ -209,6 +233,7 @@ class CyclicLR(_Scheduler):
         if not self.max_lr and self.is_auto:
             raise ValueError('`CyclicLR` with "auto" bounds needs a fit of a `Learner`, which finds them.')
         super().before_fit(run)
+        self._ratios = ratios_to_last(run.optimizer)
 
     def rate_at(self, step: Any) -> Any:
         """The learning rate at an update's number, or at an array of them."""
@@ -222,12 +247,11 @@ class CyclicLR(_Scheduler):
     def before_batch(self, run: Run) -> None:
         if not run.training:
             return
-        values = {"lr": float(self.rate_at(run.global_step))}
-        if "momentum" in self.drives:
-            values["momentum"] = float(self.momentum_at(run.global_step))
-        for group in run.optimizer.param_groups:
-            for name, value in values.items():
-                self.set(group, name, value)
+        lr = float(self.rate_at(run.global_step))
+        for group, ratio in zip(run.optimizer.param_groups, self._ratios, strict=True):
+            self.set(group, "lr", lr * ratio)
+            if "momentum" in self.drives:
+                self.set(group, "momentum", float(self.momentum_at(run.global_step)))
 
     def __repr__(self) -> str:
         if self.is_auto and not self.max_lr:

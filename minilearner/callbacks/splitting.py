@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from minilearner import processes
 from minilearner.results.predictions import join
 from minilearner.training.callback import Callback
 from minilearner.training.loop import add_note
@@ -34,10 +35,11 @@ class SplitOnOOM(Callback):
     come once. A warning tells of the first split, and the record's ``settings["split"]`` of the parts at the end.
 
     The buffers are copied before each batch. With `GradientAccumulation`, the gradients gathered so far are held
-    beside the batch's own. Validation is not split: give it a smaller batch size.
+    beside the batch's own. Validation is not split: give it a smaller batch size. Of several processes each splits as
+    it has to; they exchange gradients once, at the update, and not while these are computed.
 
     Raises:
-        ValueError: when a run begins, several processes train together.
+        ValueError: when a run begins, the model is sharded.
         RuntimeError: in a run, memory ran out over a single item; the original error, with what to do.
     """
 
@@ -48,9 +50,9 @@ class SplitOnOOM(Callback):
         """How many items a part may have; None where whole batches fit."""
 
     def before_fit(self, run: Run) -> None:
-        if run.step.n_processes > 1:
+        if run.step.passes_together:
             raise ValueError(
-                "`SplitOnOOM` works in a process alone: several cannot wait for one that splits its batch. Give a "
+                '`SplitOnOOM` cannot split with `strategy="fsdp"`, where every pass needs all processes. Give a '
                 "smaller `bs`, or GradientAccumulation."
             )
         self.most_items = None
@@ -58,18 +60,23 @@ class SplitOnOOM(Callback):
 
     def after_fit(self, run: Run) -> None:
         run.in_parts = None
-        if self.most_items is not None and run.record is not None:
-            run.record.settings["split"] = f"in parts of at most {self.most_items} items"
+        several = run.step.n_processes > 1 and not run.interrupted  # after an error the others do not come here
+        found = [most for most in (processes.gather(self.most_items) if several else [self.most_items]) if most]
+        if found and run.record is not None:
+            run.record.settings["split"] = f"in parts of at most {min(found)} items"
 
     def _train(self, run: Run, gather: Callable[[], None]) -> None:
-        while not self._fits(run, gather):
-            if run.dls.device.type == "cuda":
-                torch.cuda.empty_cache()
+        n = n_items(run.x)
+        with run.step.apart(n):
+            while not self._fits(run, gather):
+                if run.dls.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        run.loss = run.step.over_all(run.loss, n)  # type: ignore[arg-type]
 
     def _fits(self, run: Run, gather: Callable[[], None]) -> bool:
         """Trains the batch in parts of `most_items`. Returns False, with that number halved, where memory runs out."""
         n = n_items(run.x)
-        n_parts = 1 if self.most_items is None else math.ceil(n / self.most_items)
+        n_parts = 1 if self.most_items is None else max(1, math.ceil(n / self.most_items))
         buffers = KeptBuffers(run.model)
         try:
             with run.step.whole_or_nothing():

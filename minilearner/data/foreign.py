@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -27,8 +26,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from minilearner import processes
 from minilearner.data.memory import resolve_device
+from minilearner.data.samplers import DerivedSampler, Listed, SharedBatches, dealt, drops_last
 from minilearner.data.sharing import WHOLE, Share
 from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.data.unmoved import generator_state, generators, set_generator_state, unmoved
@@ -36,7 +35,7 @@ from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, derived_seed, isolated_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
 
-__all__ = ["DerivedSampler", "ForeignLoader", "from_dataset"]
+__all__ = ["ForeignLoader", "from_dataset"]
 
 
 class ForeignLoader:
@@ -60,7 +59,7 @@ class ForeignLoader:
 
     def __len__(self) -> int:
         """The number of batches in a pass."""
-        return self.share.n_batches(len(self.source), 1, drop_last=_drops_last(self.source))  # type: ignore[arg-type]
+        return self.share.n_batches(len(self.source), 1, drop_last=drops_last(self.source))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
         delivered = map(self._deliver, self._read())
@@ -99,7 +98,7 @@ class ForeignLoader:
         if self.share.count == 1:
             return iter(self.source)
         if self._shared_source is None:
-            return _dealt(self.source, self.share, drop_last=_drops_last(self.source))
+            return dealt(self.source, self.share, drop_last=drops_last(self.source))
         return self._shared_batches(self._shared_source)
 
     def _shared_batches(self, source: DataLoader[Any]) -> Iterator[Any]:
@@ -144,7 +143,8 @@ class ForeignLoader:
         bs = getattr(self.source, "batch_size", None)
         if not isinstance(sampler, DerivedSampler) or bs is None:
             return None
-        return sampler.order(sampler.epoch - 1)[batch * bs : (batch + 1) * bs].tolist()
+        _, first, stop = self.share.piece(batch, sampler.n, bs, drop_last=drops_last(self.source))
+        return sampler.order(sampler.epoch - 1)[first:stop].tolist()
 
     def named(self, position: int) -> str:
         """Returns what an error calls an item."""
@@ -257,88 +257,12 @@ def _picked(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree]:
     return x, y
 
 
-class DerivedSampler(Sampler[int]):
-    """A shuffle decided by (seed, pass number) alone: `epoch` counts the passes started.
-
-    `skip` items are left out at the start of the next pass only, for resuming in the middle of one.
-    """
-
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed = n, seed
-        self.epoch = 0
-        self.skip = 0
-
-    def __len__(self) -> int:
-        return self.n
-
-    def order(self, epoch: int) -> Tensor:
-        """Returns the positions in the order of a pass."""
-        return torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", epoch))
-
-    def __iter__(self) -> Iterator[int]:
-        order = self.order(self.epoch)
-        skip, self.skip = self.skip, 0
-        self.epoch += 1
-        return iter(order[skip:].tolist())
-
-
-class _SharedBatches(Sampler[list[int]]):
-    """The part of a batch sampler's batches that one process reads.
-
-    `stands_in_at` is the number of the batch that stands for one without items, the last of a pass; -1 where all have.
-    """
-
-    def __init__(self, batches: Iterable[list[int]], share: Share, *, drop_last: bool) -> None:
-        self.batches, self.share, self.drop_last = batches, share, drop_last
-        self.stands_in_at = -1
-
-    def __len__(self) -> int:
-        return self.share.n_batches(len(self.batches), 1, drop_last=self.drop_last)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        lists = [list(batch) for batch in self.batches]
-        if not _is_derived(getattr(self.batches, "sampler", None)):
-            lists = processes.agreed(lists)
-        share, whole, self.stands_in_at = self.share, len(lists) // self.share.count, -1
-        yield from (lists[i * share.count + share.index] for i in range(whole))
-        rest = lists[whole * share.count :]
-        if not share.is_even:
-            yield from rest[share.index : share.index + 1]
-        elif rest and not self.drop_last:
-            indices = [index for batch in rest for index in batch]
-            first, stop = share.part(0, len(indices))
-            if first == stop:
-                self.stands_in_at = whole
-            yield indices[first:stop] or indices[:1]
-
-
 def _shared_out(loader: DataLoader[Any], share: Share) -> DataLoader[Any]:
-    batches = _SharedBatches(loader.batch_sampler, share, drop_last=_drops_last(loader))  # type: ignore[arg-type]
+    batches = SharedBatches(loader.batch_sampler, share, drop_last=drops_last(loader))  # type: ignore[arg-type]
     return DataLoader(
         loader.dataset, batch_sampler=batches, generator=loader.generator, **_options(loader),
         persistent_workers=loader.persistent_workers,
     )  # fmt: skip
-
-
-def _dealt(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[Any]:
-    """Reads all batches and gives those of a share."""
-    source = iter(batches)
-    while group := list(islice(source, share.count)):
-        if len(group) < share.count and share.is_even and drop_last:
-            return
-        if share.index < len(group):
-            yield group[share.index]
-        elif share.is_even:
-            yield map_tensors(lambda t: t[:0], group[0])
-
-
-def _drops_last(source: Any) -> bool:
-    return bool(getattr(source, "drop_last", False) or getattr(getattr(source, "batch_sampler", None), "drop_last", 0))
-
-
-def _is_derived(sampler: Any) -> bool:
-    """Whether a sampler gives every process the same, whatever was drawn before."""
-    return isinstance(sampler, (SequentialSampler, DerivedSampler, _Listed))
 
 
 def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoader[Any]:
@@ -372,20 +296,7 @@ def _options(loader: DataLoader[Any]) -> dict[str, Any]:
     }
 
 
-class _Listed(Sampler[int]):
-    """The positions given, in their order."""
-
-    def __init__(self, indices: list[int]) -> None:
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-
-def _items_in_order(loader: DataLoader[Any]) -> SequentialSampler | _Listed:
+def _items_in_order(loader: DataLoader[Any]) -> SequentialSampler | Listed:
     dataset: Any = loader.dataset
     batches = loader.batch_sampler
     # torch fills `sampler` with a default that means nothing where a batch sampler was given.
@@ -393,8 +304,8 @@ def _items_in_order(loader: DataLoader[Any]) -> SequentialSampler | _Listed:
     if type(sampler) in (SequentialSampler, RandomSampler, DerivedSampler):
         return SequentialSampler(dataset)
     if isinstance(sampler, SubsetRandomSampler):
-        return _Listed(list(sampler.indices))
+        return Listed(list(sampler.indices))
     with unmoved(loader), isolated_rng():
         drawn = list(sampler) if sampler is not None else [index for batch in batches or () for index in batch]
     # A sampler that draws as many as there are, perhaps some twice and some never, stands for the whole dataset.
-    return SequentialSampler(dataset) if len(drawn) == len(dataset) else _Listed(sorted(set(drawn)))
+    return SequentialSampler(dataset) if len(drawn) == len(dataset) else Listed(sorted(set(drawn)))

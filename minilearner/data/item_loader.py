@@ -173,7 +173,8 @@ class ItemLoader:
 
     def positions_of(self, batch: int) -> list[int]:
         """Returns the positions of a batch's items in the pass begun last."""
-        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+        _, first, stop = self.share.piece(batch, self.n_items, self.bs, drop_last=self.drop_last)
+        return self.indices(self.epoch - 1)[first:stop].tolist()
 
     def named(self, position: int) -> str:
         """Returns what an error calls an item."""

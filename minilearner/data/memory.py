@@ -113,12 +113,14 @@ class MemoryLoader:
         order = self.indices(epoch).to(self.device)
         steps = self.batch_tfms.steps(training=self.training)
         for b, first, stop in self.share.pieces(self.n_items, self.bs, drop_last=self.drop_last, start=start):
-            chosen = order[first:stop]
+            chosen = order[first:stop] if first < stop else order[:1]
             x = self.x.index_select(0, chosen)
-            if steps and len(chosen):
+            if steps:
                 path = ("augment", epoch, b) if self.training else ("validate", b)
                 x = run_steps(steps, x, derived_generator(self.seed, *path))
-            yield in_unit_range(x), None if self.y is None else self.y.index_select(0, chosen)
+            batch = in_unit_range(x), None if self.y is None else self.y.index_select(0, chosen)
+            # Another process has the last items: what was taken instead gave the batch its form.
+            yield batch if first < stop else map_tensors(lambda t: t[:0], batch)
 
     def indices(self, epoch: int) -> Tensor:
         """Returns the order of a pass: int64 positions in the store (items,), on the CPU."""
@@ -128,7 +130,8 @@ class MemoryLoader:
 
     def positions_of(self, batch: int) -> list[int]:
         """Returns the positions of a batch's items in the pass begun last."""
-        return self.indices(self.epoch - 1)[batch * self.bs : (batch + 1) * self.bs].tolist()
+        _, first, stop = self.share.piece(batch, self.n_items, self.bs, drop_last=self.drop_last)
+        return self.indices(self.epoch - 1)[first:stop].tolist()
 
     def named(self, position: int) -> str:
         """Returns what an error calls an item."""

@@ -29,11 +29,13 @@ class Share:
     Attributes:
         is_even: for training: all processes have equally many batches, and share out the last, short ones evenly, so
             that a part may be empty. Without it, batches stay whole, and some processes may have one less.
+        is_filled_up: those that would have one less have an empty one, where all must make each pass together.
     """
 
     index: int = 0
     count: int = 1
     is_even: bool = False
+    is_filled_up: bool = False
 
     def n_batches(self, n_items: int, bs: int, *, drop_last: bool = False) -> int:
         """Returns how many batches of `bs` items this process has in a pass over `n_items`."""
@@ -41,17 +43,21 @@ class Share:
             bs = bs * self.count
             return n_items // bs if drop_last else -(-n_items // bs)
         total = n_items // bs if drop_last else -(-n_items // bs)
-        return len(range(self.index, total, self.count))
+        return len(range(0 if self.is_filled_up else self.index, total, self.count))
 
     def pieces(self, n_items: int, bs: int, *, drop_last: bool = False, start: int = 0) -> Iterator[Piece]:
         """Gives the batches of this process from its batch number `start` on."""
         for i in range(start, self.n_batches(n_items, bs, drop_last=drop_last)):
-            number = i * self.count + self.index
-            if self.is_even:
-                first = i * bs * self.count
-                yield Piece(number, *self.part(first, min(first + bs * self.count, n_items)))
-            else:
-                yield Piece(number, number * bs, min((number + 1) * bs, n_items))
+            yield self.piece(i, n_items, bs, drop_last=drop_last)
+
+    def piece(self, i: int, n_items: int, bs: int, *, drop_last: bool = False) -> Piece:
+        """Returns batch number `i` of this process."""
+        number = i * self.count + self.index
+        if self.is_even:
+            first = i * bs * self.count
+            return Piece(number, *self.part(first, min(first + bs * self.count, n_items)))
+        end = n_items // bs * bs if drop_last else n_items
+        return Piece(number, min(number * bs, end), min((number + 1) * bs, end))
 
     def part(self, start: int, stop: int) -> tuple[int, int]:
         """Returns this process's part of a stretch that all share out evenly; the first get one more."""

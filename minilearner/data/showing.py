@@ -99,10 +99,11 @@ def first_batch(loader: Loader) -> tuple[Tree, Tree]:
 
     Of several processes, all get the same.
     """
-    if isinstance(loader, ItemLoader):
-        return loader.one_batch()
+    whole = loader.shared(WHOLE)
+    if isinstance(whole, ItemLoader):
+        return whole.one_batch()
     with unmoved(loader), isolated_rng():
-        return next(iter(loader.shared(WHOLE)))
+        return next(iter(whole))
 
 
 def sample(loader: Loader, n: int, seed: int | None) -> Loader:

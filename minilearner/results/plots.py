@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minilearner.curves import check_clock
 from minilearner.notebook import shown_once
 from minilearner.schedules import Schedule
 
@@ -39,29 +40,29 @@ def plot_schedule(
     n_steps: int,
     ax: Axes | None = None,
     *,
-    clock: Literal["progress", "step"] = "progress",
+    clock: Literal["progress", "step", "epoch"] = "progress",
 ) -> Figure:
     """Draws what a schedule will do in `n_steps` steps, before anything is trained. Returns the figure.
 
     `schedule` is one function or several by name (as `one_cycle` gives them), each drawn on axes of its own, or
-    together where `ax` is given. Step i is asked for at progress i / n_steps, as in training; ``clock="step"`` asks at
-    i itself, for schedules of the step or the epoch.
+    together where `ax` is given. Step i is asked for at progress i / n_steps, as in training; ``clock="step"`` and
+    ``clock="epoch"`` ask at i itself, for schedules of the step or the epoch. A function of yours need not know arrays.
 
     Example: ``plot_schedule(one_cycle(1e-2), 500)``.
 
     Raises:
-        ValueError: `n_steps` is below 1, or `clock` is unknown.
+        ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
     """
     if n_steps < 1:
         raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
-    if clock not in ("progress", "step"):
-        raise ValueError(f"`clock` must be 'progress' or 'step'. Received: clock={clock!r}.")
-    steps = np.arange(n_steps)
-    times = steps / n_steps if clock == "progress" else steps
+    if clock not in ("progress", "step", "epoch"):
+        raise ValueError(f"`clock` must be 'progress', 'step' or 'epoch'. Received: clock={clock!r}.")
+    times = [step / n_steps if clock == "progress" else step for step in range(n_steps)]
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
-    return plot_series(
-        {name: np.broadcast_to(f(times), times.shape) for name, f in named.items()}, xlabel="step", ax=ax
-    )
+    for f in named.values():
+        check_clock(f, "progress" if clock == "progress" else "count")
+    values = {name: [float(f(time)) for time in times] for name, f in named.items()}
+    return plot_series(values, xlabel="epoch" if clock == "epoch" else "step", ax=ax)
 
 
 def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.lib import recfunctions as rfn
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -108,6 +107,8 @@ class RunRecord:
 
         A structured array: ``len(steps)``, ``steps["loss"]`` and ``steps[-1]["lr"]`` all work.
         """
+        from numpy.lib import recfunctions as rfn  # masked arrays come with it: a sixth of the package's import
+
         self._read()
         return rfn.unstructured_to_structured(self._steps, dtype=_STEP_FIELDS)
 

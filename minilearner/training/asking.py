@@ -120,7 +120,7 @@ class Asking:
         """Returns a loader of the batches of this process, where the model is asked by several."""
         if self.step.n_processes == 1:
             return loader
-        return loader.shared(Share(processes.rank(), self.step.n_processes, is_even=self.step.passes_together))
+        return loader.shared(Share(processes.rank(), self.step.n_processes, is_filled_up=self.step.passes_together))
 
     def _predicted(
         self,

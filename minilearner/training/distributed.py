@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -124,7 +124,7 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
         fully_sharded(model, dls.device.type)
     part, index, count = copy.copy(dls), processes.rank(), processes.count()
     part.train = dls.train.shared(Share(index, count, is_even=True))
-    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count, is_even=is_sharded))
+    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count, is_filled_up=is_sharded))
     n = dls.train.n_items
     if not len(part.train) or (n is not None and n < count):
         raise DataError(
@@ -168,6 +168,7 @@ class DistributedStep(TrainStep):
     _network: nn.Module | None = None
     _learning: list[bool] | None = None
     _is_exchanged = True
+    _is_apart = False
     _seen: Tree = None
     _n_items = 0
 
@@ -177,11 +178,37 @@ class DistributedStep(TrainStep):
         return self
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the mean loss over the items of all processes; what flows back into each is its own part."""
+        """Returns the mean loss over the items of all processes; what flows back into each is its own part.
+
+        What is computed `apart` keeps its own value, and is brought together by `over_all`.
+        """
+        if self._is_apart:
+            return _Scaled.apply(loss, self._scale(n_items))  # type: ignore[no-any-return]
+        self._count(n_items)
+        self.own_loss = loss.detach()
+        return _MeanOverProcesses.apply(loss, self._scale(n_items))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def apart(self, n_items: int) -> Iterator[None]:
+        """Lets each process make as many passes inside as it needs; gradients are exchanged at the update."""
+        self._count(n_items)
+        self._is_apart = True
+        try:
+            yield
+        finally:
+            self._is_apart = False
+
+    def over_all(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the mean over the items of all processes of a loss that was computed apart."""
+        self.own_loss = loss.detach()
+        return _mean_over_processes(self.own_loss * self._scale(n_items))
+
+    def _count(self, n_items: int) -> None:
         self._n_items = round(processes.add_up([n_items])[0])
-        # DDP takes the mean over processes, not over items. Inputs without tensors have none that could be counted.
-        scale = n_items * self.n_processes / self._n_items if self._n_items else 1.0
-        return _MeanOverProcesses.apply(loss, scale)  # type: ignore[no-any-return]
+
+    def _scale(self, n_items: int) -> float:
+        # The exchange takes the mean over processes, not over items. Inputs without tensors have none to be counted.
+        return n_items * self.n_processes / self._n_items if self._n_items else 1.0
 
     def items_in(self, x: Tree) -> int:
         """Returns how many items all processes had in the newest batch."""
@@ -189,7 +216,10 @@ class DistributedStep(TrainStep):
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`; what counts is the number of items in all processes."""
-        super().backward(loss, self._n_items)
+        if self.part:
+            self._backward(self._window.weigh_again(loss))
+        else:
+            super().backward(loss, self._n_items)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch; that of no items, where the others had the last ones, is 0."""
@@ -212,15 +242,21 @@ class DistributedStep(TrainStep):
     def _forward(self, *inputs: Any) -> Any:
         if not (torch.is_grad_enabled() and self.model.training):
             return super()._forward(*inputs)
-        network = self._wrapped()
-        self._is_exchanged = self._window.n_batches + 1 >= self.n_accumulate
+        network = self.model if self._is_apart else self._wrapped()
+        self._is_exchanged = not self._is_apart and self._window.n_batches + 1 >= self.n_accumulate
         no_sync = nullcontext if self._is_exchanged else getattr(network, "no_sync", nullcontext)
         with no_sync():
-            if not is_empty(inputs):
-                self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
-                return network(*inputs)
-            with evaluating(self.model):  # all must take part, and here no item is left: one of before stands in
-                return map_tensors(lambda t: t[:0], network(*self._seen))
+            return self._through(network, inputs)
+
+    def _through(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """What the network says; all must take part, so where no item is left, one of before stands in."""
+        if not is_empty(inputs):
+            self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
+            return network(*inputs)
+        if self._seen is None:
+            self._seen = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
+        with evaluating(self.model):
+            return map_tensors(lambda t: t[:0], network(*self._seen))
 
     def _wrapped(self) -> nn.Module:
         """The model, wrapped anew where other parameters learn than before."""
@@ -245,13 +281,7 @@ class _ShardedStep(DistributedStep):
 
     def _forward(self, *inputs: Any) -> Any:
         self._is_exchanged = True  # gradients of each batch: only a part of their sum fits into a process
-        if not is_empty(inputs):
-            self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
-            return self.model(*inputs)
-        if self._seen is None:
-            raise DataError(f"{self.n_processes} processes cannot share out fewer items than there are processes.")
-        with evaluating(self.model):
-            return map_tensors(lambda t: t[:0], self.model(*self._seen))
+        return self._through(self.model, inputs)
 
 
 class _ShardedAutocastStep(_ShardedStep, AutocastStep):
@@ -268,16 +298,28 @@ def _sharded_step(
     return _ShardedStep(model, loss_func, optimizer).wrapped_by(fully_sharded)
 
 
-class _MeanOverProcesses(torch.autograd.Function):
+class _Scaled(torch.autograd.Function):
+    """Leaves a number as it is, and scales what is differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return loss.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.scale, None
+
+
+class _MeanOverProcesses(_Scaled):
     """Has the mean of a number over all processes as its value, and its own part of it as what is differentiated."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, scale: float) -> Tensor:
         ctx.scale = scale
-        value = loss.detach() * scale
-        dist.all_reduce(value)
-        return value / processes.count()
+        return _mean_over_processes(loss.detach() * scale)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None
+
+def _mean_over_processes(value: Tensor) -> Tensor:
+    dist.all_reduce(value)
+    return value / processes.count()

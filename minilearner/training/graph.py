@@ -7,6 +7,7 @@ they do, and gives what `learn.get_preds` gives, such as probabilities. Decoding
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"
 
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
 """How far outputs may be from the original's b, whose sums run otherwise: TOLERANCE + RELATIVE_TOLERANCE * |b|."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of torch's exporters
 
 
 @runtime_checkable
@@ -166,4 +168,5 @@ def _told(format: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever torch's exporters raise
-        raise DataError(f"this model cannot be exported with format={format!r}: {str(error).strip()[:500]}") from error
+        said = _COLOUR.sub("", str(error)).strip()
+        raise DataError(f"this model cannot be exported with format={format!r}: {said[:500]}") from error

@@ -77,7 +77,6 @@ class Loop:
         try:
             self._until_cancelled(body)
         except BaseException as error:
-            _tell_where(error, self.run)
             self.run.interrupted = True
             try:
                 self.events.finish(self.run)
@@ -148,6 +147,15 @@ class Loop:
         self._each(self.valid, 0, self._validation_batch)
 
     def _each(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
+        try:
+            self._each_batch(batches, start, one)
+        except Cancel:
+            raise
+        except BaseException as error:
+            _tell_where(error, self.run)
+            raise
+
+    def _each_batch(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
         run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
         for run.iter, (run.x, run.y) in enumerate(batches, start):
             run.pred = run.loss = None  # what a cancelled batch leaves undone must not be the last batch's

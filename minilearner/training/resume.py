@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.models.names import named
-from minilearner.runtime import rng_state, set_rng_state
+from minilearner.runtime import DrawnSeed, rng_state, set_rng_state
 from minilearner.training.fitting_state import check_state, model_tensors
 from minilearner.training.optimizer_state import load_optimizer
 from minilearner.training.packing import data_attributes
@@ -125,7 +125,8 @@ def load_loaders(run: Run, states: list[Any]) -> None:
 
 def identity(run: Run, kind: str) -> dict[str, Any]:
     """Returns what makes a run this one and no other, in numbers and words: call, model, data and arguments."""
-    settings = {name: value for name, value in run.settings(run.callbacks).items() if name != "device"}
+    how = ("device", "compiled")  # may be others when it goes on
+    settings = {name: value for name, value in run.settings(run.callbacks).items() if name not in how}
     return {
         "call": kind,
         "n_epochs": run.n_epochs,
@@ -139,6 +140,7 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
         "training": _without_addresses(run.dls.train.fingerprint()),
         "validation": None if run.dls.valid is None else _without_addresses(run.dls.valid.fingerprint()),
+        "seed": None if isinstance(run.dls.seed, DrawnSeed) else run.dls.seed,
         "metrics": [name for metrics in _held(run, "metrics") for name in metrics],
         "optimizer settings": _optimizer_settings(run.optimizer),
         "schedules": [_points(schedules) for schedules in _held(run, "schedules")],

@@ -124,8 +124,10 @@ class Run:
             "optimizer": type(self.optimizer).__name__,
             "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
             "precision": self.step.precision + layout,
+            **({"compiled": True} if self.step.network is not self.step.model else {}),
             "device": str(next(self.model.parameters()).device),
             **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
+            **({"strategy": "fsdp"} if self.step.passes_together else {}),
             "callbacks": [repr(callback) for callback in callbacks],
         }
 

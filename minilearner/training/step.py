@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class TrainStep:
             sets it for a run.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
         part: the number, from 0, of the part of a batch that goes through now; None where batches stay whole.
+        network: what is called in the model's place; the model itself, unless it is compiled.
         lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
             it.
     """
@@ -45,9 +46,12 @@ class TrainStep:
     """How many make this step together."""
     passes_together = False
     """Whether each forward pass needs all of them."""
+    own_loss: Tensor | None = None
+    """Of several processes, the newest training batch's loss over the items of this one."""
 
     def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
         self.model = model
+        self.network: Callable[..., Any] = model
         self.loss_func = loss_func
         self.optimizer = optimizer
         self.n_accumulate = 1
@@ -67,6 +71,14 @@ class TrainStep:
 
     def together(self, loss: Tensor, n_items: int) -> Tensor:
         """Returns the loss over the items of all processes that train; asked for where there are several."""
+        return loss
+
+    def apart(self, n_items: int) -> AbstractContextManager[None]:
+        """Lets each process make as many passes over its `n_items` inside as it needs."""
+        return nullcontext()
+
+    def over_all(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the loss over the items of all processes, of one computed apart over `n_items`."""
         return loss
 
     def items_in(self, x: Tree) -> int:
@@ -134,7 +146,7 @@ class TrainStep:
         """Goes on where `state_dict` stood."""
 
     def _forward(self, *inputs: Any) -> Any:
-        return self.model(*inputs)
+        return self.network(*inputs)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -178,14 +190,19 @@ class _Window:
         self.n_batches = 0
         self.total = 0.0
         self._first = 1
+        self._weight = 1.0
 
     def weigh(self, loss: Tensor, n_items: int, *, is_new_batch: bool) -> Tensor:
         if not self.n_batches:
             self._first = max(n_items, 1)
-        weight = n_items / self._first
+        self._weight = n_items / self._first
         self.n_batches += is_new_batch
-        self.total += weight
-        return loss if weight == 1.0 else loss * weight
+        self.total += self._weight
+        return self.weigh_again(loss)
+
+    def weigh_again(self, loss: Tensor) -> Tensor:
+        """Weighs a further part of the newest batch, whose items were all counted with the first."""
+        return loss if self._weight == 1.0 else loss * self._weight
 
     def average(self, gradients: list[Tensor]) -> None:
         if gradients and self.total not in (0.0, 1.0):

@@ -35,13 +35,13 @@ class StopAt(Callback):
             raise Stop
 
 
-def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", **options):
+def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", seed=2, **options):
     set_seed(5)
     x, y = torch.rand(n, 8) + shift, torch.arange(n) % 3
     model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(p), act(), nn.Linear(hidden, 3))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
-    dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=2)
+    dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=seed)
     learn = Learner(dls, model, **{"metrics": accuracy, **options})
     learn.no_logging().__enter__()
     return learn
@@ -110,6 +110,7 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({"hidden": 7}, {}, r"parameters 0.weight: saved \[6, 8\], now \[7, 8\]"),
         ({"n": 40}, {}, "training items: saved 30, now 40"),
         ({"bs": 5}, {}, "bs: saved 4, now 5"),
+        ({"seed": 3}, {}, "seed: saved 2, now 3"),
         ({}, {"n_epoch": 3}, "n_epochs: saved 2, now 3"),
         ({}, {"lr": 0.2}, "lr: saved 0.1, now 0.2"),
         ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),
@@ -129,6 +130,18 @@ def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, cha
     with pytest.raises(CheckpointError, match=told):
         other.fit(**{"n_epoch": 2, "lr": 0.1, **call}, checkpoint=tmp_path)
     assert torch.equal(before, weights(other)) and not other.recorder.runs
+
+
+def test_a_seed_that_nobody_gave_may_be_another_when_the_script_runs_again(tmp_path):
+    whole = make(seed=None, cbs=StopAt(None))
+    whole.fit(2, 0.1)
+    crashed_at(tmp_path, 5, seed=None)
+    again = make(seed=None, cbs=StopAt(None))
+    torch.rand(3)  # as what stands before the loaders may draw otherwise
+    x, y = again.dls.train.x, again.dls.train.y
+    again.dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=4)
+    again.fit(2, 0.1, checkpoint=tmp_path)
+    assert torch.equal(weights(whole), weights(again))
 
 
 def test_the_handlers_of_signals_and_the_lock_are_given_back(tmp_path):

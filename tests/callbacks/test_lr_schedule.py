@@ -184,6 +184,11 @@ def test_on_a_plateau_all_groups_fall_alike_also_onto_the_floor():
     assert rates[-1, 1] == pytest.approx(0.005)
 
 
+def test_a_verbose_plateau_says_where_the_rate_fell(capsys):
+    reduced(learner(1), [1.0, 1.0, 1.0, 0.5], patience=2, factor=0.5, verbose=1)
+    assert capsys.readouterr().out == "Epoch 3: ReduceLROnPlateau reducing learning rate to 0.05.\n"
+
+
 @pytest.mark.parametrize("schedule", [ReduceLROnPlateau(), LearningRateScheduler(lambda e: 0.1)])
 def test_where_another_schedule_drives_the_rate_it_is_refused(schedule):
     with (learn := learner(valid=True)).no_logging(), pytest.raises(ValueError, match="both .* schedule 'lr'"):

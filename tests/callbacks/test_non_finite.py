@@ -215,7 +215,7 @@ def test_fp16_leaves_gradients_to_the_loss_scale_and_losses_to_the_policy():
             run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # scaled gradients overflow at first
 
     learn = trained(batches(30, [28]), [NonFinite("skip"), Overflow()], precision="fp16")
-    assert learn.recorder.runs[0].settings["non_finite"].endswith("1 updates were left out: epoch 0 batch 28")
+    assert learn.recorder.runs[0].settings["non_finite"].endswith("1 update was left out: epoch 0 batch 28")
     assert 0 < learn.recorder.runs[0].steps["step"][-1] < 29
     assert all(v.isfinite().all() for v in state(learn))
 

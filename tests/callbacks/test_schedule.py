@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import CyclicLR, DataLoaders, Learner, ParamScheduler
-from minilearner.schedules import constant, cosine, linear
+from minilearner import Callback, CyclicLR, DataLoaders, Learner, ParamScheduler
+from minilearner.schedules import constant, cosine, inverse_sqrt, linear, step_decay
 
 # lr_max=1e-2 over 20 steps, from fastai
 ONE_CYCLE_LR = [4.0e-4, 1.31672e-3, 3.71672e-3, 6.68328e-3, 9.08328e-3, 1e-2, 9.89074e-3, 9.56773e-3, 9.04509e-3,
@@ -42,6 +42,42 @@ def test_one_cycle_gives_each_layer_group_its_own_peak():
         learn.fit_one_cycle(2, lr_max=slice(1e-4, 1e-2), cbs=watch)
     np.testing.assert_allclose(np.max(peaks, axis=0), [1e-4, 1e-2], rtol=1e-6)
     np.testing.assert_allclose(np.array(peaks)[:, 0] * 100, np.array(peaks)[:, 1], rtol=1e-6)
+
+
+class Rates(Callback):
+    order = 100
+
+    def __init__(self):
+        self.seen = []
+
+    def before_batch(self, run):
+        self.seen.append(run.lrs)
+
+
+@pytest.mark.parametrize("cb", [CyclicLR(1e-2, 1e-3, step_size=5), ParamScheduler({"lr": linear(1e-3, 1e-2)})])
+def test_one_schedule_for_all_layer_groups_keeps_the_ratio_of_their_rates(cb):
+    learn, rates = learner(splitter=lambda m: [[m.weight], [m.bias]]), Rates()
+    with learn.no_logging():
+        learn.fit(1, lr=slice(1e-5, 1e-3), cbs=[cb, rates])
+    seen = np.array(rates.seen)
+    np.testing.assert_allclose(seen[:6, 1], 1e-3 + 9e-3 * np.arange(6) / (5 if isinstance(cb, CyclicLR) else 10))
+    np.testing.assert_allclose(seen[:, 0] * 100, seen[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("clock", "schedule", "times"),
+    [("step", inverse_sqrt(0.1, warmup_steps=4), range(10)), ("epoch", step_decay(0.1, every=1), [0] * 5 + [1] * 5)],
+)
+def test_a_schedule_of_the_step_or_the_epoch_is_asked_by_its_clock(clock, schedule, times):
+    learn = learner(5)
+    with learn.no_logging():
+        learn.fit(2, cbs=ParamScheduler({"lr": schedule}, clock=clock))
+    np.testing.assert_allclose(learn.recorder.lrs, [schedule(t) for t in times], rtol=1e-6)
+
+
+def test_an_unknown_clock_is_refused():
+    with pytest.raises(ValueError, match="`clock` must be one of .*'epoch'"):
+        ParamScheduler({"lr": constant(0.1)}, clock="steps")
 
 
 @pytest.mark.parametrize("mode", ["triangular", "triangular2", "exp_range"])

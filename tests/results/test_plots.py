@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -95,12 +96,17 @@ def test_a_schedule_is_drawn_at_the_progress_of_each_step():
 def test_a_schedule_of_the_step_is_drawn_by_the_step():
     ax = plots.plot_schedule(schedules.step_decay(1.0, every=2), 4, clock="step").axes[0]
     assert ax.lines[0].get_ydata().tolist() == [1, 1, 0.5, 0.5]
-    ax = plots.plot_schedule(lambda p: 0.1, 3).axes[0]  # a user's function that knows no arrays
-    assert ax.lines[0].get_ydata().tolist() == [0.1] * 3
+    assert ax.get_xlabel() == "step"
+
+
+def test_a_users_function_that_knows_no_arrays_is_drawn_by_the_epoch():
+    ax = plots.plot_schedule(lambda epoch: 0.1 if epoch < 2 else 0.1 * math.exp(-epoch), 3, clock="epoch").axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [0.1, 0.1, 0.1 * math.exp(-2)]
+    assert ax.get_xlabel() == "epoch"
 
 
 @pytest.mark.parametrize(
-    ("kw", "message"), [({"n_steps": 0}, "`n_steps`"), ({"n_steps": 5, "clock": "epoch"}, "`clock`")]
+    ("kw", "message"), [({"n_steps": 0}, "`n_steps`"), ({"n_steps": 5, "clock": "epochs"}, "`clock`")]
 )
 def test_plot_schedule_refuses_wrong_arguments(kw, message):
     with pytest.raises(ValueError, match=message):

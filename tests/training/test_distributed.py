@@ -1,13 +1,8 @@
 """Several processes, started by torchrun on this machine, against one with the same global batch."""
 
-import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,31 +12,21 @@ from torch import nn
 from minilearner import DataLoaders, Learner
 from minilearner.training.distributed import resolve_strategy
 
-SCRIPT = Path(__file__).with_name("distributed_script.py")
-spec = importlib.util.spec_from_file_location("distributed_script", SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
-
-def torchrun(n, part, folder, **environment):
-    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", SCRIPT, part, folder]
-    set_to = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-    return subprocess.run([sys.executable, *map(str, command)], env=set_to, capture_output=True, text=True, timeout=240)
-
-
-def told(folder, n):
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(n)]
+@pytest.fixture(scope="module")
+def script(script_named):
+    return script_named("distributed_script")
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(script, tmp_path_factory):
     return json.loads(json.dumps(script.main("all", tmp_path_factory.mktemp("alone"))))
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two(script, torchrun, told, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    ended = torchrun(2, "all", folder)
+    ended = torchrun(script, 2, "all", folder)
     assert ended.returncode == 0, ended.stderr
     return told(folder, 2), ended, folder
 
@@ -55,10 +40,11 @@ def test_two_processes_reach_the_weights_of_one(alone, two, part):
     assert two[0][0][part]["weights"] == close(alone[part]["weights"])
 
 
-@pytest.mark.parametrize("part", list(script.PARTS))
-def test_every_process_ends_with_the_same(two, part):
+def test_every_process_ends_with_the_same(two, script):
     first, second = two[0]
-    assert first[part] == second[part]
+    assert list(first) == list(script.PARTS)
+    for part, found in first.items():
+        assert found == second[part], part
 
 
 def test_the_record_is_that_of_the_whole_batches(alone, two):
@@ -97,13 +83,13 @@ def test_the_first_process_alone_writes_and_shows(two):
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 
-def test_what_was_saved_is_loaded_by_one_process(two):
+def test_what_was_saved_is_loaded_by_one_process(two, script):
     ranks, _, folder = two
     learn = script.Learner(script.loaders(), script.net(), opt_func=script.SGD, path=folder).load("model")
     assert script.weights(learn) == ranks[0]["training"]["after"] == ranks[0]["training"]["weights"]
 
 
-def test_the_best_weights_put_back_everywhere_are_those_of_the_file(two):
+def test_the_best_weights_put_back_everywhere_are_those_of_the_file(two, script):
     ranks, _, folder = two
     net = script.net(norm=True)
     net.load_state_dict(load_file(folder / "best.st"))
@@ -120,28 +106,28 @@ def test_a_sharded_model_learns_what_one_process_would(alone, two):
     assert ours["after"] == ours["clip"]
 
 
-def test_four_processes_reach_the_weights_of_one(alone, tmp_path):
-    ended = torchrun(4, "training", tmp_path)
+def test_four_processes_reach_the_weights_of_one(alone, script, torchrun, told, tmp_path):
+    ended = torchrun(script, 4, "training", tmp_path)
     assert ended.returncode == 0, ended.stderr
     for found in told(tmp_path, 4):
         assert found["training"]["weights"] == close(alone["training"]["weights"])
         assert found["training"]["matrix"] == alone["training"]["matrix"]
 
 
-def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, tmp_path):
+def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchrun, told, tmp_path):
     began = time.monotonic()
-    ended = torchrun(2, "resumed", tmp_path, FAIL="1")
+    ended = torchrun(script, 2, "resumed", tmp_path, FAIL="1")
     assert ended.returncode != 0
     assert time.monotonic() - began < 90
     assert "rank 1 of 2 ends by this error: ValueError: the second process has had enough" in ended.stderr
     assert "rank 0 of 2 ends by this error" not in ended.stderr
-    again = torchrun(2, "resumed", tmp_path)
+    again = torchrun(script, 2, "resumed", tmp_path)
     assert again.returncode == 0, again.stderr
     assert "going on in epoch 0 at batch 4" in again.stdout
     assert told(tmp_path, 2)[0]["resumed"] == two[0][0]["resumed"]
 
 
-def test_a_folder_of_more_processes_is_refused(two):
+def test_a_folder_of_more_processes_is_refused(two, script):
     with pytest.raises(Exception, match="processes: saved 2, now None"):
         script.resumed(two[2])
 

@@ -82,8 +82,9 @@ class Undecided(nn.Module):
 
 def test_a_model_that_is_no_graph_is_told_and_nothing_is_written(tmp_path, format):
     learn = learner(torch.rand(4, 2), Undecided(lambda x: bool(x.sum() > 0)), tmp_path)
-    with pytest.raises(DataError, match=f"cannot be exported with format='{format}'"):
+    with pytest.raises(DataError, match=f"cannot be exported with format='{format}'") as told:
         learn.export(format=format)
+    assert "\x1b" not in str(told.value)
     assert not list(tmp_path.iterdir())
 
 

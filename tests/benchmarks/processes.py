@@ -1,0 +1,79 @@
+"""What several processes cost beyond torch's own `DistributedDataParallel`: our training step against one by hand.
+
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tests/benchmarks/processes.py
+
+Both train the same model on the same batches, turn by turn, so that a busy machine slows both alike. What is beyond:
+the number of items and the mean loss of all processes at each step, and batch norm's statistics after it. Prints, for
+each model, the median time of a step and the median ratio of the turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from minilearner import MLP, DataLoaders, Learner, MiniGoogLeNet, processes
+
+BS = 64
+SIZES = {"MLP": (100, 15), "MiniGoogLeNet": (8, 9)}  # batches a turn, and turns
+MODELS = {"MLP": lambda: MLP((784, 300, 100, 10)), "MiniGoogLeNet": lambda: MiniGoogLeNet(10)}
+
+
+def by_hand(model, batches):
+    """One epoch of a plain loop; the network is wrapped before the clock starts."""
+    network = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+
+    def epoch():
+        network.train()
+        for x, y in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def ours(model, batches):
+    learn = Learner(DataLoaders(batches), model, nn.CrossEntropyLoss(), torch.optim.SGD, 0.01)
+
+    def epoch():
+        with learn.no_logging():
+            learn.fit(1)
+
+    return epoch
+
+
+def seconds(epoch):
+    processes.wait()
+    start = time.perf_counter()
+    epoch()
+    processes.wait()
+    return time.perf_counter() - start
+
+
+def main():
+    for name, (n_batches, turns) in SIZES.items():
+        torch.manual_seed(0)
+        n = n_batches * processes.count() * BS
+        x, y = torch.randn(n, 1, 28, 28), torch.randint(10, (n,))
+        every = list(zip(x.split(BS), y.split(BS), strict=True))
+        own = every[processes.rank() :: processes.count()]
+        rivals = ours(MODELS[name](), every), by_hand(MODELS[name](), own)
+        for epoch in rivals:
+            seconds(epoch)
+        times = [[seconds(epoch) / n_batches * 1000 for epoch in rivals] for _ in range(turns)]
+        mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = statistics.median(a / b for a, b in times)
+        if processes.is_first():
+            print(f"{name}: {mine:.2f} ms a step, by hand {theirs:.2f} ms; ratio {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    processes.join()
+    main()
