@@ -145,7 +145,7 @@ class Pipeline:
         return self._in_training if training else self._in_validation
 
     def wrapped(self, wrap: Callable[[BatchTransform, Sequence[PixelTransform]], BatchTransform]) -> Pipeline:
-        """Returns a pipeline that runs the same, each step and what changes its pixels as `wrap` gives it: timed, say."""
+        """Returns a pipeline that runs the same: each step, with what changes its pixels, as `wrap` makes it."""
         other = copy.copy(self)
         other._in_training = tuple(wrap(*group) for group in _groups(self._in_training))
         other._in_validation = tuple(wrap(*group) for group in _groups(self._in_validation))
