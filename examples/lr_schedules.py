@@ -71,7 +71,7 @@ def main() -> None:
     args = parse_arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     named, own = named_schedules(args.epochs), own_schedules(args.epochs)
-    files = [save(plot_schedule(named, args.epochs, clock="epoch"), args.output / "schedules_preview.png")]
+    files = [save(preview(named, args.epochs), args.output / "schedules_preview.png")]
 
     data = first_pictures(args)
     (_, train_labels), (_, valid_labels) = data
@@ -135,6 +135,14 @@ def print_outcome(runs: dict, n: int) -> None:
     error = math.sqrt(slow * (1 - slow) / n)
     print(f"\nPublished outcome (constant and time-based end above step and exponential): {seen} here,")
     print(f"{slow:.4f} against {fast:.4f}; one standard error of such an accuracy is {error:.4f} with {n} pictures.")
+
+
+def preview(named: dict, epochs: int):
+    """What each schedule will do, before anything is trained."""
+    figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    plot_schedule(named, epochs, ax, clock="epoch")
+    ax.set_ylabel("learning rate")
+    return figure
 
 
 def plot_each(runs: dict):

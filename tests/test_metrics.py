@@ -77,6 +77,38 @@ def test_the_mean_over_unequal_batches_is_the_mean_over_all_items():
     assert float(metric.compute()) == 1
 
 
+@pytest.mark.parametrize("function", [accuracy, error_rate, partial(top_k_accuracy, k=2)])
+def test_what_counts_items_is_exact_in_batches_of_any_size(function):
+    scores, y = torch.randn(997, 5), torch.randint(5, (997,))
+    expected = round(float(function(scores, y)) * 997) / 997
+    for n in (1, 7, 60, 997):
+        metric = MeanMetric(function)
+        for a, b in zip(scores.split(n), y.split(n), strict=True):
+            metric.update(a, b)
+        assert float(metric.compute()) == expected
+
+
+def test_a_mean_does_not_depend_on_the_order_of_batches_however_their_sizes_differ():
+    values = [1e16, 1.0, -1e16, 3.5]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2]):
+        metric = MeanMetric(lambda p, t: p.sum())
+        for i in order:
+            metric.update(torch.tensor([values[i]], dtype=torch.float64), torch.zeros(1))
+        assert float(metric.compute()) == 4.5 / 4
+
+
+def test_infinities_and_nan_stay_what_they_are():
+    for values, expected in [
+        ([math.inf, 1.0], math.inf),
+        ([math.inf, -math.inf], math.nan),
+        ([math.nan, 1.0], math.nan),
+    ]:
+        metric = MeanMetric(lambda p, t: p.sum())
+        for value in values:
+            metric.update(torch.tensor([value]), torch.zeros(1))
+        assert float(metric.compute()) == pytest.approx(expected, nan_ok=True)
+
+
 def test_a_mean_of_nothing_is_nan_and_a_vector_is_refused():
     assert math.isnan(MeanMetric(accuracy).compute())
     with pytest.raises(ValueError, match="must return one number"):

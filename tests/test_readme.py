@@ -14,7 +14,7 @@ SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", README, re.S) if
 
 
 def test_there_are_snippets_to_run():
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 6
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from minilearner.callbacks.record import Record
 from minilearner.data.loaders import Loader
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.transforms import BatchTransform, PixelTransform
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
 from minilearner.results.step_profile import StepProfile
@@ -90,13 +90,13 @@ class _Stage:
 
 
 class _Timed(BatchTransform):
-    """A batch transform, as a stretch of the step."""
+    """A batch transform, and what changes the pixels it made, as a stretch of the step."""
 
-    def __init__(self, transform: BatchTransform, stage: _Stage):
-        self.takes_bytes, self._run = transform.takes_bytes, stage(transform)
+    def __init__(self, transform: BatchTransform, pixels: Sequence[PixelTransform], stage: _Stage):
+        self.takes_bytes, self._pixels, self._run = transform.takes_bytes, pixels, stage(transform.run)
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        return self._run(x, rng)  # type: ignore[no-any-return]
+        return self._run(x, rng, self._pixels)  # type: ignore[no-any-return]
 
 
 class _Feed:
@@ -146,7 +146,7 @@ def _label_events(events: Events, stage: Callable[[str], _Stage]) -> None:
 @contextmanager
 def _labelled_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iterator[None]:
     pipeline = loader.batch_tfms
-    loader.batch_tfms = pipeline.wrapped(lambda transform: _Timed(transform, stage("augmentation")))
+    loader.batch_tfms = pipeline.wrapped(lambda transform, pixels: _Timed(transform, pixels, stage("augmentation")))
     try:
         yield
     finally:

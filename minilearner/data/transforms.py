@@ -144,11 +144,11 @@ class Pipeline:
         """What really runs, after fusing. Empty where there is nothing to do."""
         return self._in_training if training else self._in_validation
 
-    def wrapped(self, wrap: Callable[[BatchTransform], BatchTransform]) -> Pipeline:
-        """Returns a pipeline that runs the same, each step as `wrap` gives it: timed, for instance."""
+    def wrapped(self, wrap: Callable[[BatchTransform, Sequence[PixelTransform]], BatchTransform]) -> Pipeline:
+        """Returns a pipeline that runs the same: each step, with what changes its pixels, as `wrap` makes it."""
         other = copy.copy(self)
-        other._in_training = tuple(map(wrap, self._in_training))
-        other._in_validation = tuple(map(wrap, self._in_validation))
+        other._in_training = tuple(wrap(*group) for group in _groups(self._in_training))
+        other._in_validation = tuple(wrap(*group) for group in _groups(self._in_validation))
         return other
 
     def augments(self) -> bool:
@@ -177,14 +177,20 @@ class Pipeline:
 
 def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
     """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
-    first = 0
-    while first < len(steps):
-        step, last = steps[first], first + 1
-        while last < len(steps) and isinstance(steps[last], PixelTransform):
-            last += 1
-        x = step.run(x if step.takes_bytes else in_unit_range(x), rng, steps[first + 1 : last])  # type: ignore[arg-type]
-        first = last
+    for step, pixels in _groups(steps):
+        x = step.run(x if step.takes_bytes else in_unit_range(x), rng, pixels)
     return in_unit_range(x)
+
+
+def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[PixelTransform]]]:
+    """Returns steps in order, each with those after it that change the pixels which it made."""
+    groups: list[tuple[BatchTransform, list[PixelTransform]]] = []
+    for step in steps:
+        if groups and isinstance(step, PixelTransform):
+            groups[-1][1].append(step)
+        else:
+            groups.append((step, []))
+    return groups
 
 
 def changed(x: Tensor, *changes: PixelChange) -> Tensor:

@@ -182,11 +182,20 @@ class DistributedStep(TrainStep):
 
         What is computed `apart` keeps its own value, and is brought together by `over_all`.
         """
-        if self._is_apart:
-            return _Scaled.apply(loss, self._scale(n_items))  # type: ignore[no-any-return]
-        self._count(n_items)
-        self.own_loss = loss.detach()
-        return _MeanOverProcesses.apply(loss, self._scale(n_items))  # type: ignore[no-any-return]
+        own = mean = loss.detach()
+        if not self._is_apart:
+            self.own_loss = own
+            mean = self._mean_over_items(own, n_items)
+        return _Part.apply(loss, mean, self._scale(n_items))  # type: ignore[no-any-return]
+
+    def _mean_over_items(self, own: Tensor, n_items: int) -> Tensor:
+        if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
+            self._count(n_items)
+            return _mean_over_processes(own * self._scale(n_items))
+        value = float(own)
+        total, n, plain = processes.add_up([value * n_items, n_items, value])
+        self._n_items = round(n)
+        return own.new_tensor(total / n if n else plain / self.n_processes)
 
     @contextmanager
     def apart(self, n_items: int) -> Iterator[None]:
@@ -298,26 +307,17 @@ def _sharded_step(
     return _ShardedStep(model, loss_func, optimizer).wrapped_by(fully_sharded)
 
 
-class _Scaled(torch.autograd.Function):
-    """Leaves a number as it is, and scales what is differentiated."""
+class _Part(torch.autograd.Function):
+    """Has another number as its value, such as the mean over processes, and a scaled one as what is differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, value: Tensor, scale: float) -> Tensor:
         ctx.scale = scale
-        return loss.detach().clone()
+        return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.scale, None
-
-
-class _MeanOverProcesses(_Scaled):
-    """Has the mean of a number over all processes as its value, and its own part of it as what is differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return _mean_over_processes(loss.detach() * scale)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * ctx.scale, None, None
 
 
 def _mean_over_processes(value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import warnings
 import torch
 from pipeline import report
 
-from minilearner.data.transforms import Pipeline
+from minilearner.data.transforms import Pipeline, run_steps
 from minilearner.vision.augment import Hue, Normalize, RandomErasing, Saturation, aug_transforms, imagenet_stats
 
 
@@ -43,8 +43,8 @@ def ours():
     }
 
     def runner(transforms):
-        pipeline = Pipeline([*transforms, normalize])
-        return lambda x: pipeline(x, rng, training=True)
+        steps = Pipeline([*transforms, normalize]).steps(training=True)
+        return lambda x: run_steps(steps, x, rng)  # as loaders do
 
     return {name: runner(transforms) for name, transforms in lists.items()}
 

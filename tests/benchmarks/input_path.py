@@ -7,6 +7,10 @@ batch: rotation, zoom, warp, flip, lighting, at 128 pixels. Rounds of all conten
 machine slows all alike; figures are medians. The first epoch starts with an empty cache and includes starting the
 workers; the operating system holds the files in memory for all. Where no workers help, images per second of processor
 time are told too, which a busy machine changes less. fastai takes part where it is installed.
+
+A second table has what no epoch can do without, each alone on one thread: decoding, resizing, one `grid_sample`, one
+logit and sigmoid. What they add up to bounds the rates: cores / sum, were everything else free, and did cores that
+share a processor's units not slow each other.
 """
 
 import argparse
@@ -20,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from minilearner.data.dataset import ItemDataset
@@ -51,6 +56,8 @@ def main():
             contenders |= fastai_contenders(folder, options.bs)
         print(machine(paths, options.bs))
         report(measured(contenders, options.rounds))
+        torch.set_num_threads(1)
+        report_bound(parts_alone(paths[:200], options.rounds))
 
 
 def made_pictures(folder, n):
@@ -165,6 +172,42 @@ def report(rates):
             f"| {name} | {epoch} | {clock:,.0f} | {slowest:,.0f} | {fastest:,.0f} | {times(clock, theirs)} | "
             f"{f'{processor:,.0f}' if name.endswith(' 0 workers') else '-'} | {times(processor, alone)} |"
         )
+
+
+def parts_alone(paths, rounds):
+    """Returns part -> the milliseconds of processor time that a picture takes on one thread, in the best round."""
+    pixels = [torch.from_numpy(np.array(open_image(path, reduce_to=(160, 160)))) for path in paths]
+    pictures, light = torch.rand(16, 3, 160, 160), torch.rand(16, 3, 128, 128)
+    turned = torch.tensor([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]).expand(16, 2, 3)
+    grid = F.affine_grid(turned, (16, 3, 128, 128), align_corners=True)
+    parts = {
+        "decode": (lambda: [open_image(path, reduce_to=(160, 160)) for path in paths], len(paths)),
+        "resize": (lambda: [scaled(few) for few in pixels], len(paths)),
+        "grid_sample": (lambda: F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=True), 16),
+        "logit and sigmoid": (lambda: light.logit(1e-7).sigmoid_(), 16),
+    }
+    return {name: min(milliseconds(run, n) for _ in range(3 * rounds)) for name, (run, n) in parts.items()}
+
+
+def scaled(pixels):
+    height, width = (round(side * 160 / min(pixels.shape[:2])) for side in pixels.shape[:2])
+    return F.interpolate(pixels[None].permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
+
+
+def milliseconds(run, n):
+    start = time.process_time()
+    run()
+    return (time.process_time() - start) / n * 1e3
+
+
+def report_bound(parts):
+    cores = os.cpu_count()
+    print("\n| alone, on one thread | ms a picture |\n| --- | --- |")
+    for name, took in parts.items():
+        print(f"| {name} | {took:.2f} |")
+    later = parts["grid_sample"] + parts["logit and sigmoid"]
+    for epoch, total in (("first", sum(parts.values())), ("later", later)):
+        print(f"| bound of the {epoch} epoch, {cores} cores | {1e3 * cores / total:,.0f} images/s |")
 
 
 def times(rate, other):

@@ -10,6 +10,7 @@ from minilearner.data.foreign import ForeignLoader
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.memory import MemoryLoader
 from minilearner.data.sharing import WHOLE, Share
+from minilearner.data.showing import first_batch
 
 X = torch.arange(50.0)[:, None]
 
@@ -62,6 +63,34 @@ def test_whole_batches_are_dealt_out_for_validation(make):
     assert passes(first, 1)[0] == whole[0::2]
     assert passes(second, 1)[0] == whole[1::2]
     assert (len(first), len(second)) == (4, 3)
+
+
+@pytest.mark.parametrize("make", [in_memory, from_items, from_torch])
+def test_where_all_make_each_pass_an_empty_batch_stands_for_one_that_is_not_there(make):
+    loader = make(8, 17).in_order()
+    parts = [passes(loader.shared(Share(rank, 4, is_filled_up=True)), 1)[0] for rank in range(4)]
+    assert [part for part in parts if part[0][1]] == [[batch] for batch in passes(loader, 1)[0]]
+    assert parts[3] == [([], [])]
+    assert [len(loader.shared(Share(rank, 4, is_filled_up=True))) for rank in range(4)] == [1] * 4
+
+
+@pytest.mark.parametrize("make", [in_memory, from_items])
+@pytest.mark.parametrize("share", [Share(1, 3), Share(1, 3, is_even=True), Share(2, 3, is_filled_up=True), WHOLE])
+def test_the_positions_of_a_shared_batch_are_those_of_its_items(make, share):
+    loader = make(4, 37).shared(share)
+    assert [loader.positions_of(i) for i, _ in enumerate(loader)] == [y.tolist() for _, y in _again(loader)]
+
+
+def _again(loader):
+    loader.epoch -= 1
+    return loader
+
+
+@pytest.mark.parametrize("make", [in_memory, from_items, from_torch])
+def test_a_process_without_batches_sees_the_first_one_all_the_same(make):
+    whole = make(8, 5).in_order()
+    _, y = first_batch(whole.shared(Share(3, 4)))
+    assert y.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_any_other_source_is_read_whole_and_dealt_out():

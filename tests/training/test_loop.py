@@ -1,6 +1,7 @@
 """The loop is a hand-written loop with events in it: the same bits, in the documented order, cancelled where told."""
 
 import contextlib
+import sys
 from functools import partial
 
 import pytest
@@ -224,6 +225,28 @@ def test_every_after_fit_runs_even_if_one_fails(net):
     with (learn := learner(net)).no_logging(), pytest.raises(ValueError, match="first to fail"):
         learn.fit(1, cbs=[log_cb, failing])
     assert log[-1] == "after_fit"
+
+
+class FailsIn(Callback):
+    def __init__(self, event, at=0):
+        setattr(self, event, lambda run: self.fail(run, at))
+
+    def fail(self, run, at):
+        if not run.training and run.iter == at:
+            raise ValueError("enough")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")
+def test_an_error_in_validation_says_its_batch_and_one_outside_of_a_pass_says_nothing():
+    data = [(torch.randn(2, 3), torch.tensor([0, 1])) for _ in range(4)]
+    for event, at, notes in (
+        ("after_loss", 2, ["This happened in validation, epoch 0 of 1, batch 2."]),
+        ("before_fit", 0, []),
+    ):
+        learn = Learner(DataLoaders(data, data), nn.Linear(3, 2), nn.CrossEntropyLoss(), cbs=FailsIn(event, at))
+        with learn.no_logging(), pytest.raises(ValueError, match="enough") as caught:
+            learn.fit(1, 0.1)
+        assert getattr(caught.value, "__notes__", []) == notes
 
 
 def test_an_error_says_where_in_the_run_it_happened(net):
