@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from typing import ClassVar, TypeAlias
 
@@ -201,9 +201,13 @@ def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[
 
 def _agrees(step: BatchTransform, method: str) -> bool:
     """Whether a method does what calling does: not where a subclass defines another `__call__` and leaves it alone."""
-    bases = type(step).__mro__
+    return _defined_no_earlier(type(step), method)  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@cache  # every step of every batch is asked
+def _defined_no_earlier(kind: type, method: str) -> bool:
     method_at, call_at = (
-        next(i for i, base in enumerate(bases) if name in vars(base)) for name in (method, "__call__")
+        next(i for i, base in enumerate(kind.__mro__) if name in vars(base)) for name in (method, "__call__")
     )
     return method_at <= call_at
 
