@@ -31,7 +31,7 @@ KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3
 CALIBRATIONS = [
     Calibration(round(at_64 * (1 + items / 64), 2), items, growth)
-    for at_64, items, growth in product((0.8, 0.9, 1, 1.12, 1.25, 1.4, 1.6), (32, 64, 128, 256), (5, 7.5, 10, 12.5, 15))
+    for at_64, items, growth in product((0.8, 0.9, 1, 1.12, 1.25, 1.4, 1.6), (64, 128, 256, 512), (5, 10, 15, 20))
 ]
 
 

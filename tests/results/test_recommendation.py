@@ -29,7 +29,9 @@ def test_the_rate_is_the_middle_of_the_valley_by_logarithms_times_the_factor_of_
 
 def test_a_plain_optimizer_stays_below_the_wall_as_it_is_without_the_delay_of_the_sweep():
     found, step = advice(VALLEY), np.log(10) * 8 / 99
-    assert np.log10(found.lr) == pytest.approx(-1.66 - np.sqrt(step * 12.5 / 2) / np.log(10), abs=0.03)
+    assert np.log10(found.lr) == pytest.approx(
+        -1.66 - np.sqrt(step * Calibration().log_growth / 2) / np.log(10), abs=0.03
+    )
     assert "clear of where it rises" in found.reason
 
 
@@ -45,7 +47,7 @@ def test_where_the_loss_was_not_finite_any_more_there_is_a_wall():
 def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
     rates = [advice(VALLEY, bs=bs, adaptive=True).lr for bs in (8, 16, 64, None, 512, 1024)]
     assert [Calibration().factor(bs) for bs in (64, None)] == [1.25, 1.25]
-    assert rates[1] / rates[0] == pytest.approx((1 + 128 / 8) / (1 + 128 / 16))
+    assert rates[1] / rates[0] == pytest.approx((1 + 256 / 8) / (1 + 256 / 16))
     assert rates[0] < rates[1] < rates[2] == rates[3] < rates[4]
     assert rates[4] == rates[5]  # at the wall
 
@@ -79,7 +81,9 @@ def test_a_faster_sweep_finds_the_same_and_takes_its_longer_delay_into_account()
         for kind in (True, False)
     )
     assert np.log10(adaptive) == pytest.approx(0, abs=0.05)
-    assert np.log10(plain) == pytest.approx(-(np.sqrt(2) - 1) * np.sqrt(8 / 99 * 12.5 / 2 / np.log(10)), abs=0.07)
+    assert np.log10(plain) == pytest.approx(
+        -(np.sqrt(2) - 1) * np.sqrt(8 / 99 * Calibration().log_growth / 2 / np.log(10)), abs=0.07
+    )
 
 
 def test_spikes_that_are_over_at_once_do_not_hide_what_was_learned_on_a_plateau():
