@@ -169,9 +169,7 @@ def show(title, rows, noise):
         print(f"| {rule} | {points.mean():.2f} | {points.max():.1f} | {spread:.2f} | {none} |")
     constants = best_constants(rows)
     print(f"| best constant per optimizer (hindsight) | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 |")
-    print(
-        f"| the rate that is best for the other seeds, by each seed's own | {noise.mean():.2f} | {noise.max():.1f} | | |"
-    )
+    print(f"| best rate of the other seeds, scored by each seed | {noise.mean():.2f} | {noise.max():.1f} | | |")
     print("\n| task | best error | " + " | ".join(rows[0][3]) + " |\n|" + "---|" * (2 + len(rows[0][3])))
     for row in rows:
         cells = " | ".join(f"{score([row], rule)[0][0]:.1f}" for rule in row[3])
