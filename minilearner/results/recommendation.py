@@ -114,7 +114,7 @@ def recommend(
         return Recommendation(None, curve.why_not(), turns=curve.rise)
     (middle, spread), wall, moved = curve.middle(), curve.wall(), calibration.factor(bs)
     clear = wall if adaptive else wall * calibration.delay(curve.log_step(wall))
-    lr = min(moved * middle, clear, float(lrs[-1]))
+    lr = max(min(moved * middle, clear, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
     reason = curve.why(bs, moved, held=lr == clear)
     return Recommendation(
@@ -198,7 +198,7 @@ class _Curve:
 
     def log_step(self, lr: float) -> float:
         """By how much the logarithm of the rate grew with each update where it was `lr`."""
-        i = min(int(np.searchsorted(self.lrs, lr)), len(self.lrs) - 1)
+        i = max(1, min(int(np.searchsorted(self.lrs, lr)), len(self.lrs) - 1))
         return float(np.log(self.lrs[i] / self.lrs[i - 1]))
 
     def steepest(self) -> float:
