@@ -157,7 +157,7 @@ def test_a_sweep_that_ended_at_once_has_no_suggestion():
 def test_the_recommendation_reads_the_fixed_losses_where_there_are_some():
     swept = LRSweep.from_curve(LRS, np.full(100, 2.0), fixed=full_curve())
     alone = LRSweep.from_curve(LRS, full_curve())
-    assert swept.recommended == pytest.approx(alone.recommended, rel=0.3)
+    assert swept.recommended == pytest.approx(alone.recommended, rel=0.4)
     assert LRSweep.from_curve(LRS, np.full(100, 2.0)).recommended is None
 
 

@@ -73,6 +73,23 @@ def test_changes_of_pixels_in_the_memory_of_a_move_give_the_bits_of_one_after_th
     assert actual.dtype == expected.dtype and torch.equal(actual, expected) and torch.equal(x, kept)
 
 
+class Halved(Normalize):
+    def __call__(self, x, rng):
+        return x / 2
+
+
+class Doubled(Flip):
+    def __call__(self, x, rng):
+        return x * 2
+
+
+def test_a_subclass_that_is_called_otherwise_runs_as_it_is_called():
+    x = torch.rand(2, 3, 8, 8)
+    halved = Halved(*(torch.tensor([value]) for value in (0.5, 0.2)))
+    assert torch.equal(run_steps((Flip(p=1), halved), x, rng()), x.flip(-1) / 2)
+    assert torch.equal(run_steps((Doubled(), Normalize(halved.mean, halved.std)), x, rng()), (x * 2 - 0.5) / 0.2)
+
+
 def test_changes_leave_a_picture_alone_that_needs_no_resize():
     x = torch.rand(2, 3, 8, 8)
     kept = x.clone()
