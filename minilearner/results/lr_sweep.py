@@ -331,11 +331,11 @@ class LRSweep:
         none = "none"
         rows = {
             "recommended": none if self.recommended is None else f"<b>{self.recommended:.2e}</b>",
-            "why": self.reason,
+            "why": escape(self.reason),
             "most likely within": none if self.interval is None else _span(self.interval),
             "for a cyclical run": none if self.bounds is None else _span(self.bounds),
-            **{name: self.notes[name] if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
-            "the sweep": f"{len(self.lrs)} steps; {self.stop_reason}",
+            **{name: escape(self.notes[name]) if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
+            "the sweep": f"{len(self.lrs)} steps; {escape(self.stop_reason)}",
         }
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"

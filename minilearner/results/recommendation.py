@@ -40,8 +40,9 @@ _RISEN = 0.1
 """The share of the fall that has been lost again where the wall is."""
 _CLEAR = 3.0
 """A fall below this many times the noise is vague, and the interval twice as wide."""
-_SEEN = 0.5
-"""A fall below this many times the noise, the standard deviation between batches, is none."""
+_SEEN, _SEEN_IN_BATCHES = 0.5, 1.5
+"""A fall below this many times the noise, the standard deviation between batches, is none. Losses of ever other batches
+show larger ones by chance: one sweep in twenty of a model that does not learn reaches the second."""
 _KERNEL = 0.2, 2.0
 """The standard deviation of the smoothing: decades of the rate, and at least so many steps."""
 _ROUNDING = 1e-6
@@ -110,16 +111,15 @@ def recommend(
     if curve is None:
         n = n_finite(losses)
         return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
-    if curve.clarity < _SEEN:
+    if curve.clarity < curve.least:
         return Recommendation(None, curve.why_not(), turns=curve.rise)
     (middle, spread), wall, moved = curve.middle(), curve.wall(), calibration.factor(bs)
     clear = wall if adaptive else wall * calibration.delay(curve.log_step(wall))
     lr = max(min(moved * middle, clear, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
     reason = curve.why(bs, moved, held=lr == clear)
-    return Recommendation(
-        lr, reason, (lr / doubt, min(lr * doubt, wall)), (curve.after(0.05), curve.turn()), curve.turns()
-    )
+    interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
+    return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Curve:
     """The losses, smoothed without lag; the level they start from; the standard deviation between batches.
 
     `rise` holds the first rate, if any, at which the loss stood above its start by twice that. `broke` says that the
-    loss after the last rate was not finite.
+    loss after the last rate was not finite. A fall of fewer than `least` deviations is none.
     """
 
     lrs: Curve
@@ -136,6 +136,7 @@ class _Curve:
     noise: float
     rise: Mapping[str, float]
     broke: bool
+    least: float
 
     @classmethod
     def of(cls, lrs: Curve, losses: Curve, fixed: Curve) -> _Curve | None:
@@ -157,7 +158,8 @@ class _Curve:
         if len(measured) and start - smoothed.min() < _SEEN * noise:  # spikes hide what was learned on a plateau
             smoothed = _smooth(np.log10(x), np.minimum(y, start), factor)
         risen = np.flatnonzero((y if len(measured) else smoothed) > start + 2 * noise)
-        return cls(x, smoothed, start, noise, {"rise": float(x[risen[0]])} if len(risen) else {}, broke)
+        rise = {"rise": float(x[risen[0]])} if len(risen) else {}
+        return cls(x, smoothed, start, noise, rise, broke, _SEEN if len(measured) else _SEEN_IN_BATCHES)
 
     @property
     def low(self) -> int:

@@ -174,6 +174,11 @@ def test_without_a_recommendation_the_reason_is_shown():
     assert "<td>none</td>" in sweep._repr_html_() and sweep.reason in sweep._repr_html_()
 
 
+def test_the_page_shows_words_as_they_are_and_not_as_markup():
+    sweep = LRSweep.from_curve(LRS, full_curve(), suggest_funcs=valley, stop_reason="loss < 1 & <b>done</b>")
+    assert "loss &lt; 1 &amp; &lt;b&gt;done" in sweep._repr_html_()
+
+
 def test_the_summary_is_all_but_the_curve(sweep):
     summary = sweep.summary()
     assert summary["recommended"] == sweep.recommended and summary["reason"] == sweep.reason

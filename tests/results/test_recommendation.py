@@ -139,6 +139,20 @@ def test_a_fall_within_the_noise_is_none():
     assert "hardly anything where batches differ by" in found.reason
 
 
+@pytest.mark.parametrize("wall", [np.inf, -1])
+def test_losses_of_ever_other_batches_alone_seldom_show_a_fall_where_there_is_none(wall):
+    level = 2 + np.clip(3 * (X - wall), 0, None)
+    noise = 0.1 * np.random.default_rng(1).normal(size=(100, 100))
+    assert sum(recommend(LRS, level + one, NONE).lr is not None for one in noise) <= 8
+
+
+@pytest.mark.parametrize("first", [0, 45])
+def test_the_interval_stays_within_the_range(first):
+    lrs, losses = LRS[first:], VALLEY[first:]
+    low, high = recommend(lrs, losses + NOISE[first:], losses).interval
+    assert lrs[0] <= low < high <= lrs[-1]
+
+
 def test_a_loss_that_only_rises_gives_none_and_says_from_where():
     found = advice(2 + np.maximum(X + 3, 0), 2 + NOISE)
     assert found.lr is None
