@@ -90,8 +90,9 @@ def floor(grids):
     """
     if len(grids) < 2:
         return np.nan
-    others = [np.nanmean(np.delete(grids, i, 0), axis=0) for i in range(len(grids))]
-    return np.mean([own[np.nanargmin(other)] - np.nanmin(own) for own, other in zip(grids, others, strict=True)])
+    tried = grids[:, np.isfinite(grids).all(axis=0)]
+    others = [np.delete(tried, i, 0).mean(axis=0) for i in range(len(tried))]
+    return np.mean([own[other.argmin()] - own.min() for own, other in zip(tried, others, strict=True)])
 
 
 def lost(task, grid, lr):
