@@ -153,6 +153,30 @@ def test_training_metrics_when_asked_for(learner):
     assert list(row)[:5] == ["epoch", "train_loss", "smooth_loss", "train_accuracy", "valid_loss"]
 
 
+def training_and_validation_accuracy(change, first, metric):
+    """The row of an epoch without training, of a model whose output is changed, over single items."""
+    x, y = torch.randn(36, 4), torch.arange(36) % 3
+    model = nn.Linear(4, 3)
+    model.register_forward_hook(lambda module, inputs, pred: change(pred))
+    loss = lambda pred, y: nn.functional.cross_entropy(first(pred).reshape(-1, 3), y)  # noqa: E731
+    learn = Learner((list(zip(x.split(1), y.split(1), strict=True)),) * 2, model, loss, lr=0.0, metrics=metric)
+    learn.recorder.train_metrics = True
+    row = quietly(learn).epochs[0]
+    name = next(iter(learn.metrics))
+    return row[f"train_{name}"], row[name]
+
+
+def test_training_metrics_take_several_outputs():
+    both = lambda pred: (pred, pred)  # noqa: E731
+    trained, validated = training_and_validation_accuracy(both, lambda p: p[0], lambda p, y: accuracy(p[0], y))
+    assert trained == validated
+
+
+def test_training_metrics_take_outputs_without_a_batch_axis():
+    trained, validated = training_and_validation_accuracy(torch.squeeze, lambda pred: pred, accuracy)
+    assert trained == validated
+
+
 def test_a_metric_that_computes_no_number_is_refused(learner):
     class Pair:
         def reset(self): ...
