@@ -177,6 +177,15 @@ def test_training_metrics_take_outputs_without_a_batch_axis():
     assert trained == validated
 
 
+def test_classes_may_be_the_last_dimension_where_the_loss_takes_them_so():
+    x, y = torch.randn(8, 3, 5), torch.arange(24).reshape(8, 3) % 4  # 8 sequences of 3
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    loss = lambda pred, y: nn.functional.cross_entropy(pred.flatten(0, 1), y.flatten())  # noqa: E731
+    learn = Learner((batches, batches), nn.Linear(5, 4), loss, lr=0.0, metrics=accuracy)
+    row = quietly(learn).epochs[0]
+    assert row["accuracy"] == pytest.approx(float((learn.model(x).argmax(-1) == y).float().mean()))
+
+
 def test_a_metric_that_computes_no_number_is_refused(learner):
     class Pair:
         def reset(self): ...
