@@ -272,7 +272,7 @@ def _is_item_mean(metric: Metric) -> bool:
 
 
 def _kind_of(pred: Any, target: Any) -> Any:
-    """What batches that are joined must share; None for one given alone: it is large, no tensor, or has no batch axis."""
+    """What batches that are joined must share; None for one given alone: large, no tensor, or without a batch axis."""
     if not (isinstance(pred, Tensor) and isinstance(target, Tensor) and pred.ndim > 1 and target.ndim):
         return None
     if pred.numel() > _SMALL or target.numel() > _SMALL:

@@ -135,7 +135,7 @@ def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
     if architecture is None:
         name = str(content.get("class"))[:80]
         raise FileFormatError(
-            f"{path} does not say how its model is built: {str(content.get('without'))[:500]}. Build it yourself, with "
+            f"{path} does not say how its model is built: {str(content.get('without'))[:500].rstrip('.')}. Build it yourself, with "
             f"any weights: load_learner(path, model={name}(...)). Or register its class and export again."
         )
     if len(str(architecture)) > 1 << 16:
