@@ -96,8 +96,8 @@ def print_sweeps(rows: list) -> None:
         print(f"{name:<18} {len(sweep.lrs):>7} {suggestion:>9.1e} {recommended:>11} {bounds:>20}   {sweep.stop_reason}")
     n_late = sum(suggestion > sweep.turns.get("turn", math.inf) for _, sweep, suggestion in rows)
     if n_late:
-        print(f"In {n_late} of them the steepest fall, torch-lr-finder's suggestion, lies past the turn of the loss, where")
-        print("it only jumps about; a rate that is recommended, and a range to train in, end before.")
+        print(f"In {n_late} of them the steepest fall, torch-lr-finder's suggestion, lies past the turn of the loss,")
+        print("where it jumps about; the range to train in ends before.")
 
 
 def compare_rates(loader: DataLoader, valid: TensorDataset, largest: float, args: argparse.Namespace) -> None:

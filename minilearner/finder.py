@@ -24,6 +24,7 @@ from minilearner.results import sweep_plots
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
+from minilearner.training.optimizers import is_adaptive
 from minilearner.training.plain import Feed, PlainScaledStep, PlainStep
 from minilearner.training.run import Run
 from minilearner.training.state import StateCacher, untouched
@@ -291,7 +292,8 @@ class LRFinder:
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             fixed = sweep.losses if sweep.measures else ()
-            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, stop_reason=sweep.stop_reason, bs=sweep.bs, **settings)
+            settings |= {"stop_reason": sweep.stop_reason, "bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
+            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, **settings)
         return self.sweep
 
     def _step(self) -> TrainStep:

@@ -22,7 +22,7 @@ from minilearner.results.lr_sweep import LRSweep, as_functions
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import momentum_key, set_momentum
+from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
 from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.training.state import buffers_kept, untouched
@@ -152,6 +152,7 @@ def find_rates(
         ratios=list(ratios),
         momentum=momentum,
         bs=sweep.bs,
+        adaptive=is_adaptive(run.optimizer),
         wd=max(float(group.get("weight_decay", 0.0)) for group in run.optimizer.param_groups),
         **asdict(settings),
     )

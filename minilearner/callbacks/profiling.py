@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from minilearner.callbacks.record import Record
 from minilearner.data.loaders import Loader
-from minilearner.data.transforms import BatchTransform, PixelTransform
+from minilearner.data.transforms import BatchTransform, PixelTransform, run_step
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
 from minilearner.results.step_profile import StepProfile
@@ -93,10 +93,11 @@ class _Timed(BatchTransform):
     """A batch transform, and what changes the pixels it made, as a stretch of the step."""
 
     def __init__(self, transform: BatchTransform, pixels: Sequence[PixelTransform], stage: _Stage):
-        self.takes_bytes, self._pixels, self._run = transform.takes_bytes, pixels, stage(transform.run)
+        self.takes_bytes = transform.takes_bytes
+        self._run = stage(lambda x, rng: run_step(transform, x, rng, pixels))
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        return self._run(x, rng, self._pixels)  # type: ignore[no-any-return]
+        return self._run(x, rng)  # type: ignore[no-any-return]
 
 
 class _Feed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from typing import ClassVar, TypeAlias
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_unit_range",
     "in_unit_range",
     "run_isolated",
+    "run_step",
     "run_steps",
     "train_only",
 ]
@@ -178,19 +179,37 @@ class Pipeline:
 def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
     """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
     for step, pixels in _groups(steps):
-        x = step.run(x if step.takes_bytes else in_unit_range(x), rng, pixels)
+        x = run_step(step, x if step.takes_bytes else in_unit_range(x), rng, pixels)
     return in_unit_range(x)
+
+
+def run_step(step: BatchTransform, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
+    """Returns a batch after one step and then these changes of its pixels."""
+    return (step.run if _agrees(step, "run") else partial(BatchTransform.run, step))(x, rng, pixels)
 
 
 def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[PixelTransform]]]:
     """Returns steps in order, each with those after it that change the pixels which it made."""
     groups: list[tuple[BatchTransform, list[PixelTransform]]] = []
     for step in steps:
-        if groups and isinstance(step, PixelTransform):
+        if groups and isinstance(step, PixelTransform) and _agrees(step, "drawn"):
             groups[-1][1].append(step)
         else:
             groups.append((step, []))
     return groups
+
+
+def _agrees(step: BatchTransform, method: str) -> bool:
+    """Whether a method does what calling does: not where a subclass defines another `__call__` and leaves it alone."""
+    return _defined_no_earlier(type(step), method)  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@cache  # every step of every batch is asked
+def _defined_no_earlier(kind: type, method: str) -> bool:
+    method_at, call_at = (
+        next(i for i, base in enumerate(kind.__mro__) if name in vars(base)) for name in (method, "__call__")
+    )
+    return method_at <= call_at
 
 
 def changed(x: Tensor, *changes: PixelChange) -> Tensor:

@@ -191,6 +191,7 @@ class LRSweep:
         skip_end: int = 5,
         num_it: int | None = None,
         bs: int | None = None,
+        adaptive: bool = False,
         **settings: Any,
     ) -> LRSweep:
         """Smooths a recorded curve and asks each function about it.
@@ -198,7 +199,8 @@ class LRSweep:
         They see the smoothed curve without its first `skip_start` points (None: a tenth of `num_it`, the number of
         steps planned) and its last `skip_end`, up to the first loss that is not finite. Functions are known by their
         names; equal names are numbered. `settings` are kept with the result. The recommendation reads the whole curve,
-        `fixed` if it is given (the loss of the same items after each step), else `losses`, and `bs`, items a step.
+        `fixed` if it is given (the loss of the same items after each step), else `losses`; `bs`, items a step; and
+        whether the optimizer is `adaptive`, that is scales its steps by the gradients' size.
 
         Raises:
             ValueError: the curves are not equally long, a rate is not positive, a skip is negative.
@@ -209,9 +211,10 @@ class LRSweep:
         averages = smooth(y, smoothing)
         kept_x, kept_y = _trim(x, averages, skip_start, skip_end)
         suggestions, points, notes = _ask(as_functions(suggest_funcs), kept_x, kept_y)
-        advice = recommend(x, y, _as_curve(x, fixed)[1] if np.size(fixed) else np.empty(0), bs=bs)
+        advice = recommend(x, y, _as_curve(x, fixed)[1] if np.size(fixed) else np.empty(0), bs=bs, adaptive=adaptive)
         used = settings | {
-            "num_it": num_it, "bs": bs, "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end
+            "num_it": num_it, "bs": bs, "adaptive": adaptive,
+            "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end,
         }  # fmt: skip
         return cls(
             x,
@@ -328,11 +331,11 @@ class LRSweep:
         none = "none"
         rows = {
             "recommended": none if self.recommended is None else f"<b>{self.recommended:.2e}</b>",
-            "why": self.reason,
+            "why": escape(self.reason),
             "most likely within": none if self.interval is None else _span(self.interval),
             "for a cyclical run": none if self.bounds is None else _span(self.bounds),
-            **{name: self.notes[name] if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
-            "the sweep": f"{len(self.lrs)} steps; {self.stop_reason}",
+            **{name: escape(self.notes[name]) if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
+            "the sweep": f"{len(self.lrs)} steps; {escape(self.stop_reason)}",
         }
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"

@@ -1,20 +1,24 @@
 """Which learning rate to take, read from what a sweep saw: pure functions of rates and losses.
 
-The idea in one line: *on the floor of the valley, read without lag, and lower the smaller the batch*. A sweep trains
-for a moment at each rate. Its loss falls while rates are useful, and turns up where they are too large. Two things blur
-that; both are taken out. The losses of ever other batches differ by more than a step changes them: so the loss of the
-*same* few items is measured after each update (`FixedLoss`). A moving average lags behind, by more than a decade: so
-the smoothing here looks as far ahead as back. The floor, from where nine tenths of the fall are done to where the loss
-has risen again by a tenth, is then the same for each seed to about a tenth of a decade; its lowest point is not, for
-it lies on a flat stretch by chance.
+The idea in one line: *the middle of the valley, read without lag, clear of the wall, and lower the smaller the batch*.
+A sweep trains for a moment at each rate. Its loss falls while rates are useful, and rises where they are too large. Two
+things blur that; both are taken out. The losses of ever other batches differ by more than a step changes them: so the
+loss of the *same* few items is measured after each update (`FixedLoss`). A moving average lags behind, by more than a
+decade: so the smoothing here looks as far ahead as back. The middle is the mean of the rates, by logarithms, each
+weighed by the square of how far the loss has fallen there. It rests on the whole valley, where a threshold or the
+lowest point rests on a stretch that is flat, or ragged, by chance.
 
-What a sweep cannot see is how the noise of small batches adds up over a whole run. That follows a law: the best rate is
-proportional to 1 / (1 + B / batch size) for a noise scale B (McCandlish et al., "An Empirical Model of Large-Batch
-Training", 2018). So the floor is moved by it, and the rate is two thirds of the way along, by logarithms.
+Two things a sweep cannot see. One is how the noise of small batches adds up over a whole run. That follows a law: the
+best rate is proportional to 1 / (1 + B / batch size) for a noise scale B (McCandlish et al., "An Empirical Model of
+Large-Batch Training", 2018). So the middle is moved by it. The other is the wall: at rates that grow by a factor e^r
+with each update, what breaks a run that stays is seen only sqrt(r L / 2) later, by the natural logarithm, where L is
+how far the logarithm of the loss must grow to be seen. A plain optimizer, whose step is the gradient times the rate,
+has to stay below the wall as it is without that delay: above it deep nets without norm layers break for good. One that
+scales its steps by the gradients' size (Adam) meets the wall later in one cycle than in a sweep, for its warm-up
+settles those scales; it stays below the wall as it was seen.
 
-`Calibration` holds all that was fitted: one set for every optimizer, with norm layers or without
-(constants of their own gave nothing where they were not fitted). What they are worth on which tasks, with each task
-left out of its own calibration, is printed by `tests/benchmarks/lr_bank.py`.
+`Calibration` holds all that was fitted: one set for every optimizer, with norm layers or without. What the constants
+are worth on which tasks, with each task left out of its own calibration, is printed by `tests/benchmarks/lr_bank.py`.
 """
 
 from __future__ import annotations
@@ -32,13 +36,13 @@ Curve = NDArray[np.float64]
 
 USUAL_BATCH = 64
 """Stands in for the items of an update where they are not known."""
-_BELOW_END, _ABOVE_START = 0.8, 8.0
-"""The rate stays so far below the end of the floor, for a cliff may follow, and not further above its beginning."""
-_DONE = 0.9
-_DOUBT, _CLEAR = 0.1, 3.0
-"""By how many decades the interval is widened; twice that where the fall is less than `_CLEAR` times the noise."""
-_SEEN = 0.5
-"""A fall below this many times the noise, the standard deviation between batches, is none."""
+_RISEN = 0.1
+"""The share of the fall that has been lost again where the wall is."""
+_CLEAR = 3.0
+"""A fall below this many times the noise is vague, and the interval twice as wide."""
+_SEEN, _SEEN_IN_BATCHES = 0.5, 1.5
+"""A fall below this many times the noise, the standard deviation between batches, is none. Losses of ever other batches
+show larger ones by chance: one sweep in twenty of a model that does not learn reaches the second."""
 _KERNEL = 0.2, 2.0
 """The standard deviation of the smoothing: decades of the rate, and at least so many steps."""
 _ROUNDING = 1e-6
@@ -51,16 +55,20 @@ _FEWEST = 8
 class Calibration:
     """The constants of the rule that were fitted to tasks."""
 
-    along: float = 2 / 3
-    """Where on the floor the rate lies, by logarithms: 0 is its beginning, 1 its end."""
-    scale: float = 2.25
-    """By how much the floor is moved for batches without noise."""
-    noise_items: float = 128
+    scale: float = 6.25
+    """By how much the middle is moved for batches without noise."""
+    noise_items: float = 256
     """The noise scale B of the law above, in items."""
+    log_growth: float = 15
+    """L above: how far the logarithm of the loss grows until the wall is seen."""
 
     def factor(self, bs: int | None) -> float:
-        """By how much the floor is moved for updates of `bs` items: 0.25 for 16, 0.75 for 64, at most `scale`."""
+        """By how much the middle is moved for updates of `bs` items: 0.37 for 16, 1.25 for 64, at most `scale`."""
         return self.scale / (1 + self.noise_items / (bs or USUAL_BATCH))
+
+    def delay(self, r: float) -> float:
+        """The wall as a run meets it by the wall as seen, at rates that grow by e^r a step: 0.31 in lr_find's 100."""
+        return math.exp(-math.sqrt(r * self.log_growth / 2))
 
 
 @dataclass(frozen=True)
@@ -76,13 +84,19 @@ class Recommendation:
 
 
 def recommend(
-    lrs: Curve, losses: Curve, fixed: Curve, *, bs: int | None = None, calibration: Calibration = Calibration()
+    lrs: Curve,
+    losses: Curve,
+    fixed: Curve,
+    *,
+    bs: int | None = None,
+    adaptive: bool = False,
+    calibration: Calibration = Calibration(),
 ) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or why there is none.
 
-    The interval is the floor, moved as the rate was, and a little widened. In 96 % of the sweeps over the bank's tasks,
-    and in all over those held out, a rate within half a point of the best lay in it. The bounds for a cyclical run go
-    from where the loss begins to fall to where it turns.
+    The interval is a standard deviation of the valley to either side, up to the wall. In 90 % of the sweeps over the
+    bank's tasks a rate within half a point of the best lay in it. The bounds for a cyclical run go from where the loss
+    begins to fall to where it turns.
 
     Args:
         lrs: the rates, rising.
@@ -90,26 +104,30 @@ def recommend(
         fixed: the loss of the same items after each update, NaN or missing where it was not measured; `losses`,
             smoothed more, stand in for it then.
         bs: items of each update; `USUAL_BATCH` where None.
+        adaptive: whether the optimizer scales its steps by the gradients' size.
         calibration: other constants, to see what they are worth.
     """
     curve = _Curve.of(lrs, losses, fixed)
     if curve is None:
         n = n_finite(losses)
         return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
-    if curve.clarity < _SEEN:
+    if curve.clarity < curve.least:
         return Recommendation(None, curve.why_not(), turns=curve.rise)
-    done, end, along, moved = curve.after(_DONE), curve.floor_end(), calibration.along, calibration.factor(bs)
-    lr = min(moved * done ** (1 - along) * end**along, _BELOW_END * end, _ABOVE_START * done)
-    doubt = 10 ** (_DOUBT if curve.clarity >= _CLEAR else 2 * _DOUBT)
-    interval = min(lr, moved * done) / doubt, max(lr, moved * end) * doubt
-    return Recommendation(lr, curve.why(bs, moved), interval, (curve.after(0.05), curve.turn()), curve.turns())
+    (middle, spread), wall, moved = curve.middle(), curve.wall(), calibration.factor(bs)
+    clear = wall if adaptive else wall * calibration.delay(curve.log_step(wall))
+    lr = max(min(moved * middle, clear, float(lrs[-1])), float(lrs[0]))
+    doubt = spread if curve.clarity >= _CLEAR else spread**2
+    reason = curve.why(bs, moved, held=lr == clear)
+    interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
+    return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 
 
 @dataclass(frozen=True)
 class _Curve:
     """The losses, smoothed without lag; the level they start from; the standard deviation between batches.
 
-    `rise` holds the first rate, if any, at which the loss stood above its start by twice that.
+    `rise` holds the first rate, if any, at which the loss stood above its start by twice that. `broke` says that the
+    loss after the last rate was not finite. A fall of fewer than `least` deviations is none.
     """
 
     lrs: Curve
@@ -117,6 +135,8 @@ class _Curve:
     start: float
     noise: float
     rise: Mapping[str, float]
+    broke: bool
+    least: float
 
     @classmethod
     def of(cls, lrs: Curve, losses: Curve, fixed: Curve) -> _Curve | None:
@@ -126,7 +146,7 @@ class _Curve:
         x, y, factor = lrs[first:], fixed[first:], 1.0
         if not len(measured):  # the loss of an update's batch is what the update before has led to
             x, y, factor = lrs[:-1], losses[1:], 1.6
-        n = n_finite(y)
+        n, broke = n_finite(y), n_finite(y) < len(y)
         x, y = x[:n], y[:n]
         if n < _FEWEST:
             return None
@@ -135,8 +155,11 @@ class _Curve:
         noise = max(noise, _ROUNDING * abs(start), float(np.finfo(np.float64).tiny))
         highest = start + max(start - y.min(), 5 * noise)  # an explosion must not outweigh what came before
         smoothed = _smooth(np.log10(x), np.minimum(y, highest), factor)
+        if len(measured) and start - smoothed.min() < _SEEN * noise:  # spikes hide what was learned on a plateau
+            smoothed = _smooth(np.log10(x), np.minimum(y, start), factor)
         risen = np.flatnonzero((y if len(measured) else smoothed) > start + 2 * noise)
-        return cls(x, smoothed, start, noise, {"rise": float(x[risen[0]])} if len(risen) else {})
+        rise = {"rise": float(x[risen[0]])} if len(risen) else {}
+        return cls(x, smoothed, start, noise, rise, broke, _SEEN if len(measured) else _SEEN_IN_BATCHES)
 
     @property
     def low(self) -> int:
@@ -161,11 +184,24 @@ class _Curve:
         """The rate of the lowest loss."""
         return float(self.lrs[self.low])
 
-    def floor_end(self) -> float:
-        """The last rate before the loss has risen from its lowest by a tenth of the fall."""
-        level = self.start - _DONE * self.fall
+    def middle(self) -> tuple[float, float]:
+        """The mean of the rates, by logarithms, weighed by the square of the fall; a standard deviation as a factor."""
+        x, weights = np.log(self.lrs), np.maximum(self.start - self.losses, 0) ** 2
+        mean = float(np.average(x, weights=weights))
+        return math.exp(mean), math.exp(math.sqrt(np.average((x - mean) ** 2, weights=weights)))
+
+    def wall(self) -> float:
+        """The last rate before the loss has risen from its lowest by a tenth of the fall; infinity if it has not."""
+        level = self.start - (1 - _RISEN) * self.fall
         risen = np.flatnonzero(self.losses[self.low :] > level)
-        return self._between(self.low + int(risen[0]) - 1, level) if len(risen) else float(self.lrs[-1])
+        if len(risen):
+            return self._between(self.low + int(risen[0]) - 1, level)
+        return float(self.lrs[-1]) if self.broke else math.inf
+
+    def log_step(self, lr: float) -> float:
+        """By how much the logarithm of the rate grew with each update where it was `lr`."""
+        i = max(1, min(int(np.searchsorted(self.lrs, lr)), len(self.lrs) - 1))
+        return float(np.log(self.lrs[i] / self.lrs[i - 1]))
 
     def steepest(self) -> float:
         """The rate of the fastest fall, by the rate's logarithm, before the turn."""
@@ -180,21 +216,21 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def why(self, bs: int | None, moved: float) -> str:
-        """The recommendation in words."""
+    def why(self, bs: int | None, moved: float, *, held: bool) -> str:
+        """The recommendation in words; `held` says that the wall decides."""
         early = " (and from the first rate on: sweep from lower rates to be sure)" if self.falls_at_once else ""
-        if self.floor_end() < self.lrs[-1]:
-            end = f"turned at {self.turn():.1e} and had risen again by a tenth at {self.floor_end():.1e}"
+        if self.wall() < math.inf:
+            end = f"turned at {self.turn():.1e} and had risen again by a tenth at {self.wall():.1e}"
         elif self.low < len(self.losses) - 1:
             end = f"turned at {self.turn():.1e}, but hardly rose again (sweep to higher rates to be sure)"
         else:
             end = f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
         items = f"{bs} items" if bs else f"unknown size, taken as {USUAL_BATCH}"
+        stay = ", but clear of where it rises" if held else ""
         doubt = "" if self.clarity >= _CLEAR else "; it fell by hardly more than batches differ, so this is vague"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, had made nine tenths of its fall at "
-            f"{self.after(_DONE):.1e} and {end}; a peak does best between these, times {moved:.2g} for "
-            f"batches of {items}{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {end}; a peak does best about the middle of this "
+            f"valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
         )
 
     def why_not(self) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "check_rate",
     "hyperparameters_restored",
     "hyperparameters_set",
+    "is_adaptive",
     "kept_or_built",
     "momentum_key",
     "momentum_of",
@@ -171,6 +172,14 @@ def spread(lr: Rate, n_groups: int) -> list[float]:
             raise ValueError(f"`lr` must have one value for each of the {n_groups} groups. Received: lr={lr!r}.")
         return [float(value) for value in lr]
     return [float(lr)] * n_groups  # type: ignore[arg-type]
+
+
+def is_adaptive(optimizer: Optimizer) -> bool:
+    """Whether it scales its steps by the gradients' size, as Adam, RMSprop, Adagrad or Lion do, and SGD does not.
+
+    Told by the settings that such optimizers have: `eps`, to divide safely, or `betas`.
+    """
+    return any(key in group for group in optimizer.param_groups for key in ("eps", "betas"))
 
 
 def momentum_key(group: Mapping[str, Any]) -> str | None:

@@ -187,6 +187,11 @@ def lenet():
     return nn.Sequential(*body, nn.Flatten(), nn.Linear(400, 84), nn.Tanh(), nn.Linear(84, 10))
 
 
+def dropout_cnn():
+    body = [nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.25)]
+    return nn.Sequential(*body, nn.Linear(256, 64), nn.ReLU(), nn.Dropout(0.25), nn.Linear(64, 10))
+
+
 class Transformer(nn.Module):
     """Patches of a square picture as words."""
 
@@ -215,6 +220,17 @@ class Reader(nn.Module):
 
     def forward(self, x):
         return self.head(self.gru(self.embed(x))[0][:, -1])
+
+
+class Rows(nn.Module):
+    """The rows of a picture one after the other, by an LSTM."""
+
+    def __init__(self, px=14, width=48, classes=10):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(px, width, batch_first=True), nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.lstm(x[:, 0])[0][:, -1])
 
 
 class Window(nn.Module):
@@ -267,6 +283,7 @@ DIGITS, DIGIT_IMAGES = (partial(table, "digits", n_valid=600, image=image) for i
 CHINA, PIXEL_MLP = partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3)
 CANCER, DIABETES = partial(table, "breast_cancer", n_valid=269), partial(table, "diabetes", n_valid=140)
 WINE = partial(table, "wine", n_valid=78)
+TANH_DATA = partial(fashion, 4000, start=11_000)
 FRESH_HEAD, FROZEN = (partial(make, classes=OLD, head=False) for make in (pretrained, frozen_body))
 
 TASKS = [
@@ -298,6 +315,14 @@ TASKS = [
     Task("diabetes MLP AdamW", DIABETES, partial(mlp, 10, 16, 1), None, 16, 12, F.mse_loss),
     Task("MLP RMSprop", fashion, partial(mlp, 784, 96, 96, 10), RMSPROP, 64, 3),
     Task("ResNet SGD bs32", SMALL, resnet, SGD, 32, 2),
+    Task("deep MLP SGD", partial(fashion, 3000, start=5000), partial(mlp, 784, *4 * [64], 10), SGD, 64, 4),
+    Task("deep tanh MLP SGD bs128", TANH_DATA, partial(mlp, 784, *3 * [64], 10, act=nn.Tanh), SGD, 128, 5),
+    Task("digits deep MLP SGD bs32", DIGITS, partial(mlp, 64, 48, 48, 48, 10), SGD, 32, 6),
+    Task("pixels deep MLP SGD bs128", CHINA, partial(mlp, 48, *4 * [64], 3), SGD, 128, 4, F.mse_loss),
+    Task("dropout CNN SGD bs128", partial(SMALL, start=6000), dropout_cnn, SGD, 128, 6),
+    Task("MNIST CNN plain AdamW", mnist, partial(cnn, 16, 32, 32, norm=False), None, 64, 4),
+    Task("LSTM rows AdamW", partial(SMALL, start=8000), Rows, None, 64, 3),
+    Task("text GRU SGD", text, Reader, SGD, 64, 2),
 ]
 
 HELD_OUT = [

@@ -2,12 +2,13 @@
 
     python tests/benchmarks/startup.py [--files 100000] [--rounds 5]
 
-Import: CPU seconds of fresh processes by turns, with and without minilearner beside torch and torchvision; and of ours
-alone once Python has collected garbage. (What torch and torchvision load brings a full collection near, which looks at
-some 340,000 objects of theirs; the next two thousand objects, whosever they are, set it off.) Files: a few
-small pictures under many names (hard links), by `ImageDataLoaders.from_folder`, then a training batch of 64; fewer than
-one in a thousand are opened. Epoch: training passes over 1 and 41 batches in memory; what is left when the batches'
-time is taken off.
+Import: CPU seconds of fresh processes by turns: of minilearner once torch and torchvision are there, as it comes and
+after a garbage collection, and of those two. (What they load brings a full collection near, which looks at some 340,000
+objects of theirs; the next two thousand objects, whosever they are, set it off.)
+
+Files: a few small pictures under many names (hard links), by `ImageDataLoaders.from_folder`, then a training batch of
+64; fewer than one in a thousand are opened. Epoch: training passes over 1 and 41 batches in memory; what is left when
+the batches' time is taken off.
 """
 
 import argparse
@@ -26,9 +27,11 @@ from torch import nn
 
 from minilearner.vision.all import DataLoaders, ImageDataLoaders, Learner, Resize, accuracy
 
-IMPORTS = {
-    "others": "import torch, torchvision",
-    "ours": "import torch, torchvision; from minilearner.vision.all import *",
+OTHERS, OURS = "import torch, torchvision", "from minilearner.vision.all import *"
+IMPORTS = {  # what was done before, and what is timed
+    "`from minilearner.vision.all import *` beyond torch and torchvision": (OTHERS, OURS),
+    "the same where Python has just collected garbage": (f"{OTHERS}, gc; gc.collect()", OURS),
+    "torch and torchvision themselves": ("", OTHERS),
 }
 
 
@@ -38,25 +41,13 @@ def importing(rounds):
         env = {**os.environ, "PYTHONPYCACHEPREFIX": scratch}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):
-            for name, line in IMPORTS.items():
-                code = f"import time\nbegan = time.process_time()\n{line}\nprint(time.process_time() - began)"
+            for name, (before, line) in IMPORTS.items():
+                code = f"import time\n{before}\nbegan = time.process_time()\n{line}\nprint(time.process_time() - began)"
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
                 if number:  # the first compiles
                     times[name].append(float(done.stdout))
-        settled = [settled_import(env) for _ in range(rounds)]
-    own = statistics.median(b - a for a, b in zip(*times.values()))
-    row("`from minilearner.vision.all import *` beyond torch and torchvision", f"{own:.2f} s of CPU")
-    row("the same where Python has just collected garbage", f"{statistics.median(settled):.2f} s of CPU")
-    row("torch and torchvision themselves", f"{statistics.median(times['others']):.2f} s of CPU")
-
-
-def settled_import(env):
-    code = (
-        "import gc, time, torch, torchvision\ngc.collect()\nbegan = time.process_time()\n"
-        "from minilearner.vision.all import *\nprint(time.process_time() - began)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-    return float(done.stdout)
+    for name, column in times.items():
+        row(name, f"{statistics.median(column):.2f} s of CPU")
 
 
 def many_files(n, rounds):

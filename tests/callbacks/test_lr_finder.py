@@ -358,7 +358,7 @@ def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
 def test_every_sweep_recommends(net, blobs):
     sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
     assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
-    assert sweep.bounds[0] < sweep.bounds[1] and "nine tenths of its fall" in sweep.reason
+    assert sweep.bounds[0] < sweep.bounds[1] and "the middle of this valley" in sweep.reason
 
 
 @pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner.training.optimizers import build_optimizer, hyperparameters_restored, set_weight_decay, spread
+from minilearner.training.optimizers import (
+    build_optimizer,
+    hyperparameters_restored,
+    is_adaptive,
+    set_weight_decay,
+    spread,
+)
 
 
 def model():
@@ -115,3 +121,10 @@ def test_settings_and_groups_are_put_back():
         optimizer.param_groups[0]["lr"] = 7
         assert len(optimizer.param_groups) == 2
     assert [(g["lr"], g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [(1e-3, 0, 6)]
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta"])
+def test_optimizers_that_scale_by_the_gradients_are_adaptive_and_plain_ones_are_not(name):
+    weights = [nn.Parameter(torch.zeros(1))]
+    assert is_adaptive(getattr(torch.optim, name)(weights, lr=0.1))
+    assert not is_adaptive(torch.optim.SGD(weights, lr=0.1, momentum=0.9, nesterov=True))
