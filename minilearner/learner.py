@@ -101,7 +101,7 @@ class Learner:
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.metrics, self.path = named_metrics(metrics, self.device), Path(path or dls.path)
-        self.cbs = as_callbacks(cbs)
+        self.cbs, self.seed = as_callbacks(cbs), seed
         self.recorder, self._preflight, self._output = Recorder(), Preflight(), Output()
         self.optimizer: Optimizer | None = None
 
@@ -386,7 +386,7 @@ class Learner:
     def _run(self, optimizer: Optimizer | None) -> Run:
         step, activate = self._step(optimizer), getattr(self.dls.target, "activate", None)
         step.network = step.model if self._compiler is None else self._compiler.network(step.model)
-        return Run(step, self.dls, recorder=self.recorder, activate=activate)
+        return Run(step, self.dls, recorder=self.recorder, activate=activate, seed=self.seed)
 
     def _step(self, optimizer: Optimizer | None) -> TrainStep:
         return distributed_step(self.model, self.loss_func, optimizer, self.strategy, precision=self.precision)

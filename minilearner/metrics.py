@@ -172,7 +172,7 @@ class MeanMetric:
             self._put_together()
         if not self._full:
             return []
-        means = torch.cat(self._full).cpu()
+        means = torch.cat([values.cpu() for values in self._full])
         products = means.double() * torch.tensor(self._sizes, dtype=torch.float64)
         if means.dtype in (torch.float32, torch.float64):
             whole = products.round()
@@ -185,7 +185,8 @@ class MeanMetric:
         return torch.tensor(mean_over(self.totals()), dtype=torch.float64)
 
     def _put_together(self) -> None:
-        self._full.append(torch.stack(self._values))  # by the thousand: many small tensors take much room
+        here = self._values[-1].device  # those of a resumed run may come from elsewhere
+        self._full.append(torch.stack([value.to(here) for value in self._values]))  # many small ones take much room
         self._values = []
 
     def __repr__(self) -> str:
@@ -271,8 +272,8 @@ def _is_item_mean(metric: Metric) -> bool:
 
 
 def _kind_of(pred: Any, target: Any) -> Any:
-    """What batches that are joined must share; None for one that is given alone, for it is large or no plain tensor."""
-    if not (isinstance(pred, Tensor) and isinstance(target, Tensor) and pred.ndim and target.ndim):
+    """What batches that are joined must share; None for one given alone: large, no tensor, or without a batch axis."""
+    if not (isinstance(pred, Tensor) and isinstance(target, Tensor) and pred.ndim > 1 and target.ndim):
         return None
     if pred.numel() > _SMALL or target.numel() > _SMALL:
         return None

@@ -153,6 +153,39 @@ def test_training_metrics_when_asked_for(learner):
     assert list(row)[:5] == ["epoch", "train_loss", "smooth_loss", "train_accuracy", "valid_loss"]
 
 
+def training_and_validation_accuracy(change, first, metric):
+    """The row of an epoch without training, of a model whose output is changed, over single items."""
+    x, y = torch.randn(36, 4), torch.arange(36) % 3
+    model = nn.Linear(4, 3)
+    model.register_forward_hook(lambda module, inputs, pred: change(pred))
+    loss = lambda pred, y: nn.functional.cross_entropy(first(pred).reshape(-1, 3), y)  # noqa: E731
+    learn = Learner((list(zip(x.split(1), y.split(1), strict=True)),) * 2, model, loss, lr=0.0, metrics=metric)
+    learn.recorder.train_metrics = True
+    row = quietly(learn).epochs[0]
+    name = next(iter(learn.metrics))
+    return row[f"train_{name}"], row[name]
+
+
+def test_training_metrics_take_several_outputs():
+    both = lambda pred: (pred, pred)  # noqa: E731
+    trained, validated = training_and_validation_accuracy(both, lambda p: p[0], lambda p, y: accuracy(p[0], y))
+    assert trained == validated
+
+
+def test_training_metrics_take_outputs_without_a_batch_axis():
+    trained, validated = training_and_validation_accuracy(torch.squeeze, lambda pred: pred, accuracy)
+    assert trained == validated
+
+
+def test_classes_may_be_the_last_dimension_where_the_loss_takes_them_so():
+    x, y = torch.randn(8, 3, 5), torch.arange(24).reshape(8, 3) % 4  # 8 sequences of 3
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    loss = lambda pred, y: nn.functional.cross_entropy(pred.flatten(0, 1), y.flatten())  # noqa: E731
+    learn = Learner((batches, batches), nn.Linear(5, 4), loss, lr=0.0, metrics=accuracy)
+    row = quietly(learn).epochs[0]
+    assert row["accuracy"] == pytest.approx(float((learn.model(x).argmax(-1) == y).float().mean()))
+
+
 def test_a_metric_that_computes_no_number_is_refused(learner):
     class Pair:
         def reset(self): ...

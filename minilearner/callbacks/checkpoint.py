@@ -27,6 +27,7 @@ from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint", "run_through"]
 
+_ONE_SIGNAL_SECONDS = 5.0
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
 
 
@@ -46,7 +47,8 @@ class Checkpoint(Callback):
     code that is due (143; 130); a second one leaves at once. In a validation, what was trained before it is saved.
 
     Of several processes the first writes, in a folder that all can read; they go on together, and as many as they were.
-    A validation is finished before they leave for a signal.
+    A validation is finished before they leave for a signal. What comes again within 5 seconds is no second signal: one
+    that went to all processes, as Slurm's and systemd's do, torchrun hands on to each once more.
 
     Args:
         folder: of this run alone.
@@ -273,6 +275,8 @@ def _take_own(state: dict[str, Any], own: dict[str, Any]) -> None:
 def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
     """Lets the first SIGTERM or SIGINT be noted and a second act at once; puts the handlers back on leaving.
 
+    Of several processes, a second counts only when the first may be long past: see `Checkpoint`.
+
     Signals reach the main thread alone; in any other, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -281,8 +285,9 @@ def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def first(number: int, frame: Any) -> None:
+        again = signal.SIG_DFL if processes.count() == 1 else partial(_act_if_late, time.monotonic())
         for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, again)
         note(number)
 
     for number in _SIGNALS:
@@ -292,6 +297,12 @@ def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _act_if_late(first_at: float, number: int, frame: Any) -> None:
+    if time.monotonic() - first_at >= _ONE_SIGNAL_SECONDS:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 Checkpointing: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"

@@ -104,6 +104,7 @@ class Record(Callback):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
         self._updates = GroupedUpdates(self.train_metrics.values())
         self._began = 0.0
+        self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has lasted, and what its training metrics have gathered."""
@@ -115,8 +116,8 @@ class Record(Callback):
         """Goes on where `state_dict` stood."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
-            load_attributes(self.train_metrics[name], attributes)
-        self._updates.load_state_dict(state["waiting"])
+            load_attributes(self.train_metrics[name], to_device(attributes, self._device))
+        self._updates.load_state_dict(to_device(state["waiting"], self._device))
 
     def before_fit(self, run: Run) -> None:
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
@@ -125,6 +126,7 @@ class Record(Callback):
                 "torchmetrics. Leave it out, or set recorder.train_metrics to False."
             )
         run.columns += ["train_loss", "smooth_loss", *self.train_metrics]
+        self._device = run.dls.device  # where what a checkpoint held goes on
 
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
@@ -140,7 +142,7 @@ class Record(Callback):
         lr = group["lr"] * run.step.lr_factor
         _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
-            self._updates.update(run.pred.detach(), run.y)
+            self._updates.update(map_tensors(Tensor.detach, run.pred), run.y)
 
     def before_train(self, run: Run) -> None:
         _record(run).start_epoch(run.epoch)

@@ -133,10 +133,10 @@ def _paired(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterat
 def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
     architecture = content.get("architecture")
     if architecture is None:
-        name = str(content.get("class"))[:80]
+        name, why = str(content.get("class"))[:80], str(content.get("without"))[:500].rstrip(".")
         raise FileFormatError(
-            f"{path} does not say how its model is built: {str(content.get('without'))[:500]}. Build it yourself, with "
-            f"any weights: load_learner(path, model={name}(...)). Or register its class and export again."
+            f"{path} does not say how its model is built: {why}. Build it yourself, with any weights: "
+            f"load_learner(path, model={name}(...)). Or register its class and export again."
         )
     if len(str(architecture)) > 1 << 16:
         raise FileFormatError("the arguments of its model are longer than anything of ours.")

@@ -222,6 +222,8 @@ def _n_classes(pred: Any, y: Any) -> int | None:
     """Targets are class numbers where they are integers without the dimension of classes."""
     if not (isinstance(pred, Tensor) and isinstance(y, Tensor)) or y.is_floating_point() or pred.ndim != y.ndim + 1:
         return None
+    if pred.shape[2:] != y.shape[1:]:  # classes stand elsewhere, as in (batch, positions, classes)
+        return None
     return int(pred.shape[1])
 
 

@@ -49,6 +49,7 @@ class Run:
         in_parts: what makes a training batch's forward and backward pass, of which it is given a single one, several
             over its parts; None for one over the whole. `SplitOnOOM` sets it.
         part: the items of the batch that `x` and `y` hold, where it is trained in parts.
+        seed: what the learner seeded the global generators with, where it was given one.
     """
 
     step: TrainStep
@@ -79,6 +80,7 @@ class Run:
     at_start: Callable[[], None] | None = None
     in_parts: Callable[[Callable[[], None]], None] | None = None
     part: slice | None = None
+    seed: int | None = None
 
     @property
     def batch(self) -> tuple[Any, Any]:

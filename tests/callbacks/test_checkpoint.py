@@ -35,14 +35,14 @@ class StopAt(Callback):
             raise Stop
 
 
-def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", seed=2, **options):
+def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", seed=2, learner_seed=None, **options):
     set_seed(5)
     x, y = torch.rand(n, 8) + shift, torch.arange(n) % 3
     model = nn.Sequential(nn.Linear(8, hidden), nn.Dropout(p), act(), nn.Linear(hidden, 3))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(frozen))
     dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=bs, seed=seed)
-    learn = Learner(dls, model, **{"metrics": accuracy, **options})
+    learn = Learner(dls, model, seed=learner_seed, **{"metrics": accuracy, **options})
     learn.no_logging().__enter__()
     return learn
 
@@ -111,6 +111,7 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({"n": 40}, {}, "training items: saved 30, now 40"),
         ({"bs": 5}, {}, "bs: saved 4, now 5"),
         ({"seed": 3}, {}, "seed: saved 2, now 3"),
+        ({"learner_seed": 3}, {}, "seed of the learner: saved None, now 3"),
         ({}, {"n_epoch": 3}, "n_epochs: saved 2, now 3"),
         ({}, {"lr": 0.2}, "lr: saved 0.1, now 0.2"),
         ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),

@@ -103,3 +103,9 @@ def test_other_processes_are_refused_and_the_same_go_on_to_the_same_bits(
     again = torchrun(script, 2, "resumed", folder, STRATEGY=strategy)
     assert again.returncode == 0, again.stderr
     assert told(folder, 2) == whole
+
+
+def test_a_signal_that_torchrun_hands_on_once_more_is_no_second_one(script, torchrun, tmp_path):
+    ended = torchrun(script, 2, "resumed", tmp_path, FAIL="signals")
+    assert ended.returncode != 0 and "SIGTERM: saved in" in ended.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-00000006"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from functools import partial
@@ -22,7 +23,6 @@ from minilearner import (
     SplitOnOOM,
     accuracy,
     processes,
-    set_seed,
 )
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.training import distributed
@@ -51,8 +51,13 @@ class BadGradient(Callback):
 
 class Fail(Callback):
     def after_batch(self, run):
-        if run.training and run.global_step == 6 and os.environ.get("FAIL"):
+        if not run.training or run.global_step != 6 or "FAIL" not in os.environ:
+            return
+        if os.environ["FAIL"] != "signals":
             raise ValueError("enough")
+        if processes.rank() == 1:
+            signal.raise_signal(signal.SIGTERM)  # to all, and from torchrun once more
+            signal.raise_signal(signal.SIGTERM)
 
 
 def learner(strategy="ddp", **options):
@@ -133,8 +138,7 @@ def resumed(folder):
     """In "ddp" and, where that is, "fsdp": with dropout, metrics of training, and an interruption at step 6 of 12."""
     strategy = os.environ.get("STRATEGY", "ddp")
     distributed._LEAST_UNIT = 20
-    learn = roomy(learner(strategy, dropout=0.3, metrics=accuracy))
-    set_seed(7 + processes.rank())
+    learn = roomy(learner(strategy, dropout=0.3, metrics=accuracy, seed=7 + processes.rank()))
     learn.recorder.train_metrics = True
     found = trained(learn, Fail(), checkpoint=Checkpoint(folder / "run", every_steps=4))
     return {**found, "history": learn.recorder.history["valid_loss"]}
