@@ -49,7 +49,7 @@ def describe_data(dls: DataLoaders) -> DataDescription:
         "batch_tfms": _describe_batch_tfms(dls.train.batch_tfms),
         "target": None if target is None else describe(target, "the target"),
         "bs": dls.bs,
-        "seed": dls.seed,
+        "seed": int(dls.seed),  # a `DrawnSeed` is a number to whoever loads it
     }
 
 
