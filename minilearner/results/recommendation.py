@@ -40,9 +40,9 @@ _RISEN = 0.1
 """The share of the fall that has been lost again where the wall is."""
 _CLEAR = 3.0
 """A fall below this many times the noise is vague, and the interval twice as wide."""
-_SEEN, _SEEN_IN_BATCHES = 0.5, 1.5
+_SEEN, _SEEN_IN_BATCHES = 0.5, 1.3
 """A fall below this many times the noise, the standard deviation between batches, is none. Losses of ever other batches
-show larger ones by chance: one sweep in twenty of a model that does not learn reaches the second."""
+show larger ones by chance: about one sweep in fifteen of a model that does not learn reaches the second."""
 _KERNEL = 0.2, 2.0
 """The standard deviation of the smoothing: decades of the rate, and at least so many steps."""
 _ROUNDING = 1e-6

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 COUNTS = ("accuracy", "error_rate", "top_k_accuracy", "multiclass_f1_score", "multiclass_confusion_matrix")
 
@@ -14,7 +15,12 @@ def script(script_named):
 
 @pytest.fixture(scope="module")
 def alone(script, tmp_path_factory):
-    return json.loads(json.dumps(script.main(tmp_path_factory.mktemp("alone"))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as torchrun's processes: a product divided among threads is rounded otherwise
+    try:
+        return json.loads(json.dumps(script.main(tmp_path_factory.mktemp("alone"))))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=[2, 3, 4], ids=lambda n: f"{n} processes")
