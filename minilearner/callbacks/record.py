@@ -32,9 +32,9 @@ class Evaluate(Callback):
     Nothing is read from the device until the pass is over, nor do processes wait for each other. Several processes,
     each with its share of the batches, come to the very numbers that one finds with the same batches: the values that
     losses and metric functions have for each batch are brought together, torchmetrics objects that count exchange their
-    counts, and any other object is given all batches, in their order, in every process. With another batch size or number
-    of threads losses may differ in their last bits, as they do in one process; what counts items is the same as long as
-    predictions are.
+    counts, and any other object is given all batches, in their order, in every process. With another batch size or
+    number of threads losses may differ in their last bits, as they do in one process; what counts items is the same as
+    long as predictions are.
 
     Args:
         metrics: by the name of their column.
