@@ -199,8 +199,10 @@ def _adds_up(metric: Metric) -> bool:
 
 def _is_exactly_joined(metric: Metric) -> bool:
     """Whether that gives the very number of one process: of torchmetrics objects, where they only count."""
-    if type(metric) is MeanMetric or not _adds_up(metric):
-        return type(metric) is MeanMetric
+    if type(metric) is MeanMetric:
+        return True
+    if not _adds_up(metric):
+        return False
     states = [state for one in _parts(metric) for state in getattr(one, "metric_state", {}).values()]
     return bool(states) and all(isinstance(t, Tensor) and not t.is_floating_point() for t in states)
 

@@ -248,10 +248,11 @@ class CyclicLR(_Scheduler):
         if not run.training:
             return
         lr = float(self.rate_at(run.global_step))
+        momentum = float(self.momentum_at(run.global_step)) if "momentum" in self.drives else None
         for group, ratio in zip(run.optimizer.param_groups, self._ratios, strict=True):
             self.set(group, "lr", lr * ratio)
-            if "momentum" in self.drives:
-                self.set(group, "momentum", float(self.momentum_at(run.global_step)))
+            if momentum is not None:
+                self.set(group, "momentum", momentum)
 
     def __repr__(self) -> str:
         if self.is_auto and not self.max_lr:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilearner.curves import check_clock
+from minilearner.curves import check_choice, check_clock
 from minilearner.notebook import shown_once
 from minilearner.schedules import Schedule
 
@@ -55,8 +55,7 @@ def plot_schedule(
     """
     if n_steps < 1:
         raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
-    if clock not in ("progress", "step", "epoch"):
-        raise ValueError(f"`clock` must be 'progress', 'step' or 'epoch'. Received: clock={clock!r}.")
+    check_choice("clock", clock, ("progress", "step", "epoch"))
     times = [step / n_steps if clock == "progress" else step for step in range(n_steps)]
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
     for f in named.values():
