@@ -141,12 +141,13 @@ class Record(Callback):
             return
         group = run.optimizer.param_groups[-1]
         lr = group["lr"] * run.step.lr_factor
-        _record(run).add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
+        self._record.add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
         if self.train_metrics and not is_empty(run.x):
             self._updates.update(map_tensors(Tensor.detach, run.pred), run.y)
 
     def before_train(self, run: Run) -> None:
-        _record(run).start_epoch(run.epoch)
+        self._record = _record(run)
+        self._record.start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
         record = _record(run)
