@@ -5,10 +5,8 @@ No cooking here. Each method gathers parts, hands them one layer down, and retur
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +37,7 @@ from minilearner.training import compiling, files, optimizers
 from minilearner.training.asking import Asking
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
 from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
+from minilearner.training.features import Features
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.preflight import Preflight, check_count, check_parts, default_loss
 from minilearner.training.run import Run
@@ -102,7 +101,7 @@ class Learner:
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.metrics, self.path = named_metrics(metrics, self.device), Path(path or dls.path)
         self.cbs, self.seed = as_callbacks(cbs), seed
-        self.recorder, self._preflight, self._output = Recorder(), Preflight(), Output()
+        self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self.optimizer: Optimizer | None = None
 
     def fit(
@@ -187,6 +186,7 @@ class Learner:
         self, epochs: int, base_lr: float | Literal["auto"] = 2e-3, freeze_epochs: int = 1, lr_mult: float = 100,
         pct_start: float = 0.3, div: float = 5.0, *, div_final: float = 1e5, wd: float | None = None,
         moms: tuple[float, float, float] | None = None, cbs: Callbacks = None, checkpoint: Checkpointing = None,
+        precompute: bool = False,
     ) -> RunRecord:  # fmt: skip
         """Trains the last layer group alone, then everything at discriminative rates, as fastai does.
 
@@ -194,19 +194,19 @@ class Learner:
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
         `lr_mult`-th part for the first. Both are recorded; the second is returned. "auto" sweeps for each.
         With the learner's `train_bn=False` norm layers rest too while frozen, and no backward pass goes through the
-        body: the first phase's steps were 2.1 (ResNet-18) to 2.9 times (EfficientNet) as fast.
+        body: the first phase's steps were 2.1 (ResNet-18) to 2.9 times (EfficientNet) as fast. `precompute` makes that
+        one pass through the body, however many epochs: see `precompute`, and raise `freeze_epochs`.
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
-        check_count(epochs, "epochs")
-        check_count(freeze_epochs, "freeze_epochs")
-        head, whole = schedule.fine_tune_rates(base_lr, lr_mult)
+        head, whole = schedule.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         schedule.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         found = partial(self._finder(cbs, wd).rates, momentum=(moms or self.moms)[1])
         with undone_unless_trained(self):
             self.freeze()
-            train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
+            with self.precompute() if precompute else nullcontext():
+                train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
         self.unfreeze()
         rates = found(whole, second, ratios=slice(1 / lr_mult, 1.0))
         return train(epochs, rates, div=div, pct_start=pct_start, checkpoint=second)
@@ -224,11 +224,19 @@ class Learner:
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
+    def precompute(self) -> AbstractContextManager[None]:
+        """Computes once what the frozen layers at the model's start give; training inside begins behind them.
+
+        ``with learn.precompute(): learn.fit_one_cycle(10)`` after `freeze`. Epochs cost next to nothing, and end with
+        the weights that they would have without, to float tolerance. Inside, callbacks see features as `run.x`. Needs
+        layers in a row, `train_bn=False` and data that nothing augments; what cannot be precomputed raises.
+        """
+        return self._features.precomputed(self._step(None), self.dls, self._output.watch("precomputing"))
+
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns loss and metrics over a set, 0 for training: in order, all of it, nothing augmented or moved."""
         run, loader = self._run(None), self._asking(ds_idx, dl).loader
-        validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
-        return [run.metrics.get(name, math.nan) for name in ("valid_loss", *self.metrics)]
+        return validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
@@ -274,8 +282,7 @@ class Learner:
 
         Args:
             ds_idx, dl, n: as in `get_preds`; augmented passes, whose augmentations are the same in every call.
-            item_tfms, batch_tfms: augment by these instead of by the loader's own. What validation does to batches too,
-                such as `Normalize`, is done all the same.
+            item_tfms, batch_tfms: augment by these instead of the loader's own; what validation does stays.
             beta, use_max: weight of p, in [0, 1], or None for the pair (a, p); the largest of all passes instead.
         """
         return self._asking(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
@@ -297,8 +304,7 @@ class Learner:
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
         settings = self._run(self._optimizer()).settings(self.cbs)
-        notes = tuple(f"{name}: {value}" for name, value in settings.items())
-        return replace(summarize(self.model, self.dls.one_batch()[0]), notes=notes)
+        return summarize(self.model, self.dls.one_batch()[0], settings)
 
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Writes weights, buffers and, with `with_opt`, the optimizer's state to a file below `learn.path`.
@@ -366,14 +372,8 @@ class Learner:
         plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
     ) -> RunRecord:  # fmt: skip
         check_count(n_epoch, "n_epoch")
-        finder = self._finder(cbs, wd)
-        rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
-        several = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
-        run = self._checked_run()
-        run.n_epochs = n_epoch
-        with optimizers.hyperparameters_set(run.optimizer, self.model, rates, wd, wd_bn_bias=self.wd_bn_bias):
-            shown, keeper = self._output.progress(), as_checkpoint(checkpoint)
-            return fit(run, kind, self.recorder, several, self.metrics, shown=shown, checkpoint=keeper, sweep=sweep)
+        data = self.recorder, self.metrics, as_checkpoint(checkpoint)
+        return fit(self._finder(cbs, wd), kind, n_epoch, lr, plan, *data, momentum=momentum)
 
     def _finder(self, cbs: Callbacks = None, wd: float | None = None) -> RateFinder:
         several = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
@@ -381,7 +381,7 @@ class Learner:
 
     def _checked_run(self) -> Run:
         self._preflight.check(self._step(None), self.dls, self.metrics)
-        return self._run(self._optimizer())
+        return self._features.served_in(self._run(self._optimizer()))
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         step, activate = self._step(optimizer), getattr(self.dls.target, "activate", None)

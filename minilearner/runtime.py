@@ -6,9 +6,10 @@ Nothing here runs at import, and nothing reads a clock: the same machine always 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from minilearner.errors import closest
 __all__ = [
     "DrawnSeed",
     "Precision",
+    "available_memory",
     "check_position",
     "default_device",
     "derived_generator",
@@ -44,6 +46,21 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", processes.local_rank()) if processes.count() > 1 else torch.device("cuda")
+
+
+def available_memory(device: torch.device) -> int:
+    """Returns how many bytes of a device's memory are at hand now.
+
+    Where the system does not tell (for the CPU only Linux does), half of all the memory counts; where it does not tell
+    that either, 4 GiB.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
+    if hasattr(os, "sysconf"):
+        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return 2**32
 
 
 def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:

@@ -2,64 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
+from minilearner.callbacks.auto_rate import RateFinder
 from minilearner.callbacks.checkpoint import Checkpoint, run_through
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.data.loaders import Loader
 from minilearner.metrics import Metric
-from minilearner.results.lr_sweep import LRSweep
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
+from minilearner.training.optimizers import Rate, hyperparameters_set
 from minilearner.training.run import Run
 
 __all__ = ["fit", "undone_unless_trained", "validate"]
 
 
 def fit(
-    run: Run,
+    finder: RateFinder,
     kind: str,
+    n_epoch: int,
+    lr: Rate | None,
+    plan: Callable[[list[float]], Callback] | None,
     recorder: Recorder,
-    callbacks: Sequence[Callback],
     metrics: dict[str, Metric],
-    *,
-    shown: Progress,
     checkpoint: Checkpoint | None = None,
-    sweep: LRSweep | None = None,
+    *,
+    momentum: float | None = None,
 ) -> RunRecord:
-    """Trains on `run.dls` for `run.n_epochs` epochs, and returns what is written down, also into `recorder`.
+    """Trains for `n_epoch` epochs, and returns what is written down, also into `recorder`.
 
     With a `checkpoint`, from where it stands. A record that nothing came to is dropped, also where an error passes
-    through. kind: what the record calls this run: "fit_one_cycle", for instance. sweep: where its rates were found, for
-    the record.
+    through.
+
+    Args:
+        finder: settles the rates and makes the run.
+        kind: what the record calls it: "fit_one_cycle", for instance.
+        plan: makes the callback that schedules these rates; None leaves them constant.
+        momentum: what a sweep for the rates is made with; see `RateFinder.rates`.
     """
-    found = {} if sweep is None else {"found": sweep.summary()}
-    run.record = record = recorder.start_run(kind, n_epoch=run.n_epochs, **run.settings(callbacks), **found)
-    record.sweep = sweep
-    recording = Record(deepcopy(metrics) if recorder.train_metrics else {})
-    several = [*callbacks, Evaluate(metrics), recording, shown, *([] if checkpoint is None else [checkpoint])]
-    try:
-        run_through(Loop(run, several, train=run.dls.train, valid=run.dls.valid), checkpoint, kind)
-    finally:
-        recorder.drop_empty()
+    rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
+    callbacks = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
+    run = finder.new_run()
+    run.n_epochs = n_epoch
+    with hyperparameters_set(run.optimizer, run.model, rates, finder.wd, wd_bn_bias=finder.wd_bn_bias):
+        found = {} if sweep is None else {"found": sweep.summary()}
+        run.record = record = recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
+        record.sweep = sweep
+        recording = Record(deepcopy(metrics) if recorder.train_metrics else {})
+        own = [Evaluate(metrics), recording, finder.output.progress(), *([] if checkpoint is None else [checkpoint])]
+        try:
+            loop = Loop(run, [*callbacks, *own], train=run.dls.train, valid=run.dls.valid)
+            run_through(loop, checkpoint, kind)
+        finally:
+            recorder.drop_empty()
     return record
 
 
 def validate(
     run: Run, loader: Loader, callbacks: Iterable[Callback], metrics: dict[str, Metric], *, shown: Progress
-) -> None:
-    """Computes the loss and the metrics over a loader into `run.metrics`; `run.dls` stand afterwards as before.
+) -> list[float]:
+    """Returns the loss and the metrics over a loader, NaN what was not computed; `run.dls` stand afterwards as before.
 
     Of the callbacks only those take part that change what a step computes.
     """
     taking_part = [callback for callback in callbacks if callback.part_of_step]
     with run.dls.unmoved():
         Loop(run, [*taking_part, Evaluate(metrics), shown], valid=loader).validate()
+    return [run.metrics.get(name, math.nan) for name in ("valid_loss", *metrics)]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from minilearner.curves import check_choice, check_clock, checked_positive
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, check_rate, set_momentum
+from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 
 __all__ = [
@@ -142,12 +143,16 @@ def one_cycle_scheduler(
     return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})
 
 
-def fine_tune_rates(base_lr: float | Literal["auto"], lr_mult: float) -> tuple[Rate, Rate]:
+def fine_tune_rates(
+    epochs: int, freeze_epochs: int, base_lr: float | Literal["auto"], lr_mult: float
+) -> tuple[Rate, Rate]:
     """Returns the rates of fine-tuning's two phases: of the head alone, then of all layer groups.
 
     Raises:
-        TypeError, ValueError: an argument is no positive number.
+        TypeError, ValueError: an argument is no positive number, or a number of epochs not even a whole one.
     """
+    check_count(epochs, "epochs")
+    check_count(freeze_epochs, "freeze_epochs")
     for name, value in (("base_lr", 1.0 if base_lr == "auto" else base_lr), ("lr_mult", lr_mult)):
         if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
             raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 import numpy as np
+import torch
 
 from minilearner.errors import DataError
+from minilearner.runtime import available_memory
 
 __all__ = ["PictureCache", "Pixels", "fingerprint", "room_for_cache"]
 
@@ -139,16 +141,10 @@ class PictureCache:
 def room_for_cache() -> int:
     """Returns how many bytes a temporary cache may take: half the free disk, and half the memory that is at hand.
 
-    A larger file would push itself out of memory again while it is read. Where the system does not tell how much memory
-    is at hand (Linux does), a quarter of all of it counts.
+    A larger file would push itself out of memory again while it is read.
     """
-    disk = shutil.disk_usage(tempfile.gettempdir()).free // 2
-    with contextlib.suppress(OSError, ValueError), open("/proc/meminfo") as file:
-        available = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-        return min(disk, available * 1024 // 2)
-    if hasattr(os, "sysconf"):
-        return min(disk, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
-    return min(disk, 2**31)
+    disk = shutil.disk_usage(tempfile.gettempdir()).free
+    return min(disk, available_memory(torch.device("cpu"))) // 2
 
 
 def fingerprint(paths: Sequence[Any], preparation: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from minilearner.tree import Tree, n_items
 __all__ = ["LayerSummary", "ModelSummary", "summarize", "unchanged"]
 
 
-def summarize(model: nn.Module, x: Tree) -> ModelSummary:
+def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = None) -> ModelSummary:
     """Sends `x` through `model` once, in evaluation mode without gradients, and tells what each layer did.
 
     Layers are the modules without children, and those that hold parameters of their own beside children. A module or a
@@ -31,6 +32,7 @@ def summarize(model: nn.Module, x: Tree) -> ModelSummary:
     Args:
         model: any module.
         x: a batch on the model's device; a tuple is passed as several arguments.
+        settings: how the model is trained, noted below the table.
 
     Raises:
         Exception: whatever the model raises for `x`.
@@ -54,7 +56,8 @@ def summarize(model: nn.Module, x: Tree) -> ModelSummary:
     rows = tuple(
         _row(path, layer, outputs.get(layer), multiply_adds.get(layer, 0) // n, seen=seen) for path, layer in layers
     )
-    return ModelSummary(type(model).__name__, _shapes(x), rows, sum(b.numel() for b in model.buffers()))
+    notes = tuple(f"{name}: {value}" for name, value in (settings or {}).items())
+    return ModelSummary(type(model).__name__, _shapes(x), rows, sum(b.numel() for b in model.buffers()), notes)
 
 
 @dataclass(frozen=True)

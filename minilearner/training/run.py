@@ -119,14 +119,15 @@ class Run:
 
     def settings(self, callbacks: Iterable[Any] = ()) -> dict[str, Any]:
         """How this run trains, in numbers and words, for its record and for people."""
-        layout = ", channels_last" if is_channels_last(self.model) else ""
+        layout, network = ", channels_last" if is_channels_last(self.model) else "", self.step.network
         return {
             "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
             "bs": self._batch_size(),
             "optimizer": type(self.optimizer).__name__,
             "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
             "precision": self.step.precision + layout,
-            **({"compiled": True} if self.step.network is not self.step.model else {}),
+            **({} if isinstance(network, nn.Module) else {"compiled": True}),
+            **({"features": "precomputed"} if isinstance(network, nn.Module) and network is not self.model else {}),
             "device": str(next(self.model.parameters()).device),
             **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
             **({"strategy": "fsdp"} if self.step.passes_together else {}),

@@ -36,7 +36,8 @@ class TrainStep:
             sets it for a run.
         max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
         part: the number, from 0, of the part of a batch that goes through now; None where batches stay whole.
-        network: what is called in the model's place; the model itself, unless it is compiled.
+        network: what is called in the model's place; the model itself, unless it is compiled, or what its first layers
+            give was precomputed.
         lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
             it.
     """
