@@ -1,10 +1,12 @@
-"""The frozen phase of fine-tuning: with norm layers that learn (fastai's way), and with `train_bn=False`.
+"""The frozen phase of fine-tuning: norm layers that learn (fastai's way), `train_bn=False`, and `precompute`.
 
     python tests/benchmarks/frozen.py [--size 96] [--bs 32] [--steps 3] [--rounds 5] [--seeds 0] [--epochs 2]
 
 First a step's time, CPU seconds of one thread (so that a busy machine tells little), by turns with a hand-written loop
 whose body has no gradient; medians. ResNet-18 untrained, and EfficientNet-Lite0 where `transfer.py`'s packages are.
-With `--seeds`: the error rate after one frozen epoch and `--epochs` unfrozen ones on `transfer.py`'s stamps, both ways.
+Then whole frozen phases of one and of three epochs over data that nothing augments, each with its validation.
+With `--seeds`: the error rate after one frozen epoch and `--epochs` unfrozen ones on `transfer.py`'s stamps, both ways;
+and without augmentation, three frozen epochs, all three ways.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -21,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 
 from minilearner.vision.all import (
+    Callback,
     DataLoaders,
     ImageDataLoaders,
     Normalize,
@@ -60,7 +64,7 @@ def raw(arch, data):
 
 
 def frozen_learner(arch, data, train_bn):
-    dls = DataLoaders(data, vocab=range(10))
+    dls = data if isinstance(data, DataLoaders) else DataLoaders(data, vocab=range(10))
     learn = vision_learner(dls, arch(), pretrained=False, train_bn=train_bn, normalize=False, device="cpu", seed=0)
     learn.freeze()
     return learn
@@ -82,36 +86,66 @@ def step_times(name, arch, args):
     print(f"| {name} | {norms:.0f} ms | {resting:.0f} ms | {norms / resting:.2f} | {by_hand:.0f} ms |")
 
 
+def stage_times(name, arch, args):
+    g, n = torch.Generator().manual_seed(0), args.steps * args.bs
+    x, y = torch.rand((n, 3, args.size, args.size), generator=g), torch.randint(10, (n,), generator=g)
+    dls = DataLoaders.from_arrays((x, y), (x[: n // 4], y[: n // 4]), bs=args.bs, vocab=range(10), seed=0)
+    for n_epochs in (1, 3):
+        times = {"norms learn": [], "train_bn=False": [], "precompute": []}
+        for number in range(args.rounds + 1):
+            for how, column in times.items():
+                learn = frozen_learner(arch, dls, how == "norms learn")
+                began = time.process_time()
+                with learn.no_logging(), learn.precompute() if how == "precompute" else nullcontext():
+                    learn.fit(n_epochs, 1e-3)
+                if number:
+                    column.append(time.process_time() - began)
+        norms, resting, features = map(statistics.median, times.values())
+        print(f"| {name}, {n_epochs} | {norms:.2f} s | {resting:.2f} s ({norms / resting:.2f}) ", end="")
+        print(f"| {features:.2f} s ({norms / features:.2f}) |", flush=True)
+
+
 def errors(args):
-    print("\n| stamps | error rate by seed | mean | frozen epoch, with its validation |\n|---|---|---|---|")
+    print("\n| stamps | error rate by seed | mean | frozen phase, with its validation |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stamps"
         transfer.write_stamps(folder, 0)
-        found = {
-            train_bn: [fine_tuned(folder, seed, train_bn, args) for seed in range(args.seeds)]
-            for train_bn in (True, False)
-        }
-    for train_bn, rows in found.items():
-        rates, seconds = zip(*rows)
-        print(
-            f"| train_bn={train_bn} | {' '.join(f'{rate:.4f}' for rate in rates)} | {statistics.mean(rates):.4f} ",
-            end="",
-        )
-        print(f"| {statistics.median(seconds):.1f} s |", flush=True)
+        for augment in (True, False):
+            for how in ("train_bn=True", "train_bn=False", *([] if augment else ["precompute"])):
+                found = [fine_tuned(folder, seed, how, augment, args) for seed in range(args.seeds)]
+                rates, seconds = zip(*found)
+                what = f"{how}, {'augmented' if augment else 'not augmented'}"
+                print(f"| {what} | {' '.join(f'{rate:.4f}' for rate in rates)} | {statistics.mean(rates):.4f} ", end="")
+                print(f"| {statistics.median(seconds):.1f} s |", flush=True)
 
 
-def fine_tuned(folder, seed, train_bn, args):
+def fine_tuned(folder, seed, how, augment, args):
     set_seed(seed)
+    plain = Normalize.from_stats(transfer.MEAN, transfer.STD)
     dls = ImageDataLoaders.from_name_re(
         folder, sorted(folder.iterdir()), r"(.+)_\d+\.\w+$", valid_pct=0.33, seed=7, bs=args.bs,
-        item_tfms=Resize(args.size * 5 // 4),
-        batch_tfms=[*aug_transforms(size=args.size), Normalize.from_stats(transfer.MEAN, transfer.STD)],
+        item_tfms=Resize(args.size * 5 // 4) if augment else Resize(args.size, "squish"),
+        batch_tfms=[*aug_transforms(size=args.size), plain] if augment else plain,
     )  # fmt: skip
-    learn = vision_learner(dls, transfer.trained_body(), metrics=error_rate, train_bn=train_bn)
+    learn = vision_learner(dls, transfer.trained_body(), metrics=error_rate, train_bn=how == "train_bn=True")
     with learn.no_logging():
         learn.validate()  # pictures are decoded here, into the cache
-        learn.fine_tune(args.epochs)
-        return learn.validate()[1], learn.recorder.runs[0].epochs[-1]["time_seconds"]
+        next(iter(dls.train))
+        unfrozen = When()
+        learn.fine_tune(args.epochs, freeze_epochs=1 if augment else 3, precompute=how == "precompute", cbs=unfrozen)
+        return learn.validate()[1], unfrozen.seconds
+
+
+class When(Callback):
+    """How long it takes from here to the first step of the second run: the frozen phase."""
+
+    def __init__(self):
+        self.began, self.n_runs, self.seconds = time.perf_counter(), 0, 0.0
+
+    def before_fit(self, run):
+        self.n_runs += 1
+        if self.n_runs == 2:
+            self.seconds = time.perf_counter() - self.began
 
 
 def main():
@@ -128,6 +162,10 @@ def main():
         step_times("EfficientNet-Lite0", transfer.trained_body, args)
     except ImportError:
         print("\nefficientnet_lite_pytorch is not installed.")
+    print("\n| frozen phase, epochs | norms learn | train_bn=False (times as fast) | precompute |\n|---|---|---|---|")
+    stage_times("ResNet-18", lambda: resnet18(), args)
+    with suppress(ImportError):
+        stage_times("EfficientNet-Lite0", transfer.trained_body, args)
     if args.seeds:
         errors(args)
 

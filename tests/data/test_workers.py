@@ -113,6 +113,7 @@ def slow(path):
     return torch.zeros(3)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background is begun without it
     loader = ItemLoader(ItemDataset(list(range(1000)), slow), bs=4, num_workers=2)
     for i, _ in enumerate(loader):
         if i == 2:
