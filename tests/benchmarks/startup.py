@@ -31,6 +31,8 @@ OTHERS, OURS = "import torch, torchvision", "from minilearner.vision.all import 
 IMPORTS = {  # what was done before, and what is timed
     "`from minilearner.vision.all import *` beyond torch and torchvision": (OTHERS, OURS),
     "the same where Python has just collected garbage": (f"{OTHERS}, gc; gc.collect()", OURS),
+    "`from fastai.vision.all import *` beyond them": (OTHERS, "from fastai.vision.all import *"),
+    "`import pytorch_lightning` beyond them": (OTHERS, "import pytorch_lightning"),
     "torch and torchvision themselves": ("", OTHERS),
 }
 
@@ -43,11 +45,13 @@ def importing(rounds):
         for number in range(rounds + 1):
             for name, (before, line) in IMPORTS.items():
                 code = f"import time\n{before}\nbegan = time.process_time()\n{line}\nprint(time.process_time() - began)"
-                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
-                if number:  # the first compiles
+                done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+                if done.returncode and "No module named" not in done.stderr:
+                    raise RuntimeError(done.stderr)
+                if number and not done.returncode:  # the first compiles
                     times[name].append(float(done.stdout))
     for name, column in times.items():
-        row(name, f"{statistics.median(column):.2f} s of CPU")
+        row(name, f"{statistics.median(column):.2f} s of CPU" if column else "not installed")
 
 
 def many_files(n, rounds):
