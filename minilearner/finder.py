@@ -292,7 +292,8 @@ class LRFinder:
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             fixed = sweep.losses if sweep.measures else ()
-            settings |= {"stop_reason": sweep.stop_reason, "bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
+            settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke}
+            settings |= {"bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
             self.sweep = LRSweep.from_curve(*curve, fixed=fixed, **settings)
         return self.sweep
 

@@ -176,6 +176,7 @@ def test_nan_stops_and_does_not_enter_the_history():
     assert len(finder.history["loss"]) == len(finder.history["lr"]) == 20
     assert "the loss became nan" in finder.sweep.stop_reason
     assert math.isfinite(finder.plot()[1])
+    assert "was not finite past" in finder.sweep.reason
 
 
 def test_what_was_swept_before_an_error_is_kept():
