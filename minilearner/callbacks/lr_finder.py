@@ -54,6 +54,9 @@ class SweepSettings:
     sample_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("start_lr", "end_lr"):
+            if isinstance(getattr(self, name), (bool, str)) or not hasattr(getattr(self, name), "__float__"):
+                raise TypeError(f"`{name}` must be a number. Received: {name}={getattr(self, name)!r}.")
         if not 0 < self.start_lr < self.end_lr < math.inf:
             raise ValueError(
                 "`start_lr` must be above 0 and below `end_lr`. "

@@ -273,6 +273,7 @@ def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
         ({"epochs": 1, "sample_steps": 9}, "not both"),
         ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"start_lr": 0}, "`start_lr` must be above 0"),
+        ({"end_lr": "10"}, "`end_lr` must be a number. Received: end_lr='10'"),
         ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
         ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),
         ({"step_mode": "log"}, "`step_mode` must be"),
@@ -283,7 +284,7 @@ def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         learner(net, blobs).lr_find(**kwargs)
 
 
