@@ -153,13 +153,25 @@ def _by(schedule: Any, clock: Clock | None) -> Schedule:
     return schedule  # type: ignore[no-any-return]
 
 
+def clock_of(schedule: Any) -> Clock | None:
+    """Returns the clock of a schedule of ours; None where any will do, and for functions that are not ours."""
+    own: Clock | None = getattr(schedule, "_clock", None)
+    return own
+
+
+def check_schedule(name: str, schedule: Any) -> None:
+    """Raises a TypeError where a schedule, the argument called `name`, is no function."""
+    if not callable(schedule):
+        raise TypeError(f"`{name}` must be a function of time, such as constant(0.1). Received: {name}={schedule!r}.")
+
+
 def check_clock(schedule: Any, clock: Clock) -> None:
     """Raises a ValueError where a schedule of ours is to be asked by a clock that is not its own.
 
     It would give a rate, and a wrong one: an epoch is past the end of progress, and progress is always epoch 0.
     """
     kinds = {"progress": "progress, in [0, 1]", "count": "the epoch or the step"}
-    own = getattr(schedule, "_clock", None)
+    own = clock_of(schedule)
     if own in kinds and own != clock:
         raise ValueError(
             f"this schedule is a function of {kinds[own]}, and would be asked here by {kinds[clock]}. Give another, or "

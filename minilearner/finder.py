@@ -24,8 +24,9 @@ from minilearner.results import sweep_plots
 from minilearner.results.lr_sweep import LRSweep
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import is_adaptive
+from minilearner.training.optimizers import check_rate, is_adaptive
 from minilearner.training.plain import Feed, PlainScaledStep, PlainStep
+from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.training.state import StateCacher, untouched
 from minilearner.training.step import LossFunction, TrainStep
@@ -72,7 +73,8 @@ class LRFinder:
             passes is computed.
 
     Raises:
-        ValueError: `amp_backend` is unknown or lacks its scaler; `cache_dir` is no folder.
+        TypeError: `model`, `optimizer` or `criterion` is something else, such as a scheduler or a class.
+        ValueError: `amp_backend` is unknown or lacks its scaler; `cache_dir` is no folder; `model` has no parameters.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class LRFinder:
         amp_config: Mapping[str, Any] | None = None,
         grad_scaler: torch.amp.GradScaler | None = None,
     ):
+        _check_parts(model, optimizer, criterion)
         if amp_backend not in (None, "", "torch"):
             raise ValueError(f"`amp_backend` must be 'torch' or None. Received: amp_backend={amp_backend!r}.")
         if amp_backend and grad_scaler is None:
@@ -145,6 +148,7 @@ class LRFinder:
             non_blocking_transfer: move batches to the device without waiting, where their memory is pinned.
 
         Raises:
+            TypeError: a rate is no number, or a count no integer.
             ValueError: an argument is out of range, a loader yields no batches, or a batch has another form.
         """
         starts = self._starts(start_lr)
@@ -179,6 +183,7 @@ class LRFinder:
 
         Source: keras_lr_finder, whose loss is Keras' running mean over the epoch, where ours is each batch's own.
         """
+        check_count(epochs, "epochs")
         with isolated_rng():  # for the seed of the order, which is to leave no trace either
             dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
         n = epochs * len(dls.train)
@@ -292,7 +297,8 @@ class LRFinder:
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             fixed = sweep.losses if sweep.measures else ()
-            settings |= {"stop_reason": sweep.stop_reason, "bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
+            settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke}
+            settings |= {"bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
             self.sweep = LRSweep.from_curve(*curve, fixed=fixed, **settings)
         return self.sweep
 
@@ -317,6 +323,20 @@ class LRFinder:
                 )
             return [float(lr) for lr in start_lr]
         return [float(start_lr) * (lr / own[0] if own[0] else 1.0) for lr in own]  # type: ignore[arg-type]
+
+
+def _check_parts(model: Any, optimizer: Any, criterion: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch module. Received: a {type(model).__name__}.")
+    if next(model.parameters(), None) is None:
+        raise ValueError(f"`model` must have parameters to train. Received: a {type(model).__name__} without any.")
+    if not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"`optimizer` must be a torch optimizer. Received: a {type(optimizer).__name__}.")
+    if isinstance(criterion, type) or not callable(criterion):
+        raise TypeError(
+            "`criterion` must be a loss function or module, such as nn.CrossEntropyLoss(). "
+            f"Received: criterion={criterion!r}."
+        )
 
 
 def _as_iterator(loader: Any, kind: Any, name: str) -> Any:
@@ -344,18 +364,20 @@ def _moving_average(weight: float) -> Callable[[float], float]:
 def _check_range(
     start_lr: float, end_lr: float, num_iter: int, step_mode: str, smooth_f: float, diverge_th: float, n_accumulate: int
 ) -> None:
+    check_rate(start_lr, "start_lr")
+    check_rate(end_lr, "end_lr")
     if not 0 < start_lr < end_lr < math.inf:
         raise ValueError(
             f"the rates must rise: 0 < `start_lr` < `end_lr`. Received: {start_lr=}, {end_lr=}. Without `start_lr` the "
             "optimizer's own rate is the first; `reset()` puts it back after a sweep."
         )
-    if num_iter <= 1:
+    check_count(num_iter, "num_iter")
+    check_count(n_accumulate, "accumulation_steps")
+    if num_iter == 1:
         raise ValueError(f"`num_iter` must be larger than 1. Received: num_iter={num_iter}.")
-    if step_mode.lower() not in ("exp", "linear"):
+    if str(step_mode).lower() not in ("exp", "linear"):
         raise ValueError(f"`step_mode` must be 'exp' or 'linear'. Received: step_mode={step_mode!r}.")
     if not 0 <= smooth_f < 1:
         raise ValueError(f"`smooth_f` must lie in [0, 1). Received: smooth_f={smooth_f}.")
     if not diverge_th > 1:
         raise ValueError(f"`diverge_th` must be above 1. Received: diverge_th={diverge_th}.")
-    if n_accumulate < 1:
-        raise ValueError(f"`accumulation_steps` must be at least 1. Received: accumulation_steps={n_accumulate}.")

@@ -80,7 +80,7 @@ class Learner:
 
     def __init__(
         self, dls: Any, model: nn.Module, loss_func: LossFunction | None = None,
-        opt_func: OptimizerFactory | None = None, lr: Rate = 1e-3, splitter: Splitter = all_parameters,
+        opt_func: OptimizerFactory | None = None, lr: Rate = 1e-3, splitter: Splitter | None = None,
         cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
@@ -97,7 +97,7 @@ class Learner:
         self.dls = shared_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
-        self.opt_func, self.lr, self.splitter = opt_func, lr, splitter
+        self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.metrics, self.path = named_metrics(metrics, self.device), Path(path or dls.path)
         self.cbs, self.seed = as_callbacks(cbs), seed

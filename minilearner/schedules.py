@@ -195,6 +195,7 @@ def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float
         raise ValueError(
             f"`n_cycles` must be at least 1 and `cycle_mult` positive. Received: {n_cycles=}, {cycle_mult=}."
         )
+    check_rates(lr_max=lr_max, lr_min=lr_min)
     lengths = [cycle_mult**i for i in range(n_cycles)]
     return chain([cosine(lr_max, lr_min)] * n_cycles, [length / sum(lengths) for length in lengths])
 
@@ -206,8 +207,14 @@ def warmup_stable_decay(
 
     `pct_warmup` and `pct_decay` are fractions of training in [0, 1]. Source: MiniCPM (Hu et al., 2024).
     """
+    check_rates(lr_max=lr_max)
     end = 0.0 if div_final is None else lr_max / checked_positive("div_final", div_final)
-    fractions = [pct_warmup, 1 - pct_warmup - pct_decay, pct_decay]
+    if min(pct_warmup, pct_decay) < 0 or pct_warmup + pct_decay > 1 + 1e-6:
+        raise ValueError(
+            "`pct_warmup` and `pct_decay` must be fractions of training in [0, 1] and not exceed 1 together. "
+            f"Received: {pct_warmup=}, {pct_decay=}."
+        )
+    fractions = [pct_warmup, max(1 - pct_warmup - pct_decay, 0.0), pct_decay]
     return chain([linear(0.0, lr_max), constant(lr_max), linear(lr_max, end)], fractions)
 
 
@@ -216,6 +223,7 @@ def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
 
     Example: ``step_decay(1.0, every=10)(25)`` is 0.25. A function of the epoch.
     """
+    check_rates(start=start, factor=factor)
     if every < 1:
         raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}.")
     return of_count(lambda epoch: start * factor ** (epoch // every))
@@ -223,13 +231,13 @@ def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
 
 def exponential_decay(start: float, *, rate: float) -> Schedule:
     """Decays with the epoch: start e^(-rate epoch). Example: ``exponential_decay(1.0, rate=0.1)(10)`` is 0.36788."""
-    if rate < 0:
-        raise ValueError(f"`rate` must not be negative. Received: rate={rate}.")
+    check_rates(start=start, rate=rate)
     return of_count(lambda epoch: start * np.exp(-rate * epoch))
 
 
 def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1) -> Schedule:
     """Multiplies by `factor` at each epoch in `milestones`. Torch's `MultiStepLR`. A function of the epoch."""
+    check_rates(start=start, factor=factor)
     marks = sorted(milestones)
     return of_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
 
@@ -242,15 +250,14 @@ def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> 
 
     Example: with decay 0.5, epoch 2 is start / 2 in closed form, start / 3 recursively. A function of the epoch.
     """
-    if decay < 0:
-        raise ValueError(f"`decay` must not be negative. Received: decay={decay}.")
+    check_rates(start=start, decay=decay)
     if not recursive:
         return of_count(lambda epoch: start / (1 + decay * epoch))
 
     def product(epoch: float) -> float:
-        return float(np.prod(1 + decay * np.arange(1, int(epoch) + 1)))
+        return float(np.prod(1 / (1 + decay * np.arange(1, int(epoch) + 1))))  # ends at 0, where its inverse overflows
 
-    return of_count(lambda epoch: start / np.vectorize(product, otypes=[float])(epoch))
+    return of_count(lambda epoch: start * np.vectorize(product, otypes=[float])(epoch))
 
 
 def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
@@ -258,6 +265,7 @@ def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
 
     A function of the step. Source: Attention Is All You Need (Vaswani et al., 2017).
     """
+    check_rates(lr_max=lr_max)
     if warmup_steps < 1:
         raise ValueError(f"`warmup_steps` must be at least 1. Received: warmup_steps={warmup_steps}.")
     return of_count(

@@ -176,6 +176,7 @@ def test_nan_stops_and_does_not_enter_the_history():
     assert len(finder.history["loss"]) == len(finder.history["lr"]) == 20
     assert "the loss became nan" in finder.sweep.stop_reason
     assert math.isfinite(finder.plot()[1])
+    assert "was not finite past" in finder.sweep.reason
 
 
 def test_what_was_swept_before_an_error_is_kept():
@@ -260,6 +261,10 @@ def test_too_few_points_negative_skips_and_no_sweep_are_said():
     ("kwargs", "message"),
     [
         ({"num_iter": 1}, "`num_iter` must be larger than 1"),
+        ({"num_iter": 2.5}, "`num_iter` must be an integer"),
+        ({"accumulation_steps": 1.5}, "`accumulation_steps` must be an integer"),
+        ({"end_lr": "high"}, "`end_lr` must be a number"),
+        ({"step_mode": None}, "`step_mode` must be"),
         ({"step_mode": "log"}, "`step_mode` must be"),
         ({"smooth_f": 1}, "`smooth_f` must lie in"),
         ({"diverge_th": 1}, "`diverge_th` must be above 1"),
@@ -272,7 +277,7 @@ def test_too_few_points_negative_skips_and_no_sweep_are_said():
     ],
 )
 def test_what_cannot_work_is_refused(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         parts()[2].range_test(**({"train_loader": loader()} | kwargs))
 
 
@@ -287,6 +292,21 @@ def test_what_cannot_work_is_refused(kwargs, message):
 def test_a_finder_that_cannot_work_is_not_made(kwargs, message):
     with pytest.raises(ValueError, match=message):
         parts(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": nn.ReLU()}, "`model` must have parameters"),
+        ({"model": nn.Linear}, "`model` must be a torch module"),
+        ({"optimizer": None}, "`optimizer` must be a torch optimizer. Received: a NoneType"),
+        ({"criterion": nn.MSELoss}, r"`criterion` must be .* such as nn.CrossEntropyLoss\(\)"),
+    ],
+)
+def test_a_finder_of_other_things_is_not_made(wrong, message):
+    model, optimizer, _ = parts()
+    with pytest.raises((TypeError, ValueError), match=message):
+        LRFinder(**({"model": model, "optimizer": optimizer, "criterion": nn.MSELoss()} | wrong))
 
 
 # Arrays, by the rule of Keras' finders

@@ -237,6 +237,12 @@ def test_freezing_leaves_the_last_group_and_the_norms_to_learn(learner):
     assert all(p.requires_grad for p in learn.model.parameters())
 
 
+def test_no_splitter_is_one_layer_group(learner):
+    learn = learner(splitter=None)
+    quietly(learn)
+    assert {group["layer_group"] for group in learn.optimizer.param_groups} == {0}
+
+
 def test_fine_tune_has_fastais_two_phases(learner):
     learn = learner(splitter=lambda m: [list(m[0].parameters()), list(m[1].parameters()), list(m[4].parameters())])
     with learn.no_logging():

@@ -265,6 +265,11 @@ def test_a_warmup_of_some_epochs_before_a_schedule_of_the_epoch_equals_torchs_se
     assert s.warmup(s.step_decay(1.0, every=3), length=0)(0) == 1.0
 
 
+def test_the_recursive_decay_ends_at_zero_and_does_not_overflow():
+    schedule = s.time_based_decay(1.0, decay=0.5, recursive=True)
+    assert schedule(1000) == 0.0 and schedule(np.array([2, 1000])).tolist() == pytest.approx([1 / 3, 0])
+
+
 def test_a_warmup_takes_a_part_or_a_length():
     with pytest.raises(ValueError, match="Give `pct`, .* or `length`"):
         s.warmup(s.constant(1.0))
@@ -285,7 +290,7 @@ def test_a_warmup_takes_a_part_or_a_length():
         lambda: ParamScheduler({"lr": s.cosine(1.0, 0.0)}, clock="step"),
         lambda: LearningRateScheduler(s.cosine(1.0, 0.0)),
         lambda: plot_schedule(s.cosine(1.0, 0.0), 5, clock="epoch"),
-        lambda: plot_schedule(s.inverse_sqrt(1.0, warmup_steps=2), 5),
+        lambda: plot_schedule(s.inverse_sqrt(1.0, warmup_steps=2), 5, clock="progress"),
     ],
 )
 def test_a_schedule_by_another_clock_is_refused(make):
@@ -306,7 +311,7 @@ def test_sgdr_restarts_at_one_and_three_sevenths():
 def test_warmup_stable_decay_has_three_phases():
     schedule = s.warmup_stable_decay(1.0, pct_warmup=0.2, pct_decay=0.4)
     assert schedule(np.array([0, 0.1, 0.2, 0.6, 0.8, 1])) == pytest.approx([0, 0.5, 1, 1, 0.5, 0])
-    with pytest.raises(ValueError, match="not be negative"):
+    with pytest.raises(ValueError, match="`pct_warmup` and `pct_decay` must be fractions .* Received: pct_warmup=0"):
         s.warmup_stable_decay(1.0, pct_warmup=0.7, pct_decay=0.7)
 
 
@@ -316,6 +321,12 @@ def test_warmup_stable_decay_has_three_phases():
         (lambda: s.exponential(0, 1), "`start` must be positive"),
         (lambda: s.polynomial(0, 1, power=0), "`power`"),
         (lambda: s.step_decay(1.0, every=0), "`every`"),
+        (lambda: s.step_decay(-1.0, every=2), "`start` must be zero or positive"),
+        (lambda: s.multi_step(-1.0, [1]), "`start`"),
+        (lambda: s.exponential_decay(1.0, rate=math.nan), "`rate`"),
+        (lambda: s.inverse_sqrt(-1.0, warmup_steps=2), "`lr_max`"),
+        (lambda: s.sgdr(1.0, 2, lr_min=-1.0), "`lr_min`"),
+        (lambda: s.warmup_stable_decay(-1.0), "`lr_max`"),
         (lambda: s.time_based_decay(1.0, decay=-1), "`decay`"),
         (lambda: s.exponential_decay(1.0, rate=-1), "`rate`"),
         (lambda: s.inverse_sqrt(1.0, warmup_steps=0), "`warmup_steps`"),

@@ -54,6 +54,9 @@ class SweepSettings:
     sample_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("start_lr", "end_lr"):
+            if isinstance(getattr(self, name), (bool, str)) or not hasattr(getattr(self, name), "__float__"):
+                raise TypeError(f"`{name}` must be a number. Received: {name}={getattr(self, name)!r}.")
         if not 0 < self.start_lr < self.end_lr < math.inf:
             raise ValueError(
                 "`start_lr` must be above 0 and below `end_lr`. "
@@ -72,8 +75,10 @@ class SweepSettings:
             raise ValueError(f"`smoothing` must lie in [0, 1). Received: smoothing={self.smoothing}.")
         if self.stop_factor is not None and not self.stop_factor > 1:
             raise ValueError(f"`stop_factor` must be above 1. Received: stop_factor={self.stop_factor}.")
-        if (self.skip_start or 0) < 0 or self.skip_end < 0:
-            raise ValueError("`skip_start` and `skip_end` must not be negative.")
+        for name in ("skip_start", "skip_end"):
+            skip = getattr(self, name)
+            if skip is not None and (not hasattr(skip, "__index__") or skip < 0):
+                raise ValueError(f"`{name}` must be a number of points, 0 or more. Received: {name}={skip!r}.")
 
     def over(self, updates_per_epoch: int) -> SweepSettings:
         """Returns the settings with the number of updates that `epochs` or `sample_steps` stand for."""
@@ -149,6 +154,7 @@ def find_rates(
         fixed=sweep.fixed_losses,
         suggest_funcs=functions,
         stop_reason=sweep.stop_reason,
+        broke=sweep.broke,
         ratios=list(ratios),
         momentum=momentum,
         bs=sweep.bs,
@@ -183,6 +189,7 @@ class RateSweep(Callback):
         smoothed: what the stop rule saw, as many.
         best: the lowest of these; infinity before the first.
         stop_reason: in words.
+        broke: whether it is that the loss became NaN or infinite.
         measures: whether the losses are those of `measure`.
         sizes: items of each update; 0 where batches show no number.
     """
@@ -210,6 +217,7 @@ class RateSweep(Callback):
         self.smoothed: list[float] = []
         self.best = math.inf
         self.stop_reason = "the batches ran out, for some updates were skipped"
+        self.broke = False
         self._average = SmoothedLoss(smoothing).update if average is None else average
         self.fixed, self._confirm = fixed, confirm
         self.measures = measure is not None
@@ -263,6 +271,7 @@ class RateSweep(Callback):
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
+            self.broke = True
             self._stop(f"the loss became {loss} at a rate of {self.lrs[len(self.losses)]:.3g}")
 
     def _limit(self, factor: float) -> float:

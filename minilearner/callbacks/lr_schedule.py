@@ -10,18 +10,19 @@ import inspect
 import math
 import sys
 import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
-from torch.optim.lr_scheduler import SequentialLR
 
 from minilearner import processes
 from minilearner.callbacks.schedule import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor
-from minilearner.curves import check_clock
+from minilearner.curves import check_clock, check_schedule
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -51,6 +52,7 @@ class LearningRateScheduler(Callback):
     order = 60
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
+        check_schedule("fn", fn)
         check_clock(fn, "count")
         self.fn = fn
         self.verbose = verbose
@@ -259,8 +261,7 @@ class TorchScheduler(Callback):
             if self.monitor in run.metrics:  # an epoch without a validation says nothing
                 self.scheduler.step(run.metrics[self.monitor])
             return
-        n_steps = getattr(self.scheduler, "total_steps", None)
-        if n_steps is not None and self.scheduler.last_epoch >= n_steps - 1:
+        if _has_ended(self.scheduler):
             return
         # An epoch whose updates were all skipped has passed all the same; torch would take it for a wrong order.
         run.optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -279,6 +280,16 @@ class TorchScheduler(Callback):
     def __repr__(self) -> str:
         kind = "" if self.scheduler is None else f"{type(self.scheduler).__name__}, "
         return f"TorchScheduler({kind}every={self.every!r})"
+
+
+def _has_ended(scheduler: Any) -> bool:
+    """Whether a scheduler that ends, such as `OneCycleLR`, has reached its last step; also as a part of another."""
+    n_steps = getattr(scheduler, "total_steps", None)
+    if isinstance(scheduler, SequentialLR):
+        return _has_ended(scheduler._schedulers[bisect_right(scheduler._milestones, scheduler.last_epoch)])
+    if isinstance(scheduler, ChainedScheduler):
+        return any(map(_has_ended, scheduler._schedulers))
+    return n_steps is not None and scheduler.last_epoch >= n_steps - 1
 
 
 @contextmanager

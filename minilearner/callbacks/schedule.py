@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from torch.optim import Optimizer
 
 from minilearner import schedules
-from minilearner.curves import check_choice, check_clock, checked_positive
+from minilearner.curves import check_choice, check_clock, check_rates, check_schedule, checked_positive
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, check_rate, set_momentum
@@ -86,8 +87,10 @@ class ParamScheduler(_Scheduler):
     Example: `ParamScheduler({"lr": cosine(1e-2, 1e-5)})`.
 
     Raises:
+        TypeError: `schedules` is no dict of functions.
         ValueError: `clock` is unknown, or not that of a schedule. When the run begins: the optimizer has no such
-            setting, a list does not fit its groups, or another schedule already drives the setting.
+            setting, a list does not fit its groups, or another schedule already drives the setting. In the run: a
+            function gives a negative, infinite or NaN value.
     """
 
     def __init__(
@@ -96,9 +99,12 @@ class ParamScheduler(_Scheduler):
         clock: Literal["progress", "step", "epoch"] = "progress",
     ):
         check_choice("clock", clock, ("progress", "step", "epoch"))
+        if not isinstance(schedules, Mapping):
+            raise TypeError(f'`schedules` must be a dict such as {{"lr": cosine(0.1, 0)}}. Received: {schedules!r}.')
         self.schedules, self.clock = dict(schedules), clock
-        for given in self.schedules.values():
+        for name, given in self.schedules.items():
             for schedule in given if isinstance(given, Sequence) else [given]:
+                check_schedule(name, schedule)
                 check_clock(schedule, "progress" if clock == "progress" else "count")
         self.drives = tuple(self.schedules)
         self._plan: list[tuple[dict[str, Any], str, Schedule, float]] = []
@@ -119,6 +125,8 @@ class ParamScheduler(_Scheduler):
             for group, name, schedule, ratio in self._plan:
                 if schedule not in values:
                     values[schedule] = float(schedule(time))
+                    if not 0 <= values[schedule] < math.inf:
+                        check_rates(positive=False, **{name: values[schedule]})
                 self.set(group, name, values[schedule] * ratio)
 
     def _function(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
@@ -183,7 +191,7 @@ class CyclicLR(_Scheduler):
         cycle_momentum: also move the momentum, against the rate, between `max_momentum` and `base_momentum`.
 
     Raises:
-        ValueError: `step_size` below 1, an unknown mode, bounds negative or in the wrong order.
+        ValueError: `step_size` below 1, an unknown mode, bounds or momenta negative or in the wrong order.
     """
 
     def __init__(
@@ -203,6 +211,11 @@ class CyclicLR(_Scheduler):
         self._asked = max_lr, base_lr
         self.step_size = step_size
         self.mode = mode
+        if not 0 <= base_momentum <= max_momentum < 1:
+            raise ValueError(
+                "the momenta must be 0 <= `base_momentum` <= `max_momentum` < 1. "
+                f"Received: {base_momentum=}, {max_momentum=}."
+            )
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
         self.drives = ("lr", "momentum") if cycle_momentum else ("lr",)
         self._shape: dict[str, Any] = {

@@ -192,15 +192,16 @@ class LRSweep:
         num_it: int | None = None,
         bs: int | None = None,
         adaptive: bool = False,
+        broke: bool = False,
         **settings: Any,
     ) -> LRSweep:
         """Smooths a recorded curve and asks each function about it.
 
         They see the smoothed curve without its first `skip_start` points (None: a tenth of `num_it`, the number of
         steps planned) and its last `skip_end`, up to the first loss that is not finite. Functions are known by their
-        names; equal names are numbered. `settings` are kept with the result. The recommendation reads the whole curve,
-        `fixed` if it is given (the loss of the same items after each step), else `losses`; `bs`, items a step; and
-        whether the optimizer is `adaptive`, that is scales its steps by the gradients' size.
+        names; equal names are numbered. `settings` are kept. The recommendation reads the whole curve: `fixed` if given
+        (the loss of the same items after each step), else `losses`; `bs`, items a step; whether the optimizer is
+        `adaptive`, that is scales its steps by the gradients' size; whether the next loss `broke`: was not finite.
 
         Raises:
             ValueError: the curves are not equally long, a rate is not positive, a skip is negative.
@@ -209,9 +210,9 @@ class LRSweep:
         num_it = len(x) if num_it is None else num_it
         skip_start = num_it // 10 if skip_start is None else skip_start
         averages = smooth(y, smoothing)
-        kept_x, kept_y = _trim(x, averages, skip_start, skip_end)
-        suggestions, points, notes = _ask(as_functions(suggest_funcs), kept_x, kept_y)
-        advice = recommend(x, y, _as_curve(x, fixed)[1] if np.size(fixed) else np.empty(0), bs=bs, adaptive=adaptive)
+        suggestions, points, notes = _ask(as_functions(suggest_funcs), *_trim(x, averages, skip_start, skip_end))
+        fixed = _as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
+        advice = recommend(x, y, fixed, bs=bs, adaptive=adaptive, broke=broke)
         used = settings | {
             "num_it": num_it, "bs": bs, "adaptive": adaptive,
             "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end,
@@ -225,7 +226,7 @@ class LRSweep:
             suggestions,
             points,
             notes,
-            np.asarray(fixed),
+            fixed,
             recommended=advice.lr,
             interval=advice.interval,
             bounds=advice.bounds,
@@ -260,9 +261,9 @@ class LRSweep:
         Like fastai's, it shows the points before `skip_start`, which the suggestions do not see: pass a number to leave
         that many out. `skip_end=None` leaves out as many at the end as the suggestions did.
         """
-        end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
-        shown = _slice(len(self.lrs), skip_start or 0, end)
-        curves = {name: getattr(self, name)[shown] for name in _CURVES if len(getattr(self, name))}
+        skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
+        shown = _slice(len(self.lrs), skip_start or 0, skip_end)
+        curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty where the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "turns")}
         return sweep_plots.plot_sweep(curves, self.points, **advice, ax=ax)
 
@@ -279,13 +280,13 @@ class LRSweep:
         A larger `sma` (in steps) calms a noisy curve. Source: keras_lr_finder.
 
         Raises:
-            ValueError: `sma` is below 1.
+            ValueError: `sma` is no whole number, or below 1, or a skip negative.
         """
-        if sma < 1:
-            raise ValueError(f"`sma` must be at least 1 step. Received: sma={sma}.")
+        if not hasattr(sma, "__index__") or sma < 1:
+            raise ValueError(f"`sma` must be a whole number of steps, at least 1. Received: sma={sma!r}.")
+        shown = slice(max(skip_start, sma), _slice(len(self.lrs), skip_start, skip_end).stop)
         changes = np.full(len(self.smoothed), math.nan)
         changes[sma:] = (self.smoothed[sma:] - self.smoothed[:-sma]) / sma
-        shown = _slice(len(self.lrs), max(skip_start, sma), skip_end)
         d = changes[shown]
         lowest = int(np.nanargmin(d)) if np.isfinite(d).any() else None
         return sweep_plots.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax)
@@ -312,7 +313,7 @@ class LRSweep:
         return cls(**{**saved, **curve, **pairs, "points": points})
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one row a step: lr, loss, smoothed, fixed (empty where it was not measured)."""
+        """Writes one row a step: lr, loss, smoothed, fixed (nan before it was measured, empty where it never was)."""
         fixed = self.fixed.tolist() if len(self.fixed) else [None] * len(self.lrs)
         rows = zip(self.lrs.tolist(), self.losses.tolist(), self.smoothed.tolist(), fixed, strict=True)
         return write_atomically(path, csv_text(("lr", "loss", "smoothed", "fixed"), rows))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilearner.curves import check_choice, check_clock
+from minilearner.curves import check_choice, check_clock, check_schedule, clock_of
 from minilearner.notebook import shown_once
 from minilearner.schedules import Schedule
 
@@ -40,28 +40,40 @@ def plot_schedule(
     n_steps: int,
     ax: Axes | None = None,
     *,
-    clock: Literal["progress", "step", "epoch"] = "progress",
+    clock: Literal["progress", "step", "epoch"] | None = None,
 ) -> Figure:
     """Draws what a schedule will do in `n_steps` steps, before anything is trained. Returns the figure.
 
     `schedule` is one function or several by name (as `one_cycle` gives them), each drawn on axes of its own, or
-    together where `ax` is given. Step i is asked for at progress i / n_steps, as in training; ``clock="step"`` and
-    ``clock="epoch"`` ask at i itself, for schedules of the step or the epoch. A function of yours need not know arrays.
+    together where `ax` is given. Schedules of progress are asked at i / n_steps, as in training, those of the step or
+    the epoch at i itself. A function of yours, which need not know arrays, is taken for one of progress;
+    ``clock="step"`` or "epoch" says that it is none.
 
-    Example: ``plot_schedule(one_cycle(1e-2), 500)``.
+    Example: ``plot_schedule(one_cycle(1e-2), 500)``, ``plot_schedule(step_decay(0.1, every=10), 100)``.
 
     Raises:
         ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
+        TypeError: `schedule` is no function.
     """
     if n_steps < 1:
         raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
-    check_choice("clock", clock, ("progress", "step", "epoch"))
-    times = [step / n_steps if clock == "progress" else step for step in range(n_steps)]
+    if clock is not None:
+        check_choice("clock", clock, ("progress", "step", "epoch"))
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
-    for f in named.values():
-        check_clock(f, "progress" if clock == "progress" else "count")
-    values = {name: [float(f(time)) for time in times] for name, f in named.items()}
-    return plot_series(values, xlabel="epoch" if clock == "epoch" else "step", ax=ax)
+    values = {name: _values(f, n_steps, clock) for name, f in named.items()}
+    by_count = clock is None and any(clock_of(f) == "count" for f in named.values())
+    label = "step or epoch" if by_count else "epoch" if clock == "epoch" else "step"
+    return plot_series(values, xlabel=label, ax=ax)
+
+
+def _values(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:
+    check_schedule("schedule", schedule)
+    if clock is None:
+        counts = clock_of(schedule) == "count"
+    else:
+        counts = clock != "progress"
+        check_clock(schedule, "count" if counts else "progress")
+    return [float(schedule(step if counts else step / n_steps)) for step in range(n_steps)]
 
 
 def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:

@@ -90,6 +90,7 @@ def recommend(
     *,
     bs: int | None = None,
     adaptive: bool = False,
+    broke: bool = False,
     calibration: Calibration = Calibration(),
 ) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or why there is none.
@@ -105,9 +106,10 @@ def recommend(
             smoothed more, stand in for it then.
         bs: items of each update; `USUAL_BATCH` where None.
         adaptive: whether the optimizer scales its steps by the gradients' size.
+        broke: whether the loss after the last one was not finite.
         calibration: other constants, to see what they are worth.
     """
-    curve = _Curve.of(lrs, losses, fixed)
+    curve = _Curve.of(lrs, losses, fixed, broke)
     if curve is None:
         n = n_finite(losses)
         return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
@@ -139,14 +141,15 @@ class _Curve:
     least: float
 
     @classmethod
-    def of(cls, lrs: Curve, losses: Curve, fixed: Curve) -> _Curve | None:
+    def of(cls, lrs: Curve, losses: Curve, fixed: Curve, broke: bool) -> _Curve | None:
         """Returns None where there are too few points."""
         measured = np.flatnonzero(np.isfinite(fixed))
         first = int(measured[0]) if len(measured) else 0
         x, y, factor = lrs[first:], fixed[first:], 1.0
         if not len(measured):  # the loss of an update's batch is what the update before has led to
             x, y, factor = lrs[:-1], losses[1:], 1.6
-        n, broke = n_finite(y), n_finite(y) < len(y)
+        n = n_finite(y)
+        broke = broke or n < len(y)
         x, y = x[:n], y[:n]
         if n < _FEWEST:
             return None
@@ -191,7 +194,7 @@ class _Curve:
         return math.exp(mean), math.exp(math.sqrt(np.average((x - mean) ** 2, weights=weights)))
 
     def wall(self) -> float:
-        """The last rate before the loss has risen from its lowest by a tenth of the fall; infinity if it has not."""
+        """The last rate before the loss has risen from its lowest by a tenth of the fall, or broke; else infinity."""
         level = self.start - (1 - _RISEN) * self.fall
         risen = np.flatnonzero(self.losses[self.low :] > level)
         if len(risen):
@@ -219,19 +222,25 @@ class _Curve:
     def why(self, bs: int | None, moved: float, *, held: bool) -> str:
         """The recommendation in words; `held` says that the wall decides."""
         early = " (and from the first rate on: sweep from lower rates to be sure)" if self.falls_at_once else ""
-        if self.wall() < math.inf:
-            end = f"turned at {self.turn():.1e} and had risen again by a tenth at {self.wall():.1e}"
-        elif self.low < len(self.losses) - 1:
-            end = f"turned at {self.turn():.1e}, but hardly rose again (sweep to higher rates to be sure)"
-        else:
-            end = f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
         items = f"{bs} items" if bs else f"unknown size, taken as {USUAL_BATCH}"
         stay = ", but clear of where it rises" if held else ""
         doubt = "" if self.clarity >= _CLEAR else "; it fell by hardly more than batches differ, so this is vague"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, {end}; a peak does best about the middle of this "
-            f"valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._end()}; a peak does best about the "
+            f"middle of this valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
         )
+
+    def _end(self) -> str:
+        """How the curve ends, in words."""
+        last, turned = float(self.lrs[-1]), self.low < len(self.losses) - 1
+        if self.broke and self.wall() == last:
+            kept = f"turned at {self.turn():.1e}" if turned else "kept falling"
+            return f"{kept} and was not finite past {last:.1e}"
+        if self.wall() < math.inf:
+            return f"turned at {self.turn():.1e} and had risen again by a tenth at {self.wall():.1e}"
+        if turned:
+            return f"turned at {self.turn():.1e}, but hardly rose again (sweep to higher rates to be sure)"
+        return f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
 
     def why_not(self) -> str:
         """What the curve shows instead of a fall."""
@@ -242,6 +251,9 @@ class _Curve:
                 f"{fell}, and rose from {rate:.1e} on: the model is good already or does not learn from here; stay "
                 "well below that rate"
             )
+        if self.broke:
+            last = self.lrs[-1]
+            return f"{fell}, and was not finite past {last:.1e}: look for NaN in data and loss, or sweep lower rates"
         return f"{fell}, and did not rise either: sweep to higher rates, or check that the model can learn"
 
     def _slopes(self) -> Curve:

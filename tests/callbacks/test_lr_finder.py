@@ -183,6 +183,13 @@ def test_nan_stops_also_where_divergence_does_not(net, blobs):
     assert "the loss became nan" in sweep.stop_reason
 
 
+def test_nan_from_the_first_batch_on_is_said_also_where_the_curve_is_drawn(net, blobs):
+    sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * float("nan")).lr_find()
+    assert len(sweep.lrs) == 0 and sweep.recommended is None
+    assert sweep.stop_reason == "the loss became nan at a rate of 1e-07"
+    assert sweep.plot().axes[0].get_xscale() == "log"
+
+
 def test_a_curve_that_never_falls_gives_no_suggestion_but_a_note(net, blobs):
     rising = iter(range(1, 1000))
     learn = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + float(next(rising)))
@@ -266,16 +273,18 @@ def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
         ({"epochs": 1, "sample_steps": 9}, "not both"),
         ({"epochs": 0}, "`epochs` must be at least 1"),
         ({"start_lr": 0}, "`start_lr` must be above 0"),
+        ({"end_lr": "10"}, "`end_lr` must be a number. Received: end_lr='10'"),
         ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
         ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),
         ({"step_mode": "log"}, "`step_mode` must be"),
         ({"smoothing": 1.0}, "`smoothing` must lie in"),
         ({"stop_factor": 0.5}, "`stop_factor` must be above 1"),
-        ({"skip_end": -1}, "must not be negative"),
+        ({"skip_end": -1}, "`skip_end` must be a number of points, 0 or more. Received: skip_end=-1"),
+        ({"skip_start": 2.5}, "`skip_start` must be a number of points"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         learner(net, blobs).lr_find(**kwargs)
 
 

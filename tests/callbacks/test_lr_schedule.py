@@ -130,6 +130,8 @@ def test_a_rate_that_cannot_be_is_refused_and_the_epoch_named(bad):
 def test_what_is_no_number_and_what_takes_three_arguments_is_refused():
     with pytest.raises(TypeError, match=r"must take \(epoch, lr\) or \(epoch\)"):
         LearningRateScheduler(lambda a, b, c: 0.1)
+    with pytest.raises(TypeError, match="`fn` must be a function"):
+        LearningRateScheduler(0.1)
     with (learn := learner()).no_logging(), pytest.raises(TypeError, match="for epoch 0: None"):
         learn.fit(1, cbs=LearningRateScheduler(lambda epoch: None))
 
@@ -300,6 +302,20 @@ def test_past_its_end_a_scheduler_holds_its_last_rate():
     with learn.no_logging():
         learn.fit(2, cbs=TorchScheduler(lambda o: ts.OneCycleLR(o, 0.1, total_steps=5)))
     assert learn.recorder.lrs[4:].tolist() == pytest.approx([0.1 / 25 / 1e4] * 8)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda o, one: ts.SequentialLR(o, [ts.ConstantLR(o, 1.0, 1), one], [2]),
+        lambda o, one: ts.ChainedScheduler([one], optimizer=o),
+    ],
+)
+def test_a_part_of_another_scheduler_holds_its_last_rate_too(wrap):
+    learn = learner()
+    with learn.no_logging():
+        learn.fit(2, cbs=TorchScheduler(lambda o: wrap(o, ts.OneCycleLR(o, 0.1, total_steps=5))))
+    assert learn.recorder.lrs[7:].tolist() == pytest.approx([0.1 / 25 / 1e4] * 5)
 
 
 def test_torchs_plateau_gets_the_metric_that_it_monitors():

@@ -1,5 +1,6 @@
 """Schedules as callbacks: fastai's one cycle and torch's CyclicLR, and everything put back afterwards."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -134,6 +135,20 @@ def test_moms_for_an_optimizer_without_momentum_are_refused():
             learn.fit_one_cycle(1, 1e-2, moms=(0.95, 0.85, 0.95))
 
 
+@pytest.mark.parametrize(("given", "name"), [(0.1, "schedules"), ({"lr": 0.1}, "lr"), ({"lr": [0.1]}, "lr")])
+def test_what_is_no_function_is_no_schedule(given, name):
+    with pytest.raises(TypeError, match=f"`{name}` must be a"):
+        ParamScheduler(given)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
+def test_a_schedule_that_gives_no_rate_ends_the_run(bad):
+    learn = learner()
+    with learn.no_logging(), pytest.raises(ValueError, match="`lr` must be zero or positive and finite"):
+        learn.fit(1, cbs=ParamScheduler({"lr": lambda progress: 0.1 if progress < 0.5 else bad}))
+    assert len(learn.recorder.lrs) == 5
+
+
 def test_any_setting_can_be_scheduled():
     learn = learner()
     with learn.no_logging():
@@ -148,6 +163,8 @@ def test_any_setting_can_be_scheduled():
         ({"max_lr": 1, "step_size": 0}, "step_size"),
         ({"max_lr": 1, "step_size": 2, "mode": "triangle"}, "mode"),
         ({"max_lr": 0.1, "base_lr": 1, "step_size": 2}, "base_lr"),
+        ({"max_lr": 1, "step_size": 2, "max_momentum": 1.5}, "momenta .* Received: .*max_momentum=1.5"),
+        ({"max_lr": 1, "step_size": 2, "base_momentum": 0.95}, "`base_momentum` <= `max_momentum`"),
     ],
 )
 def test_bad_cycles_are_refused_when_made(kwargs, message):

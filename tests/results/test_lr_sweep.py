@@ -250,8 +250,9 @@ def test_the_plot_of_the_change_marks_its_minimum():
     assert curve.get_ydata()[6] == pytest.approx((3.0 - 4.0) / 2)  # step 16
     mark = next(line for line in ax.lines if line.get_label().startswith("steepest fall"))
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (LRS[16], pytest.approx(-0.5))
-    with pytest.raises(ValueError, match="`sma`"):
-        sweep.plot_loss_change(sma=0)
+    for wrong in ({"sma": 0}, {"sma": 1.5}, {"skip_start": -1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must"):
+            sweep.plot_loss_change(**wrong)
 
 
 def test_the_change_is_limited_to_the_axis_that_people_know(sweep):

@@ -99,6 +99,14 @@ def test_a_schedule_of_the_step_is_drawn_by_the_step():
     assert ax.get_xlabel() == "step"
 
 
+def test_a_schedule_that_knows_its_clock_is_drawn_by_it():
+    ax = plots.plot_schedule(schedules.step_decay(1.0, every=2), 4).axes[0]
+    assert ax.lines[0].get_ydata().tolist() == [1, 1, 0.5, 0.5]
+    assert ax.get_xlabel() == "step or epoch"
+    with pytest.raises(TypeError, match="`schedule` must be a function"):
+        plots.plot_schedule(0.1, 4)
+
+
 def test_a_users_function_that_knows_no_arrays_is_drawn_by_the_epoch():
     ax = plots.plot_schedule(lambda epoch: 0.1 if epoch < 2 else 0.1 * math.exp(-epoch), 3, clock="epoch").axes[0]
     assert ax.lines[0].get_ydata().tolist() == [0.1, 0.1, 0.1 * math.exp(-2)]

@@ -44,6 +44,16 @@ def test_where_the_loss_was_not_finite_any_more_there_is_a_wall():
     assert advice(falls).lr < advice(falls, adaptive=True).lr <= 1e-2
 
 
+def test_where_the_next_loss_broke_there_is_a_wall_and_no_advice_to_go_higher():
+    falls = X < -2
+    rates, losses = 10.0 ** X[falls], VALLEY[falls]
+    sure, broke = recommend(rates, losses, losses), recommend(rates, losses, losses, broke=True)
+    assert "sweep to higher rates" in sure.reason and broke.lr < sure.lr
+    assert "kept falling and was not finite past" in broke.reason and "higher" not in broke.reason
+    flat = recommend(rates, np.ones_like(rates), np.ones_like(rates), broke=True)
+    assert flat.lr is None and "look for NaN" in flat.reason
+
+
 def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
     rates = [advice(VALLEY, bs=bs, adaptive=True).lr for bs in (8, 16, 64, None, 512, 1024)]
     assert [Calibration().factor(bs) for bs in (64, None)] == [1.25, 1.25]
