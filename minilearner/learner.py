@@ -227,11 +227,11 @@ class Learner:
     def precompute(self) -> AbstractContextManager[None]:
         """Computes once what the frozen layers at the model's start give; training inside begins behind them.
 
-        ``with learn.precompute(): learn.fit_one_cycle(10)`` after `freeze`. Epochs cost next to nothing, and end with
-        the weights that they would have without, to float tolerance. Inside, callbacks see features as `run.x`. Needs
-        layers in a row, `train_bn=False` and data that nothing augments; what cannot be precomputed raises.
+        ``with learn.precompute(): learn.fit_one_cycle(10)`` after `freeze`: cheap epochs that end with the weights that
+        they would have without, to float tolerance; but dropout in those layers rests, as does `compile`, and `MixUp`
+        mixes features, which are `run.x`. Needs layers in a row, `train_bn=False`, no augmentation; else it raises.
         """
-        return self._features.precomputed(self._step(None), self.dls, self._output.watch("precomputing"))
+        return self._features.precomputed(self._checked_run(), self._output.watch("precomputing"))
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns loss and metrics over a set, 0 for training: in order, all of it, nothing augmented or moved."""

