@@ -62,7 +62,7 @@ class _Mixing(Callback):
         rng = np.random.default_rng(derived_seed(run.dls.seed, "mix", number))
         self._n_batches += 1
         n, device = n_items(run.x), run.dls.device
-        partner = torch.from_numpy(rng.permutation(n)).to(device)
+        partner = torch.from_numpy(rng.permutation(n)).to(device, non_blocking=True)
         run.x, share = self.mix(run.x, partner, rng)
         is_smaller = share < 0.5  # the item with the larger share gives the target that metrics see
         own = torch.arange(n, device=device)
@@ -150,7 +150,8 @@ class CutMix(_Mixing):
         boxes = draw_boxes(rng.beta(self.alpha, self.alpha, len(x)), height, width, rng)
         top, bottom, left, right = boxes.T
         share = 1 - (bottom - top) * (right - left) / (height * width)
-        return cut_and_paste(x, partner, torch.from_numpy(boxes).to(x.device)), _on(share, x.device)
+        pasted = cut_and_paste(x, partner, torch.from_numpy(boxes).to(x.device, non_blocking=True))
+        return pasted, _on(share, x.device)
 
 
 def interpolate(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -219,7 +220,7 @@ def _at(tree: Tree, indices: Tensor | slice) -> Tree:
 
 
 def _on(values: NDArray[np.float64], device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device)
+    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
 
 
 def _shapes(tree: Tree) -> str:

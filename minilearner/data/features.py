@@ -11,10 +11,14 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader_protocol import Loader
 from minilearner.data.memory import MemoryLoader
 from minilearner.data.showing import first_batch
+from minilearner.data.transforms import FunctionTransform, run_steps
 from minilearner.errors import DataError
+from minilearner.runtime import derived_generator
 from minilearner.tree import tensors_of
 
 __all__ = ["FeatureLoader", "check_repeats"]
+
+_N_TRIED, _N_DRAWS = 4, 64
 
 
 class FeatureLoader(MemoryLoader):
@@ -44,7 +48,8 @@ class FeatureLoader(MemoryLoader):
 def check_repeats(loader: Loader, name: str) -> MemoryLoader | ItemLoader:
     """Returns a loader that gives each item alike in every pass, and in an order that it can tell.
 
-    Known by what its transforms say, and by one batch of the next pass, which must be what validation makes of it.
+    Known by what its transforms say, and by trial: a batch of the next pass must be what validation makes of it, and
+    functions, which do not say whether they draw, are run many times on some of its items.
 
     Raises:
         DataError: it does not; says what changes.
@@ -70,5 +75,15 @@ def check_repeats(loader: Loader, name: str) -> MemoryLoader | ItemLoader:
 
 def _is_as_in_validation(loader: MemoryLoader | ItemLoader) -> bool:
     x, _ = first_batch(loader)
-    in_validation, _ = first_batch(loader.picked(loader.indices(loader.epoch)[: loader.bs]))
-    return all(map(torch.equal, tensors_of(x), tensors_of(in_validation)))
+    chosen = loader.indices(loader.epoch)[: loader.bs]
+    in_validation, _ = first_batch(loader.picked(chosen))
+    return all(map(torch.equal, tensors_of(x), tensors_of(in_validation))) and not _draws(loader, chosen[:_N_TRIED])
+
+
+def _draws(loader: MemoryLoader | ItemLoader, chosen: Tensor) -> bool:
+    steps = loader.batch_tfms.steps(training=True)
+    if not any(isinstance(step, FunctionTransform) for step in steps):
+        return False
+    inputs = tensors_of(loader.items(chosen)[0])
+    first, *others = ([run_steps(steps, t, derived_generator(seed)) for t in inputs] for seed in range(_N_DRAWS))
+    return not all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))

@@ -163,7 +163,8 @@ class ItemLoader:
         return Workers(self.dataset, self.num_workers, start_method=self.start_method, pin_memory=pin)
 
     def _delivered(self, x: Tree, indices: Tensor, epoch: int, b: int) -> tuple[Tree, Tensor | None]:
-        return self._on_device(x, epoch, b), None if self.y is None else self.y[indices.to(self.device)]
+        y = None if self.y is None else self.y[indices.to(self.device, non_blocking=True)]
+        return self._on_device(x, epoch, b), y
 
     def indices(self, epoch: int) -> Tensor:
         """Returns the order of a pass: int64 positions in the dataset (items,), on the CPU."""

@@ -228,6 +228,7 @@ def test_augmentation_is_refused_by_name_and_by_evidence():
     refused("Flip", DataError, dls(Flip()))
     refused("shaken", DataError, dls(train_only(shaken)))
     refused("shaken", DataError, dls(shaken))  # a plain function does not say that it draws
+    refused("seldom_shaken", DataError, dls(seldom_shaken))
     learn = learner(dls(torch.neg))
     learn.freeze()
     with learn.no_logging(), learn.precompute():
@@ -236,6 +237,10 @@ def test_augmentation_is_refused_by_name_and_by_evidence():
 
 def shaken(x):
     return x + 0.1 * torch.randn_like(x)
+
+
+def seldom_shaken(x):
+    return shaken(x) if torch.rand(()) < 0.15 else x
 
 
 def of_files(folder, method):
