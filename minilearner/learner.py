@@ -194,8 +194,7 @@ class Learner:
         `base_lr`; then `epochs` of one cycle with everything free, at half that rate for the last group down to its
         `lr_mult`-th part for the first. Both are recorded; the second is returned. "auto" sweeps for each.
         With the learner's `train_bn=False` norm layers rest too while frozen, and no backward pass goes through the
-        body: the first phase's steps were 2.1 (ResNet-18) to 2.9 times (EfficientNet) as fast. `precompute` makes that
-        one pass through the body, however many epochs: see `precompute`, and raise `freeze_epochs`.
+        body: steps were 2.1 (ResNet-18) to 2.9 times as fast (EfficientNet). `precompute` makes it one pass in all.
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
         head, whole = schedule.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
@@ -221,6 +220,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Lets the layer groups from `n` on learn (from the end where negative); the optimizer's state is forgotten."""
+        self._features.check_idle()
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 

@@ -50,8 +50,7 @@ class Features:
                 in force already.
             DataError: training sees an item differently in each pass, or features would not fit into memory.
         """
-        if self._dls is not None:
-            raise ValueError("features are precomputed already. Leave one `precompute` before the next.")
+        self.check_idle()
         if run.step.n_processes > 1:
             raise ValueError("features are precomputed in one process; here several train together.")
         dls, body = run.dls, copy.copy(run.step)
@@ -70,6 +69,11 @@ class Features:
             vars(self).update(before)
             for name, loader in loaders.items():
                 loader.load_state_dict(getattr(served, name).state_dict())
+
+    def check_idle(self) -> None:
+        """Raises a ValueError where features are in force, which would no longer be those of the model."""
+        if self._dls is not None:
+            raise ValueError("features are precomputed for the layers that are frozen now. Leave `precompute` first.")
 
     def served_in(self, run: Run) -> Run:
         """Returns the run; where features are in force, they are its data, and its steps call the rest of the model.

@@ -270,11 +270,16 @@ def test_foreign_loaders_are_refused():
     refused("order", DataError, DataLoaders([(x[:8].float(), y[:8])], [(x[:8].float(), y[:8])]))
 
 
-def test_layers_cannot_be_unfrozen_inside():
+@pytest.mark.parametrize("change", [Learner.unfreeze, Learner.freeze, lambda learn: learn.fine_tune(1)])
+def test_layers_cannot_be_frozen_or_unfrozen_inside(change):
     learn = learner()
     learn.freeze()
     with learn.no_logging(), learn.precompute():
-        learn.unfreeze()
+        before = weights(learn)
+        with pytest.raises(ValueError, match="Leave `precompute` first"):
+            change(learn)
+        assert all(torch.equal(t, before[name]) for name, t in weights(learn).items())
+        learn.model.requires_grad_(True)
         with pytest.raises(ValueError, match="unfreeze after"):
             learn.fit(1)
 
@@ -284,7 +289,7 @@ def test_what_features_were_computed_from_cannot_be_changed_inside():
     learn.freeze()
     weights_of_before = learn.model.state_dict()
     with learn.no_logging(), learn.precompute():
-        with pytest.raises(ValueError, match="already"), learn.precompute():
+        with pytest.raises(ValueError, match="Leave `precompute` first"), learn.precompute():
             pass
         dls, learn.dls = learn.dls, learner().dls
         with pytest.raises(ValueError, match="other loaders"):
