@@ -101,12 +101,15 @@ def test_values_are_read_once_an_epoch_and_never_in_a_step():
 
 
 class Operations(TorchDispatchMode):
-    """Counts the tensor operations: each costs microseconds, however small the tensors."""
+    """Counts the tensor operations that compute: each costs microseconds, however small the tensors.
+
+    `detach` is none of them, and older torch makes two of one.
+    """
 
     count = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += 1
+        self.count += function is not torch.ops.aten.detach.default
         return function(*args, **(kwargs or {}))
 
 
@@ -122,7 +125,7 @@ def test_training_metrics_add_few_operations_to_a_step():
 
     more, fewer = ([operations(n, metrics) for n in (340, 20)] for metrics in ([accuracy, error_rate], []))
     per_step = [(many - few) / 320 for many, few in (more, fewer)]
-    assert per_step[0] - per_step[1] < 4
+    assert per_step[0] - per_step[1] < 3
 
 
 @pytest.mark.parametrize(
