@@ -26,7 +26,7 @@ from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import check_rate, is_adaptive
 from minilearner.training.plain import Feed, PlainScaledStep, PlainStep
-from minilearner.training.preflight import check_count
+from minilearner.training.preflight import check_count, check_model
 from minilearner.training.run import Run
 from minilearner.training.state import StateCacher, untouched
 from minilearner.training.step import LossFunction, TrainStep
@@ -326,8 +326,7 @@ class LRFinder:
 
 
 def _check_parts(model: Any, optimizer: Any, criterion: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch module. Received: a {type(model).__name__}.")
+    check_model(model)
     if next(model.parameters(), None) is None:
         raise ValueError(f"`model` must have parameters to train. Received: a {type(model).__name__} without any.")
     if not hasattr(optimizer, "param_groups"):

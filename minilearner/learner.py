@@ -39,7 +39,7 @@ from minilearner.training.callback import Callback, Callbacks, as_callbacks, wit
 from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
 from minilearner.training.features import Features
 from minilearner.training.optimizers import OptimizerFactory, Rate
-from minilearner.training.preflight import Preflight, check_count, check_parts, default_loss
+from minilearner.training.preflight import Preflight, check_parts, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep
 
@@ -371,7 +371,6 @@ class Learner:
         self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: Callbacks, checkpoint: Checkpointing,
         plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
     ) -> RunRecord:  # fmt: skip
-        check_count(n_epoch, "n_epoch")
         data = self.recorder, self.metrics, as_checkpoint(checkpoint)
         return fit(self._finder(cbs, wd), kind, n_epoch, lr, plan, *data, momentum=momentum)
 

@@ -18,6 +18,7 @@ from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import Rate, hyperparameters_set
+from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 
 __all__ = ["fit", "undone_unless_trained", "validate"]
@@ -46,6 +47,7 @@ def fit(
         plan: makes the callback that schedules these rates; None leaves them constant.
         momentum: what a sweep for the rates is made with; see `RateFinder.rates`.
     """
+    check_count(n_epoch, "n_epoch")
     rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
     callbacks = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
     run = finder.new_run()

@@ -23,7 +23,7 @@ from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
-from minilearner.training.preflight import check_count
+from minilearner.training.preflight import check_count, check_number
 from minilearner.training.run import Run
 from minilearner.training.state import buffers_kept, untouched
 from minilearner.training.step import LossFunction, TrainStep
@@ -54,9 +54,8 @@ class SweepSettings:
     sample_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("start_lr", "end_lr"):
-            if isinstance(getattr(self, name), (bool, str)) or not hasattr(getattr(self, name), "__float__"):
-                raise TypeError(f"`{name}` must be a number. Received: {name}={getattr(self, name)!r}.")
+        check_number(self.start_lr, "start_lr")
+        check_number(self.end_lr, "end_lr")
         if not 0 < self.start_lr < self.end_lr < math.inf:
             raise ValueError(
                 "`start_lr` must be above 0 and below `end_lr`. "

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from minilearner import processes
 from minilearner.metrics import GroupedUpdates, MeanMetric, Metric, mean_over
-from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
 from minilearner.training.packing import data_attributes, load_attributes
@@ -121,12 +120,15 @@ class Record(Callback):
         self._updates.load_state_dict(to_device(state["waiting"], self._device))
 
     def before_fit(self, run: Run) -> None:
+        if run.record is None:
+            raise RuntimeError("`Record` needs a run with a record to write to.")
         if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
             raise ValueError(
                 f"several processes cannot join the training metric {odd[0]!r}, for it is neither a function nor from "
                 "torchmetrics. Leave it out, or set recorder.train_metrics to False."
             )
         run.columns += ["train_loss", "smooth_loss", *self.train_metrics]
+        self._record = run.record
         self._device = run.dls.device  # where what a checkpoint held goes on
 
     def before_epoch(self, run: Run) -> None:
@@ -146,30 +148,22 @@ class Record(Callback):
             self._updates.update(map_tensors(Tensor.detach, run.pred), run.y)
 
     def before_train(self, run: Run) -> None:
-        self._record = _record(run)
         self._record.start_epoch(run.epoch)
 
     def after_train(self, run: Run) -> None:
-        record = _record(run)
         self._updates.flush()
-        losses = {"train_loss": record.train_loss(run.epoch), "smooth_loss": record.smooth_loss}
+        losses = {"train_loss": self._record.train_loss(run.epoch), "smooth_loss": self._record.smooth_loss}
         joined, _ = _joined(_totals(self.train_metrics), [], run) if self.train_metrics else ({}, None)
         metrics = _computed(self.train_metrics, joined)
         run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
         if run.in_mid_epoch:
-            _record(run).add_epoch({"epoch": run.epoch, "step": run.global_step, **run.metrics})
+            self._record.add_epoch({"epoch": run.epoch, "step": run.global_step, **run.metrics})
 
     def after_epoch(self, run: Run) -> None:
         row = {"epoch": run.epoch, **run.metrics, "time_seconds": time.perf_counter() - self._began}
-        _record(run).add_epoch(row)
-
-
-def _record(run: Run) -> RunRecord:
-    if run.record is None:
-        raise RuntimeError("`Record` needs a run with a record to write to.")
-    return run.record
+        self._record.add_epoch(row)
 
 
 def _totals(metrics: dict[str, Metric]) -> Totals:

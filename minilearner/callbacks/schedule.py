@@ -13,7 +13,7 @@ from minilearner.curves import check_choice, check_clock, check_rates, check_sch
 from minilearner.errors import closest
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, check_rate, set_momentum
-from minilearner.training.preflight import check_count
+from minilearner.training.preflight import check_count, check_number
 from minilearner.training.run import Run
 
 __all__ = [
@@ -125,7 +125,7 @@ class ParamScheduler(_Scheduler):
             for group, name, schedule, ratio in self._plan:
                 if schedule not in values:
                     values[schedule] = float(schedule(time))
-                    if not 0 <= values[schedule] < math.inf:
+                    if not 0 <= values[schedule] < math.inf:  # seldom: no call more in every batch
                         check_rates(positive=False, **{name: values[schedule]})
                 self.set(group, name, values[schedule] * ratio)
 
@@ -162,8 +162,7 @@ def fine_tune_rates(
     check_count(epochs, "epochs")
     check_count(freeze_epochs, "freeze_epochs")
     for name, value in (("base_lr", 1.0 if base_lr == "auto" else base_lr), ("lr_mult", lr_mult)):
-        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-            raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+        check_number(value, name)
         checked_positive(name, value)
     if base_lr == "auto":
         return "auto", "auto"

@@ -136,13 +136,8 @@ class DataLoaders:
         x, raw = as_pair(train, "train")
         target = target if target is not None else target_for(raw, vocab)
         pipeline = Pipeline(batch_tfms)
-        options: dict[str, Any] = {
-            "bs": bs,
-            "seed": seed,
-            "item_tfms": item_tfms,
-            "batch_tfms": pipeline,
-            "device": device,
-        }
+        how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
+        options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
         loader = MemoryLoader(
             x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
         )

@@ -359,9 +359,8 @@ def _slice(n: int, skip_start: int, skip_end: int) -> slice:
 
 def _trim(lrs: Curve, smoothed: Curve, skip_start: int, skip_end: int) -> tuple[Curve, Curve]:
     kept = _slice(len(lrs), skip_start, skip_end)
-    x, y = lrs[kept], smoothed[kept]
-    n = n_finite(y)
-    return x[:n], y[:n]
+    n = n_finite(smoothed[kept])
+    return lrs[kept][:n], smoothed[kept][:n]
 
 
 def as_functions(suggest_funcs: SuggestFunction | Sequence[SuggestFunction] | None) -> list[SuggestFunction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,14 +27,29 @@ __all__ = ["Features"]
 Watch = Callable[[Any], Iterable[Any]]
 
 
+@dataclass(frozen=True)
+class _InForce:
+    """Features, and what they belong to.
+
+    Attributes:
+        dls: loaders of the features.
+        whole: the loaders that they were computed from.
+        fixed, rest: the layers that computed them, and those that train on them.
+        stood: the model as it was then; see `_standing`.
+    """
+
+    dls: DataLoaders
+    whole: DataLoaders
+    fixed: nn.Module
+    rest: nn.Module
+    stood: Any
+
+
 class Features:
     """What a model's frozen first layers give for its data. Where that is in force, runs train on it; at first not."""
 
     def __init__(self) -> None:
-        self._dls: DataLoaders | None = None
-        self._whole: DataLoaders | None = None
-        self._fixed, self._rest = nn.Sequential(), nn.Sequential()
-        self._stood: Any = None
+        self._in_force: _InForce | None = None
 
     @contextmanager
     def precomputed(self, run: Run, watch: Watch = iter) -> Iterator[None]:
@@ -60,19 +76,17 @@ class Features:
         served = copy.copy(dls)
         for name, loader in loaders.items():
             setattr(served, name, _computed(body, loader, watch))
-        before = vars(self).copy()
-        self._dls, self._whole, self._fixed, self._rest = served, dls, fixed, rest
-        self._stood = _standing(run.model, fixed)
+        self._in_force = _InForce(served, dls, fixed, rest, _standing(run.model, fixed))
         try:
             yield
         finally:
-            vars(self).update(before)
+            self._in_force = None
             for name, loader in loaders.items():
                 loader.load_state_dict(getattr(served, name).state_dict())
 
     def check_idle(self) -> None:
         """Raises a ValueError where features are in force, which would no longer be those of the model."""
-        if self._dls is not None:
+        if self._in_force is not None:
             raise ValueError("features are precomputed for the layers that are frozen now. Leave `precompute` first.")
 
     def served_in(self, run: Run) -> Run:
@@ -81,16 +95,17 @@ class Features:
         Raises:
             ValueError: layers were frozen or unfrozen since, or model, frozen weights or loaders are others.
         """
-        if self._dls is None:
+        now = self._in_force
+        if now is None:
             return run
-        if self._stood != _standing(run.model, self._fixed):
+        if now.stood != _standing(run.model, now.fixed):
             raise ValueError(
                 "features were precomputed for other frozen layers than are frozen now, or for other weights of them. "
                 "Freeze and load before `precompute`, and unfreeze after it."
             )
-        if self._whole is not run.dls:
+        if now.whole is not run.dls:
             raise ValueError("features were precomputed for other loaders. Change `dls` before `precompute`.")
-        run.dls, run.step.network = self._dls, self._rest
+        run.dls, run.step.network = now.dls, now.rest
         return run
 
 

@@ -21,7 +21,17 @@ from minilearner.training.inference import evaluating
 from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["Preflight", "check_count", "check_data", "check_parts", "default_loss", "describe", "loss_error"]
+__all__ = [
+    "Preflight",
+    "check_count",
+    "check_data",
+    "check_model",
+    "check_number",
+    "check_parts",
+    "default_loss",
+    "describe",
+    "loss_error",
+]
 
 
 def check_count(n: Any, name: str) -> None:
@@ -36,21 +46,32 @@ def check_count(n: Any, name: str) -> None:
         raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
 
 
+def check_number(value: Any, name: str) -> None:
+    """Raises a TypeError where `value`, the argument called `name`, is no number."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+
+
 def check_parts(model: Any, loss_func: Any) -> None:
     """Raises where a learner's parts are not what they should be: a function or class instead of what it makes.
 
     Raises:
         TypeError: as said.
     """
-    if not isinstance(model, nn.Module):
-        name = getattr(model, "__name__", None)
-        advice = f" Received: {name}, which makes one: write {name}(...)." if callable(model) and name else ""
-        raise TypeError(f"`model` must be a torch module.{advice or f' Received: {type(model).__name__}.'}")
+    check_model(model)
     if isinstance(loss_func, type):
         raise TypeError(
             f"`loss_func` must be a function or an object, not a class. Received: {loss_func.__name__}. Write "
             f"{loss_func.__name__}()."
         )
+
+
+def check_model(model: Any) -> None:
+    """Raises a TypeError where `model` is no module: a class, say, instead of what it makes."""
+    if not isinstance(model, nn.Module):
+        name = getattr(model, "__name__", None)
+        advice = f" Received: {name}, which makes one: write {name}(...)." if callable(model) and name else ""
+        raise TypeError(f"`model` must be a torch module.{advice or f' Received: {type(model).__name__}.'}")
 
 
 def default_loss(target: Target | None) -> LossFunction:
