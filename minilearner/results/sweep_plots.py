@@ -52,8 +52,17 @@ def plot_sweep(
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("loss")
     _finish(ax)
+    if not len(lrs):  # no scale, and nothing to explain
+        _tell_empty(ax)
+        return figure
     _legend_outside(ax)
     return figure
+
+
+def _tell_empty(ax: Axes) -> None:
+    ax.tick_params(which="both", bottom=False, left=False, labelbottom=False, labelleft=False)
+    ax.grid(visible=False, which="both")
+    ax.text(0.5, 0.5, "no loss to draw", transform=ax.transAxes, ha="center", va="center", color="#666666")
 
 
 def _mark_recommendation(

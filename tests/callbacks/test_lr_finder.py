@@ -187,6 +187,7 @@ def test_nan_from_the_first_batch_on_is_said_also_where_the_curve_is_drawn(net, 
     sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * float("nan")).lr_find()
     assert len(sweep.lrs) == 0 and sweep.recommended is None
     assert sweep.stop_reason == "the loss became nan at a rate of 1e-07"
+    assert [text.get_text() for text in sweep.plot().axes[0].texts] == ["no loss to draw"]
     assert sweep.plot().axes[0].get_xscale() == "log"
 
 
