@@ -3,8 +3,8 @@
     python tests/benchmarks/overhead.py [--steps 1000] [--rounds 9] [--cpu]
 
 A two-layer net, batches of 64 in a list, SGD, one thread: next to no computing, so what is left is the trainer. Raw
-loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns in one
-process, round by round; medians over rounds, and each round's difference to its own raw loop.
+loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns, round by
+round, each in a process of its own; medians over rounds, and each round's difference to its own raw loop.
 """
 
 import argparse
@@ -21,10 +21,13 @@ from functools import partial
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import torch
+from rows import readme_row
 from torch import nn
 from torch.nn import functional as F
+from turns import by_turns, ratio, seconds
 
 N_ITEMS, N_IN, N_CLASSES = 64, 32, 10
+BUSY = "minilearner, bar and three training metrics"
 
 
 def net():
@@ -157,18 +160,6 @@ def keras(data):
     return lambda: model.fit(loader, epochs=1, verbose=0)
 
 
-def installed(makers, data):
-    for name, make in makers.items():
-        try:
-            with quiet():
-                epoch = make(data)
-                epoch()
-        except ImportError:
-            print(f"{name}: not installed")
-            continue
-        yield name, epoch
-
-
 class _Terminal(io.StringIO):
     """Nobody's terminal, so that bars are drawn."""
 
@@ -188,6 +179,23 @@ def quiet():
         yield
 
 
+def timed(make, args):
+    """Returns what trains an epoch and gives its microseconds a step."""
+    clock = time.process_time if args.cpu else time.perf_counter
+    with quiet():
+        epoch = make(batches(args.steps))
+
+    def run():
+        with quiet():
+            return seconds(epoch, clock) / args.steps * 1e6
+
+    return run
+
+
+PEERS = {"skorch": skorch, "Lightning": lightning, "fastai": fastai, "Keras on torch": keras}
+CONTENDERS = {"raw loop": raw, "minilearner": minilearner, BUSY: minilearner_with_metrics, **PEERS}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
@@ -195,34 +203,22 @@ def main():
     parser.add_argument("--cpu", action="store_true", help="CPU time, which a busy machine tells little on")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    clock = time.process_time if args.cpu else time.perf_counter
-    data = batches(args.steps)
-    makers = {
-        "raw loop": raw,
-        "minilearner, defaults": minilearner,
-        "minilearner, bar and three training metrics": minilearner_with_metrics,
-        "fastai": fastai,
-        "lightning": lightning,
-        "skorch": skorch,
-        "keras on torch": keras,
-    }
-    epochs = dict(installed(makers, data))
-    times = {name: [] for name in epochs}
-    for _ in range(args.rounds):
-        for name, epoch in epochs.items():
-            with quiet():
-                began = clock()
-                epoch()
-                times[name].append((clock() - began) / args.steps * 1e6)
-
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread"
     print(f"{machine}, torch {torch.__version__}; {'CPU' if args.cpu else 'wall'} time,")
     print(f"{args.steps} steps of {N_ITEMS} items, medians of {args.rounds} rounds\n")
+    report(by_turns({name: (timed, make, args) for name, make in CONTENDERS.items()}, args.rounds))
+
+
+def report(times):
+    raw = times["raw loop"]
+    over = {name: statistics.median(t - r for t, r in zip(column, raw)) for name, column in times.items()}
     print("| | µs a step | over raw | times raw |\n|---|---|---|---|")
     for name, column in times.items():
-        over = statistics.median(t - r for t, r in zip(column, times["raw loop"]))
-        ratio = statistics.median(t / r for t, r in zip(column, times["raw loop"]))
-        print(f"| {name} | {statistics.median(column):.0f} | {over:.1f} | {ratio:.2f} |")
+        print(f"| {name} | {statistics.median(column):.0f} | {over[name]:.1f} | {ratio(column, raw):.2f} |")
+    what = f"a training step of a tiny net, over a raw loop's {statistics.median(raw):.0f} µs"
+    others = ", ".join(f"{name} {over[name]:,.0f} µs" for name in PEERS if name in over)
+    readme_row(what, f"{over['minilearner']:.0f} µs", others)
+    readme_row("the same with a bar and three metrics on training batches", f"{over[BUSY]:.0f} µs")
 
 
 if __name__ == "__main__":

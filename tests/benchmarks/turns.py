@@ -1,0 +1,111 @@
+"""Contenders in processes of their own, which take turns: one runs, all others wait.
+
+What one sets for its whole process (the C library's allocator, warnings, patched modules) then helps or hurts no other,
+and each is measured as its users have it; a busy machine still slows all alike.
+"""
+
+import atexit
+import multiprocessing
+import statistics
+import time
+import traceback
+from contextlib import ExitStack
+
+import torch
+
+
+def by_turns(makers, rounds, *, warm_up=1):
+    """Returns name -> what each of `rounds` turns gave, of `makers`: name -> `(make, *args)`, see `Contender`.
+
+    `warm_up` turns before those do not count. Peers that are not installed are told, and take no part.
+    """
+    with ExitStack() as stack:
+        contenders = {}
+        for name, (make, *args) in makers.items():
+            try:
+                contenders[name] = stack.enter_context(Contender(make, *args))
+            except ImportError as error:
+                print(f"{name}: not installed ({str(error).splitlines()[-1]})\n")
+        results = {name: [] for name in contenders}
+        for number in range(warm_up + rounds):
+            for name, contender in contenders.items():
+                result = contender()
+                if number >= warm_up:
+                    results[name].append(result)
+    return results
+
+
+class Contender:
+    """`run = make(*args)` in a fresh process; each call lets it run once, and returns what `run()` returned.
+
+    The process has as many threads as this one. Between calls it waits for a message; it ends with the `with` block,
+    or with this process. `make` and `args` must be picklable.
+
+    Raises ImportError where `make` cannot import something, and RuntimeError for whatever else goes wrong there, both
+    with that process's traceback.
+    """
+
+    def __init__(self, make, *args):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), make, args))
+        self.process.start()
+        theirs.close()
+        atexit.register(self.pipe.close)  # before multiprocessing waits for its children, which wait for us
+        self._answer()
+
+    def __call__(self):
+        self.pipe.send("run")
+        return self._answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pipe.close()
+        self.process.join()
+
+    def _answer(self):
+        try:
+            error, answer = self.pipe.recv()
+        except EOFError:
+            self.process.join()
+            error, answer = RuntimeError, f"it ended by itself, with exit code {self.process.exitcode}"
+        if error is not None:
+            self.__exit__()
+            raise error(f"in a contender's process: {answer}")
+        return answer
+
+
+def _serve(pipe, n_threads, make, args):
+    torch.set_num_threads(n_threads)
+    run = None
+    try:
+        run = make(*args)
+        pipe.send((None, None))
+        while _asked(pipe):
+            pipe.send((None, run()))
+    except Exception as error:
+        absent = run is None and isinstance(error, ImportError)
+        pipe.send((ImportError if absent else RuntimeError, traceback.format_exc().strip()))
+
+
+def _asked(pipe):
+    try:
+        return pipe.recv()
+    except EOFError:
+        return None
+
+
+def seconds(function, clock=time.perf_counter):
+    """How long `function()` takes; what it started on a GPU included."""
+    began = clock()
+    function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+def ratio(ours, theirs):
+    """The median of the ratios of turns."""
+    return statistics.median(a / b for a, b in zip(ours, theirs))
