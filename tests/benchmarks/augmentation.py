@@ -1,21 +1,29 @@
 """Images a second of `aug_transforms` and normalisation on whole batches, beside fastai's: 160 to 128 pixels, RGB.
 
 Run: ``python tests/benchmarks/augmentation.py [--batches 20] [--rounds 5] [--bs 64] [--threads 2] [--device cpu]``.
-Both get one float batch on the device, so only the transforms are measured. Rounds are interleaved, so that a busy
-machine slows all alike; the figures are medians. fastai takes part where it is installed.
+Both get one float batch on the device, so only the transforms are measured. The contenders take turns, each in a
+process of its own, so that a busy machine slows all alike; the figures are medians. fastai takes part where it is
+installed.
 """
 
 import argparse
-import os
-import platform
-import time
+import statistics
 import warnings
 
 import torch
-from pipeline import report
+from pipeline import machine, report
+from rows import readme_row
+from turns import by_turns, seconds
 
 from minilearner.data.transforms import Pipeline, run_steps
 from minilearner.vision.augment import Hue, Normalize, RandomErasing, Saturation, aug_transforms, imagenet_stats
+
+USUAL = {"size": 128}
+LISTS = {
+    "aug_transforms(size=128)": (USUAL, False),
+    "aug_transforms(size=128, min_scale=.5)": (USUAL | {"min_scale": 0.5}, False),
+    "with Saturation, Hue, RandomErasing": (USUAL, True),
+}
 
 
 def main():
@@ -27,66 +35,51 @@ def main():
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    print(machine(options), f"on {options.device}")
+    contenders = {
+        f"{who}, {what}": (rated, make, how, options)
+        for who, make in {"minilearner": ours, "fastai": fastais}.items()
+        for what, how in LISTS.items()
+    }
+    rates = by_turns(contenders, options.rounds)
+    report(rates)
+    median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
+    for what in ("aug_transforms(size=128)", "with Saturation, Hue, RandomErasing"):
+        told = f"the same {what}" if what.startswith("with") else f"`{what}` and normalisation of 160 px, a second"
+        theirs = f"fastai {median[f'fastai, {what}']}" if f"fastai, {what}" in median else ""
+        readme_row(told, median[f"minilearner, {what}"], theirs)
+
+
+def rated(make, how, options):
+    """Returns what transforms a batch, time after time, and gives its images a second."""
     x = torch.rand(options.bs, 3, 160, 160, device=options.device)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {options.threads} threads, ", end="")
-    print(f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, batch {options.bs}, on {x.device}")
-    report(measured({**ours(), **fastais()}, x, options))
+    transformed = make(*how)
+
+    def several():
+        for _ in range(options.batches):
+            transformed(x)
+
+    return lambda: options.batches * len(x) / seconds(several)
 
 
-def ours():
-    rng, normalize = torch.Generator().manual_seed(0), Normalize.from_stats(*imagenet_stats)
-    usual = aug_transforms(size=128)
-    lists = {
-        "minilearner, aug_transforms(size=128)": usual,
-        "minilearner, aug_transforms(size=128, min_scale=.5)": aug_transforms(size=128, min_scale=0.5),
-        "minilearner, with Saturation, Hue, RandomErasing": [*usual, Saturation(), Hue(), RandomErasing()],
-    }
-
-    def runner(transforms):
-        steps = Pipeline([*transforms, normalize]).steps(training=True)
-        return lambda x: run_steps(steps, x, rng)  # as loaders do
-
-    return {name: runner(transforms) for name, transforms in lists.items()}
+def ours(arguments, is_more):
+    more = [Saturation(), Hue(), RandomErasing()] if is_more else []
+    transforms = [*aug_transforms(**arguments), *more, Normalize.from_stats(*imagenet_stats)]
+    steps, rng = Pipeline(transforms).steps(training=True), torch.Generator().manual_seed(0)
+    return lambda x: run_steps(steps, x, rng)  # as loaders do
 
 
-def fastais():
-    try:
-        from fastai.data.transforms import Normalize as FastaiNormalize
-        from fastai.data.transforms import Pipeline as FastaiPipeline
-        from fastai.torch_core import TensorImage
-        from fastai.vision import augment
-    except ImportError:
-        print("fastai is not installed and takes no part.")
-        return {}
+def fastais(arguments, is_more):
+    from fastai.data.transforms import Normalize as FastaiNormalize
+    from fastai.data.transforms import Pipeline as FastaiPipeline
+    from fastai.torch_core import TensorImage
+    from fastai.vision import augment
+
     warnings.filterwarnings("ignore")
-    lists = {
-        "fastai, aug_transforms(size=128)": augment.aug_transforms(size=128),
-        "fastai, with Saturation, Hue, RandomErasing": augment.aug_transforms(
-            size=128, xtra_tfms=[augment.Saturation(), augment.Hue(), augment.RandomErasing()]
-        ),
-    }
-
-    def runner(transforms):
-        normalize = FastaiNormalize.from_stats(*imagenet_stats, cuda=torch.cuda.is_available())
-        pipeline = FastaiPipeline([*transforms, normalize], split_idx=0)
-        return lambda x: pipeline(TensorImage(x))
-
-    return {name: runner(transforms) for name, transforms in lists.items()}
-
-
-def measured(contenders, x, options):
-    rates = {name: [] for name in contenders}
-    for run in contenders.values():
-        run(x)
-    for _ in range(options.rounds):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            for _ in range(options.batches):
-                run(x)
-            if x.is_cuda:
-                torch.cuda.synchronize()
-            rates[name].append(options.batches * len(x) / (time.perf_counter() - start))
-    return rates
+    more = [augment.Saturation(), augment.Hue(), augment.RandomErasing()] if is_more else []
+    normalize = FastaiNormalize.from_stats(*imagenet_stats, cuda=torch.cuda.is_available())
+    pipeline = FastaiPipeline([*augment.aug_transforms(**arguments, xtra_tfms=more), normalize], split_idx=0)
+    return lambda x: pipeline(TensorImage(x))
 
 
 if __name__ == "__main__":

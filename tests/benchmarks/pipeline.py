@@ -1,19 +1,21 @@
-"""Images a second of the input pipeline, side by side with others in one process: shift and flip at 32 pixels.
+"""Images a second of the input pipeline beside others: shift and flip at 32 pixels.
 
 Run: ``python tests/benchmarks/pipeline.py [--items 20000] [--rounds 5] [--bs 128] [--threads 2]``. The pictures are
-synthetic uint8: only their number and size matter for throughput. Rounds of all contenders are interleaved, so that a
-busy machine slows all alike; the figures are medians. fastai takes part where it is installed.
+synthetic uint8: only their number and size matter for throughput. The contenders take turns, each in a process of its
+own, so that a busy machine slows all alike; the figures are medians. fastai takes part where it is installed.
 """
 
 import argparse
 import os
 import platform
 import statistics
-import time
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from rows import readme_row
 from torch.utils.data import DataLoader, Dataset
+from turns import by_turns, seconds
 
 from minilearner.data.memory import MemoryLoader
 from minilearner.vision.augment import Flip, RandomShift
@@ -27,41 +29,42 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    x = torch.randint(0, 256, (options.items, 1, 32, 32), dtype=torch.uint8)
-    y = torch.randint(0, 10, (options.items,))
-    contenders = {**ours(x, y, options.bs), **others(x, y, options.bs)}
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, ",
-        end="",
+    print(machine(options), "synthetic 1 x 32 x 32 uint8")
+    contenders = {name: (rated, make, options.items, options.bs) for name, make in CONTENDERS.items()}
+    rates = by_turns(contenders, options.rounds)
+    report(rates)
+    median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
+    others = {"`grid_sample` by hand": GRID, "fastai": FASTAI, "torchvision": TORCHVISION}
+    peers = ", ".join(f"{name} {median[key]}" for name, key in others.items() if key in median)
+    readme_row(f"pictures a second, 32 px, batch {options.bs}, shift + flip", median[OURS], peers)
+    readme_row("the same with whole-pixel shifts", median[WHOLE], f"a gather by hand {median[GATHER]}")
+
+
+def machine(options):
+    return (
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, "
+        f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, batch {options.bs},"
     )
-    print(f"load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, batch {options.bs}, synthetic 1 x 32 x 32 uint8")
-    report(measured(contenders, options.rounds))
 
 
-def ours(x, y, bs):
-    def loader(*batch_tfms):
-        return MemoryLoader(
-            x, y, bs=bs, shuffle=True, drop_last=True, training=True, batch_tfms=batch_tfms, device="cpu"
-        )
+def rated(make, n, bs):
+    """Returns what passes over a loader of made-up pictures and gives its images a second."""
+    x, y = torch.randint(0, 256, (n, 1, 32, 32), dtype=torch.uint8), torch.randint(0, 10, (n,))
+    loader = make(x, y, bs)
 
-    return {
-        "minilearner, shift (interpolated) + flip": loader(RandomShift(0.1), Flip()),
-        "minilearner, shift (whole pixels) + flip": loader(RandomShift(0.1, whole_pixels=True), Flip()),
-        "minilearner, no augmentation": loader(),
-    }
+    def epoch():
+        for _ in loader:
+            pass
+
+    return lambda: len(loader) * bs / seconds(epoch)
 
 
-def others(x, y, bs):
-    found = {
-        "one batched grid_sample, plain loop": GridSampleLoop(x, y, bs),
-        "one batched gather of whole pixels, plain loop": GatherLoop(x, y, bs),
-        "DataLoader + torchvision v2, per image": torchvision_loader(x[:2000], y[:2000], bs),
-    }
-    try:
-        found["fastai, affine shift + flip on batches"] = fastai_loader(x, y, bs)
-    except ImportError:
-        print("fastai is not installed and takes no part.")
-    return found
+def ours(*batch_tfms):
+    return partial(our_loader, batch_tfms)
+
+
+def our_loader(batch_tfms, x, y, bs):
+    return MemoryLoader(x, y, bs=bs, shuffle=True, drop_last=True, training=True, batch_tfms=batch_tfms, device="cpu")
 
 
 class GridSampleLoop:
@@ -74,13 +77,16 @@ class GridSampleLoop:
         return len(self.x) // self.bs
 
     def __iter__(self):
-        order = torch.randperm(len(self.x))
+        device = self.x.device
+        order = torch.randperm(len(self.x), device=device)
         for b in range(len(self)):
             chosen = order[b * self.bs : (b + 1) * self.bs]
-            theta = torch.zeros(self.bs, 2, 3)
-            theta[:, 0, 0] = torch.where(torch.rand(self.bs) < 0.5, -1.0, 1.0)
+            theta = torch.zeros(self.bs, 2, 3, device=device)
+            theta[:, 0, 0] = torch.where(torch.rand(self.bs, device=device) < 0.5, -1.0, 1.0)
             theta[:, 1, 1] = 1
-            theta[:, :, 2] = (torch.rand(self.bs, 2) * 2 - 1) * 0.2  # of half a side: a tenth of the side
+            theta[:, :, 2] = (
+                torch.rand(self.bs, 2, device=device) * 2 - 1
+            ) * 0.2  # of half a side: a tenth of the side
             x = self.x[chosen].float() / 255
             grid = F.affine_grid(theta, x.shape, align_corners=False)
             yield F.grid_sample(x, grid, padding_mode="border", align_corners=False), self.y[chosen]
@@ -115,6 +121,7 @@ class Pictures(Dataset):
 
 
 def torchvision_loader(x, y, bs):
+    x, y = x[:2000], y[:2000]  # it takes its time
     from torchvision.transforms import InterpolationMode, v2
 
     steps = [
@@ -141,17 +148,18 @@ def fastai_loader(x, y, bs):
     return TfmdDL(items, bs=bs, shuffle=True, drop_last=True, after_batch=[augment], num_workers=0)
 
 
-def measured(contenders, rounds):
-    rates = {name: [] for name in contenders}
-    for loader in contenders.values():
-        next(iter(loader))
-    for _ in range(rounds):
-        for name, loader in contenders.items():
-            start, n = time.perf_counter(), 0
-            for _, y in loader:
-                n += len(y)
-            rates[name].append(n / (time.perf_counter() - start))
-    return rates
+OURS, WHOLE = "minilearner, shift (interpolated) + flip", "minilearner, shift (whole pixels) + flip"
+GRID, GATHER = "one batched grid_sample, plain loop", "one batched gather of whole pixels, plain loop"
+TORCHVISION, FASTAI = "DataLoader + torchvision v2, per image", "fastai, affine shift + flip on batches"
+CONTENDERS = {
+    OURS: ours(RandomShift(0.1), Flip()),
+    WHOLE: ours(RandomShift(0.1, whole_pixels=True), Flip()),
+    "minilearner, no augmentation": ours(),
+    GRID: GridSampleLoop,
+    GATHER: GatherLoop,
+    TORCHVISION: torchvision_loader,
+    FASTAI: fastai_loader,
+}
 
 
 def report(rates):
