@@ -3,8 +3,8 @@
     python tests/benchmarks/epoch_time.py [--bs 128] [--steps 6] [--rounds 5] [--compile]
 
 In each mode (fp32; fp32 and bf16 with channels_last; with `--compile` each again, compiled) a hand-written loop and
-minilearner take turns in one process over the same augmented 32-pixel batches; medians of rounds, scaled up to the
-updates of an epoch. bf16 is measured where the hardware computes it.
+minilearner take turns, each in a process of its own and each with its own shifted and flipped 32-pixel batches; medians
+of rounds, scaled up to the updates of an epoch. bf16 is measured where the hardware computes it.
 """
 
 import argparse
@@ -12,15 +12,19 @@ import itertools
 import os
 import platform
 import statistics
-import time
 from contextlib import nullcontext
 from functools import partial
 
 import torch
+from pipeline import GridSampleLoop
+from rows import readme_row
 from torch.nn import functional as F
+from turns import by_turns, ratio, seconds
 
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, fashion_mnist
 from minilearner.runtime import default_device, resolve_precision
+from minilearner.sources.fashion import load_fashion_mnist
+from minilearner.vision.data import resized
 
 SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
@@ -38,7 +42,10 @@ class FirstBatches:
         return self.n
 
 
-def raw(loader, device, *, channels_last, bf16, compile):
+def raw(bs, steps, channels_last, bf16, compile):
+    data, device = load_fashion_mnist(), default_device()
+    images, labels = torch.from_numpy(data.train_images).to(device), torch.from_numpy(data.train_labels).to(device)
+    loader = FirstBatches(GridSampleLoop(resized(images, size=32), labels, bs), steps)
     torch.manual_seed(0)
     model = MiniGoogLeNet(10).to(device)
     if channels_last:
@@ -47,7 +54,7 @@ def raw(loader, device, *, channels_last, bf16, compile):
     if compile:
         model = torch.compile(model)
 
-    def run():
+    def epoch():
         model.train()
         for x, y in loader:
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
@@ -56,23 +63,23 @@ def raw(loader, device, *, channels_last, bf16, compile):
             optimizer.step()
             optimizer.zero_grad()
 
-    return run
+    return partial(seconds, epoch)
 
 
-def ours(loader, device, *, channels_last, bf16, compile):
+def ours(bs, steps, channels_last, bf16, compile):
+    train = FirstBatches(fashion_mnist(bs=bs, seed=0).train, steps)
     torch.manual_seed(0)
     model = MiniGoogLeNet(10)
     if channels_last and not bf16:  # what precision="auto" does where bf16 is slow
         model = model.to(memory_format=torch.channels_last)
     precision = "bf16" if bf16 else "fp32"
-    dls = DataLoaders(loader, vocab=range(10))
-    learn = Learner(dls, model, opt_func=SGD, precision=precision, device=device, compile=compile)
+    learn = Learner(DataLoaders(train, vocab=range(10)), model, opt_func=SGD, precision=precision, compile=compile)
 
-    def run():
+    def epoch():
         with learn.no_logging():
             learn.fit(1)
 
-    return run
+    return partial(seconds, epoch)
 
 
 def main():
@@ -82,31 +89,23 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="also compiled; needs minutes before its first step")
     args = parser.parse_args()
-    device = default_device()
-    train = fashion_mnist(bs=args.bs, seed=0).train
-    loader = FirstBatches(train, args.steps)
+    device, updates = default_device(), len(load_fashion_mnist().train_labels) // args.bs
     modes = {"fp32": (False, False, False), "fp32, channels_last": (True, False, False)}
     if resolve_precision("auto", device) == "bf16":
         modes["bf16, channels_last"] = (True, True, False)
     if args.compile:
         modes |= {f"{name}, compiled": (*mode[:2], True) for name, mode in modes.items()}
     print(f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}; batch {args.bs},")
-    print(f"{args.steps} updates a round, medians of {args.rounds} rounds, for {len(train)} updates an epoch\n")
+    print(f"{args.steps} updates a round, medians of {args.rounds} rounds, for {updates} updates an epoch\n")
     print(f"{'':32} {'raw loop':>12} {'minilearner':>12} {'ratio':>7}")
-    for name, (channels_last, bf16, compile) in modes.items():
-        runs = [make(loader, device, channels_last=channels_last, bf16=bf16, compile=compile) for make in (raw, ours)]
-        times = [[], []]
-        for number in range(args.rounds + 1):
-            for run, column in zip(runs, times):
-                began = time.perf_counter()
-                run()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                if number:  # the first warms up
-                    column.append((time.perf_counter() - began) / args.steps * len(train))
-        ratio = statistics.median(b / a for a, b in zip(*times))
-        a, b = map(statistics.median, times)
-        print(f"{name:32} {a:10.0f} s {b:10.0f} s {ratio:7.3f}")
+    for name, mode in modes.items():
+        makers = {make.__name__: (make, args.bs, args.steps, *mode) for make in (raw, ours)}
+        times = by_turns(makers, args.rounds)
+        by_hand, mine = (statistics.median(times[who]) / args.steps * updates for who in ("raw", "ours"))
+        pairs = ratio(times["ours"], times["raw"])
+        print(f"{name:32} {by_hand:10.0f} s {mine:10.0f} s {pairs:7.3f}")
+        told = f"raw loop {by_hand:.0f} s (ratio of pairs {pairs:.3f})"
+        readme_row(f"an epoch of MiniGoogLeNet, {name}", f"{mine:.0f} s", told)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Images a second from JPEG files to augmented batches of 128 x 128, side by side with fastai in one process.
+"""Images a second from JPEG files to augmented batches of 128 x 128, beside fastai.
 
-Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--threads 2] [--only ours]``.
+Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--only minilearner]``.
 Makes JPEG files of about 420 pixels (quality 90) in a temporary folder: the stamps that `tuxpaint-stamps-default`
 installs where it is there, else shapes, on soft backgrounds with noise. Item transform `Resize(160)`, then the whole
-batch: rotation, zoom, warp, flip, lighting, at 128 pixels. Rounds of all contenders are interleaved, so that a busy
-machine slows all alike; figures are medians. The first epoch starts with an empty cache and includes starting the
-workers; the operating system holds the files in memory for all. Where no workers help, images per second of processor
-time are told too, which a busy machine changes less. fastai takes part where it is installed.
+batch: rotation, zoom, warp, flip, lighting, at 128 pixels. The contenders take turns, each in a process of its own, so
+that a busy machine slows all alike; figures are medians. The first epoch starts with an empty cache and includes
+starting the workers; the operating system holds the files in memory for all. Where no workers help, images per second
+of processor time are told too, which a busy machine changes less. fastai takes part where it is installed.
 
 A second table has what no epoch can do without, each alone on one thread: decoding, resizing, one `grid_sample`, one
 logit and sigmoid. What they add up to bounds the rates: cores / sum, were everything else free, and did cores that
@@ -15,7 +15,6 @@ share a processor's units not slow each other.
 
 import argparse
 import os
-import platform
 import random
 import statistics
 import tempfile
@@ -26,6 +25,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from pipeline import machine
+from rows import readme_row
+from turns import by_turns
 
 from minilearner.data.dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
@@ -44,18 +46,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bs", type=int, default=64)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", choices=["ours", "fastai"])
+    parser.add_argument("--only", choices=["minilearner", "fastai"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         paths = made_pictures(Path(folder), options.pictures)
-        contenders = {}
-        if options.only != "fastai":
-            contenders |= {f"minilearner, {n} workers": ours(paths, options.bs, n) for n in (0, 1, 2)}
-        if options.only != "ours":
-            contenders |= fastai_contenders(folder, options.bs)
-        print(machine(paths, options.bs))
-        report(measured(contenders, options.rounds))
+        everyone = {"minilearner": (ours, (0, 1, 2)), "fastai": (fastais, (0, 2))}
+        contenders = {
+            f"{who}, {n} workers": (passed, make, paths, options.bs, n)
+            for who, (make, numbers) in everyone.items()
+            if options.only in (None, who)
+            for n in numbers
+        }
+        print(machine(options), f"{len(paths)} JPEG files of {kilobytes(paths):.0f} kB on average\n")
+        rates = rates_by_epoch(by_turns(contenders, options.rounds, warm_up=0))
+        report(rates)
+        readme_rows(rates)
         torch.set_num_threads(1)
         report_bound(parts_alone(paths[:200], options.rounds))
 
@@ -84,59 +90,51 @@ def background(rng, width, height):
     return Image.blend(soft, noise, 0.08)
 
 
+def passed(prepare, *args):
+    """Returns what makes a fresh loader, so that every round has a first epoch, and passes three times over it."""
+    make = prepare(*args)
+
+    def three_epochs():
+        loader = make()
+        return [images_a_second(loader) for _ in range(3)]
+
+    return three_epochs
+
+
 def ours(paths, bs, num_workers):
-    """Returns a maker of fresh loaders, so that every round has a first epoch."""
     y = torch.tensor([int(path.name[0]) for path in paths])
+    options = {"batch_tfms": aug_transforms(size=128), "training": True, "device": "cpu"}
 
     def make():
         dataset = ItemDataset(paths, open_image, ItemPipeline(Resize(160)), seed=0)
-        options = {"batch_tfms": aug_transforms(size=128), "training": True, "device": "cpu"}
         return ItemLoader(dataset, y, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, **options)
 
     return make
 
 
-def fastai_contenders(folder, bs):
-    try:
-        from fastai.vision.all import ImageDataLoaders, get_image_files
-        from fastai.vision.all import Resize as FastaiResize
-        from fastai.vision.all import aug_transforms as fastai_augmentation
-    except ImportError:
-        print("fastai is not installed and takes no part.")
-        return {}
+def fastais(paths, bs, num_workers):
+    from fastai.vision import all as fastai
 
-    def maker(num_workers):
-        return lambda: (
-            ImageDataLoaders.from_name_func(
-                folder,
-                get_image_files(folder),
-                label_func=first_letter,
-                valid_pct=0,
-                bs=bs,
-                item_tfms=FastaiResize(160),
-                batch_tfms=fastai_augmentation(size=128),
-                num_workers=num_workers,
-                device="cpu",
-            ).train
-        )
+    arguments = {"label_func": first_letter, "valid_pct": 0, "bs": bs, "num_workers": num_workers, "device": "cpu"}
 
-    return {f"fastai, {n} workers": maker(n) for n in (0, 2)}
+    def make():
+        tfms = {"item_tfms": fastai.Resize(160), "batch_tfms": fastai.aug_transforms(size=128)}
+        return fastai.ImageDataLoaders.from_name_func(paths[0].parent, paths, **arguments, **tfms).train
+
+    return make
 
 
 def first_letter(name):
     return name[0]
 
 
-def measured(contenders, rounds):
-    """Returns (name, epoch) -> pairs of images per second, by the clock and by the processor time of this process."""
-    rates = {}
-    for _ in range(rounds):
-        for name, make in contenders.items():
-            loader = make()
-            for epoch in ("first", "second", "third"):
-                rates.setdefault((name, "first" if epoch == "first" else "later"), []).append(images_a_second(loader))
-            del loader
-    return rates
+def rates_by_epoch(rounds):
+    """Returns (name, epoch) -> pairs of images per second, by the clock and by the processor time of the process."""
+    return {
+        (name, epoch): [pair for three in column for pair in three[which]]
+        for name, column in rounds.items()
+        for epoch, which in {"first": slice(1), "later": slice(1, None)}.items()
+    }
 
 
 def images_a_second(loader):
@@ -146,13 +144,8 @@ def images_a_second(loader):
     return n / (time.perf_counter() - clock), n / (time.process_time() - processor)
 
 
-def machine(paths, bs):
-    kilobytes = statistics.mean(path.stat().st_size for path in paths) / 1e3
-    return (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, load "
-        f"{os.getloadavg()[0]:.1f}, torch {torch.__version__}, {len(paths)} JPEG files of {kilobytes:.0f} kB on "
-        f"average, batch {bs}\n"
-    )
+def kilobytes(paths):
+    return statistics.mean(path.stat().st_size for path in paths) / 1e3
 
 
 def report(rates):
@@ -172,6 +165,26 @@ def report(rates):
             f"| {name} | {epoch} | {clock:,.0f} | {slowest:,.0f} | {fastest:,.0f} | {times(clock, theirs)} | "
             f"{f'{processor:,.0f}' if name.endswith(' 0 workers') else '-'} | {times(processor, alone)} |"
         )
+
+
+def readme_rows(rates):
+    what = {"first": "JPEG files of 420 px to augmented batches of 128 px, first epoch, a second"}
+    what["later"] = "the same from the cache, every later epoch"
+    for epoch, told in what.items():
+        mine, theirs = (best(rates, who, epoch) for who in ("minilearner", "fastai"))
+        if mine:
+            readme_row(told, mine, theirs and f"fastai {theirs}")
+
+
+def best(rates, who, epoch):
+    """The median of its best number of workers, and how many those are."""
+    medians = {
+        name: statistics.median(clock for clock, _ in pairs)
+        for (name, e), pairs in rates.items()
+        if name.startswith(who) and e == epoch
+    }
+    name = max(medians, key=medians.get, default=None)
+    return f"{medians[name]:,.0f} ({name.split(', ')[1]})" if name else ""
 
 
 def parts_alone(paths, rounds):
