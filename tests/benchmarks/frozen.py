@@ -3,8 +3,9 @@
     python tests/benchmarks/frozen.py [--size 96] [--bs 32] [--steps 3] [--rounds 5] [--seeds 0] [--epochs 2]
 
 First a step's time, CPU seconds of one thread (so that a busy machine tells little), by turns with a hand-written loop
-whose body has no gradient; medians. ResNet-18 untrained, and EfficientNet-Lite0 where `transfer.py`'s packages are.
-Then whole frozen phases of one and of three epochs over data that nothing augments, each with its validation.
+whose body has no gradient, each in a process of its own; medians. ResNet-18 untrained, and EfficientNet-Lite0 where
+`transfer.py`'s packages are. Then whole frozen phases of one and of three epochs over data that nothing augments, each
+with its validation, by turns of processes too.
 With `--seeds`: the error rate after one frozen epoch and `--epochs` unfrozen ones on `transfer.py`'s stamps, both ways;
 and without augmentation, three frozen epochs, all three ways.
 """
@@ -15,14 +16,18 @@ import platform
 import statistics
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 import transfer
+from rows import readme_row
 from torch.nn import functional as F
 from torchvision.models import resnet18
+from turns import by_turns, seconds
 
+from minilearner.models.heads import create_head, cut_model, num_features
 from minilearner.vision.all import (
     Callback,
     DataLoaders,
@@ -35,9 +40,20 @@ from minilearner.vision.all import (
     vision_learner,
 )
 
+HOWS = ("norms learn", "train_bn=False", "precompute")
 
-def ours(arch, data, train_bn):
-    learn = frozen_learner(arch, data, train_bn)
+
+def step(make, arch, args):
+    """Returns what gives the CPU milliseconds of a frozen step."""
+    g = torch.Generator().manual_seed(0)
+    shape = (args.bs, 3, args.size, args.size)
+    data = [(torch.rand(shape, generator=g), torch.randint(10, (args.bs,), generator=g)) for _ in range(args.steps)]
+    epoch = make(arch, data)
+    return lambda: seconds(epoch, time.process_time) / args.steps * 1e3
+
+
+def ours(train_bn, arch, data):
+    learn = frozen_learner(arch, DataLoaders(data, vocab=range(10)), train_bn)
 
     def epoch():
         with learn.no_logging():
@@ -47,7 +63,9 @@ def ours(arch, data, train_bn):
 
 
 def raw(arch, data):
-    body, head = frozen_learner(arch, data, False).model
+    torch.manual_seed(0)
+    body = cut_model(arch()).requires_grad_(False)
+    head = create_head(num_features(body), 10)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
 
     def epoch():
@@ -63,46 +81,48 @@ def raw(arch, data):
     return epoch
 
 
-def frozen_learner(arch, data, train_bn):
-    dls = data if isinstance(data, DataLoaders) else DataLoaders(data, vocab=range(10))
+def frozen_learner(arch, dls, train_bn):
     learn = vision_learner(dls, arch(), pretrained=False, train_bn=train_bn, normalize=False, device="cpu", seed=0)
     learn.freeze()
     return learn
 
 
-def step_times(name, arch, args):
-    g = torch.Generator().manual_seed(0)
-    shape = (args.bs, 3, args.size, args.size)
-    data = [(torch.rand(shape, generator=g), torch.randint(10, (args.bs,), generator=g)) for _ in range(args.steps)]
-    epochs = [ours(arch, data, True), ours(arch, data, False), raw(arch, data)]
-    times = [[], [], []]
-    for number in range(args.rounds + 1):
-        for epoch, column in zip(epochs, times):
-            began = time.process_time()
-            epoch()
-            if number:  # the first warms up
-                column.append((time.process_time() - began) / args.steps * 1e3)
-    norms, resting, by_hand = map(statistics.median, times)
-    print(f"| {name} | {norms:.0f} ms | {resting:.0f} ms | {norms / resting:.2f} | {by_hand:.0f} ms |")
-
-
-def stage_times(name, arch, args):
+def phase(how, n_epochs, arch, args):
+    """Returns what gives the CPU seconds of a frozen phase, from fresh weights each time."""
     g, n = torch.Generator().manual_seed(0), args.steps * args.bs
     x, y = torch.rand((n, 3, args.size, args.size), generator=g), torch.randint(10, (n,), generator=g)
     dls = DataLoaders.from_arrays((x, y), (x[: n // 4], y[: n // 4]), bs=args.bs, vocab=range(10), seed=0)
+
+    def whole():
+        learn = frozen_learner(arch, dls, how == "norms learn")
+
+        def fit():
+            with learn.no_logging(), learn.precompute() if how == "precompute" else nullcontext():
+                learn.fit(n_epochs, 1e-3)
+
+        return seconds(fit, time.process_time)
+
+    return whole
+
+
+def step_times(name, arch, args):
+    makers = {"norms": partial(ours, True), "resting": partial(ours, False), "by hand": raw}
+    times = by_turns({who: (step, make, arch, args) for who, make in makers.items()}, args.rounds)
+    norms, resting, by_hand = map(statistics.median, times.values())
+    print(f"| {name} | {norms:.0f} ms | {resting:.0f} ms | {norms / resting:.2f} | {by_hand:.0f} ms |")
+    told = f"body without gradient by hand {by_hand:.0f} ms; norm layers that learn {norms:.0f} ms"
+    readme_row(f"a frozen step of {name}, {args.size} px, one thread, `train_bn=False`", f"{resting:.0f} ms", told)
+
+
+def phase_times(name, arch, args):
     for n_epochs in (1, 3):
-        times = {"norms learn": [], "train_bn=False": [], "precompute": []}
-        for number in range(args.rounds + 1):
-            for how, column in times.items():
-                learn = frozen_learner(arch, dls, how == "norms learn")
-                began = time.process_time()
-                with learn.no_logging(), learn.precompute() if how == "precompute" else nullcontext():
-                    learn.fit(n_epochs, 1e-3)
-                if number:
-                    column.append(time.process_time() - began)
+        times = by_turns({how: (phase, how, n_epochs, arch, args) for how in HOWS}, args.rounds)
         norms, resting, features = map(statistics.median, times.values())
         print(f"| {name}, {n_epochs} | {norms:.2f} s | {resting:.2f} s ({norms / resting:.2f}) ", end="")
         print(f"| {features:.2f} s ({norms / features:.2f}) |", flush=True)
+    what = f"a frozen phase of three epochs over {args.steps * args.bs} pictures, with `precompute`: {name}"
+    told = f"`train_bn=False` alone {resting:.1f} s; norm layers that learn {norms:.1f} s"
+    readme_row(what, f"{features:.1f} s", told)
 
 
 def errors(args):
@@ -110,13 +130,19 @@ def errors(args):
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "stamps"
         transfer.write_stamps(folder, 0)
+        means = {}
         for augment in (True, False):
-            for how in ("train_bn=True", "train_bn=False", *([] if augment else ["precompute"])):
+            for how in HOWS[: 2 if augment else 3]:
                 found = [fine_tuned(folder, seed, how, augment, args) for seed in range(args.seeds)]
-                rates, seconds = zip(*found)
+                rates, took = zip(*found)
                 what = f"{how}, {'augmented' if augment else 'not augmented'}"
                 print(f"| {what} | {' '.join(f'{rate:.4f}' for rate in rates)} | {statistics.mean(rates):.4f} ", end="")
-                print(f"| {statistics.median(seconds):.1f} s |", flush=True)
+                print(f"| {statistics.median(took):.1f} s |", flush=True)
+                means[how] = statistics.mean(rates)
+        n = len(list(folder.iterdir()))
+        what = f"fine-tuning after it, {n} drawings and photos, not augmented, {args.seeds} seeds: error rate"
+        told = f"`train_bn=False` alone {means[HOWS[1]]:.3f}; norm layers that learn {means[HOWS[0]]:.3f}"
+        readme_row(what, f"{means[HOWS[2]]:.3f}", told)
 
 
 def fine_tuned(folder, seed, how, augment, args):
@@ -127,7 +153,7 @@ def fine_tuned(folder, seed, how, augment, args):
         item_tfms=Resize(args.size * 5 // 4) if augment else Resize(args.size, "squish"),
         batch_tfms=[*aug_transforms(size=args.size), plain] if augment else plain,
     )  # fmt: skip
-    learn = vision_learner(dls, transfer.trained_body(), metrics=error_rate, train_bn=how == "train_bn=True")
+    learn = vision_learner(dls, transfer.trained_body(), metrics=error_rate, train_bn=how == HOWS[0])
     with learn.no_logging():
         learn.validate()  # pictures are decoded here, into the cache
         next(iter(dls.train))
@@ -155,18 +181,17 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}, {args.size} px\n")
+    archs = {"ResNet-18": resnet18}
+    if transfer.weights_are_here():
+        archs["EfficientNet-Lite0"] = transfer.trained_body
     print("| frozen step | norms learn | train_bn=False | times as fast | raw loop, body without gradient |")
     print("|---|---|---|---|---|", flush=True)
-    step_times("ResNet-18", lambda: resnet18(), args)
-    try:
-        step_times("EfficientNet-Lite0", transfer.trained_body, args)
-    except ImportError:
-        print("\nefficientnet_lite_pytorch is not installed.")
+    for name, arch in archs.items():
+        step_times(name, arch, args)
     print("\n| frozen phase, epochs | norms learn | train_bn=False (times as fast) | precompute |\n|---|---|---|---|")
-    stage_times("ResNet-18", lambda: resnet18(), args)
-    with suppress(ImportError):
-        stage_times("EfficientNet-Lite0", transfer.trained_body, args)
-    if args.seeds:
+    for name, arch in archs.items():
+        phase_times(name, arch, args)
+    if args.seeds and len(archs) > 1 and transfer.STAMPS.is_dir():
         errors(args)
 
 

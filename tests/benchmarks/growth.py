@@ -3,7 +3,8 @@
     python tests/benchmarks/growth.py [--rounds 5]
 
 For each quantity the CPU time of one thread (medians) or the memory kept, and the slope of a line through the
-logarithms: 1 is proportional, 0 is not at all. Where a row says "flat", more than a little above 0 is a fault.
+logarithms: 1 is proportional, 0 is not at all. Where a row says "flat", more than a little above 0 is a fault. The
+slopes of a few go into README's table.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 
 import numpy as np
 import torch
+from rows import readme_row
 
 from minilearner import MLP, ClassificationInterpretation, DataLoaders, Learner, accuracy
 
@@ -65,6 +67,14 @@ BYTES = {
     "kept by interpretation, by classes": (kept_by_interpretation, {"classes": 256}, "2"),
     "kept by the recorder, by steps": (kept_by_recorder, {"items": 4096}, "1"),
 }
+TOLD = {
+    "epoch and validation, by items": "an epoch with validation, time over items at N, 2N, 4N: slope",
+    "epoch, by width of the hidden layer": "an epoch, time over weights: slope",
+    "predict of one item, by items of the data": "`predict` of one item, time over items of the data: slope",
+    "interpretation, by items": "interpretation, time over items: slope",
+    "kept by interpretation, by items": "what it keeps, bytes over items: slope",
+    "kept by the recorder, by steps": "what the recorder keeps, bytes over steps: slope",
+}
 
 
 def seconds(act, options, rounds):
@@ -92,6 +102,12 @@ def row(what, options, expected, measure, unit):
     slope = np.polyfit(np.log([1, 2, 4]), np.log(found), 1)[0]
     cells = " | ".join(f"{value:,.0f} {unit}" if unit == "bytes" else f"{1e3 * value:.1f} ms" for value in found)
     print(f"| {what} (N = {n:,}) | {cells} | {slope:.2f} | {expected} |", flush=True)
+    if what in TOLD:
+        readme_row(
+            TOLD[what],
+            f"{slope:.2f}",
+            {"1": "proportional is 1", "2": "the table of counts: 2"}.get(expected, "flat is 0"),
+        )
 
 
 def main():

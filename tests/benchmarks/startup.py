@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from rows import readme_row
 from torch import nn
 
 from minilearner.vision.all import DataLoaders, ImageDataLoaders, Learner, Resize, accuracy
@@ -50,8 +51,14 @@ def importing(rounds):
                     raise RuntimeError(done.stderr)
                 if number and not done.returncode:  # the first compiles
                     times[name].append(float(done.stdout))
-    for name, column in times.items():
-        row(name, f"{statistics.median(column):.2f} s of CPU" if column else "not installed")
+    told = {name: f"{statistics.median(column):.2f} s" for name, column in times.items() if column}
+    for name in times:
+        row(name, f"{told[name]} of CPU" if name in told else "not installed")
+    ours, collected, *others = IMPORTS
+    peers = {"fastai": others[0], "Lightning": others[1]}
+    beside = ", ".join(f"{peer} {told[name]}" for peer, name in peers.items() if name in told)
+    readme_row(f"{ours}, CPU time", told[ours], beside)
+    readme_row(collected, told[collected])
 
 
 def many_files(n, rounds):
@@ -64,10 +71,9 @@ def many_files(n, rounds):
             for i in range(1, n // 100):
                 os.link(of_label / "0.jpg", of_label / f"{i}.jpg")
         built, first = zip(*(start_up(folder / "images") for _ in range(rounds)))
-    row(
-        f"loaders over {n:,} files, and their first batch",
-        f"{statistics.median(built):.2f} + {statistics.median(first):.2f} s",
-    )
+    what, took = f"loaders over {n:,} files, and their first batch", [*map(statistics.median, (built, first))]
+    row(what, f"{took[0]:.2f} + {took[1]:.2f} s")
+    readme_row(what, f"{sum(took):.1f} s")
 
 
 def start_up(folder):
@@ -89,7 +95,12 @@ def epoch_constant(rounds):
             if number:
                 column.append((time.perf_counter() - began) / 10)
     one, many = map(statistics.median, times)
-    row("an epoch beyond its batches, in memory, with a validation", f"{1e3 * (one - (many - one) / 40):.1f} ms")
+    what, took = (
+        "an epoch beyond its batches, in memory, with a validation",
+        f"{1e3 * (one - (many - one) / 40):.1f} ms",
+    )
+    row(what, took)
+    readme_row(what, took)
 
 
 def short_learner(n):

