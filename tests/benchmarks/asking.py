@@ -3,8 +3,8 @@
     python tests/benchmarks/asking.py [--rounds 15] [--items 50000] [--classes 1000]
 
 `predict` of a JPEG file takes turns with plain torchvision, each in a process of its own: decode, resize, crop,
-normalise, one forward pass of ResNet-18 at 128 pixels; CPU time of one thread, medians. Interpretation reads made-up predictions of a model that only
-looks them up, so what memory grows by is its own.
+normalise, one forward pass of ResNet-18 at 128 pixels; CPU time of one thread, medians. Interpretation reads made-up
+predictions of a model that only looks them up, so what memory grows by is its own.
 """
 
 import argparse

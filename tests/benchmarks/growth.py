@@ -103,11 +103,7 @@ def row(what, options, expected, measure, unit):
     cells = " | ".join(f"{value:,.0f} {unit}" if unit == "bytes" else f"{1e3 * value:.1f} ms" for value in found)
     print(f"| {what} (N = {n:,}) | {cells} | {slope:.2f} | {expected} |", flush=True)
     if what in TOLD:
-        readme_row(
-            TOLD[what],
-            f"{slope:.2f}",
-            {"1": "proportional is 1", "2": "the table of counts: 2"}.get(expected, "flat is 0"),
-        )
+        readme_row(TOLD[what], f"{slope:.2f}", "flat is 0" if expected == "flat" else "proportional is 1")
 
 
 def main():

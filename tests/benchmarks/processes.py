@@ -1,6 +1,6 @@
 """What several processes cost beyond torch's own `DistributedDataParallel`: our training step against one by hand.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tests/benchmarks/processes.py
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tests/benchmarks/processes.py [--turns 15]
 
 Both train the same model on the same batches, turn by turn, so that a busy machine slows both alike. What is beyond:
 the number of items and the mean loss of all processes at each step, and batch norm's statistics after it. Prints, for
@@ -9,18 +9,20 @@ each model, the median time of a step and the median ratio of the turns.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 
 import torch
 import torch.nn.functional as F
+from rows import readme_row
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from minilearner import MLP, DataLoaders, Learner, MiniGoogLeNet, processes
 
 BS = 64
-SIZES = {"MLP": (100, 15), "MiniGoogLeNet": (8, 9)}  # batches a turn, and turns
+STEPS = {"MLP": 100, "MiniGoogLeNet": 8}  # a turn
 MODELS = {"MLP": lambda: MLP((784, 300, 100, 10)), "MiniGoogLeNet": lambda: MiniGoogLeNet(10)}
 
 
@@ -58,7 +60,10 @@ def seconds(epoch):
 
 
 def main():
-    for name, (n_batches, turns) in SIZES.items():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=15)
+    turns = parser.parse_args().turns
+    for name, n_batches in STEPS.items():
         torch.manual_seed(0)
         n = n_batches * processes.count() * BS
         x, y = torch.randn(n, 1, 28, 28), torch.randint(10, (n,))

@@ -1,11 +1,15 @@
 """All benchmarks of speed, one after another, as one Markdown table with machine, versions and date.
 
-    python tests/benchmarks/table.py [speed.md] [--quick]
+    python tests/benchmarks/table.py speed.md [--readme] [--bank] [--quick]
 
 Each runs in a process of its own, with the interpreter that runs this: take one where the peers are installed
-(`pip install ".[peers]"`), and leave the machine alone meanwhile. `--quick` takes fewer rounds, to see that all run.
-What a benchmark lacks (a peer, pictures, trained weights) it says itself. Each section is written as soon as it is
-measured; one that fails keeps the rows that it had, says why, and makes the whole end with status 1.
+(`pip install ".[peers]"`), and leave the machine alone meanwhile. The file holds the table of all rows, then what each
+benchmark printed, and is written anew as soon as one more has ended. What a benchmark lacks (a peer, pictures, trained
+weights) it says itself; one that fails keeps the rows that it had, says why, and makes the whole end with status 1.
+
+`--readme` puts the table into README.md, where none failed. `--bank` also scores the learning rates that sweeps
+recommend, up to an hour, for README's second table; without it that one stays as it is. `--quick` takes fewer rounds,
+to see that all run; such figures are not for README.
 """
 
 import argparse
@@ -13,56 +17,122 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rows import HEAD, told_apart
 
 HERE = Path(__file__).parent
-BENCHMARKS = {
-    "A training step of a tiny net": ("overhead.py", ["--steps", "200", "--rounds", "3"]),
-    "Batches in memory, shift and flip": ("pipeline.py", ["--items", "5000", "--rounds", "2"]),
-    "`aug_transforms` on whole batches": ("augmentation.py", ["--batches", "3", "--rounds", "2"]),
-    "Batches from JPEG files": ("input_path.py", ["--rounds", "1"]),
-    "Import, start-up, and an epoch's own cost": ("startup.py", ["--files", "10000", "--rounds", "2"]),
-    "An epoch of MiniGoogLeNet": ("epoch_time.py", ["--steps", "2", "--rounds", "1"]),
-    "The frozen phase of fine-tuning": ("frozen.py", ["--steps", "1", "--rounds", "2"]),
-    "Asking a trained model": ("asking.py", ["--rounds", "3", "--items", "5000"]),
-    "How cost grows": ("growth.py", ["--rounds", "2"]),
-}
+README = HERE.parents[1] / "README.md"
+
+
+class Benchmark(NamedTuple):
+    what: str
+    script: str
+    quick: tuple = ()
+    """Options of a quick run."""
+    full: tuple = ()
+    """Options of a run that counts."""
+    starter: tuple = ()
+    """What Python runs the script by."""
+
+
+BENCHMARKS = [
+    Benchmark("A training step of a tiny net", "overhead.py", ("--steps", "200", "--rounds", "3")),
+    Benchmark("Batches in memory, shift and flip", "pipeline.py", ("--items", "5000", "--rounds", "2")),
+    Benchmark("`aug_transforms` on whole batches", "augmentation.py", ("--batches", "3", "--rounds", "2")),
+    Benchmark("Batches from JPEG files", "input_path.py", ("--pictures", "200", "--rounds", "1")),
+    Benchmark("Import, start-up, and an epoch's own cost", "startup.py", ("--files", "10000", "--rounds", "2")),
+    Benchmark(
+        "An epoch of MiniGoogLeNet",
+        "epoch_time.py",
+        ("--steps", "2", "--rounds", "1"),
+        ("--compile",) if shutil.which("g++") else (),
+    ),
+    Benchmark(
+        "Fine-tuning beside fastai",
+        "transfer.py",
+        ("--size", "64", "--epochs", "1", "--pictures", "90", "--seeds", "1", "--tasks", "fashion"),
+        ("--size", "96", "--epochs", "3", "--pictures", "450", "--seeds", "3"),
+    ),
+    Benchmark("The frozen phase of fine-tuning", "frozen.py", ("--steps", "1", "--rounds", "2"), ("--seeds", "3")),
+    Benchmark("Asking a trained model", "asking.py", ("--rounds", "3", "--items", "5000")),
+    Benchmark("How cost grows", "growth.py", ("--rounds", "2")),
+    Benchmark(
+        "Two processes beside torch's own DDP",
+        "processes.py",
+        ("--turns", "2"),
+        starter=("-m", "torch.distributed.run", "--nproc-per-node", "2"),
+    ),
+]
+BANK = Benchmark("Learning rates", "lr_bank.py", ("--seeds", "1", "--only", "wine", "--held-out"), ("--held-out",))
 PACKAGES = ("torch", "torchvision", "fastai", "pytorch-lightning", "skorch", "keras", "timm")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", type=Path, help="where to write; on the screen by default")
+    parser.add_argument("file", type=Path, help="where to write")
+    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--bank", action="store_true")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    with nullcontext(sys.stdout) if args.file is None else args.file.open("w", encoding="utf-8") as table:
-        print(heading(), file=table, flush=True)
-        failed = [what for what, how in BENCHMARKS.items() if not section(what, *how, args.quick, table)]
-    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+    if args.readme and args.quick:
+        parser.error("--readme takes the figures of a full run: leave out --quick")
+    parts = {"speed": BENCHMARKS} | ({"learning rates": [BANK]} if args.bank else {})
+    if args.readme:
+        for mark in parts:
+            replaced(README.read_text(encoding="utf-8"), mark, "")  # raises now where that would fail at the end
+    tables, sections, failed = {}, [], []
+    for mark, benchmarks in parts.items():
+        rows = []
+        for benchmark in benchmarks:
+            print(f"{benchmark.script} ...", file=sys.stderr, flush=True)
+            found, text, is_good = section(benchmark, benchmark.quick if args.quick else benchmark.full)
+            rows += found
+            sections.append(text)
+            failed += [] if is_good else [benchmark.what]
+            tables[mark] = "\n".join([heading(), HEAD, *rows])
+            args.file.write_text("\n\n".join(["# Speed", *tables.values(), *sections]) + "\n", encoding="utf-8")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+    if args.readme:
+        text = README.read_text(encoding="utf-8")
+        for mark, table in tables.items():
+            text = replaced(text, mark, table)
+        README.write_text(text, encoding="utf-8")
 
 
 def heading():
     versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := version_of(name)))
     today = datetime.datetime.now(datetime.timezone.utc).date()
-    return (
-        f"# Speed, {today}\n\n{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; {versions}\n"
-    )
+    machine = f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{today}; {machine}, Python {platform.python_version()}; {versions}\n"
 
 
-def section(what, script, quick_options, quick, table):
-    """Returns whether the benchmark ran to its end."""
-    print(f"{script} ...", file=sys.stderr, flush=True)
-    command = [sys.executable, HERE / script, *(quick_options if quick else [])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    print(f"## {what}\n\n{as_markdown(done.stdout.strip())}\n", file=table)
+def section(benchmark, options):
+    """Returns the rows for README, the section as Markdown, and whether the benchmark ran to its end."""
+    command = [sys.executable, *benchmark.starter, HERE / benchmark.script, *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"} if benchmark.starter else None
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    rows, text = told_apart(done.stdout)
+    parts = [f"## {benchmark.what}", as_markdown(text)]
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it was killed"]
-        print(f"failed with status {done.returncode}: {reason[0]}\n", file=table)
-    table.flush()
-    return not done.returncode
+        parts.append(f"failed with status {done.returncode}: {reason[0]}")
+    return rows, "\n\n".join(parts), not done.returncode
+
+
+def replaced(text, mark, table):
+    """Returns `text` with `table` between the comments of `mark`, and all else as it was."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"README.md must have one line {begin} and one line {end}.")
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def as_markdown(text):

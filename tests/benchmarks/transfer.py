@@ -100,8 +100,10 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
         beside = f" ({pairs:.2f})" if kind != "fastai" and "fastai" in found else ""
         told[kind] = f"{statistics.median(seconds):.0f} s{beside}, {mean:.3f}"
     if "minilearner" in told:
-        what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time (ratio of pairs), error rate of {args.seeds} seeds"
-        readme_row(what, told["minilearner"], f"fastai {told['fastai']}" if "fastai" in told else "")
+        what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time (ratio of pairs), error rate"
+        readme_row(
+            f"{what} of {args.seeds} seeds", told["minilearner"], f"fastai {told['fastai']}" if "fastai" in told else ""
+        )
 
 
 def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
