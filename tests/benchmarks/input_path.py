@@ -53,7 +53,7 @@ def main():
         paths = made_pictures(Path(folder), options.pictures)
         everyone = {"minilearner": (ours, (0, 1, 2)), "fastai": (fastais, (0, 2))}
         contenders = {
-            f"{who}, {n} workers": (passed, make, paths, options.bs, n)
+            f"{who}, {n} worker{'' if n == 1 else 's'}": (passed, make, paths, options.bs, n)
             for who, (make, numbers) in everyone.items()
             if options.only in (None, who)
             for n in numbers

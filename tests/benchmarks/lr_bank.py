@@ -9,7 +9,8 @@ grid, between its points by the logarithm; none at all as 1e-3, the Learner's de
 
 Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
 seeds (its standard deviation in decades), how often there was none; then the same with all constants of the rule
-calibrated without the task at hand. README's rows have the means and the worst of 100 steps. Needs the packages of `minilearner[peers,test]` and mlxtend.
+calibrated without the task at hand. README's rows have the mean and the worst, ours after 100 steps. Needs the packages
+of `minilearner[peers,test]` and mlxtend.
 """
 
 import argparse

@@ -84,26 +84,28 @@ def main():
         parser.error("--readme takes the figures of a full run: leave out --quick")
     parts = {"speed": BENCHMARKS} | ({"learning rates": [BANK]} if args.bank else {})
     if args.readme:
-        for mark in parts:
-            replaced(README.read_text(encoding="utf-8"), mark, "")  # raises now where that would fail at the end
-    tables, sections, failed = {}, [], []
-    for mark, benchmarks in parts.items():
-        rows = []
-        for benchmark in benchmarks:
-            print(f"{benchmark.script} ...", file=sys.stderr, flush=True)
-            found, text, is_good = section(benchmark, benchmark.quick if args.quick else benchmark.full)
-            rows += found
-            sections.append(text)
-            failed += [] if is_good else [benchmark.what]
-            tables[mark] = "\n".join([heading(), HEAD, *rows])
-            args.file.write_text("\n\n".join(["# Speed", *tables.values(), *sections]) + "\n", encoding="utf-8")
+        with_tables(README, dict.fromkeys(parts, ""))  # raises now what would be raised at the end
+    tables, failed = measured(parts, args.file, args.quick)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
     if args.readme:
-        text = README.read_text(encoding="utf-8")
-        for mark, table in tables.items():
-            text = replaced(text, mark, table)
-        README.write_text(text, encoding="utf-8")
+        README.write_text(with_tables(README, tables), encoding="utf-8")
+
+
+def measured(parts, file, quick):
+    """Returns the table of each of `parts`, and which benchmarks failed. After each, all that there is is written."""
+    tables, sections, failed = {}, [], []
+    for mark, benchmarks in parts.items():
+        lines = [heading(), HEAD]
+        for benchmark in benchmarks:
+            print(f"{benchmark.script} ...", file=sys.stderr, flush=True)
+            rows, section, is_good = run(benchmark, benchmark.quick if quick else benchmark.full)
+            lines += rows
+            sections.append(section)
+            failed += [] if is_good else [benchmark.what]
+            tables[mark] = "\n".join(lines)
+            file.write_text("\n\n".join(["# Speed", *tables.values(), *sections]) + "\n", encoding="utf-8")
+    return tables, failed
 
 
 def heading():
@@ -113,7 +115,7 @@ def heading():
     return f"{today}; {machine}, Python {platform.python_version()}; {versions}\n"
 
 
-def section(benchmark, options):
+def run(benchmark, options):
     """Returns the rows for README, the section as Markdown, and whether the benchmark ran to its end."""
     command = [sys.executable, *benchmark.starter, HERE / benchmark.script, *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"} if benchmark.starter else None
@@ -126,13 +128,16 @@ def section(benchmark, options):
     return rows, "\n\n".join(parts), not done.returncode
 
 
-def replaced(text, mark, table):
-    """Returns `text` with `table` between the comments of `mark`, and all else as it was."""
-    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"README.md must have one line {begin} and one line {end}.")
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+def with_tables(file, tables):
+    """Returns the text of `file` with each table between the comments of its mark, and all else as it was."""
+    text = file.read_text(encoding="utf-8")
+    for mark, table in tables.items():
+        begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            sys.exit(f"{file.name} must have one line {begin}, and one line {end} after it.")
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def as_markdown(text):
