@@ -207,16 +207,14 @@ def main():
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, twenty times slower
     store = Store(KEPT, args.fresh)
-    whats = (
-        "error points that the recommended rate of a sweep loses to the best of 19",
-        "the same, calibrating nothing",
-    )
-    for what, title, tasks in zip(whats, ("Bank", "Held out"), (TASKS, HELD_OUT)[: 1 + args.held_out]):
+    what = "error points that the recommended rate of a sweep loses to the best of 19, {} tasks: mean, worst"
+    parts = [("Bank", TASKS, what), ("Held out", HELD_OUT, "the same, {} tasks that calibrated nothing")]
+    for title, tasks, what in parts[: 1 + args.held_out]:
         chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
         if chosen:
             rows, noise = measure(store, chosen, args.seeds)
             show(title, rows, noise)
-            tell(f"{what}, {len(chosen)} tasks: mean, worst", rows)
+            tell(what.format(len(chosen)), rows)
 
 
 if __name__ == "__main__":
