@@ -72,7 +72,7 @@ TOLD = {
     "epoch, by width of the hidden layer": "an epoch, time over weights: slope",
     "predict of one item, by items of the data": "`predict` of one item, time over items of the data: slope",
     "interpretation, by items": "interpretation, time over items: slope",
-    "kept by interpretation, by items": "what it keeps, bytes over items: slope",
+    "kept by interpretation, by items": "what interpretation keeps, bytes over items: slope",
     "kept by the recorder, by steps": "what the recorder keeps, bytes over steps: slope",
 }
 

@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tests/benchmarks/processes.py [--turns 15]
 
-Both train the same model on the same batches, turn by turn, so that a busy machine slows both alike. What is beyond:
-the number of items and the mean loss of all processes at each step, and batch norm's statistics after it. Prints, for
-each model, the median time of a step and the median ratio of the turns.
+Both train the same model on the same batches, turn by turn in the same two processes (so a setting that we make for a
+whole process helps both), so that a busy machine slows both alike. What is beyond: the number of items and the mean
+loss of all processes at each step, and batch norm's statistics after it. Prints, for each model, the median time of a
+step and the median ratio of the turns.
 """
 
 from __future__ import annotations
