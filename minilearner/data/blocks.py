@@ -37,7 +37,8 @@ class InputBlock(Protocol):
     """How an input is read. It must pickle where loader workers are started by spawn.
 
     A block that can read less where less is enough also has `read_reduced(source, reduce_to)`, with a (width, height);
-    one that knows sizes without reading everything has `sizes(sources)`, which returns position -> (width, height).
+    one that knows sizes without reading everything has `sizes(sources)`, which returns position -> (width, height); one
+    that several threads may ask to read at once, for different items, has `in_threads`, which is true.
     """
 
     def read(self, source: Any) -> Any:

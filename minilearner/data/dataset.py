@@ -33,6 +33,7 @@ from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import shown
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derived_seed
+from minilearner.threads import in_threads
 from minilearner.tree import Tree, map_tensors
 
 __all__ = ["Fetched", "ItemDataset", "Key", "as_tensor"]
@@ -66,7 +67,8 @@ class ItemDataset(Dataset[Tree]):
         items: what `read` takes: paths, rows, pictures.
         read: item -> PIL picture, tensor or array, or a tuple of them where a model takes several inputs. It must
             always give the same for an item, and pickle where loader workers are started by spawn. One with a parameter
-            `reduce_to`, as `open_image` has, is told the (width, height) that are enough for the transforms.
+            `reduce_to`, as `open_image` has, is told the (width, height) that are enough for the transforms; one with
+            an attribute `in_threads` that is true may be called from several threads at once.
         item_tfms: run on every part of what `read` gives.
         seed: item transforms in training draw from (seed, epoch, position) and nothing else.
         cache: whether pictures are kept as they are after the part of `item_tfms` that is always the same, so that
@@ -111,17 +113,26 @@ class ItemDataset(Dataset[Tree]):
         Raises:
             DataError: an item cannot be read or transformed, or does not have the shape of the others.
         """
-        inputs, fresh = [], []
         with self.item_tfms.isolated():
-            for key in keys:
-                if started is not None:
-                    started(key[0])
-                stored = None if self.store is None else self.store.get(key[0])
-                prepared = self._prepared(key[0]) if stored is None else _Picture(pixels=stored)
-                if self.store is not None and stored is None and isinstance(prepared, _Picture):
-                    fresh.append((key[0], prepared.pixels))
-                inputs.append(self._finished(prepared, key))
-        return Fetched(self._stacked(inputs, [position for position, _ in keys]), fresh)
+            # What `drop_last` leaves out of every pass is never stored, and is less than a batch.
+            is_work = not self.is_at_hand(len(keys) - 1)
+            if started is None and self.in_threads and is_work:
+                read = in_threads(self._fetched, keys, torch.get_num_threads())
+            else:
+                read = [self._fetched(key, started) for key in keys]
+        stacked = self._stacked([item for item, _ in read], [position for position, _ in keys])
+        return Fetched(stacked, [one for _, fresh in read for one in fresh])
+
+    def _fetched(
+        self, key: Key, started: Callable[[int], object] | None = None
+    ) -> tuple[Any, list[tuple[int, Pixels]]]:
+        """Returns an item after all transforms, and what the cache is to store of it, if anything."""
+        if started is not None:
+            started(key[0])
+        stored = None if self.store is None else self.store.get(key[0])
+        prepared = self._prepared(key[0]) if stored is None else _Picture(pixels=stored)
+        is_fresh = self.store is not None and stored is None and isinstance(prepared, _Picture)
+        return self._finished(prepared, key), [(key[0], prepared.pixels)] if is_fresh else []
 
     def over(self, items: Sequence[Any], item_tfms: ItemPipeline | None = None) -> ItemDataset:
         """Returns a dataset of other items, read as these and transformed as these, or by `item_tfms`; uncached."""
@@ -151,6 +162,15 @@ class ItemDataset(Dataset[Tree]):
         except OSError as e:
             self.store, self._no_store = None, f"off: {e.strerror}"
             warnings.warn(f"The picture cache is given up, and every epoch decodes: {e}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def in_threads(self) -> bool:
+        """Whether `fetch` reads and transforms items in threads, where no worker process does it.
+
+        The reader and all item transforms must say, by an attribute of this name, that they may run in several threads
+        at once, on different items. Those for pictures do.
+        """
+        return getattr(self._read, "in_threads", False) and self.item_tfms.in_threads
 
     def is_at_hand(self, n_missing: int = 0) -> bool:
         """Whether batches are mere copies: only a cut is left to do, and all but `n_missing` pictures are stored."""

@@ -34,6 +34,9 @@ class ItemTransform:
     belongs_to: ClassVar[str] = "item_tfms"
     """The argument that takes it."""
 
+    in_threads: ClassVar[bool] = False
+    """Whether it may run in several threads at once, on different items."""
+
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         """Returns the transformed item, never changing it in place.
 
@@ -131,6 +134,11 @@ class ItemPipeline:
         return self._fixed[0].reduce_to if self._fixed else None
 
     @property
+    def in_threads(self) -> bool:
+        """Whether all transforms may run in several threads at once, on different items."""
+        return all(f.in_threads for f in (*self._fixed, *self._rest))
+
+    @property
     def preparation(self) -> str:
         """What `prepare` does, in words: equal text means equal results."""
         return ", ".join(map(repr, self._fixed))
@@ -146,6 +154,8 @@ class ItemPipeline:
 
 class _Preparation(SplitTransform):
     """A torchvision transform that makes one picture of another, always in the same way."""
+
+    in_threads = True
 
     def __init__(self, f: Callable[[Any], Any]) -> None:
         self.f = f
@@ -187,6 +197,7 @@ class _Finish(ItemTransform):
 
     def __init__(self, split: SplitTransform) -> None:
         self.split = split
+        self.in_threads = split.in_threads  # type: ignore[misc]
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         return self.split.finish(item, rng)

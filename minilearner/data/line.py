@@ -172,6 +172,11 @@ class Read:
 
     blocks: tuple[InputBlock, ...]
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether it may be called from several threads at once, for different items."""
+        return all(getattr(block, "in_threads", False) for block in self.blocks)
+
     def __call__(self, source: Any, *, reduce_to: tuple[int, int] | None = None) -> Any:
         """Returns a PIL picture, array or tensor, or a tuple of them; `reduce_to` as for `vision.images.open_image`."""
         if len(self.blocks) == 1:

@@ -30,7 +30,7 @@ from minilearner.data.transforms import BatchTransform, Pipeline, TensorFunction
 from minilearner.data.unmoved import unmoved
 from minilearner.errors import DataError
 from minilearner.pictures import room
-from minilearner.runtime import draw_seed, isolated_rng
+from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory
 from minilearner.tree import Tree
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class DataLoaders:
         _check_one_meaning(target, vocab)
         self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
         self.device = resolve_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.bs = bs
         self.path = Path(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -48,6 +50,9 @@ class ImageBlock:
 
     cls: type[PILImage] | str = PILImage
 
+    in_threads: ClassVar[bool] = True
+    """Several threads may read at once."""
+
     def __post_init__(self) -> None:
         if isinstance(self.cls, str) and self.cls not in _MODES:
             raise ValueError(f"`cls` must be one of {', '.join(map(repr, _MODES))}. Received: cls={self.cls!r}.")
@@ -61,13 +66,15 @@ class ImageBlock:
 
     def read(self, source: Any) -> Image.Image:
         """Returns the picture; errors as in `as_picture`."""
-        return as_picture(source, self.mode)
+        # An open file or picture may be two items of a batch at once, and reading moves its place.
+        with nullcontext() if isinstance(source, _VALUES) else _READING:
+            return as_picture(source, self.mode)
 
     def read_reduced(self, source: Any, reduce_to: tuple[int, int]) -> Image.Image:
         """Returns the picture, of a file maybe smaller: (width, height) `reduce_to` are enough; see `open_image`."""
         if isinstance(source, (str, os.PathLike)):
             return open_image(source, self.mode, reduce_to=reduce_to)
-        return as_picture(source, self.mode)
+        return self.read(source)
 
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
         """Returns position -> reason for the files that are not there ("names"), or that `verify_images` finds."""
@@ -84,6 +91,8 @@ class ImageBlock:
 
 
 _MODES = ("RGB", "L", "RGBA")
+_VALUES = (str, os.PathLike, bytes, bytearray, np.ndarray, Tensor)
+_READING = threading.Lock()
 
 
 def as_picture(source: Any, mode: str = "RGB") -> Image.Image:

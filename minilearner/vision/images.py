@@ -6,22 +6,21 @@ What becomes of a picture afterwards is `transforms`' business.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, TypeAlias, TypeVar
+from typing import IO, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.errors import DataError, FileFormatError, closest
+from minilearner.threads import in_threads
 
 __all__ = ["PathLike", "VerifiedImages", "as_mode", "image_size", "image_sizes", "open_image", "verify_images"]
 
 PathLike: TypeAlias = str | os.PathLike[str]
-T = TypeVar("T")
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -98,7 +97,7 @@ def image_size(path: PathLike) -> tuple[int, int]:
 
 def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
     """Returns the `image_size` of every file, read in threads; errors as there."""
-    return _in_threads(image_size, paths)
+    return in_threads(image_size, paths, _n_threads())
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def verify_images(
     if n_threads is not None and n_threads < 1:
         raise ValueError(f"`n_threads` must be at least 1. Received: n_threads={n_threads}.")
     paths = list(paths)
-    reasons = _in_threads(partial(_reason, how=how), paths, n_threads)
+    reasons = in_threads(partial(_reason, how=how), paths, n_threads or _n_threads())
     found = VerifiedImages(
         [path for path, reason in zip(paths, reasons, strict=True) if reason is None],
         [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None],
@@ -151,10 +150,8 @@ def verify_images(
     return found
 
 
-def _in_threads(f: Callable[[PathLike], T], paths: Sequence[PathLike], n_threads: int | None = None) -> list[T]:
-    chunks = [paths[i : i + 64] for i in range(0, len(paths), 64)]
-    with ThreadPoolExecutor(n_threads or min(32, 2 * (os.cpu_count() or 1))) as threads:
-        return [result for chunk in threads.map(lambda chunk: [f(path) for path in chunk], chunks) for result in chunk]
+def _n_threads() -> int:
+    return min(32, 2 * (os.cpu_count() or 1))
 
 
 def _reason(path: PathLike, how: str) -> str | None:

@@ -65,6 +65,7 @@ class Resize(SplitTransform):
             `resamples` is none of Pillow's.
     """
 
+    in_threads = True
     size: int | tuple[int, int]
     method: str = "crop"
     pad_mode: str = "reflection"
@@ -138,6 +139,7 @@ class RandomResizedCrop(SplitTransform):
         ValueError: a number is outside its range.
     """
 
+    in_threads = True
     size: int | tuple[int, int]
     min_scale: float = 0.08
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -211,6 +213,7 @@ class CropPad(SplitTransform):
         ValueError: `size` is less than 1, or `pad_mode` is another word.
     """
 
+    in_threads = True
     size: int | tuple[int, int]
     pad_mode: str = "zeros"
 
@@ -243,6 +246,7 @@ class RandomCrop(SplitTransform):
         ValueError: `size` is less than 1.
     """
 
+    in_threads = True
     size: int | tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -273,6 +277,7 @@ class RatioResize(SplitTransform):
         ValueError: `max_sz` is less than 1.
     """
 
+    in_threads = True
     max_sz: int
 
     def __post_init__(self) -> None:

@@ -1,4 +1,5 @@
 import os
+import threading
 from functools import partial
 from itertools import islice
 
@@ -8,14 +9,18 @@ import torch
 from PIL import Image
 
 from minilearner import Learner
+from minilearner.data.blocks import TransformBlock
 from minilearner.data.dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.data.line import Read
 from minilearner.data.loaders import DataLoaders
+from minilearner.data.workers import default_num_workers
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip, Normalize
+from minilearner.vision.blocks import ImageBlock
 from minilearner.vision.images import open_image
-from minilearner.vision.transforms import RandomResizedCrop, Resize
+from minilearner.vision.transforms import RandomCrop, RandomResizedCrop, Resize
 
 
 @pytest.fixture
@@ -334,3 +339,64 @@ def test_a_hundred_thousand_items_are_not_touched_before_their_batch():
     assert len(dls.train) == 1563
     with pytest.raises(DataError, match="/nowhere/.*cannot be opened"):
         dls.one_batch()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("item_tfms", [SCALED, RandomResizedCrop(16), [Resize(24), RandomCrop(16)], Resize(16, "pad")])
+def test_pictures_read_in_threads_are_the_same_bits(pictures, item_tfms, two_threads):
+    one_by_one, threaded = (
+        loader(pictures, item_tfms, read, cache=True, training=True) for read in (open_image, Read((ImageBlock(),)))
+    )
+    assert threaded.dataset.in_threads and not one_by_one.dataset.in_threads
+    assert same(passes(threaded), passes(one_by_one))
+
+
+class Met(ImageBlock):
+    """Reads no picture before two threads want one."""
+
+    together = threading.Barrier(2)
+
+    def read_reduced(self, source, reduce_to):
+        self.together.wait(timeout=20)
+        return super().read_reduced(source, reduce_to)
+
+
+def test_the_pictures_of_a_batch_are_read_by_several_threads_at_once(pictures, two_threads):
+    assert len(list(loader(pictures[:8], read=Read((Met(),))))) == 2
+
+
+def test_what_does_not_say_so_is_read_one_by_one(pictures, two_threads):
+    files = Read((ImageBlock(),))
+    for read, item_tfms in ((files, [SCALED, Invert()]), (files, lambda picture: picture), (open_image, SCALED)):
+        assert not loader(pictures, item_tfms, read).dataset.in_threads
+    assert not Read((ImageBlock(), TransformBlock())).in_threads
+
+
+def test_where_threads_read_the_cpu_needs_no_workers(pictures):
+    options = {"num_workers": None, "device": "cpu"}
+    assert loader(pictures, read=Read((ImageBlock(),)), **options).num_workers == 0
+    assert loader(pictures, **options).num_workers == default_num_workers(torch.device("cpu"))
+
+
+def test_an_open_picture_that_stands_twice_in_a_batch_is_read_by_one_thread_at_a_time(tmp_path, two_threads):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for _ in range(5):
+        with Image.open(tmp_path / "a.png") as shared:  # not decoded yet
+            read = loader([shared] * 8, None, Read((ImageBlock(),)), batch_tfms=None)
+            assert all(torch.equal(x * 255, torch.from_numpy(pixels).permute(2, 0, 1).expand_as(x)) for x, _ in read)
+
+
+def test_in_threads_too_a_damaged_file_is_told_by_its_path(pictures, two_threads):
+    for i in (6, 7):
+        pictures[i].write_bytes(b"")
+    with pytest.raises(FileFormatError, match="6.png: the file is empty"):
+        list(loader(pictures, read=Read((ImageBlock(),))))

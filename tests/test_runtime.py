@@ -1,0 +1,46 @@
+"""Memory that is freed stays with the process, for the next tensor."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, torch
+from minilearner import DataLoaders
+kept = {made}
+x = torch.ones(2**22)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    x = torch.ones(2**24) * 2  # 64 MiB, 16,384 pages
+    del x
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+LOADERS = "DataLoaders.from_arrays((torch.zeros(8, 2), torch.zeros(8)), bs=4, device='cpu')"
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+
+
+def page_faults(made, **environment):
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    env.pop("GLIBC_TUNABLES", None)
+    script = SCRIPT.format(made=made)
+    done = subprocess.run([sys.executable, "-c", script], env=env | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@glibc
+def test_loaders_on_the_cpu_make_large_tensors_reuse_memory():
+    assert page_faults(LOADERS) < 5 * 16_384  # those of the first round, and little more
+    assert page_faults("None") > 20 * 16_384  # importing alone changes nothing
+
+
+@glibc
+@pytest.mark.parametrize(
+    "environment",
+    [{"MINILEARNER_KEEP_MEMORY": "0"}, {"MALLOC_TOP_PAD_": "4096"}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}],
+)
+def test_what_the_environment_says_of_malloc_stays(environment):
+    assert page_faults(LOADERS, **environment) > 20 * 16_384
