@@ -16,6 +16,7 @@ from rows import readme_row
 from turns import by_turns, seconds
 
 from minilearner.data.transforms import Pipeline, run_steps
+from minilearner.runtime import keep_freed_memory
 from minilearner.vision.augment import Hue, Normalize, RandomErasing, Saturation, aug_transforms, imagenet_stats
 
 USUAL = {"size": 128}
@@ -66,8 +67,9 @@ def rated(make, how, options):
 def ours(arguments, is_more):
     more = [Saturation(), Hue(), RandomErasing()] if is_more else []
     transforms = [*aug_transforms(**arguments), *more, Normalize.from_stats(*imagenet_stats)]
+    keep_freed_memory()  # as loaders do
     steps, rng = Pipeline(transforms).steps(training=True), torch.Generator().manual_seed(0)
-    return lambda x: run_steps(steps, x, rng)  # as loaders do
+    return lambda x: run_steps(steps, x, rng)
 
 
 def fastais(arguments, is_more):

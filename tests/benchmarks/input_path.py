@@ -1,6 +1,6 @@
 """Images a second from JPEG files to augmented batches of 128 x 128, beside fastai.
 
-Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--bs 64] [--only minilearner]``.
+Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--threads 2] [--only fastai]``.
 Makes JPEG files of about 420 pixels (quality 90) in a temporary folder: the stamps that `tuxpaint-stamps-default`
 installs where it is there, else shapes, on soft backgrounds with noise. Item transform `Resize(160)`, then the whole
 batch: rotation, zoom, warp, flip, lighting, at 128 pixels. The contenders take turns, each in a process of its own, so
@@ -14,6 +14,7 @@ share a processor's units not slow each other.
 """
 
 import argparse
+import importlib
 import os
 import random
 import statistics
@@ -29,12 +30,7 @@ from pipeline import machine
 from rows import readme_row
 from turns import by_turns
 
-from minilearner.data.dataset import ItemDataset
-from minilearner.data.item_loader import ItemLoader
-from minilearner.data.item_transforms import ItemPipeline
-from minilearner.vision.augment import aug_transforms
 from minilearner.vision.images import open_image
-from minilearner.vision.transforms import Resize
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 SIZES = [(420, 315), (420, 420), (315, 420), (420, 280), (500, 375), (375, 500)]
@@ -51,11 +47,10 @@ def main():
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         paths = made_pictures(Path(folder), options.pictures)
-        everyone = {"minilearner": (ours, (0, 1, 2)), "fastai": (fastais, (0, 2))}
         contenders = {
-            f"{who}, {n} worker{'' if n == 1 else 's'}": (passed, make, paths, options.bs, n)
-            for who, (make, numbers) in everyone.items()
-            if options.only in (None, who)
+            f"{library}, {n} worker{'' if n == 1 else 's'}": (passed, library, paths, options.bs, n)
+            for library, numbers in {"minilearner": (0, 1, 2), "fastai": (0, 2)}.items()
+            if options.only in (None, library)
             for n in numbers
         }
         print(machine(options), f"{len(paths)} JPEG files of {kilobytes(paths):.0f} kB on average\n")
@@ -90,38 +85,17 @@ def background(rng, width, height):
     return Image.blend(soft, noise, 0.08)
 
 
-def passed(prepare, *args):
+def passed(library, paths, bs, num_workers):
     """Returns what makes a fresh loader, so that every round has a first epoch, and passes three times over it."""
-    make = prepare(*args)
-
-    def three_epochs():
-        loader = make()
-        return [images_a_second(loader) for _ in range(3)]
-
-    return three_epochs
-
-
-def ours(paths, bs, num_workers):
-    y = torch.tensor([int(path.name[0]) for path in paths])
-    options = {"batch_tfms": aug_transforms(size=128), "training": True, "device": "cpu"}
-
-    def make():
-        dataset = ItemDataset(paths, open_image, ItemPipeline(Resize(160)), seed=0)
-        return ItemLoader(dataset, y, bs=bs, shuffle=True, drop_last=True, num_workers=num_workers, **options)
-
-    return make
-
-
-def fastais(paths, bs, num_workers):
-    from fastai.vision import all as fastai
-
+    vision = importlib.import_module(f"{library}.vision.all")
     arguments = {"label_func": first_letter, "valid_pct": 0, "bs": bs, "num_workers": num_workers, "device": "cpu"}
 
-    def make():
-        tfms = {"item_tfms": fastai.Resize(160), "batch_tfms": fastai.aug_transforms(size=128)}
-        return fastai.ImageDataLoaders.from_name_func(paths[0].parent, paths, **arguments, **tfms).train
+    def three_epochs():
+        tfms = {"item_tfms": vision.Resize(160), "batch_tfms": vision.aug_transforms(size=128)}
+        dls = vision.ImageDataLoaders.from_name_func(paths[0].parent, paths, **arguments, **tfms)
+        return [images_a_second(dls.train) for _ in range(3)]
 
-    return make
+    return three_epochs
 
 
 def first_letter(name):

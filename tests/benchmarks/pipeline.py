@@ -17,6 +17,7 @@ from rows import readme_row
 from torch.utils.data import DataLoader, Dataset
 from turns import by_turns, seconds
 
+from minilearner.data.loaders import DataLoaders
 from minilearner.data.memory import MemoryLoader
 from minilearner.vision.augment import Flip, RandomShift
 
@@ -64,7 +65,8 @@ def ours(*batch_tfms):
 
 
 def our_loader(batch_tfms, x, y, bs):
-    return MemoryLoader(x, y, bs=bs, shuffle=True, drop_last=True, training=True, batch_tfms=batch_tfms, device="cpu")
+    options = {"shuffle": True, "drop_last": True, "training": True, "batch_tfms": batch_tfms, "device": "cpu"}
+    return DataLoaders(MemoryLoader(x, y, bs=bs, **options), device="cpu").train
 
 
 class GridSampleLoop:
