@@ -51,7 +51,7 @@ BENCHMARKS = [
         "An epoch of MiniGoogLeNet",
         "epoch_time.py",
         ("--steps", "2", "--rounds", "1"),
-        ("--compile",) if shutil.which("g++") else (),
+        ("--rounds", "3", *(["--compile"] if shutil.which("g++") else [])),
     ),
     Benchmark(
         "Fine-tuning beside fastai",
@@ -66,6 +66,7 @@ BENCHMARKS = [
         "Two processes beside torch's own DDP",
         "processes.py",
         ("--turns", "2"),
+        ("--turns", "5"),
         starter=("-m", "torch.distributed.run", "--nproc-per-node", "2"),
     ),
 ]
