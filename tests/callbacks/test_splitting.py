@@ -166,17 +166,21 @@ class Wide(nn.Module):
     def forward(self, x):
         return (x.unsqueeze(2) * torch.ones(100_000)).relu().mean(2)  # 1.6 MB an item, several times over
 
-x, y = torch.randn(64, 4), torch.arange(64) % 3
-learn = Learner(DataLoaders([(x, y)]), nn.Sequential(Wide(), nn.Linear(4, 3)), nn.CrossEntropyLoss(), torch.optim.SGD)
-with learn.no_logging():
-    learn.fit(1, lr=0.0)  # what is imported and started late
+def learner(n):
+    batch = (torch.randn(n, 4), torch.arange(n) % 3)
+    model = nn.Sequential(Wide(), nn.Linear(4, 3))
+    return Learner(DataLoaders([batch]), model, nn.CrossEntropyLoss(), torch.optim.SGD)
+
+small, learn = learner(1), learner(64)
+with small.no_logging():
+    small.fit(1)  # what is imported and started late
 with open("/proc/self/statm") as file:
     pages = int(file.read().split()[0])
 limit = pages * resource.getpagesize() + 100_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 with learn.no_logging():
     learn.fit(1, cbs=SplitOnOOM() if sys.argv[1] == "split" else None)
-print(learn.recorder.runs[1].settings["split"])
+print(learn.recorder.runs[0].settings["split"])
 """
 
 
