@@ -394,10 +394,13 @@ def test_what_subclasses_keep_between_pictures_is_met_by_one_thread_only(picture
         assert not loader(pictures, item_tfms, Read(read)).dataset.in_threads
 
 
-def test_where_threads_read_the_cpu_needs_no_workers(pictures):
+def test_where_threads_read_the_cpu_needs_no_workers(pictures, two_threads):
     options = {"num_workers": None, "device": "cpu"}
-    assert loader(pictures, read=Read((ImageBlock(),)), **options).num_workers == 0
-    assert loader(pictures, **options).num_workers == default_num_workers(torch.device("cpu"))
+    in_threads, one_by_one = loader(pictures, read=Read((ImageBlock(),)), **options), loader(pictures, **options)
+    assert in_threads.num_workers == 0
+    assert one_by_one.num_workers == default_num_workers(torch.device("cpu"))
+    torch.set_num_threads(1)  # training leaves the other processors idle
+    assert in_threads.num_workers == default_num_workers(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
