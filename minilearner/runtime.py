@@ -53,7 +53,7 @@ def default_device() -> torch.device:
 
 
 def available_memory(device: torch.device) -> int:
-    """Returns how many bytes of a device's memory are at hand now. On a CPU, what was freed and kept is given back first.
+    """Returns how many bytes of a device's memory are at hand now; what a CPU's allocator kept is given back first.
 
     Where the system does not tell (for the CPU only Linux does), half of all the memory counts; where it does not tell
     that either, 4 GiB.

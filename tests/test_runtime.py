@@ -33,7 +33,7 @@ def page_faults(made, **environment):
 
 @glibc
 def test_loaders_on_the_cpu_make_large_tensors_reuse_memory():
-    assert page_faults(LOADERS) < 5 * 16_384  # those of the first round, and little more
+    assert page_faults(LOADERS) < 10 * 16_384  # those of the first round, or a few where addresses fit badly
     assert page_faults("None") > 20 * 16_384  # importing alone changes nothing
 
 

@@ -89,3 +89,13 @@ def test_layers_may_be_named_and_must_be_where_there_is_no_sequential():
         learn.fit(1, cbs=GradientCheckpointing())
     with learn.no_logging():
         learn.fit(1, cbs=GradientCheckpointing([model.layer]))
+
+
+def test_what_is_no_layer_of_the_model_is_refused_before_anything_is_changed():
+    learn = learner()
+    layers = [learn.model[0][0], nn.Linear(2, 2)]
+    with learn.no_logging(), pytest.raises(ValueError, match=r"modules of the model \(Sequential\). Received: Linear"):
+        learn.fit(1, cbs=GradientCheckpointing(layers))
+    assert not any("forward" in vars(module) for module in learn.model.modules())
+    with pytest.raises(TypeError, match="`layers` must be several modules. Received: ReLU"):
+        GradientCheckpointing(nn.ReLU())
