@@ -27,8 +27,9 @@ class GradientCheckpointing(Callback):
     Example: ``learn.fit(3, cbs=GradientCheckpointing())``.
 
     Args:
-        layers: which modules, or a Sequential of them; by default the children of the model's body: the first child of the model where that is
-            itself an `nn.Sequential`, as in `vision_learner`, else the model.
+        layers: which modules of the model, such as a list of its blocks; by default the children of the model's body:
+            the first child of the model where that is itself an `nn.Sequential`, as in `vision_learner`, else the
+            model.
 
     Raises:
         TypeError: `layers` is a single layer.
