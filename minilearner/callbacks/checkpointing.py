@@ -27,13 +27,14 @@ class GradientCheckpointing(Callback):
     Example: ``learn.fit(3, cbs=GradientCheckpointing())``.
 
     Args:
-        layers: which modules of the model, such as a list of its blocks; by default the children of the model's body:
-            the first child of the model where that is itself an `nn.Sequential`, as in `vision_learner`, else the
-            model.
+        layers: which modules of the model, such as a list of its blocks; none may change its input in place. By default
+            those children of the model's body that have layers of their own, as what goes into a single one is kept in
+            any case. The body is the model's first child where that is itself an `nn.Sequential`, as in
+            `vision_learner`, else the model.
 
     Raises:
         TypeError: `layers` is a single layer.
-        ValueError: when the run begins: there is no `nn.Sequential`, so say which `layers`; or one is not the model's.
+        ValueError: when the run begins: there is no `nn.Sequential` of blocks, so say which `layers`; or one is not the model's.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; by torch.utils.checkpoint, which alone
     would let batch norm's statistics move twice.
@@ -67,12 +68,15 @@ class GradientCheckpointing(Callback):
 def _children_of_body(model: nn.Module) -> list[nn.Module]:
     first = next(model.children(), model)
     body = first if isinstance(first, nn.Sequential) else model
-    if not isinstance(body, nn.Sequential):
+    blocks = (
+        [child for child in body if next(child.children(), None) is not None] if isinstance(body, nn.Sequential) else []
+    )
+    if not blocks:
         raise ValueError(
-            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential. "
-            "Give the modules that are to compute their activations twice."
+            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential of "
+            "blocks. Give the modules that are to compute their activations twice."
         )
-    return list(body)
+    return blocks
 
 
 def _checked(layers: Sequence[nn.Module] | nn.Sequential, model: nn.Module) -> list[nn.Module]:
