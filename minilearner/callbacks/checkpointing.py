@@ -34,7 +34,8 @@ class GradientCheckpointing(Callback):
 
     Raises:
         TypeError: `layers` is a single layer.
-        ValueError: when the run begins: there is no `nn.Sequential` of blocks, so say which `layers`; or one is not the model's.
+        ValueError: when the run begins: there is no `nn.Sequential` of blocks, so say which `layers`; or one is none of
+            the model's.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; by torch.utils.checkpoint, which alone
     would let batch norm's statistics move twice.
@@ -68,13 +69,12 @@ class GradientCheckpointing(Callback):
 def _children_of_body(model: nn.Module) -> list[nn.Module]:
     first = next(model.children(), model)
     body = first if isinstance(first, nn.Sequential) else model
-    blocks = (
-        [child for child in body if next(child.children(), None) is not None] if isinstance(body, nn.Sequential) else []
-    )
+    children = list(body) if isinstance(body, nn.Sequential) else []
+    blocks = [child for child in children if list(child.children())]
     if not blocks:
         raise ValueError(
-            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential of "
-            "blocks. Give the modules that are to compute their activations twice."
+            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential "
+            "of blocks. Give the modules that are to compute their activations twice."
         )
     return blocks
 
