@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeAlias
 
@@ -53,13 +53,16 @@ def default_device() -> torch.device:
 
 
 def available_memory(device: torch.device) -> int:
-    """Returns how many bytes of a device's memory are at hand now.
+    """Returns how many bytes of a device's memory are at hand now; what a CPU's allocator kept is given back first.
 
     Where the system does not tell (for the CPU only Linux does), half of all the memory counts; where it does not tell
     that either, 4 GiB.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    give_back = _c_function("malloc_trim")
+    if give_back is not None:
+        give_back(0)
     with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
     if hasattr(os, "sysconf"):
@@ -86,12 +89,16 @@ def keep_freed_memory() -> bool:
     given = {name for name in os.environ if name.startswith("MALLOC_") and name.endswith("_")}
     if given or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or os.environ.get(_KEEP_MEMORY) == "0":
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = _c_function("mallopt")
     if mallopt is None:
         return False
     # Older versions of glibc refuse more than 32 MiB.
     is_set = mallopt(_M_MMAP_THRESHOLD, _GIB) or mallopt(_M_MMAP_THRESHOLD, _GIB // 32)
     return bool(is_set and mallopt(_M_TRIM_THRESHOLD, 2 * _GIB - 1))
+
+
+def _c_function(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:

@@ -27,11 +27,15 @@ class GradientCheckpointing(Callback):
     Example: ``learn.fit(3, cbs=GradientCheckpointing())``.
 
     Args:
-        layers: which modules; by default the children of the model's body: the first child of the model where that is
-            itself an `nn.Sequential`, as in `vision_learner`, else the model.
+        layers: which modules of the model, such as a list of its blocks; none may change its input in place. By default
+            those children of the model's body that have layers of their own, as what goes into a single one is kept in
+            any case. The body is the model's first child where that is itself an `nn.Sequential`, as in
+            `vision_learner`, else the model.
 
     Raises:
-        ValueError: when the run begins: there is no `nn.Sequential`, so say which `layers`.
+        TypeError: `layers` is a single layer.
+        ValueError: when the run begins: there is no `nn.Sequential` of blocks, so say which `layers`; or one is none of
+            the model's.
 
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; by torch.utils.checkpoint, which alone
     would let batch norm's statistics move twice.
@@ -39,12 +43,14 @@ class GradientCheckpointing(Callback):
 
     part_of_step = True
 
-    def __init__(self, layers: Sequence[nn.Module] | None = None):
+    def __init__(self, layers: Sequence[nn.Module] | nn.Sequential | None = None):
+        if isinstance(layers, nn.Module) and not isinstance(layers, nn.Sequential):
+            raise TypeError(f"`layers` must be several modules. Received: {layers!r:.100}. Put it into a list.")
         self.layers = layers
         self._forwards: list[tuple[nn.Module, Callable[..., Any] | None]] = []
 
     def before_fit(self, run: Run) -> None:
-        for layer in _children_of_body(run.model) if self.layers is None else self.layers:
+        for layer in _children_of_body(run.model) if self.layers is None else _checked(self.layers, run.model):
             self._forwards.append((layer, vars(layer).get("forward")))
             layer.forward = partial(_checkpointed, layer, layer.forward)
 
@@ -63,12 +69,24 @@ class GradientCheckpointing(Callback):
 def _children_of_body(model: nn.Module) -> list[nn.Module]:
     first = next(model.children(), model)
     body = first if isinstance(first, nn.Sequential) else model
-    if not isinstance(body, nn.Sequential):
+    children = list(body) if isinstance(body, nn.Sequential) else []
+    blocks = [child for child in children if list(child.children())]
+    if not blocks:
         raise ValueError(
-            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential. "
-            "Give the modules that are to compute their activations twice."
+            f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential "
+            "of blocks. Give the modules that are to compute their activations twice."
         )
-    return list(body)
+    return blocks
+
+
+def _checked(layers: Sequence[nn.Module] | nn.Sequential, model: nn.Module) -> list[nn.Module]:
+    own = {id(module) for module in model.modules()}
+    for layer in layers:
+        if id(layer) not in own:
+            raise ValueError(
+                f"`layers` must be modules of the model ({type(model).__name__}). Received: {layer!r:.100}."
+            )
+    return list(layers)
 
 
 def _checkpointed(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from minilearner.errors import DataError
 from minilearner.training.callback import Callback
+from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 
 __all__ = ["ProgressiveResize"]
@@ -26,7 +27,7 @@ class ProgressiveResize(Callback):
         multiple: sides are rounded to whole multiples of so many pixels, but never beyond their full size.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError, TypeError: an argument is out of its range, or `multiple` no integer.
         DataError: in the run: a batch is no tensor of pictures (batch, channels, height, width).
 
     Source: the shape and the defaults are those of MosaicML's Composer (2021), "Progressive Image Resizing".
@@ -39,8 +40,7 @@ class ProgressiveResize(Callback):
             raise ValueError(
                 f"`delay` and `full` must be in [0, 1], and together at most 1. Received: delay={delay}, full={full}."
             )
-        if multiple < 1:
-            raise ValueError(f"`multiple` must be at least 1. Received: multiple={multiple}.")
+        check_count(multiple, "multiple")
         self.initial_scale, self.delay, self.full, self.multiple = initial_scale, delay, full, multiple
 
     def scale(self, progress: float) -> float:

@@ -168,7 +168,8 @@ class ItemDataset(Dataset[Tree]):
         """Whether `fetch` reads and transforms items in threads, where no worker process does it.
 
         The reader and all item transforms must say, by an attribute of this name, that they may run in several threads
-        at once, on different items. Those for pictures do.
+        at once, on different items. Those for pictures do; what subclasses of them add is not known, so each says it
+        again.
         """
         return getattr(self._read, "in_threads", False) and self.item_tfms.in_threads
 
@@ -204,7 +205,9 @@ class ItemDataset(Dataset[Tree]):
         rng = None if epoch is None else random.Random(derived_seed(self.seed, "item", epoch, position))
         if isinstance(part, _Picture) and self.item_tfms.window is not None:
             left, upper, right, lower = self.item_tfms.window(part.size, rng)
-            return _Picture(pixels=part.pixels[upper:lower, left:right])
+            cut = part.pixels[upper:lower, left:right]
+            # A view would keep the whole picture, 36 MB maybe, until its batch is made; the cache's lie in a file.
+            return _Picture(pixels=cut.copy() if part.is_decoded else cut)
         return _as_input(self.item_tfms.finish(part.image if isinstance(part, _Picture) else part, rng))
 
     @contextmanager
@@ -284,6 +287,10 @@ class _Picture:
 
     def __init__(self, *, pixels: Pixels | None = None, image: Image.Image | None = None) -> None:
         self._pixels, self._image = pixels, image
+
+    @property
+    def is_decoded(self) -> bool:
+        return self._image is not None
 
     @property
     def pixels(self) -> Pixels:

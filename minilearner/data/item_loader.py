@@ -48,9 +48,10 @@ class ItemLoader:
         batch_tfms: see `transforms.Pipeline`.
         training: whether random item transforms and augmentation run.
         device: where batches arrive; the default device when None.
-        num_workers: processes that read ahead, started at the first pass and kept; 0 reads in this one, in threads
-            where the dataset can. None is 0 there if the device is the CPU, which has no time to read ahead, else
-            `workers.default_num_workers`; and 0 for two batches or less. Once the dataset's cache is full, but for what
+        num_workers: processes that read ahead, started at the first pass and kept; 0 reads in this one, in as many
+            threads as torch computes in, where the dataset can. None is 0 there if the device is the CPU and they are
+            several, for then it has no time to read ahead; 0 for two batches or less; else
+            `workers.default_num_workers`. Once the dataset's cache is full, but for what
             a pass leaves out by `drop_last`, and only cutting is left to do, batches are copied out of it here and the
             workers are let go.
         start_method: how they are started; see `workers.Workers`.
@@ -98,8 +99,8 @@ class ItemLoader:
         """How many processes read ahead."""
         if self._num_workers is not None:
             return self._num_workers
-        is_short, reads_in_threads = len(self) <= 2, self.device.type == "cpu" and self.dataset.in_threads
-        return 0 if is_short or reads_in_threads else default_num_workers(self.device)
+        threads_read = self.device.type == "cpu" and self.dataset.in_threads and torch.get_num_threads() > 1
+        return 0 if len(self) <= 2 or threads_read else default_num_workers(self.device)
 
     @property
     def n_items(self) -> int:

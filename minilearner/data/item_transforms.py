@@ -35,7 +35,11 @@ class ItemTransform:
     """The argument that takes it."""
 
     in_threads: ClassVar[bool] = False
-    """Whether it may run in several threads at once, on different items."""
+    """Whether it may run in several threads at once, on different items. Not inherited: a subclass may keep state."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.in_threads = cls.__dict__.get("in_threads", False)
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         """Returns the transformed item, never changing it in place.

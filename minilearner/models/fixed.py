@@ -47,8 +47,9 @@ def fixed_part(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
         name = layers[learning][0] or "the whole model"
         raise ValueError(
             f"the model must be a row of layers (nn.Sequential) that begins with frozen ones; here {name!r} "
-            f"({type(layers[learning][1]).__name__}) learns and nothing before it is frozen. Freeze first; norm layers "
-            "learn while frozen too, unless the learner has train_bn=False."
+            f"({type(layers[learning][1]).__name__}) learns and nothing before it is frozen. Freeze first, which "
+            "takes a `splitter` where the layers are one group; norm layers learn while frozen too, unless the learner "
+            "has train_bn=False."
         )
     _check_norms_rest(layers[learning:])
     end = frozen[-1] + 1

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.images import as_mode, image_sizes, open_image, verify_images
+from minilearner.vision.images import as_mode, image_sizes, open_image, recognised, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_picture"]
 
@@ -51,7 +51,11 @@ class ImageBlock:
     cls: type[PILImage] | str = PILImage
 
     in_threads: ClassVar[bool] = True
-    """Several threads may read at once."""
+    """Several threads may read at once. Not inherited: a subclass that reads in its own way says it again."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.in_threads = cls.__dict__.get("in_threads", False)
 
     def __post_init__(self) -> None:
         if isinstance(self.cls, str) and self.cls not in _MODES:
@@ -68,7 +72,9 @@ class ImageBlock:
         """Returns the picture; errors as in `as_picture`."""
         # An open file or picture may be two items of a batch at once, and reading moves its place.
         with nullcontext() if isinstance(source, _VALUES) else _READING:
-            return as_picture(source, self.mode)
+            picture = as_picture(source, self.mode)
+            picture.load()  # an open picture may still be undecoded
+            return picture
 
     def read_reduced(self, source: Any, reduce_to: tuple[int, int]) -> Image.Image:
         """Returns the picture, of a file maybe smaller: (width, height) `reduce_to` are enough; see `open_image`."""
@@ -128,7 +134,7 @@ _CHANNELS = (1, 3, 4)
 
 def _from_bytes(data: bytes | bytearray) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = recognised(io.BytesIO(data))
         image.load()
     except Exception as error:  # Pillow raises a dozen kinds on damaged files
         raise FileFormatError(f"{len(data)} bytes are no picture, or a damaged one: {error}") from error

@@ -18,7 +18,16 @@ from PIL import Image, UnidentifiedImageError
 from minilearner.errors import DataError, FileFormatError, closest
 from minilearner.threads import in_threads
 
-__all__ = ["PathLike", "VerifiedImages", "as_mode", "image_size", "image_sizes", "open_image", "verify_images"]
+__all__ = [
+    "PathLike",
+    "VerifiedImages",
+    "as_mode",
+    "image_size",
+    "image_sizes",
+    "open_image",
+    "recognised",
+    "verify_images",
+]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -192,12 +201,22 @@ def _loaded(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Im
 def _opened(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
     """Opens a file's header; whatever goes wrong with it inside the context is told with the path."""
     try:
-        with Image.open(path) as image:
+        with recognised(path) as image:
             yield image
     except MemoryError:
         raise
     except Exception as e:  # Pillow raises a dozen kinds on damaged files
         raise _told(e, path) from e
+
+
+def recognised(path: PathLike | IO[bytes]) -> Image.Image:
+    """Returns `PIL.Image.open`'s picture, not yet decoded, in whichever of several threads."""
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        # Pillow learns rare formats at the first need, and passes over those that another thread brings in meanwhile.
+        Image.init()
+        return Image.open(path)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -89,3 +89,28 @@ def test_layers_may_be_named_and_must_be_where_there_is_no_sequential():
         learn.fit(1, cbs=GradientCheckpointing())
     with learn.no_logging():
         learn.fit(1, cbs=GradientCheckpointing([model.layer]))
+
+
+def test_what_is_no_layer_of_the_model_is_refused_before_anything_is_changed():
+    learn = learner()
+    layers = [learn.model[0][0], nn.Linear(2, 2)]
+    with learn.no_logging(), pytest.raises(ValueError, match=r"modules of the model \(Sequential\). Received: Linear"):
+        learn.fit(1, cbs=GradientCheckpointing(layers))
+    assert not any("forward" in vars(module) for module in learn.model.modules())
+    with pytest.raises(TypeError, match="`layers` must be several modules. Received: ReLU"):
+        GradientCheckpointing(nn.ReLU())
+
+
+def test_a_body_that_begins_with_single_layers_one_in_place_learns_as_without():
+    def weights(*cbs):
+        torch.manual_seed(0)
+        stem = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)  # as ResNets do
+        model = nn.Sequential(nn.Sequential(*stem, block(4, 4)), nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
+        data = [(torch.randn(6, 1, 8, 8), torch.arange(6) % 2) for _ in range(3)]
+        learn = Learner(DataLoaders(data), model, nn.CrossEntropyLoss(), torch.optim.SGD, 0.1, cbs=cbs)
+        with learn.no_logging():
+            learn.fit(1)
+        return model.state_dict()
+
+    plain, checkpointed = weights(), weights(GradientCheckpointing())
+    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)

@@ -1,5 +1,6 @@
 import os
 import threading
+import tracemalloc
 from functools import partial
 from itertools import islice
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from minilearner import Learner
 from minilearner.data.blocks import TransformBlock
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
 from minilearner.data.line import Read
@@ -361,6 +362,7 @@ def test_pictures_read_in_threads_are_the_same_bits(pictures, item_tfms, two_thr
 class Met(ImageBlock):
     """Reads no picture before two threads want one."""
 
+    in_threads = True
     together = threading.Barrier(2)
 
     def read_reduced(self, source, reduce_to):
@@ -379,20 +381,47 @@ def test_what_does_not_say_so_is_read_one_by_one(pictures, two_threads):
     assert not Read((ImageBlock(), TransformBlock())).in_threads
 
 
-def test_where_threads_read_the_cpu_needs_no_workers(pictures):
+class CountingBlock(ImageBlock):
+    pass
+
+
+class CountingResize(Resize):
+    pass
+
+
+def test_what_subclasses_keep_between_pictures_is_met_by_one_thread_only(pictures, two_threads):
+    for read, item_tfms in (((CountingBlock(),), SCALED), ((ImageBlock(),), CountingResize(16))):
+        assert not loader(pictures, item_tfms, Read(read)).dataset.in_threads
+
+
+def test_where_threads_read_the_cpu_needs_no_workers(pictures, two_threads):
     options = {"num_workers": None, "device": "cpu"}
-    assert loader(pictures, read=Read((ImageBlock(),)), **options).num_workers == 0
-    assert loader(pictures, **options).num_workers == default_num_workers(torch.device("cpu"))
+    in_threads, one_by_one = loader(pictures, read=Read((ImageBlock(),)), **options), loader(pictures, **options)
+    assert in_threads.num_workers == 0
+    assert one_by_one.num_workers == default_num_workers(torch.device("cpu"))
+    torch.set_num_threads(1)  # training leaves the other processors idle
+    assert in_threads.num_workers == default_num_workers(torch.device("cpu"))
 
 
-def test_an_open_picture_that_stands_twice_in_a_batch_is_read_by_one_thread_at_a_time(tmp_path, two_threads):
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_an_open_picture_that_stands_twice_in_a_batch_is_read_by_one_thread_at_a_time(tmp_path, two_threads, name):
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)).save(tmp_path / name)
+    pixels = as_tensor(open_image(tmp_path / name))
     for _ in range(5):
-        with Image.open(tmp_path / "a.png") as shared:  # not decoded yet
+        with Image.open(tmp_path / name) as shared:  # not decoded yet
             read = loader([shared] * 8, None, Read((ImageBlock(),)), batch_tfms=None)
-            assert all(torch.equal(x * 255, torch.from_numpy(pixels).permute(2, 0, 1).expand_as(x)) for x, _ in read)
+            assert all(torch.equal(x * 255, pixels.expand_as(x)) for x, _ in read)
+
+
+def test_a_crop_of_a_large_photo_does_not_keep_the_photo(tmp_path):
+    Image.new("RGB", (4000, 3000)).save(tmp_path / "a.jpg")  # 36 MB decoded
+    dataset = ItemDataset([tmp_path / "a.jpg"] * 4, open_image, ItemPipeline(RandomCrop(64)), cache=False)
+    tracemalloc.start()
+    dataset.fetch([(i, 0) for i in range(4)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * 36e6  # Pillow's bytes and numpy's, of one photo at a time
 
 
 def test_in_threads_too_a_damaged_file_is_told_by_its_path(pictures, two_threads):

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -163,3 +165,32 @@ def test_verify_checks_its_arguments(broken):
         verify_images(broken, on_unreadable="ignore")
     with pytest.raises(ValueError, match="`n_threads` must be at least 1"):
         verify_images(broken, n_threads=0)
+
+
+MEANWHILE = """
+import linecache, sys, threading, time
+import PIL.Image
+from minilearner.threads import in_threads
+from minilearner.vision.images import open_image
+
+begun = []
+
+def lets_the_other_go_ahead(frame, event, _):
+    if frame.f_code.co_name != "open" or frame.f_code.co_filename != PIL.Image.__file__:
+        return None
+    if ".copy()" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):  # which formats it knows so far
+        begun.append(threading.get_ident())
+        time.sleep(0.3 if begun[0] != begun[-1] else 0)
+    return lets_the_other_go_ahead
+
+threading.settrace(lets_the_other_go_ahead)
+in_threads(open_image, sys.argv[1:] * 2, 2)
+assert len(set(begun)) == 2
+"""
+
+
+def test_a_rare_format_is_recognised_while_another_thread_brings_it_in(corner, tmp_path):
+    corner.save(tmp_path / "a.webp", lossless=True)
+    (tmp_path / "a.webp").rename(tmp_path / "a.jpg")  # Pillow looks for it among all its formats
+    done = subprocess.run([sys.executable, "-c", MEANWHILE, str(tmp_path / "a.jpg")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
