@@ -51,9 +51,8 @@ class ItemLoader:
         num_workers: processes that read ahead, started at the first pass and kept; 0 reads in this one, in as many
             threads as torch computes in, where the dataset can. None is 0 there if the device is the CPU and they are
             several, for then it has no time to read ahead; 0 for two batches or less; else
-            `workers.default_num_workers`. Once the dataset's cache is full, but for what
-            a pass leaves out by `drop_last`, and only cutting is left to do, batches are copied out of it here and the
-            workers are let go.
+            `workers.default_num_workers`. Once the dataset's cache is full, but for what a pass leaves out by
+            `drop_last`, and only cutting is left to do, batches are copied out of it here and the workers are let go.
         start_method: how they are started; see `workers.Workers`.
 
     Raises:
