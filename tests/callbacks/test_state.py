@@ -146,9 +146,8 @@ def learner():
     g = torch.Generator().manual_seed(0)
     batches = [(torch.rand(4, 2, 6, 6, generator=g), torch.randint(3, (4,), generator=g)) for _ in range(4)]
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    )
+    block = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU())
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     model[1].requires_grad_(False)
     return Learner(
         DataLoaders(batches, batches[:2], seed=1), model, opt_func=torch.optim.SGD, lr=[0.02, 0.05], splitter=halves
