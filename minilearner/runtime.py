@@ -81,7 +81,8 @@ def keep_freed_memory() -> bool:
     A training step on the CPU allocates and frees the same hundreds of megabytes again and again. By itself glibc gives
     pieces of more than 32 MiB back to the system each time, and much of what is smaller; then every page that is
     written to anew is a page fault. An update of MiniGoogLeNet with 128 pictures met 170,000 of them, a tenth to a
-    fifth of its time; with this none. Pieces of 1 GiB and more, and what lies free beyond 2 GiB, still go back.
+    fifth of its time; with this none. Pieces of 1 GiB and more still go back, and so does the end of the heap where
+    more than 2 GiB of it are free.
 
     It holds for the process from then on. Nothing is changed, and False returned, where the C library is not glibc,
     where the environment sets glibc's malloc itself, or `MINILEARNER_KEEP_MEMORY` is 0.

@@ -15,7 +15,7 @@ def test_results_come_in_the_order_of_the_things(n_things, n_threads):
 
 def test_as_many_threads_as_asked_work_at_once():
     together = threading.Barrier(3)  # passed only when three are waiting
-    in_threads(lambda _: together.wait(timeout=20), range(3), 3)
+    assert sorted(in_threads(lambda _: together.wait(timeout=20), range(3), 3)) == [0, 1, 2]
 
 
 def test_one_thread_is_the_caller():

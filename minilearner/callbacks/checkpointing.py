@@ -50,7 +50,7 @@ class GradientCheckpointing(Callback):
         self._forwards: list[tuple[nn.Module, Callable[..., Any] | None]] = []
 
     def before_fit(self, run: Run) -> None:
-        for layer in _children_of_body(run.model) if self.layers is None else _checked(self.layers, run.model):
+        for layer in _blocks_of_body(run.model) if self.layers is None else _checked(self.layers, run.model):
             self._forwards.append((layer, vars(layer).get("forward")))
             layer.forward = partial(_checkpointed, layer, layer.forward)
 
@@ -66,7 +66,7 @@ class GradientCheckpointing(Callback):
         return {}
 
 
-def _children_of_body(model: nn.Module) -> list[nn.Module]:
+def _blocks_of_body(model: nn.Module) -> list[nn.Module]:
     first = next(model.children(), model)
     body = first if isinstance(first, nn.Sequential) else model
     children = list(body) if isinstance(body, nn.Sequential) else []

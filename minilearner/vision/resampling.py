@@ -122,7 +122,7 @@ def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     # Rows: a weighted sum of two neighbours, as one bag lookup. Columns: a small matrix product a picture. Chosen by
-    # measurement; temporaries are few because beyond a megabyte glibc hands memory back and faults it in every batch.
+    # measurement; temporaries are few because where freed memory is not kept, each is faulted in anew every batch.
     (b, c, h, w), out_h = x.shape, rows.shape[1]
     above = rows.floor()
     part = rows - above
