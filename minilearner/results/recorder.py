@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from minilearner.results.lr_sweep import LRSweep
-
 __all__ = ["Recorder", "RunRecord", "csv_columns"]
 
 _CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
@@ -36,6 +34,21 @@ _FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
 _STEP_FIELDS = np.dtype(
     [("step", "i8"), ("epoch", "i8"), ("lr", "f8"), ("momentum", "f8"), ("loss", "f8"), ("n_items", "i8")]
 )
+
+
+class RateSweep(Protocol):
+    """What a record knows of the sweep that found its rate: an `LRSweep`, seen from below."""
+
+    @property
+    def recommended(self) -> float | None:
+        """The rate to take, or None."""
+
+    @property
+    def reason(self) -> str:
+        """Why this rate, or why none."""
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the outcome in numbers and words."""
 
 
 class RunRecord:
@@ -53,7 +66,7 @@ class RunRecord:
         self.number = number
         self.kind = kind
         self.settings = dict(settings or {})
-        self.sweep: LRSweep | None = None
+        self.sweep: RateSweep | None = None
         self.saved_in: Path | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0

@@ -27,7 +27,6 @@ __all__ = ["Kind", "Member", "check_is_archive", "damage_told", "members", "refu
 
 Kind: TypeAlias = Literal["file", "folder", "symbolic link", "hard link"]
 
-_BLOCK = 1 << 18  # bytes
 _TAR_BLOCK = 512  # bytes
 _LARGEST_EXTENSION = 1 << 20  # bytes of a long name or of pax headers, which `tarfile` reads at once
 

@@ -13,7 +13,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases
-from minilearner.results.lr_sweep import LRSweep
 
 __all__ = [
     "OptimizerFactory",
@@ -138,7 +137,7 @@ def check_rate(lr: Any, name: str = "lr") -> None:
         TypeError: not a number, sequence of numbers or slice.
         ValueError: a rate out of range.
     """
-    if isinstance(lr, LRSweep):
+    if hasattr(lr, "recommended"):  # an `LRSweep`
         raise TypeError(f"`{name}` must be a rate. Received: a whole sweep. Give its `recommended` or `valley`.")
     values = [lr.start, lr.stop] if isinstance(lr, slice) else list(lr) if isinstance(lr, (list, tuple)) else [lr]
     if isinstance(lr, slice) and not lr.start:
