@@ -24,21 +24,16 @@ import matplotlib.pyplot as plt
 from torchvision import models
 
 from minilearner import Learner, URLs, minimum, set_seed, slide, steep, untar_data, valley
-from minilearner.vision.all import (
-    CategoryBlock,
-    ClassificationInterpretation,
-    DataBlock,
-    DataLoaders,
-    ImageBlock,
-    RandomSplitter,
-    RegexLabeller,
-    Resize,
-    aug_transforms,
-    error_rate,
-    get_image_files,
-    using_attr,
-    vision_learner,
-)
+from minilearner.data.blocks import CategoryBlock
+from minilearner.data.data_block import DataBlock
+from minilearner.data.items import get_image_files
+from minilearner.data.labels import RegexLabeller, using_attr
+from minilearner.data.splits import RandomSplitter
+from minilearner.vision.all import ClassificationInterpretation, DataLoaders, error_rate
+from minilearner.vision.augment import aug_transforms
+from minilearner.vision.image_block import ImageBlock
+from minilearner.vision.resize import Resize
+from minilearner.vision.vision_learner import vision_learner
 
 
 def main() -> None:

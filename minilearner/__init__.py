@@ -12,23 +12,24 @@ the menu on top. Importing it loads torch, and neither torchvision nor matplotli
 
 from minilearner.callbacks.activations import ActivationStats
 from minilearner.callbacks.averaging import EMA, SWA
+from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpoint
-from minilearner.callbacks.checkpointing import GradientCheckpointing
-from minilearner.callbacks.freezing import BnFreeze
-from minilearner.callbacks.functions import LambdaCallback
+from minilearner.callbacks.cyclic_lr import CyclicLR
+from minilearner.callbacks.gradient_checkpointing import GradientCheckpointing
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
+from minilearner.callbacks.lambda_callback import LambdaCallback
 from minilearner.callbacks.loggers import CSVLogger
-from minilearner.callbacks.lr_schedule import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
+from minilearner.callbacks.lr_schedulers import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
 from minilearner.callbacks.non_finite import NonFinite
-from minilearner.callbacks.resizing import ProgressiveResize
-from minilearner.callbacks.saving import SaveBest
-from minilearner.callbacks.schedule import CyclicLR, ParamScheduler
-from minilearner.callbacks.splitting import SplitOnOOM
+from minilearner.callbacks.param_scheduler import ParamScheduler
+from minilearner.callbacks.progressive_resize import ProgressiveResize
+from minilearner.callbacks.save_best import SaveBest
+from minilearner.callbacks.split_on_oom import SplitOnOOM
 from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.data.loaders import DataLoaders
+from minilearner.data.batch_transforms import BatchTransform
+from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.targets import Category, Regression
-from minilearner.data.transforms import BatchTransform
 from minilearner.errors import (
     CheckpointError,
     DataError,
@@ -38,17 +39,19 @@ from minilearner.errors import (
     NonFiniteError,
     NoSuggestion,
 )
-from minilearner.finder import LRFinder, TrainDataLoaderIter, ValDataLoaderIter
 from minilearner.learner import Learner
 from minilearner.loading import load_learner
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
+from minilearner.lr_finder.finder import LRFinder
+from minilearner.lr_finder.plain_loop import TrainDataLoaderIter, ValDataLoaderIter
+from minilearner.lr_finder.result import LRSweep
+from minilearner.lr_finder.suggestions import minimum, slide, steep, valley
 from minilearner.metrics import accuracy, error_rate, top_k_accuracy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
+from minilearner.plots.lines import plot_schedule
 from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
-from minilearner.results.lr_sweep import LRSweep, minimum, slide, steep, valley
-from minilearner.results.plots import plot_schedule
 from minilearner.runtime import set_seed
 from minilearner.schedules import (
     chain,
@@ -84,8 +87,10 @@ from minilearner.training.callback import (
     CancelTrain,
     CancelValidate,
 )
-from minilearner.vision.augment import Flip, Normalize, RandomShift
-from minilearner.vision.data import fashion_mnist
+from minilearner.vision.augment import Flip
+from minilearner.vision.fashion_mnist import fashion_mnist
+from minilearner.vision.normalize import Normalize
+from minilearner.vision.shift import RandomShift
 
 __version__ = "0.1.0"
 

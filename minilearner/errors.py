@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "MinilearnerError",
     "NoSuggestion",
     "NonFiniteError",
+    "add_note",
     "closest",
     "refuse_unknown",
 ]
@@ -116,3 +118,9 @@ def _meant(name: str, known: Iterable[str]) -> str:
     spelt = closest(name, _SYNONYMS)
     found = [ours for ours in _SYNONYMS[spelt.split("'")[1]] if ours in known] if spelt else []
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Adds a line to what an error says when it is shown."""
+    if sys.version_info >= (3, 11):  # earlier Pythons show no notes
+        error.add_note(note)

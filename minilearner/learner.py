@@ -15,30 +15,32 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.callbacks import schedule
-from minilearner.callbacks.auto_rate import RateFinder
+from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
-from minilearner.callbacks.fitting import fit, undone_unless_trained, validate
-from minilearner.callbacks.freezing import BnFreeze
-from minilearner.callbacks.lr_finder import SweepSettings
-from minilearner.callbacks.profiling import profile_steps
 from minilearner.callbacks.progress import Output
-from minilearner.data.loaders import DataLoaders
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.fitting import plans
+from minilearner.fitting.fit import fit, undone_unless_trained, validate
+from minilearner.fitting.profile import StepProfile, profile_steps
+from minilearner.fitting.rates import RateFinder
+from minilearner.lr_finder.result import LRSweep
+from minilearner.lr_finder.suggestions import valley
+from minilearner.lr_finder.sweep import SweepSettings
 from minilearner.metrics import named_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
-from minilearner.models.layout import to_channels_last, to_contiguous
 from minilearner.models.summary import ModelSummary, summarize
-from minilearner.results.lr_sweep import LRSweep, valley
+from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
-from minilearner.results.step_profile import StepProfile
 from minilearner.runtime import default_device, resolve_precision, set_seed
-from minilearner.training import compiling, files, optimizers
-from minilearner.training.asking import Asking
+from minilearner.saving import learner_files
+from minilearner.training import optimizers
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
+from minilearner.training.compiler import Compile, resolve_compile
 from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
-from minilearner.training.features import Features
 from minilearner.training.optimizers import OptimizerFactory, Rate
+from minilearner.training.precompute import Features
+from minilearner.training.predictor import Asking
 from minilearner.training.preflight import Preflight, check_parts, default_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, TrainStep
@@ -84,7 +86,7 @@ class Learner:
         cbs: Callbacks = None, metrics: Any = None, *, wd: float | None = None, wd_bn_bias: bool = False,
         train_bn: bool = True, moms: tuple[float, float, float] = (0.95, 0.85, 0.95), path: str | Path | None = None,
         precision: str = "fp32", device: str | torch.device | None = None, seed: int | None = None,
-        strategy: Strategy = "auto", compile: compiling.Compile = False,
+        strategy: Strategy = "auto", compile: Compile = False,
     ):  # fmt: skip
         check_parts(model, loss_func)
         optimizers.check_rate(1.0 if lr == "auto" else lr)
@@ -92,7 +94,7 @@ class Learner:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
-        self._compiler = compiling.resolve_compile(compile, is_alone=self.strategy is None)
+        self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
         self.dls = shared_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
@@ -132,7 +134,7 @@ class Learner:
         """
         if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
             moms = self.moms
-        cycle = partial(schedule.one_cycle_scheduler, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
+        cycle = partial(plans.one_cycle_scheduler, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
         return self._fit("fit_one_cycle", n_epoch, lr_max, wd, cbs, checkpoint, cycle, momentum=moms and moms[1])
 
     def fit_flat_cos(
@@ -140,7 +142,7 @@ class Learner:
         wd: float | None = None, cbs: Callbacks = None, *, checkpoint: Checkpointing = None,
     ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for a part `pct_start` of the updates, then falls in a cosine to `lr / div_final`."""
-        fall = partial(schedule.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
+        fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
         return self._fit("fit_flat_cos", n_epoch, lr, wd, cbs, checkpoint, fall)
 
     def fit_sgdr(
@@ -152,8 +154,8 @@ class Learner:
         The first cycle lasts `cycle_len` epochs, each later one `cycle_mult` times as long as the one before: 3 cycles
         from 1 epoch take 1 + 2 + 4 = 7. Source: Loshchilov and Hutter, "SGDR", 2016; as in fastai.
         """
-        n_epoch = schedule.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
-        falls = partial(schedule.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
+        n_epoch = plans.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
+        falls = partial(plans.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
         return self._fit("fit_sgdr", n_epoch, lr_max, wd, cbs, checkpoint, falls)
 
     def lr_find(
@@ -197,8 +199,8 @@ class Learner:
         body: steps were 2.1 (ResNet-18) to 2.9 times as fast (EfficientNet). `precompute` makes it one pass in all.
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018; constants and phases are fastai's.
         """
-        head, whole = schedule.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
-        schedule.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
+        head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
+        plans.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
         train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         found = partial(self._finder(cbs, wd).rates, momentum=(moms or self.moms)[1])
@@ -311,11 +313,11 @@ class Learner:
 
         In safetensors' format, whole or not at all; returns the path. To go on in a run, see `checkpoint=` of `fit`.
         """
-        return files.save(self.path, file, self.model, self._optimizer() if with_opt else None)
+        return learner_files.save(self.path, file, self.model, self._optimizer() if with_opt else None)
 
     def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
         """Puts back what `save` wrote, all or nothing; `strict=False` takes what fits, and warns of the rest."""
-        files.load(self.path, file, self.model, self._optimizer() if with_opt else None, strict=strict)
+        learner_files.load(self.path, file, self.model, self._optimizer() if with_opt else None, strict=strict)
         return self
 
     def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
@@ -325,7 +327,9 @@ class Learner:
         format "onnx" or "torch_export" a graph, checked against the model: from inputs in [0, 1] of final size, which
         it normalises, to what `get_preds` gives. Returns the path.
         """
-        return files.export(self.path, path, self.dls, self._step(None), precision=self.precision, format=format)
+        return learner_files.export(
+            self.path, path, self.dls, self._step(None), precision=self.precision, format=format
+        )
 
     def to_fp16(self) -> Learner:
         """Computes in fp16 from now on, as `precision="fp16"` does, and returns the learner."""

@@ -23,10 +23,10 @@ from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
 from minilearner.runtime import resolve_precision
-from minilearner.training.export import read_export
-from minilearner.vision import augment, transforms
-from minilearner.vision.blocks import ImageBlock
-from minilearner.vision.data import resized
+from minilearner.saving.export import read_export
+from minilearner.vision import augment, crops, erasing, lighting, normalize, resize, shift
+from minilearner.vision.fashion_mnist import resized
+from minilearner.vision.image_block import ImageBlock
 from minilearner.vision.recipes import VisionModel, build_from_recipe
 
 __all__ = ["load_learner"]
@@ -78,11 +78,11 @@ def _add_all() -> None:
     for cls in (
         *(MLP, MiniGoogLeNet),
         *(ClassNumbers, Regression, FocalLoss, TransformBlock),
-        *(augment.Brightness, augment.Contrast, augment.Hue, augment.Saturation, augment.RandomErasing),
-        *(augment.Dihedral, augment.Flip, augment.RandomShift, augment.Rotate, augment.Warp, augment.Zoom),
-        augment.RandomResizedCropBatch,
-        *(transforms.Resize, transforms.RandomResizedCrop, transforms.CropPad, transforms.RandomCrop),
-        transforms.RatioResize,
+        *(lighting.Brightness, lighting.Contrast, lighting.Hue, lighting.Saturation, erasing.RandomErasing),
+        *(augment.Dihedral, augment.Flip, shift.RandomShift, augment.Rotate, augment.Warp, augment.Zoom),
+        crops.RandomResizedCropBatch,
+        *(resize.Resize, resize.RandomResizedCrop, resize.CropPad, resize.RandomCrop),
+        resize.RatioResize,
     ):
         registry.register(cls)
     for function in (resized, mean_squared_error, F.cross_entropy, F.mse_loss, F.l1_loss, F.nll_loss):
@@ -103,11 +103,11 @@ def _add_all() -> None:
     registry.add("Category", Category, arguments=_kept("vocab"), build=_category)
     registry.add("MultiCategory", MultiCategory, arguments=_kept("vocab", "thresh"), build=_multi_category)
     registry.add("ImageBlock", ImageBlock, arguments=_kept(cls="mode"))
-    registry.add("Normalize", augment.Normalize, arguments=_statistics, build=augment.Normalize.from_stats)
+    registry.add("Normalize", normalize.Normalize, arguments=_statistics, build=normalize.Normalize.from_stats)
     registry.add("VisionModel", VisionModel, arguments=_recipe, build=build_from_recipe)
 
 
-def _statistics(transform: augment.Normalize) -> dict[str, Any]:
+def _statistics(transform: normalize.Normalize) -> dict[str, Any]:
     return {"mean": transform.mean.tolist(), "std": transform.std.tolist()}
 
 

@@ -31,8 +31,12 @@ _ENTRIES: dict[str, _Entry] = {}
 
 @overload
 def register(thing: T) -> T: ...
+
+
 @overload
 def register(*, name: str) -> Callable[[T], T]: ...
+
+
 def register(thing: Any = None, *, name: str | None = None) -> Any:
     """Lets `learn.export` write a class or function of your own by name, and `load_learner` look it up.
 

@@ -1,4 +1,4 @@
-"""The machine that training runs on: device, memory, what its arithmetic can do, and the random generators.
+"""The machine that training runs on: device, memory, precision, random generators, and threads that read files.
 
 Nothing here runs at import, and nothing reads a clock: the same machine always gives the same answers.
 """
@@ -10,9 +10,10 @@ import functools
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +30,11 @@ __all__ = [
     "derived_generator",
     "derived_seed",
     "draw_seed",
+    "in_threads",
+    "is_out_of_memory",
     "isolated_rng",
     "keep_freed_memory",
+    "resolve_device",
     "resolve_precision",
     "rng_state",
     "set_rng_state",
@@ -231,3 +235,42 @@ def _seed_those_in_use(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+_WORDS = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of torch on the CPU, and of cuBLAS and cuDNN
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Says whether an error, or what caused it, is that memory ran out, on a GPU or elsewhere."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS):
+            return True
+        error = error.__cause__
+    return False
+
+
+def resolve_device(device: torch.device | str | None) -> torch.device:
+    """Returns the device with its index ("cuda" is "cuda:0"), so that devices can be compared; None is the default."""
+    device = default_device() if device is None else torch.device(device)
+    return device if device.type == "cpu" else torch.empty(0, device=device).device
+
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+_MOST_AT_ONCE = 64
+
+
+def in_threads(work: Callable[[Given], Made], things: Sequence[Given], n_threads: int) -> list[Made]:
+    """Returns what `work` makes of each, in their order, as ``list(map(work, things))`` does.
+
+    An error is that of the first thing with one, and nothing runs any more when it is raised.
+    """
+    if n_threads == 1 or len(things) < 2:
+        return list(map(work, things))
+    # Handing over takes longer than opening a small file; the last threads to end should not have much left to do.
+    n = max(1, min(_MOST_AT_ONCE, len(things) // (4 * n_threads)))
+    pieces = [things[i : i + n] for i in range(0, len(things), n)]
+    with ThreadPoolExecutor(min(n_threads, len(pieces))) as threads:
+        return [made for piece in threads.map(lambda piece: list(map(work, piece)), pieces) for made in piece]

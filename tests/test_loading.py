@@ -31,12 +31,12 @@ from minilearner import (
 )
 from minilearner.data.targets import MultiCategory
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
-from minilearner.training import tensor_file
+from minilearner.saving import tensor_file
 from minilearner.vision.augment import aug_transforms
-from minilearner.vision.data import fashion_mnist
+from minilearner.vision.fashion_mnist import fashion_mnist
 from minilearner.vision.image_loaders import ImageDataLoaders
-from minilearner.vision.learner import vision_learner
-from minilearner.vision.transforms import Resize
+from minilearner.vision.resize import Resize
+from minilearner.vision.vision_learner import vision_learner
 
 
 @register
@@ -328,7 +328,7 @@ def test_a_file_of_a_newer_version_says_so(learner, monkeypatch):
 
 
 def test_a_file_of_another_torch_loads(learner, monkeypatch):
-    monkeypatch.setattr("minilearner.training.export._version", lambda package: "9.9")
+    monkeypatch.setattr("minilearner.saving.export._version", lambda package: "9.9")
     assert load_learner(learner().export()).predict([1.0, 2.0])
 
 

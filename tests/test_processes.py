@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minilearner import processes
-from minilearner.results.files import write_atomically
+from minilearner.files import write_atomically
 from minilearner.runtime import default_device
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from minilearner.threads import in_threads
+from minilearner.runtime import in_threads
 
 
 @pytest.mark.parametrize(("n_things", "n_threads"), [(0, 4), (1, 4), (7, 1), (7, 3), (1000, 4)])

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minilearner.checks import check_count
 from minilearner.models.hooks import ForwardHooks, layers_of
-from minilearner.results import plots
+from minilearner.plots import lines
 from minilearner.training.callback import Callback
-from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ class ActivationStats(Callback):
         """Draws mean, standard deviation and share near zero of layer `idx` of `names` over the recorded batches."""
         columns = {"mean": self.means, "standard deviation": self.stds, "share near zero": self.near_zero}
         self._check_index(idx)
-        return plots.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._xlabel(idx))
+        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._xlabel(idx))
 
     def color_dim(self, idx: int, ax: Axes | None = None) -> Figure:
         """Draws the histograms of layer `idx` of `names`, one column a recorded batch, brighter for more values."""
         hists = self.hists
         self._check_index(idx)
-        return plots.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._xlabel(idx), ax=ax)
+        return lines.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._xlabel(idx), ax=ax)
 
     def before_fit(self, run: Run) -> None:
         layers = self._chosen(run.model)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from minilearner import processes
-from minilearner.data.unmoved import unmoved
+from minilearner.checks import check_count
+from minilearner.data.loader_state import unmoved
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback
-from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 

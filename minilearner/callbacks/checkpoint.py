@@ -17,15 +17,15 @@ from minilearner import processes
 from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
+from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
+from minilearner.saving.identity import differences, identity
+from minilearner.saving.run_state import loader_states, restore, run_state
+from minilearner.saving.state_checks import check_of_each, check_whose
 from minilearner.training.callback import Callback
-from minilearner.training.checkpoint import CheckpointFolder, Packed, Saved, packed
-from minilearner.training.fitting_state import check_of_each, check_whose
-from minilearner.training.loop import Loop
-from minilearner.training.resume import differences, identity, loader_states, restore, run_state
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors
 
-__all__ = ["Checkpoint", "Checkpointing", "as_checkpoint", "run_through"]
+__all__ = ["Checkpoint", "Checkpointing", "as_checkpoint"]
 
 _ONE_SIGNAL_SECONDS = 5.0
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
@@ -321,13 +321,3 @@ def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint |
         every_epochs=given.every_epochs,
         keep=given.keep,
     )
-
-
-def run_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
-    """Trains a run to its end, from where its checkpoint stands if it has one; `kind` is the call that asked for it."""
-    if checkpoint is None:
-        loop.fit()
-        return
-    with checkpoint.holding(loop.run, kind):
-        loop.fit()
-        checkpoint.finish(loop.run)

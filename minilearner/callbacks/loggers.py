@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from minilearner import processes
-from minilearner.results.files import check_writable, csv_text
+from minilearner.files import check_writable, csv_text
 from minilearner.results.recorder import RunRecord, csv_columns
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
+from minilearner.checks import check_count
 from minilearner.errors import NonFiniteError, closest
+from minilearner.models.restore import KeptBuffers
+from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.training.callback import Callback, CancelBatch
-from minilearner.training.optimizer_state import load_optimizer
-from minilearner.training.preflight import check_count
 from minilearner.training.run import Run
-from minilearner.training.state import KeptBuffers
 from minilearner.training.step import ScaledStep
 from minilearner.tree import n_items, tensors_of
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from minilearner import processes
 from minilearner.metrics import GroupedUpdates, MeanMetric, Metric, mean_over
+from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
-from minilearner.training.packing import data_attributes, load_attributes
 from minilearner.training.run import Run
 from minilearner.tree import is_empty, map_tensors, n_items, to_device
 

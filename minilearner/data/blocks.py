@@ -19,14 +19,7 @@ from minilearner.data.labels import is_missing
 from minilearner.data.targets import Category, MultiCategory, Regression, Target
 from minilearner.errors import DataError
 
-__all__ = [
-    "CategoryBlock",
-    "InputBlock",
-    "MultiCategoryBlock",
-    "RegressionBlock",
-    "TargetBlock",
-    "TransformBlock",
-]
+__all__ = ["CategoryBlock", "InputBlock", "MultiCategoryBlock", "RegressionBlock", "TargetBlock", "TransformBlock"]
 
 NO_LABEL = "#na#"
 """The class that `add_na` puts first, for labels that are missing or unknown."""

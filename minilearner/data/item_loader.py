@@ -12,11 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minilearner.data.dataset import Fetched, ItemDataset, Key
-from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
-from minilearner.data.memory import resolve_device
-from minilearner.data.sharing import WHOLE, Share
-from minilearner.data.transforms import (
+from minilearner.data.batch_transforms import (
     BatchTransform,
     Pipeline,
     TensorFunction,
@@ -24,9 +20,12 @@ from minilearner.data.transforms import (
     in_unit_range,
     run_steps,
 )
+from minilearner.data.item_dataset import Fetched, ItemDataset, Key
+from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
+from minilearner.data.share import WHOLE, Share
 from minilearner.data.workers import Workers, default_num_workers
 from minilearner.errors import DataError
-from minilearner.runtime import derived_generator
+from minilearner.runtime import derived_generator, resolve_device
 from minilearner.tree import Tree, digest, map_tensors
 
 __all__ = ["ItemLoader"]

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from minilearner.data.given_transforms import as_list
-from minilearner.data.torchvision_transforms import for_validation, prepares, taken_apart
+from minilearner.data.user_transforms import as_list, for_validation, prepares, taken_apart
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
@@ -23,7 +22,6 @@ __all__ = ["Box", "Finishing", "ItemPipeline", "ItemTransform", "ItemTransforms"
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, upper, right, lower, as Pillow's: the window ``[upper:lower, left:right]``."""
-
 
 Finishing: TypeAlias = Literal["none", "cut", "any"]
 

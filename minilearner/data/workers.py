@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from minilearner import processes
-from minilearner.data.cache import Pixels
-from minilearner.data.dataset import Fetched, ItemDataset, Key
+from minilearner.data.image_cache import Pixels
+from minilearner.data.item_dataset import Fetched, ItemDataset, Key
 from minilearner.errors import DataError, FileFormatError
 
 __all__ = ["Workers", "default_num_workers"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.models.groups import NORMS
-from minilearner.models.summary import unchanged
+from minilearner.models.restore import unchanged
 from minilearner.runtime import isolated_rng
 
 __all__ = [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.models.hooks import ForwardHooks
+from minilearner.models.restore import unchanged
 from minilearner.runtime import isolated_rng
 from minilearner.tree import Tree, n_items
 
-__all__ = ["LayerSummary", "ModelSummary", "summarize", "unchanged"]
+__all__ = ["LayerSummary", "ModelSummary", "summarize"]
 
 
 def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = None) -> ModelSummary:
@@ -148,22 +148,6 @@ def _multiply_adds(module: nn.Module, output: Tree) -> int:
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
     return output.numel() * module.in_features if isinstance(module, nn.Linear) else 0
-
-
-@contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
-    """Puts training flags and buffers back on leaving: a module may update its buffers in evaluation mode too."""
-    flags = {module: module.training for module in model.modules()}
-    buffers = [(module, name, b, b.clone()) for module in flags for name, b in module.named_buffers(recurse=False)]
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-        for module, name, buffer, before in buffers:
-            with torch.no_grad():
-                buffer.copy_(before)
-            setattr(module, name, buffer)  # the forward pass may have put another tensor there
 
 
 def _shapes(tree: Tree) -> Tree:

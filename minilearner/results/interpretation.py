@@ -20,8 +20,8 @@ from torch import Tensor
 
 from minilearner import processes
 from minilearner.errors import DataError
-from minilearner.pictures import plot_images
-from minilearner.results import plots
+from minilearner.plots import confusion
+from minilearner.plots.image_grid import plot_images
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.report import ClassificationReport, classification_report
 
@@ -128,7 +128,7 @@ class ClassificationInterpretation:
         ``normalize=True`` divides each row by its sum and shows `norm_dec` decimals; the row of a class that does not
         occur is 0. ``plot_txt=False`` leaves the numbers out.
         """
-        return plots.plot_confusion(
+        return confusion.plot_confusion(
             self._counts, self._names, normalize=normalize, title=title, cmap=cmap, norm_dec=norm_dec,
             plot_txt=plot_txt, figsize=figsize, ax=ax,
         )  # fmt: skip

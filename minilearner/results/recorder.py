@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner.errors import closest
+from minilearner.files import csv_text, json_text, write_atomically
 from minilearner.metrics import SmoothedLoss
-from minilearner.results import plots
-from minilearner.results.files import csv_text, json_text, write_atomically
+from minilearner.plots import lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -273,7 +273,7 @@ class Recorder:
         """
         smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
         valid = self._at_batches("valid_loss") if with_valid else ([], [])
-        return plots.plot_loss(
+        return lines.plot_loss(
             self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=self._starts(), ax=ax
         )
 
@@ -299,7 +299,7 @@ class Recorder:
             }
             for title, pair in sources.items()
         }
-        return plots.plot_epochs(panels)
+        return lines.plot_epochs(panels)
 
     def plot_sched(self, keys: str | Sequence[str] | None = None, ax: Axes | None = None) -> Figure:
         """Draws the rate and the momentum of each batch over all runs; `keys` chooses among "lr" and "momentum".
@@ -318,7 +318,7 @@ class Recorder:
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
         named = {_LONG_NAMES[key]: series[key] for key in chosen}
-        return plots.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax)
+        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs: run, kind, epoch, step, the losses, the metrics, time_seconds.

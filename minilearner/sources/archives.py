@@ -15,12 +15,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.sources.archive_members import check_is_archive
-from minilearner.sources.download import Check, data_home, download, mirror
+from minilearner.sources.download import Check, data_home, download, locked, mirror
 from minilearner.sources.fashion import fashion_mnist_folder
-from minilearner.sources.locks import locked
 from minilearner.sources.paths import DataPath
-from minilearner.sources.unpack import unpack
+from minilearner.sources.unpack import check_is_archive, unpack
 from minilearner.sources.urls import PUBLISHED, URLs, check_published
 
 __all__ = ["untar_data"]

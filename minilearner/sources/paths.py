@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
+__all__ = ["DataPath", "Listing"]
+
 if sys.platform == "win32":
     from pathlib import WindowsPath as _SystemPath
 else:
     from pathlib import PosixPath as _SystemPath
-
-__all__ = ["DataPath", "Listing"]
 
 T = TypeVar("T")
 

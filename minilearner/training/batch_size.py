@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minilearner.data.loaders import DataLoaders
+from minilearner.checks import check_count
+from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
 from minilearner.runtime import resolve_precision
 from minilearner.training.optimizers import OptimizerFactory
-from minilearner.training.preflight import check_count
-from minilearner.training.state import untouched
+from minilearner.training.snapshot import untouched
 from minilearner.training.step import LossFunction, TrainStep, make_step
 from minilearner.tree import Tree, map_tensors, n_items
 

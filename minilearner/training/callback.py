@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from minilearner.errors import closest
-from minilearner.training.packing import data_attributes, load_attributes
+from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.run import Run
 
 __all__ = [

@@ -20,16 +20,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from minilearner import processes
-from minilearner.data.loaders import DataLoaders
-from minilearner.data.sharing import Share
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.share import Share
 from minilearner.errors import DataError, closest
-from minilearner.training.inference import evaluating
+from minilearner.models.restore import evaluating
 from minilearner.training.step import AutocastStep, LossFunction, ScaledStep, TrainStep, make_step
 from minilearner.tree import Tree, digest, is_empty, map_tensors
 
 __all__ = ["DistributedStep", "Strategy", "distributed_step", "resolve_strategy", "shared_out"]
 
 Wrapper: TypeAlias = Callable[[nn.Module], nn.Module]
+
 Strategy: TypeAlias = "str | Wrapper | None"
 """What users pass as `strategy`.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,26 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.data.sharing import WHOLE
-from minilearner.data.unmoved import unmoved
+from minilearner.data.loader_state import unmoved
+from minilearner.data.share import WHOLE
+from minilearner.models.restore import evaluating
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
 from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import is_empty, map_tensors, n_items
 
-__all__ = ["evaluating", "per_item", "predict_batches"]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode, and every module's own flag back as it was, also after an error."""
-    was_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in was_training:
-            module.training = True
+__all__ = ["per_item", "predict_batches"]
 
 
 def predict_batches(

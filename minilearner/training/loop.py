@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
+from minilearner.errors import add_note
+from minilearner.models.restore import evaluating
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import (
     Callback,
@@ -21,12 +22,11 @@ from minilearner.training.callback import (
     CancelValidate,
     Events,
 )
-from minilearner.training.inference import evaluating
 from minilearner.training.preflight import loss_error
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
-__all__ = ["Loop", "add_note"]
+__all__ = ["Loop"]
 
 
 class Loop:
@@ -233,9 +233,3 @@ def _tell_where(error: BaseException, run: Run) -> None:
     """Adds to an error the place in the run where it happened."""
     stage = "training" if run.training else "validation"
     add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Adds a line to what an error says when it is shown."""
-    if sys.version_info >= (3, 11):  # earlier Pythons show no notes
-        error.add_note(note)

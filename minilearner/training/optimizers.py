@@ -35,6 +35,7 @@ __all__ = [
 
 OptimizerFactory: TypeAlias = Callable[..., Optimizer]
 """Called as `factory(groups, lr=...)`: a torch optimizer class, a partial of one, or a function."""
+
 Rate: TypeAlias = "float | Sequence[float] | slice | Literal['auto']"
 """One learning rate, one for each layer group, or a `slice`: `slice(b)` is b for the last group and b / 10 for the
 others, `slice(a, b)` runs from a to b in equal ratios. Or "auto", which a `Learner` replaces by what a sweep finds."""

@@ -12,44 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from minilearner.data.loaders import DataLoaders, Loader
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
+from minilearner.models.restore import evaluating
 from minilearner.runtime import isolated_rng
-from minilearner.training.inference import evaluating
 from minilearner.training.step import LossFunction, TrainStep
 from minilearner.tree import Tree, map_tensors
 
-__all__ = [
-    "Preflight",
-    "check_count",
-    "check_data",
-    "check_model",
-    "check_number",
-    "check_parts",
-    "default_loss",
-    "describe",
-    "loss_error",
-]
-
-
-def check_count(n: Any, name: str) -> None:
-    """Raises where `n`, the argument called `name`, is no integer or below 1.
-
-    Raises:
-        TypeError, ValueError: as said.
-    """
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
-    if n < 1:
-        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
-
-
-def check_number(value: Any, name: str) -> None:
-    """Raises a TypeError where `value`, the argument called `name`, is no number."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "describe", "loss_error"]
 
 
 def check_parts(model: Any, loss_func: Any) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.models.layout import is_channels_last
+from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import TrainStep
 
 if TYPE_CHECKING:
-    from minilearner.data.loaders import DataLoaders
+    from minilearner.data.dataloaders import DataLoaders
     from minilearner.results.recorder import Recorder, RunRecord
 
 __all__ = ["Run"]

@@ -19,8 +19,9 @@ from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet15
 
 import minilearner
 from minilearner import *  # noqa: F403 - the one star of the package, and `__all__` below says what it brings
-from minilearner.data.block import DataBlock
+from minilearner.data.batch_transforms import train_only
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
+from minilearner.data.data_block import DataBlock
 from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
 from minilearner.data.labels import AttrGetter, ColReader, ItemGetter, RegexLabeller, parent_label, using_attr
 from minilearner.data.splits import (
@@ -33,42 +34,23 @@ from minilearner.data.splits import (
     MaskSplitter,
     RandomSplitter,
     RandomSubsetSplitter,
+    StratifiedSplitter,
+    TrainTestSplitter,
 )
-from minilearner.data.stratified import StratifiedSplitter, TrainTestSplitter
 from minilearner.data.targets import MultiCategory
-from minilearner.data.transforms import train_only
 from minilearner.metrics import accuracy_multi
 from minilearner.models.heads import AdaptiveConcatPool2d, create_body, create_head
 from minilearner.sources.paths import DataPath
-from minilearner.vision.augment import (
-    Brightness,
-    Contrast,
-    Dihedral,
-    Hue,
-    RandomErasing,
-    RandomResizedCropBatch,
-    Rotate,
-    Saturation,
-    Warp,
-    Zoom,
-    aug_transforms,
-    cifar_stats,
-    imagenet_stats,
-    mnist_stats,
-)
-from minilearner.vision.blocks import ImageBlock, PILImage, PILImageBW
+from minilearner.vision.augment import Dihedral, Rotate, Warp, Zoom, aug_transforms
+from minilearner.vision.crops import RandomResizedCropBatch
+from minilearner.vision.erasing import RandomErasing
+from minilearner.vision.image_block import ImageBlock, PILImage, PILImageBW
 from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.images import open_image, verify_images
-from minilearner.vision.learner import cnn_learner, vision_learner
-from minilearner.vision.transforms import (
-    CropPad,
-    PadMode,
-    RandomCrop,
-    RandomResizedCrop,
-    RatioResize,
-    Resize,
-    ResizeMethod,
-)
+from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
+from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
+from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
+from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 __all__ = [
     *minilearner.__all__,

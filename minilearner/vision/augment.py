@@ -11,38 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minilearner.data.given_transforms import as_list
-from minilearner.data.transforms import BatchTransform, TensorFunction, Transforms
+from minilearner.checks import check_fraction
+from minilearner.data.batch_transforms import BatchTransform, TensorFunction, Transforms
+from minilearner.data.user_transforms import as_list
 from minilearner.vision.crops import RandomResizedCropBatch
-from minilearner.vision.erasing import RandomErasing
-from minilearner.vision.geometry import Geometric, RandomGeometric, check_fraction
-from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
+from minilearner.vision.geometry import RandomGeometric
+from minilearner.vision.lighting import Brightness, Contrast
 from minilearner.vision.maps import Size, compose, half_sides, perspective, rotation, zooming
-from minilearner.vision.normalize import Normalize, cifar_stats, imagenet_stats, mnist_stats
-from minilearner.vision.resampling import resample
-from minilearner.vision.shift import RandomShift
 
-__all__ = [
-    "Brightness",
-    "Contrast",
-    "Dihedral",
-    "Flip",
-    "Geometric",
-    "Hue",
-    "Normalize",
-    "RandomErasing",
-    "RandomResizedCropBatch",
-    "RandomShift",
-    "Rotate",
-    "Saturation",
-    "Warp",
-    "Zoom",
-    "aug_transforms",
-    "cifar_stats",
-    "imagenet_stats",
-    "mnist_stats",
-    "resample",
-]
+__all__ = ["Dihedral", "Flip", "Rotate", "Warp", "Zoom", "aug_transforms"]
 
 
 def aug_transforms(

@@ -27,8 +27,15 @@ from minilearner.vision.families import (
     family_of,
     layer_splitter,
 )
+from minilearner.vision.pretrained import (
+    Weights,
+    choose_weights,
+    load_body,
+    local_file,
+    names_of_tensors,
+    read_state_dict,
+)
 from minilearner.vision.timm_models import timm_body
-from minilearner.vision.weights import Weights, choose_weights, load_body, local_file, names_of_tensors, read_state_dict
 
 __all__ = ["Arch", "Backbone", "build_backbone"]
 

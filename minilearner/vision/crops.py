@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
+from minilearner.data.batch_transforms import BatchTransform
 from minilearner.vision.geometry import Geometric, Sampling, as_size, check_sampling
 from minilearner.vision.maps import Size, compose, window
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform
-from minilearner.vision.geometry import check_fraction
+from minilearner.checks import check_fraction
+from minilearner.data.batch_transforms import BatchTransform
 
 __all__ = ["RandomErasing"]
 

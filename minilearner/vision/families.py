@@ -12,20 +12,13 @@ from torchvision import models
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut
 
-__all__ = [
-    "AUXILIARY",
-    "IMAGENET_STATS",
-    "Family",
-    "Stats",
-    "constructor_options",
-    "family_of",
-    "layer_splitter",
-]
+__all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
 
 Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation by channel, of inputs in [0, 1]."""
 
 IMAGENET_STATS: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
 INCEPTION_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """What GoogLeNet and Inception were trained with; their `forward`, which a cut leaves out, would rescale to it."""
 

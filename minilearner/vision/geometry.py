@@ -14,12 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform, PixelTransform, run_steps
+from minilearner.data.batch_transforms import BatchTransform, PixelTransform, run_steps
 from minilearner.errors import closest
 from minilearner.vision.maps import Size, scale_onto
 from minilearner.vision.resampling import MODES, PAD_MODES, resample
 
-__all__ = ["Geometric", "RandomGeometric", "Resized", "Sampling", "as_size", "check_fraction"]
+__all__ = ["Geometric", "RandomGeometric", "Resized", "Sampling", "as_size"]
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,3 @@ def check_sampling(sampling: Sampling) -> None:
             listed = ", ".join(map(repr, choices))
             hint = closest(str(value), choices)
             raise ValueError(f"`{name}` must be one of {listed}.{hint} Received: {name}={value!r}.")
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raises a ValueError where `value` is not between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value}.")

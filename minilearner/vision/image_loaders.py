@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minilearner.data.block import DataBlock
+from minilearner.data.batch_transforms import Transforms
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock
+from minilearner.data.data_block import DataBlock
+from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_transforms import ItemTransforms
 from minilearner.data.items import PathLike, get_image_files, shown
 from minilearner.data.labels import ColReader, RegexLabeller, apply_to_all, is_missing, parent_label, using_attr
-from minilearner.data.loaders import DataLoaders
 from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
 from minilearner.data.table import as_table, read_csv
-from minilearner.data.transforms import Transforms
 from minilearner.errors import DataError, refuse_unknown
-from minilearner.vision.blocks import ImageBlock, PILImage
+from minilearner.vision.image_block import ImageBlock, PILImage
 
 __all__ = ["ImageDataLoaders"]
 

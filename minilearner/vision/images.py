@@ -15,8 +15,9 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from minilearner.errors import DataError, FileFormatError, closest
-from minilearner.threads import in_threads
+from minilearner.checks import _check_choice
+from minilearner.errors import DataError, FileFormatError
+from minilearner.runtime import in_threads
 
 __all__ = [
     "PathLike",
@@ -30,8 +31,8 @@ __all__ = [
 ]
 
 PathLike: TypeAlias = str | os.PathLike[str]
-
 _ORIENTATION = 0x0112
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -42,6 +43,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """How a picture with each EXIF orientation is turned upright; from 5 on, width and height change places."""
+
 _HOW = ("headers", "decode")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _POLICIES = ("raise", "skip")
@@ -179,14 +181,6 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
         return "."
     shown = "; ".join(f"{os.fspath(path)}: {reason.rstrip('.')}" for path, reason in unreadable[:3])
     return f": {shown}{'; ...' if len(unreadable) > 3 else '.'}"
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}.{closest(str(value), choices)} Received: "
-            f"{name}={value!r}."
-        )
 
 
 def _loaded(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:

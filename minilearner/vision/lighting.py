@@ -15,8 +15,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import BatchTransform, PixelChange, PixelTransform
-from minilearner.vision.geometry import check_fraction
+from minilearner.checks import check_fraction
+from minilearner.data.batch_transforms import BatchTransform, PixelChange, PixelTransform
 
 __all__ = ["Brightness", "Contrast", "Hue", "Lighting", "LogitMap", "Saturation"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minilearner.data.transforms import PixelChange, PixelTransform
+from minilearner.data.batch_transforms import PixelChange, PixelTransform
 
 __all__ = ["Normalize", "cifar_stats", "imagenet_stats", "mnist_stats"]
 

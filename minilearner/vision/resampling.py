@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minilearner.data.transforms import PixelChange, changed, in_unit_range
+from minilearner.data.batch_transforms import PixelChange, changed, in_unit_range
 from minilearner.vision.maps import Size, half_sides
 
 __all__ = ["MODES", "PAD_MODES", "resample"]

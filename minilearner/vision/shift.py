@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minilearner.vision.geometry import RandomGeometric, check_fraction
+from minilearner.checks import check_fraction
+from minilearner.vision.geometry import RandomGeometric
 from minilearner.vision.maps import Size
 
 __all__ = ["RandomShift"]

@@ -13,7 +13,7 @@ from minilearner.errors import DownloadError, closest
 from minilearner.models.heads import Cut, cut_model, feature_shape
 from minilearner.sources.download import offline
 from minilearner.vision.families import Stats
-from minilearner.vision.weights import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
+from minilearner.vision.pretrained import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 
 __all__ = ["TimmBody", "timm_body", "untrained_body"]
 

@@ -26,15 +26,11 @@ from torchvision.models import resnet18
 from turns import by_turns, ratio, seconds
 
 from minilearner.models.heads import create_head, cut_model, num_features
-from minilearner.vision.all import (
-    ClassificationInterpretation,
-    DataLoaders,
-    ImageDataLoaders,
-    Learner,
-    Resize,
-    imagenet_stats,
-    vision_learner,
-)
+from minilearner.vision.all import ClassificationInterpretation, DataLoaders, Learner
+from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.normalize import imagenet_stats
+from minilearner.vision.resize import Resize
+from minilearner.vision.vision_learner import vision_learner
 
 
 def predict_one(folder, rounds):

@@ -15,9 +15,12 @@ from pipeline import machine, report
 from rows import readme_row
 from turns import by_turns, seconds
 
-from minilearner.data.transforms import Pipeline, run_steps
+from minilearner.data.batch_transforms import Pipeline, run_steps
 from minilearner.runtime import keep_freed_memory
-from minilearner.vision.augment import Hue, Normalize, RandomErasing, Saturation, aug_transforms, imagenet_stats
+from minilearner.vision.augment import aug_transforms
+from minilearner.vision.erasing import RandomErasing
+from minilearner.vision.lighting import Hue, Saturation
+from minilearner.vision.normalize import Normalize, imagenet_stats
 
 USUAL = {"size": 128}
 LISTS = {

@@ -24,7 +24,7 @@ from turns import by_turns, ratio, seconds
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, fashion_mnist
 from minilearner.runtime import default_device, resolve_precision
 from minilearner.sources.fashion import load_fashion_mnist
-from minilearner.vision.data import resized
+from minilearner.vision.fashion_mnist import resized
 
 SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 

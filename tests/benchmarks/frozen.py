@@ -28,17 +28,11 @@ from torchvision.models import resnet18
 from turns import by_turns, seconds
 
 from minilearner.models.heads import create_head, cut_model, num_features
-from minilearner.vision.all import (
-    Callback,
-    DataLoaders,
-    ImageDataLoaders,
-    Normalize,
-    Resize,
-    aug_transforms,
-    error_rate,
-    set_seed,
-    vision_learner,
-)
+from minilearner.vision.all import Callback, DataLoaders, Normalize, error_rate, set_seed
+from minilearner.vision.augment import aug_transforms
+from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.resize import Resize
+from minilearner.vision.vision_learner import vision_learner
 
 HOWS = ("norms learn", "train_bn=False", "precompute")
 

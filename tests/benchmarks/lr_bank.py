@@ -27,7 +27,7 @@ from lr_peers import PEERS, peers
 from lr_tasks import HELD_OUT, SGD, SGD_WD, TASKS
 from rows import readme_row
 
-from minilearner.results.recommendation import Calibration, recommend
+from minilearner.lr_finder.recommendation import Calibration, recommend
 
 KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3

@@ -17,9 +17,10 @@ from rows import readme_row
 from torch.utils.data import DataLoader, Dataset
 from turns import by_turns, seconds
 
-from minilearner.data.loaders import DataLoaders
-from minilearner.data.memory import MemoryLoader
-from minilearner.vision.augment import Flip, RandomShift
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.memory_loader import MemoryLoader
+from minilearner.vision.augment import Flip
+from minilearner.vision.shift import RandomShift
 
 
 def main():

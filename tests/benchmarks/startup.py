@@ -26,7 +26,9 @@ from PIL import Image
 from rows import readme_row
 from torch import nn
 
-from minilearner.vision.all import DataLoaders, ImageDataLoaders, Learner, Resize, accuracy
+from minilearner.vision.all import DataLoaders, Learner, accuracy
+from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.resize import Resize
 
 OTHERS, OURS = "import torch, torchvision", "from minilearner.vision.all import *"
 IMPORTS = {  # what was done before, and what is timed

@@ -203,15 +203,11 @@ def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> d
 
 
 def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
-    from minilearner.vision.all import (
-        ImageDataLoaders,
-        Normalize,
-        Resize,
-        aug_transforms,
-        error_rate,
-        set_seed,
-        vision_learner,
-    )
+    from minilearner.vision.all import Normalize, error_rate, set_seed
+    from minilearner.vision.augment import aug_transforms
+    from minilearner.vision.image_loaders import ImageDataLoaders
+    from minilearner.vision.resize import Resize
+    from minilearner.vision.vision_learner import vision_learner
 
     set_seed(seed)
     alike = {"num_workers": 2, "cache": False} if kind == "alike" else {}

@@ -17,7 +17,7 @@ from minilearner import (
     ParamScheduler,
     linear,
 )
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 
 TOLD = pytest.mark.filterwarnings("ignore:NonFinite")

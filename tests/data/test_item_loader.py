@@ -11,17 +11,18 @@ from PIL import Image
 
 from minilearner import Learner
 from minilearner.data.blocks import TransformBlock
-from minilearner.data.dataset import ItemDataset, as_tensor
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
 from minilearner.data.line import Read
-from minilearner.data.loaders import DataLoaders
 from minilearner.data.workers import default_num_workers
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.augment import Flip, Normalize
-from minilearner.vision.blocks import ImageBlock
+from minilearner.vision.augment import Flip
+from minilearner.vision.image_block import ImageBlock
 from minilearner.vision.images import open_image
-from minilearner.vision.transforms import RandomCrop, RandomResizedCrop, Resize
+from minilearner.vision.normalize import Normalize
+from minilearner.vision.resize import RandomCrop, RandomResizedCrop, Resize
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_the_cache_is_automatic_unless_there_is_no_room_or_nothing_to_keep(pictu
     tensors = loader([torch.zeros(3, 4, 4)] * 10, read=lambda t: t, item_tfms=[], cache=None)
     passes(tensors, 1)
     assert "cache=off: not pictures of 8 bits" in repr(tensors)
-    monkeypatch.setattr("minilearner.data.dataset.room_for_cache", lambda: 1000)
+    monkeypatch.setattr("minilearner.data.item_dataset.room_for_cache", lambda: 1000)
     crowded = loader(pictures, cache=None)
     passes(crowded, 1)
     assert "cache=off: it would take" in repr(crowded)
@@ -180,7 +181,7 @@ def test_a_full_disk_ends_the_cache_with_a_warning_not_the_training(pictures, mo
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("minilearner.data.cache._write", full)
+    monkeypatch.setattr("minilearner.data.image_cache._write", full)
     with pytest.warns(RuntimeWarning, match="cache is given up.*No space left"):
         got = passes(files)
     assert same(got, passes(loader(pictures))) and "off: No space left" in repr(files)

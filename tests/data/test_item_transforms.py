@@ -5,11 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from minilearner.data.batch_transforms import Pipeline
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
-from minilearner.data.transforms import Pipeline
 from minilearner.errors import DataError
-from minilearner.vision.augment import Flip, Normalize, aug_transforms
-from minilearner.vision.transforms import RandomResizedCrop, Resize
+from minilearner.vision.augment import Flip, aug_transforms
+from minilearner.vision.normalize import Normalize
+from minilearner.vision.resize import RandomResizedCrop, Resize
 
 
 def noise(width, height):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.workers import default_num_workers
 from minilearner.errors import DataError, FileFormatError

@@ -19,7 +19,7 @@ import pytest
 from minilearner.errors import DataError, DownloadError, FileFormatError
 from minilearner.sources import archives, fashion
 from minilearner.sources.archives import untar_data
-from minilearner.sources.fashion_files import FULL
+from minilearner.sources.fashion import FULL
 from minilearner.sources.paths import DataPath
 from minilearner.sources.urls import URLs
 

@@ -20,8 +20,7 @@ import pytest
 import minilearner.sources
 from minilearner.errors import DataError, FileFormatError
 from minilearner.sources import fashion
-from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
-from minilearner.sources.fashion_files import FULL, SAMPLE
+from minilearner.sources.fashion import FASHION_CLASSES, FULL, SAMPLE, load_fashion_mnist
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PACKAGE = Path(minilearner.sources.__file__).parent

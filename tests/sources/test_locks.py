@@ -3,7 +3,7 @@
 import threading
 import time
 
-from minilearner.sources.locks import is_at, locked
+from minilearner.sources.download import is_at, locked
 
 
 def test_holders_never_overlap_though_each_deletes_the_file(tmp_path):

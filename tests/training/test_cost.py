@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import minilearner
 from minilearner import ClassificationInterpretation, DataLoaders, Learner, accuracy, error_rate
-from minilearner.data.transforms import train_only
+from minilearner.data.batch_transforms import train_only
 
 N_BATCHES = 20
 

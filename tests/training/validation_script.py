@@ -24,7 +24,7 @@ from minilearner import (
     processes,
     top_k_accuracy,
 )
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 
 N_TRAIN, N_VALID = 400, 61

@@ -2,19 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner.data.transforms import Pipeline
-from minilearner.vision.augment import (
-    Brightness,
-    Contrast,
-    Dihedral,
-    Flip,
-    RandomResizedCropBatch,
-    RandomShift,
-    Rotate,
-    Warp,
-    Zoom,
-    aug_transforms,
-)
+from minilearner.data.batch_transforms import Pipeline
+from minilearner.vision.augment import Dihedral, Flip, Rotate, Warp, Zoom, aug_transforms
+from minilearner.vision.crops import RandomResizedCropBatch
+from minilearner.vision.lighting import Brightness, Contrast
+from minilearner.vision.shift import RandomShift
 
 
 def rng(seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minilearner.data.transforms import Pipeline
+from minilearner.data.batch_transforms import Pipeline
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.resampling import resample
 

@@ -3,24 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minilearner.data import transforms
-from minilearner.data.transforms import Pipeline, in_unit_range, run_steps
+from minilearner.data import batch_transforms
+from minilearner.data.batch_transforms import Pipeline, in_unit_range, run_steps
 from minilearner.vision import geometry, resampling
-from minilearner.vision.augment import (
-    Brightness,
-    Contrast,
-    Dihedral,
-    Flip,
-    Hue,
-    Normalize,
-    RandomShift,
-    Rotate,
-    Saturation,
-    Warp,
-    Zoom,
-)
+from minilearner.vision.augment import Dihedral, Flip, Rotate, Warp, Zoom
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.geometry import Geometric, Resized, Sampling, as_size
+from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
+from minilearner.vision.normalize import Normalize
+from minilearner.vision.shift import RandomShift
 
 
 def rng(seed=0):
@@ -61,7 +52,7 @@ COLOURS = [Brightness(), Contrast(), Saturation(), Hue(), Normalize.from_stats([
 @pytest.mark.parametrize("moves", [Warp(size=8), RandomShift(), RandomShift(whole_pixels=True)])
 def test_changes_of_pixels_in_the_memory_of_a_move_give_the_bits_of_one_after_the_other(moves, dtype, monkeypatch):
     monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 130)
-    monkeypatch.setattr(transforms, "_VALUES_AT_ONCE", 1600)
+    monkeypatch.setattr(batch_transforms, "_VALUES_AT_ONCE", 1600)
     # Of 768 or 192 values a picture: torch computes what is left over after vectors of 8 or 16 by other functions.
     x = torch.randint(0, 256, (5, 3, 16, 16), generator=rng()).to(dtype)
     x = x if dtype == torch.uint8 else x / 255
@@ -132,10 +123,10 @@ def test_fused_is_the_same_as_one_after_another(names):
         "z": Zoom(1.2, 1.5, p=1),
         "c": RandomResizedCropBatch((40, 50), 0.3, max_scale=0.5),
     }
-    transforms, x, generator = [kinds[name] for name in names], smooth(4), rng()
-    (fused,) = Pipeline(transforms).steps(training=True)
+    batch_transforms, x, generator = [kinds[name] for name in names], smooth(4), rng()
+    (fused,) = Pipeline(batch_transforms).steps(training=True)
     apart = x
-    for transform in transforms:
+    for transform in batch_transforms:
         apart = transform(apart, generator)
     once = fused(x, rng())
     assert once.shape == apart.shape

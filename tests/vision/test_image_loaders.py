@@ -12,9 +12,9 @@ from minilearner.data.items import get_image_files
 from minilearner.data.splits import RandomSplitter
 from minilearner.data.targets import Category, MultiCategory, Regression
 from minilearner.errors import DataError
-from minilearner.vision.blocks import PILImageBW
+from minilearner.vision.image_block import PILImageBW
 from minilearner.vision.image_loaders import ImageDataLoaders
-from minilearner.vision.transforms import Resize
+from minilearner.vision.resize import Resize
 
 OPTIONS = {"item_tfms": Resize(8), "bs": 4, "seed": 0}
 PATTERN = r"(.+)_\d+.jpg$"

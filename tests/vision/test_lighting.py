@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from minilearner.data import transforms
-from minilearner.data.transforms import Pipeline
+from minilearner.data import batch_transforms
+from minilearner.data.batch_transforms import Pipeline
 from minilearner.vision import lighting
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Lighting, LogitMap, Saturation
 
@@ -99,7 +99,7 @@ def test_hue_turns_within_its_range_and_keeps_the_brightest_and_darkest():
 def test_a_large_batch_is_changed_a_few_pictures_at_a_time(kind, monkeypatch):
     x = torch.rand(7, 3, 4, 4)
     whole = kind()(x, rng())
-    monkeypatch.setattr(transforms, "_VALUES_AT_ONCE", 100)
+    monkeypatch.setattr(batch_transforms, "_VALUES_AT_ONCE", 100)
     assert torch.equal(kind()(x, rng()), whole)
 
 

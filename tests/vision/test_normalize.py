@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from minilearner.data.transforms import BatchTransform, Pipeline
+from minilearner.data.batch_transforms import BatchTransform, Pipeline
 from minilearner.vision.erasing import RandomErasing
 from minilearner.vision.normalize import Normalize, cifar_stats, imagenet_stats, mnist_stats
 

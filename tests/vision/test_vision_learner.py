@@ -12,9 +12,9 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from minilearner import Callback, DataLoaders, Learner, Normalize, accuracy
-from minilearner.data.transforms import train_only
+from minilearner.data.batch_transforms import train_only
 from minilearner.models.heads import create_head
-from minilearner.vision.learner import cnn_learner, vision_learner
+from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 SHUFFLENET = "shufflenetv2_x0.5-f707e7126e.pth"
 IMAGENET = "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])"

@@ -1,0 +1,396 @@
+"""`DataBlock`: declares how a data set is made, and makes its loaders."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal, NoReturn
+
+import torch
+from torch import Tensor
+
+from minilearner import processes
+from minilearner.checks import _check_choice, check_batch_size
+from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
+from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.item_dataset import ItemDataset, as_tensor
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
+from minilearner.data.items import PathLike, shown
+from minilearner.data.labels import Getter
+from minilearner.data.line import Line, NewItems, Prepared, Read, as_sequence
+from minilearner.data.splits import RandomSplitter, Splitter
+from minilearner.errors import DataError, refuse_unknown
+from minilearner.runtime import derived_generator, draw_seed
+from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
+
+__all__ = ["DataBlock", "walk"]
+
+Verify = Literal["names", "headers", "decode"]
+OnUnreadable = Literal["raise", "skip"]
+
+
+class DataBlock:
+    r"""Declares a data set: what its parts are, and how items are found, split and labelled.
+
+    >>> pets = DataBlock(
+    ...     blocks=(ImageBlock, CategoryBlock),
+    ...     get_items=get_image_files,
+    ...     splitter=RandomSplitter(seed=42),
+    ...     get_y=using_attr(RegexLabeller(r"(.+)_\d+.jpg$"), "name"),
+    ...     item_tfms=Resize(460),
+    ...     batch_tfms=aug_transforms(size=224, min_scale=0.75),
+    ... )
+    >>> dls = pets.dataloaders(path / "images")
+
+    Nothing is read until `dataloaders`. As fastai's, except that the getters run once, when loaders are built: `get_x`
+    says *where* an input is, its block reads it. So a label that cannot be read is found before training, and functions
+    given here need not be sent to worker processes.
+
+    Args:
+        blocks: an input block for each input and a target block last; two plain `TransformBlock`s when None.
+        getters: all getters in the order of the blocks, instead of `get_x` and `get_y`.
+        n_inp: how many blocks are inputs: all but the last, unless there is one only.
+        item_tfms: transforms of one item on the CPU, which give all items one shape.
+        batch_tfms: transforms of a whole batch on the device.
+        get_items: source -> items; None where the source is the items: a list, a mapping of columns or a frame.
+        splitter: items -> (train, valid); `RandomSplitter()` when None.
+        get_y: item -> label.
+        get_x: item -> what the input is read from; the item itself when None. A list where there are several inputs.
+
+    Raises:
+        TypeError: an argument is unknown, or a block is none of its place.
+        ValueError: the number of getters does not fit the blocks.
+    """
+
+    def __init__(
+        self,
+        blocks: Any = None,
+        *,
+        getters: Sequence[Getter | None] | None = None,
+        n_inp: int | None = None,
+        item_tfms: ItemTransforms = None,
+        batch_tfms: Transforms = None,
+        get_items: Callable[[Any], Any] | None = None,
+        splitter: Splitter | None = None,
+        get_y: Getter | Sequence[Getter] | None = None,
+        get_x: Getter | Sequence[Getter] | None = None,
+        **unknown: NoReturn,
+    ) -> None:
+        refuse_unknown(unknown, DataBlock)
+        self.blocks = _instances(blocks)
+        self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
+        inputs, outcome = _placed(self.blocks, self.n_inp)
+        of_inputs, of_outcome = _getters(getters, get_x, get_y, self.n_inp, len(self.blocks) - self.n_inp)
+        self.line = Line(inputs, outcome, get_items, of_inputs, of_outcome, splitter or RandomSplitter())
+        self.item_tfms, self.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
+
+    def new(self, item_tfms: ItemTransforms = None, batch_tfms: Transforms = None) -> DataBlock:
+        """Returns a copy with these transforms and no others. (fastai's changes the block itself.)"""
+        block = copy.copy(self)
+        block.item_tfms, block.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
+        return block
+
+    def dataloaders(
+        self,
+        source: Any,
+        path: PathLike = ".",
+        *,
+        bs: int = 64,
+        val_bs: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool | None = None,
+        num_workers: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        verify: Verify = "names",
+        on_unreadable: OnUnreadable = "raise",
+        cache: bool | PathLike | None = None,
+        **unknown: NoReturn,
+    ) -> DataLoaders:
+        """Returns loaders of what the source holds, after looking for everything that would stop training later.
+
+        Args:
+            source: what `get_items` takes, or the items themselves.
+            path: where a learner of these loaders puts its files.
+            bs: items a batch.
+            val_bs: items a batch in validation; `bs` when None.
+            shuffle: a new order for every training epoch.
+            drop_last: leave out the short last batch of training; as `shuffle` when None.
+            num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this one.
+            seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own.)
+            device: where batches arrive.
+            verify: "names" looks whether files are there, and whether 8 of them come out in one shape; "headers" opens
+                each of them and compares all sizes too, where no transform makes them alike; "decode" reads all of it
+                besides. What nobody looked for is told when it is read, with its path.
+            on_unreadable: "raise", or "skip" what "headers" or "decode" found. It is then counted on standard error and
+                listed in ``dls.skipped``.
+            cache: whether decoded pictures are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
+
+        Raises:
+            TypeError: an argument is unknown, or the source needs `get_items`.
+            ValueError: an argument is out of range.
+            DataError: there are no items, labels cannot be read or are unknown, the split is wrong, inputs differ in
+                shape or are beyond the range that a transform needs, or there is not one batch to train on. Says how
+                many items it is about, with three examples.
+            FileFormatError: files cannot be read.
+        """
+        refuse_unknown(unknown, self.dataloaders)
+        val_bs = bs if val_bs is None else val_bs
+        for name, n in (("bs", bs), ("val_bs", val_bs)):
+            check_batch_size(name, n)
+        _check_choice("verify", verify, ("names", "headers", "decode"))
+        _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
+        if on_unreadable == "skip" and verify == "names":
+            raise ValueError(
+                'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'
+            )
+        prepared = self.line.prepare(source, verify=verify, on_unreadable=on_unreadable)
+        _tell_skipped(prepared)
+        seed = draw_seed() if seed is None else seed
+        train, valid = (
+            ItemDataset(part.sources, Read(self.line.inputs), self.item_tfms, seed=seed, cache=cache)
+            for part in (prepared.train, prepared.valid)
+        )
+        for dataset in (train, valid) if verify != "names" else (train,):
+            _check_shapes(dataset, {} if verify == "names" else self.line.sizes(list(dataset.items)))
+        _check_range(train, self.batch_tfms)
+        options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
+        options["batch_tfms"] = self.batch_tfms
+        drop_last = shuffle if drop_last is None else drop_last
+        dls = DataLoaders(
+            ItemLoader(train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=drop_last, training=True, **options),
+            ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
+            bs=bs,
+            seed=seed,
+            target=prepared.target,
+            device=device,
+            path=path,
+            new_items=NewItems(self.line, prepared.target, prepared.kind),
+        )
+        dls.skipped = prepared.skipped
+        return dls
+
+    def summary(self, source: Any, bs: int = 4, show_batch: bool = False) -> None:
+        """Prints how one item, and then a batch of `bs`, go along the line; draws a batch too with `show_batch`.
+
+        Raises:
+            DataError: a station failed. Names it; what came before has been printed.
+        """
+        for text in walk(self.line, self.item_tfms, self.batch_tfms, source, bs):
+            sys.stdout.write(f"{text}\n")
+        if show_batch:
+            self.dataloaders(source, bs=bs, num_workers=0).show_batch(max_n=bs)
+
+    def __repr__(self) -> str:
+        return f"DataBlock({', '.join(map(repr, self.blocks))}, {self.item_tfms}, {self.batch_tfms})"
+
+
+def _instances(blocks: Any) -> tuple[Any, ...]:
+    if blocks is None:
+        return TransformBlock(), TransformBlock()
+    several = blocks if isinstance(blocks, (list, tuple)) else (blocks,)
+    return tuple(block() if isinstance(block, type) else block for block in several)
+
+
+def _placed(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...], TargetBlock | None]:
+    if not 1 <= n_inp <= len(blocks) or len(blocks) - n_inp > 1:
+        raise ValueError(
+            f"`n_inp` must leave at most one block, the target, of {len(blocks)}. Received: n_inp={n_inp}."
+        )
+    for block in blocks[:n_inp]:
+        if not isinstance(block, InputBlock):
+            raise TypeError(f"an input needs a block that reads it, such as ImageBlock. Received: {block!r}.")
+    for block in blocks[n_inp:]:
+        if not isinstance(block, TargetBlock):
+            raise TypeError(f"a target needs a block such as CategoryBlock. Received: {block!r}.")
+    return blocks[:n_inp], blocks[n_inp] if n_inp < len(blocks) else None
+
+
+def _getters(
+    getters: Any, get_x: Any, get_y: Any, n_inp: int, n_targets: int
+) -> tuple[tuple[Getter | None, ...], Getter | None]:
+    if getters is not None:
+        if get_x is not None or get_y is not None:
+            raise ValueError("Give `getters`, or `get_x` and `get_y`, not both.")
+        _check_count(getters, "getters", n_inp + n_targets)
+        return tuple(getters[:n_inp]), getters[n_inp] if n_targets else None
+    xs = (None,) * n_inp if get_x is None else _several(get_x)
+    ys = (None,) * n_targets if get_y is None else _several(get_y)
+    _check_count(xs, "get_x", n_inp)
+    _check_count(ys, "get_y", n_targets)
+    return xs, ys[0] if ys else None
+
+
+def _several(getter: Any) -> tuple[Getter, ...]:
+    return tuple(getter) if isinstance(getter, (list, tuple)) else (getter,)
+
+
+def _check_count(getters: Any, name: str, n: int) -> None:
+    if len(getters) != n:
+        raise ValueError(
+            f"`{name}` must have {n} functions, one for each block of its kind. Received: {len(getters)}. To run "
+            "several after one another, write one function that does."
+        )
+    for getter in getters:
+        if getter is not None and not callable(getter):
+            raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
+
+
+def _tell_skipped(prepared: Prepared) -> None:
+    if (skipped := prepared.skipped) and processes.is_first():
+        sources, reasons = zip(*skipped, strict=True)
+        sys.stderr.write(
+            f"{len(skipped)} items cannot be read and are left out: {shown(sources, range(len(sources)), reasons)}. "
+            "All of them: dls.skipped.\n"
+        )
+
+
+_LOOKED_AT = 8  # a few pictures tell whether anything gives them one shape; all of them would be read twice
+
+
+def _check_shapes(dataset: ItemDataset, sizes: Mapping[int, Any]) -> None:
+    """Raises where a few items, as validation reads them, differ in shape; of known `sizes`, rare ones are among them.
+
+    sizes: position -> (width, height) of the picture as it lies in its file; empty where they are not known.
+    """
+    n = min(_LOOKED_AT, len(dataset))
+    positions = [i * (len(dataset) - 1) // max(1, n - 1) for i in range(n)]
+    first_of = {sizes[i]: i for i in sorted(sizes, reverse=True)}
+    rarest = Counter(sizes.values()).most_common()[: -_LOOKED_AT - 1 : -1]
+    positions = sorted({*positions, *(first_of[size] for size, _ in rarest)})
+    shapes: dict[int, Tree] = {}
+    for i in positions:
+        try:
+            shapes[i] = shape_of(dataset[i, None])
+        except DataError:  # one that cannot be read is told when its batch comes: see `verify`
+            if i == positions[-1] and not shapes:
+                raise
+    if len(set(shapes.values())) > 1:
+        raise DataError(
+            f"inputs must have one shape, so that they make batches. {_counted(shapes, sizes)}, as in "
+            f"{_examples(dataset.items, shapes)}. Give them one with item_tfms=Resize(...)."
+        )
+
+
+def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
+    """Raises where the first item is clearly beyond [0, 1] and a transform needs it there."""
+    if batch_tfms.in_need_of_unit_range() is None:
+        return
+    try:
+        parts = tensors_of(dataset[0, None])
+    except DataError:  # told when its batch comes
+        return
+    for x in parts:
+        check_unit_range(x, batch_tfms, shown(dataset.items, [0]))
+
+
+def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
+    counts = Counter(sizes.values())
+    of_all = f"The {len(sizes)} pictures have {len(counts)} sizes (width, height)"
+    if len(counts) < 2:
+        counts, of_all = Counter(shapes.values()), f"Of {len(shapes)} items looked at, by shape"
+    most = ", ".join(f"{count} of {size}" for size, count in counts.most_common(3))
+    return f"{of_all}: {most}{', ...' if len(counts) > 3 else ''}"
+
+
+def _examples(items: Sequence[Any], shapes: Mapping[int, Tree]) -> str:
+    """Returns one item of each shape, as many as three, and then more of them."""
+    firsts = {shape: i for i, shape in sorted(shapes.items(), reverse=True)}.values()
+    chosen = [*firsts, *(i for i in shapes if i not in set(firsts))]
+    return shown(items, chosen, [shapes[i] for i in chosen])
+
+
+def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any, bs: int) -> Iterator[str]:
+    """Gives a text for each station, as it is reached.
+
+    Raises:
+        DataError: a station failed. Names it, with its cause.
+    """
+    with _station("get_items"):
+        items = line.items(source)
+    rows = as_sequence(items)
+    yield f"Items: {len(rows)}, first {shown(rows, [0])}"
+    with _station("get_y"):
+        labels = line.labels(rows)
+    with _station("get_x"):
+        sources = line.sources(rows)
+    with _station("splitter"):
+        train, valid = line.split(items, labels)
+    yield f"Split by {line.splitter!r:.100}: {len(train)} for training, {len(valid)} for validation"
+    with _station("target block"):
+        target = line.target(labels, train)
+        chosen = None if labels is None else [labels[i] for i in train]
+        y = line.encoded(chosen, target, [sources[i] for i in train], "training")
+    if chosen is not None and y is not None:
+        yield f"Labels: {target!r:.200}\n  first training item: {chosen[0]!r} -> {_seen(y[0])}"
+    dataset = ItemDataset([sources[i] for i in train], Read(line.inputs), item_tfms)
+    yield from _sample(dataset)
+    yield from _batch(dataset, y, batch_tfms, bs)
+
+
+def _sample(dataset: ItemDataset) -> Iterator[str]:
+    source = dataset.items[0]
+    yield f"One sample, from {shown(dataset.items, [0])}"
+    with _station("input block", source):
+        raw = dataset.read(source)
+    parts = raw if isinstance(raw, tuple) else (raw,)
+    yield f"  read: {', '.join(map(_seen, parts))}"
+    untouched, transforms = parts, dataset.item_tfms.transforms
+    for k, f in enumerate(transforms):
+        with _station(f"item transform {f!r}", source):
+            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in untouched)
+        yield f"  {f!r}: {', '.join(map(_seen, parts))}"
+    with _station("making a tensor", source):
+        parts = tuple(map(as_tensor, parts))
+    yield f"  as a tensor: {', '.join(map(_seen, parts))}"
+
+
+def _batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int) -> Iterator[str]:
+    n = min(bs, len(dataset))
+    inputs = []
+    for i in range(n):
+        with _station("input block and item transforms", dataset.items[i]):
+            inputs.append(dataset[i, None])
+    shapes = [shape_of(x) for x in inputs]
+    if len(set(shapes)) > 1:
+        raise DataError(
+            f"making a batch failed, for {n} samples have {len(set(shapes))} shapes: "
+            f"{shown(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
+        )
+    with _station("making a batch"):
+        x, _ = ItemLoader(dataset, y, bs=n, num_workers=0).items(range(n))
+    yield f"A batch of {n}: x {_seen(x)}" + ("" if y is None else f", y {_seen(y[:n])}")
+    rng = derived_generator(0, "summary")
+    for step in batch_tfms.steps(training=True):
+        with _station(f"batch transform {step!r}"):
+            x = map_tensors(partial(run_steps, (step,), rng=rng), x)
+        yield f"  {step!r}: x {_seen(x)}"
+
+
+@contextmanager
+def _station(name: str, item: Any = None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        where = "" if item is None else f" on {shown([item], [0])}"
+        raise DataError(f"{name} failed{where}: {error}") from error
+
+
+def _seen(value: Tree) -> str:
+    if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
+        return f"({', '.join(map(_seen, value))})"
+    if isinstance(value, Tensor):
+        kind = str(value.dtype).removeprefix("torch.")
+        if value.ndim <= 1 and value.numel() <= 10:
+            return f"{value.tolist()} {kind}"
+        span = f" from {value.min():.3g} to {value.max():.3g}" if value.dtype != torch.bool and value.numel() else ""
+        return f"{tuple(value.shape)} {kind}{span}"
+    if hasattr(value, "getbands"):
+        return f"{value.mode} picture, {value.width} x {value.height}"
+    return f"{type(value).__name__} {getattr(value, 'shape', '')}".strip()

@@ -1,0 +1,397 @@
+"""The loaders of a training run: one for training, one for validation, checked when they are built.
+
+Where batches come from is `memory`'s and `foreign`'s business; what labels mean is `targets`'.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
+from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
+from minilearner.data.foreign_loader import ForeignLoader, from_dataset
+from minilearner.data.item_dataset import as_tensor
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.line import NewItems
+from minilearner.data.loader import Loader, with_missing
+from minilearner.data.loader_state import unmoved
+from minilearner.data.memory_loader import MemoryLoader
+from minilearner.data.show import first_batch, show_pictures, titles_of
+from minilearner.data.targets import Category, ClassNumbers, Target
+from minilearner.errors import DataError
+from minilearner.plots.image_grid import room
+from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory, resolve_device
+from minilearner.tree import Tree
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DataLoaders"]
+
+
+class DataLoaders:
+    """A training loader and, optionally, a validation loader, with what their labels mean.
+
+    >>> dls = DataLoaders(train_dataset, valid_dataset, bs=64)        # torch datasets
+    >>> dls = DataLoaders(train_loader, valid_loader)                 # torch DataLoaders, or any re-iterable of (x, y)
+    >>> dls = DataLoaders.from_arrays((x, y), (vx, vy), bs=64)        # NumPy arrays or tensors
+
+    Args:
+        train: a loader, a map-style torch dataset, or a re-iterable with a length that yields batches ``(x, y)``.
+            Datasets are shuffled by (seed, epoch) and the short last batch is dropped.
+        valid: the same for validation, in order and complete; None for no validation.
+        bs: items a batch, for datasets only.
+        seed: decides every shuffle and augmentation that is ours. None draws one number from torch's generator, which
+            moves only when something here is derived from the seed; read it in `.seed`.
+        target: what labels mean. None: `vocab`, or the dataset's `.classes`, gives a `Category`; else it is unknown.
+        vocab: names of the classes, in the order of their numbers.
+        device: where batches arrive; the default device when None.
+        path: where a learner of these loaders puts its files.
+        new_items: how `test_dl` turns new items into inputs and labels, where loaders read items one by one.
+
+    Raises:
+        TypeError: a source cannot be iterated twice, or has no length.
+        ValueError: `bs` is less than 1, or both `target` and `vocab` are given.
+        DataError: a source has no batches.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        valid: Any = None,
+        *,
+        bs: int = 64,
+        seed: int | None = None,
+        target: Target | None = None,
+        vocab: Sequence[Any] | None = None,
+        device: torch.device | str | None = None,
+        path: str | os.PathLike[str] = ".",
+        new_items: NewItems | None = None,
+    ) -> None:
+        if bs < 1:
+            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        _check_one_meaning(target, vocab)
+        self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
+        self.device = resolve_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.bs = bs
+        self.path = Path(path)
+        self.skipped: tuple[tuple[Any, str], ...] = ()
+        """Items that were left out since they cannot be read, each with the reason."""
+        self.new_items = new_items
+        self._added: tuple[BatchTransform, ...] = ()
+        self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
+        self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
+        vocab = vocab if vocab is not None else _classes(train)
+        self._target = target if target is not None or vocab is None else Category(vocab)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: tuple[Any, Any],
+        valid: tuple[Any, Any] | None = None,
+        *,
+        bs: int = 64,
+        vocab: Sequence[Any] | None = None,
+        target: Target | None = None,
+        item_tfms: Transforms = None,
+        batch_tfms: Transforms = None,
+        seed: int | None = None,
+        drop_last: bool = True,
+        device: torch.device | str | None = None,
+    ) -> DataLoaders:
+        """Returns loaders of arrays ``(x, y)`` in memory, NumPy's or tensors.
+
+        x: (items, ...), images as (items, channels, height, width); uint8 stays so in store and arrives as float32 in
+        [0, 1]. y: (items, ...): text or integers are classes, floats are numbers to regress. Text is numbered by
+        `vocab`, or by the sorted labels of `train`; integers are class numbers already, 0 to the largest in `train`.
+
+        Args:
+            train: ``(x, y)``.
+            valid: ``(x, y)`` of the same kind, or None.
+            bs: items a batch.
+            vocab: names of the classes.
+            target: what labels mean, instead of what `vocab` and the labels tell.
+            item_tfms: functions of all the inputs of a split, applied once, now.
+            batch_tfms: transforms of each batch; see `transforms.Pipeline`.
+            seed: as for `DataLoaders`.
+            drop_last: leave out the short last batch of training.
+            device: where the arrays are kept; the default device when None.
+
+        Raises:
+            TypeError: `train` or `valid` is no pair.
+            DataError: the arrays do not fit each other, or hold what cannot be trained on; the message says where.
+        """
+        _check_one_meaning(target, vocab)
+        seed = _seed(seed, is_used=True)
+        x, raw = as_pair(train, "train")
+        target = target if target is not None else target_for(raw, vocab)
+        pipeline = Pipeline(batch_tfms)
+        how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
+        options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
+        loader = MemoryLoader(
+            x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
+        )
+        check_unit_range(loader.x, pipeline, "`x` of train")
+        valid_loader = None
+        if valid is not None:
+            vx, raw = as_pair(valid, "valid")
+            check_alike(x, vx)
+            valid_loader = MemoryLoader(vx, encode(raw, target, "valid"), **options)
+        return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
+
+    @property
+    def target(self) -> Target | None:
+        """What labels mean. Where nobody said, integers in the first batch are class numbers, and all else is None."""
+        if self._target is None:
+            _, y = self.one_batch()
+            if isinstance(y, Tensor) and y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
+                self._target = ClassNumbers()
+        return self._target
+
+    @property
+    def vocab(self) -> tuple[Any, ...] | None:
+        """The classes in the order of their numbers; None where there are none or they are unknown."""
+        return getattr(self.target, "vocab", None)
+
+    @property
+    def c(self) -> int | None:
+        """How many outputs a model needs: classes, or numbers to regress; None where it is unknown."""
+        return None if self.target is None else self.target.n_out
+
+    def loader(self, ds_idx: int) -> Loader:
+        """Returns the training loader for 0, the validation loader for 1.
+
+        Raises:
+            ValueError: `ds_idx` is another number, or 1 without a validation set.
+        """
+        if ds_idx not in (0, 1):
+            raise ValueError(f"`ds_idx` must be 0 (training) or 1 (validation). Received: ds_idx={ds_idx}.")
+        chosen = self.valid if ds_idx else self.train
+        if chosen is None:
+            raise ValueError("There is no validation set. Give `valid` to DataLoaders, or use ds_idx=0.")
+        return chosen
+
+    def in_order(self, ds_idx: int) -> Loader:
+        """Returns every item of a split in dataset order, without augmentation."""
+        return self.loader(ds_idx).in_order()
+
+    def one_batch(self, ds_idx: int = 0) -> tuple[Tree, Tree]:
+        """Returns the first batch of the next pass (training, or validation for 1), and moves nothing by it.
+
+        Raises:
+            ValueError: as `loader`.
+        """
+        return first_batch(self.loader(ds_idx))
+
+    def show_batch(
+        self,
+        b: tuple[Tree, Tree] | None = None,
+        max_n: int = 9,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        unique: bool = False,
+        ds_idx: int = 0,
+    ) -> Figure:
+        """Draws pictures as they reach the model, augmented but in their real colours, below their labels.
+
+        Nothing moves by it, so it shows what the next pass will begin with.
+
+        Args:
+            b: a batch `(x, y)` to show; by default the first of the next pass.
+            max_n: how many pictures at most.
+            nrows, ncols: the grid; about square by default. Where both are given, no more pictures than it has places.
+            figsize: width and height in inches; by default as the pictures and labels need.
+            unique: show `max_n` augmentations of one picture, the first of the split.
+            ds_idx: 0 for training, 1 for validation.
+
+        Raises:
+            ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
+            DataError: the inputs are no pictures.
+        """
+        loader, max_n = self.loader(ds_idx), room(max_n, nrows, ncols)
+        if unique:
+            loader = loader.picked([0] * max_n).augmented()
+        x, y = first_batch(loader) if b is None else b
+        titles = titles_of(self.target, y, max_n)
+        return show_pictures(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
+
+    def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
+        """Returns a loader over new inputs, in order and complete, with validation transforms.
+
+        Args:
+            items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Where
+                the loaders are a `DataBlock`'s, a list of items such as it was built from, or of paths, PIL pictures,
+                arrays or tensors; of arrays in memory, one array or a list of arrays, tensors or PIL pictures.
+            with_labels: label a `DataBlock`'s items as the training items were.
+
+        Raises:
+            ValueError: `with_labels` is given and there is no `DataBlock` to know how.
+            TypeError, DataError: the items are none.
+        """
+        like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
+        if like_items is not None and self.new_items is not None:
+            y = self.new_items.targets(items) if with_labels else None
+            return like_items.over(self.new_items.sources(items), y)
+        if with_labels:
+            raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
+        if like_items is not None:
+            return like_items.over(items)
+        if isinstance(items, tuple) and len(items) == 2:
+            x, raw = as_pair(items, "test")
+            y = encode(raw, self.target or target_for(raw), "test")
+        elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
+            like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
+            return with_missing(self._arriving(items), like_training).in_order()
+        else:
+            x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
+        like = self.train if isinstance(self.train, MemoryLoader) else None
+        return MemoryLoader(
+            x,
+            y,
+            bs=self.bs,
+            seed=self.seed,
+            item_tfms=None if like is None else like.item_tfms,
+            batch_tfms=self.train.batch_tfms,
+            device=self.device,
+        )
+
+    def from_other(self, source: Any) -> Loader:
+        """Returns a loader of a dataset, or of another loader, whose batches arrive where these do.
+
+        They meet what `with_batch_tfms` added here, such as a learner's `Normalize`, unless they bring it already; so
+        loaders made before that was added give what the model needs. Datasets and foreign loaders meet it too.
+        """
+        return with_missing(self._arriving(source), self._added)
+
+    def _arriving(self, source: Any) -> Loader:
+        return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
+        """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
+
+        In foreign loaders no transform may be random, for there is no epoch to derive its randomness from.
+        """
+        added = Pipeline(transforms).transforms
+        longer = copy.copy(self)
+        longer._added = (*self._added, *added)
+        longer.train = self.train.with_batch_tfms(*added)
+        longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
+        return longer
+
+    def to(self, device: torch.device | str) -> DataLoaders:
+        """Returns loaders whose batches arrive on `device`; itself when they already do."""
+        device = resolve_device(device)
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        moved.device = device
+        moved.train = self.train.to(device)
+        moved.valid = None if self.valid is None else self.valid.to(device)
+        return moved
+
+    def unmoved(self) -> AbstractContextManager[None]:
+        """Whatever is iterated inside this context leaves no trace on the loaders; see `unmoved.unmoved`."""
+        return unmoved(self.train, self.valid)
+
+    def __repr__(self) -> str:
+        return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+
+
+def _seed(seed: int | None, *, is_used: bool) -> int:
+    if seed is not None:
+        return seed
+    if is_used:
+        return draw_seed()
+    with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here
+        return draw_seed()
+
+
+def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> None:
+    if target is not None and vocab is not None:
+        raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+
+
+def _brings_batches(source: Any) -> bool:
+    return _is_dataset(source) or isinstance(source, (DataLoader, Loader))
+
+
+def _is_dataset(source: Any) -> bool:
+    return isinstance(source, Dataset) and not isinstance(source, IterableDataset)
+
+
+def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.device) -> Loader:
+    if isinstance(source, (MemoryLoader, ItemLoader, ForeignLoader)):
+        _check_batches(source, split)
+        return source.to(device)
+    if _is_dataset(source):
+        source = from_dataset(source, bs=bs, seed=seed, training=split == "train")
+    _check_iterable(source, split)
+    _check_batches(source, split)
+    return ForeignLoader(source, device=device)
+
+
+def _check_iterable(source: Any, split: str) -> None:
+    need = f"`{split}` must be a loader, a torch dataset, or a re-iterable with a length that yields (x, y)."
+    if isinstance(source, (Tensor, np.ndarray)) or (
+        isinstance(source, (tuple, list)) and source and isinstance(source[0], (Tensor, np.ndarray))
+    ):
+        raise TypeError(f"{need} Received: arrays. Use DataLoaders.from_arrays((x, y), (valid_x, valid_y)).")
+    if isinstance(source, Iterator):
+        raise TypeError(
+            f"{need} Received: a {type(source).__name__}, which can be read only once. Pass the object that it was "
+            "made from, or list(...) of it."
+        )
+    if not isinstance(source, Iterable):
+        raise TypeError(f"{need} Received: a {type(source).__name__}, which cannot be iterated.")
+    try:
+        len(source)  # type: ignore[arg-type]
+    except TypeError as e:
+        raise TypeError(
+            f"{need} Received: a {type(source).__name__} without a length, which schedules and progress need. Define "
+            "`__len__` as the number of batches."
+        ) from e
+
+
+def _are_pictures(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(hasattr(item, "getbands") for item in items)
+
+
+def _check_batches(source: Any, split: str) -> None:
+    if len(source) > 0:
+        return
+    inner = getattr(source, "source", source)
+    bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
+    n = inner.n_items if isinstance(inner, (MemoryLoader, ItemLoader)) else _length(getattr(inner, "dataset", None))
+    raise DataError(
+        f"`{split}` has no batches: {'an unknown number of' if n is None else n} items with bs={bs}, and a short last "
+        f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."
+        if n
+        else f"`{split}` is empty: it has no items and no batches. Give it at least one."
+    )
+
+
+def _length(dataset: Any) -> int | None:
+    return len(dataset) if hasattr(dataset, "__len__") else None
+
+
+def _classes(source: Any) -> Sequence[Any] | None:
+    """Returns the class names of the dataset under a loader, through any number of torch's `Subset`s."""
+    for _ in range(8):
+        names = getattr(source, "classes", None)
+        if isinstance(names, (list, tuple)):
+            return names
+        source = getattr(source, "dataset", None) or getattr(source, "source", None)
+    return None

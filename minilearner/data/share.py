@@ -1,0 +1,171 @@
+"""Which items each of several processes reads, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler, SequentialSampler
+
+from minilearner import processes
+from minilearner.runtime import derived_generator
+from minilearner.tree import map_tensors
+
+__all__ = ["WHOLE", "DerivedSampler", "Listed", "Piece", "Share", "SharedBatches", "dealt", "drops_last"]
+
+
+class Piece(NamedTuple):
+    """A batch of one process: its number in the whole pass, and where it lies in the order of the pass."""
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is read by process number `index` of `count`.
+
+    Attributes:
+        is_even: for training: all processes have equally many batches, and share out the last, short ones evenly, so
+            that a part may be empty. Without it, batches stay whole, and some processes may have one less.
+        is_filled_up: those that would have one less have an empty one, where all must make each pass together.
+    """
+
+    index: int = 0
+    count: int = 1
+    is_even: bool = False
+    is_filled_up: bool = False
+
+    def n_batches(self, n_items: int, bs: int, *, drop_last: bool = False) -> int:
+        """Returns how many batches of `bs` items this process has in a pass over `n_items`."""
+        if self.is_even:
+            bs = bs * self.count
+            return n_items // bs if drop_last else -(-n_items // bs)
+        total = n_items // bs if drop_last else -(-n_items // bs)
+        return len(range(0 if self.is_filled_up else self.index, total, self.count))
+
+    def pieces(self, n_items: int, bs: int, *, drop_last: bool = False, start: int = 0) -> Iterator[Piece]:
+        """Gives the batches of this process from its batch number `start` on."""
+        for i in range(start, self.n_batches(n_items, bs, drop_last=drop_last)):
+            yield self.piece(i, n_items, bs, drop_last=drop_last)
+
+    def piece(self, i: int, n_items: int, bs: int, *, drop_last: bool = False) -> Piece:
+        """Returns batch number `i` of this process."""
+        number = i * self.count + self.index
+        if self.is_even:
+            first = i * bs * self.count
+            return Piece(number, *self.part(first, min(first + bs * self.count, n_items)))
+        end = n_items // bs * bs if drop_last else n_items
+        return Piece(number, min(number * bs, end), min((number + 1) * bs, end))
+
+    def part(self, start: int, stop: int) -> tuple[int, int]:
+        """Returns this process's part of a stretch that all share out evenly; the first get one more."""
+        least, extra = divmod(stop - start, self.count)
+        first = start + self.index * least + min(self.index, extra)
+        return first, first + least + (self.index < extra)
+
+
+WHOLE = Share()
+"""Everything: what a process alone reads."""
+
+
+class DerivedSampler(Sampler[int]):
+    """A shuffle decided by (seed, pass number) alone: `epoch` counts the passes started.
+
+    `skip` items are left out at the start of the next pass only, for resuming in the middle of one.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self.epoch = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def order(self, epoch: int) -> Tensor:
+        """Returns the positions in the order of a pass."""
+        return torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", epoch))
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.order(self.epoch)
+        skip, self.skip = self.skip, 0
+        self.epoch += 1
+        return iter(order[skip:].tolist())
+
+
+class Listed(Sampler[int]):
+    """The positions given, in their order."""
+
+    def __init__(self, indices: list[int]) -> None:
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class SharedBatches(Sampler[list[int]]):
+    """The part of a batch sampler's batches that one process reads.
+
+    `stands_in_at` is the number of the batch that stands for one without items, the last of a pass; -1 where all have.
+    """
+
+    def __init__(self, batches: Iterable[list[int]], share: Share, *, drop_last: bool) -> None:
+        self.batches, self.share, self.drop_last = batches, share, drop_last
+        self.stands_in_at = -1
+
+    def __len__(self) -> int:
+        return self.share.n_batches(len(self.batches), 1, drop_last=self.drop_last)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        lists = [list(batch) for batch in self.batches]
+        if not _is_derived(getattr(self.batches, "sampler", None)):
+            lists = processes.agreed(lists)
+        share, whole, self.stands_in_at = self.share, len(lists) // self.share.count, -1
+        yield from (lists[i * share.count + share.index] for i in range(whole))
+        rest = lists[whole * share.count :]
+        if not rest or (share.is_even and self.drop_last):
+            return
+        indices = self._of_last(rest)
+        if not indices and (share.is_even or share.is_filled_up):
+            self.stands_in_at = whole
+            indices = rest[0][:1]
+        if indices:
+            yield indices
+
+    def _of_last(self, batches: list[list[int]]) -> list[int]:
+        if not self.share.is_even:
+            return batches[self.share.index] if self.share.index < len(batches) else []
+        indices = [index for batch in batches for index in batch]
+        first, stop = self.share.part(0, len(indices))
+        return indices[first:stop]
+
+
+def dealt(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[Any]:
+    """Reads all batches of any source and gives those of a share."""
+    source = iter(batches)
+    while group := list(islice(source, share.count)):
+        if len(group) < share.count and share.is_even and drop_last:
+            return
+        if share.index < len(group):
+            yield group[share.index]
+        elif share.is_even or share.is_filled_up:
+            yield map_tensors(lambda t: t[:0], group[0])
+
+
+def drops_last(source: Any) -> bool:
+    """Whether a loader leaves out a short last batch."""
+    return bool(getattr(source, "drop_last", False) or getattr(getattr(source, "batch_sampler", None), "drop_last", 0))
+
+
+def _is_derived(sampler: Any) -> bool:
+    """Whether a sampler gives every process the same, whatever was drawn before."""
+    return isinstance(sampler, (SequentialSampler, DerivedSampler, Listed))

@@ -1,0 +1,120 @@
+"""A batch as people see it: real colours, names for labels. `minilearner.pictures` does the drawing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.loader import Loader
+from minilearner.data.loader_state import unmoved
+from minilearner.data.share import WHOLE
+from minilearner.data.targets import ClassNumbers, Target
+from minilearner.errors import DataError
+from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
+from minilearner.runtime import derived_generator, isolated_rng
+from minilearner.tree import Tree, map_tensors, n_items
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["first_batch", "sample", "show_pictures", "show_predictions", "title", "titles_of"]
+
+_LONGEST_LINE = 32  # letters; more would make a picture a small thing below a wide title
+
+
+def show_pictures(
+    x: Tree, titles: Sequence[str], *, max_n: int = 9, colors: Sequence[str] | None = None, **layout: Any
+) -> Figure:
+    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), those with 4 channels on white.
+
+    layout: as in `pictures.plot_images`.
+
+    Raises:
+        ValueError: `max_n` is below 1, or the grid is too small.
+        DataError: the inputs are no pictures.
+    """
+    if max_n < 1:
+        raise ValueError(f"`max_n` must be at least 1. Received: max_n={max_n}.")
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
+        raise DataError(
+            "only pictures can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
+            f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}."
+        )
+    pictures = x[:max_n].detach().float().cpu()
+    if x.shape[1] == 4:
+        alpha = pictures[:, 3:]
+        pictures = pictures[:, :3] * alpha + (1 - alpha)
+    return plot_images(pictures.unbind(), titles[:max_n], colors=colors, **layout)
+
+
+def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, **layout: Any) -> Figure:
+    """Draws decoded inputs below what each is and, in a second line, what it was taken for.
+
+    A title is green where the two are the same and red where they differ, for labels that can be the same: numbers of a
+    regression, and items without a target, are not judged.
+    """
+    taken_for = titles_of(target, decoded, len(decoded))
+    if y is None:
+        return show_pictures(x, taken_for, max_n=len(taken_for), heading="predicted", **layout)
+    actual = titles_of(target, y, len(decoded))
+    is_judged = isinstance(y, Tensor) and not decoded.is_floating_point()
+    same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
+    colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
+    both = [f"{a}\n{p}" for a, p in zip(actual, taken_for, strict=True)]
+    return show_pictures(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
+
+
+def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
+    """Returns one title for each of the first `n` targets: the label's name, several joined, or numbers."""
+    if y is None:
+        return [""] * n
+    if isinstance(y, Tensor):
+        return [title(target, value) for value in y[:n].detach().cpu()]
+    if not n_items(y):  # no tensors in it: a list of names
+        return [str(label) for label in y[:n]]
+    return [str(map_tensors(lambda t, i=i: t[i].tolist(), y)) for i in range(min(n, n_items(y)))]  # type: ignore[misc]
+
+
+def title(target: Target | None, value: Tensor) -> str:
+    """Returns the title of one item: what its target value means."""
+    if isinstance(target, ClassNumbers) and value.ndim:
+        return " x ".join(map(str, value.shape)) + " labels"
+    text = _text(value.tolist() if target is None else target.label(value))
+    return textwrap.fill(text, _LONGEST_LINE, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+
+
+def _text(label: Any) -> str:
+    if isinstance(label, (list, tuple, set, frozenset)):
+        return ", ".join(map(_text, label)) or "(none)"
+    return f"{label:.4g}" if isinstance(label, float) else str(label)
+
+
+def first_batch(loader: Loader) -> tuple[Tree, Tree]:
+    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it.
+
+    Of several processes, all get the same.
+    """
+    whole = loader.shared(WHOLE)
+    if isinstance(whole, ItemLoader):
+        return whole.one_batch()
+    with unmoved(loader), isolated_rng():
+        return next(iter(whole))
+
+
+def sample(loader: Loader, n: int, seed: int | None) -> Loader:
+    """Returns a loader of `n` items in one batch (of all, where there are fewer): the first, or as `seed` draws them.
+
+    Of a loader that does not know how many items it has, they are taken from its first batch.
+    """
+    if n < 1:
+        raise ValueError(f"`max_n` must be at least 1. Received: max_n={n}.")
+    total = loader.n_items if loader.n_items is not None else n_items(first_batch(loader)[0])
+    if seed is None:
+        return loader.picked(range(min(n, total)))
+    order = torch.randperm(total, generator=derived_generator(seed, "sample"))
+    return loader.picked(order[:n].tolist())

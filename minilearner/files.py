@@ -1,0 +1,107 @@
+"""Write a file whole or not at all, and format JSON and CSV text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minilearner import processes
+
+__all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomically"]
+
+
+def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
+    """Raises where no file can be written at `path`, the argument called `name`; leaves what is there as it is.
+
+    For the time before a long training, at whose end it would be too late. Of several processes the first looks.
+
+    Raises:
+        ValueError: the folder does not exist or cannot be written, or `path` is a folder.
+    """
+    path = Path(path)
+    if not processes.is_first():
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(
+            f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
+            f"({reason})."
+        ) from error
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Writes a file as `replacing` does, and returns its path; text is UTF-8. Of several processes the first writes."""
+    if not processes.is_first():
+        return Path(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a neighbour of `path` to write to, syncs it and renames it: readers see the old file or the new one.
+
+    Raises `OSError` where the folder does not exist or cannot be written. Whatever goes wrong, nothing is left behind.
+    """
+    path = Path(path)
+    # Not tempfile's: its files are private (0600), and the renamed result would be too.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def json_text(value: Any) -> str:
+    """Returns `value` as indented JSON that any reader accepts.
+
+    Arrays become lists; NaN and infinities, which JSON has not, become the strings
+    "nan", "inf" and "-inf" (`float` reads them); what JSON cannot say at all becomes its `repr`.
+    """
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return repr(value)
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Returns a CSV file's text. None becomes an empty cell; floats keep all their digits."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

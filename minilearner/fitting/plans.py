@@ -1,0 +1,70 @@
+"""The schedules behind `fit_one_cycle`, `fit_flat_cos`, `fit_sgdr` and `fine_tune`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from minilearner import schedules
+from minilearner.callbacks.param_scheduler import ParamScheduler
+from minilearner.checks import check_count, check_number, checked_positive
+from minilearner.training.optimizers import Rate
+
+__all__ = ["fine_tune_rates", "flat_cosine_scheduler", "one_cycle_scheduler", "sgdr_epochs", "sgdr_scheduler"]
+
+
+def one_cycle_scheduler(
+    rates: Sequence[float], *, div: float, div_final: float, pct_start: float, moms: tuple[float, float, float] | None
+) -> ParamScheduler:
+    """One cycle for each layer group's peak rate, and one for the momentum of all, unless `moms` is None."""
+    cycles = [schedules.one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms) for lr in rates]
+    momentum = {} if moms is None else {"momentum": cycles[0]["momentum"]}
+    return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})
+
+
+def fine_tune_rates(
+    epochs: int, freeze_epochs: int, base_lr: float | Literal["auto"], lr_mult: float
+) -> tuple[Rate, Rate]:
+    """Returns the rates of fine-tuning's two phases: of the head alone, then of all layer groups.
+
+    Raises:
+        TypeError, ValueError: an argument is no positive number, or a number of epochs not even a whole one.
+    """
+    check_count(epochs, "epochs")
+    check_count(freeze_epochs, "freeze_epochs")
+    for name, value in (("base_lr", 1.0 if base_lr == "auto" else base_lr), ("lr_mult", lr_mult)):
+        check_number(value, name)
+        checked_positive(name, value)
+    if base_lr == "auto":
+        return "auto", "auto"
+    return slice(base_lr), slice(base_lr / 2 / lr_mult, base_lr / 2)
+
+
+def flat_cosine_scheduler(rates: Sequence[float], *, div_final: float, pct_start: float) -> ParamScheduler:
+    """`schedules.flat_cosine` for each layer group's rate; the momentum stays as it is."""
+    return ParamScheduler({"lr": [schedules.flat_cosine(lr, pct_start=pct_start, div_final=div_final) for lr in rates]})
+
+
+def sgdr_scheduler(rates: Sequence[float], *, n_cycles: int, cycle_mult: float) -> ParamScheduler:
+    """`schedules.sgdr`, down to 0 in each cycle, for each layer group's peak rate."""
+    return ParamScheduler({"lr": [schedules.sgdr(lr, n_cycles, cycle_mult=cycle_mult) for lr in rates]})
+
+
+def sgdr_epochs(n_cycles: int, cycle_len: int, cycle_mult: float) -> int:
+    """Returns how many epochs the cycles last together: the sum of cycle_len cycle_mult^i, i from 0 to n_cycles - 1.
+
+    Raises:
+        ValueError: an argument is not positive, or the sum is no whole number.
+    """
+    if n_cycles < 1 or cycle_len < 1 or cycle_mult <= 0:
+        raise ValueError(
+            "`n_cycles` and `cycle_len` must be at least 1 and `cycle_mult` positive. "
+            f"Received: {n_cycles=}, {cycle_len=}, {cycle_mult=}."
+        )
+    n_epoch = sum(cycle_len * cycle_mult**i for i in range(n_cycles))
+    if n_epoch != int(n_epoch):
+        raise ValueError(
+            f"`cycle_len` and `cycle_mult` must give whole epochs in all. Received: {cycle_len=}, {cycle_mult=}, which "
+            f"make {n_epoch:g}."
+        )
+    return int(n_epoch)

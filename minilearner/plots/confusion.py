@@ -1,0 +1,66 @@
+"""The plot of a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minilearner.plots.style import axes_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_confusion"]
+
+
+def plot_confusion(
+    counts: NDArray[Any],
+    labels: Sequence[str],
+    *,
+    normalize: bool,
+    title: str,
+    cmap: str,
+    norm_dec: int,
+    plot_txt: bool,
+    figsize: tuple[float, float] | None,
+    ax: Axes | None,
+) -> Figure:
+    """Draws a confusion matrix, `counts` (actual, predicted), in cells large enough for their numbers.
+
+    ``normalize=True`` shows shares of the row; the row of an absent class is zero. With more than 20 classes, cells
+    that hold zero stay without a number, since hundreds of zeros hide the others.
+    """
+    n = len(labels)
+    cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
+    texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
+    digits = max(len(text) for row in texts for text in row)
+    font = 10.0 if n <= 12 else 8.5 if n <= 25 else 7.5
+    letter = 0.0088 * font  # inches: the width of a digit, and about that of a letter
+    longest = max(map(len, labels)) * letter
+    cell = max(0.3, letter * digits + 0.1)
+    side = max(4.2, cell * n + longest + 1.1)
+    figure, ax = axes_of(ax, figsize or (side, side))
+    image = ax.imshow(cells, cmap=cmap, interpolation="nearest", vmin=0, vmax=1 if normalize else max(counts.max(), 1))
+    ax.set_xticks(range(n), labels, rotation=0 if longest < (side - longest - 1.1) / n - 0.1 else 90, fontsize=font)
+    ax.set_yticks(range(n), labels, fontsize=font)
+    ax.set_title(title, fontsize=13)
+    ax.set_xlabel("predicted", fontsize=11)
+    ax.set_ylabel("actual", fontsize=11)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if plot_txt:
+        colors = _readable_on(image.to_rgba(cells))
+        for row, column in zip(*np.nonzero(cells if n > 20 else np.ones_like(cells)), strict=True):
+            ink = colors[row][column]
+            ax.text(column, row, texts[row][column], ha="center", va="center", color=ink, fontsize=font)
+    return figure
+
+
+def _readable_on(rgba: NDArray[Any]) -> list[list[str]]:
+    """Returns white or black ink for each cell, by how bright the eye finds the cell's colour (Rec. 601 weights)."""
+    brightness = rgba[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return [["white" if value < 0.55 else "black" for value in row] for row in brightness.tolist()]

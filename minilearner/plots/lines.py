@@ -1,0 +1,173 @@
+"""Plots of lines: schedules, losses, metrics by epoch, histograms over time.
+
+All functions take plain numbers, draw with pyplot and return the `Figure`. `plt.show()` is never called: a notebook
+shows a figure at the end of the cell by itself, and a script saves it. Matplotlib is imported inside the functions,
+because it takes longer to load than the rest of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minilearner.checks import check_choice
+from minilearner.plots.style import (
+    ACCENT,
+    COLORS,
+    RAW,
+    SMOOTH,
+    add_margins,
+    axes_of,
+    figure_of,
+    finish_axes,
+    place_legend_outside,
+    set_integer_ticks,
+    set_plain_log_axis,
+)
+from minilearner.schedules import Schedule, check_clock, check_schedule, clock_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_histograms", "plot_loss", "plot_schedule", "plot_series"]
+
+
+def plot_schedule(
+    schedule: Schedule | Mapping[str, Schedule],
+    n_steps: int,
+    ax: Axes | None = None,
+    *,
+    clock: Literal["progress", "step", "epoch"] | None = None,
+) -> Figure:
+    """Draws what a schedule will do in `n_steps` steps, before anything is trained. Returns the figure.
+
+    `schedule` is one function or several by name (as `one_cycle` gives them), each drawn on axes of its own, or
+    together where `ax` is given. Schedules of progress are asked at i / n_steps, as in training, those of the step or
+    the epoch at i itself. A function of yours, which need not know arrays, is taken for one of progress;
+    ``clock="step"`` or "epoch" says that it is none.
+
+    Example: ``plot_schedule(one_cycle(1e-2), 500)``, ``plot_schedule(step_decay(0.1, every=10), 100)``.
+
+    Raises:
+        ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
+        TypeError: `schedule` is no function.
+    """
+    if n_steps < 1:
+        raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
+    if clock is not None:
+        check_choice("clock", clock, ("progress", "step", "epoch"))
+    named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
+    values = {name: _values(f, n_steps, clock) for name, f in named.items()}
+    by_count = clock is None and any(clock_of(f) == "count" for f in named.values())
+    label = "step or epoch" if by_count else "epoch" if clock == "epoch" else "step"
+    return plot_series(values, xlabel=label, ax=ax)
+
+
+def _values(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:
+    check_schedule("schedule", schedule)
+    if clock is None:
+        counts = clock_of(schedule) == "count"
+    else:
+        counts = clock != "progress"
+        check_clock(schedule, "count" if counts else "progress")
+    return [float(schedule(step if counts else step / n_steps)) for step in range(n_steps)]
+
+
+def plot_series(
+    series: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    first: int = 0,
+    marker: str = "",
+    starts: Sequence[int] = (),
+    ax: Axes | None = None,
+) -> Figure:
+    """Draws named columns against their index (from `first`), one below the other, or all in `ax` with a legend.
+
+    `starts` marks positions, such as the beginnings of runs, by thin lines.
+    """
+    import matplotlib.pyplot as plt  # heavy
+
+    if ax is None:
+        height = 1.0 + 2.3 * len(series)
+        figure, grid = plt.subplots(
+            len(series), 1, sharex=True, squeeze=False, figsize=(7, height), layout="constrained"
+        )
+        add_margins(figure).align_ylabels(list(grid[:, 0]))
+        panels = list(grid[:, 0])
+    else:
+        figure, panels = figure_of(ax), [ax] * len(series)
+    for index, (panel, (name, column)) in enumerate(zip(panels, series.items(), strict=True)):
+        values = np.asarray(column, dtype=np.float64)
+        color = SMOOTH if ax is None else COLORS[index % len(COLORS)]
+        panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
+        panel.set_ylabel(name if ax is None or len(series) == 1 else "")
+        finish_axes(panel, starts)
+    if ax is not None and len(series) > 1:
+        place_legend_outside(ax)
+    if marker:  # whole epochs
+        set_integer_ticks(panels[-1])
+    panels[-1].set_xlabel(xlabel)
+    return figure
+
+
+def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draws panels side by side, each a value with its lines over the epochs, training's beside validation's."""
+    import matplotlib.pyplot as plt  # heavy
+
+    figure, grid = plt.subplots(
+        1, len(panels), squeeze=False, figsize=(0.8 + 4.4 * len(panels), 3.6), layout="constrained"
+    )
+    add_margins(figure)
+    for ax, (name, lines) in zip(grid[0], panels.items(), strict=True):
+        for (label, column), color in zip(lines.items(), (SMOOTH, ACCENT), strict=False):
+            epochs = np.arange(1, len(column) + 1)
+            ax.plot(epochs, column, color=color, marker="o", markersize=4, linewidth=1.8, label=label)
+        ax.set_title(name, fontsize=12)
+        ax.set_xlabel("epoch")
+        ax.legend(frameon=False, fontsize=9)
+        finish_axes(ax)
+        set_integer_ticks(ax)
+    return figure
+
+
+def plot_loss(
+    losses: NDArray[np.float64],
+    smoothed: NDArray[np.float64],
+    valid: tuple[Sequence[int], Sequence[float]],
+    *,
+    skip_start: int,
+    log: bool,
+    starts: Sequence[int],
+    ax: Axes | None,
+) -> Figure:
+    """Draws the training loss of each batch, raw and smoothed, and validation losses at (batches so far, values)."""
+    figure, ax = axes_of(ax)
+    batches = np.arange(1, len(losses) + 1)[skip_start:]
+    ax.plot(batches, losses[skip_start:], color=RAW, linewidth=0.8, label="training, each batch")
+    ax.plot(batches, smoothed[skip_start:], color=SMOOTH, linewidth=2, label="training, smoothed")
+    if len(valid[0]):
+        ax.plot(*valid, color=ACCENT, marker="o", markersize=5, linewidth=1.5, label="validation")
+    if log:
+        set_plain_log_axis(ax)
+    ax.set_xlabel("batch")
+    ax.set_ylabel("loss")
+    finish_axes(ax, starts)
+    place_legend_outside(ax)
+    return figure
+
+
+def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
+    """Draws histograms, `hists` (records, bins) of values in [0, largest], as columns side by side: log1p of counts."""
+    figure, ax = axes_of(ax, (8.5, 3.6))
+    extent = (-0.5, len(hists) - 0.5, 0.0, largest)
+    image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+    figure.colorbar(image, ax=ax, label="log(1 + values in the bin)")
+    ax.set_xlabel(xlabel, fontsize=11)
+    ax.set_ylabel("absolute value", fontsize=11)
+    set_integer_ticks(ax)
+    return figure

@@ -1,0 +1,185 @@
+"""A trained model in one file, with all that predicting needs: `learn.export`, and what `load_learner` reads.
+
+The file says by registered names and plain arguments how the model is built, how inputs are read and transformed, and
+what its outputs mean. Weights are tensors. No name in it is imported, nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.errors import DataError, FileFormatError
+from minilearner.models.tensors import is_channels_last, named_state, to_channels_last, unwrapped
+from minilearner.registry import build, describe, is_class_of
+from minilearner.runtime import Precision, isolated_rng
+from minilearner.saving.export_data import NoTrainingData, describe_data
+from minilearner.saving.tensor_file import TensorFile, naming, write_tensor_file
+from minilearner.saving.weights_file import BESIDE, copy_weights, mismatches
+from minilearner.training.step import LossFunction
+
+__all__ = ["Loaded", "read_export", "write_export"]
+
+_BESIDE = BESIDE[1]
+_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
+
+
+def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: LossFunction, *, precision: str) -> Path:
+    """Writes the file; see `Learner.export`.
+
+    Raises:
+        TypeError: a transform, block, target or vocabulary cannot be told by name and plain arguments.
+        OSError: the file cannot be written. What was there before is untouched.
+    """
+    model = unwrapped(model)
+    weights = named_state(model)
+    data = describe_data(dls)
+    try:
+        NoTrainingData(data, path)
+    except FileFormatError as error:
+        raise TypeError(f"the loaders cannot be exported, for they would not be loaded again: {error}") from error
+    architecture, why_not = _describe_model(model)
+    content = {
+        "versions": {name: _version(name) for name in ("minilearner", "torch", "torchvision")},
+        "class": type(model).__name__,
+        "architecture": architecture,
+        "without": why_not,
+        "data": data,
+        "loss": _describe_loss(loss_func, dls),
+        "precision": precision,
+        "channels_last": is_channels_last(model),
+    }
+    return write_tensor_file(path, "export", content, weights, prefix=_BESIDE)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file of `write_export` holds, ready for a `Learner`."""
+
+    dls: NoTrainingData
+    model: nn.Module
+    loss_func: LossFunction
+    precision: Precision
+
+
+def read_export(path: Path, model: nn.Module | None, device: torch.device | str | None) -> Loaded:
+    """Reads what `write_export` wrote.
+
+    Args:
+        model: gets the weights, where the file does not say how its model is built; or instead of building it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: the file is damaged, foreign, newer than this version reads, needs what is not registered here,
+            does not fit the model, or does not say how that is built where `model` is not given. Names the file.
+    """
+    file = TensorFile(path, ("export",))
+    content = file.content(_BESIDE)
+    with naming(path):
+        data, precision = content.get("data"), _PRECISIONS.get(str(content.get("precision")))
+        if not isinstance(data, dict) or precision is None:
+            raise FileFormatError("what it says of data or precision is not what minilearner writes.")
+        dls = NoTrainingData(data, path, device)
+        loss_func = _built_loss(content.get("loss"), dls)
+        make = _maker(content, path) if model is None else lambda: model
+        _check_fits(make, file)
+    with naming(path), isolated_rng():
+        tensors = file.tensors()
+        ready = make()
+        if content.get("channels_last") is True:
+            to_channels_last(ready)
+        copy_weights(named_state(ready), {name: t for name, t in tensors.items() if not name.startswith(BESIDE)})
+    return Loaded(dls, ready, loss_func, precision)
+
+
+def _describe_model(model: nn.Module) -> tuple[dict[str, Any] | None, str]:
+    """Returns how a model is built, or None and the reason why that cannot be told."""
+    try:
+        architecture = describe(model, "the model")
+        with _Unallocated():
+            rebuilt = build(architecture, is_class_of(nn.Module), "the model")
+    except (TypeError, FileFormatError) as error:
+        return None, str(error)[:500]
+    if any(t.shape != own.shape for t, own in _paired(named_state(rebuilt), named_state(model))):
+        return None, f"its weights are not those that {type(model).__name__} makes of its arguments"
+    if repr(rebuilt) != repr(model):
+        return None, f"its layers are not those that {type(model).__name__} makes of its arguments"
+    return architecture, ""
+
+
+def _paired(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    nothing = torch.empty(0, 0)
+    for name in dict.fromkeys((*first, *second)):
+        yield first.get(name, nothing), second.get(name, nothing)
+
+
+def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
+    architecture = content.get("architecture")
+    if architecture is None:
+        name, why = str(content.get("class"))[:80], str(content.get("without"))[:500].rstrip(".")
+        raise FileFormatError(
+            f"{path} does not say how its model is built: {why}. Build it yourself, with any weights: "
+            f"load_learner(path, model={name}(...)). Or register its class and export again."
+        )
+    if len(str(architecture)) > 1 << 16:
+        raise FileFormatError("the arguments of its model are longer than anything of ours.")
+    return lambda: build(architecture, is_class_of(nn.Module), "the model")
+
+
+def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
+    """Compares names and shapes before a model, or any weight, takes memory."""
+    with _Unallocated(), isolated_rng():
+        own = named_state(make())
+    in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
+    if mismatch := mismatches(own, in_file):
+        raise FileFormatError(f"its weights do not fit its model: {mismatch}.")
+
+
+class _Unallocated(TorchFunctionMode):
+    """Tensors made of sizes alone get no memory; what is computed from numbers is computed."""
+
+    _BY_SIZE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.randint)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func in self._BY_SIZE else {})})
+
+
+def _describe_loss(loss_func: LossFunction, dls: DataLoaders) -> dict[str, Any] | str | None:
+    """Returns None where the loss is the target's own, and a word where it cannot be told."""
+    if dls.target is not None and loss_func is dls.target.loss_func:
+        return None
+    try:
+        return describe(loss_func, "the loss")
+    except TypeError:  # no prediction needs it
+        return "unknown"
+
+
+def _built_loss(description: Any, dls: NoTrainingData) -> LossFunction:
+    if description is None and dls.target is not None:
+        return dls.target.loss_func
+    if description is None or isinstance(description, str):
+        return _no_loss
+    loss: LossFunction = build(description, is_class_of(nn.Module, or_function=True), "the loss")
+    return loss
+
+
+def _no_loss(pred: Any, target: Any) -> Tensor:
+    raise DataError(
+        "this learner was loaded from a file that does not tell its loss, for that was not registered. Set "
+        "`learn.loss_func`, or register the loss and export again."
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,206 @@
+"""What a file must say of loaders, so that a model can be asked without them: how inputs are read and transformed.
+
+Labels, splits and getters belong to training, and stay out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from minilearner.data.batch_transforms import BatchTransform, FunctionTransform, Pipeline
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.item_dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.data.line import Line, NewItems, Read
+from minilearner.data.loader import Loader
+from minilearner.data.memory_loader import MemoryLoader
+from minilearner.data.splits import RandomSplitter
+from minilearner.data.targets import ClassNumbers, Target
+from minilearner.errors import FileFormatError
+from minilearner.registry import build, describe, is_class_of
+from minilearner.runtime import resolve_device
+
+__all__ = ["DataDescription", "NoTrainingData", "describe_data"]
+
+DataDescription = dict[str, Any]
+"""Plain data, and tensors that transforms hold."""
+
+_TARGET_MEMBERS = ("n_out", "loss_func", "activate", "decode", "label")
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.uint8, torch.int32, torch.int64, torch.float32)}
+
+
+def describe_data(dls: DataLoaders) -> DataDescription:
+    """Returns how loaders read and transform an input of validation, and what their labels mean.
+
+    Augmentation is told too where it can be, for `tta`; that which is not registered is left out, for no prediction
+    needs it.
+
+    Raises:
+        TypeError: a block, a transform or the target is not registered, or holds what is no data. Says what to do.
+    """
+    target = dls.target
+    _check_vocab(getattr(target, "vocab", ()))
+    return {
+        "inputs": _describe_inputs(dls),
+        "batch_tfms": _describe_batch_tfms(dls.train.batch_tfms),
+        "target": None if target is None else describe(target, "the target"),
+        "bs": dls.bs,
+        "seed": int(dls.seed),  # a `DrawnSeed` is a number to whoever loads it
+    }
+
+
+def _describe_inputs(dls: DataLoaders) -> dict[str, Any]:
+    train = dls.train
+    if isinstance(train, ItemLoader):
+        if not isinstance(dls.new_items, NewItems):
+            raise TypeError("loaders whose items are read by a function of your own cannot be exported. Use DataBlock.")
+        blocks = dls.new_items.line.inputs
+        return {
+            "kind": "items",
+            "blocks": [describe(block, "the block") for block in blocks],
+            "item_tfms": [describe(f, "the item transform") for f in train.dataset.item_tfms.transforms],
+        }
+    if isinstance(train, MemoryLoader):
+        return {
+            "kind": "arrays",
+            "dtype": str(train.x.dtype).removeprefix("torch."),
+            "shape": list(train.x.shape[1:]),
+            "item_tfms": [describe(f, "the item transform") for f in train.item_tfms],
+        }
+    return {"kind": "arrays", "dtype": "float32", "shape": [], "item_tfms": []}
+
+
+def _describe_batch_tfms(pipeline: Pipeline) -> list[dict[str, Any]]:
+    described = []
+    for transform in pipeline.transforms:
+        in_validation = transform.for_validation()
+        try:
+            given = in_validation if isinstance(transform, FunctionTransform) else transform
+            described += [] if given is None else [describe(_as_given(given), "the batch transform")]
+        except TypeError:
+            if in_validation is not None:
+                raise
+    return described
+
+
+def _as_given(transform: BatchTransform) -> Any:
+    return transform.f if isinstance(transform, FunctionTransform) else transform
+
+
+def _check_vocab(vocab: Any) -> None:
+    for name in vocab:
+        plain = name.item() if isinstance(name, np.generic) else name
+        if type(plain) not in (str, int, float, bool):
+            raise TypeError(
+                f"the vocabulary must be text or numbers, for a file. Received: {name!r:.80}, a {type(name).__name__}. "
+                "Give such names by `vocab`, or label the items with them."
+            )
+
+
+class NoTrainingData(DataLoaders):
+    """The loaders of a learner that was loaded from a file: they take new items, and have none of their own.
+
+    Args:
+        description: as `describe_data` gives it.
+        source: where it was read, for errors.
+        device: where batches arrive; the default device when None.
+
+    Raises:
+        FileFormatError: the description is not what `describe_data` writes, or needs what is not registered.
+    """
+
+    def __init__(self, description: Mapping[str, Any], source: Path, device: torch.device | str | None = None) -> None:
+        bs, seed = description.get("bs"), description.get("seed")
+        if type(bs) is not int or type(seed) is not int or not 1 <= bs < 2**31 or abs(seed) >= 2**64:
+            raise FileFormatError("the batch size and the seed are no numbers.")
+        self.source = source
+        self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
+        self.skipped, self._added = (), ()
+        self.valid = None
+        pipeline = Pipeline(_built(description.get("batch_tfms"), BatchTransform, "the batch transform"))
+        told = description.get("target")
+        self._target = None if told is None else build(told, _is_target, "the target")
+        self.new_items = None
+        self.train = self._like(description.get("inputs"), pipeline)
+
+    def _like(self, inputs: Any, pipeline: Pipeline) -> Loader:
+        """Returns an empty loader that knows how items are read."""
+        options: dict[str, Any] = {"bs": self.bs, "seed": self.seed, "batch_tfms": pipeline, "device": self.device}
+        if not isinstance(inputs, dict) or str(inputs.get("kind")) not in ("items", "arrays"):
+            raise FileFormatError("how inputs are read is not told.")
+        if inputs["kind"] == "arrays":
+            x = _no_arrays(inputs.get("dtype"), inputs.get("shape"))
+            loader = MemoryLoader(x, **options)
+            loader.item_tfms = _built(inputs.get("item_tfms"), type(None), "the item transform")
+            return loader
+        blocks = tuple(build(one, _is_block, "the block") for one in _listed(inputs.get("blocks"), "blocks"))
+        if not blocks:
+            raise FileFormatError("how inputs are read is not told.")
+        tfms = ItemPipeline(_built(inputs.get("item_tfms"), ItemTransform, "the item transform"))
+        line = Line(blocks, None, None, (None,) * len(blocks), None, RandomSplitter())
+        self.new_items = NewItems(line, self._target, Path)
+        return ItemLoader(ItemDataset([], Read(blocks), tfms, seed=self.seed, cache=False), None, **options)
+
+    @property
+    def target(self) -> Target | None:
+        """What labels mean, as far as it was known."""
+        return self._target
+
+    def loader(self, ds_idx: int) -> NoReturn:
+        """Raises a ValueError: there are no data."""
+        raise ValueError(
+            f"this learner was loaded from {self.source}, and has no data of its own. Predict with "
+            "`learn.predict(item)` or `learn.get_preds(dl=learn.dls.test_dl(items))`. To train on, make a Learner of "
+            "your loaders and `learn.model`."
+        )
+
+    def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
+        """Returns a loader over new inputs, as `DataLoaders.test_dl`; how labels are read is not in the file.
+
+        Raises:
+            ValueError: `with_labels`.
+        """
+        if with_labels:
+            raise ValueError(f"`with_labels` needs the loaders of a DataBlock, and {self.source} does not hold them.")
+        return super().test_dl(items)
+
+    def __repr__(self) -> str:
+        return f"NoTrainingData({self.source}, target={self.target})"
+
+
+def _built(descriptions: Any, kind: type, place: str) -> list[Any]:
+    allowed = is_class_of(kind, or_function=True)
+    return [build(one, allowed, place) for one in _listed(descriptions, place)]
+
+
+def _listed(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 1000:
+        raise FileFormatError(f"{what}: there is no list of them.")
+    return value
+
+
+def _no_arrays(dtype: Any, shape: Any) -> torch.Tensor:
+    sides = _listed(shape, "the shape of an item")
+    if (
+        str(dtype) not in _DTYPES
+        or any(type(side) is not int or not 0 <= side < 2**31 for side in sides)
+        or len(sides) > 8
+    ):
+        raise FileFormatError(f"items are of {str(dtype)[:20]} and shape {str(shape)[:40]}, which no arrays are.")
+    return torch.empty((0, *sides), dtype=_DTYPES[str(dtype)])
+
+
+def _is_target(thing: Callable[..., Any]) -> bool:
+    return isinstance(thing, type) and (
+        issubclass(thing, ClassNumbers) or all(hasattr(thing, member) for member in _TARGET_MEMBERS)
+    )
+
+
+def _is_block(thing: Callable[..., Any]) -> bool:
+    return isinstance(thing, type) and all(hasattr(thing, member) for member in ("read", "unreadable"))

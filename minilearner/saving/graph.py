@@ -1,0 +1,173 @@
+"""A model as a graph for other runtimes: ONNX, and torch's own exported programs.
+
+The graph begins where inputs have their final size: it takes what the loaders make, but in [0, 1], normalises it as
+they do, and gives what `learn.get_preds` gives, such as probabilities. Decoding and resizing are the caller's.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from minilearner.data.batch_transforms import BatchTransform
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.show import first_batch
+from minilearner.errors import DataError
+from minilearner.files import replacing
+from minilearner.models.tensors import unwrapped
+from minilearner.runtime import isolated_rng
+
+__all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
+
+TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
+"""How far outputs may be from the original's b, whose sums run otherwise: TOLERANCE + RELATIVE_TOLERANCE * |b|."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of torch's exporters
+
+
+@runtime_checkable
+class _Normalizes(Protocol):
+    mean: Tensor
+    std: Tensor
+
+
+@runtime_checkable
+class _Resizes(Protocol):
+    def size_after(self, size: tuple[int, int]) -> tuple[int, int]: ...
+
+
+class _Graph(nn.Module):
+    """What is exported: normalisation, the model, the activation."""
+
+    def __init__(self, dls: DataLoaders, model: nn.Module) -> None:
+        super().__init__()
+        self.statistics = [(t.mean, t.std) for t in _in_graph(dls.train.batch_tfms.steps(training=False))]
+        self.model, self.target = model, dls.target
+
+    def forward(self, x: Tensor) -> Any:
+        for mean, std in self.statistics:
+            shape = (1, -1, *(1,) * (x.ndim - 2))
+            x = (x - mean.view(shape)) / std.view(shape)
+        pred = self.model(x)
+        return pred if self.target is None else self.target.activate(pred)
+
+
+def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
+    """Writes an ONNX file with a dynamic batch dimension, and compares it with the model by onnxruntime.
+
+    Its input is called "input" and its output "output".
+
+    Raises:
+        ImportError: the extra `onnx` is not installed.
+        ValueError: the loaders do to a batch what no graph can hold, or have none to try it on.
+        DataError: the model cannot be turned into a graph, or the graph's outputs differ from the model's.
+    """
+    try:
+        import onnxruntime  # an extra, as what torch needs to write the file
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"format='onnx' needs {error.name}, which is not installed: pip install 'minilearner[onnx]'."
+        ) from error
+    graph, x = _prepared(dls, model)
+    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
+    with replacing(path) as temporary:
+        with _quiet(), _told("onnx"):
+            dynamic = ({0: torch.export.Dim("batch")},)
+            program = torch.onnx.export(graph, (x,), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names)
+            program.save(str(temporary), include_initializers=True, external_data=False)  # type: ignore[union-attr]
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        for sample in _samples(x):
+            _compare(graph(sample), torch.from_numpy(session.run(None, {"input": sample.numpy()})[0]), "ONNX")
+    return path
+
+
+def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
+    """Writes a program for `torch.export.load` with a dynamic batch dimension, and compares it with the model.
+
+    Raises:
+        ValueError, DataError: as `write_onnx`.
+    """
+    graph, x = _prepared(dls, model)
+    with replacing(path) as temporary:
+        named = temporary.with_suffix(".pt2")  # torch insists on the suffix
+        try:
+            with _quiet(), _told("torch_export"):
+                program = torch.export.export(graph, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+                torch.export.save(program, named)
+                loaded = torch.export.load(named).module()
+            for sample in _samples(x):
+                _compare(graph(sample), loaded(sample), "exported program")
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+    return path
+
+
+def _prepared(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
+    """Returns what is to be exported, on the CPU in fp32, and a batch to try it on."""
+    graph = _Graph(dls, copy.deepcopy(unwrapped(model)).cpu().float().eval()).requires_grad_(False)
+    graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
+    x, _ = first_batch(dls.loader(0).in_order())
+    if not isinstance(x, Tensor):
+        raise ValueError(f"a graph takes one tensor. Received from the loaders: {type(x).__name__}.")
+    x = x[:2].cpu()
+    for mean, std in reversed(graph.statistics):
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        x = x * std.view(shape) + mean.view(shape)
+    return graph, x
+
+
+def _in_graph(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
+    found: list[_Normalizes] = []
+    for step in steps:
+        if isinstance(step, _Normalizes):
+            found.append(step)
+        elif found or not isinstance(step, _Resizes):
+            raise ValueError(
+                f"no graph can hold the batch transform {step!r}: only Normalize goes into it, and what resizes "
+                "pictures before is left to the caller. Do it in the model, or export as safetensors."
+            )
+    return found
+
+
+def _samples(x: Tensor) -> list[Tensor]:
+    """Returns batches of one, two and three items."""
+    return [torch.cat([x] * (-(-n // len(x))))[:n] for n in (1, 2, 3)]
+
+
+def _compare(expected: Any, found: Any, what: str) -> None:
+    if not isinstance(expected, Tensor):
+        raise DataError(f"a graph gives one tensor. The model gives a {type(expected).__name__}.")
+    if expected.shape != found.shape or not torch.allclose(found, expected, RELATIVE_TOLERANCE, TOLERANCE):
+        far = float((found - expected).abs().max()) if expected.shape == found.shape else float("nan")
+        raise DataError(
+            f"the {what} gives other outputs than the model: {tuple(found.shape)} against {tuple(expected.shape)}, at "
+            f"most {far:.3g} apart. Nothing was written. A model that decides by the values of its inputs cannot be "
+            "turned into a graph."
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch's exporters warn of their own ways, and draw random numbers."""
+    with isolated_rng(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _told(format: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever torch's exporters raise
+        said = _COLOUR.sub("", str(error)).strip()
+        raise DataError(f"this model cannot be exported with format={format!r}: {said[:500]}") from error

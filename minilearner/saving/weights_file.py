@@ -1,0 +1,180 @@
+"""The weights of a model, and the state of the optimizer that trains it, in one file: `learn.save` and `learn.load`.
+
+Weights stand under their own names, so that any reader of safetensors finds them; the optimizer's state beside them.
+Names are the same whether a model is compiled, wrapped for several GPUs, or neither.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from minilearner import processes
+from minilearner.errors import FileFormatError
+from minilearner.models.tensors import named, named_state
+from minilearner.saving.optimizer_state import check_optimizer_state, load_optimizer
+from minilearner.saving.tensor_file import Layout, TensorFile, naming, write_tensor_file
+from minilearner.tree import map_tensors
+
+__all__ = ["load_weights", "save_weights", "weights_path"]
+
+_BESIDE = "optimizer/"
+
+BESIDE = (_BESIDE, "data/")
+"""How the names of tensors begin that are no weights: the optimizer's, and an export's arguments."""
+
+_NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
+_PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
+    """Returns the path of a file in a folder, with the suffix .safetensors where it has another or none.
+
+    Raises:
+        ValueError: the suffix is that of pickles.
+    """
+    path = folder / file
+    if path.suffix in _PICKLES:
+        raise ValueError(
+            f"`file` is in safetensors' format, never a pickle. Received: file={os.fspath(file)!r}. Leave out the "
+            f"suffix {path.suffix}."
+        )
+    return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+
+
+def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> Path:
+    """Writes weights and persistent buffers, and an optimizer's state where one is given; returns the path.
+
+    Of several processes the first writes. A sharded model is brought together for it, which all must do.
+
+    Raises:
+        TypeError: a state holds what is neither tensor nor data.
+        OSError: the file cannot be written. What was there before is untouched.
+    """
+    weights = {name: processes.whole(t) for name, t in named_state(model).items()}
+    state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
+    content = {"optimizer": state}
+    if not processes.is_first():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_tensor_file(path, "weights", content, weights, prefix=_BESIDE)
+
+
+def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, strict: bool = True) -> None:
+    """Puts what `save_weights` wrote back: all of it or, on any mismatch, nothing.
+
+    Without an optimizer, the weights in an export, and in a file by any other writer of safetensors, will do too.
+
+    Args:
+        optimizer: gets its state from the file too, where it is given.
+        strict: without it, load what has the name and shape of a weight in the model, and warn of the rest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: the file is damaged, or does not fit the model or the optimizer. Says where.
+    """
+    file = TensorFile(path, ("weights", "export", None))
+    if optimizer is not None and file.kind != "weights":
+        raise FileFormatError(f"{path} {_NO_OPTIMIZER}")
+    own = named_state(model)
+    in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
+    names = named((name, name) for name in in_file)
+    mismatch = mismatches(own, {neutral: in_file[name] for neutral, name in names.items()})
+    if mismatch and strict:
+        raise FileFormatError(f"{path} does not fit this model: {mismatch}.")
+    fitting = [neutral for neutral, name in names.items() if neutral in own and in_file[name] == layout(own[neutral])]
+    if not fitting:
+        raise FileFormatError(f"{path} has no weight of this model: {mismatch}.")
+    if optimizer is not None:
+        limit = 16 * sum(t.numel() * 8 for t in own.values()) + (1 << 20)
+        content = file.content(_BESIDE, most_bytes=limit)
+    tensors = file.tensors()
+    if optimizer is not None:
+        with naming(path):
+            _load_optimizer(content.get("optimizer"), optimizer, model)
+    copy_weights(own, {neutral: tensors[names[neutral]] for neutral in fitting})
+    if mismatch:
+        warnings.warn(f"{path} was loaded in part: {mismatch}. These stay as they were.", stacklevel=3)
+
+
+def layout(tensor: Tensor) -> Layout:
+    """Returns how a tensor of a model would stand in a file."""
+    return Layout(_DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+
+
+def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
+    """Returns what of a model's tensors and a file's differ, three examples each; empty where they fit."""
+    now = {name: layout(tensor) for name, tensor in own.items()}
+    other = [
+        f"{name} {in_file[name].dtype} {in_file[name].shape} instead of {one.dtype} {one.shape}"
+        for name, one in now.items()
+        if name in in_file and in_file[name] != one
+    ]
+    problems = {
+        "missing in the file": [name for name in own if name not in in_file],
+        "unknown to the model": [name for name in in_file if name not in own],
+        "of another shape or type": other,
+    }
+    return "; ".join(f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in problems.items() if names)
+
+
+def copy_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors into those of a model of the same names."""
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(processes.laid_out(tensor, own[name]))
+
+
+def _optimizer_content(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    return {
+        "class": type(optimizer).__name__,
+        "groups": _names_in_groups(optimizer, model),
+        "state": optimizer.state_dict(),
+    }
+
+
+def _names_in_groups(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
+    names = {id(parameter): name for name, parameter in named(model.named_parameters()).items()}
+    return [[names.get(id(p), "?") for p in group["params"]] for group in optimizer.param_groups]
+
+
+def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module) -> None:
+    if content is None:
+        raise FileFormatError(f"it {_NO_OPTIMIZER}")
+    if not isinstance(content, dict) or set(content) != {"class", "groups", "state"}:
+        raise FileFormatError("its optimizer's state is not what minilearner writes.")
+    saved, groups = content["groups"], _names_in_groups(optimizer, model)
+    if type(content["class"]) is not str or not isinstance(saved, list) or not all(map(_is_names, saved)):
+        raise FileFormatError("its optimizer's groups are not what minilearner writes.")
+    _check_same("optimizer", content["class"], type(optimizer).__name__)
+    sizes = [len(names) for names in saved]
+    _check_same("number of parameters in each group of the optimizer", sizes, [len(names) for names in groups])
+    for was, now in zip(saved, groups, strict=True):
+        odd = [f"{a} instead of {b}" for a, b in zip(was, now, strict=True) if a != b]
+        _check_same("parameters of a group of the optimizer", ", ".join(odd[:3]), "")
+    check_optimizer_state(content["state"], optimizer)
+    load_optimizer(optimizer, content["state"])
+
+
+def _check_same(what: str, saved: Any, now: Any) -> None:
+    if saved != now:
+        raise FileFormatError(
+            f"it was saved with another {what}: {str(saved)[:200]}"
+            + (f", and now it is {str(now)[:200]}" if now else "")
+            + ". Make the same optimizer (opt_func, splitter, wd), or load the weights alone: with_opt=False."
+        )
+
+
+def _is_names(names: Any) -> bool:
+    return isinstance(names, list) and all(type(name) is str for name in names)

@@ -1,0 +1,61 @@
+"""Snapshot and restore: what makes a trial run leave no trace."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.models.restore import restore_model
+from minilearner.runtime import isolated_rng
+
+__all__ = ["untouched"]
+
+
+@contextmanager
+def untouched(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others: Any) -> Iterator[None]:
+    """Puts everything that training changes back on leaving, also after an error or an interrupt. In memory; no file.
+
+    Restored to the bit: parameters, buffers (also those that are not saved), gradients, every module's training flag
+    and every parameter's `requires_grad`, the optimizer's state and settings, the loaders' position and generators,
+    and the global random generators of Python, NumPy, torch and CUDA. Costs a copy of the model and of the optimizer's
+    state for as long as it lasts.
+
+    Args:
+        others: what else takes part: a loss module with state of its own, callbacks. All their attributes are restored.
+    """
+    shared = {id(part): part for part in (model, optimizer, dls, *model.parameters(), *model.buffers())}
+    with ExitStack() as kept:
+        for keeping in (isolated_rng(), dls.unmoved(), restore_model(model), _optimizer_kept(optimizer)):
+            kept.enter_context(keeping)
+        for other in others:
+            kept.enter_context(
+                restore_model(other) if isinstance(other, nn.Module) else _attributes_kept(other, shared)
+            )
+        yield
+
+
+@contextmanager
+def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
+    """Restores an object's attributes from a deep copy, in which the `shared` objects stand for themselves."""
+    attributes = getattr(owner, "__dict__", {})
+    before = copy.deepcopy(attributes, dict(shared))
+    try:
+        yield
+    finally:
+        attributes.clear()
+        attributes.update(before)
+
+
+@contextmanager
+def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
+    state: dict[Any, Any] = copy.deepcopy(optimizer.state_dict())
+    try:
+        yield
+    finally:
+        optimizer.load_state_dict(state)

@@ -1,0 +1,232 @@
+"""Find, tell, train: a rate that is "auto" is what a sweep recommends, and nothing else is different."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
+from minilearner.errors import NoSuggestion
+from minilearner.fitting.rates import FoundRates, found_rates, ratios_of
+from minilearner.lr_finder.result import LRSweep
+
+
+@pytest.fixture
+def make(net, blobs):
+    def learner(**kwargs):
+        return Learner(DataLoaders.from_arrays(*blobs, bs=16, seed=3), net(), **kwargs)
+
+    return learner
+
+
+def layers(model):
+    return [list(model[:2].parameters()), list(model[2:].parameters())]
+
+
+def weights(learn):
+    return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+
+def trained(learn, fit):
+    torch.manual_seed(5)
+    with learn.no_logging():
+        record = fit(learn)
+    return weights(learn), record
+
+
+@pytest.mark.parametrize("kind", ["fit", "fit_one_cycle", "fit_flat_cos"])
+def test_auto_trains_with_what_the_sweep_recommends_to_the_bit(make, kind):
+    found, record = trained(make(), lambda learn: getattr(learn, kind)(2, "auto"))
+    given, _ = trained(make(), lambda learn: getattr(learn, kind)(2, record.sweep.recommended))
+    assert torch.equal(found, given)
+    assert 1e-3 < record.sweep.recommended < 1
+
+
+def test_one_cycle_sweeps_with_its_own_peak_momentum_and_fit_with_the_optimizers(make):
+    _, record = trained(make(), lambda learn: learn.fit_one_cycle(1, "auto", moms=(0.9, 0.7, 0.9)))
+    assert record.sweep.settings["momentum"] == 0.7
+    assert trained(make(), lambda learn: learn.fit(1, "auto"))[1].sweep.settings["momentum"] is None
+
+
+def test_a_learner_whose_rate_is_auto_finds_it_for_each_run(make):
+    learn = make(lr="auto")
+    with learn.no_logging():
+        first, second = learn.fit(1), learn.fit_sgdr(1, 1)
+        assert learn.lr_find(show_plot=False).settings["ratios"] == [1.0]
+    assert first.sweep.recommended is not None and first.sweep is not second.sweep
+
+
+def test_it_is_told_with_the_reason_and_stands_in_the_recorder(make, capsys, tmp_path):
+    learn = make()
+    with learn.no_bar():
+        record = learn.fit_one_cycle(1, "auto")
+    assert f"learning rate {record.sweep.recommended:.2e}: {record.sweep.reason}\n" in capsys.readouterr().out
+    assert record.settings["lr"] == record.sweep.recommended
+    assert record.settings["found"]["reason"] == record.sweep.reason and record.settings["found"]["num_it"] == 100
+    saved = json.loads(learn.recorder.to_json(tmp_path / "runs.json").read_text())
+    assert saved["runs"][0]["settings"]["found"]["recommended"] == record.sweep.recommended
+
+
+def test_a_run_with_a_given_rate_has_no_sweep(make):
+    _, record = trained(make(), lambda learn: learn.fit(1, 0.01))
+    assert record.sweep is None and "found" not in record.settings
+
+
+def test_layer_groups_keep_their_ratios(make):
+    _, record = trained(make(lr=slice(1e-4, 1e-2), splitter=layers), lambda learn: learn.fit(1, "auto"))
+    assert record.settings["lr"] == pytest.approx([0.01 * record.sweep.recommended, record.sweep.recommended])
+
+
+@pytest.mark.parametrize("how", [{"splitter": layers}, {"wd_bn_bias": True}])
+def test_a_runs_own_weight_decay_is_swept_with_and_gone_afterwards(make, how):
+    seen, learn = [], make(**how)
+
+    class Watches(Callback):
+        part_of_step = True
+
+        def before_step(self, run):
+            seen.append({group["weight_decay"] for group in run.optimizer.param_groups})
+
+    learn.add_cb(Watches())
+    with learn.no_logging():
+        record = learn.fit(1, "auto", wd=0.3)
+    assert all(decays == ({0.3} if "wd_bn_bias" in how else {0.0, 0.3}) for decays in seen) and len(seen) > 40
+    assert record.sweep.settings["wd"] == 0.3
+    assert 0.3 not in {group["weight_decay"] for group in learn.optimizer.param_groups}
+
+
+def test_a_bad_weight_decay_is_refused_before_the_sweep(make):
+    with pytest.raises(ValueError, match="`wd` must be finite and not negative. Received: wd=-1"):
+        make(cbs=Callback()).fine_tune(1, "auto", wd=-1)
+
+
+def test_fine_tune_sweeps_for_each_of_its_phases(make):
+    learn = make(splitter=layers)
+    with learn.no_logging():
+        learn.fine_tune(2, "auto", lr_mult=10)
+    head, whole = learn.recorder.runs
+    assert head.sweep.settings["ratios"] == [0.1, 1.0] and whole.sweep.settings["ratios"] == pytest.approx([0.1, 1.0])
+    assert whole.settings["lr"][0] == pytest.approx(whole.settings["lr"][1] / 10)
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+def test_without_a_fall_the_learners_rate_is_taken_and_that_is_told(make, capsys):
+    learn = make(loss_func=lambda pred, y: pred.sum() * 0 + 2.0, lr=0.02)
+    with learn.no_bar():
+        record = learn.fit(1, "auto")
+    assert record.settings["lr"] == 0.02 and record.settings["found"]["recommended"] is None
+    assert "no learning rate was found, so 2.00e-02 is taken: the loss fell by 0" in capsys.readouterr().out
+
+
+def test_where_the_loss_only_rose_the_rate_stays_well_below():
+    lrs = np.logspace(-7, 1, 100)
+    sweep = LRSweep.from_curve(lrs, 2 + 0.01 * np.sin(np.arange(100) * 1.7) + np.maximum(np.log10(lrs) + 5, 0))
+    (lr,) = found_rates(sweep, [1.0], otherwise=1e-3, told=False)
+    assert lr == sweep.turns["rise"] / 4 < 1e-4
+
+
+def test_found_rates_are_a_list_with_their_sweep():
+    rates = FoundRates([0.1, 0.2], "sweep")
+    assert rates == [0.1, 0.2] and rates.sweep == "sweep"
+
+
+@pytest.mark.parametrize(
+    ("lr", "ratios"), [(0.1, [1, 1]), ("auto", [1, 1]), (slice(1e-3, 1e-1), [0.01, 1]), ([1, 0], [1, 1])]
+)
+def test_ratios_are_to_the_last_group(lr, ratios):
+    assert ratios_of(lr, 2) == pytest.approx(ratios)
+
+
+def test_a_bad_number_of_epochs_is_refused_before_the_sweep(make):
+    with pytest.raises(ValueError, match="`n_epoch` must be at least 1. Received: n_epoch=0"):
+        make(loss_func=lambda pred, y: pytest.fail("swept")).fit_one_cycle(0, "auto")
+
+
+@pytest.mark.parametrize("word", ["Auto", "fast"])
+def test_another_word_is_refused(make, word):
+    with pytest.raises(TypeError, match="`lr` must be a number"):
+        make().fit(1, word)
+    with pytest.raises(TypeError, match="`lr` must be a number"):
+        make(lr=word)
+
+
+def test_cyclical_bounds_come_from_one_sweep_for_each_run(make, capsys):
+    learn, cycle = make(), CyclicLR(base_lr="auto", max_lr="auto", step_size=5)
+    with learn.no_bar():
+        record = learn.fit(2, cbs=cycle)
+    assert (cycle.base_lr, cycle.max_lr) == record.sweep.bounds
+    assert record.steps["lr"].min() == cycle.base_lr and record.steps["lr"].max() == pytest.approx(cycle.max_lr)
+    assert record.settings["found"]["bounds"] == record.sweep.bounds
+    assert f"{cycle!r}: {record.sweep.reason}" in capsys.readouterr().out
+    with learn.no_logging():
+        again = learn.fit(1, cbs=cycle)
+    assert again.sweep is not record.sweep
+    assert (cycle.base_lr, cycle.max_lr) == (again.sweep.bounds or record.sweep.bounds)
+
+
+def test_one_bound_may_be_auto(make):
+    top = CyclicLR("auto", step_size=5)
+    _, record = trained(make(), lambda learn: learn.fit(1, cbs=top))
+    assert (top.base_lr, top.max_lr) == (record.sweep.bounds[1] / 4, record.sweep.bounds[1])
+    bottom = CyclicLR(0.5, "auto", step_size=5)
+    _, record = trained(make(), lambda learn: learn.fit(1, cbs=bottom))
+    assert (bottom.base_lr, bottom.max_lr) == (record.sweep.bounds[0], 0.5)
+
+
+def test_without_a_fall_there_are_no_bounds(make):
+    learn = make(loss_func=lambda pred, y: pred.sum() * 0 + 2.0)
+    with learn.no_logging(), pytest.raises(NoSuggestion, match="no bounds for CyclicLR: the loss fell by 0"):
+        learn.fit(1, cbs=CyclicLR("auto", step_size=5))
+    assert learn.recorder.runs == []
+
+
+def test_callbacks_of_the_call_that_belong_to_the_step_take_part_in_the_sweep(make):
+    learn = make(splitter=layers, cbs=GradientClip(0.5))
+    learn.freeze()
+    before = learn.model[0].weight.detach().clone()
+    _, record = trained(learn, lambda learn: learn.fit_one_cycle(1, "auto", cbs=[GradientAccumulation(2), MixUp()]))
+    assert np.isfinite(record.sweep.fixed[8:]).all() and record.sweep.recommended is not None
+    assert torch.equal(learn.model[0].weight, before)
+
+
+def test_accumulation_given_with_the_call_is_swept_with(make):
+    seen = []
+
+    class Watches(Callback):
+        part_of_step = True
+
+        def before_step(self, run):
+            seen.append(run.step.n_accumulate)
+
+    trained(make(), lambda learn: learn.fit(1, "auto", cbs=[GradientAccumulation(2), Watches()]))
+    assert len(seen) == 103 and set(seen) == {2}  # 100 updates of the sweep, 3 of the epoch
+
+
+def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):
+    class Breaks(Callback):
+        broken = False
+
+        def after_epoch(self, run):
+            if run.epoch == 1 and not Breaks.broken:
+                Breaks.broken = True
+                raise RuntimeError("power cut")
+
+    def fit(learn, folder):
+        return learn.fit_one_cycle(3, "auto", cbs=Breaks(), checkpoint=folder)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        trained(make(), lambda learn: fit(learn, tmp_path / "broken"))
+    resumed, record = trained(make(), lambda learn: fit(learn, tmp_path / "broken"))
+    whole, _ = trained(make(), lambda learn: fit(learn, tmp_path / "whole"))
+    assert torch.equal(resumed, whole)
+    assert record.sweep.recommended == LRSweep.from_json(tmp_path / "broken" / "sweep.json").recommended
+
+
+def test_a_sweep_that_stands_in_the_folder_is_not_made_again(make, tmp_path):
+    found = make().lr_find(show_plot=False, end_lr=1e-3)
+    found.to_json(tmp_path / "sweep.json")
+    learn = make(loss_func=nn.CrossEntropyLoss(label_smoothing=0.1))
+    _, record = trained(learn, lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
+    assert record.settings["lr"] == found.recommended <= 1e-3

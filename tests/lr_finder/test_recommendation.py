@@ -1,0 +1,188 @@
+"""The rule on curves whose answer is known by hand."""
+
+import numpy as np
+import pytest
+
+from minilearner.lr_finder.recommendation import Calibration, recommend
+
+LRS = 10 ** np.linspace(-7, 1, 100)
+X = np.log10(LRS)
+NONE = np.empty(0)
+# Flat to 1e-4, in a straight line from 2 to 1 at 1e-2, and up again as steeply.
+VALLEY = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, 1 + (X + 2) / 2))
+NOISE = 0.05 * np.random.default_rng(0).normal(size=100)
+
+
+def advice(fixed, losses=None, **options):
+    return recommend(LRS, fixed + NOISE if losses is None else losses, fixed, **options)
+
+
+def test_the_rate_is_the_middle_of_the_valley_by_logarithms_times_the_factor_of_the_batch():
+    found = advice(VALLEY, adaptive=True)
+    assert np.log10(found.turns["turn"]) == pytest.approx(-2, abs=0.05)
+    assert np.log10(found.lr / Calibration().factor(64)) == pytest.approx(-2, abs=0.03)
+    assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
+    assert found.interval[0] < found.lr < found.interval[1] < 0.1
+    assert "turned at 1.0e-02 and had risen again by a tenth at 2.2e-02" in found.reason
+    assert "clear of where it rises" not in found.reason
+
+
+def test_a_plain_optimizer_stays_below_the_wall_as_it_is_without_the_delay_of_the_sweep():
+    found, step = advice(VALLEY), np.log(10) * 8 / 99
+    assert np.log10(found.lr) == pytest.approx(
+        -1.66 - np.sqrt(step * Calibration().log_growth / 2) / np.log(10), abs=0.03
+    )
+    assert "clear of where it rises" in found.reason
+
+
+def test_an_adaptive_one_stays_below_the_wall_as_it_was_seen():
+    assert np.log10(advice(VALLEY, bs=4096, adaptive=True).lr) == pytest.approx(-1.66, abs=0.03)
+
+
+def test_where_the_loss_was_not_finite_any_more_there_is_a_wall():
+    falls = np.where(X > -2, np.nan, VALLEY)
+    assert advice(falls).lr < advice(falls, adaptive=True).lr <= 1e-2
+
+
+def test_where_the_next_loss_broke_there_is_a_wall_and_no_advice_to_go_higher():
+    falls = X < -2
+    rates, losses = 10.0 ** X[falls], VALLEY[falls]
+    sure, broke = recommend(rates, losses, losses), recommend(rates, losses, losses, broke=True)
+    assert "sweep to higher rates" in sure.reason and broke.lr < sure.lr
+    assert "kept falling and was not finite past" in broke.reason and "higher" not in broke.reason
+    flat = recommend(rates, np.ones_like(rates), np.ones_like(rates), broke=True)
+    assert flat.lr is None and "look for NaN" in flat.reason
+
+
+def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
+    rates = [advice(VALLEY, bs=bs, adaptive=True).lr for bs in (8, 16, 64, None, 512, 1024)]
+    assert [Calibration().factor(bs) for bs in (64, None)] == [1.25, 1.25]
+    assert rates[1] / rates[0] == pytest.approx((1 + 256 / 8) / (1 + 256 / 16))
+    assert rates[0] < rates[1] < rates[2] == rates[3] < rates[4]
+    assert rates[4] == rates[5]  # at the wall
+
+
+def test_on_a_long_floor_it_is_still_the_middle():
+    floor = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, 1.0))
+    found = advice(floor)
+    middle = (-2.5 * 2 / 3 - 0.5 * 3) / (2 / 3 + 3)  # two decades that weigh a third, about -2.5, and three about -0.5
+    assert np.log10(found.lr / Calibration().factor(64)) == pytest.approx(middle, abs=0.05)
+    assert "hardly rose again (sweep to higher rates" in found.reason or "still fell at the end" in found.reason
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+@pytest.mark.parametrize("shift", [0, -1.5, -5, 10])
+def test_neither_scale_nor_level_of_the_loss_matters(scale, shift):
+    found = recommend(LRS, (VALLEY + shift + NOISE) * scale, (VALLEY + shift) * scale)
+    assert found.lr == pytest.approx(advice(VALLEY).lr)
+
+
+def test_differences_between_batches_do_not_move_it_where_the_same_items_were_measured():
+    assert recommend(LRS, VALLEY + 5 * NOISE, VALLEY).lr == advice(VALLEY).lr
+
+
+def test_without_these_the_losses_of_the_batches_stand_in():
+    assert np.log10(recommend(LRS, VALLEY + NOISE, NONE).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.2)
+
+
+def test_a_faster_sweep_finds_the_same_and_takes_its_longer_delay_into_account():
+    adaptive, plain = (
+        recommend(LRS[::2], (VALLEY + NOISE)[::2], VALLEY[::2], adaptive=kind).lr / advice(VALLEY, adaptive=kind).lr
+        for kind in (True, False)
+    )
+    assert np.log10(adaptive) == pytest.approx(0, abs=0.05)
+    assert np.log10(plain) == pytest.approx(
+        -(np.sqrt(2) - 1) * np.sqrt(8 / 99 * Calibration().log_growth / 2 / np.log(10)), abs=0.07
+    )
+
+
+def test_spikes_that_are_over_at_once_do_not_hide_what_was_learned_on_a_plateau():
+    plateau = 2.3 - 0.3 * np.exp(-0.5 * ((X + 2) / 0.1) ** 2) + 2 * (np.abs(X + 1.7) < 0.05)
+    assert np.log10(advice(plateau, adaptive=True).lr) == pytest.approx(-2, abs=0.2)
+
+
+def test_an_explosion_does_not_outweigh_what_came_before():
+    wild = VALLEY.copy()
+    wild[-8:] = 10.0 ** np.arange(1, 9)
+    assert advice(wild, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
+
+
+def test_the_curve_ends_at_the_first_loss_that_is_not_finite():
+    broken = np.where(X > -1.5, np.nan, VALLEY)
+    assert advice(broken).lr == pytest.approx(advice(VALLEY).lr, rel=0.25)
+
+
+def test_losses_that_were_not_measured_at_first_are_left_out():
+    late = VALLEY.copy()
+    late[:9] = np.nan
+    assert advice(late, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
+
+
+def test_a_loss_that_still_falls_at_the_end_is_said_and_the_rate_stays_in_the_range():
+    found = advice(2 - np.maximum(X - 0.5, 0))
+    assert LRS[-1] / 4 < found.lr < LRS[-1]
+    assert "still fell at the end of the range" in found.reason
+
+
+def test_a_range_that_begins_within_the_fall_is_said():
+    late = X > -3.4
+    found = recommend(LRS[late], (VALLEY + NOISE)[late], VALLEY[late])
+    assert "from the first rate on: sweep from lower rates" in found.reason
+    assert "from the first rate on" not in advice(VALLEY).reason
+
+
+def test_a_flat_start_of_any_length_does_not_move_it():
+    long = 10 ** np.linspace(-15, 1, 200)  # the same rates, after a hundred too small to do anything
+    ahead = np.full(100, 2.0)
+    found = recommend(long, np.r_[ahead + NOISE, VALLEY + NOISE], np.r_[ahead, VALLEY])
+    assert np.log10(found.lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
+
+
+def test_losses_that_come_in_an_order_do_not_move_it_where_the_same_items_were_measured():
+    periodic = VALLEY + 0.8 * np.sign(np.sin(np.arange(100) / 3)) + NOISE  # runs of easy and of hard batches
+    assert np.log10(recommend(LRS, periodic, VALLEY).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
+
+
+def test_a_fall_within_the_noise_is_none():
+    found = advice(VALLEY * 0.01, VALLEY + NOISE)
+    assert (found.lr, found.interval, found.bounds) == (None, None, None)
+    assert "hardly anything where batches differ by" in found.reason
+
+
+@pytest.mark.parametrize("wall", [np.inf, -1])
+def test_losses_of_ever_other_batches_alone_seldom_show_a_fall_where_there_is_none(wall):
+    level = 2 + np.clip(3 * (X - wall), 0, None)
+    noise = 0.1 * np.random.default_rng(1).normal(size=(100, 100))
+    assert sum(recommend(LRS, level + one, NONE).lr is not None for one in noise) <= 8
+
+
+@pytest.mark.parametrize("first", [0, 45])
+def test_the_interval_stays_within_the_range(first):
+    lrs, losses = LRS[first:], VALLEY[first:]
+    low, high = recommend(lrs, losses + NOISE[first:], losses).interval
+    assert lrs[0] <= low < high <= lrs[-1]
+
+
+def test_a_loss_that_only_rises_gives_none_and_says_from_where():
+    found = advice(2 + np.maximum(X + 3, 0), 2 + NOISE)
+    assert found.lr is None
+    assert np.log10(found.turns["rise"]) == pytest.approx(-2.9, abs=0.15)
+    assert f"rose from {found.turns['rise']:.1e} on" in found.reason
+
+
+@pytest.mark.parametrize("level", [0.0, 2.0, 1e9])
+def test_a_flat_loss_gives_none_and_says_so(level):
+    found = recommend(LRS, np.full(100, level), NONE)
+    assert found.lr is None and "did not rise either" in found.reason
+
+
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_too_few_points_give_none(n):
+    found = recommend(LRS[:n], VALLEY[:n], VALLEY[:n])
+    assert found.lr is None and f"{n} finite losses are too few" in found.reason
+
+
+def test_a_vague_fall_widens_the_interval_and_is_called_vague():
+    clear, vague = advice(VALLEY), advice(VALLEY, VALLEY + 12 * NOISE)
+    assert vague.interval[0] < clear.interval[0] and vague.interval[1] >= clear.interval[1]
+    assert "vague" in vague.reason and "vague" not in clear.reason

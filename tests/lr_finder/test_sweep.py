@@ -1,0 +1,460 @@
+"""The sweep leaves no trace, stops where it should, and its rates are fastai's."""
+
+import copy
+import random
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from minilearner import (
+    EMA,
+    Callback,
+    DataLoaders,
+    GradientAccumulation,
+    GradientClip,
+    Learner,
+    MixUp,
+    minimum,
+    slide,
+    steep,
+    valley,
+)
+from minilearner.lr_finder.sweep import FixedLoss
+from minilearner.training.optimizers import momentum_of
+
+
+def learner(net, blobs, **kwargs):
+    dls = DataLoaders.from_arrays(*blobs, bs=16, seed=3)
+    return Learner(dls, net(), **({"lr": 0.01} | kwargs))
+
+
+def shuffled_by_torch(net, blobs, generator=None):
+    (x, y), valid = blobs
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True, generator=generator)
+    return Learner(DataLoaders(loader, [tuple(map(torch.tensor, valid))]), net(), nn.CrossEntropyLoss(), lr=0.01)
+
+
+def everything(learn):
+    return [t.clone() for t in learn.model.state_dict().values()] + [
+        t.clone() for state in learn.optimizer.state_dict()["state"].values() for t in state.values()
+    ]
+
+
+def fit_with_and_without(make, find):
+    results = []
+    for with_sweep in (True, False):
+        learn = make()
+        torch.manual_seed(7), np.random.seed(7), random.seed(7)
+        with learn.no_logging():
+            learn.fit(1)
+            if with_sweep:
+                find(learn)
+            learn.fit(2)
+        results.append([*everything(learn), torch.rand(3), torch.tensor(np.random.rand(3)), random.random()])
+    return results
+
+
+def same(a, b):
+    return all(torch.equal(p, q) if isinstance(p, torch.Tensor) else p == q for p, q in zip(a, b, strict=True))
+
+
+class Interrupts(Callback):
+    part_of_step = True
+
+    def __init__(self, error):
+        self.error = error
+
+    def after_backward(self, run):
+        np.random.rand(), random.random()
+        if run.global_step == 5:
+            raise self.error
+
+
+def interrupted(error):
+    def find(learn):
+        learn.add_cb(cb := Interrupts(error))
+        with pytest.raises(type(error)):
+            learn.lr_find(show_plot=False)
+        learn.remove_cb(cb)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    "find",
+    [lambda learn: learn.lr_find(show_plot=False), interrupted(KeyboardInterrupt()), interrupted(RuntimeError())],
+    ids=["to its end", "interrupted", "raising"],
+)
+@pytest.mark.parametrize("make", [learner, shuffled_by_torch], ids=["our loader", "torch's loader"])
+def test_fit_after_the_sweep_is_bit_identical_to_fit_without(net, blobs, make, find):
+    assert same(*fit_with_and_without(lambda: make(net, blobs), find))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"precision": "bf16"},
+        {"cbs": [GradientAccumulation(2), GradientClip(0.1)]},
+        {"cbs": [EMA(0.9)]},
+        {"cbs": [MixUp(0.4)]},
+    ],
+    ids=["bf16", "accumulation", "averages", "mixing"],
+)
+def test_neither_precision_nor_callbacks_of_the_step_leave_a_trace(net, blobs, kwargs):
+    def make():
+        return learner(net, blobs, **copy.deepcopy(kwargs))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(num_it=30, show_plot=False)))
+
+
+def test_the_comparison_can_fail(net, blobs):
+    def leave_a_trace(learn):
+        learn.lr_find(show_plot=False)
+        torch.rand(1)
+
+    assert not same(*fit_with_and_without(lambda: shuffled_by_torch(net, blobs), leave_a_trace))
+
+
+def test_a_loaders_own_generator_is_put_back(net, blobs):
+    def make():
+        return shuffled_by_torch(net, blobs, torch.Generator().manual_seed(1))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(show_plot=False)))
+
+
+def test_flags_gradients_and_recorder_stand_as_before(net, blobs):
+    learn = learner(net, blobs)
+    learn.model[0].bias.requires_grad_(False)
+    learn.model[0].weight.grad = torch.ones(16, 2)
+    learn.model.eval()
+    learn.lr_find(show_plot=False)
+    assert not learn.model[0].bias.requires_grad
+    assert torch.equal(learn.model[0].weight.grad, torch.ones(16, 2))
+    assert not any(module.training for module in learn.model.modules())
+    assert learn.recorder.runs == []
+
+
+def test_rates_are_fastais(net, blobs):
+    sweep = learner(net, blobs).lr_find(stop_div=False, show_plot=False)
+    np.testing.assert_allclose(sweep.lrs, [1e-7 * 1e8 ** (i / 100) for i in range(len(sweep.lrs))])
+    assert len(sweep.lrs) == len(sweep.losses) == 100
+
+
+def test_a_linear_ramp_is_linear(net, blobs):
+    sweep = learner(net, blobs).lr_find(0.1, 0.5, 10, step_mode="linear", stop_div=False, show_plot=False)
+    np.testing.assert_allclose(np.diff(sweep.lrs), 0.04)
+
+
+def test_whole_epochs_by_number_of_steps(net, blobs):
+    sweep = learner(net, blobs).lr_find(1e-5, 1e-4, sample_steps=12, show_plot=False)
+    assert len(sweep.lrs) == 15  # three epochs of five batches
+
+
+def test_suggestions_unpack_in_the_order_asked_and_have_names(net, blobs):
+    funcs = (minimum, steep, slide, valley)
+    sweep = learner(net, blobs).lr_find(suggest_funcs=funcs, show_plot=False)
+    lr_min, lr_steep, lr_slide, lr_valley = sweep
+    assert (sweep.minimum, sweep.steep, sweep.slide, sweep.valley) == (lr_min, lr_steep, lr_slide, lr_valley)
+    assert list(sweep.suggestions) == ["minimum", "steep", "slide", "valley"]
+
+
+def test_it_stops_at_four_times_the_best_smoothed_loss(net, blobs):
+    sweep = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(1e-3, 1e6, show_plot=False)
+    assert len(sweep.lrs) < 100
+    assert sweep.smoothed[-1] > 4 * min(sweep.smoothed)
+    assert (sweep.smoothed[:-1] <= 4 * np.minimum.accumulate(sweep.smoothed[:-1])).all()
+    assert "exceeded 4 times its best" in sweep.stop_reason
+
+
+def test_nan_stops_also_where_divergence_does_not(net, blobs):
+    class Breaks(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            if run.global_step == 20:
+                run.loss = run.loss * float("nan")
+
+    sweep = learner(net, blobs, cbs=Breaks()).lr_find(stop_div=False, show_plot=False)
+    assert len(sweep.losses) == 20
+    assert "the loss became nan" in sweep.stop_reason
+
+
+def test_nan_from_the_first_batch_on_is_said_also_where_the_curve_is_drawn(net, blobs):
+    sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * float("nan")).lr_find()
+    assert len(sweep.lrs) == 0 and sweep.recommended is None
+    assert sweep.stop_reason == "the loss became nan at a rate of 1e-07"
+    assert [text.get_text() for text in sweep.plot().axes[0].texts] == ["no loss to draw"]
+    assert sweep.plot().axes[0].get_xscale() == "log"
+
+
+def test_a_curve_that_never_falls_gives_no_suggestion_but_a_note(net, blobs):
+    rising = iter(range(1, 1000))
+    learn = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + float(next(rising)))
+    sweep = learn.lr_find(stop_div=False, show_plot=False, suggest_funcs=(valley,))
+    assert list(sweep) == [None]
+    assert "never falls" in sweep.notes["valley"]
+
+
+def test_callbacks_that_log_rest_and_those_of_the_step_take_part(net, blobs):
+    fired = []
+
+    class Logs(Callback):
+        def after_batch(self, run):
+            fired.append("logs")
+
+    class Shapes(Logs):
+        part_of_step = True
+
+        def after_batch(self, run):
+            fired.append("shapes")
+
+    learn = learner(net, blobs, cbs=[Logs(), Shapes()])
+    learn.lr_find(num_it=10, show_plot=False)
+    assert fired == ["shapes"] * 10
+
+
+def test_with_accumulation_there_is_one_rate_and_one_mean_loss_an_update(net, blobs):
+    seen = []
+
+    class Watch(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            seen.append((run.lrs[0], float(run.loss.detach())))
+
+    learn = learner(net, blobs, cbs=[GradientAccumulation(2), Watch()])
+    sweep = learn.lr_find(1e-6, 1e-5, num_it=3, show_plot=False)
+    assert [lr for lr, _ in seen] == [sweep.lrs[0]] * 2 + [sweep.lrs[1]] * 2 + [sweep.lrs[2]]
+    np.testing.assert_allclose(sweep.losses[0], (seen[0][1] + seen[1][1]) / 2)
+
+
+def test_epochs_count_updates_under_accumulation(net, blobs):
+    sweep = learner(net, blobs, cbs=GradientAccumulation(2)).lr_find(1e-6, 1e-5, epochs=2, show_plot=False)
+    assert len(sweep.lrs) == 6  # five batches make three updates
+
+
+class Counts(Callback):
+    part_of_step = True
+
+    def __init__(self, model):
+        self.model, self.n, self.rng = model, 0, np.random.default_rng(0)
+
+    def before_batch(self, run):
+        self.n += 1
+        run.x = run.x + float(self.rng.normal())
+
+
+def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
+    class Drifting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(()))
+
+        def forward(self, pred, y):
+            self.scale.mul_(0.99)
+            return nn.functional.cross_entropy(pred, y) * self.scale
+
+    def make():
+        model = net()
+        return Learner(DataLoaders.from_arrays(*blobs, bs=16, seed=3), model, Drifting(), lr=0.01, cbs=Counts(model))
+
+    assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(show_plot=False)))
+    learn = make()
+    learn.lr_find(num_it=5, show_plot=False)
+    assert (learn.cbs[0].n, learn.cbs[0].model is learn.model) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"epochs": 1, "sample_steps": 9}, "not both"),
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"start_lr": 0}, "`start_lr` must be above 0"),
+        ({"end_lr": "10"}, "`end_lr` must be a number. Received: end_lr='10'"),
+        ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
+        ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),
+        ({"step_mode": "log"}, "`step_mode` must be"),
+        ({"smoothing": 1.0}, "`smoothing` must lie in"),
+        ({"stop_factor": 0.5}, "`stop_factor` must be above 1"),
+        ({"skip_end": -1}, "`skip_end` must be a number of points, 0 or more. Received: skip_end=-1"),
+        ({"skip_start": 2.5}, "`skip_start` must be a number of points"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        learner(net, blobs).lr_find(**kwargs)
+
+
+def test_measuring_the_same_items_leaves_the_sweep_as_it_is(net, blobs, monkeypatch):
+    def swept(n_items):
+        monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", {"n_items": n_items, "max_batches": n_items})
+        return learner(net, blobs).lr_find(num_it=30, show_plot=False)
+
+    measured, not_measured = swept(32), swept(10**6)
+    assert np.array_equal(measured.losses, not_measured.losses)
+    assert np.isfinite(measured.fixed[1:]).all() and np.isnan(measured.fixed[0])
+    assert np.isnan(not_measured.fixed).all()
+
+
+def test_nothing_but_the_weights_moves_the_fixed_loss(net, blobs):
+    learn = learner(net, blobs, opt_func=torch.optim.SGD)
+    sweep = learn.lr_find(1e-30, 1e-29, num_it=20, show_plot=False)
+    assert np.ptp(sweep.fixed[8:]) == 0 and np.ptp(sweep.losses) > 0
+
+
+def test_the_fixed_loss_is_that_of_the_items_before_mixing_by_the_plain_loss(net, blobs):
+    class Mixes(Callback):
+        part_of_step = True
+
+        def before_batch(self, run):
+            run.x, run.y = run.x * 0, run.y * 0
+
+    def swept(*cbs):
+        return learner(net, blobs, cbs=cbs, opt_func=torch.optim.SGD).lr_find(1e-30, 1e-29, num_it=9, show_plot=False)
+
+    plain, mixed = swept(), swept(Mixes())
+    assert mixed.fixed[-1] == plain.fixed[-1] and mixed.losses[-1] != plain.losses[-1]
+
+
+class Watches(Callback):
+    part_of_step = True
+
+    def __init__(self, see):
+        self.see = see
+
+    def before_step(self, run):
+        SEEN.append(self.see(run))
+
+
+SEEN = []
+
+
+def seen_in_a_sweep(learn, see):
+    SEEN.clear()
+    learn.add_cb(watch := Watches(see))
+    sweep = learn.lr_find(num_it=10, show_plot=False)
+    learn.remove_cb(watch)
+    return list(SEEN), sweep
+
+
+@pytest.mark.parametrize("opt_func", [None, partial(torch.optim.SGD, momentum=0.5)])
+def test_it_sweeps_with_the_momentum_of_one_cycles_peak(net, blobs, opt_func):
+    learn = learner(net, blobs, opt_func=opt_func, moms=(0.95, 0.77, 0.95))
+    momenta, sweep = seen_in_a_sweep(learn, lambda run: momentum_of(run.optimizer.param_groups[0]))
+    assert momenta == [0.77] * 10 and sweep.settings["momentum"] == 0.77
+    assert momentum_of(learn.optimizer.param_groups[0]) == (0.9 if opt_func is None else 0.5)
+
+
+def test_an_optimizer_without_momentum_is_swept_as_it_is(net, blobs):
+    sweep = learner(net, blobs, opt_func=torch.optim.Adagrad).lr_find(num_it=10, show_plot=False)
+    assert sweep.settings["momentum"] is None
+
+
+def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
+    def layers(model):
+        return [list(model[:2].parameters()), list(model[2:].parameters())]
+
+    learn = learner(net, blobs, lr=slice(1e-4, 1e-2), splitter=layers)
+    rates, sweep = seen_in_a_sweep(learn, lambda run: run.lrs)
+    np.testing.assert_allclose([last for _, last in rates], sweep.lrs)
+    np.testing.assert_allclose([first / last for first, last in rates], 0.01)
+    assert learn.optimizer.param_groups[0]["lr"] == 1e-4
+
+
+def test_every_sweep_recommends(net, blobs):
+    sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
+    assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
+    assert sweep.bounds[0] < sweep.bounds[1] and "the middle of this valley" in sweep.reason
+
+
+@pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
+def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
+    sweep = learner(net, blobs, cbs=cbs).lr_find(show_plot=False)
+    assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
+
+
+def test_a_model_that_is_good_already_gets_none(net, blobs):
+    learn = learner(net, blobs)
+    with learn.no_logging():
+        learn.fit_one_cycle(20, 0.05)
+    sweep = learn.lr_find(show_plot=False)
+    assert sweep.recommended is None and "good already" in sweep.reason
+
+
+def test_a_range_that_ends_before_the_turn_is_said(net, blobs):
+    sweep = learner(net, blobs).lr_find(1e-7, 1e-3, show_plot=False)
+    assert sweep.recommended <= 1e-3 and "still fell at the end of the range" in sweep.reason
+
+
+@pytest.mark.parametrize("shift", [-10.0, -0.2, 100.0])
+def test_the_level_of_the_loss_does_not_move_the_recommendation(net, blobs, shift):
+    def swept(shift):
+        learn = learner(net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) + shift)
+        return learn.lr_find(show_plot=False).recommended
+
+    assert swept(shift) == pytest.approx(swept(0.0), rel=0.1)
+
+
+def test_a_data_set_of_three_batches_is_swept_again_and_again(net, blobs):
+    (x, y), _ = blobs
+    learn = Learner(DataLoaders.from_arrays((x[:24], y[:24]), bs=8, seed=3), net())
+    sweep = learn.lr_find(show_plot=False)
+    assert len(sweep.losses) > 50 and 1e-3 < sweep.recommended < 1
+
+
+@pytest.mark.parametrize("kwargs", [{"precision": "bf16"}, {"cbs": [GradientAccumulation(2), GradientClip(0.1)]}])
+def test_the_step_as_it_is_gets_about_the_same_recommendation(net, blobs, kwargs):
+    plain = learner(net, blobs).lr_find(show_plot=False).recommended
+    found = learner(net, blobs, **kwargs).lr_find(show_plot=False)
+    assert plain / 4 < found.recommended < plain * 4
+    assert np.isfinite(found.fixed[8:20]).all()
+
+
+def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, blobs):
+    class Breaks(Callback):
+        part_of_step = True
+
+        def after_loss(self, run):
+            if run.lrs[0] > 0.5:
+                run.loss = run.loss * float("nan")
+
+    sweep = learner(net, blobs, cbs=Breaks()).lr_find(show_plot=False)
+    assert learner(net, blobs).lr_find(show_plot=False).recommended / 5 < sweep.recommended < 0.5
+    assert "became nan" in sweep.stop_reason
+
+
+def test_a_range_that_starts_where_the_loss_explodes_gives_none_and_says_what_to_do(net, blobs):
+    learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
+    sweep = learn.lr_find(1e3, 1e6, show_plot=False)
+    assert sweep.recommended is None and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
+
+
+def test_a_model_that_cannot_learn_is_swept_to_the_end_and_that_is_said(net, blobs):
+    sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + 2.0).lr_find(show_plot=False)
+    assert len(sweep.lrs) == 100 and "did not rise either: sweep to higher rates" in sweep.reason
+
+
+def test_a_wall_that_clipping_hides_is_found_where_the_loss_turns(net, blobs):
+    plain = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(end_lr=1e4, show_plot=False)
+    clipped = learner(net, blobs, opt_func=torch.optim.SGD, cbs=GradientClip(1.0)).lr_find(end_lr=1e4, show_plot=False)
+    assert plain.recommended / 4 < clipped.recommended < plain.recommended * 4
+
+
+def test_losses_near_zero_do_not_end_the_sweep_early(net, blobs):
+    def swept(scale):
+        adam = partial(torch.optim.Adam, eps=1e-20)
+        learn = learner(net, blobs, opt_func=adam, loss_func=lambda p, y: scale * nn.functional.cross_entropy(p, y))
+        return learn.lr_find(show_plot=False)
+
+    small, plain = swept(1e-6), swept(1.0)
+    assert len(small.lrs) == len(plain.lrs) and small.recommended == pytest.approx(plain.recommended, rel=0.1)
+
+
+def test_no_file_is_written(net, blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learner(net, blobs, path=tmp_path).lr_find()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,64 @@
+import numpy as np
+
+from minilearner.plots.lr_curves import plot_range_test, plot_sweep
+
+NOTHING = {"recommended": None, "interval": None, "bounds": None, "turns": {}, "ax": None}
+
+
+def curves(losses, smoothed=None, **more):
+    lrs = np.logspace(-6, 0, len(losses))
+    return {"lrs": lrs, "losses": losses, "smoothed": losses if smoothed is None else smoothed} | more
+
+
+def test_coinciding_suggestions_are_all_drawn_in_shrinking_marks():
+    points = dict.fromkeys(("valley", "slide", "steep", "minimum"), (1e-3, 1.5))
+    ax = plot_sweep(curves(np.linspace(2, 1, 50)), points, **NOTHING).axes[0]
+    sizes = [line.get_markersize() for line in ax.lines if ":" in line.get_label()]
+    assert len(sizes) == 4 and sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+
+
+def test_one_diverging_loss_does_not_flatten_the_curve():
+    calm = np.linspace(2, 1, 100)
+    wild = calm.copy()
+    wild[-1] = 1e6
+    ax = plot_sweep(curves(wild, calm, fixed=wild), {}, **NOTHING).axes[0]
+    assert ax.get_ylim()[1] < 3
+
+
+def test_the_recommendation_is_a_line_in_the_shade_of_its_interval_and_the_bounds_a_bar_at_the_foot():
+    advice = {
+        "recommended": 1e-3,
+        "interval": (5e-4, 3e-3),
+        "bounds": (1e-5, 2e-3),
+        "turns": {"turn": 1e-3},
+        "ax": None,
+    }
+    ax = plot_sweep(curves(np.linspace(2, 1, 50), fixed=np.linspace(2, 1, 50)), {}, **advice).axes[0]
+    lines = {line.get_label(): line.get_xdata() for line in ax.lines}
+    assert set(lines["recommended: 1.00e-03"]) == {1e-3}
+    assert tuple(lines["cyclical: 1.0e-05 to 2.0e-03"]) == (1e-5, 2e-3)
+    assert "loss of the same items" in lines and lines["turn: 1.0e-03"].tolist() == [1e-3]
+    (shade,) = ax.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (5e-4, 3e-3)
+
+
+def test_a_curve_without_a_finite_loss_is_drawn_empty():
+    assert plot_sweep(curves(np.full(9, np.nan)), {}, **NOTHING).axes
+
+
+def test_a_range_test_keeps_its_calm_part_in_view_and_its_mark_at_the_edge():
+    losses = [2.0, 1.9, 1.5, 1.8, 9.0, 50.0]
+    ax = plot_range_test([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], losses, {"steepest fall": 10.0}, log=True, ax=None)
+    top = ax.get_ylim()[1]
+    assert 2 < top < 5
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"] == [top]
+
+
+def test_a_turn_that_lies_out_of_view_is_marked_at_the_edge():
+    losses = np.linspace(2.0, 1.0, 50)
+    deep = losses.copy()
+    deep[25] = -50.0  # one odd batch, just where the loss turned
+    lrs = np.logspace(-6, 0, 50)
+    ax = plot_sweep(curves(deep, losses), {}, **(NOTHING | {"turns": {"turn": lrs[25]}})).axes[0]
+    (mark,) = [line for line in ax.lines if line.get_label().startswith("turn")]
+    assert mark.get_ydata()[0] == ax.get_ylim()[0] > -5

@@ -1,0 +1,114 @@
+"""Graphs for other runtimes give what `get_preds` gives, for any number of items."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from minilearner import MLP, DataError, DataLoaders, Learner, MiniGoogLeNet, Normalize
+from minilearner.vision.crops import RandomResizedCropBatch
+
+FORMATS = ["onnx", "torch_export"]
+
+
+@pytest.fixture(params=FORMATS)
+def format(request):
+    if request.param == "onnx":
+        pytest.importorskip("onnxscript", reason="the extra onnx")
+        pytest.importorskip("onnxruntime", reason="the extra onnx")
+    return request.param
+
+
+def learner(x, model, folder, **options):
+    dls = DataLoaders.from_arrays((x, np.arange(len(x)) % 3), bs=2, seed=0, device="cpu", **options)
+    return Learner(dls, model, path=folder, device="cpu")
+
+
+def run(path, x):
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(x)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
+
+
+def test_a_graph_normalises_and_activates_batches_of_any_size(tmp_path, format):
+    x = torch.rand(5, 3, 4, 4)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.9), MLP((16, 3)))
+    learn = learner(x, model, tmp_path, batch_tfms=Normalize.from_stats([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    with learn.no_logging():
+        learn.fit(1)
+    path = learn.export(format=format)
+    preds, _ = learn.get_preds(dl=learn.dls.test_dl(x))
+    for n in (1, 5):
+        torch.testing.assert_close(run(path, x[:n]), preds[:n], rtol=1e-3, atol=1e-4)
+
+
+def test_minigooglenet_becomes_a_graph(tmp_path, format):
+    x = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
+    learn = learner(x, MiniGoogLeNet(3), tmp_path)
+    was_training = learn.model.training
+    out = run(learn.export("net" + {"onnx": ".onnx"}.get(format, ".pt2"), format=format), x.float() / 255)
+    torch.testing.assert_close(out, learn.get_preds(dl=learn.dls.test_dl(x))[0], rtol=1e-3, atol=1e-4)
+    assert learn.model.training is was_training
+
+
+def test_the_size_is_the_callers_business(tmp_path, format):
+    x = torch.rand(4, 1, 12, 12)
+    crop = RandomResizedCropBatch(8, 0.5)
+    learn = learner(x, MLP((64, 3)), tmp_path, batch_tfms=[crop, Normalize.from_stats(0.5, 0.2)])
+    assert run(learn.export(format=format), torch.rand(3, 1, 8, 8)).shape == (3, 3)
+
+
+def test_a_transform_that_no_graph_holds_is_refused(tmp_path, format):
+    learn = learner(torch.rand(4, 2), MLP((2, 3)), tmp_path, batch_tfms=lambda x: x.sort(0).values)
+    with pytest.raises(ValueError, match="no graph can hold the batch transform <lambda>"):
+        learn.export(format=format)
+
+
+class Undecided(nn.Module):
+    """Does one thing or another, as its inputs are."""
+
+    def __init__(self, decide):
+        super().__init__()
+        self.decide, self.layer = decide, nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.layer(x) if self.decide(x) else self.layer(-x)
+
+
+def test_a_model_that_is_no_graph_is_told_and_nothing_is_written(tmp_path, format):
+    learn = learner(torch.rand(4, 2), Undecided(lambda x: bool(x.sum() > 0)), tmp_path)
+    with pytest.raises(DataError, match=f"cannot be exported with format='{format}'") as told:
+        learn.export(format=format)
+    assert "\x1b" not in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_differs_is_not_written(tmp_path, format):
+    learn = learner(torch.rand(4, 2), Undecided(lambda x: torch.compiler.is_compiling()), tmp_path)
+    with pytest.raises(DataError, match="gives other outputs than the model.*Nothing was written"):
+        learn.export(format=format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_its_name_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"pip install 'minilearner\[onnx\]'"):
+        learner(torch.rand(4, 2), MLP((2, 3)), tmp_path).export(format="onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "onx"}, r"`format` must be one of 'safetensors', 'onnx', 'torch_export'\. Did you mean 'onnx'"),
+        ({"path": "net.pth"}, r"ends in \.safetensors"),
+        ({"path": "net.onnx", "format": "torch_export"}, r"ends in \.pt2"),
+    ],
+)
+def test_formats_and_suffixes_are_checked(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        learner(torch.rand(4, 2), MLP((2, 3)), tmp_path).export(**arguments)

@@ -1,0 +1,88 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minilearner import FileFormatError
+from minilearner.saving.packing import pack, unpack
+from minilearner.training.attributes import data_attributes
+
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())
+states = st.recursive(
+    plain,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(keys, inner),
+    max_leaves=20,
+)
+
+
+def through_json(state):
+    tensors = {}
+    return unpack(json.loads(json.dumps(pack(state, tensors), allow_nan=False)), tensors)
+
+
+@given(states)
+def test_any_data_come_back_as_they_were(state):
+    assert repr(through_json(state)) == repr(state)
+
+
+def test_tensors_and_arrays_come_back_to_the_bit_and_are_copies():
+    state = {0: torch.rand(2, 3)[:, 1:], "half": torch.ones(2, dtype=torch.bfloat16), "n": np.uint32([1, 2**32 - 1])}
+    before = state[0].clone()
+    tensors = {}
+    packed = pack(state, tensors)
+    state[0].zero_()
+    back = unpack(packed, tensors)
+    assert torch.equal(back[0], before) and back["half"].dtype == torch.bfloat16
+    assert back["n"].dtype == np.uint32 and back["n"].tolist() == [1, 2**32 - 1]
+
+
+def test_what_is_no_data_is_refused_by_its_place():
+    with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a function"):
+        pack({"a": [1, print_nothing]}, {})
+
+
+def print_nothing():
+    pass
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"tensor": "absent"},
+        {"tensor": ["a"]},
+        {"float": "1e5"},
+        {"tuple": 3},
+        {"dict": [[1]]},
+        {"dict": [[[1], 2]]},
+        {"import": "os"},
+        {"a": 1, "b": 2},
+        {"unsigned": ["object", [1]]},
+        {"unsigned": ["uint8", [1000]]},
+        [object],
+    ],
+)
+def test_what_pack_never_writes_is_refused(hostile):
+    with pytest.raises(FileFormatError):
+        unpack(hostile, {})
+
+
+def test_deep_nesting_is_refused_before_the_stack_ends():
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(FileFormatError, match="nested"):
+        unpack(deep, {})
+
+
+def test_attributes_that_are_data():
+    class Thing:
+        def __init__(self):
+            self.n, self.best, self.rows = 3, math.nan, [{"a": (1, 2.0)}]
+            self.f, self.weights, self.kind = print, [torch.nn.Parameter(torch.ones(1))], int
+
+    assert set(data_attributes(Thing())) == {"n", "best", "rows"}

@@ -1,0 +1,28 @@
+"""Files are whole or not there, and a place that cannot be written is told beforehand."""
+
+import os
+
+import pytest
+
+from minilearner.files import check_writable, write_atomically
+
+
+@pytest.mark.parametrize("content", ["a line\n", b"\x00\xff"])
+def test_text_and_bytes_are_written_as_they_are(tmp_path, content):
+    path = write_atomically(tmp_path / "file", content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_writable_place_is_left_as_it_is(tmp_path):
+    check_writable(tmp_path / "new")
+    (tmp_path / "old").write_text("kept")
+    check_writable(tmp_path / "old")
+    assert os.listdir(tmp_path) == ["old"] and (tmp_path / "old").read_text() == "kept"
+
+
+def test_what_cannot_be_written_is_told_by_its_name_and_reason(tmp_path):
+    with pytest.raises(ValueError, match="`log` must name a file .*missing/file' \\(No such file or directory\\)"):
+        check_writable(tmp_path / "missing" / "file", "log")
+    with pytest.raises(ValueError, match="it is a folder"):
+        check_writable(tmp_path)
