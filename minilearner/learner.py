@@ -18,11 +18,13 @@ from torch.optim import Optimizer
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
+from minilearner.checks import check_count
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.fitting import plans
-from minilearner.fitting.fit import fit, undone_unless_trained, validate
+from minilearner.fitting.context import FitContext
+from minilearner.fitting.fit import fit, undo_unless_trained, validate
 from minilearner.fitting.profile import StepProfile, profile_steps
-from minilearner.fitting.rates import RateFinder
+from minilearner.fitting.rates import sweep_rates
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
@@ -118,7 +120,7 @@ class Learner:
             checkpoint: a folder, or a `Checkpoint`, where the call saves itself as it goes; the same script run again
                 goes on where it was. Every `fit...` takes it. What cannot work raises before anything is trained.
         """
-        return self._fit("fit", n_epoch, lr, wd, cbs, checkpoint)
+        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_one_cycle(
         self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
@@ -132,10 +134,8 @@ class Learner:
         has one; `learn.moms` by default. The rest is as in `fit`.
         Source: Smith and Topin, "Super-Convergence", 2018; the shape and the defaults are fastai's.
         """
-        if moms is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
-            moms = self.moms
-        cycle = partial(plans.one_cycle_scheduler, div=div, div_final=div_final, pct_start=pct_start, moms=moms)
-        return self._fit("fit_one_cycle", n_epoch, lr_max, wd, cbs, checkpoint, cycle, momentum=moms and moms[1])
+        how = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
+        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_flat_cos(
         self, n_epoch: int, lr: Rate | None = None, div_final: float = 1e5, pct_start: float = 0.75,
@@ -143,7 +143,7 @@ class Learner:
     ) -> RunRecord:  # fmt: skip
         """Trains at `lr` for a part `pct_start` of the updates, then falls in a cosine to `lr / div_final`."""
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
-        return self._fit("fit_flat_cos", n_epoch, lr, wd, cbs, checkpoint, fall)
+        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_sgdr(
         self, n_cycles: int, cycle_len: int, lr_max: Rate | None = None, cycle_mult: float = 2, cbs: Callbacks = None,
@@ -156,7 +156,7 @@ class Learner:
         """
         n_epoch = plans.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         falls = partial(plans.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
-        return self._fit("fit_sgdr", n_epoch, lr_max, wd, cbs, checkpoint, falls)
+        return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def lr_find(
         self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
@@ -179,7 +179,8 @@ class Learner:
         """
         stop = stop_factor if stop_div else None
         how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps
-        sweep = self._finder().sweep(SweepSettings(*how), momentum=self.moms[1], suggest_funcs=suggest_funcs)
+        settings = SweepSettings(*how)
+        sweep = sweep_rates(self._context(), settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
         return sweep
@@ -201,16 +202,16 @@ class Learner:
         """
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         plans.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
-        train = partial(self.fit_one_cycle, div_final=div_final, wd=wd, moms=moms, cbs=cbs)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
-        found = partial(self._finder(cbs, wd).rates, momentum=(moms or self.moms)[1])
-        with undone_unless_trained(self):
+        how = {"div_final": div_final, "moms": moms}
+        train = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
+        with undo_unless_trained(self):
             self.freeze()
             with self.precompute() if precompute else nullcontext():
-                train(freeze_epochs, found(head, first, ratios=slice(1.0)), pct_start=0.99, checkpoint=first)
+                train(freeze_epochs, head, {**how, "div": 25.0, "pct_start": 0.99}, ratios=slice(1.0), checkpoint=first)
         self.unfreeze()
-        rates = found(whole, second, ratios=slice(1 / lr_mult, 1.0))
-        return train(epochs, rates, div=div, pct_start=pct_start, checkpoint=second)
+        how |= {"div": div, "pct_start": pct_start}
+        return train(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
 
     def freeze(self) -> None:
         """Lets only the last layer group learn (and norm layers, with `train_bn`)."""
@@ -233,7 +234,7 @@ class Learner:
         they would have without, to float tolerance; but dropout in those layers rests, as does `compile`, and `MixUp`
         mixes features, which are `run.x`. Needs layers in a row, `train_bn=False`, no augmentation; else it raises.
         """
-        return self._features.precomputed(self._checked_run(), self._output.watch("precomputing"))
+        return self._features.precomputed(self._context().new_run(), self._output.watch("precomputing"))
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns loss and metrics over a set, 0 for training: in order, all of it, nothing augmented or moved."""
@@ -301,7 +302,9 @@ class Learner:
 
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for some steps, puts everything back as `lr_find` does, and returns where their time went: a table."""
-        return profile_steps(self._checked_run(), self._finder().callbacks, self.metrics, n_steps=n_steps)
+        check_count(n_steps, "n_steps")
+        context = self._context()
+        return profile_steps(context.new_run(), context.callbacks, context.metrics, n_steps=n_steps)
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and weights, and how it is trained."""
@@ -371,20 +374,43 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
+    def _fit_one_cycle(self, n_epoch: int, lr: Rate | None, how: dict[str, Any], **options: Any) -> RunRecord:
+        if how["moms"] is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
+            how = {**how, "moms": self.moms}
+        moms = how["moms"]
+        cycle = partial(plans.one_cycle_scheduler, **how)
+        return self._fit("fit_one_cycle", n_epoch, lr, cycle, momentum=moms and moms[1], **options)
+
     def _fit(
-        self, kind: str, n_epoch: int, lr: Rate | None, wd: float | None, cbs: Callbacks, checkpoint: Checkpointing,
-        plan: Callable[[list[float]], Callback] | None = None, *, momentum: float | None = None,
-    ) -> RunRecord:  # fmt: skip
-        data = self.recorder, self.metrics, as_checkpoint(checkpoint)
-        return fit(self._finder(cbs, wd), kind, n_epoch, lr, plan, *data, momentum=momentum)
+        self,
+        kind: str,
+        n_epoch: int,
+        lr: Rate | None,
+        plan: Callable[[list[float]], Callback] | None = None,
+        *,
+        wd: float | None,
+        cbs: Callbacks,
+        checkpoint: Checkpointing,
+        **options: Any,
+    ) -> RunRecord:
+        check_count(n_epoch, "n_epoch")
+        return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
 
-    def _finder(self, cbs: Callbacks = None, wd: float | None = None) -> RateFinder:
-        several = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
-        return RateFinder(self._checked_run, self.lr, several, self._output, wd, self.wd_bn_bias)
-
-    def _checked_run(self) -> Run:
+    def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
+        callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
         self._preflight.check(self._step(None), self.dls, self.metrics)
-        return self._features.served_in(self._run(self._optimizer()))
+        optimizer = self._optimizer()
+        return FitContext(
+            optimizer=optimizer,
+            new_run=lambda: self._features.served_in(self._run(optimizer)),
+            callbacks=callbacks,
+            metrics=self.metrics,
+            recorder=self.recorder,
+            output=self._output,
+            lr=self.lr,
+            wd=wd,
+            wd_bn_bias=self.wd_bn_bias,
+        )
 
     def _run(self, optimizer: Optimizer | None) -> Run:
         step, activate = self._step(optimizer), getattr(self.dls.target, "activate", None)

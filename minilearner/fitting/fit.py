@@ -1,4 +1,4 @@
-"""The runs that a learner makes, each with the callbacks that belong to it: a fit, written down, and a validation."""
+"""Train and validate: one run, its record, and the callbacks that every run has."""
 
 from __future__ import annotations
 
@@ -11,56 +11,53 @@ from typing import Any
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
-from minilearner.checks import check_count
 from minilearner.data.loader import Loader
-from minilearner.fitting.rates import RateFinder
+from minilearner.fitting.context import FitContext
+from minilearner.fitting.rates import settle_rates
 from minilearner.metrics import Metric
-from minilearner.results.recorder import Recorder, RunRecord
+from minilearner.results.recorder import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import Rate, hyperparameters_set
+from minilearner.training.optimizers import Rate
 from minilearner.training.run import Run
 
-__all__ = ["fit", "run_through", "undone_unless_trained", "validate"]
+__all__ = ["fit", "undo_unless_trained", "validate"]
 
 
 def fit(
-    finder: RateFinder,
+    context: FitContext,
     kind: str,
     n_epoch: int,
     lr: Rate | None,
-    plan: Callable[[list[float]], Callback] | None,
-    recorder: Recorder,
-    metrics: dict[str, Metric],
+    plan: Callable[[list[float]], Callback] | None = None,
     checkpoint: Checkpoint | None = None,
     *,
+    ratios: Rate | None = None,
     momentum: float | None = None,
 ) -> RunRecord:
-    """Trains for `n_epoch` epochs, and returns what is written down, also into `recorder`.
+    """Trains for `n_epoch` epochs and returns the run's record, which is also in the context's recorder.
 
-    With a `checkpoint`, from where it stands. A record that nothing came to is dropped, also where an error passes
-    through.
+    With a `checkpoint`, training goes on from what is saved there. A record without a single step is dropped, even if
+    an error ends the run.
 
     Args:
-        finder: settles the rates and makes the run.
-        kind: what the record calls it: "fit_one_cycle", for instance.
-        plan: makes the callback that schedules these rates; None leaves them constant.
-        momentum: what a sweep for the rates is made with; see `RateFinder.rates`.
+        kind: the call's name for the record, such as "fit_one_cycle".
+        lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
+        plan: makes the callback that schedules the rates. None keeps them constant.
     """
-    check_count(n_epoch, "n_epoch")
-    rates, sweep = finder.settled(lr, checkpoint, momentum=momentum)
-    callbacks = [*finder.callbacks, plan(rates)] if plan else finder.callbacks
-    run = finder.new_run()
+    rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
+    callbacks = [*context.callbacks, *([plan(rates)] if plan else [])]
+    run, recorder = context.new_run(), context.recorder
     run.n_epochs = n_epoch
-    with hyperparameters_set(run.optimizer, run.model, rates, finder.wd, wd_bn_bias=finder.wd_bn_bias):
+    with context.set_hyperparameters(run, rates):
         found = {} if sweep is None else {"found": sweep.summary()}
         run.record = record = recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
         record.sweep = sweep
-        recording = Record(deepcopy(metrics) if recorder.train_metrics else {})
-        own = [Evaluate(metrics), recording, finder.output.progress(), *([] if checkpoint is None else [checkpoint])]
+        train_metrics = deepcopy(context.metrics) if recorder.train_metrics else {}
+        own = [Evaluate(context.metrics), Record(train_metrics), context.output.progress()]
         try:
-            loop = Loop(run, [*callbacks, *own], train=run.dls.train, valid=run.dls.valid)
-            run_through(loop, checkpoint, kind)
+            everything = [*callbacks, *own, *([] if checkpoint is None else [checkpoint])]
+            _train_through(Loop(run, everything, train=run.dls.train, valid=run.dls.valid), checkpoint, kind)
         finally:
             recorder.drop_empty()
     return record
@@ -69,9 +66,9 @@ def fit(
 def validate(
     run: Run, loader: Loader, callbacks: Iterable[Callback], metrics: dict[str, Metric], *, shown: Progress
 ) -> list[float]:
-    """Returns the loss and the metrics over a loader, NaN what was not computed; `run.dls` stand afterwards as before.
+    """Returns the loss and the metrics over a loader, NaN for what was not computed. Leaves `run.dls` as it was.
 
-    Of the callbacks only those take part that change what a step computes.
+    Only callbacks that change what a step computes take part.
     """
     taking_part = [callback for callback in callbacks if callback.part_of_step]
     with run.dls.unmoved():
@@ -80,22 +77,22 @@ def validate(
 
 
 @contextmanager
-def undone_unless_trained(learner: Any) -> Iterator[None]:
-    """Puts a learner's frozen layers and its optimizer back where an error comes before the first training step."""
+def undo_unless_trained(learner: Any) -> Iterator[None]:
+    """Puts the learner's frozen layers and optimizer back if an error comes before the first training step."""
     optimizer, n_runs = learner.optimizer, len(learner.recorder.runs)
-    learns = [(parameter, parameter.requires_grad) for parameter in learner.model.parameters()]
+    before = [(parameter, parameter.requires_grad) for parameter in learner.model.parameters()]
     try:
         yield
     except BaseException:
         if len(learner.recorder.runs) == n_runs:  # a run without a step is dropped from the recorder
             learner.optimizer = optimizer
-            for parameter, learn in learns:
-                parameter.requires_grad_(learn)
+            for parameter, requires_grad in before:
+                parameter.requires_grad_(requires_grad)
         raise
 
 
-def run_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
-    """Trains a run to its end, from where its checkpoint stands if it has one; `kind` is the call that asked for it."""
+def _train_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
+    """Trains a run to its end, from where its checkpoint stands if it has one; `kind` is the call that made the run."""
     if checkpoint is None:
         loop.fit()
         return

@@ -9,7 +9,7 @@ from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.errors import NoSuggestion
-from minilearner.fitting.rates import FoundRates, found_rates, ratios_of
+from minilearner.fitting.rates import compute_ratios, take_recommended
 from minilearner.lr_finder.result import LRSweep
 
 
@@ -123,20 +123,15 @@ def test_without_a_fall_the_learners_rate_is_taken_and_that_is_told(make, capsys
 def test_where_the_loss_only_rose_the_rate_stays_well_below():
     lrs = np.logspace(-7, 1, 100)
     sweep = LRSweep.from_curve(lrs, 2 + 0.01 * np.sin(np.arange(100) * 1.7) + np.maximum(np.log10(lrs) + 5, 0))
-    (lr,) = found_rates(sweep, [1.0], otherwise=1e-3, told=False)
+    (lr,) = take_recommended(sweep, [1.0], otherwise=1e-3, verbose=False)
     assert lr == sweep.turns["rise"] / 4 < 1e-4
-
-
-def test_found_rates_are_a_list_with_their_sweep():
-    rates = FoundRates([0.1, 0.2], "sweep")
-    assert rates == [0.1, 0.2] and rates.sweep == "sweep"
 
 
 @pytest.mark.parametrize(
     ("lr", "ratios"), [(0.1, [1, 1]), ("auto", [1, 1]), (slice(1e-3, 1e-1), [0.01, 1]), ([1, 0], [1, 1])]
 )
 def test_ratios_are_to_the_last_group(lr, ratios):
-    assert ratios_of(lr, 2) == pytest.approx(ratios)
+    assert compute_ratios(lr, 2) == pytest.approx(ratios)
 
 
 def test_a_bad_number_of_epochs_is_refused_before_the_sweep(make):
