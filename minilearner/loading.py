@@ -1,7 +1,7 @@
-"""`load_learner`, and which of the package's own classes and functions a file may name.
+"""`load_learner`, and the table of our own classes and functions that exported files may mention.
 
-The table below is all there is: a name in a file is looked up in it and among what the script has registered, and never
-imported. Torchvision is only loaded where a model for pictures is built.
+A name in a file is looked up in this table and in what the script has registered; nothing is imported by name.
+Torchvision is loaded only to build a model for images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["load_learner"]
 def load_learner(
     path: str | os.PathLike[str], model: nn.Module | None = None, *, device: torch.device | str | None = None
 ) -> Learner:
-    """Returns a learner for predicting from a file that `learn.export` wrote. It has no data to train on.
+    """Returns a learner that predicts, from a file that `learn.export` wrote. It has no data to train on.
 
     It predicts the same bits as the exporting learner, on the same machine and torch version:
 
@@ -43,20 +43,20 @@ def load_learner(
     >>> label, number, probabilities = learn.predict("cat.jpg")  # doctest: +SKIP
     >>> preds, _ = learn.get_preds(dl=learn.dls.test_dl(["cat.jpg", "dog.jpg"]))  # doctest: +SKIP
 
-    What is named in the file is looked up, never imported or executed, and nothing is unpickled: a file from anywhere
-    is loaded or refused, and runs no code of its own. (fastai's `load_learner` runs whatever the file says.)
+    Names in the file are looked up, never imported or executed, and nothing is unpickled. So a file from anywhere is
+    either loaded or refused, and runs no code. (fastai's `load_learner` unpickles, and so runs any code in the file.)
 
-    Of several processes all must load, once the first has written; each then predicts for itself.
+    With several processes, all must load, after process 0 has written. Each then predicts on its own.
 
     Args:
-        model: a module of your own class, whose weights the file has; needed where the file does not say how it is
-            built, for its class is not registered.
-        device: where it predicts; the GPU where there is one by default.
+        path: the file.
+        model: a module of your own class, for the weights in the file. Needed if its class was not registered.
+        device: where to predict. The GPU by default if there is one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: the file is damaged, foreign, newer than this version reads, needs what is not registered here,
-            does not fit the model, or needs `model`. Names the file.
+        FileFormatError: the file is damaged, foreign, too new for this version, mentions unregistered names, does not
+            fit the model, or needs `model`. The message names the file.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
@@ -67,8 +67,8 @@ def load_learner(
     return learn
 
 
-def _kept(*names: str, **renamed: str) -> Callable[[Any], dict[str, Any]]:
-    """Returns a function from an object to its arguments, which it keeps under these names."""
+def _getter(*names: str, **renamed: str) -> Callable[[Any], dict[str, Any]]:
+    """Returns a function that reads an object's constructor arguments off attributes of these names."""
     return lambda thing: {
         argument: getattr(thing, kept) for argument, kept in (*zip(names, names, strict=True), *renamed.items())
     }
@@ -97,35 +97,35 @@ def _add_all() -> None:
         nn.SmoothL1Loss: ("beta", *reduced),
         nn.HuberLoss: ("delta", *reduced),
     }.items():
-        registry.add(loss.__name__, loss, arguments=_kept(*names))
+        registry.add(loss.__name__, loss, arguments=_getter(*names))
     smoothing = LabelSmoothingCrossEntropy
-    registry.add(smoothing.__name__, smoothing, arguments=_kept("weight", "reduction", eps="label_smoothing"))
-    registry.add("Category", Category, arguments=_kept("vocab"), build=_category)
-    registry.add("MultiCategory", MultiCategory, arguments=_kept("vocab", "thresh"), build=_multi_category)
-    registry.add("ImageBlock", ImageBlock, arguments=_kept(cls="mode"))
-    registry.add("Normalize", normalize.Normalize, arguments=_statistics, build=normalize.Normalize.from_stats)
-    registry.add("VisionModel", VisionModel, arguments=_recipe, build=build_from_recipe)
+    registry.add(smoothing.__name__, smoothing, arguments=_getter("weight", "reduction", eps="label_smoothing"))
+    registry.add("Category", Category, arguments=_getter("vocab"), build=_build_category)
+    registry.add("MultiCategory", MultiCategory, arguments=_getter("vocab", "thresh"), build=_build_multi_category)
+    registry.add("ImageBlock", ImageBlock, arguments=_getter(cls="mode"))
+    registry.add("Normalize", normalize.Normalize, arguments=_get_statistics, build=normalize.Normalize.from_stats)
+    registry.add("VisionModel", VisionModel, arguments=_get_recipe, build=build_from_recipe)
 
 
-def _statistics(transform: normalize.Normalize) -> dict[str, Any]:
+def _get_statistics(transform: normalize.Normalize) -> dict[str, Any]:
     return {"mean": transform.mean.tolist(), "std": transform.std.tolist()}
 
 
-def _recipe(model: VisionModel) -> dict[str, Any]:
+def _get_recipe(model: VisionModel) -> dict[str, Any]:
     if model.recipe is None:
-        raise TypeError("the model was made of a body, a cut or a head of your own")
+        raise TypeError("the model has a body, a cut or a head of your own")
     return dict(model.recipe)
 
 
-def _category(vocab: Any) -> Category:
-    return Category(_checked_vocab(vocab))
+def _build_category(vocab: Any) -> Category:
+    return Category(_check_vocab(vocab))
 
 
-def _multi_category(vocab: Any, thresh: float) -> MultiCategory:
-    return MultiCategory(_checked_vocab(vocab), thresh)
+def _build_multi_category(vocab: Any, thresh: float) -> MultiCategory:
+    return MultiCategory(_check_vocab(vocab), thresh)
 
 
-def _checked_vocab(vocab: Any) -> tuple[Any, ...]:
+def _check_vocab(vocab: Any) -> tuple[Any, ...]:
     if not isinstance(vocab, tuple) or not all(type(name) in (str, int, float, bool) for name in vocab):
         raise TypeError("a vocabulary is a tuple of text or numbers")
     return vocab

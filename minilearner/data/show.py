@@ -1,4 +1,4 @@
-"""A batch as people see it: real colours, names for labels. `minilearner.pictures` does the drawing."""
+"""A batch as people see it: real colours, names for labels. `plots.image_grid` does the drawing."""
 
 from __future__ import annotations
 

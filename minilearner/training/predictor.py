@@ -1,6 +1,6 @@
-"""A model and its data, ready to be asked: for whole sets, single items, augmented passes, and samples to show.
+"""`Predictor`: predicts whole sets, single items, augmented passes and samples to show, and leaves no trace.
 
-Asking leaves no trace: see `inference.predict_batches`, which does it.
+`inference.predict_batches` does the work for each batch.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from minilearner.training.step import TrainStep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Asking"]
+__all__ = ["Predictor"]
 
-_ONE_AT_A_TIME = threading.RLock()  # reentrant: a transform may itself ask another model
+_ONE_AT_A_TIME = threading.RLock()  # reentrant, because a transform may itself call another model
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What is asked, and about what.
+class Predictor:
+    """Predicts one set with one model.
 
     Args:
-        step: predicts in its own precision.
+        step: the model, which predicts in the step's precision.
         dls: the sets by number, and what their labels mean.
-        ds_idx: the number of the set that is asked about, unless `dl` is given.
+        ds_idx: the number of the set, unless `dl` is given.
         dl: another loader, or a dataset.
-        watch: is given a loader and passes its batches on, showing progress for instance.
+        watch: receives a loader and yields its batches, for example to show progress.
     """
 
     step: TrainStep
@@ -53,77 +53,81 @@ class Asking:
 
     @property
     def loader(self) -> Loader:
-        """What is asked about: every item in order, without augmentation; of several processes each asks its share."""
+        """Every item of the set in order, without augmentation. With several processes, this process's share."""
         loader = self.dls.in_order(self.ds_idx) if self.dl is None else self.dls.from_other(self.dl).in_order()
-        return self._dealt_out(loader)
+        return self._share_out(loader)
 
     def batches(self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False) -> Iterator[BatchPrediction]:
-        """Yields the predictions of one batch after another, activated by `act` or as belongs to the target."""
-        return self._predicted(self.loader, act=act, with_loss=with_loss)
+        """Yields predictions batch by batch, activated by `act` or by the target's own activation."""
+        return self._predict(self.loader, act=act, with_loss=with_loss)
 
     def predictions(
         self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False, **kept: bool
     ) -> Predictions:
-        """Returns the predictions of the whole set; `kept` as in `Predictions.from_batches`."""
+        """Returns the predictions of the whole set. `kept` is as in `Predictions.from_batches`."""
         decode = None if self.dls.target is None else self.dls.target.decode
         batches = self.batches(act=act, with_loss=with_loss)
         return Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
 
     def item(self, item: Any, *, with_input: bool = False) -> Prediction:
-        """Returns the prediction for one item of whatever kind `dls.test_dl` takes.
+        """Returns the prediction for one item of any kind that `dls.test_dl` takes.
 
-        Threads wait for each other here: the model's flags and the random generators belong to all of them.
+        Threads wait for each other here, because they share the model's flags and the random generators.
         """
         target = self.dls.target
         with _ONE_AT_A_TIME:
-            loader = self.dls.test_dl([item]).picked([0])  # read in this process, whatever workers the set would have
-            (batch,) = self._predicted(loader, watch=iter)
+            loader = self.dls.test_dl([item]).picked([0])  # read in this process, without workers
+            (batch,) = self._predict(loader, watch=iter)
         preds = batch.preds.cpu()
-        index = self._decoded(preds)[0]
+        index = self._decode(preds)[0]
         seen = loader.decode(batch.x)[0].cpu() if with_input else None
         return Prediction(index if target is None else target.label(index), index, preds[0], seen)
 
     def augmented(self, n: int, item_tfms: Any, batch_tfms: Any, *, beta: float | None, use_max: bool) -> Predictions:
-        """Returns plain predictions p joined with those of `n` augmented passes, of mean a: a + beta (p - a).
+        """Returns `a + beta * (p - a)`, with `p` the plain predictions and `a` the mean of `n` augmented passes.
 
-        With `use_max` the largest of all of them; without a `beta` the pair (a, p).
+        Args:
+            n: number of augmented passes.
+            item_tfms, batch_tfms: augmentations in place of the loader's own.
+            beta: weight of the plain pass, in [0, 1], or None for the pair `(a, p)`.
+            use_max: return the largest value of all passes instead.
 
         Raises:
-            ValueError: `n` is below 1, `beta` is out of range, or there is nothing to augment with.
-            DataError: the model gives something else than one tensor.
+            ValueError: `n` is below 1, `beta` is out of range, or nothing augments.
+            DataError: the model does not return one tensor.
         """
         check_count(n, "n")
         if beta is not None and not 0 <= beta <= 1:
             raise ValueError(f"`beta` must be between 0 and 1, or None. Received: beta={beta}.")
         loader = self.loader
         several = (loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
-        passes = [self._dealt_out(one) for one in several]
-        plain, *others = [Predictions.from_batches(self._predicted(one)) for one in (loader, *passes)]
+        passes = [self._share_out(one) for one in several]
+        plain, *others = [Predictions.from_batches(self._predict(one)) for one in (loader, *passes)]
         if use_max:
-            return replace(plain, preds=_stacked([plain, *others]).amax(0))
-        mean = _stacked(others).mean(0)
+            return replace(plain, preds=_stack([plain, *others]).amax(0))
+        mean = _stack(others).mean(0)
         return replace(plain, preds=(mean, plain.preds) if beta is None else torch.lerp(mean, plain.preds, beta))
 
     def show(self, n: int, *, shuffle: bool, **layout: Any) -> Figure:
-        """Draws `n` items of the set with what they are and what they were taken for."""
+        """Draws `n` items of the set with their targets and predictions."""
         n = room(n, layout.get("nrows"), layout.get("ncols"))
         picked = sample(self.loader, n, self.dls.seed if shuffle else None)
-        (batch,) = self._predicted(picked, watch=iter)
-        decoded = self._decoded(batch.preds)
+        (batch,) = self._predict(picked, watch=iter)
+        decoded = self._decode(batch.preds)
         return show_predictions(picked.decode(batch.x), batch.targets, decoded, self.dls.target, **layout)
 
-    def pictures(self, indices: Sequence[int]) -> list[Tensor]:
-        """Returns inputs at these positions of the set, as the model sees them but in their real colours."""
+    def images(self, indices: Sequence[int]) -> list[Tensor]:
+        """Returns the inputs at these positions of the set as the model sees them, but in their real colours."""
         picked = self.loader.picked(indices)
         return list(picked.decode(first_batch(picked)[0]))
 
-    def _dealt_out(self, loader: Loader) -> Loader:
-        """Returns a loader of the batches of this process, where the model is asked by several."""
+    def _share_out(self, loader: Loader) -> Loader:
+        """Returns a loader of this process's batches if several processes predict together."""
         if self.step.n_processes == 1:
             return loader
         return loader.shared(Share(processes.rank(), self.step.n_processes, is_filled_up=self.step.passes_together))
 
-    def _predicted(
+    def _predict(
         self,
         loader: Loader,
         *,
@@ -136,11 +140,11 @@ class Asking:
         watch = self.watch if watch is None else watch
         return predict_batches(self.step, loader, activate=activate, with_loss=with_loss, watch=watch)
 
-    def _decoded(self, preds: Any) -> Any:
+    def _decode(self, preds: Any) -> Any:
         return preds if self.dls.target is None else self.dls.target.decode(preds)
 
 
-def _stacked(several: Sequence[Predictions]) -> Tensor:
+def _stack(several: Sequence[Predictions]) -> Tensor:
     if not isinstance(several[0].preds, Tensor):
         kind = type(several[0].preds).__name__
         raise DataError(f"`tta` needs a model that gives one tensor for a batch. Received: {kind}.")

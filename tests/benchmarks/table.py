@@ -60,7 +60,7 @@ BENCHMARKS = [
         ("--size", "96", "--epochs", "3", "--pictures", "450", "--seeds", "3"),
     ),
     Benchmark("The frozen phase of fine-tuning", "frozen.py", ("--steps", "1", "--rounds", "2"), ("--seeds", "3")),
-    Benchmark("Asking a trained model", "asking.py", ("--rounds", "3", "--items", "5000")),
+    Benchmark("Predicting with a trained model", "prediction.py", ("--rounds", "3", "--items", "5000")),
     Benchmark("How cost grows", "growth.py", ("--rounds", "2")),
     Benchmark(
         "Two processes beside torch's own DDP",

@@ -127,7 +127,7 @@ def stock_callbacks():
         below = [cls for cls in waiting.pop().__subclasses__() if cls.__module__.startswith("minilearner.")]
         found.update(below)
         waiting += below
-    abstract = {cls for cls in found if cls.__name__.startswith("_") or cls.__name__ == "Tracker"}
+    abstract = {cls for cls in found if cls.__name__.startswith("_") or cls.__name__ in ("Scheduler", "Tracker")}
     return {cls for cls in found - abstract if cls.__name__ not in INTERNAL}
 
 

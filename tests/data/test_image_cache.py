@@ -73,7 +73,7 @@ def test_two_that_write_the_same_cache_do_not_disturb_each_other(tmp_path):
 
 def test_a_process_that_is_killed_leaves_nothing_with_the_name_and_its_rest_is_swept_up_in_a_day(tmp_path):
     program = (
-        "import os, sys, numpy as np\nfrom minilearner.data.cache import PictureCache\n"
+        "import os, sys, numpy as np\nfrom minilearner.data.image_cache import PictureCache\n"
         "c = PictureCache(2, sys.argv[1])\nc.put([(0, np.zeros((9, 9), np.uint8))])\nos.kill(os.getpid(), 9)"
     )
     path = tmp_path / "a.pictures"

@@ -147,7 +147,7 @@ def test_a_loader_gives_the_same_batches_whatever_else_is_drawn():
 def test_pipelines_of_our_own_import_no_torchvision():
     code = (
         "import sys, minilearner\n"
-        "from minilearner.data.transforms import Pipeline, train_only\n"
+        "from minilearner.data.batch_transforms import Pipeline, train_only\n"
         "from minilearner.vision.augment import aug_transforms\n"
         "Pipeline([*aug_transforms(size=8), train_only(lambda x: x)])\n"
         "print('torchvision' in sys.modules)"

@@ -105,7 +105,7 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 from pathlib import Path
 import torch
-from minilearner.data.dataset import ItemDataset
+from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 
 def slow(path):

@@ -159,7 +159,7 @@ def test_keep_is_checked(tmp_path, keep):
 
 KILLED = """
 import os, signal, sys, time
-from minilearner.training.checkpoint import CheckpointFolder
+from minilearner.saving.checkpoint_folder import CheckpointFolder
 with CheckpointFolder(sys.argv[1]).locked():
     if os.fork() == 0:  # as a loader worker, which notices seconds later that it is alone
         time.sleep(60)

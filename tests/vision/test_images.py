@@ -170,7 +170,7 @@ def test_verify_checks_its_arguments(broken):
 MEANWHILE = """
 import linecache, sys, threading, time
 import PIL.Image
-from minilearner.threads import in_threads
+from minilearner.runtime import in_threads
 from minilearner.vision.images import open_image
 
 begun = []

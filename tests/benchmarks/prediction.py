@@ -1,6 +1,6 @@
 """Asking a trained model: one picture beside what it must cost, and interpretation's passes, bytes and memory.
 
-    python tests/benchmarks/asking.py [--rounds 15] [--items 50000] [--classes 1000]
+    python tests/benchmarks/prediction.py [--rounds 15] [--items 50000] [--classes 1000]
 
 `predict` of a JPEG file takes turns with plain torchvision, each in a process of its own: decode, resize, crop,
 normalise, one forward pass of ResNet-18 at 128 pixels; CPU time of one thread, medians. Interpretation reads made-up
