@@ -1,8 +1,8 @@
-"""The processes of one run, where torchrun started several: which one this is, and what they tell each other.
+"""The processes that torchrun started for one run: which one this is, and how they exchange values.
 
-Torch's own process group does the work. It is made when first needed, where torchrun's environment says that there are
-others and nobody has made one; in a process alone everything here is a word about itself, and costs nothing. All that
-exchanges something must be called by every process, in the same order.
+Torch's process group does the work. It is created when first needed, if torchrun's environment says that there are
+other processes and no group exists yet. In a single process all functions return at once. Functions that exchange
+something must be called by every process, in the same order.
 """
 
 from __future__ import annotations
@@ -45,39 +45,39 @@ _LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket
 
 
 def count() -> int:
-    """Returns how many processes train together; 1 in a process alone."""
+    """Returns the number of processes that train together: 1 for a single process."""
     if _has_group():
         return dist.get_world_size()
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _NEEDED) else 1
 
 
 def rank() -> int:
-    """Returns the number of this process among them, from 0."""
+    """Returns the number of this process, from 0."""
     if _has_group():
         return dist.get_rank()
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and shows things."""
+    """Whether this is process 0, which writes files and prints."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Returns the number of this process among those of its machine, which is the number of its GPU."""
+    """Returns the number of this process on its machine, which is also the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0
 
 
 def local_count() -> int:
-    """Returns how many of the processes share this machine."""
+    """Returns how many of the processes run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if count() > 1 else 1
 
 
 def join() -> None:
-    """Makes torch's process group, unless there is one or this process is alone; it is taken down when Python ends.
+    """Creates torch's process group, unless it exists or there is only one process. It is destroyed when Python exits.
 
-    NCCL carries what is on GPUs, gloo the rest. An error that ends this process is told on standard error with its
-    rank, and to torchrun, which then ends the others.
+    NCCL carries what is on GPUs, gloo the rest. An error that ends this process is printed on standard error with its
+    rank and reported to torchrun, which then ends the other processes.
     """
     if _has_group() or count() == 1:
         return
@@ -91,7 +91,7 @@ def join() -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns what each process gives, in the order of their ranks. Any value that pickles; tensors best on the CPU."""
+    """Returns the values of all processes, in the order of their ranks. Values must pickle; keep tensors on the CPU."""
     if count() == 1:
         return [value]
     join()
@@ -101,7 +101,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def agreed(value: Any) -> Any:
-    """Returns, in every process, what the first one gives."""
+    """Returns, in every process, the value of process 0."""
     if count() == 1:
         return value
     join()
@@ -111,7 +111,7 @@ def agreed(value: Any) -> Any:
 
 
 def add_up(numbers: Sequence[float]) -> list[float]:
-    """Returns the sums of numbers over all processes, in float64: the same bits in each of them."""
+    """Returns the sums of numbers over all processes, in float64 and with the same bits in each process."""
     if count() == 1:
         return list(numbers)
     join()
@@ -121,7 +121,7 @@ def add_up(numbers: Sequence[float]) -> list[float]:
 
 
 def average(tensors: Iterable[Tensor]) -> None:
-    """Puts the mean over all processes into each tensor, in place."""
+    """Replaces each tensor by its mean over all processes, in place."""
     if count() > 1:
         join()
         for flat in _laid_end_to_end(tensors):
@@ -130,7 +130,7 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Copies the first process's values into these tensors, in place."""
+    """Replaces the values of these tensors by those of process 0, in place."""
     if count() > 1:
         join()
         for flat in _laid_end_to_end(tensors):
@@ -138,19 +138,19 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Returns a tensor in one piece, also where `fully_shard` keeps a part of it in each process."""
+    """Returns a whole tensor, even if `fully_shard` keeps a part of it in each process."""
     full = getattr(tensor, "full_tensor", None)
     return tensor if full is None else full()
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """Returns what this process holds of a tensor: all of it, but where `fully_shard` keeps a part in each."""
+    """Returns the part of a tensor that this process holds: all of it, unless `fully_shard` has split it."""
     local = getattr(tensor, "to_local", None)
     return tensor if local is None else local()
 
 
 def laid_out(values: Tensor, like: Tensor) -> Tensor:
-    """Returns whole values in parts, as `like` is where `fully_shard` has been at it; else as they are."""
+    """Returns whole values split like the tensor `like`, if `fully_shard` has split that; else unchanged."""
     if not hasattr(like, "full_tensor") or hasattr(values, "full_tensor") or values.shape != like.shape:
         return values
     from torch.distributed.tensor import distribute_tensor  # heavy, and only where it is in use
@@ -160,12 +160,12 @@ def laid_out(values: Tensor, like: Tensor) -> Tensor:
 
 
 def wait() -> None:
-    """Returns when every process has come here."""
+    """Returns once every process has arrived here."""
     add_up([0.0])
 
 
 def _laid_end_to_end(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Gives copies of tensors of one kind, many small ones in one piece, and copies what they then hold back."""
+    """Yields flat copies of tensors of one kind, small ones together, and copies their new values back."""
     kinds: dict[Any, list[list[Tensor]]] = {}
     for tensor in tensors:
         pieces = kinds.setdefault((tensor.dtype, tensor.device), [[]])
@@ -184,7 +184,7 @@ def _has_group() -> bool:
 
 
 def _own_device() -> torch.device:
-    """Where numbers of this process's own must lie to be sent: the CPU, unless the group was made for GPUs alone."""
+    """The device for numbers that this process sends: the CPU, unless the group serves only GPUs."""
     if "gloo" in dist.get_backend_config() or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", torch.cuda.current_device())
@@ -196,19 +196,19 @@ def _leave() -> None:
 
 
 def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tells of the error that ends this process, and ends it at once.
+    """Prints the error that ends this process, and ends it at once.
 
-    At once: an ordinary end waits for exchanges under way, which the others will never finish. Where the error is only
-    that another process has gone, that one's message is what people need, and here stands a line.
+    An ordinary exit would wait for exchanges that the other processes will never finish. If the error only says that
+    another process has gone, people need that process's message, and here one line is enough.
     """
     who = f"rank {rank()} of {count()}"
     reason = f"{kind.__name__}: {error}".splitlines()[0][:300]
     if _is_loss_of_another(error):
-        sys.stderr.write(f"{who} ends, for it has lost another process, which tells what happened there. ({reason})\n")
+        sys.stderr.write(f"{who} ends because it lost another process, whose message says what happened. ({reason})\n")
     else:
         _record_for_torchrun(error.with_traceback(trace))
         traceback.print_exception(kind, error, trace)
-        sys.stderr.write(f"{who} ends by this error: {reason}\n")
+        sys.stderr.write(f"{who} ends with this error: {reason}\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(130 if kind is KeyboardInterrupt else 1)

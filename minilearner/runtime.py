@@ -1,15 +1,17 @@
 """The machine that training runs on: device, memory, precision, random generators, and threads that read files.
 
-Nothing here runs at import, and nothing reads a clock: the same machine always gives the same answers.
+Nothing here runs at import.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import hashlib
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -47,9 +49,9 @@ _PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
 def default_device() -> torch.device:
-    """Returns the GPU where CUDA has one, else the CPU. (Apple's `mps` runs when asked for by `device="mps"`.)
+    """Returns the GPU if CUDA has one, else the CPU. (Apple's `mps` runs if you ask for it with `device="mps"`.)
 
-    Of several processes on a machine each has a GPU of its own.
+    With several processes on a machine, each gets its own GPU.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -57,10 +59,9 @@ def default_device() -> torch.device:
 
 
 def available_memory(device: torch.device) -> int:
-    """Returns how many bytes of a device's memory are at hand now; what a CPU's allocator kept is given back first.
+    """Returns how many bytes of a device's memory are free. Gives back first what the CPU's allocator kept.
 
-    Where the system does not tell (for the CPU only Linux does), half of all the memory counts; where it does not tell
-    that either, 4 GiB.
+    Only Linux reports this for the CPU. Elsewhere half of all memory counts as free, and 4 GiB if even that is unknown.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -80,16 +81,16 @@ _GIB = 2**30
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Makes this process keep the memory that it frees, for the next tensor, and returns whether it does.
+    """Makes this process keep the memory that it frees for the next tensor. Returns whether it does.
 
-    A training step on the CPU allocates and frees the same hundreds of megabytes again and again. By itself glibc gives
-    pieces of more than 32 MiB back to the system each time, and much of what is smaller; then every page that is
-    written to anew is a page fault. An update of MiniGoogLeNet with 128 pictures met 170,000 of them, a tenth to a
-    fifth of its time; with this none. Pieces of 1 GiB and more still go back, and so does the end of the heap where
-    more than 2 GiB of it are free.
+    A training step on the CPU allocates and frees the same hundreds of megabytes again and again. By default, glibc
+    returns pieces above 32 MiB to the system each time, and many smaller ones; then each page that is written again is
+    a page fault. An update of MiniGoogLeNet with 128 images caused 170,000 page faults, a tenth to a fifth of its time;
+    with this setting it causes none. Pieces of 1 GiB and more still go back, and so does the end of the heap if more
+    than 2 GiB of it are free.
 
-    It holds for the process from then on. Nothing is changed, and False returned, where the C library is not glibc,
-    where the environment sets glibc's malloc itself, or `MINILEARNER_KEEP_MEMORY` is 0.
+    The setting lasts as long as the process. Nothing is changed, and False returned, if the C library is not glibc, if
+    the environment configures glibc's malloc itself, or if `MINILEARNER_KEEP_MEMORY` is 0.
     """
     given = {name for name in os.environ if name.startswith("MALLOC_") and name.endswith("_")}
     if given or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or os.environ.get(_KEEP_MEMORY) == "0":
@@ -107,10 +108,10 @@ def _c_function(name: str) -> Callable[..., int] | None:
 
 
 def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """Turns "auto" into what the hardware computes fast, by its capabilities alone; other names are checked and kept.
+    """Replaces "auto" by what the hardware computes fast, judged by its capabilities. Other names are checked and kept.
 
-    bf16 needs AVX512-BF16 or AMX on a CPU and compute capability 8.0 on a GPU. Elsewhere bf16 would be emulated,
-    several times slower than fp32, so "auto" is fp32 there.
+    bf16 needs AVX512-BF16 or AMX on a CPU, and compute capability 8.0 on a GPU. Without them bf16 is emulated, several
+    times slower than fp32, so "auto" is fp32.
 
     Raises:
         ValueError: `precision` is none of "fp32", "bf16", "fp16", "auto".
@@ -151,13 +152,13 @@ def set_seed(seed: int) -> None:
 
 
 class DrawnSeed(int):
-    """A seed that nobody gave: the same script, started again, may draw another."""
+    """A seed that was drawn, not given. If the script is started again, it may draw another."""
 
 
 def draw_seed() -> DrawnSeed:
-    """Draws a seed from torch's global generator, so that `set_seed` before it decides all that is derived from it.
+    """Draws a seed from torch's global generator, so that `set_seed` before it decides everything derived from it.
 
-    Of several processes, all get what the first one draws.
+    With several processes, all get the seed that process 0 draws.
     """
     return DrawnSeed(processes.agreed(int(torch.randint(2**31, ()).item())))
 
@@ -166,21 +167,21 @@ def derived_seed(seed: int, *path: int | str) -> int:
     """Mixes a seed with a path such as ``("shuffle", epoch)`` into a new 63-bit seed.
 
     Any two different paths give unrelated seeds, so neighbouring epochs and batches share nothing. The mixing is a hash
-    (BLAKE2b): the same on every machine, Python and torch version.
+    (BLAKE2b): the same on every machine and in every version of Python and torch.
     """
     text = "/".join(map(str, (seed, *path))).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def derived_generator(seed: int, *path: int | str, device: torch.device | None = None) -> torch.Generator:
-    """Returns a fresh generator seeded by `derived_seed`, on `device` (the CPU by default)."""
+    """Returns a new generator, seeded by `derived_seed`, on `device` (the CPU by default)."""
     generator = torch.Generator(device or "cpu")
     generator.manual_seed(derived_seed(seed, *path))
     return generator
 
 
 def rng_state() -> dict[str, Any]:
-    """Returns where the four global generators stand: plain data and tensors, for `set_rng_state`."""
+    """Returns the state of the four global generators as plain data and tensors, for `set_rng_state`."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -192,10 +193,10 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Puts the four global generators to where they stood when `rng_state` was asked.
+    """Puts the four global generators back to a state that `rng_state` returned.
 
     Raises:
-        ValueError: this is no state of theirs.
+        ValueError: this is not such a state.
     """
     check_position(state["numpy"][2])
     random.setstate(state["python"])
@@ -206,16 +207,17 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 def check_position(position: Any) -> None:
-    """Raises where NumPy would take a Mersenne Twister's position unseen, and read beyond the twister's memory."""
+    """Raises a ValueError for a Mersenne Twister position with which NumPy would read beyond its memory."""
     if type(position) is not int or not 0 <= position <= 624:
         raise ValueError(f"a Mersenne Twister's position must be from 0 to 624. Received: {position!r:.40}.")
 
 
 @contextmanager
 def isolated_rng(seed: int | None = None) -> Iterator[None]:
-    """Puts the four global generators back, on leaving, to where they stood: what is drawn inside leaves no trace.
+    """Puts the four global generators back on leaving, so that draws inside the context leave no trace.
 
-    `seed`, of 32 bits, is where they start inside.
+    Args:
+        seed: the seed to start with inside the context, of 32 bits. None continues from the present state.
     """
     state = rng_state()
     try:
@@ -237,22 +239,31 @@ def _seed_those_in_use(seed: int) -> None:
         torch.mps.manual_seed(seed)
 
 
-_WORDS = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of torch on the CPU, and of cuBLAS and cuDNN
+# What torch says on the CPU, CUDA, ROCm and MPS, and cuBLAS, cuDNN, the C++ library and the system say.
+_OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|(can't|cannot|could not|failed to|unable to) allocate|not enough memory|insufficient \w*memory"
+    r"|alloc(ation)?_failed|error_?memory_?allocation|bad_?\s?alloc",
+    re.IGNORECASE,
+)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Says whether an error, or what caused it, is that memory ran out, on a GPU or elsewhere."""
-    while error is not None:
+    """Whether an error, or its cause, says that memory ran out, on a GPU or on the CPU."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS):
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
-        error = error.__cause__
+        if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:
-    """Returns the device with its index ("cuda" is "cuda:0"), so that devices can be compared; None is the default."""
+    """Returns the device with its index ("cuda" becomes "cuda:0"), for comparisons. None is the default device."""
     device = default_device() if device is None else torch.device(device)
     return device if device.type == "cpu" else torch.empty(0, device=device).device
 
@@ -263,9 +274,9 @@ _MOST_AT_ONCE = 64
 
 
 def in_threads(work: Callable[[Given], Made], things: Sequence[Given], n_threads: int) -> list[Made]:
-    """Returns what `work` makes of each, in their order, as ``list(map(work, things))`` does.
+    """Returns ``list(map(work, things))``, computed in threads.
 
-    An error is that of the first thing with one, and nothing runs any more when it is raised.
+    If `work` fails, the first error in the order of the things is raised, and by then no thread is working any more.
     """
     if n_threads == 1 or len(things) < 2:
         return list(map(work, things))

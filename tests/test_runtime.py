@@ -1,11 +1,15 @@
-"""Memory that is freed stays with the process, for the next tensor."""
+"""Freed memory stays with the process for the next tensor, and running out of memory is recognised."""
 
+import errno
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from minilearner.runtime import is_out_of_memory
 
 SCRIPT = """
 import resource, torch
@@ -47,6 +51,7 @@ def test_what_the_environment_says_of_malloc_stays(environment):
 
 
 KEPT = """
+import errno
 import os
 import torch
 from minilearner.runtime import available_memory, keep_freed_memory
@@ -71,3 +76,50 @@ def test_memory_that_is_kept_counts_as_at_hand():
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_", "MINILEARNER_"))}
     done = subprocess.run([sys.executable, "-c", KEPT], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+OUT_OF_MEMORY = (
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("HIP out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("HIP error: hipErrorOutOfMemory"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+    RuntimeError("CUDA driver error: cudaErrorMemoryAllocation"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("unable to mmap 512 bytes from file </x>: Cannot allocate memory (12)"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
+def test_out_of_memory_is_recognised_in_every_wording_also_as_a_cause(error):
+    assert is_out_of_memory(error)
+    wrapper = ValueError("the batch failed")
+    wrapper.__cause__ = error
+    assert is_out_of_memory(wrapper)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"),
+        ValueError("out of memory"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+    ids=str,
+)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+def test_an_error_that_causes_itself_ends_the_search():
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_out_of_memory(first)

@@ -12,15 +12,15 @@ __all__ = ["data_attributes", "load_attributes"]
 
 
 def data_attributes(owner: Any) -> dict[str, Any]:
-    """Returns those attributes of an object that are data, as `pack` takes them; parameters of a model are none."""
+    """Returns the attributes of an object that are data, as `pack` takes them. A model's parameters do not count."""
     return {name: value for name, value in vars(owner).items() if _is_data(value)}
 
 
 def load_attributes(owner: Any, state: Mapping[str, Any]) -> None:
-    """Gives an object the attributes that `data_attributes` found; None and tensors may take any value's place.
+    """Gives an object the attributes that `data_attributes` returned. None and tensors may replace any value.
 
     Raises:
-        ValueError: a name is that of a method, or a number is to become text or a collection, or the other way round.
+        ValueError: a name belongs to a method, or a number would become text or a collection, or the other way round.
     """
     for name, value in state.items():
         if not isinstance(name, str) or callable(getattr(type(owner), name, None)):

@@ -54,11 +54,18 @@ def build_optimizer(
     wd: float | None = None,
     wd_bn_bias: bool = False,
 ) -> Optimizer:
-    """Calls an optimizer factory with one parameter group for each layer group, each marked `layer_group`.
+    """Calls an optimizer factory with one parameter group for each layer group, which carries its index, `layer_group`.
 
-    Norm layers and biases have no scale to hold down, so our default factory and an explicit `wd` spare them weight
-    decay (unless `wd_bn_bias`): the groups are split in two for that. What a user's factory brings of its own goes to
-    all, in one group, so a hand-written loop with the same factory makes the same steps.
+    Our default factory and an explicit `wd` spare norm layers and biases (unless `wd_bn_bias`), because these have no
+    scale to hold down. The groups are then split in two. The weight decay of a user's factory applies to everything, in
+    one group for each layer group, so a hand-written loop with the same factory makes the same updates.
+
+    Args:
+        factory: see `OptimizerFactory`; None is `adamw`.
+        lr: one rate, or one for each layer group.
+        splitter: divides the model's parameters into layer groups.
+        wd: weight decay. None keeps the factory's own.
+        wd_bn_bias: whether weight decay also applies to norm layers and biases.
 
     Raises:
         ValueError: as in `layer_groups`; or `lr` does not fit the groups.
@@ -90,9 +97,9 @@ def build_optimizer(
 def kept_or_built(
     optimizer: Optimizer | None, model: nn.Module, factory: OptimizerFactory | None, lr: Rate, **options: Any
 ) -> Optimizer:
-    """Returns the optimizer with its state, or a new one where there is none, or the model has other parameters now.
+    """Returns the optimizer with its state, or builds one if there is none or the model's parameters have changed.
 
-    `options` as in `build_optimizer`. Where `lr` is "auto", a new one begins at 1e-3.
+    `options` are as in `build_optimizer`. If `lr` is "auto", a new one starts at 1e-3.
     """
     if optimizer is not None and _covers(optimizer, model):
         return optimizer
@@ -100,20 +107,20 @@ def kept_or_built(
 
 
 def _covers(optimizer: Optimizer, model: nn.Module) -> bool:
-    """Whether the optimizer holds the very parameters that the model has now."""
+    """Whether the optimizer holds exactly the parameters that the model has now."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     return held == {id(p) for p in model.parameters()}
 
 
 def n_layer_groups(optimizer: Optimizer) -> int:
-    """Returns how many layer groups there are; each may be split in two for weight decay."""
+    """Returns the number of layer groups. Each may be split in two for weight decay."""
     return len({group.get("layer_group", 0) for group in optimizer.param_groups})
 
 
 def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn_bias: bool = False) -> None:
-    """Sets the weight decay of all parameters but those of norm layers and biases, which get none.
+    """Sets the weight decay of all parameters except those of norm layers and biases, which get none.
 
-    Groups that hold both kinds are split in two for it, with all their other settings. With `wd_bn_bias` all get it.
+    Groups that hold both kinds are split in two, and both keep all other settings. With `wd_bn_bias`, all get `wd`.
 
     Raises:
         ValueError: `wd` is negative, or the optimizer has no weight decay.
@@ -132,11 +139,11 @@ def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn
 
 
 def check_rate(lr: Any, name: str = "lr") -> None:
-    """Raises where a learning rate is no number, or negative, or not finite, or an empty list.
+    """Checks a learning rate: a number, a list of numbers or a slice.
 
     Raises:
         TypeError: not a number, sequence of numbers or slice.
-        ValueError: a rate out of range.
+        ValueError: a rate that is negative or not finite, or an empty list.
     """
     if hasattr(lr, "recommended"):  # an `LRSweep`
         raise TypeError(f"`{name}` must be a rate. Received: a whole sweep. Give its `recommended` or `valley`.")
@@ -175,27 +182,27 @@ def spread(lr: Rate, n_groups: int) -> list[float]:
 
 
 def is_adaptive(optimizer: Optimizer) -> bool:
-    """Whether it scales its steps by the gradients' size, as Adam, RMSprop, Adagrad or Lion do, and SGD does not.
+    """Whether an optimizer scales its steps by the size of the gradients, as Adam, RMSprop, Adagrad and Lion do.
 
-    Told by the settings that such optimizers have: `eps`, to divide safely, or `betas`.
+    Judged by the settings that such optimizers have: `eps`, for safe division, or `betas`.
     """
     return any(key in group for group in optimizer.param_groups for key in ("eps", "betas"))
 
 
 def momentum_key(group: Mapping[str, Any]) -> str | None:
-    """Where a parameter group keeps its momentum: "momentum", "betas" (the first of them), or nowhere."""
+    """The setting of a parameter group that holds its momentum: "momentum", "betas" (its first value), or None."""
     return "momentum" if "momentum" in group else "betas" if "betas" in group else None
 
 
 def momentum_of(group: Mapping[str, Any]) -> float:
-    """The momentum of a parameter group; NaN where it has none."""
+    """The momentum of a parameter group, or NaN if it has none."""
     if "momentum" in group:
         return group["momentum"]  # type: ignore[no-any-return]
     return group["betas"][0] if "betas" in group else math.nan
 
 
 def set_momentum(group: dict[str, Any], momentum: float) -> None:
-    """Sets the momentum of a parameter group; nothing where it has none."""
+    """Sets the momentum of a parameter group. Does nothing if the group has none."""
     key = momentum_key(group)
     if key is not None:
         group[key] = (momentum, *group["betas"][1:]) if key == "betas" else momentum
@@ -211,7 +218,7 @@ def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
 def hyperparameters_set(
     optimizer: Optimizer, model: nn.Module, rates: Sequence[float], wd: float | None, *, wd_bn_bias: bool = False
 ) -> Iterator[None]:
-    """Gives each layer group its rate, and where `wd` is given also weight decay, until leaving."""
+    """Gives each layer group its rate and, if `wd` is given, its weight decay, until leaving."""
     with hyperparameters_restored(optimizer):
         set_rates(optimizer, rates)
         if wd is not None:
@@ -221,7 +228,7 @@ def hyperparameters_set(
 
 @contextmanager
 def hyperparameters_restored(optimizer: Optimizer) -> Iterator[None]:
-    """Puts every group, with its settings (rate, momentum, weight decay ...), back on leaving."""
+    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back."""
     before = [(group, dict(group)) for group in optimizer.param_groups]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Finds what cannot work before training starts, and says it in the user's terms."""
+"""Find out before training starts what cannot work, and say it in the user's terms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_los
 
 
 def check_parts(model: Any, loss_func: Any) -> None:
-    """Raises where a learner's parts are not what they should be: a function or class instead of what it makes.
+    """Raises if a learner's part is a class or a function in place of the object that it makes.
 
     Raises:
         TypeError: as said.
@@ -40,7 +40,7 @@ def check_parts(model: Any, loss_func: Any) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raises a TypeError where `model` is no module: a class, say, instead of what it makes."""
+    """Raises a TypeError if `model` is not a module, but for example a class."""
     if not isinstance(model, nn.Module):
         name = getattr(model, "__name__", None)
         advice = f" Received: {name}, which makes one: write {name}(...)." if callable(model) and name else ""
@@ -48,7 +48,7 @@ def check_model(model: Any) -> None:
 
 
 def default_loss(target: Target | None) -> LossFunction:
-    """Returns the loss that belongs to a kind of target.
+    """Returns the default loss for a kind of target.
 
     Raises:
         ValueError: the kind of target is not known.
@@ -56,19 +56,19 @@ def default_loss(target: Target | None) -> LossFunction:
     if target is None:
         raise ValueError(
             "`loss_func` is needed, since the loaders do not say what their targets are. "
-            "Give one, or tell `DataLoaders` the `vocab` or the `target`."
+            "Give one, or give `DataLoaders` the `vocab` or the `target`."
         )
     return target.loss_func
 
 
 class Preflight:
-    """Makes `check_data` once for each model, loss and data set, since it costs a few batches."""
+    """Runs `check_data` once for each combination of model, loss and data, because it costs a few batches."""
 
     def __init__(self) -> None:
         self._passed: list[Any] = []
 
     def check(self, step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
-        """Raises as `check_data`, where these parts have not passed together just before."""
+        """Runs `check_data`, unless exactly these parts passed it the last time."""
         parts = [*step.model.parameters(), step.loss_func, dls, *metrics.values()]
         if [id(part) for part in self._passed] != [id(part) for part in parts]:
             check_data(step, dls, metrics)
@@ -76,16 +76,16 @@ class Preflight:
 
 
 def check_data(step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
-    """Sends two items through model and loss, in evaluation mode and without a trace, and looks at all that is at hand.
+    """Sends two items through model and loss, in evaluation mode and without a trace, and checks the data at hand.
 
-    Looked at are the first batch of each loader and, where it costs no reading (tensors and lists in memory), all of
-    it: inputs must be finite, and labels must be numbers of classes that the model has. Metrics that are functions are
-    tried on the first validation batch; others may need more than that.
+    Checks the first batch of each loader and, if that needs no reading (tensors and lists in memory), all data: inputs
+    must be finite, and labels must be numbers of classes that the model has. Metrics that are functions are tried on
+    the first validation batch. Other metrics may need more than one batch.
 
     Raises:
-        ValueError: every parameter is frozen, or batch norm meets a single value.
-        DataError: the data cannot be trained on with this model and loss. Names the stage, the shapes and the likely
-            reason; an original error is its cause.
+        ValueError: every parameter is frozen, or batch norm would meet a single value.
+        DataError: this model and loss cannot train on the data. The message names the stage, the shapes and the likely
+            reason; the original error is its cause.
     """
     if not any(parameter.requires_grad for parameter in step.model.parameters()):
         raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
@@ -110,7 +110,7 @@ def loss_error(pred: Any, y: Any, error: Exception) -> DataError:
 
 
 def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
-    """Returns how many classes the model tells apart, or None where the targets are no class numbers."""
+    """Returns the number of classes that the model distinguishes, or None if the targets are not class numbers."""
     two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
     with isolated_rng(), evaluating(step.model), torch.no_grad():
         try:
@@ -123,7 +123,7 @@ def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int 
         _check_labels(n_outputs, y, f"the first {split} batch", n_classes)
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody means
+                warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody wants
                 loss = step.compute_loss(pred, two_y)
         except Exception as error:
             raise loss_error(pred, two_y, error) from error
@@ -140,7 +140,7 @@ def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metri
     if not functions:
         return
     with isolated_rng(), evaluating(step.model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is worth one comes again in validation
+        warnings.simplefilter("ignore")  # a warning that matters comes again in validation
         pred = step.predict(x)
         for name, function in functions.items():
             try:
@@ -153,7 +153,7 @@ def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metri
 
 
 def _check_lone_item(step: TrainStep, x: Tree, loader: Loader) -> None:
-    """Raises where the last training batch is one item that gives some batch norm one value a channel."""
+    """Raises if the last training batch is a single item that gives a batch norm one value a channel."""
     if _last_batch_size(loader) != 1:
         return
     starved: list[str] = []
@@ -173,14 +173,15 @@ def _check_lone_item(step: TrainStep, x: Tree, loader: Loader) -> None:
 
 
 def _takes_statistics(norm: nn.Module) -> bool:
-    """Frozen norms may be kept in evaluation mode (`BnFreeze`)."""
+    """Whether a norm computes statistics in training. `BnFreeze` keeps frozen norms in evaluation mode."""
     return all(parameter.requires_grad for parameter in norm.parameters())
 
 
 def _last_batch_size(loader: Loader) -> int | None:
-    """Returns how many items the last batch of a pass has; None where that is not known.
+    """Returns the size of the last batch of a pass, or None if it is not known.
 
-    Of several processes, the fewest that one has; none at all does not count, for then another item stands in.
+    With several processes, returns the smallest of their sizes. A process without an item does not count, because
+    another item stands in.
     """
     source = getattr(loader, "source", loader)
     if isinstance(source, DataLoader):
@@ -195,7 +196,7 @@ def _last_batch_size(loader: Loader) -> int | None:
 
 def _advice(x: Tree) -> str:
     if isinstance(x, Tensor) and x.dtype != torch.float32:
-        return "Models compute in float32: convert the inputs, `x.float()`, where they are made."
+        return "Models compute in float32: convert the inputs with `x.float()` when you make them."
     return (
         "Check the number of input channels, the size of the images and the order of the axes "
         "(batch, channels, height, width)."
@@ -213,10 +214,10 @@ def _check_finite(x: Tree, where: str) -> None:
 
 
 def _n_classes(pred: Any, y: Any) -> int | None:
-    """Targets are class numbers where they are integers without the dimension of classes."""
+    """Targets are class numbers if they are integers and lack the dimension of classes."""
     if not (isinstance(pred, Tensor) and isinstance(y, Tensor)) or y.is_floating_point() or pred.ndim != y.ndim + 1:
         return None
-    if pred.shape[2:] != y.shape[1:]:  # classes stand elsewhere, as in (batch, positions, classes)
+    if pred.shape[2:] != y.shape[1:]:  # the dimension of classes is elsewhere, as in (batch, positions, classes)
         return None
     return int(pred.shape[1])
 

@@ -1,4 +1,4 @@
-"""Snapshot and restore: what makes a trial run leave no trace."""
+"""`untouched`: a trial run that leaves no trace."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["untouched"]
 
 @contextmanager
 def untouched(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others: Any) -> Iterator[None]:
-    """Puts everything that training changes back on leaving, also after an error or an interrupt. In memory; no file.
+    """On leaving, puts back everything that training changes, even after an error or an interrupt.
 
-    Restored to the bit: parameters, buffers (also those that are not saved), gradients, every module's training flag
-    and every parameter's `requires_grad`, the optimizer's state and settings, the loaders' position and generators,
-    and the global random generators of Python, NumPy, torch and CUDA. Costs a copy of the model and of the optimizer's
-    state for as long as it lasts.
+    Restored to the bit: parameters, buffers (also those that are not saved), gradients, the training flag of every
+    module, `requires_grad` of every parameter, the optimizer's state and settings, the loaders' position and
+    generators, and the global generators of Python, NumPy, torch and CUDA. Costs a copy of the model and of the
+    optimizer's state.
 
     Args:
-        others: what else takes part: a loss module with state of its own, callbacks. All their attributes are restored.
+        others: what else takes part, such as a loss module with state or callbacks. All their attributes are restored.
     """
     shared = {id(part): part for part in (model, optimizer, dls, *model.parameters(), *model.buffers())}
     with ExitStack() as kept:
@@ -42,7 +42,7 @@ def untouched(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others:
 
 @contextmanager
 def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
-    """Restores an object's attributes from a deep copy, in which the `shared` objects stand for themselves."""
+    """Restores an object's attributes from a deep copy, which does not copy the `shared` objects."""
     attributes = getattr(owner, "__dict__", {})
     before = copy.deepcopy(attributes, dict(shared))
     try:

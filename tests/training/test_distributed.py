@@ -119,8 +119,8 @@ def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchr
     ended = torchrun(script, 2, "resumed", tmp_path, FAIL="1")
     assert ended.returncode != 0
     assert time.monotonic() - began < 90
-    assert "rank 1 of 2 ends by this error: ValueError: the second process has had enough" in ended.stderr
-    assert "rank 0 of 2 ends by this error" not in ended.stderr
+    assert "rank 1 of 2 ends with this error: ValueError: the second process has had enough" in ended.stderr
+    assert "rank 0 of 2 ends with this error" not in ended.stderr
     again = torchrun(script, 2, "resumed", tmp_path)
     assert again.returncode == 0, again.stderr
     assert "going on in epoch 0 at batch 4" in again.stdout
