@@ -1,94 +1,211 @@
-"""Checks of arguments, shared by every public door. Each raises an error that names the argument and the way out."""
+"""Checks of arguments, shared by the whole package.
+
+Each check takes a value and the argument's name, and returns nothing. It raises a TypeError for the wrong kind of value
+and a ValueError for a value out of range. The message says what must hold, and what was received. Public functions and
+constructors call them first, before they change anything. A check that only one module needs stays in that module.
+
+A number is one of Python's or NumPy's, or a tensor or array without dimensions. A bool, text, None, a complex number
+and an array are not numbers. NaN lies in no range, and infinity in none of the ranges here.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
-from numbers import Integral
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from minilearner.errors import closest
 
-__all__ = ["check_batch_size", "check_count", "check_fraction", "check_number", "check_share"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_fraction",
+    "check_moms",
+    "check_not_negative",
+    "check_number",
+    "check_positive",
+    "check_rate",
+    "check_ratio",
+    "check_size",
+    "check_unknown",
+    "is_auto",
+    "is_number",
+    "is_whole_number",
+]
 
 
-def check_rates(*, positive: bool = False, **rates: float) -> None:
-    """Raises a ValueError where a rate, named by its argument, is negative (or zero, if `positive`) or not finite."""
-    for name, rate in rates.items():
-        if not (rate > 0 if positive else rate >= 0) or not math.isfinite(rate):
-            kind = "positive" if positive else "zero or positive"
-            raise ValueError(f"`{name}` must be {kind} and finite. Received: {name}={rate}.")
+def check_count(value: Any, name: str, *, least: int | None = 1) -> None:
+    """Checks for a whole number, at least `least`. With None, any whole number passes."""
+    if not is_whole_number(value):
+        raise TypeError(f"`{name}` must be a whole number. {_received(value, name)}")
+    if least is not None and value < least:
+        raise ValueError(f"`{name}` must be at least {least}. {_received(value, name)}")
 
 
-def checked_positive(name: str, value: float) -> float:
-    """Returns `value`, or raises a ValueError where it is not positive."""
-    check_rates(positive=True, **{name: value})
-    return value
+def check_number(value: Any, name: str, *, least: float | None = None) -> None:
+    """Checks for a finite number, at least `least` if given."""
+    _check_kind(value, name)
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"`{name}` must be finite. {_received(value, name)}")
+    if least is not None and value < least:
+        raise ValueError(f"`{name}` must be at least {least}. {_received(value, name)}")
 
 
-def checked_fraction(name: str, value: float) -> float:
-    """Returns `value`, or raises a ValueError where it is no fraction of training, in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be a fraction of training in [0, 1]. Received: {name}={value}.")
-    return value
+def check_positive(value: Any, name: str) -> None:
+    """Checks for a finite number above 0."""
+    _check_kind(value, name)
+    if not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be positive and finite. {_received(value, name)}")
 
 
-def check_moms(moms: Sequence[float]) -> None:
-    """Raises a ValueError where these are not three momenta, each in [0, 1)."""
-    if not isinstance(moms, Sequence) or len(moms) != 3 or not all(0 <= momentum < 1 for momentum in moms):
+def check_not_negative(value: Any, name: str) -> None:
+    """Checks for a finite number, 0 or above."""
+    _check_kind(value, name)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be finite and not negative. {_received(value, name)}")
+
+
+def check_fraction(value: Any, name: str, *, closed: Literal["both", "left", "right", "neither"] = "both") -> None:
+    """Checks for a number between 0 and 1. `closed` says which of the two ends are allowed."""
+    _check_kind(value, name)
+    with_0, with_1 = closed in ("both", "left"), closed in ("both", "right")
+    if not (0 < value < 1 or (with_0 and value == 0) or (with_1 and value == 1)):
+        interval = f"{'[' if with_0 else '('}0, 1{']' if with_1 else ')'}"
+        raise ValueError(f"`{name}` must be in {interval}. {_received(value, name)}")
+
+
+def check_rate(value: Any, name: str, *, auto: bool = False) -> None:
+    """Checks for a learning rate: a number, a list with one for each layer group, or a slice. `auto` allows "auto"."""
+    if auto and is_auto(value):
+        return
+    if hasattr(value, "recommended"):  # an `LRSweep`
+        raise TypeError(f"`{name}` must be a rate. Received: a whole sweep. Give its `recommended` or `valley`.")
+    rates = [value]
+    if isinstance(value, slice):
+        rates = [value.stop] if value.start is None else [value.start, value.stop]
+    elif isinstance(value, (list, tuple)):
+        rates = list(value)
+    if not rates:
+        raise ValueError(f"`{name}` must not be an empty list. {_received(value, name)} Give one rate for each group.")
+    for rate in rates:
+        if not is_number(rate):
+            forms = (
+                'a number, a list of numbers, a slice or "auto"' if auto else "a number, a list of numbers or a slice"
+            )
+            raise TypeError(f"`{name}` must be {forms}. {_received(value, name)}")
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"`{name}` must be finite and not negative. {_received(value, name)}")
+
+
+def check_moms(value: Any, name: str = "moms") -> None:
+    """Checks for the three momenta of one cycle, each in [0, 1)."""
+    is_triple = isinstance(value, Sequence) and len(value) == 3
+    if not is_triple or not all(is_number(momentum) and 0 <= momentum < 1 for momentum in value):
         raise ValueError(
-            f"`moms` must be three momenta in [0, 1): at the start, the peak and the end. Received: moms={moms!r}."
+            f"`{name}` must be three momenta in [0, 1): at the start, the peak and the end. {_received(value, name)}"
         )
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises a ValueError that offers the nearest, where `value` is none of `choices`."""
-    if value not in choices:
-        hint = closest(str(value), choices)
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} Received: {name}={value!r}.")
+def check_ratio(value: Any, name: str) -> None:
+    """Checks for two positive, finite numbers, the smaller one first."""
+    is_pair = isinstance(value, Sequence) and len(value) == 2 and all(map(is_number, value))
+    if not is_pair or not 0 < value[0] <= value[1] < math.inf:
+        raise ValueError(f"`{name}` must be two positive numbers, the smaller one first. {_received(value, name)}")
 
 
-def check_batch_size(name: str, n: Any) -> None:
-    """Raises where `n` is no whole number, or below 1."""
-    if not isinstance(n, Integral):
-        raise TypeError(f"`{name}` must be a whole number. Received: {name}={n!r}.")
-    if n < 1:
-        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+def check_size(value: Any, name: str) -> None:
+    """Checks for the size of an image in pixels: one number for a square, or (height, width)."""
+    sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else (value,)
+    if not all(is_whole_number(side) and side >= 1 for side in sides):
         raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}.{closest(str(value), choices)} Received: "
-            f"{name}={value!r}."
+            f"`{name}` must be a whole number of pixels, at least 1, or (height, width). {_received(value, name)}"
         )
 
 
-def check_share(value: float, name: str) -> None:
-    """Raises ValueError where a share, the argument called `name`, is outside [0, 1)."""
-    if not 0 <= value < 1:
-        raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={value}.")
+def check_choice(value: Any, name: str, choices: Collection[str | None]) -> None:
+    """Checks for one of `choices`, which may include None. The message lists them, and offers the nearest."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        hint = closest(str(value), [choice for choice in choices if choice is not None])
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} {_received(value, name)}")
 
 
-def check_count(n: Any, name: str) -> None:
-    """Raises where `n`, the argument called `name`, is no integer or below 1.
+def is_auto(value: Any) -> bool:
+    """Whether `value` is the word "auto", which an array is not."""
+    return isinstance(value, str) and value == "auto"
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number; see above for what counts as one. NaN and infinity do."""
+    value = _without_dimensions(value)
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole_number(value: Any) -> bool:
+    """Whether `value` is a whole number by its type: 3 and np.int64(3) are, 3.0 and True are not."""
+    value = _without_dimensions(value)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+_SYNONYMS = {
+    "batch_size": ("bs",),
+    "batchsize": ("bs",),
+    "val_batch_size": ("val_bs",),
+    "workers": ("num_workers",),
+    "n_workers": ("num_workers",),
+    "shuffle_train": ("shuffle",),
+    "random_state": ("seed",),
+    "transform": ("item_tfms", "batch_tfms"),
+    "transforms": ("item_tfms", "batch_tfms"),
+    "tfms": ("item_tfms", "batch_tfms"),
+    "validation_split": ("valid_pct",),
+    "val_pct": ("valid_pct",),
+    "pattern": ("pat",),
+    "regex": ("pat",),
+}
+"""What other libraries call an argument, and what fastai and minilearner call it. Spelling alone would mislead."""
+
+
+def check_unknown(
+    given: Mapping[str, Any], *functions: Callable[..., Any], apart_from: Collection[str] = ("self",)
+) -> None:
+    """Checks that each keyword argument in `given` is a parameter of one of these functions.
+
+    Args:
+        given: the keyword arguments that a function caught in its `**` parameter.
+        functions: where they would go.
+        apart_from: parameters that the caller cannot give.
 
     Raises:
-        TypeError, ValueError: as said.
+        TypeError: there is no such parameter. The message lists all of them, and offers the nearest.
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={n!r}.")
-    if n < 1:
-        raise ValueError(f"`{name}` must be at least 1. Received: {name}={n}.")
+    caught = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    signatures = [inspect.signature(function).parameters.values() for function in functions]
+    parameters = [parameter for signature in signatures for parameter in signature if parameter.kind not in caught]
+    known = dict.fromkeys(parameter.name for parameter in parameters if parameter.name not in apart_from)
+    for name in given:
+        if name not in known:
+            hint = _synonym(name, known) or closest(name, known)
+            raise TypeError(f"there is no argument `{name}`.{hint} Arguments: {', '.join(known)}.")
 
 
-def check_number(value: Any, name: str) -> None:
-    """Raises a TypeError where `value`, the argument called `name`, is no number."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+def _synonym(name: str, known: Iterable[str]) -> str:
+    spelt = closest(name, _SYNONYMS)
+    found = [ours for ours in _SYNONYMS[spelt.split("'")[1]] if ours in known] if spelt else []
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raises a ValueError where `value` is not between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` must be between 0 and 1. Received: {name}={value}.")
+def _check_kind(value: Any, name: str) -> None:
+    if not is_number(value):
+        raise TypeError(f"`{name}` must be a number. {_received(value, name)}")
+
+
+def _without_dimensions(value: Any) -> Any:
+    """Returns the number that a scalar of NumPy's or an array or tensor without dimensions holds."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _received(value: Any, name: str) -> str:
+    text = repr(value)
+    return f"Received: {name}={text if len(text) <= 80 else f'{text[:77]}...'}."

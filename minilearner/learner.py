@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_rate
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
@@ -110,7 +110,7 @@ class Learner:
         compile: Compile = False,
     ):
         check_parts(model, loss_func)
-        optimizers.check_rate(1.0 if lr == "auto" else lr)
+        check_rate(lr, "lr", auto=True)
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()

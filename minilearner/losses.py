@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minilearner.checks import check_choice, check_fraction, check_not_negative
+
 __all__ = ["FocalLoss", "LabelSmoothingCrossEntropy"]
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -37,9 +39,8 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     weight: Tensor | None
 
     def __init__(self, eps: float = 0.1, weight: Tensor | None = None, reduction: str = "mean"):
-        if not 0 <= eps < 1:
-            raise ValueError(f"`eps` must be in [0, 1). Received: eps={eps}.")
-        _check_reduction(reduction)
+        check_fraction(eps, "eps", closed="left")
+        check_choice(reduction, "reduction", _REDUCTIONS)
         super().__init__(weight, reduction=reduction, label_smoothing=eps)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -71,9 +72,8 @@ class FocalLoss(nn.Module):
     weight: Tensor | None
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean"):
-        if not gamma >= 0:
-            raise ValueError(f"`gamma` must not be negative. Received: gamma={gamma}.")
-        _check_reduction(reduction)
+        check_not_negative(gamma, "gamma")
+        check_choice(reduction, "reduction", _REDUCTIONS)
         super().__init__()
         self.gamma = gamma
         self.reduction = reduction
@@ -98,8 +98,3 @@ def _follow(loss: LabelSmoothingCrossEntropy | FocalLoss, pred: Tensor) -> None:
     """Brings class weights to the outputs' device and precision, once."""
     if loss.weight is not None and (loss.weight.device, loss.weight.dtype) != (pred.device, pred.dtype):
         loss.weight = loss.weight.to(pred)
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"`reduction` must be 'mean', 'sum' or 'none'. Received: reduction={reduction!r}.")

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count, check_fraction
 from minilearner.tree import n_items
 
 __all__ = [
@@ -84,7 +85,9 @@ def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> 
     Raises:
         ValueError: `k` is below 1 or above the number of classes, or shapes do not fit.
     """
-    if not 1 <= k <= pred.shape[axis]:
+    check_count(axis, "axis", least=None)
+    check_count(k, "k")
+    if k > pred.shape[axis]:
         raise ValueError(f"`k` must be between 1 and the {pred.shape[axis]} classes. Received: k={k}.")
     axis %= pred.ndim
     best = pred.topk(k, dim=axis, sorted=False).indices
@@ -359,8 +362,7 @@ class SmoothedLoss:
     """
 
     def __init__(self, beta: float = 0.98) -> None:
-        if not 0 <= beta < 1:
-            raise ValueError(f"`beta` must be in [0, 1). Received: beta={beta}.")
+        check_fraction(beta, "beta", closed="left")
         self.beta = beta
         self.value = math.nan
         self._sum = 0.0

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from minilearner import processes
-from minilearner.errors import closest
+from minilearner.checks import check_choice, check_count
 
 __all__ = [
     "DrawnSeed",
@@ -116,11 +116,7 @@ def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "
     Raises:
         ValueError: `precision` is none of "fp32", "bf16", "fp16", "auto".
     """
-    if precision not in _PRECISIONS:
-        raise ValueError(
-            f"`precision` must be one of {', '.join(map(repr, _PRECISIONS))}.{closest(str(precision), _PRECISIONS)} "
-            f"Received: precision={precision!r}."
-        )
+    check_choice(precision, "precision", _PRECISIONS)
     if precision != "auto":
         return precision  # type: ignore[return-value]
     return "bf16" if _computes_bf16(device) else "fp32"
@@ -144,6 +140,7 @@ def set_seed(seed: int) -> None:
     Raises:
         ValueError: `seed` is negative or does not fit in 32 bits, which NumPy's generator needs.
     """
+    check_count(seed, "seed", least=None)
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` must be between 0 and 2**32 - 1. Received: seed={seed}.")
     random.seed(seed)

@@ -21,7 +21,15 @@ from typing import Any, Literal, Protocol, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.checks import check_choice, check_moms, check_rates, checked_fraction, checked_positive
+from minilearner.checks import (
+    check_choice,
+    check_count,
+    check_fraction,
+    check_moms,
+    check_not_negative,
+    check_number,
+    check_positive,
+)
 
 __all__ = [
     "FloatArray",
@@ -78,15 +86,20 @@ def one_cycle(
         ValueError: a rate or divisor is not positive, `pct_start` no fraction, `moms` no three momenta in [0, 1),
             `total_steps` missing or out of place.
     """
-    check_choice("convention", convention, ("fastai", "torch"))
-    check_choice("anneal", anneal, ("cos", "linear"))
-    check_rates(lr_max=lr_max, div=div, positive=True)
+    check_choice(convention, "convention", ("fastai", "torch"))
+    check_choice(anneal, "anneal", ("cos", "linear"))
+    check_positive(lr_max, "lr_max")
+    check_positive(div, "div")
+    if div_final is not None:
+        check_positive(div_final, "div_final")
+    if pct_start is not None:
+        check_fraction(pct_start, "pct_start")
     if moms is not None:
         check_moms(moms)
     curve = cosine if anneal == "cos" else linear
     if convention == "torch":
         pct_start = 0.3 if pct_start is None else pct_start
-        lr_end = lr_max / div / checked_positive("div_final", 1e4 if div_final is None else div_final)
+        lr_end = lr_max / div / (1e4 if div_final is None else div_final)
         joined = _torch_phases(curve, pct_start, total_steps, three_phase)
     else:
         if total_steps is not None or three_phase:
@@ -94,8 +107,8 @@ def one_cycle(
                 '`total_steps` and `three_phase` need convention="torch": fastai has one rise and one fall.'
             )
         pct_start = 0.25 if pct_start is None else pct_start
-        lr_end = lr_max / checked_positive("div_final", 1e5 if div_final is None else div_final)
-        fractions = [checked_fraction("pct_start", pct_start), 1 - pct_start]
+        lr_end = lr_max / (1e5 if div_final is None else div_final)
+        fractions = [pct_start, 1 - pct_start]
 
         def joined(values: Sequence[float]) -> Schedule:
             return chain([curve(values[0], values[1]), curve(values[1], values[2])], fractions)
@@ -111,12 +124,10 @@ def _torch_phases(
     curve: Callable[[float, float], Schedule], pct_start: float, total_steps: int | None, three_phase: bool
 ) -> Callable[[Sequence[float]], Schedule]:
     """Returns what joins values by torch's phases, which end on steps: pct n - 1, (2 pct n - 2,) n - 1."""
-    if total_steps is None or total_steps < 1:
-        raise ValueError(
-            '`total_steps`, the number of optimizer updates, must be at least 1 with convention="torch". '
-            f"Received: total_steps={total_steps}."
-        )
-    first = checked_fraction("pct_start", pct_start) * total_steps - 1
+    if total_steps is None:
+        raise ValueError('`total_steps`, the number of optimizer updates, is needed with convention="torch".')
+    check_count(total_steps, "total_steps")
+    first = pct_start * total_steps - 1
     ends = [first, 2 * first, total_steps - 1] if three_phase else [first, total_steps - 1]
 
     def joined(values: Sequence[float]) -> Schedule:
@@ -151,10 +162,13 @@ def warmup(
     Raises:
         ValueError: not one of `pct` and `length` is given, or one that does not fit the schedule.
     """
+    check_schedule(schedule, "schedule")
+    check_number(start, "start")
     if pct is not None and length is None:
-        return chain([linear(start, schedule(0.0)), schedule], [checked_fraction("pct", pct), 1 - pct])
+        check_fraction(pct, "pct")
+        return chain([linear(start, schedule(0.0)), schedule], [pct, 1 - pct])
     if pct is None and length is not None:
-        check_rates(length=length)
+        check_not_negative(length, "length")
         check_clock(schedule, "count")
         first = schedule(0)
         return of_count(
@@ -167,8 +181,10 @@ def warmup(
 
 def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> Schedule:
     """Stays at `lr` for the first `pct_start` (in [0, 1]), then falls in a cosine to lr / div_final."""
-    check_rates(lr=lr, div_final=div_final, positive=True)
-    return chain([constant(lr), cosine(lr, lr / div_final)], [checked_fraction("pct_start", pct_start), 1 - pct_start])
+    check_positive(lr, "lr")
+    check_positive(div_final, "div_final")
+    check_fraction(pct_start, "pct_start")
+    return chain([constant(lr), cosine(lr, lr / div_final)], [pct_start, 1 - pct_start])
 
 
 def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float = 0.0) -> Schedule:
@@ -177,11 +193,10 @@ def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float
     Example: three cycles last 1, 2 and 4 parts of 7, so ``sgdr(1.0, 3)(1 / 7)`` is 1.0 again.
     Source: SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov and Hutter, 2016); fastai's `fit_sgdr`.
     """
-    if n_cycles < 1 or cycle_mult <= 0:
-        raise ValueError(
-            f"`n_cycles` must be at least 1 and `cycle_mult` positive. Received: {n_cycles=}, {cycle_mult=}."
-        )
-    check_rates(lr_max=lr_max, lr_min=lr_min)
+    check_not_negative(lr_max, "lr_max")
+    check_count(n_cycles, "n_cycles")
+    check_positive(cycle_mult, "cycle_mult")
+    check_not_negative(lr_min, "lr_min")
     lengths = [cycle_mult**i for i in range(n_cycles)]
     return chain([cosine(lr_max, lr_min)] * n_cycles, [length / sum(lengths) for length in lengths])
 
@@ -193,13 +208,16 @@ def warmup_stable_decay(
 
     `pct_warmup` and `pct_decay` are fractions of training in [0, 1]. Source: MiniCPM (Hu et al., 2024).
     """
-    check_rates(lr_max=lr_max)
-    end = 0.0 if div_final is None else lr_max / checked_positive("div_final", div_final)
-    if min(pct_warmup, pct_decay) < 0 or pct_warmup + pct_decay > 1 + 1e-6:
+    check_not_negative(lr_max, "lr_max")
+    check_fraction(pct_warmup, "pct_warmup")
+    check_fraction(pct_decay, "pct_decay")
+    if pct_warmup + pct_decay > 1 + 1e-6:
         raise ValueError(
-            "`pct_warmup` and `pct_decay` must be fractions of training in [0, 1] and not exceed 1 together. "
-            f"Received: {pct_warmup=}, {pct_decay=}."
+            f"`pct_warmup` and `pct_decay` must not exceed 1 together. Received: {pct_warmup=}, {pct_decay=}."
         )
+    if div_final is not None:
+        check_positive(div_final, "div_final")
+    end = 0.0 if div_final is None else lr_max / div_final
     fractions = [pct_warmup, max(1 - pct_warmup - pct_decay, 0.0), pct_decay]
     return chain([linear(0.0, lr_max), constant(lr_max), linear(lr_max, end)], fractions)
 
@@ -209,21 +227,25 @@ def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
 
     Example: ``step_decay(1.0, every=10)(25)`` is 0.25. A function of the epoch.
     """
-    check_rates(start=start, factor=factor)
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1 epoch. Received: every={every}.")
+    check_not_negative(start, "start")
+    check_count(every, "every")
+    check_not_negative(factor, "factor")
     return of_count(lambda epoch: start * factor ** (epoch // every))
 
 
 def exponential_decay(start: float, *, rate: float) -> Schedule:
     """Decays with the epoch: start e^(-rate epoch). Example: ``exponential_decay(1.0, rate=0.1)(10)`` is 0.36788."""
-    check_rates(start=start, rate=rate)
+    check_not_negative(start, "start")
+    check_not_negative(rate, "rate")
     return of_count(lambda epoch: start * np.exp(-rate * epoch))
 
 
 def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1) -> Schedule:
     """Multiplies by `factor` at each epoch in `milestones`. Torch's `MultiStepLR`. A function of the epoch."""
-    check_rates(start=start, factor=factor)
+    check_not_negative(start, "start")
+    check_not_negative(factor, "factor")
+    for milestone in milestones:
+        check_number(milestone, "milestones")
     marks = sorted(milestones)
     return of_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
 
@@ -236,7 +258,8 @@ def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> 
 
     Example: with decay 0.5, epoch 2 is start / 2 in closed form, start / 3 recursively. A function of the epoch.
     """
-    check_rates(start=start, decay=decay)
+    check_not_negative(start, "start")
+    check_not_negative(decay, "decay")
     if not recursive:
         return of_count(lambda epoch: start / (1 + decay * epoch))
 
@@ -251,9 +274,8 @@ def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
 
     A function of the step. Source: Attention Is All You Need (Vaswani et al., 2017).
     """
-    check_rates(lr_max=lr_max)
-    if warmup_steps < 1:
-        raise ValueError(f"`warmup_steps` must be at least 1. Received: warmup_steps={warmup_steps}.")
+    check_not_negative(lr_max, "lr_max")
+    check_count(warmup_steps, "warmup_steps")
     return of_count(
         lambda step: lr_max * np.minimum(step / warmup_steps, np.sqrt(warmup_steps / np.maximum(step, warmup_steps)))
     )
@@ -329,13 +351,12 @@ def cyclic(
     Raises:
         ValueError: `step_size` is below 1, a rate negative, `gamma` outside (0, 1], `mode` or `scale_mode` unknown.
     """
-    check_choice("mode", mode, ("triangular", "triangular2", "exp_range"))
-    check_choice("scale_mode", scale_mode, ("cycle", "iterations"))
-    check_rates(base_lr=base_lr, max_lr=max_lr)
-    if step_size < 1:
-        raise ValueError(f"`step_size`, half a cycle in optimizer updates, must be at least 1. Received: {step_size=}.")
-    if not 0 < gamma <= 1:
-        raise ValueError(f"`gamma` must be in (0, 1]. Received: gamma={gamma}.")
+    check_choice(mode, "mode", ("triangular", "triangular2", "exp_range"))
+    check_choice(scale_mode, "scale_mode", ("cycle", "iterations"))
+    check_number(step_size, "step_size", least=1)
+    check_not_negative(base_lr, "base_lr")
+    check_not_negative(max_lr, "max_lr")
+    check_fraction(gamma, "gamma", closed="right")
     scalar = isinstance(step, (int, float))
     t = step if scalar else np.asarray(step)
     place = t / (2 * step_size)  # in cycles
@@ -350,6 +371,8 @@ def cyclic(
 
 
 def _check_order(base_lr: float, max_lr: float) -> None:
+    check_not_negative(base_lr, "base_lr")
+    check_not_negative(max_lr, "max_lr")
     if max_lr < base_lr:
         raise ValueError(f"`max_lr` must not lie below `base_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")
 
@@ -371,6 +394,8 @@ def linear(start: float, end: float) -> Schedule:
 
     Example: ``linear(0, 2)(0.25)`` is 0.5.
     """
+    check_number(start, "start")
+    check_number(end, "end")
     return of_progress(lambda p, m: start + p * (end - start))
 
 
@@ -379,6 +404,8 @@ def cosine(start: float, end: float) -> Schedule:
 
     Example: ``cosine(0, 2)(0.25)`` is 0.29289. Source: SGDR (Loshchilov and Hutter, 2016).
     """
+    check_number(start, "start")
+    check_number(end, "end")
     return of_progress(lambda p, m: start + (end - start) * (1 - m.cos(m.pi * p)) / 2)
 
 
@@ -390,7 +417,8 @@ def exponential(start: float, end: float) -> Schedule:
     Raises:
         ValueError: `start` or `end` is not positive; no factor leads to or from zero.
     """
-    check_rates(start=start, end=end, positive=True)
+    check_positive(start, "start")
+    check_positive(end, "end")
     return of_progress(lambda p, m: start * (end / start) ** p)
 
 
@@ -404,9 +432,10 @@ def polynomial(
 
     Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125, in torch's convention 0.875.
     """
-    check_choice("convention", convention, ("fastai", "torch"))
-    if power <= 0:
-        raise ValueError(f"`power` must be positive. Received: power={power}.")
+    check_choice(convention, "convention", ("fastai", "torch"))
+    check_number(start, "start")
+    check_number(end, "end")
+    check_positive(power, "power")
     if convention == "torch":
         return of_progress(lambda p, m: end + (start - end) * (1 - p) ** power)
     return of_progress(lambda p, m: start + (end - start) * p**power)
@@ -414,6 +443,7 @@ def polynomial(
 
 def constant(value: float) -> Schedule:
     """Stays at `value`. Example: ``constant(0.1)(0.7)`` is 0.1."""
+    check_number(value, "value")
     return of_progress(lambda p, m: value + 0.0 * p, by=None)
 
 
@@ -493,7 +523,7 @@ def clock_of(schedule: Any) -> Clock | None:
     return own
 
 
-def check_schedule(name: str, schedule: Any) -> None:
+def check_schedule(schedule: Any, name: str) -> None:
     """Raises a TypeError where a schedule, the argument called `name`, is no function."""
     if not callable(schedule):
         raise TypeError(f"`{name}` must be a function of time, such as constant(0.1). Received: {name}={schedule!r}.")
@@ -519,5 +549,9 @@ def _check_fractions(parts: Sequence[Schedule], fractions: Sequence[float]) -> N
             "`parts` and `fractions` must be equally many, and at least one. "
             f"Received: {len(parts)} parts, {len(fractions)} fractions."
         )
+    for part in parts:
+        check_schedule(part, "parts")
+    for fraction in fractions:
+        check_number(fraction, "fractions")
     if min(fractions) < 0 or abs(math.fsum(fractions) - 1) > 1e-6:
         raise ValueError(f"`fractions` must not be negative and must sum to 1. Received: fractions={list(fractions)}.")

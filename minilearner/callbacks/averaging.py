@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from minilearner import processes
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_fraction
 from minilearner.data.loader_state import unmoved
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback
@@ -33,8 +33,7 @@ class _Averaging(Callback):
     order = 90  # `SaveBest` keeps the weights that were validated, so it must come before they are taken out again
 
     def __init__(self, *, start: float, at_end: bool):
-        if not 0 <= start < 1:
-            raise ValueError(f"`start` must be in [0, 1). Received: start={start}.")
+        check_fraction(start, "start", closed="left")
         self.start = start
         self.at_end = at_end
         self.averages: dict[str, Tensor] = {}
@@ -187,8 +186,7 @@ class EMA(_Averaging):
         at_end: bool = True,
     ):
         super().__init__(start=start, at_end=at_end)
-        if not 0 < decay < 1:
-            raise ValueError(f"`decay` must be above 0 and below 1. Received: decay={decay}.")
+        check_fraction(decay, "decay", closed="neither")
         check_count(every_steps, "every_steps")
         self.decay, self.every_steps, self.debias = decay, every_steps, debias
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from minilearner import processes
 from minilearner.callbacks.progress import Progress
+from minilearner.checks import check_count, check_positive
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
@@ -74,15 +75,12 @@ class Checkpoint(Callback):
         every_epochs: int | None = None,
         keep: int = 1,
     ) -> None:
-        intervals = {
-            "every_steps": every_steps,
-            "every_seconds": every_seconds,
-            "every_epochs": every_epochs,
-            "keep": keep,
-        }
-        for name, value in intervals.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be above 0. Received: {name}={value}.")
+        check_count(keep, "keep")
+        for name, count in (("every_steps", every_steps), ("every_epochs", every_epochs)):
+            if count is not None:
+                check_count(count, name)
+        if every_seconds is not None:
+            check_positive(every_seconds, "every_seconds")
         if every_steps is every_seconds is every_epochs is None:
             every_epochs, every_seconds = 1, 300.0
         self.folder, self.keep = Path(folder), keep

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from minilearner import schedules
 from minilearner.callbacks.param_scheduler import Scheduler, ratios_to_last
-from minilearner.training.optimizers import check_rate
+from minilearner.checks import check_count, check_fraction, check_not_negative, is_auto
 from minilearner.training.run import Run
 
 __all__ = ["CyclicLR"]
@@ -51,13 +51,18 @@ class CyclicLR(Scheduler):
         base_momentum: float = 0.8,
         max_momentum: float = 0.9,
     ):
+        for name, rate in (("max_lr", max_lr), ("base_lr", base_lr)):
+            if not is_auto(rate) and (name == "max_lr" or rate is not None):
+                check_not_negative(rate, name)
         self._asked = max_lr, base_lr
         self.step_size = step_size
         self.mode = mode
-        if not 0 <= base_momentum <= max_momentum < 1:
+        check_count(step_size, "step_size")
+        check_fraction(base_momentum, "base_momentum", closed="left")
+        check_fraction(max_momentum, "max_momentum", closed="left")
+        if base_momentum > max_momentum:
             raise ValueError(
-                "the momenta must be 0 <= `base_momentum` <= `max_momentum` < 1. "
-                f"Received: {base_momentum=}, {max_momentum=}."
+                f"`base_momentum` must not exceed `max_momentum`. Received: {base_momentum=}, {max_momentum=}."
             )
         self.base_momentum, self.max_momentum = base_momentum, max_momentum
         self.drives = ("lr", "momentum") if cycle_momentum else ("lr",)
@@ -83,9 +88,7 @@ class CyclicLR(Scheduler):
         """Takes these bounds in place of those that are "auto"."""
         top, bottom = self._asked
         top = max_lr if top == "auto" else top
-        check_rate(top, "max_lr")
         bottom = top / 4 if bottom is None else min(base_lr, top) if bottom == "auto" else bottom
-        check_rate(bottom, "base_lr")
         if not bottom <= top:
             raise ValueError(f"`base_lr` must not exceed `max_lr`. Received: base_lr={bottom}, max_lr={top}.")
         self.base_lr, self.max_lr = bottom, top

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minilearner.checks import check_count, check_positive, is_number
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -22,8 +23,7 @@ class GradientAccumulation(Callback):
     part_of_step = True
 
     def __init__(self, n_batches: int):
-        if n_batches < 1:
-            raise ValueError(f"`n_batches` must be at least 1. Received: n_batches={n_batches}.")
+        check_count(n_batches, "n_batches")
         self.n_batches = n_batches
 
     def before_fit(self, run: Run) -> None:
@@ -46,14 +46,17 @@ class GradientClip(Callback):
         norm_type: the exponent of the norm; infinity for the largest absolute value.
 
     Raises:
-        ValueError: `max_norm` is not above 0.
+        TypeError, ValueError: `max_norm` or `norm_type` is not a positive number.
     """
 
     part_of_step = True
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0):
-        if not max_norm > 0:
-            raise ValueError(f"`max_norm` must be above 0. Received: max_norm={max_norm}.")
+        check_positive(max_norm, "max_norm")
+        if not is_number(norm_type):
+            raise TypeError(f"`norm_type` must be a number. Received: norm_type={norm_type!r}.")
+        if not norm_type > 0:
+            raise ValueError(f"`norm_type` must be positive; it may be infinity. Received: norm_type={norm_type!r}.")
         self.max_norm = max_norm
         self.norm_type = norm_type
 

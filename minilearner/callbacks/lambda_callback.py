@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from minilearner.checks import check_number
 from minilearner.errors import closest
 from minilearner.training.callback import EVENTS, Callback
 from minilearner.training.run import Run
@@ -37,6 +38,7 @@ class LambdaCallback(Callback):
     """
 
     def __init__(self, *, order: float = 70, **functions: Callable[..., Any]):
+        check_number(order, "order")
         self.order = order
         gathered: dict[str, list[Callable[[Run], None]]] = {}
         for name, function in functions.items():

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 from minilearner import processes
 from minilearner.callbacks.param_scheduler import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor
+from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -52,8 +53,9 @@ class LearningRateScheduler(Callback):
     order = 60
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
-        check_schedule("fn", fn)
+        check_schedule(fn, "fn")
         check_clock(fn, "count")
+        _check_verbose(verbose)
         self.fn = fn
         self.verbose = verbose
         self._takes_rate = _takes_two(fn)
@@ -113,13 +115,11 @@ class ReduceLROnPlateau(Tracker):
         verbose: int = 0,
     ):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
-        if not 0 <= factor < 1:
-            raise ValueError(f"`factor` must be in [0, 1), for the rate is to fall. Received: factor={factor}.")
-        if patience < 0 or cooldown < 0 or not 0 <= min_lr < math.inf:
-            raise ValueError(
-                "`patience`, `cooldown` and `min_lr` must not be negative. "
-                f"Received: patience={patience}, cooldown={cooldown}, min_lr={min_lr}."
-            )
+        check_fraction(factor, "factor", closed="left")
+        check_count(patience, "patience", least=0)
+        check_count(cooldown, "cooldown", least=0)
+        check_not_negative(min_lr, "min_lr")
+        _check_verbose(verbose)
         self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
         self.verbose = verbose
         self.wait = self.cooldown_left = 0
@@ -188,8 +188,7 @@ class TorchScheduler(Callback):
         every: Literal["step", "epoch"] = "step",
         monitor: str = "valid_loss",
     ):
-        if every not in ("step", "epoch"):
-            raise ValueError(f"`every` must be 'step' or 'epoch'. Received: every={every!r}.")
+        check_choice(every, "every", ("step", "epoch"))
         if not callable(factory):
             raise TypeError(f"`factory` must be a function of the optimizer. Received: factory={factory!r}.")
         self.factory, self.every, self.monitor = factory, every, monitor
@@ -329,6 +328,12 @@ class _Untouched:
 
 
 _LEFT_BY_TORCH = ("step", "_opt_called")
+
+
+def _check_verbose(verbose: Any) -> None:
+    """Checks for a number as Keras takes it, or a bool: 0 or False prints nothing."""
+    if not isinstance(verbose, bool):
+        check_count(verbose, "verbose", least=0)
 
 
 def _takes_two(fn: Callable[..., Any]) -> bool:

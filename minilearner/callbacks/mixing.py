@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minilearner.checks import check_positive
 from minilearner.runtime import derived_seed
 from minilearner.training.callback import Callback
 from minilearner.training.inference import per_item
@@ -30,8 +31,7 @@ class _Mixing(Callback):
     part_of_step = True
 
     def __init__(self, alpha: float):
-        if not alpha > 0:
-            raise ValueError(f"`alpha` must be above 0. Received: alpha={alpha}.")
+        check_positive(alpha, "alpha")
         self.alpha = alpha
         self._n_batches = 0
         self._loss: _MixedLoss | None = None

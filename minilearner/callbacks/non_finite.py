@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.checks import check_count
-from minilearner.errors import NonFiniteError, closest
+from minilearner.checks import check_choice, check_count, check_fraction
+from minilearner.errors import NonFiniteError
 from minilearner.models.restore import KeptBuffers
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.training.callback import Callback, CancelBatch
@@ -71,15 +71,10 @@ class NonFinite(Callback):
         every_steps: int = 100,
         factor: float = 0.5,
     ):
-        if policy not in _POLICIES:
-            listed = ", ".join(map(repr, _POLICIES))
-            raise ValueError(
-                f"`policy` must be one of {listed}.{closest(str(policy), _POLICIES)} Received: {policy!r}."
-            )
+        check_choice(policy, "policy", _POLICIES)
         check_count(limit, "limit")
         check_count(every_steps, "every_steps")
-        if not 0 < factor <= 1:
-            raise ValueError(f"`factor` must be above 0 and at most 1. Received: factor={factor}.")
+        check_fraction(factor, "factor", closed="right")
         self.policy, self.limit, self.every_steps, self.factor = policy, limit, every_steps, factor
         self._start_anew()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch.optim import Optimizer
 
-from minilearner.checks import check_choice, check_rates
+from minilearner.checks import check_choice, check_not_negative
 from minilearner.errors import closest
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
@@ -87,13 +87,13 @@ class ParamScheduler(Scheduler):
         schedules: Mapping[str, Schedule | Sequence[Schedule]],
         clock: Literal["progress", "step", "epoch"] = "progress",
     ):
-        check_choice("clock", clock, ("progress", "step", "epoch"))
+        check_choice(clock, "clock", ("progress", "step", "epoch"))
         if not isinstance(schedules, Mapping):
             raise TypeError(f'`schedules` must be a dict such as {{"lr": cosine(0.1, 0)}}. Received: {schedules!r}.')
         self.schedules, self.clock = dict(schedules), clock
         for name, given in self.schedules.items():
             for schedule in given if isinstance(given, Sequence) else [given]:
-                check_schedule(name, schedule)
+                check_schedule(schedule, name)
                 check_clock(schedule, "progress" if clock == "progress" else "count")
         self.drives = tuple(self.schedules)
         self._plan: list[tuple[dict[str, Any], str, Schedule, float]] = []
@@ -115,7 +115,7 @@ class ParamScheduler(Scheduler):
                 if schedule not in values:
                     values[schedule] = float(schedule(time))
                     if not 0 <= values[schedule] < math.inf:  # seldom: no call more in every batch
-                        check_rates(positive=False, **{name: values[schedule]})
+                        check_not_negative(values[schedule], name)
                 self.set(group, name, values[schedule] * ratio)
 
     def _function(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -34,12 +34,11 @@ class ProgressiveResize(Callback):
     """
 
     def __init__(self, initial_scale: float = 0.5, *, delay: float = 0.5, full: float = 0.2, multiple: int = 4):
-        if not 0 < initial_scale <= 1:
-            raise ValueError(f"`initial_scale` must be in (0, 1]. Received: initial_scale={initial_scale}.")
-        if not (0 <= delay <= 1 and 0 <= full <= 1 and delay + full <= 1):
-            raise ValueError(
-                f"`delay` and `full` must be in [0, 1], and together at most 1. Received: delay={delay}, full={full}."
-            )
+        check_fraction(initial_scale, "initial_scale", closed="right")
+        check_fraction(delay, "delay")
+        check_fraction(full, "full")
+        if delay + full > 1:
+            raise ValueError(f"`delay` and `full` must not exceed 1 together. Received: delay={delay}, full={full}.")
         check_count(multiple, "multiple")
         self.initial_scale, self.delay, self.full, self.multiple = initial_scale, delay, full, multiple
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
@@ -46,10 +47,10 @@ class Tracker(Callback):
     def __init__(
         self, monitor: str = "valid_loss", *, mode: Literal["min", "max"] | None = None, min_delta: float = 0.0
     ):
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"`mode` must be 'min', 'max' or None. Received: mode={mode!r}.")
-        if min_delta < 0:
-            raise ValueError(f"`min_delta` must not be negative. Received: min_delta={min_delta}.")
+        if not isinstance(monitor, str):
+            raise TypeError(f"`monitor` must be the name of a loss or metric. Received: monitor={monitor!r}.")
+        check_choice(mode, "mode", ("min", "max", None))
+        check_not_negative(min_delta, "min_delta")
         self.monitor = monitor
         self.mode = mode or ("min" if "loss" in monitor or "error" in monitor else "max")
         self.min_delta = min_delta
@@ -89,8 +90,7 @@ class EarlyStopping(Tracker):
         patience: int = 1,
     ):
         super().__init__(monitor, mode=mode, min_delta=min_delta)
-        if patience < 1:
-            raise ValueError(f"`patience` must be at least 1. Received: patience={patience}.")
+        check_count(patience, "patience")
         self.patience = patience
         self.wait = 0
 
@@ -133,8 +133,8 @@ class Validate(Callback):
         if (every_steps is None) == (every_epochs is None):
             raise ValueError("`Validate` takes one of `every_steps` and `every_epochs`.")
         for name, value in (("every_steps", every_steps), ("every_epochs", every_epochs)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}.")
+            if value is not None:
+                check_count(value, name)
         self.every_steps = every_steps
         self.every_epochs = every_epochs
 

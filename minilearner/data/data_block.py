@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.checks import _check_choice, check_batch_size
+from minilearner.checks import check_choice, check_count, check_unknown
 from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
 from minilearner.data.dataloaders import DataLoaders
@@ -25,7 +25,7 @@ from minilearner.data.items import PathLike, shown
 from minilearner.data.labels import Getter
 from minilearner.data.line import Line, NewItems, Prepared, Read, as_sequence
 from minilearner.data.splits import RandomSplitter, Splitter
-from minilearner.errors import DataError, refuse_unknown
+from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
 
@@ -82,7 +82,7 @@ class DataBlock:
         get_x: Getter | Sequence[Getter] | None = None,
         **unknown: NoReturn,
     ) -> None:
-        refuse_unknown(unknown, DataBlock)
+        check_unknown(unknown, DataBlock)
         self.blocks = _instances(blocks)
         self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
         inputs, outcome = _placed(self.blocks, self.n_inp)
@@ -140,12 +140,12 @@ class DataBlock:
                 many items it is about, with three examples.
             FileFormatError: files cannot be read.
         """
-        refuse_unknown(unknown, self.dataloaders)
+        check_unknown(unknown, self.dataloaders)
         val_bs = bs if val_bs is None else val_bs
         for name, n in (("bs", bs), ("val_bs", val_bs)):
-            check_batch_size(name, n)
-        _check_choice("verify", verify, ("names", "headers", "decode"))
-        _check_choice("on_unreadable", on_unreadable, ("raise", "skip"))
+            check_count(n, name)
+        check_choice(verify, "verify", ("names", "headers", "decode"))
+        check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
             raise ValueError(
                 'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from minilearner.checks import check_count
 from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
 from minilearner.data.foreign_loader import ForeignLoader, from_dataset
@@ -78,8 +79,7 @@ class DataLoaders:
         path: str | os.PathLike[str] = ".",
         new_items: NewItems | None = None,
     ) -> None:
-        if bs < 1:
-            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        check_count(bs, "bs")
         _check_one_meaning(target, vocab)
         self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
         self.device = resolve_device(device)

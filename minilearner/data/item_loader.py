@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.data.batch_transforms import (
     BatchTransform,
     Pipeline,
@@ -74,10 +75,9 @@ class ItemLoader:
         num_workers: int | None = None,
         start_method: str | None = None,
     ) -> None:
-        if bs < 1:
-            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(f"`num_workers` must be 0 or more. Received: num_workers={num_workers}.")
+        check_count(bs, "bs")
+        if num_workers is not None:
+            check_count(num_workers, "num_workers", least=0)
         if y is not None and len(dataset) != len(y):
             raise DataError(f"`dataset` and `y` must have the same length. Received: {len(dataset)} and {len(y)}.")
         self.dataset, self.bs, self.shuffle, self.drop_last = dataset, bs, shuffle, drop_last

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.data.batch_transforms import (
     BatchTransform,
     Pipeline,
@@ -70,8 +71,7 @@ class MemoryLoader:
         training: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
-        if bs < 1:
-            raise ValueError(f"`bs` must be at least 1. Received: bs={bs}.")
+        check_count(bs, "bs")
         if y is not None and len(x) != len(y):
             raise DataError(f"`x` and `y` must have the same number of items. Received: {len(x)} and {len(y)}.")
         self.device = resolve_device(device)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
 from minilearner.data.loader_state import unmoved
@@ -38,8 +39,7 @@ def show_pictures(
         ValueError: `max_n` is below 1, or the grid is too small.
         DataError: the inputs are no pictures.
     """
-    if max_n < 1:
-        raise ValueError(f"`max_n` must be at least 1. Received: max_n={max_n}.")
+    check_count(max_n, "max_n")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise DataError(
             "only pictures can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
@@ -111,8 +111,7 @@ def sample(loader: Loader, n: int, seed: int | None) -> Loader:
 
     Of a loader that does not know how many items it has, they are taken from its first batch.
     """
-    if n < 1:
-        raise ValueError(f"`max_n` must be at least 1. Received: max_n={n}.")
+    check_count(n, "max_n")
     total = loader.n_items if loader.n_items is not None else n_items(first_batch(loader)[0])
     if seed is None:
         return loader.picked(range(min(n, total)))

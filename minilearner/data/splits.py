@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minilearner.checks import check_share
+from minilearner.checks import check_fraction
 from minilearner.data.items import shown
 from minilearner.data.table import as_table, is_table
 from minilearner.errors import DataError
@@ -70,7 +70,7 @@ class RandomSplitter:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_share(self.valid_pct, "valid_pct")
+        check_fraction(self.valid_pct, "valid_pct", closed="left")
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, in the order of the draw."""
@@ -111,7 +111,7 @@ class EndSplitter:
     valid_last: bool = True
 
     def __post_init__(self) -> None:
-        check_share(self.valid_pct, "valid_pct")
+        check_fraction(self.valid_pct, "valid_pct", closed="left")
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending."""
@@ -254,9 +254,11 @@ class RandomSubsetSplitter:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.train_sz < 1 and 0 < self.valid_sz < 1 and self.train_sz + self.valid_sz <= 1):
+        check_fraction(self.train_sz, "train_sz", closed="neither")
+        check_fraction(self.valid_sz, "valid_sz", closed="neither")
+        if self.train_sz + self.valid_sz > 1:
             raise ValueError(
-                "`train_sz` and `valid_sz` must be in (0, 1), and at most 1 together. "
+                "`train_sz` and `valid_sz` must not exceed 1 together. "
                 f"Received: train_sz={self.train_sz}, valid_sz={self.valid_sz}."
             )
 
@@ -344,7 +346,7 @@ class StratifiedSplitter:
     needs_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_share(self.valid_pct, "valid_pct")
+        check_fraction(self.valid_pct, "valid_pct", closed="left")
 
     def __call__(self, items: Sequence[Any], labels: Sequence[Any]) -> Split:
         """Returns the positions, in the order of the draw."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError
 
 __all__ = ["Category", "ClassNumbers", "Loss", "MultiCategory", "Regression", "Target", "mean_squared_error"]
@@ -139,8 +140,7 @@ class MultiCategory:
     thresh: float
 
     def __init__(self, vocab: Sequence[Hashable], thresh: float = 0.5) -> None:
-        if not 0 <= thresh <= 1:
-            raise ValueError(f"`thresh` must be in [0, 1]. Received: thresh={thresh}.")
+        check_fraction(thresh, "thresh")
         object.__setattr__(self, "vocab", _checked_vocab(vocab))
         object.__setattr__(self, "thresh", thresh)
 
@@ -188,8 +188,7 @@ class Regression:
     n_out: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_out < 1:
-            raise ValueError(f"`n_out` must be at least 1. Received: n_out={self.n_out}.")
+        check_count(self.n_out, "n_out")
 
     @property
     def loss_func(self) -> Loss:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from minilearner import schedules
 from minilearner.callbacks.param_scheduler import ParamScheduler
-from minilearner.checks import check_count, check_number, checked_positive
+from minilearner.checks import check_count, check_positive, is_auto
 from minilearner.training.optimizers import Rate
 
 __all__ = ["fine_tune_rates", "flat_cosine_scheduler", "one_cycle_scheduler", "sgdr_epochs", "sgdr_scheduler"]
@@ -32,9 +32,9 @@ def fine_tune_rates(
     """
     check_count(epochs, "epochs")
     check_count(freeze_epochs, "freeze_epochs")
-    for name, value in (("base_lr", 1.0 if base_lr == "auto" else base_lr), ("lr_mult", lr_mult)):
-        check_number(value, name)
-        checked_positive(name, value)
+    check_positive(lr_mult, "lr_mult")
+    if not is_auto(base_lr):
+        check_positive(base_lr, "base_lr")
     if base_lr == "auto":
         return "auto", "auto"
     return slice(base_lr), slice(base_lr / 2 / lr_mult, base_lr / 2)
@@ -56,11 +56,9 @@ def sgdr_epochs(n_cycles: int, cycle_len: int, cycle_mult: float) -> int:
     Raises:
         ValueError: an argument is not positive, or the sum is no whole number.
     """
-    if n_cycles < 1 or cycle_len < 1 or cycle_mult <= 0:
-        raise ValueError(
-            "`n_cycles` and `cycle_len` must be at least 1 and `cycle_mult` positive. "
-            f"Received: {n_cycles=}, {cycle_len=}, {cycle_mult=}."
-        )
+    check_count(n_cycles, "n_cycles")
+    check_count(cycle_len, "cycle_len")
+    check_positive(cycle_mult, "cycle_mult")
     n_epoch = sum(cycle_len * cycle_mult**i for i in range(n_cycles))
     if n_epoch != int(n_epoch):
         raise ValueError(

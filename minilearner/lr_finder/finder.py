@@ -6,7 +6,6 @@ same callback. Rates and losses equal torch-lr-finder's.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -17,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.callbacks.progress import Progress
-from minilearner.checks import check_count
+from minilearner.checks import check_choice, check_count, check_fraction, check_number, check_positive, check_rate
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.lr_finder.plain_loop import (
     DataLoaderIter,
@@ -29,11 +28,11 @@ from minilearner.lr_finder.plain_loop import (
     ValDataLoaderIter,
 )
 from minilearner.lr_finder.result import LRSweep
-from minilearner.lr_finder.sweep import RateSweep, ladder
+from minilearner.lr_finder.sweep import RateSweep, check_stop_factor, ladder
 from minilearner.plots import lr_curves
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import check_rate, is_adaptive
+from minilearner.training.optimizers import is_adaptive
 from minilearner.training.preflight import check_model
 from minilearner.training.run import Run
 from minilearner.training.snapshot import untouched
@@ -191,7 +190,9 @@ class LRFinder:
 
         Source: keras_lr_finder, whose loss is Keras' running mean over the epoch, where ours is each batch's own.
         """
+        check_count(batch_size, "batch_size")
         check_count(epochs, "epochs")
+        check_positive(start_lr, "start_lr")
         with isolated_rng():  # for the seed of the order, which is to leave no trace either
             dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
         n = epochs * len(dls.train)
@@ -253,8 +254,10 @@ class LRFinder:
             ValueError: a skip is negative.
             RuntimeError: fewer than 2 points are left to find the steepest fall in.
         """
-        if skip_start < 0 or skip_end < 0:
-            raise ValueError(f"`skip_start` and `skip_end` cannot be negative. Received: {skip_start=}, {skip_end=}.")
+        check_count(skip_start, "skip_start", least=0)
+        check_count(skip_end, "skip_end", least=0)
+        if show_lr is not None:
+            check_number(show_lr, "show_lr")
         n, needed = len(self.history["lr"]), skip_start + skip_end + 2
         if suggest_lr and n < needed:
             raise RuntimeError(
@@ -322,6 +325,9 @@ class LRFinder:
 
     def _starts(self, start_lr: float | Sequence[float] | None) -> list[float]:
         own = [float(group["lr"]) for group in self.optimizer.param_groups]
+        if start_lr is None:
+            return own
+        check_rate(start_lr, "start_lr")
         if not start_lr:
             return own
         if isinstance(start_lr, (list, tuple)):
@@ -371,20 +377,15 @@ def _moving_average(weight: float) -> Callable[[float], float]:
 def _check_range(
     start_lr: float, end_lr: float, num_iter: int, step_mode: str, smooth_f: float, diverge_th: float, n_accumulate: int
 ) -> None:
-    check_rate(start_lr, "start_lr")
-    check_rate(end_lr, "end_lr")
-    if not 0 < start_lr < end_lr < math.inf:
+    check_positive(start_lr, "start_lr")
+    check_positive(end_lr, "end_lr")
+    if start_lr >= end_lr:
         raise ValueError(
             f"the rates must rise: 0 < `start_lr` < `end_lr`. Received: {start_lr=}, {end_lr=}. Without `start_lr` the "
             "optimizer's own rate is the first; `reset()` puts it back after a sweep."
         )
-    check_count(num_iter, "num_iter")
+    check_count(num_iter, "num_iter", least=2)
     check_count(n_accumulate, "accumulation_steps")
-    if num_iter == 1:
-        raise ValueError(f"`num_iter` must be larger than 1. Received: num_iter={num_iter}.")
-    if str(step_mode).lower() not in ("exp", "linear"):
-        raise ValueError(f"`step_mode` must be 'exp' or 'linear'. Received: step_mode={step_mode!r}.")
-    if not 0 <= smooth_f < 1:
-        raise ValueError(f"`smooth_f` must lie in [0, 1). Received: smooth_f={smooth_f}.")
-    if not diverge_th > 1:
-        raise ValueError(f"`diverge_th` must be above 1. Received: diverge_th={diverge_th}.")
+    check_choice(step_mode.lower() if isinstance(step_mode, str) else step_mode, "step_mode", ("exp", "linear"))
+    check_fraction(smooth_f, "smooth_f", closed="left")
+    check_stop_factor(diverge_th, "diverge_th")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minilearner.checks import check_count
 from minilearner.errors import closest
 from minilearner.files import csv_text, json_text, write_atomically
 from minilearner.lr_finder.recommendation import n_finite, recommend
@@ -188,8 +189,7 @@ class LRSweep:
         Raises:
             ValueError: `sma` is no whole number, or below 1, or a skip negative.
         """
-        if not hasattr(sma, "__index__") or sma < 1:
-            raise ValueError(f"`sma` must be a whole number of steps, at least 1. Received: sma={sma!r}.")
+        check_count(sma, "sma")
         shown = slice(max(skip_start, sma), _slice(len(self.lrs), skip_start, skip_end).stop)
         changes = np.full(len(self.smoothed), math.nan)
         changes[sma:] = (self.smoothed[sma:] - self.smoothed[:-sma]) / sma
@@ -258,8 +258,7 @@ def _span(pair: tuple[float, float] | None) -> str:
 
 def _slice(n: int, skip_start: int, skip_end: int) -> slice:
     for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
-        if value < 0:
-            raise ValueError(f"`{name}` must not be negative. Received: {name}={value}.")
+        check_count(value, name, least=0)
     return slice(skip_start, max(n - skip_end, skip_start))
 
 

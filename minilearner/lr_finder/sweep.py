@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minilearner import processes
 from minilearner.callbacks.gradients import GradientAccumulation
-from minilearner.checks import check_count, check_number
+from minilearner.checks import check_choice, check_count, check_fraction, check_positive, is_number
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
 from minilearner.metrics import SmoothedLoss
@@ -56,30 +56,25 @@ class SweepSettings:
     sample_steps: int | None = None
 
     def __post_init__(self) -> None:
-        check_number(self.start_lr, "start_lr")
-        check_number(self.end_lr, "end_lr")
-        if not 0 < self.start_lr < self.end_lr < math.inf:
+        check_positive(self.start_lr, "start_lr")
+        check_positive(self.end_lr, "end_lr")
+        if self.start_lr >= self.end_lr:
             raise ValueError(
-                "`start_lr` must be above 0 and below `end_lr`. "
-                f"Received: start_lr={self.start_lr}, end_lr={self.end_lr}."
+                f"`start_lr` must be below `end_lr`. Received: start_lr={self.start_lr}, end_lr={self.end_lr}."
             )
-        for name in ("num_it", "epochs", "sample_steps"):
+        check_count(self.num_it, "num_it", least=2)
+        for name in ("epochs", "sample_steps"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
         if self.epochs is not None and self.sample_steps is not None:
             raise ValueError("give `epochs` or `sample_steps`, not both: each says how many updates to sweep over.")
-        if self.num_it < 2:
-            raise ValueError(f"`num_it` must be at least 2. Received: num_it={self.num_it}.")
-        if self.step_mode not in ("exp", "linear"):
-            raise ValueError(f"`step_mode` must be 'exp' or 'linear'. Received: step_mode={self.step_mode!r}.")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"`smoothing` must lie in [0, 1). Received: smoothing={self.smoothing}.")
-        if self.stop_factor is not None and not self.stop_factor > 1:
-            raise ValueError(f"`stop_factor` must be above 1. Received: stop_factor={self.stop_factor}.")
-        for name in ("skip_start", "skip_end"):
-            skip = getattr(self, name)
-            if skip is not None and (not hasattr(skip, "__index__") or skip < 0):
-                raise ValueError(f"`{name}` must be a number of points, 0 or more. Received: {name}={skip!r}.")
+        check_choice(self.step_mode, "step_mode", ("exp", "linear"))
+        check_fraction(self.smoothing, "smoothing", closed="left")
+        if self.stop_factor is not None:
+            check_stop_factor(self.stop_factor, "stop_factor")
+        if self.skip_start is not None:
+            check_count(self.skip_start, "skip_start", least=0)
+        check_count(self.skip_end, "skip_end", least=0)
 
     def over(self, updates_per_epoch: int) -> SweepSettings:
         """Returns the settings with the number of updates that `epochs` or `sample_steps` stand for."""
@@ -95,6 +90,14 @@ class SweepSettings:
         `num_it - 1`, so `end_lr` itself is not reached.
         """
         return ladder(self.start_lr, self.end_lr, np.arange(self.num_it) / self.num_it, self.step_mode)
+
+
+def check_stop_factor(value: Any, name: str) -> None:
+    """Checks for a number above 1. Infinity passes: then only NaN stops the sweep."""
+    if not is_number(value):
+        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+    if not value > 1:
+        raise ValueError(f"`{name}` must be above 1. Received: {name}={value!r}.")
 
 
 def ladder(start_lr: float, end_lr: float, part: NDArray[np.float64], step_mode: str) -> list[float]:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from minilearner.checks import check_count
 from minilearner.models.groups import NORMS
 from minilearner.models.restore import unchanged
 from minilearner.runtime import isolated_rng
@@ -206,8 +207,7 @@ def adapt_input_channels(model: nn.Module, n_in: int, *, pretrained: bool) -> No
 
     Source: fastai, `vision_learner(n_in=)`.
     """
-    if n_in < 1:
-        raise ValueError(f"`n_in` must be at least 1. Received: n_in={n_in}.")
+    check_count(n_in, "n_in")
     path, old = next(((p, m) for p, m in model.named_modules() if isinstance(m, nn.Conv2d)), ("", None))
     if n_in == 3 or (old is not None and old.in_channels == n_in):
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from minilearner.checks import check_count
+
 __all__ = ["MiniGoogLeNet"]
 
 _SMALLEST = 28  # pixels: what the paper feeds it
@@ -32,10 +34,8 @@ class MiniGoogLeNet(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int = 1) -> None:
         super().__init__()
-        if num_classes < 1 or in_channels < 1:
-            raise ValueError(
-                f"`num_classes` and `in_channels` must be at least 1. Received: {num_classes=}, {in_channels=}."
-            )
+        check_count(num_classes, "num_classes")
+        check_count(in_channels, "in_channels")
         self.num_classes, self.in_channels = num_classes, in_channels
         self.body = nn.Sequential(
             _unit(in_channels, 96, kernel=3),

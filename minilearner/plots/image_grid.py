@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.notebook import shown_once
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def room(max_n: int, nrows: int | None, ncols: int | None) -> int:
         ValueError: `max_n`, or a side that is given, is below 1.
     """
     for name, value in (("max_n", max_n), ("nrows", nrows), ("ncols", ncols)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be at least 1. Received: {name}={value}.")
+        if value is not None:
+            check_count(value, name)
     return min(max_n, nrows * ncols) if nrows is not None and ncols is not None else max_n
 
 

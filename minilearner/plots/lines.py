@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minilearner.checks import check_choice
+from minilearner.checks import check_choice, check_count
 from minilearner.plots.style import (
     ACCENT,
     COLORS,
@@ -56,10 +56,9 @@ def plot_schedule(
         ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
         TypeError: `schedule` is no function.
     """
-    if n_steps < 1:
-        raise ValueError(f"`n_steps` must be at least 1. Received: n_steps={n_steps}.")
+    check_count(n_steps, "n_steps")
     if clock is not None:
-        check_choice("clock", clock, ("progress", "step", "epoch"))
+        check_choice(clock, "clock", ("progress", "step", "epoch"))
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
     values = {name: _values(f, n_steps, clock) for name, f in named.items()}
     by_count = clock is None and any(clock_of(f) == "count" for f in named.values())
@@ -68,7 +67,7 @@ def plot_schedule(
 
 
 def _values(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:
-    check_schedule("schedule", schedule)
+    check_schedule(schedule, "schedule")
     if clock is None:
         counts = clock_of(schedule) == "count"
     else:

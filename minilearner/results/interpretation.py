@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner import processes
+from minilearner.checks import check_count
 from minilearner.errors import DataError
 from minilearner.plots import confusion
 from minilearner.plots.image_grid import plot_images
@@ -142,7 +143,9 @@ class ClassificationInterpretation:
             ValueError: `k` is below 1 or above the number of items.
         """
         n = len(self)
-        if k is not None and not 1 <= k <= n:
+        if k is not None:
+            check_count(k, "k")
+        if k is not None and k > n:
             raise ValueError(f"`k` must be between 1 and the {n} items. Received: k={k}.")
         losses = torch.from_numpy(self.losses)
         ordered, indices = torch.sort(losses, descending=largest, stable=True)
@@ -175,8 +178,7 @@ class ClassificationInterpretation:
         Raises:
             ValueError: `min_val` is below 1.
         """
-        if min_val < 1:
-            raise ValueError(f"`min_val` must be at least 1. Received: min_val={min_val}.")
+        check_count(min_val, "min_val")
         errors = self._counts.copy()
         np.fill_diagonal(errors, 0)
         found = [(self.vocab[a], self.vocab[p], int(errors[a, p])) for a, p in np.argwhere(errors >= min_val).tolist()]

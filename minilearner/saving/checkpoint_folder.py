@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 from safetensors import SafetensorError
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.saving.packing import pack, unpack
 from minilearner.saving.tensor_file import opened, save_tensors
@@ -80,8 +81,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, keep: int = 1) -> None:
-        if keep < 1:
-            raise ValueError(f"`keep` must be at least 1. Received: keep={keep}.")
+        check_count(keep, "keep")
         self.path, self.keep = Path(path), keep
         try:
             self.path.mkdir(parents=True, exist_ok=True)

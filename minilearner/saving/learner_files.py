@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
+from minilearner.checks import check_choice
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.errors import closest
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
@@ -42,9 +42,7 @@ def export(
     Raises:
         ValueError: an unknown `format`, a suffix that belongs to another, or the model is sharded.
     """
-    if format not in _FORMATS:
-        listed = ", ".join(map(repr, _FORMATS))
-        raise ValueError(f"`format` must be one of {listed}.{closest(str(format), _FORMATS)} Received: {format!r}.")
+    check_choice(format, "format", _FORMATS)
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
         raise ValueError(f"a file of format {format!r} ends in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")

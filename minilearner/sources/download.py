@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from minilearner.checks import check_count
 from minilearner.errors import DownloadError, FileFormatError, closest
 from minilearner.notebook import bar_class
 
@@ -91,8 +92,7 @@ def download(
     """
     if not urls:
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
-    if retries < 0:
-        raise ValueError(f"`retries` must be at least 0. Received: retries={retries}.")
+    check_count(retries, "retries", least=0)
     if destination.exists() and not force:
         check(destination)
         return destination

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
+from minilearner.checks import check_choice, check_count
+
 __all__ = ["DataPath", "Listing"]
 
 if sys.platform == "win32":
@@ -43,8 +45,8 @@ class DataPath(_SystemPath):
             OSError: this is no folder, or cannot be read.
             ValueError: `n_max` is negative, `file_type` is unknown, or a suffix has no dot.
         """
-        if n_max is not None and n_max < 0:
-            raise ValueError(f"`n_max` must be at least 0. Received: n_max={n_max}.")
+        if n_max is not None:
+            check_count(n_max, "n_max", least=0)
         suffixes = _suffixes(file_type, file_exts)
         selection = (path for path in self.iterdir() if suffixes is None or path.suffix.lower() in suffixes)
         return Listing(sorted(selection)[:n_max])
@@ -73,8 +75,5 @@ def _suffixes_of_type(file_type: str) -> set[str]:
     table = mimetypes.MimeTypes()  # Python's own table: the module's functions add the system's files to it
     types = {suffix: kind.split("/")[0] for known in table.types_map for suffix, kind in known.items()}
     types[".webp"] = "image"  # Python 3.10 does not know it
-    if file_type not in types.values():
-        raise ValueError(
-            f"`file_type` must be one of {sorted(set(types.values()))}. Received: file_type={file_type!r}."
-        )
+    check_choice(file_type, "file_type", sorted(set(types.values())))
     return {suffix for suffix, kind in types.items() if kind == file_type}

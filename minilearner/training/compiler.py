@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from minilearner.checks import check_choice
 from minilearner.errors import closest
 from minilearner.tree import map_tensors
 
@@ -41,10 +42,8 @@ def resolve_compile(compile: Compile, *, is_alone: bool = True) -> Compiler | No
     known = [name for name in inspect.signature(torch.compile).parameters if name != "model"]
     if strange := [name for name in options if name not in known]:
         raise ValueError(f"`torch.compile` has no argument {strange[0]!r}.{closest(str(strange[0]), known)}")
-    mode = options.get("mode")
-    if mode is not None and mode not in _MODES:
-        listed = ", ".join(map(repr, _MODES))
-        raise ValueError(f"`compile` must be one of {listed}.{closest(str(mode), _MODES)} Received: compile={mode!r}.")
+    if options.get("mode") is not None:
+        check_choice(options["mode"], "compile", _MODES)
     if not is_alone:
         raise ValueError(f"`compile` is for one process; here several train together. Received: compile={compile!r}.")
     return Compiler(options)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from minilearner.checks import check_not_negative, check_rate
 from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "Rate",
     "adamw",
     "build_optimizer",
-    "check_rate",
     "hyperparameters_restored",
     "hyperparameters_set",
     "is_adaptive",
@@ -125,8 +125,7 @@ def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn
     Raises:
         ValueError: `wd` is negative, or the optimizer has no weight decay.
     """
-    if not 0 <= wd < float("inf"):
-        raise ValueError(f"`wd` must be finite and not negative. Received: wd={wd}.")
+    check_not_negative(wd, "wd")
     if "weight_decay" not in optimizer.defaults:
         raise ValueError(f"{type(optimizer).__name__} has no weight decay. Received: wd={wd}.")
     spared = set() if wd_bn_bias else norms_and_biases(model)
@@ -138,27 +137,6 @@ def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn
     ]
 
 
-def check_rate(lr: Any, name: str = "lr") -> None:
-    """Checks a learning rate: a number, a list of numbers or a slice.
-
-    Raises:
-        TypeError: not a number, sequence of numbers or slice.
-        ValueError: a rate that is negative or not finite, or an empty list.
-    """
-    if hasattr(lr, "recommended"):  # an `LRSweep`
-        raise TypeError(f"`{name}` must be a rate. Received: a whole sweep. Give its `recommended` or `valley`.")
-    values = [lr.start, lr.stop] if isinstance(lr, slice) else list(lr) if isinstance(lr, (list, tuple)) else [lr]
-    if isinstance(lr, slice) and not lr.start:
-        values = [lr.stop]
-    if not values:
-        raise ValueError(f"`{name}` must not be an empty list.")
-    for value in values:
-        if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-            raise TypeError(f"`{name}` must be a number, a list of numbers or a slice. Received: {name}={lr!r}.")
-        if not 0 <= float(value) < float("inf"):
-            raise ValueError(f"`{name}` must be finite and not negative. Received: {name}={lr!r}.")
-
-
 def spread(lr: Rate, n_groups: int) -> list[float]:
     """Returns one learning rate for each of `n_groups` layer groups.
 
@@ -168,7 +146,7 @@ def spread(lr: Rate, n_groups: int) -> list[float]:
     Raises:
         ValueError: a list of another length, or a rate out of range.
     """
-    check_rate(lr)
+    check_rate(lr, "lr")
     if isinstance(lr, slice):
         if not lr.start:
             return [lr.stop / 10] * (n_groups - 1) + [float(lr.stop)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_fraction
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.share import Share
@@ -97,8 +97,8 @@ class Predictor:
             DataError: the model does not return one tensor.
         """
         check_count(n, "n")
-        if beta is not None and not 0 <= beta <= 1:
-            raise ValueError(f"`beta` must be between 0 and 1, or None. Received: beta={beta}.")
+        if beta is not None:
+            check_fraction(beta, "beta")
         loader = self.loader
         several = (loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
         passes = [self._share_out(one) for one in several]

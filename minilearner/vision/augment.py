@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minilearner.checks import check_fraction
+from minilearner.checks import check_fraction, check_not_negative, check_number, check_positive, check_size
 from minilearner.data.batch_transforms import BatchTransform, TensorFunction, Transforms
 from minilearner.data.user_transforms import as_list
 from minilearner.vision.crops import RandomResizedCropBatch
@@ -67,15 +67,23 @@ def aug_transforms(
     Raises:
         ValueError: an argument is out of its range.
     """
+    check_not_negative(mult, "mult")
+    check_not_negative(max_rotate, "max_rotate")
+    check_positive(min_zoom, "min_zoom")
+    check_positive(max_zoom, "max_zoom")
+    for name, value in (("p_affine", p_affine), ("p_lighting", p_lighting)):
+        check_fraction(value, name)
+    check_fraction(min_scale, "min_scale", closed="right")
+    if size is not None:
+        check_size(size, "size")
     if min_scale != 1 and size is None:
         raise ValueError(f"`min_scale` crops to a `size`. Received: min_scale={min_scale}, size=None.")
     if flip_vert and not do_flip:
         raise ValueError("`flip_vert` needs `do_flip`. Received: flip_vert=True, do_flip=False.")
     for name, given, largest in (("max_lighting", max_lighting, 1), ("max_warp", max_warp, 0.5)):
-        if not 0 <= given * mult < largest:
-            raise ValueError(
-                f"`{name}` times `mult` must be at least 0 and below {largest}. Received: {name}={given}, mult={mult}."
-            )
+        check_not_negative(given, name)
+        if given * mult >= largest:
+            raise ValueError(f"`{name}` times `mult` must be below {largest}. Received: {name}={given}, mult={mult}.")
     how: dict[str, Any] = {"mode": mode, "pad_mode": pad_mode, "align_corners": align_corners, "batch": batch}
     how["size"] = size if min_scale == 1 else None
     found: list[BatchTransform | TensorFunction] = []
@@ -110,7 +118,7 @@ class Flip(RandomGeometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("p", self.p)
+        check_fraction(self.p, "p")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws one number a picture."""
@@ -143,7 +151,7 @@ class Dihedral(_Reflecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("p", self.p)
+        check_fraction(self.p, "p")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws four numbers a picture."""
@@ -172,9 +180,8 @@ class Rotate(_Reflecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("p", self.p)
-        if self.max_deg < 0:
-            raise ValueError(f"`max_deg` must be at least 0. Received: max_deg={self.max_deg}.")
+        check_fraction(self.p, "p")
+        check_not_negative(self.max_deg, "max_deg")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws two numbers a picture."""
@@ -199,11 +206,12 @@ class Zoom(_Reflecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("p", self.p)
-        if not 0 < self.min_zoom <= self.max_zoom:
+        check_fraction(self.p, "p")
+        check_positive(self.min_zoom, "min_zoom")
+        check_positive(self.max_zoom, "max_zoom")
+        if self.min_zoom > self.max_zoom:
             raise ValueError(
-                "Factors must be 0 < `min_zoom` <= `max_zoom`. "
-                f"Received: min_zoom={self.min_zoom}, max_zoom={self.max_zoom}."
+                f"`min_zoom` must not exceed `max_zoom`. Received: min_zoom={self.min_zoom}, max_zoom={self.max_zoom}."
             )
 
     @property
@@ -237,7 +245,8 @@ class Warp(_Reflecting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("p", self.p)
+        check_fraction(self.p, "p")
+        check_number(self.magnitude, "magnitude")
         if not 0 <= self.magnitude < 0.5:
             raise ValueError(f"`magnitude` must be in [0, 0.5). Received: magnitude={self.magnitude}.")
 

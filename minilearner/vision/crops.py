@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_fraction, check_ratio
 from minilearner.data.batch_transforms import BatchTransform
 from minilearner.vision.geometry import Geometric, Sampling, as_size, check_sampling
 from minilearner.vision.maps import Size, compose, window
@@ -75,15 +76,15 @@ class RandomResizedCropBatch(_Crop):
     def __post_init__(self) -> None:
         as_size(self.size)
         check_sampling(self.sampling)
-        if not 0 < self.min_scale <= self.max_scale <= 1:
+        check_fraction(self.min_scale, "min_scale", closed="right")
+        check_fraction(self.max_scale, "max_scale", closed="right")
+        if self.min_scale > self.max_scale:
             raise ValueError(
-                "Scales must be 0 < `min_scale` <= `max_scale` <= 1. "
+                "`min_scale` must not exceed `max_scale`. "
                 f"Received: min_scale={self.min_scale}, max_scale={self.max_scale}."
             )
-        if not 0 < self.valid_scale <= 1:
-            raise ValueError(f"`valid_scale` must be above 0 and at most 1. Received: valid_scale={self.valid_scale}.")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"`ratio` must be two positive numbers in order. Received: ratio={self.ratio}.")
+        check_fraction(self.valid_scale, "valid_scale", closed="right")
+        check_ratio(self.ratio, "ratio")
 
     @property
     def least_scale(self) -> float:  # type: ignore[override]

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minilearner.checks import check_fraction
+from minilearner.checks import check_count, check_fraction
 from minilearner.data.batch_transforms import BatchTransform
 
 __all__ = ["RandomErasing"]
@@ -40,13 +40,13 @@ class RandomErasing(BatchTransform):
     order: ClassVar[float] = 100
 
     def __post_init__(self) -> None:
-        check_fraction("p", self.p)
-        if not 0 <= self.sl <= self.sh <= 1:
-            raise ValueError(f"Parts must be 0 <= `sl` <= `sh` <= 1. Received: sl={self.sl}, sh={self.sh}.")
-        if not 0 < self.min_aspect <= 1:
-            raise ValueError(f"`min_aspect` must be above 0 and at most 1. Received: min_aspect={self.min_aspect}.")
-        if self.max_count < 1:
-            raise ValueError(f"`max_count` must be at least 1. Received: max_count={self.max_count}.")
+        check_fraction(self.p, "p")
+        check_fraction(self.sl, "sl")
+        check_fraction(self.sh, "sh")
+        if self.sl > self.sh:
+            raise ValueError(f"`sl` must not exceed `sh`. Received: sl={self.sl}, sh={self.sh}.")
+        check_fraction(self.min_aspect, "min_aspect", closed="right")
+        check_count(self.max_count, "max_count")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns pictures with holes of noise; x: (batch, channels, height, width)."""

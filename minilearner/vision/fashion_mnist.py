@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minilearner import processes
+from minilearner.checks import check_count
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.vision.augment import Flip
@@ -45,8 +46,8 @@ def fashion_mnist(
         FileFormatError: a file is damaged, or is not Fashion-MNIST's. A folder that was given is never passed over.
         ValueError: `size` is less than 1.
     """
-    if size < 1:
-        raise ValueError(f"`size` must be at least 1 pixel. Received: size={size}.")
+    check_count(size, "size")
+    check_count(bs, "bs")
     data = load_fashion_mnist(path, download=download)
     if processes.is_first():
         sys.stderr.write((data.notice if data.is_sample else str(data)) + "\n")

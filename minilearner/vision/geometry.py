@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_choice, check_size
 from minilearner.data.batch_transforms import BatchTransform, PixelTransform, run_steps
-from minilearner.errors import closest
 from minilearner.vision.maps import Size, scale_onto
 from minilearner.vision.resampling import MODES, PAD_MODES, resample
 
@@ -250,17 +250,12 @@ def as_size(size: int | Size | None) -> Size | None:
     """
     if size is None:
         return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or min(sides) < 1:
-        raise ValueError(f"`size` must be a number of pixels or (height, width), at least 1. Received: size={size}.")
-    return sides
+    check_size(size, "size")
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
 
 
 def check_sampling(sampling: Sampling) -> None:
     """Raises a ValueError that lists the choices for an unknown `mode` or `pad_mode`."""
     for name, choices in (("mode", MODES), ("pad_mode", PAD_MODES)):
-        value = getattr(sampling, name)
-        if value is not None and value not in choices:
-            listed = ", ".join(map(repr, choices))
-            hint = closest(str(value), choices)
-            raise ValueError(f"`{name}` must be one of {listed}.{hint} Received: {name}={value!r}.")
+        if getattr(sampling, name) is not None:
+            check_choice(getattr(sampling, name), name, choices)

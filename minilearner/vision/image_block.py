@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from minilearner.checks import check_choice
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.images import as_mode, image_sizes, open_image, recognised, verify_images
 
@@ -58,8 +59,8 @@ class ImageBlock:
         cls.in_threads = cls.__dict__.get("in_threads", False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.cls, str) and self.cls not in _MODES:
-            raise ValueError(f"`cls` must be one of {', '.join(map(repr, _MODES))}. Received: cls={self.cls!r}.")
+        if isinstance(self.cls, str):
+            check_choice(self.cls, "cls", _MODES)
         if not isinstance(getattr(self.cls, "mode", self.cls), str):
             raise TypeError(f"`cls` must be PILImage, PILImageBW or a mode such as 'RGB'. Received: cls={self.cls!r}.")
 

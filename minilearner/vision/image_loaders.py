@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from minilearner.checks import check_unknown
 from minilearner.data.batch_transforms import Transforms
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock
 from minilearner.data.data_block import DataBlock
@@ -18,7 +19,7 @@ from minilearner.data.items import PathLike, get_image_files, shown
 from minilearner.data.labels import ColReader, RegexLabeller, apply_to_all, is_missing, parent_label, using_attr
 from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
 from minilearner.data.table import as_table, read_csv
-from minilearner.errors import DataError, refuse_unknown
+from minilearner.errors import DataError
 from minilearner.vision.image_block import ImageBlock, PILImage
 
 __all__ = ["ImageDataLoaders"]
@@ -217,7 +218,7 @@ class ImageDataLoaders:
 
 
 def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
-    refuse_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
+    check_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
 
 
 def _of_files(

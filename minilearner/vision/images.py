@@ -15,7 +15,7 @@ from typing import IO, TypeAlias
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from minilearner.checks import _check_choice
+from minilearner.checks import check_choice, check_count
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import in_threads
 
@@ -143,10 +143,10 @@ def verify_images(
         FileFormatError: files cannot be read, and `on_unreadable` is "raise". Says how many, with three examples.
         ValueError: `how` or `on_unreadable` is another word, or `n_threads` is less than 1.
     """
-    _check_choice("how", how, _HOW)
-    _check_choice("on_unreadable", on_unreadable, _POLICIES)
-    if n_threads is not None and n_threads < 1:
-        raise ValueError(f"`n_threads` must be at least 1. Received: n_threads={n_threads}.")
+    check_choice(how, "how", _HOW)
+    check_choice(on_unreadable, "on_unreadable", _POLICIES)
+    if n_threads is not None:
+        check_count(n_threads, "n_threads")
     paths = list(paths)
     reasons = in_threads(partial(_reason, how=how), paths, n_threads or _n_threads())
     found = VerifiedImages(

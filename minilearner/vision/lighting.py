@@ -106,9 +106,8 @@ class _RandomLighting(Lighting):
     batch: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_fraction("p", self.p)
-        if not 0 <= self.max_lighting < 1:
-            raise ValueError(f"`max_lighting` must be in [0, 1). Received: max_lighting={self.max_lighting}.")
+        check_fraction(self.p, "p")
+        check_fraction(self.max_lighting, "max_lighting", closed="left")
 
     def factors(self, n: int, rng: torch.Generator) -> Tensor:
         """Draws factors between 1 - max_lighting and its inverse, evenly in the logarithm; 1 where nothing happens."""
@@ -191,9 +190,8 @@ class Hue(PixelTransform):
     batch: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_fraction("p", self.p)
-        if not 0 <= self.max_hue < 1:
-            raise ValueError(f"`max_hue` must be in [0, 1). Received: max_hue={self.max_hue}.")
+        check_fraction(self.p, "p")
+        check_fraction(self.max_hue, "max_hue", closed="left")
 
     def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
         """Draws twice for each; the change is of pictures (batch, 3, height, width) in [0, 1]."""

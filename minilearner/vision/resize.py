@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from minilearner.checks import check_choice, check_count, check_not_negative, check_positive, check_ratio, check_size
 from minilearner.data.item_transforms import Box, Finishing, SplitTransform
-from minilearner.errors import closest
 
 __all__ = ["CropPad", "PadMode", "RandomCrop", "RandomResizedCrop", "RatioResize", "Resize", "ResizeMethod"]
 
@@ -149,15 +149,15 @@ class RandomResizedCrop(SplitTransform):
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", _height_width(self.size))
         object.__setattr__(self, "resamples", _resamples(self.resamples))
-        if not 0 < self.min_scale <= self.max_scale:
+        check_positive(self.min_scale, "min_scale")
+        check_positive(self.max_scale, "max_scale")
+        if self.min_scale > self.max_scale:
             raise ValueError(
-                "`min_scale` must be positive and at most `max_scale`. Received: "
-                f"min_scale={self.min_scale}, max_scale={self.max_scale}."
+                "`min_scale` must not exceed `max_scale`. "
+                f"Received: min_scale={self.min_scale}, max_scale={self.max_scale}."
             )
-        if len(self.ratio) != 2 or not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"`ratio` must be two rising positive numbers. Received: ratio={self.ratio}.")
-        if self.val_xtra < 0:
-            raise ValueError(f"`val_xtra` must not be negative. Received: val_xtra={self.val_xtra}.")
+        check_ratio(self.ratio, "ratio")
+        check_not_negative(self.val_xtra, "val_xtra")
 
     @property
     def reduce_to(self) -> tuple[int, int]:
@@ -280,8 +280,7 @@ class RatioResize(SplitTransform):
     max_sz: int
 
     def __post_init__(self) -> None:
-        if self.max_sz < 1:
-            raise ValueError(f"`max_sz` must be at least 1 pixel. Received: max_sz={self.max_sz}.")
+        check_count(self.max_sz, "max_sz")
 
     @property
     def finishing(self) -> Finishing:
@@ -341,10 +340,8 @@ def _picture(item: Any) -> Image.Image:
 
 
 def _height_width(size: Any) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-        raise ValueError(f"`size` must be one whole number of pixels, or (height, width). Received: size={size!r}.")
-    return pair
+    check_size(size, "size")
+    return (int(size[0]), int(size[1])) if isinstance(size, (tuple, list)) else (int(size), int(size))
 
 
 def _resamples(given: Any) -> tuple[Image.Resampling, ...]:
@@ -371,10 +368,5 @@ Choice = TypeVar("Choice", ResizeMethod, PadMode)
 
 
 def _choice(choices: type[Choice], name: str, value: object) -> str:
-    words = [choice.value for choice in choices]
-    if value not in words:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, words))}.{closest(str(value), words)} Received: "
-            f"{name}={value!r}."
-        )
+    check_choice(value, name, [choice.value for choice in choices])
     return choices(value).value

@@ -37,8 +37,8 @@ class RandomShift(RandomGeometric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction("fraction", self.fraction)
-        check_fraction("p", self.p)
+        check_fraction(self.fraction, "fraction")
+        check_fraction(self.p, "p")
 
     @property
     def whole(self) -> bool:  # type: ignore[override]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilearner.checks import check_count, check_rate
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.show import first_batch
 from minilearner.learner import Learner
@@ -17,7 +18,7 @@ from minilearner.models.heads import Cut, create_head, initialize
 from minilearner.runtime import set_seed
 from minilearner.training.callback import Callbacks
 from minilearner.training.compiler import Compile
-from minilearner.training.optimizers import OptimizerFactory, Rate, check_rate
+from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.step import LossFunction
 from minilearner.vision.backbones import Arch, Backbone, build_backbone
 from minilearner.vision.families import Stats
@@ -111,7 +112,7 @@ def vision_learner(
     """
     if not isinstance(dls, DataLoaders):
         raise TypeError(f"`dls` must be DataLoaders: DataLoaders(train, valid). Received: {type(dls).__name__}.")
-    check_rate(lr)
+    check_rate(lr, "lr", auto=True)
     if model_dir is not None:
         raise ValueError(f"`model_dir` is not used: give the whole `path`. Received: model_dir={model_dir!r}.")
     n_out = _n_outputs(dls, n_out)
@@ -162,8 +163,7 @@ def _n_outputs(dls: DataLoaders, n_out: int | None) -> int:
             "`n_out` is needed, since `dls` does not say how many classes there are. Give it, or give `vocab` to "
             "DataLoaders."
         )
-    if n < 1:
-        raise ValueError(f"`n_out` must be at least 1. Received: n_out={n_out}.")
+    check_count(n, "n_out")
     return n
 
 
