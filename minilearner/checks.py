@@ -186,7 +186,7 @@ def check_unknown(
     known = dict.fromkeys(parameter.name for parameter in parameters if parameter.name not in apart_from)
     for name in given:
         if name not in known:
-            hint = _synonym(name, known) or closest(name, known)
+            hint = _synonym(name, known) or closest(name, known) or _longer_name(name, known)
             raise TypeError(f"there is no argument `{name}`.{hint} Arguments: {', '.join(known)}.")
 
 
@@ -194,6 +194,12 @@ def _synonym(name: str, known: Iterable[str]) -> str:
     spelt = closest(name, _SYNONYMS)
     found = [ours for ours in _SYNONYMS[spelt.split("'")[1]] if ours in known] if spelt else []
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def _longer_name(name: str, known: Iterable[str]) -> str:
+    """Returns a hint at the first parameter that has `name` among its words, as `base_lr` has `lr`."""
+    longer = next((one for one in known if name in one.split("_")), None)
+    return f" Did you mean {longer!r}?" if longer else ""
 
 
 def _check_kind(value: Any, name: str) -> None:

@@ -111,6 +111,9 @@ class Learner:
     ):
         check_parts(model, loss_func)
         check_rate(lr, "lr", auto=True)
+        check_moms(moms)
+        if wd is not None:
+            check_not_negative(wd, "wd")
         if seed is not None:
             set_seed(seed)
         self.device = torch.device(device) if device is not None else default_device()

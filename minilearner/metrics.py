@@ -75,6 +75,7 @@ def accuracy_multi(pred: Tensor, target: Tensor, thresh: float = 0.5, sigmoid: b
         raise ValueError(
             f"`pred` and `target` must have one shape. Received: {tuple(pred.shape)} and {tuple(target.shape)}."
         )
+    check_fraction(thresh, "thresh")
     probabilities = pred.sigmoid() if sigmoid else pred
     return ((probabilities > thresh) == target.bool()).float().mean()
 

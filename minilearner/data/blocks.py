@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.data.arrays import as_labels, encode, target_for
 from minilearner.data.items import shown
 from minilearner.data.labels import is_missing
@@ -188,6 +189,10 @@ class RegressionBlock:
     """
 
     n_out: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_out is not None:
+            check_count(self.n_out, "n_out")
 
     def target(self, labels: Sequence[Any]) -> Regression:
         """Returns how many numbers an item has."""

@@ -144,6 +144,8 @@ class DataBlock:
         val_bs = bs if val_bs is None else val_bs
         for name, n in (("bs", bs), ("val_bs", val_bs)):
             check_count(n, name)
+        if seed is not None:
+            check_count(seed, "seed", least=None)
         check_choice(verify, "verify", ("names", "headers", "decode"))
         check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -199,7 +201,8 @@ def _instances(blocks: Any) -> tuple[Any, ...]:
 
 
 def _placed(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...], TargetBlock | None]:
-    if not 1 <= n_inp <= len(blocks) or len(blocks) - n_inp > 1:
+    check_count(n_inp, "n_inp")
+    if n_inp > len(blocks) or len(blocks) - n_inp > 1:
         raise ValueError(
             f"`n_inp` must leave at most one block, the target, of {len(blocks)}. Received: n_inp={n_inp}."
         )

@@ -176,6 +176,7 @@ class DataLoaders:
         Raises:
             ValueError: `ds_idx` is another number, or 1 without a validation set.
         """
+        check_count(ds_idx, "ds_idx", least=None)
         if ds_idx not in (0, 1):
             raise ValueError(f"`ds_idx` must be 0 (training) or 1 (validation). Received: ds_idx={ds_idx}.")
         chosen = self.valid if ds_idx else self.train
@@ -312,6 +313,7 @@ class DataLoaders:
 
 def _seed(seed: int | None, *, is_used: bool) -> int:
     if seed is not None:
+        check_count(seed, "seed", least=None)
         return seed
     if is_used:
         return draw_seed()

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minilearner.checks import check_fraction
+from minilearner.checks import check_count, check_fraction, is_number, is_whole_number
 from minilearner.data.items import shown
 from minilearner.data.table import as_table, is_table
 from minilearner.errors import DataError
@@ -71,6 +71,7 @@ class RandomSplitter:
 
     def __post_init__(self) -> None:
         check_fraction(self.valid_pct, "valid_pct", closed="left")
+        _check_seed(self.seed, "seed")
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, in the order of the draw."""
@@ -86,7 +87,10 @@ class IndexSplitter:
     valid_idx: Iterable[int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "valid_idx", tuple(int(i) for i in self.valid_idx))  # what can be read only once, too
+        positions = tuple(self.valid_idx)  # some can be read only once
+        for position in positions:
+            check_count(position, "valid_idx", least=None)
+        object.__setattr__(self, "valid_idx", tuple(map(int, positions)))
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions: training ascending, validation in the order given."""
@@ -256,6 +260,7 @@ class RandomSubsetSplitter:
     def __post_init__(self) -> None:
         check_fraction(self.train_sz, "train_sz", closed="neither")
         check_fraction(self.valid_sz, "valid_sz", closed="neither")
+        _check_seed(self.seed, "seed")
         if self.train_sz + self.valid_sz > 1:
             raise ValueError(
                 "`train_sz` and `valid_sz` must not exceed 1 together. "
@@ -347,6 +352,7 @@ class StratifiedSplitter:
 
     def __post_init__(self) -> None:
         check_fraction(self.valid_pct, "valid_pct", closed="left")
+        _check_seed(self.seed, "seed")
 
     def __call__(self, items: Sequence[Any], labels: Sequence[Any]) -> Split:
         """Returns the positions, in the order of the draw."""
@@ -389,6 +395,7 @@ class TrainTestSplitter:
     def __post_init__(self) -> None:
         for name in ("test_size", "train_size"):
             _check_size(getattr(self, name), name)
+        _check_seed(self.random_state, "random_state")
         if self.needs_classes and not self.shuffle:
             raise ValueError("`stratify` needs shuffle=True. Received: shuffle=False.")
 
@@ -417,9 +424,11 @@ class TrainTestSplitter:
 
     def _sizes(self, n: int) -> tuple[int, int]:
         test = 0.2 if self.test_size is None and self.train_size is None else self.test_size
-        n_test = None if test is None else math.ceil(test * n) if isinstance(test, float) else test
+        n_test = None if test is None else int(test) if is_whole_number(test) else math.ceil(test * n)
         train = self.train_size
-        n_train = math.floor(train * n) if isinstance(train, float) else n - (n_test or 0) if train is None else train
+        n_train = n - (n_test or 0)
+        if train is not None:
+            n_train = int(train) if is_whole_number(train) else math.floor(train * n)
         n_test = n - n_train if n_test is None else n_test
         if n_train < 1 or n_train + n_test > n:
             raise DataError(
@@ -429,10 +438,15 @@ class TrainTestSplitter:
         return n_train, n_test
 
 
+def _check_seed(seed: int | None, name: str) -> None:
+    if seed is not None:
+        check_count(seed, name, least=None)
+
+
 def _check_size(value: float | int | None, name: str) -> None:
-    if value is None or (isinstance(value, float) and 0 < value < 1) or (isinstance(value, int) and value >= 1):
+    if value is None or (value >= 1 if is_whole_number(value) else is_number(value) and 0 < value < 1):
         return
-    raise ValueError(f"`{name}` must be a share in (0, 1) or a number of items. Received: {name}={value}.")
+    raise ValueError(f"`{name}` must be a share in (0, 1) or a number of items. Received: {name}={value!r}.")
 
 
 def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from minilearner import schedules
 from minilearner.callbacks.param_scheduler import ParamScheduler
-from minilearner.checks import check_count, check_positive, is_auto
+from minilearner.checks import check_count, check_fraction, check_not_negative, check_positive, check_rate, is_auto
+from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate
 
-__all__ = ["fine_tune_rates", "flat_cosine_scheduler", "one_cycle_scheduler", "sgdr_epochs", "sgdr_scheduler"]
+__all__ = [
+    "check_fit",
+    "fine_tune_rates",
+    "flat_cosine_scheduler",
+    "one_cycle_scheduler",
+    "sgdr_epochs",
+    "sgdr_scheduler",
+]
+
+
+def check_fit(
+    n_epoch: int, wd: float | None, plan: Callable[[list[float]], Callback] | None = None, **rate: Rate | None
+) -> None:
+    """Checks the arguments that the `fit...` methods share, before any of them changes the learner.
+
+    Args:
+        n_epoch: as in `Learner.fit`.
+        wd: as in `Learner.fit`.
+        plan: makes the callback that schedules a list of rates; it checks its own arguments.
+        rate: the rate, by the name of its argument; None means the learner's own.
+    """
+    check_count(n_epoch, "n_epoch")
+    if wd is not None:
+        check_not_negative(wd, "wd")
+    for name, lr in rate.items():
+        if lr is not None:
+            check_rate(lr, name, auto=True)
+    if plan is not None:
+        plan([1.0])
 
 
 def one_cycle_scheduler(
     rates: Sequence[float], *, div: float, div_final: float, pct_start: float, moms: tuple[float, float, float] | None
 ) -> ParamScheduler:
     """One cycle for each layer group's peak rate, and one for the momentum of all, unless `moms` is None."""
+    check_positive(div_final, "div_final")  # `one_cycle` itself has defaults for these two
+    check_fraction(pct_start, "pct_start")
     cycles = [schedules.one_cycle(lr, div=div, div_final=div_final, pct_start=pct_start, moms=moms) for lr in rates]
     momentum = {} if moms is None else {"momentum": cycles[0]["momentum"]}
     return ParamScheduler({"lr": [cycle["lr"] for cycle in cycles], **momentum})

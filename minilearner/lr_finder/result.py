@@ -190,7 +190,8 @@ class LRSweep:
             ValueError: `sma` is no whole number, or below 1, or a skip negative.
         """
         check_count(sma, "sma")
-        shown = slice(max(skip_start, sma), _slice(len(self.lrs), skip_start, skip_end).stop)
+        kept = _slice(len(self.lrs), skip_start, skip_end)
+        shown = slice(max(kept.start, sma), kept.stop)
         changes = np.full(len(self.smoothed), math.nan)
         changes[sma:] = (self.smoothed[sma:] - self.smoothed[:-sma]) / sma
         d = changes[shown]

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minilearner.checks import check_count, check_not_negative, check_positive
 from minilearner.errors import NoSuggestion
 from minilearner.lr_finder.recommendation import n_finite
 from minilearner.metrics import SmoothedLoss, metric_name
@@ -85,6 +86,9 @@ def slide(
     Raises:
         NoSuggestion: the loss never falls below its first value, or there are not more than `lr_diff` points.
     """
+    check_count(lr_diff, "lr_diff")
+    check_not_negative(thresh, "thresh")
+    check_positive(adjust_value, "adjust_value")
     x, y = _falling_curve("slide", lrs, losses, at_least=lr_diff + 1)
     slope = np.gradient(y)
     right, left = len(x) - 1, len(x) - 1 - lr_diff

@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+from minilearner.checks import check_count
+
 __all__ = ["NORMS", "Splitter", "all_parameters", "freeze_to", "layer_groups", "norms_and_biases"]
 
 Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
@@ -65,6 +67,7 @@ def freeze_to(model: nn.Module, n: int, *, splitter: Splitter = all_parameters, 
         ValueError: there is no group `n`.
     """
     groups = layer_groups(model, splitter)
+    check_count(n, "n", least=None)
     if not -len(groups) <= n < len(groups):
         raise ValueError(f"`n` must name one of the {len(groups)} layer groups. Received: n={n}.")
     in_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_fraction, check_number, check_size
 from minilearner.models.groups import NORMS
 from minilearner.models.restore import unchanged
 from minilearner.runtime import isolated_rng
@@ -76,9 +76,11 @@ def create_head(
 
     Source: fastai, `create_head`.
     """
+    check_count(nf, "nf")
+    check_count(n_out, "n_out")
+    for width in () if lin_ftrs is None else lin_ftrs:
+        check_count(width, "lin_ftrs")
     widths = [nf * 2 if pool and concat_pool else nf, *([512] if lin_ftrs is None else lin_ftrs), n_out]
-    if min(widths) < 1:
-        raise ValueError(f"`nf`, `lin_ftrs` and `n_out` must be at least 1. Received: {nf}, {lin_ftrs}, {n_out}.")
     dropout = _dropout(ps, n_layers=len(widths) - 1)
     layers: list[nn.Module] = []
     if pool:
@@ -101,6 +103,7 @@ class AdaptiveConcatPool2d(nn.Module):
     """Pools (batch, channels, height, width) to (batch, 2 * channels, size, size): the maximum first, then the mean."""
 
     def __init__(self, size: int = 1) -> None:
+        check_count(size, "size")
         super().__init__()
         self.ap = nn.AdaptiveAvgPool2d(size)
         self.mp = nn.AdaptiveMaxPool2d(size)
@@ -118,6 +121,8 @@ class SigmoidRange(nn.Module):
     """
 
     def __init__(self, low: float, high: float) -> None:
+        check_number(low, "y_range")
+        check_number(high, "y_range")
         if not low < high:
             raise ValueError(f"`y_range` must be (low, high) with low < high. Received: y_range=({low}, {high}).")
         super().__init__()
@@ -166,6 +171,7 @@ def create_body(
         ValueError: nothing is left, or it cannot be seen where to cut.
         TypeError: `cut` is neither a number nor a function.
     """
+    check_size(size, "size")
     model = copy.deepcopy(model)
     adapt_input_channels(model, n_in, pretrained=pretrained)
     return cut_model(model, cut, size=size)
@@ -272,11 +278,13 @@ def num_features(body: nn.Module, n_in: int = 3, size: int | tuple[int, int] = 6
 
 def _dropout(ps: float | Sequence[float], *, n_layers: int) -> list[float]:
     dropout = list(ps) if isinstance(ps, Sequence) else [ps]
+    for p in dropout:
+        check_fraction(p, "ps", closed="left")
     if len(dropout) == 1:
         dropout = [dropout[0] / 2] * (n_layers - 1) + dropout
-    if len(dropout) != n_layers or not all(0 <= p < 1 for p in dropout):
+    if len(dropout) != n_layers:
         raise ValueError(
-            f"`ps` must be one number in [0, 1), or one for each of the {n_layers} linear layers. Received: ps={ps}."
+            f"`ps` must be one number, or one for each of the {n_layers} linear layers. Received: ps={ps}."
         )
     return dropout
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from minilearner.checks import check_count
+
 __all__ = ["MLP"]
 
 
@@ -26,8 +28,10 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, sizes: Sequence[int] = (784, 300, 100, 10)) -> None:
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(f"`sizes` must be at least two positive numbers. Received: sizes={tuple(sizes)}.")
+        if len(sizes) < 2:
+            raise ValueError(f"`sizes` must be at least two whole numbers. Received: sizes={tuple(sizes)}.")
+        for size in sizes:
+            check_count(size, "sizes")
         layers: list[nn.Module] = [nn.Flatten()]
         for n_in, n_out in pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minilearner.checks import check_fraction, check_ratio
+from minilearner.checks import check_fraction, check_ratio, check_size
 from minilearner.data.batch_transforms import BatchTransform
 from minilearner.vision.geometry import Geometric, Sampling, as_size, check_sampling
 from minilearner.vision.maps import Size, compose, window
@@ -74,7 +74,7 @@ class RandomResizedCropBatch(_Crop):
     """
 
     def __post_init__(self) -> None:
-        as_size(self.size)
+        check_size(self.size, "size")
         check_sampling(self.sampling)
         check_fraction(self.min_scale, "min_scale", closed="right")
         check_fraction(self.max_scale, "max_scale", closed="right")

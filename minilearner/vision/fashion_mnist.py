@@ -48,6 +48,8 @@ def fashion_mnist(
     """
     check_count(size, "size")
     check_count(bs, "bs")
+    if seed is not None:
+        check_count(seed, "seed", least=None)
     data = load_fashion_mnist(path, download=download)
     if processes.is_first():
         sys.stderr.write((data.notice if data.is_sample else str(data)) + "\n")

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_number, check_positive
 from minilearner.data.batch_transforms import PixelChange, PixelTransform
 
 __all__ = ["Normalize", "cifar_stats", "imagenet_stats", "mnist_stats"]
@@ -46,11 +47,13 @@ class Normalize(PixelTransform):
         Raises:
             ValueError: the lengths differ, or a standard deviation is not positive.
         """
+        for value in mean if isinstance(mean, (list, tuple)) else [mean]:
+            check_number(value, "mean")
+        for value in std if isinstance(std, (list, tuple)) else [std]:
+            check_positive(value, "std")
         means, stds = (torch.as_tensor(stats, dtype=torch.float32).reshape(-1) for stats in (mean, std))
         if len(means) != len(stds):
             raise ValueError(f"`mean` and `std` must be of one length. Received: mean={mean}, std={std}.")
-        if not bool((stds > 0).all()):
-            raise ValueError(f"`std` must be positive. Received: std={std}.")
         return cls(means, stds)
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:

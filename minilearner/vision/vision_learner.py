@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minilearner.checks import check_count, check_rate
+from minilearner.checks import check_count, check_not_negative, check_rate
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.show import first_batch
 from minilearner.learner import Learner
@@ -113,6 +113,9 @@ def vision_learner(
     if not isinstance(dls, DataLoaders):
         raise TypeError(f"`dls` must be DataLoaders: DataLoaders(train, valid). Received: {type(dls).__name__}.")
     check_rate(lr, "lr", auto=True)
+    check_count(n_in, "n_in")
+    if wd is not None:
+        check_not_negative(wd, "wd")
     if model_dir is not None:
         raise ValueError(f"`model_dir` is not used: give the whole `path`. Received: model_dir={model_dir!r}.")
     n_out = _n_outputs(dls, n_out)
