@@ -143,6 +143,7 @@ def set_seed(seed: int) -> None:
     check_count(seed, "seed", least=None)
     if not 0 <= seed < 2**32:
         raise ValueError(f"`seed` must be between 0 and 2**32 - 1. Received: seed={seed}.")
+    seed = int(seed)  # Python's generator takes no integer of NumPy's
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

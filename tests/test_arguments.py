@@ -69,7 +69,7 @@ NOT_HERE = {
     "error_rate",
     "top_k_accuracy",
 }
-"""Tested below, or a result, a metric, or a second name."""
+"""Two are tested below, one is a result, one a second name, and metrics work on batches."""
 
 INFINITY = float("inf")
 NO_NUMBERS = [None, 1j, True, np.True_, "x", "", (), {}, np.array([1.0, 2.0]), torch.ones(2), object()]

@@ -120,23 +120,17 @@ def test_check_rate_refuses_other_things():
     assert checks.check_rate("auto", "lr", auto=True) is None
 
 
-@pytest.mark.parametrize(
-    "moms", [0.9, (0.9, 0.8), "abc", (0.9, 0.8, 1), (0.9, 0.8, float("nan")), (0.9, 0.8, None), {}]
-)
+@pytest.mark.parametrize("moms", [0.9, (0.9, 0.8), "abc", (0.9, 0.8, 1), (0.9, 0, float("nan")), (0.9, 0, None), {}])
 def test_check_moms(moms):
     assert checks.check_moms((0.95, 0, np.float32(0.95))) is None
     with pytest.raises(ValueError, match=r"`moms` must be three momenta in \[0, 1\)"):
         checks.check_moms(moms)
 
 
-@pytest.mark.parametrize(
-    "ratio", [1, "ab", (1,), (2, 1), (0, 1), (1, float("inf")), (float("nan"), 1), (1, 2, 3), None]
-)
+@pytest.mark.parametrize("ratio", [1, "ab", (1,), (2, 1), (0, 1), (1, float("inf")), (float("nan"), 1), (1, 2, 3)])
 def test_check_ratio(ratio):
     assert checks.check_ratio((1, 1), "ratio") is None
-    with pytest.raises(
-        ValueError, match="`ratio` must be two positive numbers, the smaller one first. Received: ratio="
-    ):
+    with pytest.raises(ValueError, match="`ratio` must be two positive numbers, the smaller one first. Received"):
         checks.check_ratio(ratio, "ratio")
 
 
@@ -162,9 +156,7 @@ def test_check_unknown():
     def fine_tune(self, epochs, base_lr=1e-3, lr_mult=100, bs=64, **rest): ...
 
     assert checks.check_unknown({"base_lr": 1}, fine_tune) is None
-    with pytest.raises(
-        TypeError, match=r"there is no argument `epoch`. Did you mean 'epochs'\? Arguments: epochs, base_lr"
-    ):
+    with pytest.raises(TypeError, match=r"no argument `epoch`. Did you mean 'epochs'\? Arguments: epochs, base_lr"):
         checks.check_unknown({"epoch": 1}, fine_tune)
     with pytest.raises(TypeError, match=r"no argument `batch_size`. Did you mean 'bs'"):
         checks.check_unknown({"batch_size": 1}, fine_tune)

@@ -286,7 +286,7 @@ def test_tta_that_has_nothing_to_augment_with_is_refused(grey):
         learn.tta(item_tfms=Resize(4))
     with pytest.raises(ValueError, match="`n` must be at least 1. Received: n=0"):
         learn.tta(n=0)
-    with pytest.raises(ValueError, match="`beta` must be between 0 and 1, or None. Received: beta=2"):
+    with pytest.raises(ValueError, match="`beta` must be in \\[0, 1\\]. Received: beta=2"):
         learn.tta(beta=2)
     data = torch.utils.data.TensorDataset(x, torch.zeros(10).long())
     with pytest.raises(ValueError, match="a DataLoader does not say which of its transforms are augmentation"):

@@ -68,7 +68,7 @@ def test_class_weights_follow_the_outputs(loss):
     ("make", "message"),
     [
         (lambda: LabelSmoothingCrossEntropy(1.0), r"`eps` must be in \[0, 1\). Received: eps=1.0"),
-        (lambda: FocalLoss(-1), "`gamma` must not be negative"),
+        (lambda: FocalLoss(-1), "`gamma` must be finite and not negative"),
         (lambda: FocalLoss(reduction="avg"), "`reduction` must be"),
         (lambda: LabelSmoothingCrossEntropy(reduction="avg"), "`reduction` must be"),
     ],

@@ -314,7 +314,7 @@ class DataLoaders:
 def _seed(seed: int | None, *, is_used: bool) -> int:
     if seed is not None:
         check_count(seed, "seed", least=None)
-        return seed
+        return int(seed)
     if is_used:
         return draw_seed()
     with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here

@@ -308,7 +308,7 @@ def _check_split(train: list[int], valid: list[int], n: int) -> None:
 
 
 def _permutation(n: int, seed: int | None) -> list[int]:
-    generator = torch.Generator().manual_seed(DEFAULT_SEED if seed is None else seed)
+    generator = torch.Generator().manual_seed(DEFAULT_SEED if seed is None else int(seed))
     order: list[int] = torch.randperm(n, generator=generator).tolist()
     return order
 

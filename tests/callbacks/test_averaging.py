@@ -311,7 +311,7 @@ def test_tied_weights_channels_last_and_bf16(blobs):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: EMA(1.0), "`decay` must be above 0 and below 1. Received: decay=1.0"),
+        (lambda: EMA(1.0), r"`decay` must be in \(0, 1\). Received: decay=1.0"),
         (lambda: EMA(every_steps=0), "`every_steps` must be at least 1"),
         (lambda: EMA(start=1.0), r"`start` must be in \[0, 1\)"),
         (lambda: SWA(start=-0.1), r"`start` must be in \[0, 1\). Received: start=-0.1"),

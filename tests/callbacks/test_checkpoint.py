@@ -182,7 +182,7 @@ def test_an_early_stop_is_an_end(tmp_path):
 
 @pytest.mark.parametrize("argument", ["every_steps", "every_seconds", "every_epochs", "keep"])
 def test_intervals_are_checked(tmp_path, argument):
-    with pytest.raises(ValueError, match=f"`{argument}` must be above 0"):
+    with pytest.raises(ValueError, match=f"`{argument}` must be (at least 1|positive and finite)"):
         Checkpoint(tmp_path, **{argument: 0})
 
 

@@ -82,5 +82,5 @@ def test_accumulation_of_nothing_is_refused(n):
 
 
 def test_clipping_to_nothing_is_refused():
-    with pytest.raises(ValueError, match="`max_norm` must be above 0"):
+    with pytest.raises(ValueError, match="`max_norm` must be positive and finite"):
         GradientClip(0)

@@ -307,5 +307,5 @@ def test_masks_are_refused_by_cutmix():
 
 @pytest.mark.parametrize("mixing", [MixUp, CutMix])
 def test_alpha_must_be_above_zero(mixing):
-    with pytest.raises(ValueError, match="`alpha` must be above 0. Received: alpha=0"):
+    with pytest.raises(ValueError, match="`alpha` must be positive and finite. Received: alpha=0"):
         mixing(0)

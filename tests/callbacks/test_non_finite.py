@@ -241,7 +241,7 @@ def test_lr_find_and_validation_are_left_alone():
         ({"policy": "skipp"}, "`policy` must be one of .* Did you mean 'skip'"),
         ({"limit": 0}, "`limit` must be at least 1"),
         ({"every_steps": 0}, "`every_steps` must be at least 1"),
-        ({"factor": 0.0}, "`factor` must be above 0 and at most 1"),
+        ({"factor": 0.0}, r"`factor` must be in \(0, 1\]"),
     ],
 )
 def test_wrong_arguments_are_told(kwargs, message):

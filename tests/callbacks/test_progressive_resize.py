@@ -67,9 +67,9 @@ def test_it_rests_in_a_sweep():
     ("options", "message"),
     [
         ({"initial_scale": 0}, r"`initial_scale` must be in \(0, 1\]. Received: initial_scale=0"),
-        ({"delay": 0.9}, r"together at most 1. Received: delay=0.9, full=0.2"),
+        ({"delay": 0.9}, r"must not exceed 1 together. Received: delay=0.9, full=0.2"),
         ({"multiple": 0}, r"`multiple` must be at least 1"),
-        ({"multiple": 1.5}, r"`multiple` must be an integer. Received: multiple=1.5"),
+        ({"multiple": 1.5}, r"`multiple` must be a whole number. Received: multiple=1.5"),
     ],
 )
 def test_bad_arguments_are_told(options, message):

@@ -331,7 +331,7 @@ def test_grey_pictures_have_one_channel_and_a_reader_is_told_the_size_that_is_en
 
 
 def test_arguments_are_checked(pictures):
-    with pytest.raises(ValueError, match="`num_workers` must be 0 or more. Received: num_workers=-1"):
+    with pytest.raises(ValueError, match="`num_workers` must be at least 0. Received: num_workers=-1"):
         loader(pictures, num_workers=-1)
 
 

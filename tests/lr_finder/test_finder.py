@@ -251,7 +251,7 @@ def test_too_few_points_negative_skips_and_no_sweep_are_said():
     finder = swept(8)
     with pytest.raises(RuntimeError, match="Need at least 17 iterations to suggest a learning rate. Got 8"):
         finder.plot()
-    with pytest.raises(ValueError, match="cannot be negative"):
+    with pytest.raises(ValueError, match="must be at least 0"):
         finder.plot(skip_start=-1)
     with pytest.raises(RuntimeError, match="Call `range_test`"):
         parts()[2].plot_loss_change()
@@ -260,13 +260,13 @@ def test_too_few_points_negative_skips_and_no_sweep_are_said():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_iter": 1}, "`num_iter` must be larger than 1"),
-        ({"num_iter": 2.5}, "`num_iter` must be an integer"),
-        ({"accumulation_steps": 1.5}, "`accumulation_steps` must be an integer"),
+        ({"num_iter": 1}, "`num_iter` must be at least 2"),
+        ({"num_iter": 2.5}, "`num_iter` must be a whole number"),
+        ({"accumulation_steps": 1.5}, "`accumulation_steps` must be a whole number"),
         ({"end_lr": "high"}, "`end_lr` must be a number"),
         ({"step_mode": None}, "`step_mode` must be"),
         ({"step_mode": "log"}, "`step_mode` must be"),
-        ({"smooth_f": 1}, "`smooth_f` must lie in"),
+        ({"smooth_f": 1}, "`smooth_f` must be in"),
         ({"diverge_th": 1}, "`diverge_th` must be above 1"),
         ({"accumulation_steps": 0}, "`accumulation_steps` must be at least 1"),
         ({"end_lr": 1e-4}, "must rise"),

@@ -273,15 +273,15 @@ def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
     [
         ({"epochs": 1, "sample_steps": 9}, "not both"),
         ({"epochs": 0}, "`epochs` must be at least 1"),
-        ({"start_lr": 0}, "`start_lr` must be above 0"),
+        ({"start_lr": 0}, "`start_lr` must be positive"),
         ({"end_lr": "10"}, "`end_lr` must be a number. Received: end_lr='10'"),
         ({"start_lr": 1, "end_lr": 0.1}, "below `end_lr`"),
         ({"num_it": 1}, "`num_it` must be at least 2. Received: num_it=1"),
         ({"step_mode": "log"}, "`step_mode` must be"),
-        ({"smoothing": 1.0}, "`smoothing` must lie in"),
+        ({"smoothing": 1.0}, "`smoothing` must be in"),
         ({"stop_factor": 0.5}, "`stop_factor` must be above 1"),
-        ({"skip_end": -1}, "`skip_end` must be a number of points, 0 or more. Received: skip_end=-1"),
-        ({"skip_start": 2.5}, "`skip_start` must be a number of points"),
+        ({"skip_end": -1}, "`skip_end` must be at least 0. Received: skip_end=-1"),
+        ({"skip_start": 2.5}, "`skip_start` must be a whole number"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, message):

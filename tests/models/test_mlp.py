@@ -28,5 +28,5 @@ def test_an_input_of_another_size_is_an_error(shape):
 
 @pytest.mark.parametrize("sizes", [(784,), (784, 0, 10)])
 def test_wrong_sizes_are_an_error(sizes):
-    with pytest.raises(ValueError, match=r"`sizes` must be at least two positive numbers. Received: sizes=\(784"):
+    with pytest.raises(ValueError, match=r"`sizes` must .* Received: sizes="):
         MLP(sizes)

@@ -216,9 +216,9 @@ def test_validation_is_left_alone_but_for_the_size():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match=r"`fraction` must be between 0 and 1. Received: fraction=1.5"):
+    with pytest.raises(ValueError, match=r"`fraction` must be in \[0, 1\]. Received: fraction=1.5"):
         RandomShift(1.5)
-    with pytest.raises(ValueError, match=r"`p` must be between 0 and 1. Received: p=-1"):
+    with pytest.raises(ValueError, match=r"`p` must be in \[0, 1\]. Received: p=-1"):
         Flip(-1)
     with pytest.raises(ValueError, match=r"less than one whole pixel of a 8 x 8 picture"):
         RandomShift(0.1, whole_pixels=True)(torch.rand(1, 1, 8, 8), rng())
@@ -230,10 +230,10 @@ def test_wrong_arguments_are_refused():
     ("make", "message"),
     [
         (lambda: Warp(0.5), r"`magnitude` must be in \[0, 0.5\). Received: magnitude=0.5"),
-        (lambda: Zoom(1.2, 1.1), r"0 < `min_zoom` <= `max_zoom`. Received: min_zoom=1.2, max_zoom=1.1"),
-        (lambda: Rotate(-1), r"`max_deg` must be at least 0. Received: max_deg=-1"),
-        (lambda: Rotate(p=2), r"`p` must be between 0 and 1. Received: p=2"),
-        (lambda: Dihedral(p=2), r"`p` must be between 0 and 1. Received: p=2"),
+        (lambda: Zoom(1.2, 1.1), r"`min_zoom` must not exceed `max_zoom`. Received: min_zoom=1.2, max_zoom=1.1"),
+        (lambda: Rotate(-1), r"`max_deg` must be finite and not negative. Received: max_deg=-1"),
+        (lambda: Rotate(p=2), r"`p` must be in \[0, 1\]. Received: p=2"),
+        (lambda: Dihedral(p=2), r"`p` must be in \[0, 1\]. Received: p=2"),
         (lambda: Rotate(pad_mode="reflect"), r"`pad_mode` must be one of.*Did you mean 'reflection'.*'reflect'"),
         (lambda: Rotate(mode="linear"), r"`mode` must be one of 'bilinear', 'nearest', 'bicubic'"),
         (lambda: Flip(size=0), r"`size` must be.*Received: size=0"),
@@ -253,10 +253,10 @@ def test_a_repr_says_what_was_asked():
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"mult": 3}, "`max_warp` times `mult` must be .* below 0.5. Received: max_warp=0.2, mult=3"),
+        ({"mult": 3}, "`max_warp` times `mult` must be below 0.5. Received: max_warp=0.2, mult=3"),
         (
             {"mult": 5, "max_warp": 0},
-            "`max_lighting` times `mult` must be .* below 1. Received: max_lighting=0.2, mult=5",
+            "`max_lighting` times `mult` must be below 1. Received: max_lighting=0.2, mult=5",
         ),
         ({"do_flip": False, "flip_vert": True}, "`flip_vert` needs `do_flip`"),
     ],

@@ -62,9 +62,9 @@ def test_the_same_seed_gives_the_same_bits_and_the_input_is_kept():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"p": 2}, r"`p` must be between 0 and 1. Received: p=2"),
-        ({"sl": 0.5}, r"0 <= `sl` <= `sh` <= 1. Received: sl=0.5, sh=0.3"),
-        ({"min_aspect": 0}, r"`min_aspect` must be above 0 and at most 1. Received: min_aspect=0"),
+        ({"p": 2}, r"`p` must be in \[0, 1\]. Received: p=2"),
+        ({"sl": 0.5}, r"`sl` must not exceed `sh`. Received: sl=0.5, sh=0.3"),
+        ({"min_aspect": 0}, r"`min_aspect` must be in \(0, 1\]. Received: min_aspect=0"),
         ({"max_count": 0}, r"`max_count` must be at least 1. Received: max_count=0"),
     ],
 )

@@ -51,5 +51,5 @@ def test_new_pictures_are_resized_as_the_training_pictures_were(sample):
 
 
 def test_no_pixels_are_refused():
-    with pytest.raises(ValueError, match="`size` must be at least 1 pixel. Received: size=0"):
+    with pytest.raises(ValueError, match="`size` must be at least 1. Received: size=0"):
         fashion_mnist(size=0)

@@ -128,7 +128,7 @@ def test_wrong_arguments_and_pictures_are_refused():
         Contrast(1)
     with pytest.raises(ValueError, match=r"`max_hue` must be in \[0, 1\). Received: max_hue=1"):
         Hue(1)
-    with pytest.raises(ValueError, match=r"`p` must be between 0 and 1. Received: p=2"):
+    with pytest.raises(ValueError, match=r"`p` must be in \[0, 1\]. Received: p=2"):
         Brightness(p=2)
     for colour in (Saturation(), Hue()):
         with pytest.raises(ValueError, match=r"takes \(batch, 3, height, width\). Received: x of shape \(2, 1, 4, 4\)"):

@@ -22,7 +22,7 @@ def test_normalising_and_its_undoing():
 def test_wrong_statistics_are_refused():
     with pytest.raises(ValueError, match=r"one length. Received: mean=\[0.5\]"):
         Normalize.from_stats([0.5], [0.1, 0.2])
-    with pytest.raises(ValueError, match=r"`std` must be positive. Received: std=0"):
+    with pytest.raises(ValueError, match=r"`std` must be positive and finite. Received: std=0"):
         Normalize.from_stats(0.5, 0)
     with pytest.raises(ValueError, match=r"has 3 channels. Received: x of shape \(2, 1, 4, 4\)"):
         Normalize.from_stats([0.5] * 3, [0.5] * 3)(torch.rand(2, 1, 4, 4), rng())

@@ -151,15 +151,18 @@ def test_a_picture_decoded_smaller_is_never_enlarged_for_want_of_pixels(transfor
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Resize(0), r"`size` must be one whole number of pixels, or \(height, width\). Received: size=0"),
+        (
+            lambda: Resize(0),
+            r"`size` must be a whole number of pixels, at least 1, or \(height, width\). Received: size=0",
+        ),
         (lambda: Resize((3, 4, 5)), "`size`"),
         (lambda: Resize(8, "crob"), r"`method` must be one of 'crop', 'pad', 'squish'. Did you mean 'crop'\?"),
         (lambda: Resize(8, pad_mode="mirror"), "`pad_mode` must be one of 'zeros', 'border', 'reflection'"),
         (lambda: RandomResizedCrop(8, min_scale=0), "`min_scale` must be positive"),
-        (lambda: RandomResizedCrop(8, ratio=(2, 1)), "`ratio` must be two rising"),
+        (lambda: RandomResizedCrop(8, ratio=(2, 1)), "`ratio` must be two positive numbers"),
         (lambda: RandomResizedCrop(8, val_xtra=-1), "`val_xtra`"),
         (lambda: CropPad(8, "mirror"), "`pad_mode`"),
-        (lambda: RatioResize(0), "`max_sz` must be at least 1 pixel"),
+        (lambda: RatioResize(0), "`max_sz` must be at least 1"),
     ],
 )
 def test_arguments_are_checked(make, message):
