@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
-from minilearner.checks import check_count, check_rate
+from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
@@ -152,6 +152,7 @@ class Learner:
             checkpoint: a folder or a `Checkpoint`, where the run saves itself. If it is interrupted, run the same
                 script again: it resumes at the batch where it was.
         """
+        plans.check_fit(n_epoch, wd, lr=lr)
         return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_one_cycle(
@@ -179,7 +180,8 @@ class Learner:
             pct_start: the fraction of updates in which the rate rises, in [0, 1].
             moms: momentum at the start, the peak and the end, if the optimizer has one; `learn.moms` by default.
         """
-        how = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
+        how: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
+        plans.check_fit(n_epoch, wd, partial(plans.one_cycle_scheduler, **how), lr_max=lr_max)
         return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_flat_cos(
@@ -201,6 +203,7 @@ class Learner:
             pct_start: the fraction of updates at the constant rate, in [0, 1].
         """
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
+        plans.check_fit(n_epoch, wd, fall, lr=lr)
         return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def fit_sgdr(
@@ -228,6 +231,7 @@ class Learner:
         """
         n_epoch = plans.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         falls = partial(plans.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
+        plans.check_fit(n_epoch, wd, falls, lr_max=lr_max)
         return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint)
 
     def lr_find(
@@ -315,7 +319,8 @@ class Learner:
             precompute: send each image through the frozen body only once in the first phase; see `precompute`.
         """
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
-        plans.one_cycle_scheduler([1.0], div=div, div_final=div_final, pct_start=pct_start, moms=moms or self.moms)
+        shape: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
+        plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape))
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
         train = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
@@ -561,7 +566,6 @@ class Learner:
         checkpoint: Checkpointing,
         **options: Any,
     ) -> RunRecord:
-        check_count(n_epoch, "n_epoch")
         return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
