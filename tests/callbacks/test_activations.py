@@ -136,12 +136,12 @@ def test_histograms_are_drawn_as_columns(net, blobs):
 def test_what_cannot_work_is_refused(net, blobs):
     with pytest.raises(ValueError, match="`every` must be at least 1"):
         ActivationStats(every=0)
-    with pytest.raises(ValueError, match="`modules` must be of the model"):
+    with pytest.raises(ValueError, match="`modules` must be modules of the model"):
         fit(net(), blobs, ActivationStats([nn.Linear(1, 1)]))
     with pytest.raises(ValueError, match="no layers to watch"):
         fit(net(), blobs, ActivationStats([]))
     fit(net(), blobs, stats := ActivationStats())
     with pytest.raises(ValueError, match="there are no histograms"):
         stats.color_dim(0)
-    with pytest.raises(ValueError, match="`idx` must name one of the 3 layers recorded. Received: idx=3"):
+    with pytest.raises(ValueError, match="`idx` must be an index into the 3 recorded layers. Received: idx=3"):
         stats.plot_layer_stats(3)

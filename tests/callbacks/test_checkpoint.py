@@ -94,7 +94,7 @@ def test_a_call_does_not_take_its_learner_back_to_what_another_finished(tmp_path
     learn.fit(1, 0.1, checkpoint=tmp_path)
     learn.fit(1, 0.1)
     before = weights(learn)
-    with pytest.raises(CheckpointError, match="holds a run that this learner has finished.*a folder of its own"):
+    with pytest.raises(CheckpointError, match="holds a run that this learner has already finished.*its own folder"):
         learn.fit(1, 0.1, checkpoint=tmp_path)
     assert torch.equal(before, weights(learn)) and len(learn.recorder.runs) == 2
 
@@ -253,7 +253,7 @@ class SignalInValidation(StopAt):
 def test_a_signal_in_a_validation_keeps_what_was_trained_before_it(tmp_path):
     whole = make(cbs=SignalInValidation(None))
     whole.fit(2, 0.1)
-    with pytest.raises(KeyboardInterrupt, match="run the same script again"):
+    with pytest.raises(KeyboardInterrupt, match="Run the same script again to resume"):
         make(cbs=SignalInValidation(1)).fit(2, 0.1, checkpoint=tmp_path)
     assert numbers(tmp_path) == [7]
     resumed = make(cbs=SignalInValidation(None))
@@ -263,8 +263,8 @@ def test_a_signal_in_a_validation_keeps_what_was_trained_before_it(tmp_path):
 
 def test_it_says_where_a_run_goes_on(tmp_path, capsys):
     crashed_at(tmp_path, 5)
-    for told in ("going on in epoch 0 at batch 3", "finished before, not trained again"):
+    for message in ("resuming in epoch 0 at batch 3", "finished before, so not trained again"):
         learn = make(cbs=StopAt(None))
         learn._output.table = True
         learn.fit(2, 0.1, checkpoint=tmp_path)
-        assert f"{tmp_path}: {told}" in capsys.readouterr().out
+        assert f"{tmp_path}: {message}" in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_appending_below_other_columns_is_refused_before_training(tmp_path):
     with (learn := learner()).no_logging():
         learn.fit(1, cbs=CSVLogger(path))
     learn = learner(metrics=error_rate)
-    with learn.no_logging(), pytest.raises(ValueError, match="holds other columns than this run writes"):
+    with learn.no_logging(), pytest.raises(ValueError, match="must have the columns of this run"):
         learn.fit(1, cbs=CSVLogger(path, append=True))
     assert learn.recorder.runs == [] and len(rows(path)) == 1
 

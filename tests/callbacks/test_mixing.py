@@ -278,7 +278,7 @@ def test_metrics_on_training_batches_see_the_item_of_the_larger_share():
     ("cbs", "x", "error", "message"),
     [
         ([MixUp(), CutMix()], pictures()[0], ValueError, "would both mix the batches"),
-        (CutMix(), torch.rand(12, 7), ValueError, r"takes pictures .* Received: shape \(4, 7\)"),
+        (CutMix(), torch.rand(12, 7), ValueError, r"takes images .* Received: shape \(4, 7\)"),
         (MixUp(), torch.randint(9, (12, 7)), TypeError, "floating-point inputs. Received: torch.int64"),
     ],
 )
@@ -301,7 +301,7 @@ def test_masks_are_refused_by_cutmix():
     x, _ = pictures()
     batches = [(x, torch.zeros(12, 8, 8, dtype=torch.int64))]
     learn = Learner(DataLoaders(batches), nn.Conv2d(2, 3, 1), nn.CrossEntropyLoss())
-    with learn.no_logging(), pytest.raises(ValueError, match="targets of a picture's size"):
+    with learn.no_logging(), pytest.raises(ValueError, match="targets of an image's size"):
         learn.fit(1, cbs=CutMix())
 
 

@@ -79,5 +79,5 @@ def test_bad_arguments_are_told(options, message):
 
 def test_what_is_no_picture_is_told():
     learn = Learner(DataLoaders([(torch.rand(2, 1), torch.arange(2))]), nn.Linear(1, 2), nn.CrossEntropyLoss())
-    with learn.no_logging(), pytest.raises(DataError, match=r"takes pictures .* Received: \(2, 1\)"):
+    with learn.no_logging(), pytest.raises(DataError, match=r"takes images .* Received: \(2, 1\)"):
         learn.fit(1, cbs=ProgressiveResize())

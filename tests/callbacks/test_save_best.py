@@ -78,7 +78,7 @@ def test_the_file_always_holds_the_best(tmp_path):
 def test_a_monitor_that_never_improves_restores_nothing_and_says_so(tmp_path):
     path = tmp_path / "best.safetensors"
     path.write_bytes(b"of an earlier run")
-    with pytest.warns(UserWarning, match="never saw a value .* newest 'score' is nan"):
+    with pytest.warns(UserWarning, match="found no best value, .* latest 'score' is nan"):
         learn, at = fit(2, SaveBest("score", path=path), metrics=scores(*[float("nan")] * 2))
     assert same(learn.model.state_dict(), at[1])
     assert path.read_bytes() == b"of an earlier run"
