@@ -99,7 +99,7 @@ class Checkpoint(Callback):
 
     @contextmanager
     def holding(self, run: Run, kind: str) -> Iterator[None]:
-        """Locks the folder while the run goes on, and finds the checkpoint to resume from.
+        """Locks the folder during the run, and finds the checkpoint to resume from.
 
         Raises:
             CheckpointError: see the class.

@@ -19,8 +19,8 @@ class ProgressiveResize(Callback):
 
     Images have the small size for the fraction `delay` of the run. Then they grow linearly. For the last fraction
     `full` of the run they have the size that the loaders give. The cost of a step is about proportional to the square
-    of the scale. Validation and sweeps see full images. A smaller image averages over all pixels that fall into one
-    (bilinear, with antialiasing).
+    of the scale. Validation and sweeps see full images. Each pixel of a smaller image averages all the
+    pixels that it covers (bilinear, with antialiasing).
 
     Args:
         initial_scale: the first scale of both sides, in (0, 1].

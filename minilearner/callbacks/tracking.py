@@ -114,7 +114,7 @@ class EarlyStopping(Tracker):
 
 
 class Validate(Callback):
-    """Decides when to validate: also after every so many optimizer updates, or only after every so many epochs.
+    """Decides when to validate: also in mid-epoch, or only after some epochs.
 
     A validation in mid-epoch writes a row with its step. Validation draws none of the random numbers of training, so it
     does not change the training. The last epoch is always validated.

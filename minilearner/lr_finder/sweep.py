@@ -201,8 +201,8 @@ class RateSweep(Callback):
 
     Attributes:
         losses: the mean loss of each update, before the update; shorter than `lrs` if the sweep was stopped.
-        fixed_losses: what `fixed` measured after each update; as many.
-        smoothed: the loss that the stop rule read; as many.
+        fixed_losses: what `fixed` measured after each update.
+        smoothed: the smoothed loss of each update, which the stop rule reads.
         best: the lowest smoothed loss; infinity before the first.
         stop_reason: why the sweep ended, in words.
         broke: whether it ended because the loss became NaN or infinite.
