@@ -527,11 +527,11 @@ class Learner:
 
     def no_bar(self) -> AbstractContextManager[None]:
         """Hides the progress bar inside the context. The table of epochs stays."""
-        return self._output.without(bar=True)
+        return self._output.hide(bar=True)
 
     def no_logging(self) -> AbstractContextManager[None]:
         """Shows and prints nothing inside the context."""
-        return self._output.without(bar=True, table=True)
+        return self._output.hide(bar=True, table=True)
 
     def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
         """Adds one or several callbacks to every run from now on."""

@@ -1,4 +1,7 @@
-"""Watch what the layers give in training: whether activations vanish, explode or die."""
+"""`ActivationStats`: watch the layers' outputs in training, to see whether activations vanish, explode or die.
+
+The callback records the numbers. `models.hooks` places the hooks, and `plots.lines` draws the figures.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +29,25 @@ _N_BINS, _LARGEST, _NEAR_ZERO = 40, 10.0, 0.05  # fastai's
 
 
 class ActivationStats(Callback):
-    """Records mean, standard deviation and share of values near zero of layers' outputs, over the training batches.
+    """Records the mean, the standard deviation and the share of near-zero values of layers' outputs in training.
 
-    Nothing is read from the device before the end of an epoch. Outputs of several tensors count by their first. Each
-    run begins anew.
+    The values stay on the device until the epoch ends, so batches never wait for them. If a layer returns several
+    tensors, only the first one counts. Each run starts over.
 
     Example: ``stats = ActivationStats(with_hist=True); learn.fit(1, cbs=stats); stats.plot_layer_stats(0)``.
 
     Args:
-        modules: whose outputs; None takes every layer that has parameters.
-        every: record each so many training batches only, from the first on; None is all.
-        with_hist: also count the absolute values in 40 bins over [0, 10], which `color_dim` draws. Larger ones are not
-            counted. (fastai's take the values themselves, so negative ones are lost.)
-        include_paramless: with ``modules=None``, also layers without parameters, such as activations.
+        modules: the modules to watch. None watches every layer that has parameters.
+        every: record one of this many training batches, starting with the first. None records all of them.
+        with_hist: also count the absolute values in 40 bins over [0, 10], for `color_dim`. Larger values are not
+            counted. (fastai bins the signed values, so it loses the negative ones.)
+        include_paramless: with ``modules=None``, also watch layers without parameters, such as activations.
 
     Attributes:
         names: the modules' paths in the model.
 
     Raises:
-        ValueError: `every` below 1; when a run begins, there is nothing to watch, or a module is not in the model.
+        ValueError: `every` is below 1. When a run begins: there is nothing to watch, or a module is not in the model.
     """
 
     order = -20
@@ -73,48 +76,48 @@ class ActivationStats(Callback):
 
     @property
     def means(self) -> NDArray[np.float32]:
-        """The mean of each layer's outputs, (records, layers); NaN where a layer did not take part in a batch."""
+        """The mean of each layer's outputs, (records, layers). NaN if a layer did not run in a batch."""
         return self._read()[:, :, 0]
 
     @property
     def stds(self) -> NDArray[np.float32]:
-        """Their standard deviation, (records, layers)."""
+        """The standard deviation of each layer's outputs, (records, layers)."""
         return self._read()[:, :, 1]
 
     @property
     def near_zero(self) -> NDArray[np.float32]:
-        """The share, in [0, 1], of outputs of at most 0.05 in absolute value, (records, layers)."""
+        """The share of outputs whose absolute value is at most 0.05, in [0, 1], (records, layers)."""
         return self._read()[:, :, 2]
 
     @property
     def hists(self) -> NDArray[np.float32]:
-        """How many absolute values fell into each of 40 bins over [0, 10], (records, layers, 40).
+        """The number of absolute values in each of 40 bins over [0, 10], (records, layers, 40).
 
         Raises:
-            ValueError: made without `with_hist`.
+            ValueError: `with_hist` is False.
         """
         if not self.with_hist:
-            raise ValueError("there are no histograms. Give ActivationStats(with_hist=True) before training.")
+            raise ValueError("there are no histograms. Use ActivationStats(with_hist=True) before training.")
         return self._read()[:, :, 3:]
 
     def plot_layer_stats(self, idx: int) -> Figure:
-        """Draws mean, standard deviation and share near zero of layer `idx` of `names` over the recorded batches."""
+        """Plots the mean, standard deviation and near-zero share of layer `idx` of `names` by recorded batch."""
         columns = {"mean": self.means, "standard deviation": self.stds, "share near zero": self.near_zero}
         self._check_index(idx)
-        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._xlabel(idx))
+        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._label_x(idx))
 
     def color_dim(self, idx: int, ax: Axes | None = None) -> Figure:
-        """Draws the histograms of layer `idx` of `names`, one column a recorded batch, brighter for more values."""
+        """Plots the histograms of layer `idx` of `names`: one column per recorded batch, brighter for higher counts."""
         hists = self.hists
         self._check_index(idx)
-        return lines.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._xlabel(idx), ax=ax)
+        return lines.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._label_x(idx), ax=ax)
 
     def before_fit(self, run: Run) -> None:
-        layers = self._chosen(run.model)
+        layers = self._choose_layers(run.model)
         self.names = list(layers)
         self._n_batches, self._waiting = 0, []
         self._values = np.empty((0, len(layers), 3 + _N_BINS * self.with_hist), dtype=np.float32)
-        self._hooks = ForwardHooks(layers.values(), self._note)
+        self._hooks = ForwardHooks(layers.values(), self._record_output)
 
     def before_batch(self, run: Run) -> None:
         self._is_recording = run.training and self._n_batches % self.every == 0
@@ -135,26 +138,26 @@ class ActivationStats(Callback):
             self._hooks.remove()
             self._hooks = None
 
-    def _note(self, index: int, output: Any) -> None:
+    def _record_output(self, index: int, output: Any) -> None:
         if not self._is_recording:
             return
         while isinstance(output, (tuple, list, Mapping)) and output:
             output = next(iter(output.values() if isinstance(output, Mapping) else output))
         if isinstance(output, Tensor) and output.numel():
-            self._now[index] = self._summary(output.detach().float())
+            self._now[index] = self._summarize(output.detach().float())
 
-    def _summary(self, t: Tensor) -> Tensor:
+    def _summarize(self, t: Tensor) -> Tensor:
         near_zero = (t.abs() <= _NEAR_ZERO).float().mean()
         values = torch.stack([t.mean(), t.std(correction=min(1, t.numel() - 1)), near_zero])
         return torch.cat([values, t.abs().histc(_N_BINS, 0, _LARGEST)]) if self.with_hist else values
 
-    def _chosen(self, model: nn.Module) -> dict[str, nn.Module]:
+    def _choose_layers(self, model: nn.Module) -> dict[str, nn.Module]:
         if self.modules is None:
             chosen = layers_of(model, with_parameters_only=not self.include_paramless)
         else:
             names = {module: name for name, module in model.named_modules()}
             if strange := [module for module in self.modules if module not in names]:
-                raise ValueError(f"`modules` must be of the model. Received: {strange[0]!r}, which is not.")
+                raise ValueError(f"`modules` must be modules of the model. Received: {strange[0]!r}.")
             chosen = {names[module]: module for module in self.modules}
         if not chosen:
             raise ValueError("`ActivationStats` has no layers to watch. Give `modules`.")
@@ -168,18 +171,18 @@ class ActivationStats(Callback):
 
     def _check_index(self, idx: int) -> None:
         if not -len(self.names) <= idx < len(self.names):
-            raise ValueError(f"`idx` must name one of the {len(self.names)} layers recorded. Received: idx={idx}.")
+            raise ValueError(f"`idx` must be an index into the {len(self.names)} recorded layers. Received: idx={idx}.")
 
-    def _xlabel(self, idx: int) -> str:
+    def _label_x(self, idx: int) -> str:
         batch = "training batch" if self.every == 1 else f"recorded batch, one in {self.every}"
         return f"{batch} (layer {self.names[idx]!r})"
 
     def state_dict(self) -> dict[str, Any]:
-        """What was recorded."""
+        """Returns what was recorded."""
         return {"names": self.names, "values": torch.from_numpy(self._read()), "n_batches": self._n_batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind it."""
+        """Restores the records; a resumed run appends to them."""
         self._values, self._waiting = state["values"].cpu().numpy(), []
         self.names, self._n_batches = list(state["names"]), state["n_batches"]
 

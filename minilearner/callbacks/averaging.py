@@ -1,4 +1,7 @@
-"""Average the weights over the updates, validate with the averages, and end with them: EMA and SWA."""
+"""`EMA` and `SWA`: average a model's weights during a run, validate with the averages, and end with them.
+
+Both keep the averages and swap them into the model. The updates themselves are made by `training.step`.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ __all__ = ["EMA", "SWA"]
 
 
 class _Averaging(Callback):
-    """Keeps the averages, and lends them to the model while it is validated.
+    """Keeps the averages, and lends them to the model for validation. Subclasses decide when and how to average.
 
     Attributes:
-        averages: parameters and buffers by name, as in the model's `state_dict`; empty before the first.
-        n_averaged: how many states of the model went into them.
+        averages: averaged parameters and buffers, named as in the model's `state_dict`; empty until the first one.
+        n_averaged: how many states of the model the averages contain.
     """
 
     follows_weights = True
-    order = 90  # `SaveBest` keeps the weights that were validated, so it must come before they are taken out again
+    order = 90  # after `SaveBest`, which must copy the averages before they leave the model
 
     def __init__(self, *, start: float, at_end: bool):
         check_fraction(start, "start", closed="left")
@@ -44,21 +47,21 @@ class _Averaging(Callback):
         self._own: list[Tensor] | None = None
 
     def weight_of_newest(self) -> float:
-        """Returns what a state of the model counts in the averages, in (0, 1], when `n_averaged` are in them."""
+        """Returns the next state's weight in the averages, in (0, 1], given that they contain `n_averaged` states."""
         raise NotImplementedError
 
     def is_averaged(self, live: Tensor) -> bool:
-        """Whether a tensor of the model is averaged; others are copied. Asked once, when a run begins."""
+        """Returns whether to average a tensor of the model; others are copied. Called once, when a run begins."""
         raise NotImplementedError
 
     def complete(self, run: Run) -> None:
-        """The model has just got the averages: puts right what cannot be averaged."""
+        """Recomputes what cannot be averaged. Called after the averages were put into the model."""
 
     def before_fit(self, run: Run) -> None:
         if other := run.driven.get("averaged weights"):
             raise ValueError(f"both {other} and {self!r} average the weights. Give one of them.")
         run.driven["averaged weights"] = repr(self)
-        self._places = _places(run.model)
+        self._places = _find_tensors(run.model)
         self._is_averaged = [self.is_averaged(t) for t in self._live()]
         self.averages, self.n_averaged, self._own = {}, 0, None
         self._n_seen = run.global_step
@@ -71,7 +74,7 @@ class _Averaging(Callback):
         self._take_back()
 
     def after_epoch(self, run: Run) -> None:
-        self._take_back()  # the validation may have been cancelled with its epoch
+        self._take_back()  # if the epoch was cancelled in its validation
         if run.epoch + 1 == run.n_epochs:
             self._end(run)
 
@@ -85,10 +88,10 @@ class _Averaging(Callback):
         self._own = None
 
     def catch_up(self, run: Run) -> None:
-        """Takes the model's state in, where that is due and not yet done."""
+        """Adds the model's state to the averages if that is due and not yet done."""
 
     def add(self, run: Run) -> None:
-        """Takes the model's state in."""
+        """Adds the model's state to the averages."""
         live = self._live()
         if not self.n_averaged:
             names = {id(t): name for name, t in (*run.model.named_parameters(), *run.model.named_buffers())}
@@ -96,13 +99,13 @@ class _Averaging(Callback):
         averages, averaged = list(self.averages.values()), self._is_averaged
         copied = [not each for each in averaged]
         with torch.no_grad():
-            newest, weight = _parts(compress(live, averaged)), self.weight_of_newest()
-            torch._foreach_lerp_(_parts(compress(averages, averaged)), newest, weight)
+            newest, weight = _local_parts(compress(live, averaged)), self.weight_of_newest()
+            torch._foreach_lerp_(_local_parts(compress(averages, averaged)), newest, weight)
         _copy(list(compress(averages, copied)), list(compress(live, copied)))
         self.n_averaged += 1
 
     def _live(self) -> list[Tensor]:
-        """The model's tensors as they are now: a forward pass may put another one in a buffer's place."""
+        """Returns the model's tensors as they are now: a forward pass may replace a buffer."""
         return [store[name] for store, name in self._places]
 
     def _lend(self, run: Run) -> None:
@@ -118,17 +121,17 @@ class _Averaging(Callback):
             self._own = None
 
     def _end(self, run: Run) -> None:
-        """Leaves the averages in the model. Its own weights stay at hand until it is sure that the run ends well."""
+        """Leaves the averages in the model. Its own weights are kept until the run has ended without an error."""
         if self.at_end:
             self.catch_up(run)
             self._lend(run)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, and what was counted."""
+        """Returns the averages and the counters."""
         return {"averages": dict(self.averages), "n_averaged": self.n_averaged, "n_seen": self._n_seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts both back, in a run the averages onto the model's device."""
+        """Restores the averages and the counters. In a run, the averages go to the model's device."""
         self._check(state)
         self.n_averaged, self._n_seen = state["n_averaged"], state["n_seen"]
         self.averages = {name: average.clone() for name, average in state["averages"].items()}
@@ -141,7 +144,7 @@ class _Averaging(Callback):
     def _check(self, state: Mapping[str, Any]) -> None:
         for name in ("n_averaged", "n_seen"):
             if type(state[name]) is not int or state[name] < 0:
-                raise ValueError(f"{name} must be a whole number from 0. Saved: {state[name]!r:.40}.")
+                raise ValueError(f"{name} must be an integer of at least 0. Saved: {state[name]!r:.40}.")
         if state["averages"] and self._places:
             odd = [
                 name
@@ -149,31 +152,32 @@ class _Averaging(Callback):
                 if average.shape != t.shape
             ]
             if odd:
-                raise ValueError(f"the average of {odd[0]!r:.80} is not of its shape.")
+                raise ValueError(f"the saved average of {odd[0]!r:.80} does not have the tensor's shape.")
 
 
 class EMA(_Averaging):
     """Keeps an exponential moving average of the weights: ``average = decay * average + (1 - decay) * weights``.
 
-    Taken after each optimizer update, from the weights after the first on. Buffers, such as the statistics of batch
-    norm, are averaged too; whole numbers, and masks with infinities, are copied. Validation sees the averages, and so
-    does `SaveBest`; at the end the model holds them. An interrupted run leaves the model with its own weights. Equals
-    torch's `AveragedModel(multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)`, without a second model.
+    The average starts with the weights after the first optimizer update, and moves after each further one. Buffers,
+    such as the statistics of batch norm, are averaged too; integers, and masks with infinities, are copied. Validation
+    and `SaveBest` see the averages, and the model holds them at the end. If the run is interrupted, the model keeps its
+    own weights. The result equals torch's `AveragedModel(multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)`,
+    without a second model.
 
-    `decay` d remembers about 1 / (1 - d) takings. Where a run is not many times that long, the average trails far
-    behind: lower `decay`, or give ``debias=True``.
+    The average remembers about 1 / (1 - decay) snapshots. If the run is not many times longer, the average lags far
+    behind: lower `decay`, or pass ``debias=True``.
 
     Args:
         decay: in (0, 1).
-        every_steps: optimizer updates between two takings.
-        start: how much of the run passes before the first, in [0, 1).
-        debias: the mean over all takings, weighted by how recent they are, where otherwise the first keeps a weight of
-            decay^n however early it was.
-        at_end: False leaves the model its own weights at the end; the averages are in `averages` and fit
+        every_steps: number of optimizer updates between two averaged snapshots.
+        start: fraction of the run to skip before the first snapshot, in [0, 1).
+        debias: weight each snapshot by its age alone. Otherwise the first of n + 1 snapshots has a weight of decay^n,
+            which is large if n is small.
+        at_end: whether the model ends with the averages. If False, it keeps its own weights; load the averages with
             ``model.load_state_dict(ema.averages, strict=False)``.
 
     Raises:
-        ValueError: an argument out of range; in a run, another callback averages too.
+        ValueError: an argument is out of range. When a run begins: another callback averages the weights too.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class EMA(_Averaging):
         self.catch_up(run)
 
     def catch_up(self, run: Run) -> None:
-        if run.global_step == self._n_seen:  # nothing was updated: the step was cancelled or skipped
+        if run.global_step == self._n_seen:  # no update was made: the step was cancelled or skipped
             return
         self._n_seen = run.global_step
         if run.global_step % self.every_steps == 0 and run.progress > self.start:
@@ -207,32 +211,34 @@ class EMA(_Averaging):
     def is_averaged(self, live: Tensor) -> bool:
         if isinstance(live, nn.Parameter):
             return _has_fractions(live)
-        return _has_fractions(live) and bool(live.isfinite().all())  # a mask of -inf less itself would be NaN
+        # Averaging a mask would compute -inf - -inf, which is NaN.
+        return _has_fractions(live) and bool(live.isfinite().all())
 
     def __repr__(self) -> str:
         return f"EMA(decay={self.decay}, every_steps={self.every_steps})"
 
 
 class SWA(_Averaging):
-    """Averages the weights at the ends of the last epochs: stochastic weight averaging.
+    """Averages the weights at the end of each of the last epochs: stochastic weight averaging.
 
-    From `start` on, each epoch's last weights count alike. Batch norm's statistics do not average: a forward pass over
-    the training data computes them anew wherever the averages are used, once for each epoch from `start` on (models
-    without batch norm are spared it). It leaves no trace on loaders and random generators. Validation sees the
-    averages, and so does `SaveBest`; at the end the model holds them. An interrupted run leaves the model with its own
-    weights. Equals torch's `AveragedModel` with `update_bn`.
+    From `start` on, the last weights of each epoch count equally. The statistics of batch norm cannot be averaged, so a
+    forward pass over the training data recomputes them before the averages are used: once per epoch from `start` on,
+    and never for models without batch norm. That pass leaves no trace on loaders and random generators. Validation and
+    `SaveBest` see the averages, and the model holds them at the end. If the run is interrupted, the model keeps its own
+    weights. The result equals torch's `AveragedModel` with `update_bn`.
 
-    A rate that stays fairly high to the end (`fit`, `CyclicLR`) suits it; one that falls to nothing leaves little to
-    average.
+    Use a learning rate that stays fairly high to the end (`fit`, `CyclicLR`). If the rate falls to almost zero, the
+    weights hardly differ, and there is little to average.
 
     Args:
-        start: how much of the run passes before the first epoch counts, in [0, 1).
-        at_end: False leaves the model its own weights at the end; the averages are in `averages`.
+        start: fraction of the run to skip before the first epoch that counts, in [0, 1).
+        at_end: whether the model ends with the averages. If False, it keeps its own weights; the averages are in
+            `averages`.
 
     Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", 2018.
 
     Raises:
-        ValueError: `start` outside [0, 1); in a run, another callback averages too.
+        ValueError: `start` is outside [0, 1). When a run begins: another callback averages the weights too.
     """
 
     def __init__(self, start: float = 0.75, *, at_end: bool = True):
@@ -265,11 +271,11 @@ class SWA(_Averaging):
         self._is_complete = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, what was counted, and whether batch norm's statistics belong to them."""
+        """Returns the averages, the counters, and whether batch norm's statistics match the averages."""
         return {**super().state_dict(), "is_complete": self._is_complete}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts all of it back."""
+        """Restores all of these."""
         super().load_state_dict(state)
         self._is_complete = state["is_complete"]
 
@@ -278,10 +284,11 @@ class SWA(_Averaging):
 
 
 def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
-    """Computes the statistics of batch norm over the training data; of those layers only that train.
+    """Recomputes the statistics of batch norm over the training data, only for layers that train.
 
     Args:
-        training: every module's flag in training.
+        run: the run, whose model holds the averages.
+        training: the flag `training` that each module has in the training pass.
     """
     flags = {module: module.training for module in run.model.modules()}
     norms = [m for m in flags if isinstance(m, _BatchNorm) and m.track_running_stats and training.get(m, True)]
@@ -293,12 +300,12 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
             module.training = training.get(module, True)
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # the mean over all batches
+            norm.momentum = None  # makes them the plain mean over all batches
         with unmoved(run.dls.train), isolated_rng(), torch.no_grad():
             for x, _ in run.dls.train:
-                if n_items(x):  # of several processes one may have nothing of the last batch
+                if n_items(x):  # with several processes, one may get no items of the last batch
                     run.step.predict(x)
-        if run.step.n_processes > 1:  # each saw its share of the batches, so the mean of their means is that over all
+        if run.step.n_processes > 1:  # average over the processes' shares of the batches
             processes.average(t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -311,8 +318,8 @@ def _has_fractions(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
-def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where the model keeps its parameters and buffers, each tensor once."""
+def _find_tensors(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Returns where the model keeps its parameters and buffers, each tensor once, as (store, name)."""
     stores = [store for module in model.modules() for store in (module._parameters, module._buffers)]
     found = {id(t): (store, name) for store in stores for name, t in store.items() if t is not None}
     return list(found.values())
@@ -321,9 +328,9 @@ def _places(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
 def _copy(to: list[Tensor], source: list[Tensor]) -> None:
     if to:
         with torch.no_grad():
-            torch._foreach_copy_(_parts(to), _parts(source))
+            torch._foreach_copy_(_local_parts(to), _local_parts(source))
 
 
-def _parts(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """What this process holds of each tensor: all of it, unless `fully_shard` has been at it."""
+def _local_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Returns the part of each tensor that this process holds: all of it, unless `fully_shard` has split it."""
     return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]

@@ -1,4 +1,8 @@
-"""Exact resume: a run that saves itself as it goes, and goes on where it was when the script is run again."""
+"""`Checkpoint`: save a run as it goes, and resume it exactly when the script runs again.
+
+This module decides when to save, handles signals, and resumes. `saving.run_state` decides what is saved,
+`saving.checkpoint_folder` writes and reads it, and `saving.identity` says whether a folder holds the same run.
+"""
 
 from __future__ import annotations
 
@@ -33,38 +37,40 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasa
 
 
 class Checkpoint(Callback):
-    """Saves a run as it goes; the same script, run again after a crash, ends on the bits of an uninterrupted run.
+    """Saves a run as it goes. Run the script again after a crash, and it ends with the bits of an uninterrupted run.
 
-    Given to a `fit` as ``checkpoint="runs/pets"`` or ``checkpoint=Checkpoint("runs/pets", every_steps=500)``. The call
-    finds what the folder holds: nothing, and it starts; a part of this run, and it goes on at that epoch and batch; the
-    whole, and it returns without training. What another run left there is refused, with the differences listed.
+    Pass it to any `fit` method: ``checkpoint="runs/pets"`` or ``checkpoint=Checkpoint("runs/pets", every_steps=500)``.
+    If the folder is empty, training starts. If it holds a part of this run, training resumes at that epoch and batch.
+    If it holds the whole run, the call returns without training. The folder of another run is refused, with a list of
+    the differences.
 
-    Saved are weights, buffers, what is frozen, optimizer, loss scale, the callbacks' and the loaders' state, the
-    record, and the four random generators. The training pass goes on without reading what was trained on, where the
-    loaders are ours; of a foreign loader the batches before are read again. A foreign `DataLoader` with persistent
-    workers whose dataset draws random numbers cannot be resumed exactly: its workers' generators are out of reach.
+    A checkpoint holds the weights, the buffers, what is frozen, the optimizer, the loss scale, the state of the
+    callbacks and the loaders, the record, and the four random generators. Our loaders resume in mid-epoch without
+    reading the earlier batches; a foreign loader reads them again. A foreign `DataLoader` cannot resume exactly if it
+    has persistent workers and its dataset draws random numbers: the generators of its workers are out of reach.
 
-    SIGTERM and SIGINT (Ctrl-C) finish the step, save, undo what callbacks changed for a while, and leave with the exit
-    code that is due (143; 130); a second one leaves at once. In a validation, what was trained before it is saved.
+    On SIGTERM or SIGINT (Ctrl-C), the run finishes its step, saves, lets callbacks undo temporary changes, and exits
+    with the usual code (143 or 130). A second signal ends it at once. A signal during a validation saves the state from
+    before the validation.
 
-    Of several processes the first writes, in a folder that all can read; they go on together, and as many as they were.
-    A validation is finished before they leave for a signal. What comes again within 5 seconds is no second signal: one
-    that went to all processes, as Slurm's and systemd's do, torchrun hands on to each once more.
+    With several processes, process 0 writes, in a folder that all of them can read. Only the same number of processes
+    can resume the run. After a signal, they finish a validation before they exit. A signal that follows another within
+    5 seconds is ignored: Slurm and systemd send a signal to all processes, and torchrun sends it to each once more.
 
     Args:
-        folder: of this run alone.
-        every_steps: save after each so many optimizer updates.
-        every_seconds: save at the next update when so many have passed since the last save.
-        every_epochs: save after each so many epochs. Without any of the three: every epoch, and every 300 seconds.
-        keep: how many checkpoints stay.
+        folder: the folder for the checkpoints of this run alone.
+        every_steps: save after this many optimizer updates.
+        every_seconds: save at the first update that ends this many seconds after the last save.
+        every_epochs: save after this many epochs. Without any of the three: after each epoch, and every 300 seconds.
+        keep: how many checkpoints to keep.
 
     Raises:
         ValueError: an interval or `keep` is not positive.
-        CheckpointError: when the run begins: the folder cannot be written, is in use, is damaged, or another run's;
-            in the run: a checkpoint cannot be written. What was saved before stays.
+        CheckpointError: when the run begins: the folder cannot be written, is in use, is damaged, or holds another run.
+            Later: a checkpoint cannot be written. Earlier checkpoints stay.
     """
 
-    order = 100  # last: what it saves is what all others have done
+    order = 100  # last, so that it saves what all other callbacks have done
 
     def __init__(
         self,
@@ -85,13 +91,13 @@ class Checkpoint(Callback):
             every_epochs, every_seconds = 1, 300.0
         self.folder, self.keep = Path(folder), keep
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
-        self._left = ExitStack()
+        self._cleanup = ExitStack()
         self._signal: int | None = None
         self._before_validation: tuple[int, Packed] | None = None
 
     @contextmanager
     def holding(self, run: Run, kind: str) -> Iterator[None]:
-        """Holds the folder while the run is under way, which goes on from what it finds there.
+        """Locks the folder during the run, and finds the checkpoint to resume from.
 
         Raises:
             CheckpointError: see the class.
@@ -100,21 +106,21 @@ class Checkpoint(Callback):
         with store.locked() if processes.is_first() else nullcontext():
             self._store, self._identity, self._found = store, identity(run, kind), store.newest()
             if run.step.n_processes > 1:
-                self._check_all_see_the_same()
+                self._check_processes_agree()
             if self._found is not None:
                 check_whose(self._found.state)
                 self._check_is_this_run(self._found)
                 check_of_each(self._found.state, run.step.n_processes)
-                self._check_is_not_taken_back(run)
+                self._check_does_not_go_back(run)
                 if of_each := self._found.state.get("of_each"):
-                    _take_own(self._found.state, of_each[processes.rank()])
+                    _insert_own_state(self._found.state, of_each[processes.rank()])
             yield
 
     def finish(self, run: Run) -> None:
-        """Saves the outcome, after all callbacks have undone what they had changed for a while.
+        """Saves the outcome, after all callbacks have undone their temporary changes.
 
-        A run that was finished before has had no epoch now; its outcome is put back once more, for `before_fit` and
-        `after_fit` have come again, and nothing of theirs may count twice.
+        If the run was finished before, this restores its outcome once more: `before_fit` and `after_fit` have run
+        again, and what they did must not count twice.
         """
         if self._found is not None and self._found.state["finished"]:
             restore(run, self._found.state)
@@ -129,41 +135,41 @@ class Checkpoint(Callback):
                 f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
             )
 
-    def _check_is_not_taken_back(self, run: Run) -> None:
+    def _check_does_not_go_back(self, run: Run) -> None:
         if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
             raise CheckpointError(
-                f"{self.folder} holds a run that this learner has finished; this call would take it back to the end of "
-                "that one and train nothing. Give each call a folder of its own."
+                f"{self.folder} holds a run that this learner has already finished. This call would reset the learner "
+                "to the end of that run and train nothing. Give each call its own folder."
             )
 
-    def _check_all_see_the_same(self) -> None:
+    def _check_processes_agree(self) -> None:
         seen = processes.gather(None if self._found is None else self._found.number)
-        if odd := [rank for rank, number in enumerate(seen) if number != seen[0]]:
+        if odd := [process for process, number in enumerate(seen) if number != seen[0]]:
             raise CheckpointError(
-                f"rank {odd[0]} does not see in {self.folder} what the first process sees. On several machines, give a "
-                "folder that all of them share."
+                f"process {odd[0]} sees another checkpoint in {self.folder} than process 0. On several machines, give "
+                "a folder that all of them share."
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what it did is on disk."""
+        """Returns an empty dict; everything is already on disk."""
         return {}
 
     def before_fit(self, run: Run) -> None:
         self._at_step, self._at_time = run.global_step, time.monotonic()
-        self._left.enter_context(_signals_noted(self._note))
+        self._cleanup.enter_context(_handle_signals(self._note_signal))
         if self._found is not None:
             restore(run, self._found.state)
-            self._tell(run, self._found.state)
+            self._announce(run, self._found.state)
             if self._found.state["finished"]:
                 run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
         resumed = self._found if run.start_batch else None
         if resumed is not None:
-            # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
+            # Restore again: `before_epoch` and `before_train` have run again, and what they did must not count twice.
             self._pass: dict[str, Any] = resumed.state["pass"]
             restore(run, {**resumed.state, **self._pass})
-            run.at_start = partial(self._standing, run, resumed.state)
+            run.at_start = partial(self._restore_generators, run, resumed.state)
         else:
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}
 
@@ -171,38 +177,38 @@ class Checkpoint(Callback):
         if run.training and not run.step.is_pending:
             self._after_training_batch(run)
         elif run.step.n_processes > 1:
-            return  # processes leave together, when the validation is over
-        elif not run.in_mid_epoch and self._signal is not None:  # in a validation, or where the window never closed
+            return  # all processes exit together, after the validation
+        elif not run.in_mid_epoch and self._signal is not None:  # in a validation, or if no update was made
             if self._before_validation is not None:
                 self._store.save(*self._before_validation)
-            self._leave_if_told(run)
+            self._exit_after_signal(run)
 
     def _after_training_batch(self, run: Run) -> None:
         if self._is_due_anywhere(run, self._is_due(run)):
             self._save(run, epoch=run.epoch, batch=run.iter + 1)
-            self._leave_if_told(run)
+            self._exit_after_signal(run)
         if run.iter + 1 == run.n_batches and run.dls.valid is not None and run.step.n_processes == 1:
-            number, state = self._state(run, epoch=run.epoch, batch=run.n_batches)
-            self._before_validation = number, packed(state)  # in memory: written if a signal comes while validating
+            number, state = self._collect_state(run, epoch=run.epoch, batch=run.n_batches)
+            self._before_validation = number, packed(state)  # in memory; written if a signal comes in the validation
 
     def after_epoch(self, run: Run) -> None:
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
         if self._is_due_anywhere(run, due):
             self._save(run, epoch=run.epoch + 1, batch=0)
-        self._leave_if_told(run)
+        self._exit_after_signal(run)
 
     def after_fit(self, run: Run) -> None:
-        self._left.close()
+        self._cleanup.close()
 
-    def _tell(self, run: Run, state: dict[str, Any]) -> None:
-        """Says where the run stands, where its table of epochs is shown too."""
+    def _announce(self, run: Run, state: dict[str, Any]) -> None:
+        """Prints where the run resumes, if its table of epochs is shown too."""
         if not any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
             return
-        where = f"going on in epoch {run.epoch} at batch {state['batch']}"
-        sys.stdout.write(f"{self.folder}: {'finished before, not trained again' if state['finished'] else where}\n")
+        where = f"resuming in epoch {run.epoch} at batch {state['batch']}"
+        sys.stdout.write(f"{self.folder}: {'finished before, so not trained again' if state['finished'] else where}\n")
 
-    def _standing(self, run: Run, state: dict[str, Any]) -> None:
-        """The resumed pass stands at its batch: reading on begins with the generators of that moment."""
+    def _restore_generators(self, run: Run, state: dict[str, Any]) -> None:
+        """Restores the random generators, once the loader of a resumed pass stands at its batch."""
         run.at_start = None
         set_rng_state(state["rng"])
 
@@ -214,7 +220,7 @@ class Checkpoint(Callback):
         return self.every_seconds is not None and time.monotonic() - self._at_time >= self.every_seconds
 
     def _is_due_anywhere(self, run: Run, due: bool) -> bool:
-        """Whether to save now: all processes do, or none, and all know of a signal that one has got."""
+        """Returns whether to save now, the same in all processes, and shares a signal that any of them received."""
         if run.step.n_processes > 1:
             noted = [float(self._signal == number) for number in _SIGNALS]
             *signals, n_due = processes.add_up([*noted, float(due and processes.is_first())])
@@ -222,60 +228,60 @@ class Checkpoint(Callback):
             due = n_due > 0
         return due or self._signal is not None
 
-    def _state(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> tuple[int, dict[str, Any]]:
-        """Returns the state of the run with its number, which orders states by where the run stands."""
+    def _collect_state(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> tuple[int, dict[str, Any]]:
+        """Returns the state of the run and its number; numbers increase as the run advances."""
         state = map_tensors(processes.whole, run_state(run, epoch=epoch, batch=batch))
         state.update(identity=self._identity, finished=finished)
         state["pass"] = self._pass if batch else None
-        state["of_each"] = processes.gather(_own(run, state)) if run.step.n_processes > 1 else None
+        state["of_each"] = processes.gather(_select_own_state(run, state)) if run.step.n_processes > 1 else None
         number = epoch * (len(run.dls.train) + 1) + batch + finished
         return number, state
 
     def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
-        number, state = self._state(run, epoch=epoch, batch=batch, finished=finished)
+        number, state = self._collect_state(run, epoch=epoch, batch=batch, finished=finished)
         if processes.is_first():
             self._store.save(number, state)
         self._at_step, self._at_time = run.global_step, time.monotonic()
 
-    def _note(self, number: int) -> None:
+    def _note_signal(self, number: int) -> None:
         self._signal = number
 
-    def _leave_if_told(self, run: Run) -> None:
+    def _exit_after_signal(self, run: Run) -> None:
         if self._signal is not None:
             if run.step.n_processes > 1:
-                processes.wait()  # until the first has written: torchrun ends all when one has left
-            told = f"saved in {self.folder}; run the same script again to go on."
+                processes.wait()  # until process 0 has written: torchrun stops all processes when one exits
+            message = f"saved in {self.folder}. Run the same script again to resume."
             if self._signal == signal.SIGINT:
-                raise KeyboardInterrupt(told)
+                raise KeyboardInterrupt(message)
             if processes.is_first():
-                sys.stderr.write(f"{signal.Signals(self._signal).name}: {told}\n")
+                sys.stderr.write(f"{signal.Signals(self._signal).name}: {message}\n")
             raise SystemExit(128 + self._signal)
 
     def __repr__(self) -> str:
-        return "Checkpoint()"  # where and how often does not make another run
+        return "Checkpoint()"  # another folder or interval does not make another run
 
 
-def _own(run: Run, state: dict[str, Any]) -> dict[str, Any]:
-    """What of a state is this process's alone."""
+def _select_own_state(run: Run, state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the part of a state that belongs to this process alone."""
     pairs = zip(run.callbacks, state["callbacks"], strict=True)
     callbacks = [saved if callback.differs_by_process else None for callback, saved in pairs]
     own = {name: state[name] for name in ("pass", "rng", "loaders")}
     return {**own, "callbacks": map_tensors(lambda t: t.cpu(), callbacks)}
 
 
-def _take_own(state: dict[str, Any], own: dict[str, Any]) -> None:
-    """Puts into a state of the first process what is another's own."""
+def _insert_own_state(state: dict[str, Any], own: dict[str, Any]) -> None:
+    """Puts a process's own part into the state of process 0."""
     callbacks = [mine or saved for mine, saved in zip(own["callbacks"], state["callbacks"], strict=True)]
     state.update({**own, "callbacks": callbacks})
 
 
 @contextmanager
-def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
-    """Lets the first SIGTERM or SIGINT be noted and a second act at once; puts the handlers back on leaving.
+def _handle_signals(note: Callable[[int], None]) -> Iterator[None]:
+    """Notes the first SIGTERM or SIGINT and lets a second one act at once. Puts the handlers back on exit.
 
-    Of several processes, a second counts only when the first may be long past: see `Checkpoint`.
+    With several processes, a second signal must come a while after the first; see `Checkpoint`.
 
-    Signals reach the main thread alone; in any other, nothing is changed.
+    Only the main thread receives signals. In any other thread, this changes nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -308,7 +314,7 @@ Checkpointing: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"
 
 
 def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint | None:
-    """Returns a fresh `Checkpoint`; `phase` names a folder inside, for a call that trains in several."""
+    """Returns a fresh `Checkpoint`, or None; `phase` is the subfolder for one phase of a call that has several."""
     if checkpoint is None:
         return None
     given = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)

@@ -1,4 +1,7 @@
-"""`CyclicLR`: let the rate go up and down between two bounds."""
+"""`CyclicLR`: move the learning rate up and down between two bounds.
+
+The shape of the cycles is in `schedules`. `fitting.rates` finds bounds that are "auto".
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,30 @@ __all__ = ["CyclicLR"]
 
 
 class CyclicLR(Scheduler):
-    """Cyclical learning rates: up and down between two bounds, by a straight line, `step_size` updates each way.
+    """Moves the learning rate up and down between two bounds, linearly, with `step_size` updates each way.
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017; values equal those of torch's scheduler
-    of the same name. Its advice: `step_size` of 2 to 10 epochs, `base_lr` a third or a quarter of `max_lr`, and stop at
-    the end of a cycle, where the rate is lowest. The error is worse for a while as the rate climbs; that is expected.
+    of the same name. The paper advises a `step_size` of 2 to 10 epochs and a `base_lr` of a third or a quarter of
+    `max_lr`. Stop at the end of a cycle, when the rate is lowest. The error normally rises for a while as the rate
+    climbs.
 
     Args:
-        max_lr: the upper bound, in the first cycle at least, of the last layer group; the others keep the ratio of the
-            rates that the run was given. "auto" has `Learner.fit` find it by a sweep before it
-            trains, anew for each run.
-        base_lr: the lower bound; None is a quarter of `max_lr`, and "auto" as before.
+        max_lr: the upper bound for the last layer group, at least in the first cycle. The other groups keep the ratio
+            of their rates to it. With "auto", `Learner.fit` finds the bound by a sweep before each run.
+        base_lr: the lower bound. None is a quarter of `max_lr`; "auto" finds it by the same sweep.
         step_size: optimizer updates in half a cycle.
-        mode: "triangular"; "triangular2" halves the amplitude after each cycle; "exp_range" shrinks it by `gamma` with
-            each update.
-        gamma: for "exp_range".
-        scale_fn: instead of a mode, scales the amplitude: a function of the cycle's number (from 1), or of the update's
-            number, as `scale_mode` says ("cycle" or "iterations").
-        cycle_momentum: also move the momentum, against the rate, between `max_momentum` and `base_momentum`.
+        mode: "triangular"; "triangular2" halves the amplitude after each cycle; "exp_range" multiplies it by `gamma`
+            at each update.
+        gamma: the factor for "exp_range".
+        scale_fn: scales the amplitude instead of `mode`: a function of the cycle's number, from 1, or of the update's
+            number.
+        scale_mode: what `scale_fn` receives: "cycle" or "iterations".
+        cycle_momentum: also move the momentum, in the opposite direction of the rate.
+        base_momentum: the lowest momentum, at the highest rate.
+        max_momentum: the highest momentum, at the lowest rate.
 
     Raises:
-        ValueError: `step_size` below 1, an unknown mode, bounds or momenta negative or in the wrong order.
+        ValueError: `step_size` is below 1, `mode` is unknown, or bounds or momenta are negative or in the wrong order.
     """
 
     def __init__(
@@ -77,15 +83,15 @@ class CyclicLR(Scheduler):
         self.max_lr = self.base_lr = 0.0
         if not self.is_auto:
             self.take_bounds(0.0, 0.0)
-        self.rate_at(0)  # the schedule checks its arguments; better here than when training begins
+        self.rate_at(0)  # makes the schedule check its arguments now, before training begins
 
     @property
     def is_auto(self) -> bool:
-        """Whether a bound is to be found by a sweep."""
+        """Whether a sweep must find a bound."""
         return "auto" in self._asked
 
     def take_bounds(self, base_lr: float, max_lr: float) -> None:
-        """Takes these bounds in place of those that are "auto"."""
+        """Sets the bounds that are "auto"; bounds that were given stay."""
         top, bottom = self._asked
         top = max_lr if top == "auto" else top
         bottom = top / 4 if bottom is None else min(base_lr, top) if bottom == "auto" else bottom
@@ -95,16 +101,16 @@ class CyclicLR(Scheduler):
 
     def before_fit(self, run: Run) -> None:
         if not self.max_lr and self.is_auto:
-            raise ValueError('`CyclicLR` with "auto" bounds needs a fit of a `Learner`, which finds them.')
+            raise ValueError('`CyclicLR` with "auto" bounds works only in a fit of a `Learner`, which finds them.')
         super().before_fit(run)
         self._ratios = ratios_to_last(run.optimizer)
 
     def rate_at(self, step: Any) -> Any:
-        """The learning rate at an update's number, or at an array of them."""
+        """Returns the learning rate at an update's number, or at an array of them."""
         return schedules.cyclic(step, base_lr=self.base_lr, max_lr=self.max_lr, **self._shape)
 
     def momentum_at(self, step: Any) -> Any:
-        """The momentum at an update's number: highest where the rate is lowest."""
+        """Returns the momentum at an update's number; it is highest when the rate is lowest."""
         low, high = self.base_momentum, self.max_momentum
         return high - schedules.cyclic(step, base_lr=0.0, max_lr=high - low, **self._shape)
 

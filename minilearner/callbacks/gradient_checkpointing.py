@@ -1,4 +1,7 @@
-"""Less memory for more time: activations of a body are computed again in the backward pass instead of kept."""
+"""`GradientCheckpointing`: save memory by computing activations again in the backward pass.
+
+This module chooses the layers. torch computes them again, and `models.restore` keeps their buffers unchanged meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,27 @@ __all__ = ["GradientCheckpointing"]
 
 
 class GradientCheckpointing(Callback):
-    """Keeps, of the layers of an `nn.Sequential`, only what goes into each; the backward pass computes the rest again.
+    """Stores only the input of each layer of an `nn.Sequential`; the backward pass computes the rest again.
 
-    Gradients are the same, also with dropout, and so are the statistics of batch norm, which the second computation
-    leaves alone. A forward pass more (about a third of the time) buys the memory of the activations inside each layer,
-    so layers should be blocks, such as those of a ResNet's body. Validation is as it was.
+    Gradients are the same, also with dropout. So are the statistics of batch norm, because the second computation
+    leaves them alone. One more forward pass (about a third of the time) saves the memory of the activations inside each
+    layer, so the layers should be blocks, such as those of a ResNet's body. Validation does not change.
 
     Example: ``learn.fit(3, cbs=GradientCheckpointing())``.
 
     Args:
-        layers: which modules of the model, such as a list of its blocks; none may change its input in place. By default
-            those children of the model's body that have layers of their own, as what goes into a single one is kept in
-            any case. The body is the model's first child where that is itself an `nn.Sequential`, as in
-            `vision_learner`, else the model.
+        layers: modules of the model, such as a list of its blocks; none may change its input in place. By default,
+            the children of the model's body that contain layers themselves. (The input of a single layer is stored
+            in any case.) The body is the model's first child if that is an `nn.Sequential`, as in `vision_learner`;
+            otherwise it is the model.
 
     Raises:
         TypeError: `layers` is a single layer.
-        ValueError: when the run begins: there is no `nn.Sequential` of blocks, so say which `layers`; or one is none of
-            the model's.
+        ValueError: when the run begins: one of the `layers` is not in the model; or there are no `layers` and no
+            `nn.Sequential` of blocks.
 
-    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; by torch.utils.checkpoint, which alone
-    would let batch norm's statistics move twice.
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016. Uses torch.utils.checkpoint, which by
+    itself would update the statistics of batch norm twice.
     """
 
     part_of_step = True
@@ -50,9 +53,9 @@ class GradientCheckpointing(Callback):
         self._forwards: list[tuple[nn.Module, Callable[..., Any] | None]] = []
 
     def before_fit(self, run: Run) -> None:
-        for layer in _blocks_of_body(run.model) if self.layers is None else _checked(self.layers, run.model):
+        for layer in _blocks_of_body(run.model) if self.layers is None else _check_layers(self.layers, run.model):
             self._forwards.append((layer, vars(layer).get("forward")))
-            layer.forward = partial(_checkpointed, layer, layer.forward)
+            layer.forward = partial(_checkpoint_forward, layer, layer.forward)
 
     def after_fit(self, run: Run) -> None:
         while self._forwards:
@@ -62,7 +65,7 @@ class GradientCheckpointing(Callback):
                 layer.forward = own
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what is changed in a run is changed anew when it goes on."""
+        """Returns an empty dict; a resumed run changes the layers again by itself."""
         return {}
 
 
@@ -74,12 +77,12 @@ def _blocks_of_body(model: nn.Module) -> list[nn.Module]:
     if not blocks:
         raise ValueError(
             f"`layers` is needed: neither the model ({type(model).__name__}) nor its first child is an nn.Sequential "
-            "of blocks. Give the modules that are to compute their activations twice."
+            "of blocks. Give the modules whose activations should be computed twice."
         )
     return blocks
 
 
-def _checked(layers: Sequence[nn.Module] | nn.Sequential, model: nn.Module) -> list[nn.Module]:
+def _check_layers(layers: Sequence[nn.Module] | nn.Sequential, model: nn.Module) -> list[nn.Module]:
     own = {id(module) for module in model.modules()}
     for layer in layers:
         if id(layer) not in own:
@@ -89,11 +92,11 @@ def _checked(layers: Sequence[nn.Module] | nn.Sequential, model: nn.Module) -> l
     return list(layers)
 
 
-def _checkpointed(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
+def _checkpoint_forward(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
     if not layer.training:
         return forward(*args)
-    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_contexts, layer))
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_make_contexts, layer))
 
 
-def _contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), buffers_kept(layer)  # batch norm takes a batch in once, not twice
+def _make_contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), buffers_kept(layer)  # so that batch norm counts a batch once

@@ -1,4 +1,7 @@
-"""Configure what happens to gradients between the backward pass and the update."""
+"""`GradientAccumulation` and `GradientClip`: what happens to gradients between the backward pass and the update.
+
+The callbacks only configure `training.step`, which does the arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ __all__ = ["GradientAccumulation", "GradientClip"]
 
 
 class GradientAccumulation(Callback):
-    """Averages the gradients of `n_batches` batches into one update, as if they had been one batch.
+    """Averages the gradients of several batches into one update, as if they were one large batch.
 
-    The mean is over items, so batches of unequal size and the short window at the end of an epoch count exactly. (Batch
-    norm still sees the small batches.) Schedules count updates, so nothing else has to be changed. fastai's callback
-    of this name counts items; ours counts batches.
+    The mean is over items. It is exact also for batches of unequal size, and for fewer batches at the end of an epoch.
+    (Batch norm still sees the small batches.) Schedules count updates, so they need no change. fastai's callback of
+    this name counts items; ours counts batches.
+
+    Args:
+        n_batches: number of batches per update.
 
     Raises:
-        ValueError: `n_batches` below 1.
+        ValueError: `n_batches` is below 1.
     """
 
     part_of_step = True
@@ -39,11 +45,11 @@ class GradientAccumulation(Callback):
 class GradientClip(Callback):
     """Scales gradients down before an update so that their total norm is at most `max_norm`.
 
-    Counts the true gradients: after accumulation, and after the loss scale of fp16 is taken out.
+    It sees the true gradients: after accumulation, and without the loss scale of fp16.
 
     Args:
         max_norm: the largest total norm, above 0.
-        norm_type: the exponent of the norm; infinity for the largest absolute value.
+        norm_type: the exponent of the norm; infinity takes the largest absolute value.
 
     Raises:
         TypeError, ValueError: `max_norm` or `norm_type` is not a positive number.

@@ -1,4 +1,4 @@
-"""Callbacks out of plain functions."""
+"""`LambdaCallback`: make a callback from plain functions. `training.callback` defines the events."""
 
 from __future__ import annotations
 
@@ -23,36 +23,41 @@ _KERAS = {
 
 
 class LambdaCallback(Callback):
-    """Calls the given functions at events, by our names with the run, or by Keras' six names with Keras' arguments.
+    """Calls functions at events: by our event names with the run, or by Keras' six names with Keras' arguments.
 
     Example::
 
         LambdaCallback(after_epoch=lambda run: print(run.metrics))
         LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["valid_loss"]))
 
-    Keras' functions get `(epoch, logs)` for epochs, `(batch, logs)` for training batches and `(logs)` for the whole,
-    where `logs` holds the newest values by name, and for a batch its "loss". Batches are counted within their epoch.
+    Keras' functions receive `(epoch, logs)` for epochs, `(batch, logs)` for training batches, and `(logs)` for the
+    whole training. `logs` holds the latest values by name; for a batch, it holds only "loss". Batches are counted
+    within their epoch.
+
+    Args:
+        order: the place among other callbacks; see `Callback`.
+        functions: event name -> function.
 
     Raises:
-        TypeError: a name that is no event (the nearest is offered), or a value that cannot be called.
+        TypeError: a name is not an event (the message suggests the nearest one), or a value cannot be called.
     """
 
     def __init__(self, *, order: float = 70, **functions: Callable[..., Any]):
         check_number(order, "order")
         self.order = order
-        gathered: dict[str, list[Callable[[Run], None]]] = {}
+        by_event: dict[str, list[Callable[[Run], None]]] = {}
         for name, function in functions.items():
             if name not in EVENTS and name not in _KERAS:
                 raise TypeError(f"`{name}` is not an event.{closest(name, (*EVENTS, *_KERAS))}")
             if not callable(function):
                 raise TypeError(f"`{name}` must be a function. Received: {name}={function!r}.")
-            act = _with_keras_arguments(name, function) if name in _KERAS else function
-            gathered.setdefault(_KERAS.get(name, name), []).append(act)
-        for event, acts in gathered.items():
-            setattr(self, event, acts[0] if len(acts) == 1 else _one_after_another(acts))
+            act = _adapt_keras_function(name, function) if name in _KERAS else function
+            by_event.setdefault(_KERAS.get(name, name), []).append(act)
+        for event, acts in by_event.items():
+            setattr(self, event, acts[0] if len(acts) == 1 else _call_in_order(acts))
 
 
-def _with_keras_arguments(name: str, function: Callable[..., Any]) -> Callable[[Run], None]:
+def _adapt_keras_function(name: str, function: Callable[..., Any]) -> Callable[[Run], None]:
     def on_train(run: Run) -> None:
         function(dict(run.metrics))
 
@@ -67,7 +72,7 @@ def _with_keras_arguments(name: str, function: Callable[..., Any]) -> Callable[[
     return on_train if "train" in name else on_epoch if "epoch" in name else on_batch
 
 
-def _one_after_another(acts: list[Callable[[Run], None]]) -> Callable[[Run], None]:
+def _call_in_order(acts: list[Callable[[Run], None]]) -> Callable[[Run], None]:
     def call_all(run: Run) -> None:
         for act in acts:
             act(run)

@@ -1,4 +1,7 @@
-"""Tell others how a run goes, while it goes."""
+"""Loggers: write a run's results somewhere else while it trains.
+
+A logger reads its rows from `run.record`. `callbacks.record` writes them there, and `results.recorder` keeps them.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,35 @@ __all__ = ["CSVLogger"]
 
 
 class CSVLogger(Callback):
-    """Writes the recorder's rows to a CSV file as they come, one for each epoch and each validation in mid-epoch.
+    """Writes the recorder's rows to a CSV file: one row for each epoch, and one for each validation in mid-epoch.
 
-    Columns are those of `recorder.to_csv`; "run" is the number of the run in this sitting. Each row is on disk before
-    training goes on. Runs that follow with the same logger, as in `fine_tune`, go below; `validate` and `lr_find` write
-    nothing.
+    The columns are those of `recorder.to_csv`; "run" is the number of the run in this session. Each row is on disk
+    before training goes on. If several runs use the same logger, as in `fine_tune`, their rows follow each other.
+    `validate` and `lr_find` write nothing.
 
     Args:
         path: the file.
-        append: go on below what the file holds, whose columns must be the same. Otherwise a new logger's first row
-            begins the file anew.
+        append: append to the file, which must have the same columns. Otherwise the first row of a new logger
+            overwrites the file.
 
     Raises:
-        ValueError: when a run begins, `path` cannot be written or holds other columns; later, a row has a value that
+        ValueError: when a run begins: `path` cannot be written or has other columns. Later: a row has a value that
             `run.columns` did not announce.
     """
 
-    order = 66  # after the recorder, and after those that add columns in `before_fit`
+    order = 66  # after the recorder, and after callbacks that add columns in `before_fit`
 
     def __init__(self, path: str | os.PathLike[str] = "history.csv", append: bool = False):
         self.path = Path(path)
         self.append = append
-        self._size = 0  # bytes of the file that are ours to keep; what lies behind is overwritten
+        self._size = 0  # how many bytes of the file to keep; the next row overwrites the rest
         self._header: list[str] = []
 
     def before_fit(self, run: Run) -> None:
         if not processes.is_first():
             return
         check_writable(self.path)
-        # A row has what was measured on training batches first.
+        # In a row, the values of training batches come first.
         self._header = csv_columns(sorted(run.columns, key=lambda name: not name.startswith("train_")))
         if (self.append or self._size) and self.path.exists():
             self._size = self.path.stat().st_size
@@ -66,7 +69,7 @@ class CSVLogger(Callback):
         row = {"run": record.number, "kind": record.kind, **record.epochs[-1]}
         if unknown := [name for name in row if name not in self._header]:
             raise ValueError(f"`CSVLogger` has no column {unknown[0]!r}. Add it to `run.columns` in `before_fit`.")
-        # A resumed run writes anew what came after its checkpoint, and all of it where the file is gone.
+        # A resumed run writes the rows after its checkpoint again, and all of them if the file is gone.
         self._size = min(self._size, self.path.stat().st_size if self.path.exists() else 0)
         text = csv_text([] if self._size else self._header, [[row.get(name) for name in self._header]])
         self._write(text.lstrip("\n"))
@@ -86,8 +89,8 @@ class CSVLogger(Callback):
             found = file.readline().strip()
         if self._size and found != wanted:
             raise ValueError(
-                f"`path` holds other columns than this run writes. Received: path={os.fspath(self.path)!r} with "
-                f"{found!r}, for {wanted!r}. Give another file."
+                f"`path` must have the columns of this run: {wanted!r}. "
+                f"Received: path={os.fspath(self.path)!r} with {found!r}. Give another file."
             )
 
     def __repr__(self) -> str:

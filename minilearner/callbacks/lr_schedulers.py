@@ -1,7 +1,7 @@
-"""Learning rates that depend on more than progress: a user's function of the epoch, a metric, a torch scheduler.
+"""Learning rates that depend on more than progress: on a function of the epoch, on a metric, or on a torch scheduler.
 
-Pure functions of progress are `schedule.ParamScheduler`'s. Here, as there, each layer group keeps its rate's ratio to
-the others, what is stepped is stepped by optimizer updates that were made, and `fit` puts all rates back at its end.
+Pure functions of progress belong to `callbacks.param_scheduler`. Here, as there, each layer group keeps the ratio of
+its rate to the others, only updates that were made count as steps, and `fit` restores all rates at its end.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ __all__ = ["LearningRateScheduler", "ReduceLROnPlateau", "TorchScheduler"]
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate at the start of each epoch from a function of yours, as Keras' callback of this name does.
+    """Sets the learning rate at the start of each epoch from your function, as Keras' callback of this name does.
 
     Example: ``LearningRateScheduler(lambda epoch, lr: lr * 0.9, verbose=1)``.
 
-    Whether the function takes `(epoch, lr)` or `(epoch)` is read from its signature, once: two arguments that can be
-    given by position, or one. Errors raised in it reach you as they are; Keras takes any TypeError in a function of
-    two for a sign that it wants one.
+    The signature of the function decides once whether it is called with `(epoch, lr)` or with `(epoch)`: what counts is
+    how many arguments can be given by position. Errors in the function reach you unchanged. (Keras takes any TypeError
+    in a function of two arguments as a sign that it wants only one.)
 
     Args:
-        fn: gets the epoch, from 0, and the rate now, that of the last layer group; returns the rate of that group for
+        fn: receives the epoch, from 0, and the current rate of the last layer group. Returns the rate of that group for
             this epoch: any number, also an integer or NumPy's. The other groups keep their ratio to it.
-        verbose: 1 prints a line an epoch, whose epochs count from 1 as Keras' do.
+        verbose: 1 prints one line per epoch. Like Keras, it counts epochs from 1.
 
     Raises:
-        TypeError: `fn` takes neither one nor two arguments; in a run, it returns no number.
-        ValueError: `fn` is a schedule of progress; in a run: it returns a negative, infinite or NaN rate, or another
+        TypeError: `fn` takes neither one nor two arguments. In a run: it does not return a number.
+        ValueError: `fn` is a schedule of progress. In a run: it returns a negative, infinite or NaN rate, or another
             schedule drives "lr".
     """
 
@@ -58,7 +58,7 @@ class LearningRateScheduler(Callback):
         _check_verbose(verbose)
         self.fn = fn
         self.verbose = verbose
-        self._takes_rate = _takes_two(fn)
+        self._takes_rate = _takes_two_arguments(fn)
         self._ratios: list[float] = []
         self._set_for = -1
 
@@ -68,12 +68,12 @@ class LearningRateScheduler(Callback):
         self._set_for = -1
 
     def before_epoch(self, run: Run) -> None:
-        if run.epoch == self._set_for:  # a run that is resumed in the middle of an epoch has its rate already
+        if run.epoch == self._set_for:  # a run that resumes in mid-epoch has its rate already
             return
         self._set_for = run.epoch
         groups = run.optimizer.param_groups
         now = float(groups[-1]["lr"])
-        lr = _checked(self.fn(run.epoch, now) if self._takes_rate else self.fn(run.epoch), run.epoch)
+        lr = _to_rate(self.fn(run.epoch, now) if self._takes_rate else self.fn(run.epoch), run.epoch)
         for group, ratio in zip(groups, self._ratios, strict=True):
             group["lr"] = lr * ratio
         if self.verbose and processes.is_first():
@@ -84,10 +84,11 @@ class LearningRateScheduler(Callback):
 
 
 class ReduceLROnPlateau(Tracker):
-    """Multiplies the learning rate by `factor` when a value has stopped improving: Keras' algorithm.
+    """Multiplies the learning rate by `factor` when a value has stopped improving. The algorithm is Keras'.
 
-    After each epoch: an improvement by more than `min_delta` resets the wait, any other epoch outside a cool-down adds
-    one to it, and at `patience` the rate falls and the cool-down begins. All layer groups fall by the same factor.
+    After each epoch, an improvement by more than `min_delta` resets the wait. Any other epoch outside a cool-down adds
+    one to it. When the wait reaches `patience`, the rate falls and the cool-down begins. All layer groups fall by the
+    same factor.
 
     Args:
         monitor: a name in `run.metrics`: "train_loss", "valid_loss", or a metric's.
@@ -95,12 +96,12 @@ class ReduceLROnPlateau(Tracker):
         patience: epochs without improvement before the rate falls.
         min_delta: smaller improvements do not count.
         cooldown: epochs after a fall in which nothing is counted.
-        min_lr: the rate of the last layer group never falls below this.
+        min_lr: the lowest rate for the last layer group.
         mode: "min", "max", or None to infer it; see `Tracker`.
-        verbose: 1 prints a line where the rate falls.
+        verbose: 1 prints a line when the rate falls.
 
     Raises:
-        ValueError: an argument out of range; in a run, an unknown `monitor`, or another schedule drives "lr".
+        ValueError: an argument is out of range. In a run: `monitor` is unknown, or another schedule drives "lr".
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class ReduceLROnPlateau(Tracker):
         self.wait = self.cooldown_left = 0
 
     def after_epoch(self, run: Run) -> None:
-        if self.monitor not in run.metrics:  # an epoch without a validation says nothing
+        if self.monitor not in run.metrics:  # this epoch had no validation
             return
         self.cooldown_left = max(self.cooldown_left - 1, 0)
         if self.improved(run):
@@ -143,7 +144,7 @@ class ReduceLROnPlateau(Tracker):
     def _reduce(self, run: Run) -> None:
         groups = run.optimizer.param_groups
         last = float(groups[-1]["lr"])
-        if last <= self.min_lr:  # Keras' wait goes on too, and so does nothing
+        if last <= self.min_lr:  # the wait goes on, as in Keras, and has no effect
             return
         scale = max(last * self.factor, self.min_lr) / last
         for group in groups:
@@ -161,26 +162,26 @@ class TorchScheduler(Callback):
 
     Example: ``TorchScheduler(lambda opt: torch.optim.lr_scheduler.OneCycleLR(opt, 0.1, total_steps=500))``.
 
-    The scheduler is stepped after each optimizer update that was made, so batches gathered by accumulation and updates
-    skipped in fp16 do not count and torch has nothing to warn about; or after each epoch. One with an end, such as
-    `OneCycleLR`, holds its last rate past it, where torch would raise. What schedulers leave on an optimizer (a wrapped
-    `step`, "initial_lr" and other keys of its groups) is taken away after the run.
+    The scheduler steps after each optimizer update that was made, or after each epoch. Batches between updates of an
+    accumulation and updates skipped in fp16 do not count, so torch has nothing to warn about. A scheduler with an end,
+    such as `OneCycleLR`, keeps its last rate after the end; in a plain loop, torch raises there. After the run, the
+    callback removes what schedulers leave on an optimizer: a wrapped `step`, "initial_lr" and other keys of its groups.
 
     Args:
-        factory: called with the optimizer when the run begins; returns the scheduler.
-        every: "step" (an optimizer update) or "epoch".
-        monitor: what torch's own `ReduceLROnPlateau` is given after each epoch; a name in `run.metrics`.
+        factory: a function of the optimizer that returns the scheduler. Called when the run begins.
+        every: when to step: "step" (after an optimizer update) or "epoch".
+        monitor: the value that torch's own `ReduceLROnPlateau` receives after each epoch; a name in `run.metrics`.
 
     Attributes:
-        scheduler: that of the newest run.
+        scheduler: the scheduler of the latest run.
 
     Raises:
-        ValueError: `every` is unknown; in a run: the factory built on another optimizer, a plateau scheduler is to be
-            stepped by updates, `monitor` is unknown, or another schedule drives "lr" (or the momentum, if cycled).
-        TypeError: in a run: the factory returns no scheduler.
+        ValueError: `every` is unknown. In a run: the factory used another optimizer, a plateau scheduler would step by
+            updates, `monitor` is unknown, or another schedule drives "lr" (or the momentum, if it is cycled).
+        TypeError: `factory` is not a function. In a run: it does not return a scheduler.
     """
 
-    order = 60  # after the step has been recorded with the rate that it used
+    order = 60  # after the step was recorded with the rate that it used
 
     def __init__(
         self,
@@ -194,11 +195,11 @@ class TorchScheduler(Callback):
         self.factory, self.every, self.monitor = factory, every, monitor
         self.scheduler: Any = None
         self._n_seen = 0
-        self._before: _Untouched | None = None
+        self._before: _OptimizerBackup | None = None
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
-        self._before = _Untouched(run.optimizer)
+        self._before = _OptimizerBackup(run.optimizer)
         self._n_seen = run.global_step
         self.scheduler = self.factory(run.optimizer)
         self._check(run.optimizer)
@@ -212,7 +213,7 @@ class TorchScheduler(Callback):
             self._catch_up(run)
 
     def after_train(self, run: Run) -> None:
-        if self.every == "step":  # a window of accumulation may have been closed after the last batch
+        if self.every == "step":  # an accumulation may make its last update after the last batch
             self._catch_up(run)
 
     def after_epoch(self, run: Run) -> None:
@@ -225,9 +226,9 @@ class TorchScheduler(Callback):
             self._before = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's own state, and the settings of the optimizer's groups. Empty outside a run.
+        """Returns the state of the scheduler and the settings of the optimizer's groups; empty outside a run.
 
-        The settings, because to build a scheduler anew, as a resumed run does, may change them.
+        A resumed run builds the scheduler again, which may change these settings.
         """
         if self._before is None:
             return {}
@@ -235,16 +236,17 @@ class TorchScheduler(Callback):
         return {"n_seen": self._n_seen, "scheduler": self.scheduler.state_dict(), "groups": groups}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Brings the scheduler of this run, and the optimizer that it drives, to that state."""
-        if not state:  # of a run that had ended
+        """Restores the scheduler of this run and the settings of the optimizer that it drives."""
+        if not state:  # the saved run had ended
             return
         if self._before is None:
-            raise RuntimeError("a TorchScheduler has nothing to load a state into before its run has begun.")
+            raise RuntimeError("a TorchScheduler can load a state only after its run has begun.")
         groups = self._before.optimizer.param_groups
         odd = [name for one, now in zip(state["groups"], groups, strict=True) for name in one if name not in now]
         odd += [name for name in state["scheduler"] if callable(getattr(type(self.scheduler), name, None))]
         if odd or any("params" in one for one in state["groups"]):
-            raise ValueError(f"its state holds what no scheduler keeps: {', '.join(map(str, odd or ['params']))[:80]}.")
+            entries = ", ".join(map(str, odd or ["params"]))
+            raise ValueError(f"the saved state of a TorchScheduler has entries that no scheduler has: {entries:.80}.")
         self._n_seen = state["n_seen"]
         self.scheduler.load_state_dict(state["scheduler"])
         for group, settings in zip(groups, state["groups"], strict=True):
@@ -257,14 +259,14 @@ class TorchScheduler(Callback):
 
     def _step(self, run: Run) -> None:
         if isinstance(self.scheduler, TorchPlateau):
-            if self.monitor in run.metrics:  # an epoch without a validation says nothing
+            if self.monitor in run.metrics:  # this epoch had no validation
                 self.scheduler.step(run.metrics[self.monitor])
             return
         if _has_ended(self.scheduler):
             return
-        # An epoch whose updates were all skipped has passed all the same; torch would take it for a wrong order.
+        # An epoch counts even if all its updates were skipped; torch would warn of a wrong order of calls.
         run.optimizer._opt_called = True  # type: ignore[attr-defined]
-        with _quiet_at_milestones(self.scheduler):
+        with _silence_milestone_warning(self.scheduler):
             self.scheduler.step()
 
     def _check(self, optimizer: Optimizer) -> None:
@@ -272,9 +274,9 @@ class TorchScheduler(Callback):
             kind = type(self.scheduler).__name__
             raise TypeError(f"`factory` must return a scheduler of torch.optim.lr_scheduler. Received: {kind}.")
         if getattr(self.scheduler, "optimizer", optimizer) is not optimizer:
-            raise ValueError("`factory` must build its scheduler on the optimizer that it is given, not on another.")
+            raise ValueError("`factory` must build its scheduler on the optimizer that it receives, not on another.")
         if self.every == "step" and isinstance(self.scheduler, TorchPlateau):
-            raise ValueError("a ReduceLROnPlateau waits for epochs. Give every='epoch'.")
+            raise ValueError("`every` must be 'epoch' for a ReduceLROnPlateau. Received: every='step'.")
 
     def __repr__(self) -> str:
         kind = "" if self.scheduler is None else f"{type(self.scheduler).__name__}, "
@@ -282,7 +284,7 @@ class TorchScheduler(Callback):
 
 
 def _has_ended(scheduler: Any) -> bool:
-    """Whether a scheduler that ends, such as `OneCycleLR`, has reached its last step; also as a part of another."""
+    """Returns whether a scheduler with an end, such as `OneCycleLR`, is there, also as a part of another one."""
     n_steps = getattr(scheduler, "total_steps", None)
     if isinstance(scheduler, SequentialLR):
         return _has_ended(scheduler._schedulers[bisect_right(scheduler._milestones, scheduler.last_epoch)])
@@ -292,10 +294,10 @@ def _has_ended(scheduler: Any) -> bool:
 
 
 @contextmanager
-def _quiet_at_milestones(scheduler: Any) -> Iterator[None]:
-    """At a milestone, torch's `SequentialLR` tells its next part the epoch, which older torch then warns against.
+def _silence_milestone_warning(scheduler: Any) -> Iterator[None]:
+    """Silences a warning of older torch: at a milestone, its `SequentialLR` passes the epoch to its next part.
 
-    Elsewhere filters stay as they are: to change them makes Python forget which warnings it has shown.
+    At any other step the filters stay: changing them makes Python forget which warnings it has shown.
     """
     if not isinstance(scheduler, SequentialLR) or scheduler.last_epoch + 1 not in scheduler._milestones:
         yield
@@ -305,10 +307,10 @@ def _quiet_at_milestones(scheduler: Any) -> Iterator[None]:
         yield
 
 
-class _Untouched:
-    """An optimizer as it was before a scheduler was built on it: its own attributes, and the keys of its groups.
+class _OptimizerBackup:
+    """Remembers an optimizer as it is before a scheduler is built on it: its own attributes and its groups' keys.
 
-    A rate that another scheduler left as "initial_lr" is hidden meanwhile: the new one would start from it.
+    It also hides the "initial_lr" that an earlier scheduler left, because a new one would start from it.
     """
 
     def __init__(self, optimizer: Optimizer):
@@ -336,7 +338,7 @@ def _check_verbose(verbose: Any) -> None:
         check_count(verbose, "verbose", least=0)
 
 
-def _takes_two(fn: Callable[..., Any]) -> bool:
+def _takes_two_arguments(fn: Callable[..., Any]) -> bool:
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # builtins without a signature
@@ -350,7 +352,7 @@ def _takes_two(fn: Callable[..., Any]) -> bool:
     raise TypeError(f"`fn` must take (epoch, lr) or (epoch). Received: a function of {signature}.")
 
 
-def _checked(value: Any, epoch: int) -> float:
+def _to_rate(value: Any, epoch: int) -> float:
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"`fn` must return a number. Received for epoch {epoch}: {value!r}.")
     lr = float(value)

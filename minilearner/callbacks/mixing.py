@@ -1,7 +1,8 @@
-"""Train on mixtures of two items, and on the same mixture of their losses: MixUp and CutMix.
+"""`MixUp` and `CutMix`: train on mixtures of two items, with the loss mixed in the same proportion.
 
-Any loss will do, for labels are never mixed: the loss is taken against the targets of both items, and the two are
-averaged item by item. All draws are derived from the loaders' seed and the number of the batch.
+Labels are never mixed, so any loss will do: the loss is computed for the targets of both items, and the two losses are
+averaged item by item. All random draws derive from the loaders' seed and the batch's number. `training.inference` knows
+how to compute a loss for each item.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ __all__ = ["CutMix", "MixUp", "cut_and_paste", "draw_boxes", "interpolate"]
 
 
 class _Mixing(Callback):
-    """What both have in common: partners, the mixed loss, and where the draws come from."""
+    """The base of both: draws the partners and mixes the loss. Subclasses mix the inputs."""
 
     part_of_step = True
 
@@ -37,12 +38,12 @@ class _Mixing(Callback):
         self._loss: _MixedLoss | None = None
 
     def mix(self, x: Tree, partner: Tensor, rng: np.random.Generator) -> tuple[Tree, Tensor]:
-        """Returns the mixed inputs, and each item's own share of its mixture, (batch,), in [0, 1].
+        """Returns the mixed inputs, and the share of the item itself in each mixture, (batch,), in [0, 1].
 
         Args:
-            x: the inputs of a batch, left as they are.
-            partner: the index of the item that each one is mixed with, (batch,).
-            rng: draws for this batch.
+            x: the inputs of a batch; must stay as they are.
+            partner: the index of each item's partner, (batch,).
+            rng: the random generator for this batch.
         """
         raise NotImplementedError
 
@@ -54,7 +55,7 @@ class _Mixing(Callback):
     def before_batch(self, run: Run) -> None:
         if self._loss is None:
             return
-        self._loss.other = self._loss.whole = None  # a cancelled batch may have left its own
+        self._loss.other = self._loss.whole = None  # a cancelled batch may have left its values
         if not run.training:
             return
         of_all = run.dls.train.share
@@ -64,16 +65,16 @@ class _Mixing(Callback):
         n, device = n_items(run.x), run.dls.device
         partner = torch.from_numpy(rng.permutation(n)).to(device, non_blocking=True)
         run.x, share = self.mix(run.x, partner, rng)
-        is_smaller = share < 0.5  # the item with the larger share gives the target that metrics see
+        is_smaller = share < 0.5  # metrics see the target of the item with the larger share
         own = torch.arange(n, device=device)
         larger, smaller = torch.where(is_smaller, partner, own), torch.where(is_smaller, own, partner)
         y = run.y
-        run.y = _at(y, larger)
-        self._loss.other = self._loss.whole = _at(y, smaller), torch.where(is_smaller, 1 - share, share)
+        run.y = _select(y, larger)
+        self._loss.other = self._loss.whole = _select(y, smaller), torch.where(is_smaller, 1 - share, share)
 
     def after_pred(self, run: Run) -> None:
         if run.part is not None and self._loss is not None:
-            self._loss.other = _at(self._loss.whole, run.part)
+            self._loss.other = _select(self._loss.whole, run.part)
 
     def after_loss(self, run: Run) -> None:
         if self._loss is not None:
@@ -89,13 +90,13 @@ class _Mixing(Callback):
 
 
 class MixUp(_Mixing):
-    """Trains on weighted means of two items: ``x = share * x + (1 - share) * x[partner]``, the loss likewise.
+    """Trains on weighted means of two items: ``x = share * x + (1 - share) * x[partner]``, and so for the loss.
 
-    Each item has its own partner in the batch and its own share, the larger part of a draw from Beta(alpha, alpha), so
-    0.5 to 1. Only training batches are mixed. Losses with torch's `reduction` are computed at once, any other item by
-    item; the mean is over items, also where a loss has class weights. Metrics on training batches
-    (`recorder.train_metrics`) are taken against the item of the larger share. Batch n is always mixed alike, whatever
-    else is drawn.
+    Each item has its own partner in the batch and its own share: the larger part of a draw from Beta(alpha, alpha), so
+    between 0.5 and 1. Only training batches are mixed. Losses with torch's `reduction` are computed for the whole
+    batch at once, any other item by item. The mean is over items, even if a loss has class weights. Metrics on training
+    batches (`recorder.train_metrics`) use the target of the item with the larger share. Batch n is always mixed in the
+    same way, whatever else draws random numbers.
 
     Args:
         alpha: above 0; the larger, the more evenly two items are mixed.
@@ -103,8 +104,8 @@ class MixUp(_Mixing):
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; shares and default are fastai's.
 
     Raises:
-        ValueError: `alpha` is not above 0; in a run, another callback mixes too.
-        TypeError: in a run, inputs are no floating-point numbers.
+        ValueError: `alpha` is not above 0. When a run begins: another callback mixes too.
+        TypeError: in a run: the inputs are not floating-point numbers.
     """
 
     def __init__(self, alpha: float = 0.4):
@@ -113,16 +114,16 @@ class MixUp(_Mixing):
     def mix(self, x: Tree, partner: Tensor, rng: np.random.Generator) -> tuple[Tree, Tensor]:
         """Interpolates with the partners; see `_Mixing.mix`."""
         drawn = rng.beta(self.alpha, self.alpha, len(partner))
-        share = _on(np.maximum(drawn, 1 - drawn), partner.device)
+        share = _to_tensor(np.maximum(drawn, 1 - drawn), partner.device)
         return map_tensors(lambda t: interpolate(t, partner, share), x), share
 
 
 class CutMix(_Mixing):
-    """Trains on pictures into which a rectangle of another picture is pasted; the loss is shared out by the areas.
+    """Trains on images with a pasted rectangle of another image; the loss is divided in proportion to the areas.
 
-    Each picture has its own partner in the batch and its own rectangle (fastai has one a batch): its area is a draw
-    from Beta(alpha, alpha), its centre uniform, and what lies outside the picture is cut off, which the shares of the
-    loss take into account. All else is as in `MixUp`.
+    Each image has its own partner in the batch and its own rectangle (fastai draws one per batch). The area of the
+    rectangle is a draw from Beta(alpha, alpha), and its centre is uniform. The part outside the image is cut off, and
+    the shares of the loss take that into account. Everything else is as in `MixUp`.
 
     Args:
         alpha: above 0; 1 makes all areas equally likely.
@@ -130,8 +131,8 @@ class CutMix(_Mixing):
     Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019.
 
     Raises:
-        ValueError: `alpha` is not above 0; in a run, another callback mixes too, inputs are no pictures, or targets
-            have the pictures' size, as masks do, which would have to be cut too.
+        ValueError: `alpha` is not above 0. In a run: another callback mixes too, the inputs are not images, or the
+            targets have the size of the images: masks would have to be cut as well.
     """
 
     def __init__(self, alpha: float = 1.0):
@@ -139,9 +140,11 @@ class CutMix(_Mixing):
 
     def before_batch(self, run: Run) -> None:
         if run.training and not (isinstance(run.x, Tensor) and run.x.ndim == 4):
-            raise ValueError(f"`CutMix` takes pictures (batch, channels, height, width). Received: {_shapes(run.x)}.")
+            raise ValueError(
+                f"`CutMix` takes images (batch, channels, height, width). Received: {_describe_shape(run.x)}."
+            )
         if run.training and isinstance(run.y, Tensor) and run.y.ndim > 2 and run.y.shape[-2:] == run.x.shape[-2:]:
-            raise ValueError(f"`CutMix` cannot share out targets of a picture's size. Received: {_shapes(run.y)}.")
+            raise ValueError(f"`CutMix` cannot mix targets of an image's size. Received: {_describe_shape(run.y)}.")
         super().before_batch(run)
 
     def mix(self, x: Tensor, partner: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -151,7 +154,7 @@ class CutMix(_Mixing):
         top, bottom, left, right = boxes.T
         share = 1 - (bottom - top) * (right - left) / (height * width)
         pasted = cut_and_paste(x, partner, torch.from_numpy(boxes).to(x.device, non_blocking=True))
-        return pasted, _on(share, x.device)
+        return pasted, _to_tensor(share, x.device)
 
 
 def interpolate(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
@@ -167,9 +170,9 @@ def interpolate(x: Tensor, partner: Tensor, share: Tensor) -> Tensor:
 
 
 def draw_boxes(areas: NDArray[np.float64], height: int, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draws a rectangle for each of `areas`, in [0, 1] of the picture, cut off at the border.
+    """Draws a rectangle for each of `areas`, which are fractions of the image in [0, 1], and cuts it off at the border.
 
-    Returns rows (top, bottom, left, right), `bottom` and `right` exclusive, in pixels.
+    Returns rows (top, bottom, left, right) in pixels; `bottom` and `right` are exclusive.
     """
     edges = []
     for side in (height, width):
@@ -180,9 +183,9 @@ def draw_boxes(areas: NDArray[np.float64], height: int, width: int, rng: np.rand
 
 
 def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
-    """Returns pictures (batch, channels, height, width) with their box, rows of `draw_boxes`, taken from the partner's.
+    """Returns images (batch, channels, height, width) with their box, a row of `draw_boxes`, taken from the partner.
 
-    A new tensor; `x` stays as it is.
+    The result is a new tensor; `x` stays as it is.
     """
     top, bottom, left, right = (edge.reshape(-1, 1, 1, 1) for edge in boxes.unbind(1))
     rows = torch.arange(x.shape[2], device=x.device).reshape(-1, 1)
@@ -192,11 +195,12 @@ def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
 
 
 class _MixedLoss(nn.Module):
-    """A loss that, where it is told of `other` targets and the items' own shares, is the mean of both losses.
+    """Averages the losses for two targets while `other` is set; otherwise it is the plain loss.
 
-    `whole` is what `other` is for a whole batch, where parts of it go through one by one.
+    `other` holds the second targets, and each item's share of its first target. `whole` is `other` for the whole batch,
+    while a batch goes through in parts.
 
-    A module, so that the state of a loss that has one is seen through it.
+    It is a module, so that a loss with a state of its own stays visible.
     """
 
     def __init__(self, loss_func: LossFunction):
@@ -215,13 +219,13 @@ class _MixedLoss(nn.Module):
         return self._reduce(torch.lerp(second, first, share.to(first.dtype)))
 
 
-def _at(tree: Tree, indices: Tensor | slice) -> Tree:
+def _select(tree: Tree, indices: Tensor | slice) -> Tree:
     return map_tensors(lambda t: t[indices], tree)
 
 
-def _on(values: NDArray[np.float64], device: torch.device) -> Tensor:
+def _to_tensor(values: NDArray[np.float64], device: torch.device) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
 
 
-def _shapes(tree: Tree) -> str:
+def _describe_shape(tree: Tree) -> str:
     return f"shape {tuple(tree.shape)}" if isinstance(tree, Tensor) else type(tree).__name__

@@ -1,4 +1,8 @@
-"""`ParamScheduler`: let schedules drive the learning rate, the momentum and other settings over a run."""
+"""`ParamScheduler`: let schedules drive the learning rate, the momentum and other settings during a run.
+
+The schedules are pure functions in `schedules`. This module sets their values, and makes sure that one callback alone
+drives each setting. `fit` restores all settings at its end.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +24,8 @@ __all__ = ["ParamScheduler", "Scheduler", "claim", "ratios_to_last"]
 Schedule: TypeAlias = Callable[[float], Any]
 
 
-def claim(run: Run, owner: Callback, *names: str) -> None:
-    """Makes `owner` the one master of these settings in this run. (`fit` puts all settings back at its end.)
-
-    Raises:
-        ValueError: the optimizer has no such setting, or another schedule already drives it.
-    """
-    known = {"momentum" if key == "betas" else key for key in run.optimizer.param_groups[0]}
-    known -= {"params", "layer_group"}
-    for name in names:
-        if name in run.driven:
-            raise ValueError(f"both {run.driven[name]} and {owner!r} schedule {name!r}. Give one of them.")
-        if name not in known:
-            raise ValueError(
-                f"{type(run.optimizer).__name__} has no {name!r} to schedule; it has {sorted(known)}."
-                f"{closest(name, known)}"
-            )
-        run.driven[name] = repr(owner)
-
-
-def ratios_to_last(optimizer: Optimizer) -> list[float]:
-    """Returns each parameter group's rate by that of the last; 1 where that is 0 and there is no ratio."""
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]
-
-
 class Scheduler(Callback):
-    """What schedules of ours have in common."""
+    """The base of our schedules: reserves the settings named in `drives`, and sets their values."""
 
     order = 60
     drives: tuple[str, ...] = ()
@@ -56,7 +35,7 @@ class Scheduler(Callback):
 
     @staticmethod
     def set(group: dict[str, Any], name: str, value: float) -> None:
-        """Sets one setting of a parameter group; "momentum" also where the group keeps it as the first beta."""
+        """Sets one setting of a parameter group; "momentum" may also be stored as the first beta."""
         if name == "momentum":
             set_momentum(group, value)
         else:
@@ -64,22 +43,22 @@ class Scheduler(Callback):
 
 
 class ParamScheduler(Scheduler):
-    """Sets hyperparameters before each training batch from functions of time.
+    """Sets hyperparameters before each training batch, from functions of time.
 
     Args:
-        schedules: setting -> function of time, or a list with one function for each layer group. "lr" and "momentum"
+        schedules: setting -> function of time, or a list with one function per layer group. "lr" and "momentum"
             (also for optimizers that call it beta) are common; any key of the parameter groups will do. One function
-            for "lr" gives the rate of the last group; the others keep their ratio to it.
-        clock: what the functions are given: "progress", of the run, in [0, 1); "step", the updates made before; or
-            "epoch", from 0.
+            for "lr" gives the rate of the last group; the other groups keep their ratio to it.
+        clock: what the functions receive: "progress", the fraction of the run in [0, 1); "step", the number of updates
+            made before; or "epoch", from 0.
 
     Example: `ParamScheduler({"lr": cosine(1e-2, 1e-5)})`.
 
     Raises:
-        TypeError: `schedules` is no dict of functions.
-        ValueError: `clock` is unknown, or not that of a schedule. When the run begins: the optimizer has no such
-            setting, a list does not fit its groups, or another schedule already drives the setting. In the run: a
-            function gives a negative, infinite or NaN value.
+        TypeError: `schedules` is not a dict of functions.
+        ValueError: `clock` is unknown, or does not fit a schedule. When the run begins: the optimizer has no such
+            setting, a list does not fit its groups, or another schedule drives the setting. In the run: a function
+            returns a negative, infinite or NaN value.
     """
 
     def __init__(
@@ -102,7 +81,7 @@ class ParamScheduler(Scheduler):
         super().before_fit(run)
         groups, ratios = run.optimizer.param_groups, ratios_to_last(run.optimizer)
         self._plan = [
-            (group, name, self._function(name, group, run), ratio if name == "lr" and callable(given) else 1.0)
+            (group, name, self._pick_schedule(name, group, run), ratio if name == "lr" and callable(given) else 1.0)
             for name, given in self.schedules.items()
             for group, ratio in zip(groups, ratios, strict=True)
         ]
@@ -114,18 +93,45 @@ class ParamScheduler(Scheduler):
             for group, name, schedule, ratio in self._plan:
                 if schedule not in values:
                     values[schedule] = float(schedule(time))
-                    if not 0 <= values[schedule] < math.inf:  # seldom: no call more in every batch
+                    if not 0 <= values[schedule] < math.inf:  # checked here, to save a call in each batch
                         check_not_negative(values[schedule], name)
                 self.set(group, name, values[schedule] * ratio)
 
-    def _function(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
+    def _pick_schedule(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
         given = self.schedules[name]
         if not isinstance(given, Sequence):
             return given
         n_groups = 1 + max(g.get("layer_group", 0) for g in run.optimizer.param_groups)
         if len(given) != n_groups:
-            raise ValueError(f"{name!r} has {len(given)} schedules for {n_groups} layer groups.")
+            raise ValueError(
+                f"{name!r} must have one schedule for each of the {n_groups} layer groups. Received: {len(given)}."
+            )
         return given[int(group.get("layer_group", 0))]
 
     def __repr__(self) -> str:
         return f"ParamScheduler({', '.join(self.schedules)})"
+
+
+def claim(run: Run, owner: Callback, *names: str) -> None:
+    """Reserves these settings for `owner` in this run, so that no other callback drives them.
+
+    Raises:
+        ValueError: the optimizer has no such setting, or another schedule already drives it.
+    """
+    known = {"momentum" if key == "betas" else key for key in run.optimizer.param_groups[0]}
+    known -= {"params", "layer_group"}
+    for name in names:
+        if name in run.driven:
+            raise ValueError(f"both {run.driven[name]} and {owner!r} schedule {name!r}. Give one of them.")
+        if name not in known:
+            raise ValueError(
+                f"{type(run.optimizer).__name__} has no {name!r} to schedule; it has {sorted(known)}."
+                f"{closest(name, known)}"
+            )
+        run.driven[name] = repr(owner)
+
+
+def ratios_to_last(optimizer: Optimizer) -> list[float]:
+    """Returns the ratio of each parameter group's rate to that of the last group; 1 if the last rate is 0."""
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]

@@ -1,6 +1,7 @@
-"""Shows a run as it goes: a bar over the batches, and a table with one row an epoch.
+"""Show a run as it goes: a bar over the batches, and a table with one row per epoch.
 
-The bar appears in a terminal and in a notebook; in a log file there is only the table, free of control characters.
+The bar appears in a terminal and in a notebook. A log file gets only the table, without control characters. `notebook`
+chooses the bar's class, and `callbacks.record` writes the rows that the table shows.
 """
 
 from __future__ import annotations
@@ -17,28 +18,28 @@ from minilearner.notebook import bar_class
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Output", "Progress", "watched"]
+__all__ = ["Output", "Progress", "iterate_with_bar"]
 
-_TICK_SECONDS = 0.2  # reading the loss waits for the device, and drawing costs a millisecond: so rarely, by the clock
+_TICK_SECONDS = 0.2  # not for each batch: reading the loss waits for the device, and drawing takes a millisecond
 
 
 class Output:
-    """What a learner shows of its runs: a bar and a table, or for a while less; of several processes the first does."""
+    """Decides what a learner shows of its runs: a bar and a table. With several processes, only process 0 does."""
 
     def __init__(self) -> None:
         self.bar = self.table = processes.is_first()
 
     def progress(self, *, table: bool = True) -> Progress:
-        """Returns the callback that shows a run; without `table` its bar alone."""
+        """Returns the callback that shows a run; with ``table=False``, only its bar."""
         return Progress(bar=self.bar, table=self.table and table)
 
     def watch(self, what: str) -> Callable[[Any], Iterable[Any]]:
-        """Returns what passes on a loader's batches, under a bar where one is wanted."""
-        return partial(watched, what=what) if self.bar else iter
+        """Returns a function that iterates over a loader, and shows a bar if bars are on."""
+        return partial(iterate_with_bar, what=what) if self.bar else iter
 
     @contextmanager
-    def without(self, *, bar: bool = False, table: bool = False) -> Iterator[None]:
-        """Leaves out what is named, and what was left out already, inside."""
+    def hide(self, *, bar: bool = False, table: bool = False) -> Iterator[None]:
+        """Hides the bar or the table inside the `with` block; what is hidden already stays hidden."""
         before = self.bar, self.table
         self.bar, self.table = self.bar and not bar, self.table and not table
         try:
@@ -48,10 +49,10 @@ class Output:
 
 
 class Progress(Callback):
-    """A bar on batches and a table of epochs.
+    """Shows a bar over batches and a table of epochs.
 
     Args:
-        bar: whether to show the bar (where the output can show one).
+        bar: whether to show the bar, if the output can show one.
         table: whether to print the table.
     """
 
@@ -65,7 +66,7 @@ class Progress(Callback):
         self._next_tick = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: bars belong to this process."""
+        """Returns an empty dict; bars belong to this process."""
         return {}
 
     def before_train(self, run: Run) -> None:
@@ -80,22 +81,22 @@ class Progress(Callback):
     def after_validate(self, run: Run) -> None:
         self._close("validate")
         if self.table and run.in_mid_epoch:
-            values = ", ".join(f"{name} {_text(name, value)}" for name, value in run.metrics.items())
-            _say(f"{'':7}step {run.global_step}: {values}")
+            values = ", ".join(f"{name} {_format_value(name, value)}" for name, value in run.metrics.items())
+            _print_line(f"{'':7}step {run.global_step}: {values}")
 
     def after_batch(self, run: Run) -> None:
         if self._bars and time.perf_counter() >= self._next_tick:
             self._tick(run)
 
     def after_epoch(self, run: Run) -> None:
-        self._close_all()  # a cancelled epoch leaves its bar behind
+        self._close_all()  # a cancelled epoch leaves its bar open
         if self.table and run.record is not None and run.record.epochs:
             self._print_row(run.record.epochs[-1])
 
     def after_fit(self, run: Run) -> None:
         self._close_all()
         if self.table and run.record is not None and "ended" in run.record.settings:
-            _say(run.record.settings["ended"])
+            _print_line(run.record.settings["ended"])
 
     def _open(self, run: Run, stretch: str, what: str) -> None:
         if self.bar:
@@ -119,13 +120,13 @@ class Progress(Callback):
         columns = list(row)
         if columns != self._columns:
             self._columns = columns
-            _say("  ".join(f"{_title(name):>{_width(name)}}" for name in columns))
-        _say("  ".join(f"{_text(name, value):>{_width(name)}}" for name, value in row.items()))
+            _print_line("  ".join(f"{_format_title(name):>{_column_width(name)}}" for name in columns))
+        _print_line("  ".join(f"{_format_value(name, value):>{_column_width(name)}}" for name, value in row.items()))
 
 
-def watched(loader: Any, what: str) -> Iterator[Any]:
-    """Passes on the batches of a loader under a bar, where the output can show one."""
-    bar = _Bar("watched", what, total=len(loader))
+def iterate_with_bar(loader: Any, what: str) -> Iterator[Any]:
+    """Yields the batches of a loader, and shows a bar if the output can show one."""
+    bar = _Bar("loader", what, total=len(loader))
     try:
         for batch in loader:
             yield batch
@@ -135,13 +136,13 @@ def watched(loader: Any, what: str) -> Iterator[Any]:
 
 
 class _Bar:
-    """tqdm's bar over one pass: in a terminal and in a notebook; nothing at all in a file."""
+    """A tqdm bar over one pass, in a terminal or in a notebook; a file shows nothing at all."""
 
     def __init__(self, stretch: str, what: str, *, total: int):
         tqdm = bar_class()
         in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
         self.stretch = stretch
-        disable = False if in_notebook else None  # None: where the output is no terminal
+        disable = False if in_notebook else None  # None disables it if the output is not a terminal
         self._bar = tqdm(desc=what, total=total, leave=False, disable=disable, dynamic_ncols=True)
 
     def show(self, run: Run) -> None:
@@ -158,20 +159,20 @@ class _Bar:
         self._bar.close()
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def _title(name: str) -> str:
+def _format_title(name: str) -> str:
     return "time" if name == "time_seconds" else name
 
 
-def _width(name: str) -> int:
+def _column_width(name: str) -> int:
     return {"epoch": 5, "time_seconds": 7}.get(name, max(len(name), 10))
 
 
-def _text(name: str, value: Any) -> str:
+def _format_value(name: str, value: Any) -> str:
     if name == "time_seconds":
         seconds = round(value)
         hours, minutes = seconds // 3600, seconds // 60 % 60

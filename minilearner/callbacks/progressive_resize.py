@@ -1,4 +1,4 @@
-"""Smaller pictures in the first part of a run, where detail teaches little and pixels cost much."""
+"""`ProgressiveResize`: train on smaller images first, when detail teaches little and pixels cost as much as later."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ __all__ = ["ProgressiveResize"]
 
 
 class ProgressiveResize(Callback):
-    """Trains on pictures that grow, on the device, from `initial_scale` of their side to their full size.
+    """Trains on images that grow, on the device, from `initial_scale` of their side to their full size.
 
-    For the part `delay` of the run at the small size, then larger in a straight line, and the last part `full` at the
-    size that the loaders give. A step costs about the square of the scale. Validation and sweeps see full pictures.
-    Shrinking averages over all pixels that fall into one (bilinear, with antialiasing).
+    Images have the small size for the fraction `delay` of the run. Then they grow linearly. For the last fraction
+    `full` of the run they have the size that the loaders give. The cost of a step is about proportional to the square
+    of the scale. Validation and sweeps see full images. Each pixel of a smaller image averages all the
+    pixels that it covers (bilinear, with antialiasing).
 
     Args:
-        initial_scale: of both sides, in (0, 1].
-        delay, full: parts of the run, each in [0, 1] and at most 1 together.
-        multiple: sides are rounded to whole multiples of so many pixels, but never beyond their full size.
+        initial_scale: the first scale of both sides, in (0, 1].
+        delay: fraction of the run at the small size, in [0, 1].
+        full: fraction of the run at the full size, in [0, 1]; at most 1 together with `delay`.
+        multiple: sides are rounded to multiples of this many pixels, but never above their full size.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range, or `multiple` no integer.
-        DataError: in the run: a batch is no tensor of pictures (batch, channels, height, width).
+        ValueError, TypeError: an argument is out of its range, or `multiple` is not an integer.
+        DataError: in a run: a batch is not a tensor of images (batch, channels, height, width).
 
-    Source: the shape and the defaults are those of MosaicML's Composer (2021), "Progressive Image Resizing".
+    Source: "Progressive Image Resizing" of MosaicML's Composer (2021), whose shape and defaults these are.
     """
 
     def __init__(self, initial_scale: float = 0.5, *, delay: float = 0.5, full: float = 0.2, multiple: int = 4):
@@ -43,7 +45,7 @@ class ProgressiveResize(Callback):
         self.initial_scale, self.delay, self.full, self.multiple = initial_scale, delay, full, multiple
 
     def scale(self, progress: float) -> float:
-        """Returns the part of a side at a progress in [0, 1]."""
+        """Returns the scale of a side, in (0, 1], at a progress in [0, 1]."""
         if progress >= 1 - self.full:
             return 1.0
         grown = max(progress - self.delay, 0.0) / (1 - self.full - self.delay) if progress > self.delay else 0.0
@@ -51,19 +53,19 @@ class ProgressiveResize(Callback):
 
     def before_batch(self, run: Run) -> None:
         if run.training:
-            run.x = self._resized(run.x, self.scale(run.progress))
+            run.x = self._resize(run.x, self.scale(run.progress))
 
-    def _resized(self, x: object, scale: float) -> Tensor:
+    def _resize(self, x: object, scale: float) -> Tensor:
         if not isinstance(x, Tensor) or x.ndim != 4:
             shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise DataError(f"{self!r} takes pictures (batch, channels, height, width). Received: {shape}.")
-        size = [self._side(side, scale) for side in x.shape[2:]]
+            raise DataError(f"{self!r} takes images (batch, channels, height, width). Received: {shape}.")
+        size = [self._round_side(side, scale) for side in x.shape[2:]]
         if size == list(x.shape[2:]):
             return x
         with torch.no_grad():
             return F.interpolate(x, size, mode="bilinear", antialias=True)
 
-    def _side(self, side: int, scale: float) -> int:
+    def _round_side(self, side: int, scale: float) -> int:
         return min(side, max(1, round(side * scale / self.multiple)) * self.multiple)
 
     def __repr__(self) -> str:

@@ -1,4 +1,7 @@
-"""Writes down what happens: the loss and metrics of a pass, and the rows of the recorder."""
+"""Compute the loss and the metrics of a pass, and write the recorder's rows.
+
+`Evaluate` is for validation, `Record` for training. `metrics` computes the values, `results.recorder` keeps the rows.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,20 @@ from minilearner.tree import is_empty, map_tensors, n_items, to_device
 __all__ = ["Evaluate", "Record"]
 
 Totals: TypeAlias = "dict[str, list[tuple[float, int]]]"
-"""By the name of a column: the total and the number of items of each batch."""
+"""Column -> the total and the number of items of each batch."""
 
 
 class Evaluate(Callback):
-    """Computes the loss and the metrics of a validation pass, as means over items, into `run.metrics`.
+    """Computes the loss and the metrics of a validation pass, as means over items, and puts them into `run.metrics`.
 
-    Nothing is read from the device until the pass is over, nor do processes wait for each other. Several processes,
-    each with its share of the batches, come to the very numbers that one finds with the same batches: the values that
-    losses and metric functions have for each batch are brought together, torchmetrics objects that count exchange their
-    counts, and any other object is given all batches, in their order, in every process. With another batch size or
-    number of threads losses may differ in their last bits, as they do in one process; what counts items is the same as
-    long as predictions are.
+    Until the pass is over, it reads nothing from the device, and processes do not wait for each other. Several
+    processes, each with its share of the batches, get the numbers of one process with the same batches: they gather the
+    values of losses and metric functions for each batch. Metrics of torchmetrics that count exchange their counts. Any
+    other metric object receives all batches, in their order, in every process. With another batch size or number of
+    threads, losses may differ in their last bits, as they do in one process. Counts stay the same if predictions do.
 
     Args:
-        metrics: by the name of their column.
+        metrics: column -> metric.
     """
 
     order = -50  # before users' callbacks, which read `run.metrics` and may cancel
@@ -58,8 +60,8 @@ class Evaluate(Callback):
         self._at_once, self._waiting = [], []
         for metric in self.metrics.values():
             metric.reset()
-            is_joined = run.step.n_processes == 1 or _is_exactly_joined(metric)
-            (self._at_once if is_joined else self._waiting).append(metric)
+            is_exact = run.step.n_processes == 1 or _combines_exactly(metric)
+            (self._at_once if is_exact else self._waiting).append(metric)
 
     def after_batch(self, run: Run) -> None:
         if run.training or run.loss is None or is_empty(run.x):
@@ -72,33 +74,33 @@ class Evaluate(Callback):
             metric.update(run.pred, run.y)
 
     def after_validate(self, run: Run) -> None:
-        own = _totals(self.metrics)
+        own = _collect_totals(self.metrics)
         losses = torch.stack(self._losses).tolist() if self._losses else []
         own["valid_loss"] = [(loss * n, n) for loss, n in zip(losses, self._sizes, strict=True)]
-        joined, batches = _joined(own, self._batches, run)
+        gathered, batches = _gather(own, self._batches, run)
         for pred, y in (to_device(batch, run.dls.device) for batch in batches):
             for metric in self._waiting:
                 metric.update(pred, y)
-        if not joined["valid_loss"]:  # cancelled before its first batch: there is nothing to say
+        if not gathered["valid_loss"]:  # the pass was cancelled before its first batch
             return
-        run.metrics["valid_loss"] = mean_over(joined["valid_loss"])
-        with _unjoined(self._waiting):
-            run.metrics.update(_computed(self.metrics, joined))
+        run.metrics["valid_loss"] = mean_over(gathered["valid_loss"])
+        with _disable_exchange(self._waiting):
+            run.metrics.update(_compute_values(self.metrics, gathered))
         self._losses, self._sizes, self._batches = [], [], []
 
 
 class Record(Callback):
     """Writes the steps and epochs of a run into `run.record`.
 
-    A step's loss is kept as the tensor it is and read at the end of the epoch, so that no batch waits for the device.
+    The loss of a step stays a tensor until the end of the epoch, so that no batch waits for the device.
 
     Args:
-        train_metrics: also computed on the training batches, at the cost of their time, into columns named "train_"
-            and theirs.
+        train_metrics: metrics to compute on the training batches too, which takes time. Each column is named "train_"
+            and the metric's name.
     """
 
     order = -49
-    differs_by_process = True  # training metrics see a process's own part
+    differs_by_process = True  # training metrics see this process's share
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):
         self.train_metrics = {f"train_{name}": metric for name, metric in (train_metrics or {}).items()}
@@ -107,13 +109,13 @@ class Record(Callback):
         self._device = torch.device("cpu")
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns how long this epoch has lasted, and what its training metrics have gathered."""
+        """Returns how long this epoch has taken so far, and the state of its training metrics."""
         metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
         seconds = time.perf_counter() - self._began
         return {"seconds": seconds, "train_metrics": metrics, "waiting": self._updates.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
+        """Continues from the saved state."""
         self._began = time.perf_counter() - state["seconds"]
         for name, attributes in state["train_metrics"].items():
             load_attributes(self.train_metrics[name], to_device(attributes, self._device))
@@ -122,14 +124,15 @@ class Record(Callback):
     def before_fit(self, run: Run) -> None:
         if run.record is None:
             raise RuntimeError("`Record` needs a run with a record to write to.")
-        if odd := [name for name, one in self.train_metrics.items() if run.step.n_processes > 1 and not _adds_up(one)]:
+        odd = [name for name, metric in self.train_metrics.items() if not _can_combine(metric)]
+        if odd and run.step.n_processes > 1:
             raise ValueError(
-                f"several processes cannot join the training metric {odd[0]!r}, for it is neither a function nor from "
-                "torchmetrics. Leave it out, or set recorder.train_metrics to False."
+                f"several processes cannot combine the training metric {odd[0]!r}: it is neither a function nor from "
+                "torchmetrics. Remove it, or set `recorder.train_metrics` to False."
             )
         run.columns += ["train_loss", "smooth_loss", *self.train_metrics]
         self._record = run.record
-        self._device = run.dls.device  # where what a checkpoint held goes on
+        self._device = run.dls.device  # `load_state_dict` moves saved tensors there
 
     def before_epoch(self, run: Run) -> None:
         self._began = time.perf_counter()
@@ -153,8 +156,8 @@ class Record(Callback):
     def after_train(self, run: Run) -> None:
         self._updates.flush()
         losses = {"train_loss": self._record.train_loss(run.epoch), "smooth_loss": self._record.smooth_loss}
-        joined, _ = _joined(_totals(self.train_metrics), [], run) if self.train_metrics else ({}, None)
-        metrics = _computed(self.train_metrics, joined)
+        gathered, _ = _gather(_collect_totals(self.train_metrics), [], run) if self.train_metrics else ({}, None)
+        metrics = _compute_values(self.train_metrics, gathered)
         run.metrics = {**losses, **metrics, **run.metrics}  # in the order of their columns
 
     def after_validate(self, run: Run) -> None:
@@ -166,12 +169,12 @@ class Record(Callback):
         self._record.add_epoch(row)
 
 
-def _totals(metrics: dict[str, Metric]) -> Totals:
+def _collect_totals(metrics: dict[str, Metric]) -> Totals:
     return {name: metric.totals() for name, metric in metrics.items() if type(metric) is MeanMetric}
 
 
-def _joined(totals: Totals, batches: list[Any], run: Run) -> tuple[Totals, Iterator[Any]]:
-    """Brings together what each process has of each metric, and the batches in the order of the set."""
+def _gather(totals: Totals, batches: list[Any], run: Run) -> tuple[Totals, Iterator[Any]]:
+    """Gathers the totals of all processes for each metric, and their batches in the order of the data set."""
     if run.step.n_processes == 1:
         return totals, iter(())
     of_each = processes.gather((totals, batches))
@@ -180,37 +183,37 @@ def _joined(totals: Totals, batches: list[Any], run: Run) -> tuple[Totals, Itera
     return {name: [pair for totals, _ in of_each for pair in totals[name]] for name in totals}, in_order
 
 
-def _computed(metrics: dict[str, Metric], joined: Totals) -> dict[str, float]:
+def _compute_values(metrics: dict[str, Metric], gathered: Totals) -> dict[str, float]:
     return {
-        name: mean_over(joined[name]) if name in joined else _as_number(name, metric)
+        name: mean_over(gathered[name]) if name in gathered else _compute_number(name, metric)
         for name, metric in metrics.items()
     }
 
 
-def _adds_up(metric: Metric) -> bool:
-    """Whether what several processes gathered can be joined: means, and torchmetrics objects, which do it alone."""
+def _can_combine(metric: Metric) -> bool:
+    """Returns whether several processes can combine a metric: means can, and torchmetrics objects, by themselves."""
     return type(metric) is MeanMetric or bool(getattr(metric, "sync_on_compute", False))
 
 
-def _is_exactly_joined(metric: Metric) -> bool:
-    """Whether that gives the very number of one process: of torchmetrics objects, where they only count."""
+def _combines_exactly(metric: Metric) -> bool:
+    """Returns whether combining gives exactly the number of one process: for means, and torchmetrics that count."""
     if type(metric) is MeanMetric:
         return True
-    if not _adds_up(metric):
+    if not _can_combine(metric):
         return False
-    states = [state for one in _parts(metric) for state in getattr(one, "metric_state", {}).values()]
+    states = [state for one in _list_parts(metric) for state in getattr(one, "metric_state", {}).values()]
     return bool(states) and all(isinstance(t, Tensor) and not t.is_floating_point() for t in states)
 
 
-def _parts(metric: Metric) -> list[Any]:
-    """A torchmetrics object and those inside it; of any other the object alone."""
+def _list_parts(metric: Metric) -> list[Any]:
+    """Returns a torchmetrics object and those inside it, or any other metric alone."""
     return list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
 
 
 @contextmanager
-def _unjoined(metrics: list[Metric]) -> Iterator[None]:
-    """Keeps torchmetrics objects, which every process has given all batches, from adding those of the others."""
-    parts = [one for metric in metrics for one in _parts(metric) if hasattr(one, "distributed_available_fn")]
+def _disable_exchange(metrics: list[Metric]) -> Iterator[None]:
+    """Stops torchmetrics objects from exchanging their state: in every process, they have seen all batches."""
+    parts = [one for metric in metrics for one in _list_parts(metric) if hasattr(one, "distributed_available_fn")]
     alone = [(one, one.distributed_available_fn) for one in parts]
     for one, _ in alone:
         one.distributed_available_fn = lambda: False
@@ -221,12 +224,12 @@ def _unjoined(metrics: list[Metric]) -> Iterator[None]:
             one.distributed_available_fn = available
 
 
-def _as_number(name: str, metric: Metric) -> float:
+def _compute_number(name: str, metric: Metric) -> float:
     value = metric.compute()
     try:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"the metric {name!r} must compute one number; it computed {type(value).__name__}. "
-            "Give one metric for each number wanted, such as an averaged one."
+            f"the metric {name!r} must compute one number. Received: {type(value).__name__}. "
+            "Use one metric for each number, or one that averages."
         ) from error

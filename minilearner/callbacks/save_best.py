@@ -1,4 +1,4 @@
-"""Keep the best model of a run."""
+"""`SaveBest`: keep the best model of a run, and put it back at the end. `callbacks.tracking` says what is best."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ __all__ = ["SaveBest"]
 class SaveBest(Tracker):
     """Keeps the model as it was when the monitored value was best, and puts it back when the run ends.
 
-    Weights and buffers are copied to the CPU's memory at each improvement, also at validations in mid-epoch; with
-    `path` they are written to a file too, whole or not at all. What is kept is what was validated: with `EMA` or `SWA`
-    the averages. Nothing is written or put back by `validate` and `lr_find`, nor ever read from a file of an earlier
-    run. An interrupted run leaves the model as it then was; `put_back` is there for it.
+    At each improvement, also in mid-epoch, weights and buffers are copied to the CPU's memory. With `path` they are
+    also written to a file, completely or not at all. The copies are of the weights that were validated: with `EMA` or
+    `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier run is
+    never read. If the run is interrupted, the model stays as it is; call `put_back` to get the best weights.
 
-    The optimizer keeps the state of the last update. Each run begins anew: `best` is forgotten, and its first value
-    is its best so far.
+    The optimizer keeps its latest state. Each run starts over: `best` is reset, and the first value is the best so far.
 
-    Example: `SaveBest("accuracy", path="best.safetensors")`, whose file `safetensors.torch.load_file` reads.
+    Example: `SaveBest("accuracy", path="best.safetensors")`; read the file with `safetensors.torch.load_file`.
 
     Args:
         monitor, mode, min_delta: see `Tracker`.
-        path: a file that always holds the best so far, in safetensors' format; its metadata say which epoch that was.
-        restore: False leaves the last weights in the model at the end.
+        path: a file that always holds the best weights so far, in safetensors' format. Its metadata name the epoch.
+        restore: whether the model ends with the best weights. If False, it keeps the last ones.
 
     Attributes:
         best: the best value, None before the first.
-        best_epoch: in which epoch (from 0) that was.
+        best_epoch: the epoch, from 0, of the best value.
 
     Raises:
-        ValueError: as in `Tracker`; when a run begins, `path` cannot be written.
+        ValueError: as in `Tracker`. When a run begins: `path` cannot be written.
     """
 
     def __init__(
@@ -67,39 +66,39 @@ class SaveBest(Tracker):
             check_writable(self.path)
 
     def after_validate(self, run: Run) -> None:
-        self._look(run)
+        self._keep_if_best(run)
 
-    def after_epoch(self, run: Run) -> None:  # what does not come from a validation is known only now
-        self._look(run)
+    def after_epoch(self, run: Run) -> None:  # values from training are known only now
+        self._keep_if_best(run)
 
     def after_fit(self, run: Run) -> None:
         if run.interrupted:
             return
         if not self._weights:
             warnings.warn(
-                f"{self!r} never saw a value that was the best so far, so the model was left as it is. "
-                f"Its newest {self.monitor!r} is {run.metrics.get(self.monitor, 'missing')}.",
+                f"{self!r} found no best value, so the model keeps its last weights. "
+                f"The latest {self.monitor!r} is {run.metrics.get(self.monitor, 'missing')}.",
                 stacklevel=2,
             )
         elif self.restore:
             self.put_back(run.model)
 
     def put_back(self, model: nn.Module) -> None:
-        """Gives a model the best weights of the newest run.
+        """Loads the best weights of the latest run into a model.
 
         Raises:
-            RuntimeError: none have been kept.
+            RuntimeError: no weights were kept yet.
         """
         if not self._weights:
             raise RuntimeError(f"{self!r} has kept no weights yet.")
         own = model.state_dict()
         model.load_state_dict({name: processes.laid_out(t, own.get(name, t)) for name, t in self._weights.items()})
 
-    def _look(self, run: Run) -> None:
+    def _keep_if_best(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):
             return
         self.best_epoch = run.epoch
-        # Contiguous, as safetensors wants them, and each a copy of its own, tied weights too.
+        # safetensors needs contiguous tensors that share no memory, so tied weights are copied twice.
         self._weights = {
             name: processes.whole(t.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
             for name, t in run.model.state_dict().items()

@@ -1,4 +1,7 @@
-"""Watch a value over the epochs: stop early, and decide when to validate."""
+"""Follow a value over the epochs: `Tracker` and `EarlyStopping`. Decide when it is measured: `Validate`.
+
+`callbacks.record` computes the values.
+"""
 
 from __future__ import annotations
 
@@ -13,39 +16,30 @@ from minilearner.training.run import Run
 __all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor"]
 
 
-def check_monitor(run: Run, monitor: str) -> None:
-    """Raises where this run will have no value called `monitor`; for `before_fit`.
-
-    Raises:
-        ValueError: with the names that there are, and the nearest.
-    """
-    if monitor not in run.columns:
-        raise ValueError(
-            f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(monitor, run.columns)} "
-            f"Received: monitor={monitor!r}."
-        )
-
-
 class Tracker(Callback):
     """The base of callbacks that follow one value over the epochs.
 
     Args:
         monitor: a name in `run.metrics`: "train_loss", "valid_loss", or a metric's.
-        mode: "min" where smaller is better, "max" where larger is. None infers it: names that hold "loss" or "error"
-            are better small, all others large.
+        mode: "min" if smaller is better, "max" if larger is better. None infers it: "min" for names that contain "loss"
+            or "error", "max" for all others.
         min_delta: an improvement must be larger than this.
 
     Attributes:
         best: the best value so far, None before the first.
 
     Raises:
-        ValueError: an unknown `mode`, or a negative `min_delta`; when a run begins, an unknown `monitor`.
+        ValueError: `mode` is unknown, or `min_delta` is negative. When a run begins: `monitor` is unknown.
     """
 
     order = 65
 
     def __init__(
-        self, monitor: str = "valid_loss", *, mode: Literal["min", "max"] | None = None, min_delta: float = 0.0
+        self,
+        monitor: str = "valid_loss",
+        *,
+        mode: Literal["min", "max"] | None = None,
+        min_delta: float = 0.0,
     ):
         if not isinstance(monitor, str):
             raise TypeError(f"`monitor` must be the name of a loss or metric. Received: monitor={monitor!r}.")
@@ -61,7 +55,7 @@ class Tracker(Callback):
         check_monitor(run, self.monitor)
 
     def improved(self, run: Run) -> bool:
-        """Takes in the newest value and says whether it is the best so far. NaN never is."""
+        """Reads the latest value and returns whether it is the best so far. NaN never is."""
         value = run.metrics[self.monitor]
         gain = math.inf if self.best is None else self.best - value if self.mode == "min" else value - self.best
         if math.isnan(value) or not gain > self.min_delta:
@@ -73,12 +67,16 @@ class Tracker(Callback):
 class EarlyStopping(Tracker):
     """Ends the run when the monitored value has not improved for `patience` epochs in a row.
 
-    The run's record says so in its `settings`, under "ended", and a line below the table of epochs.
+    The reason is in the record's `settings["ended"]`, and in a line below the table of epochs.
 
     Example: `EarlyStopping("accuracy", patience=3)`.
 
+    Args:
+        monitor, mode, min_delta: see `Tracker`.
+        patience: how many epochs without improvement end the run.
+
     Raises:
-        ValueError: `patience` below 1, and as in `Tracker`.
+        ValueError: `patience` is below 1; or as in `Tracker`.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class EarlyStopping(Tracker):
         self.wait = 0
 
     def after_epoch(self, run: Run) -> None:
-        if self.monitor not in run.metrics:  # an epoch without a validation says nothing
+        if self.monitor not in run.metrics:  # this epoch had no validation
             return
         self.wait = 0 if self.improved(run) else self.wait + 1
         if self.wait >= self.patience:
@@ -116,14 +114,14 @@ class EarlyStopping(Tracker):
 
 
 class Validate(Callback):
-    """Decides when to validate: every so many optimizer updates, or only every so many epochs.
+    """Decides when to validate: also in mid-epoch, or only after some epochs.
 
-    A validation in the middle of an epoch writes a row that carries its step. Validating draws no random number that
-    training would have drawn, so it does not change what is trained. The last epoch is always validated.
+    A validation in mid-epoch writes a row with its step. Validation draws none of the random numbers of training, so it
+    does not change the training. The last epoch is always validated.
 
     Args:
-        every_steps: also validate in the middle of an epoch, after each so many updates.
-        every_epochs: validate at the end of each so many epochs only.
+        every_steps: also validate in mid-epoch, after this many updates.
+        every_epochs: validate only after this many epochs.
 
     Raises:
         ValueError: both or neither are given, one is below 1, or there is no validation set.
@@ -155,3 +153,16 @@ class Validate(Callback):
     def __repr__(self) -> str:
         every = f"every_steps={self.every_steps}" if self.every_steps else f"every_epochs={self.every_epochs}"
         return f"Validate({every})"
+
+
+def check_monitor(run: Run, monitor: str) -> None:
+    """Checks that this run will have a value called `monitor`. Call it in `before_fit`.
+
+    Raises:
+        ValueError: it will not. The message lists the names and suggests the nearest.
+    """
+    if monitor not in run.columns:
+        raise ValueError(
+            f"`monitor` must be one of {', '.join(map(repr, run.columns))}.{closest(monitor, run.columns)} "
+            f"Received: monitor={monitor!r}."
+        )

@@ -70,7 +70,7 @@ def sweep_rates(
             ratios=by_last,
             momentum=momentum,
             callbacks=context.callbacks,
-            shown_by=context.output.progress(table=False),
+            progress=context.output.progress(table=False),
             suggest_funcs=suggest_funcs,
         )
 

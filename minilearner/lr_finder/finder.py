@@ -1,7 +1,7 @@
-"""The learning-rate finder for a training loop that one already has: no Learner, no DataLoaders, one import changed.
+"""`LRFinder`: the learning-rate finder for a plain training loop, without a `Learner` or `DataLoaders`.
 
-The interface is torch-lr-finder's (0.2.2); the sweep is the one of `Learner.lr_find`: the same loop, the same step, the
-same callback. Rates and losses equal torch-lr-finder's.
+The interface is torch-lr-finder's (0.2.2), so that only the import changes. Rates and losses equal torch-lr-finder's.
+`lr_finder.plain_loop` adapts the parts of such a loop, and `lr_finder.sweep` sweeps as it does for `Learner.lr_find`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["LRFinder"]
 
 
 class LRFinder:
-    """The learning-rate range test on a plain model, optimizer and loss.
+    """Runs the learning-rate range test on a plain model, optimizer and loss.
 
     Example::
 
@@ -55,33 +55,37 @@ class LRFinder:
         finder.plot()
         finder.reset()  # the model and the optimizer as they were
 
-    Train 10 to 100 times below the largest rate that works: near it a run is fast for a while and then breaks.
+    Train with a rate 10 to 100 times below the largest one that works: near it, training is fast for a while and then
+    breaks.
 
-    Where torch-lr-finder differs: it refuses an optimizer that has, or once had, a scheduler (ours sets the rates over
-    it), goes on through NaN (ours stops), draws all parameter groups to one `end_lr` (ours keep their ratios), needs
-    `amp_config`, unpickles its cache, opens a figure's window, and prints. apex is not supported.
+    torch-lr-finder differs in this: it refuses an optimizer that has or had a scheduler (ours overrides the scheduler),
+    continues through NaN (ours stops), takes all parameter groups to one `end_lr` (ours keep their ratios), needs
+    `amp_config`, unpickles its cache, opens a window for a figure, and prints. apex is not supported.
 
     Args:
-        model, optimizer, criterion: as in your loop. `criterion(outputs, labels)` gives the mean loss of a batch.
-        device: where to sweep; where the model is when None.
-        memory_cache: keep the state for `reset` in memory, or else in files.
-        cache_dir: the folder of these files; the system's temporary one when None.
+        model: the model, as in your loop.
+        optimizer: the optimizer, as in your loop.
+        criterion: the loss; `criterion(outputs, labels)` returns the mean loss of a batch.
+        device: the device to sweep on; None is the model's.
+        memory_cache: whether to keep the state for `reset` in memory; otherwise it is kept in files.
+        cache_dir: the folder of these files; None is the system's temporary folder.
         amp_backend: "torch" for mixed precision, with the `grad_scaler` of your loop.
         amp_config: the arguments of `torch.amp.autocast`; by default those of the device.
-        grad_scaler: a `torch.amp.GradScaler`. Updates that it skips do not count, and its state is part of `reset`.
+        grad_scaler: a `torch.amp.GradScaler`. Updates that it skips do not count, and `reset` restores its state.
 
     Attributes:
-        history: {"lr": [...], "loss": [...]} of the newest sweep, a value an update: the first group's rate, and the
-            loss smoothed by s = smooth_f loss + (1 - smooth_f) s, from the first loss on.
-        best_loss: the lowest of these; None before a sweep.
-        sweep: the newest sweep as an `LRSweep`: raw losses, suggestions, the rate that is recommended, a range to train
-            in, why it stopped. The recommendation is read from the losses of the validation set where there is one, and
-            else from those of the batches, which takes about 100 steps to be sure; nothing more than the loop's own
-            passes is computed.
+        history: {"lr": [...], "loss": [...]} of the latest sweep, one value per update: the first group's rate, and the
+            smoothed loss. That is s = smooth_f * loss + (1 - smooth_f) * s, and starts at the first loss.
+        best_loss: the lowest smoothed loss; None before a sweep.
+        sweep: the latest sweep as an `LRSweep`: raw losses, suggestions, the recommended rate, a range to train in, and
+            why it stopped. The recommendation reads the losses of the validation set if there is one. Otherwise it
+            reads those of the batches, and needs about 100 steps to be sure. It computes nothing beyond the passes of
+            the loop.
 
     Raises:
         TypeError: `model`, `optimizer` or `criterion` is something else, such as a scheduler or a class.
-        ValueError: `amp_backend` is unknown or lacks its scaler; `cache_dir` is no folder; `model` has no parameters.
+        ValueError: `amp_backend` is unknown or lacks its scaler, `cache_dir` is not a folder, or `model` has no
+            parameters.
     """
 
     def __init__(
@@ -110,13 +114,13 @@ class LRFinder:
         self.best_loss: float | None = None
         self.sweep: LRSweep | None = None
         self.state_cacher = StateCacher(memory_cache, cache_dir)
-        for name, part in self._parts():
+        for name, part in self._list_parts():
             self.state_cacher.store(name, part.state_dict())
         self._training = {module: module.training for module in model.modules()}
 
     def reset(self) -> None:
-        """Puts model, optimizer and scaler back to what they were when this finder was made."""
-        for name, part in self._parts():
+        """Restores the model, the optimizer and the scaler to their state when this finder was created."""
+        for name, part in self._list_parts():
             part.load_state_dict(self.state_cacher.retrieve(name))
         for module, flag in self._training.items():
             module.training = flag
@@ -135,30 +139,30 @@ class LRFinder:
         accumulation_steps: int = 1,
         non_blocking_transfer: bool = True,
     ) -> None:
-        """Trains at rising rates and writes down the loss of each update. Call `reset` afterwards.
+        """Trains at rising rates and records the loss of each update. Call `reset` afterwards.
 
-        Update k of n = `num_iter` has the rate start (end / start)^(k / (n - 1)), so both ends are reached.
+        Update k of n = `num_iter` has the rate start * (end / start)^(k / (n - 1)), so both ends are reached.
 
         Args:
-            train_loader: yields `(inputs, labels, ...)`; for other batches, such as dictionaries, a
-                `TrainDataLoaderIter` of your own.
-            val_loader: the same for validation. The loss is then that of this whole set after each update, the mean
-                over its items: slower, and less noisy.
-            start_lr: the first rate; the optimizer's own when None. For several parameter groups a list with one each,
-                or the first group's, to which the others keep their ratio.
-            end_lr: the last rate, of the first group.
-            num_iter: updates.
-            step_mode: "exp", or "linear" in a line.
-            smooth_f: the weight of each new loss in the smoothed one, in [0, 1); 0 smooths nothing.
-            diverge_th: the sweep ends where the smoothed loss exceeds so many times its best. NaN ends it, too.
-            accumulation_steps: batches whose losses and gradients are averaged into one update.
-            non_blocking_transfer: move batches to the device without waiting, where their memory is pinned.
+            train_loader: yields `(inputs, labels, ...)`. For other batches, such as dictionaries, pass your own
+                `TrainDataLoaderIter`.
+            val_loader: the same for validation. The loss after each update is then the mean over all items of this set:
+                slower, and less noisy.
+            start_lr: the first rate; None is the optimizer's own. With several parameter groups, pass a list with one
+                rate each, or the first group's rate; the other groups then keep their ratio to it.
+            end_lr: the last rate of the first group.
+            num_iter: number of updates.
+            step_mode: "exp" for a constant factor, or "linear" for a constant difference.
+            smooth_f: the weight of each new loss in the smoothed loss, in [0, 1); 0 turns smoothing off.
+            diverge_th: the sweep ends if the smoothed loss exceeds this many times its best. NaN ends it, too.
+            accumulation_steps: number of batches whose losses and gradients are averaged into one update.
+            non_blocking_transfer: whether to move batches to the device without waiting, if their memory is pinned.
 
         Raises:
-            TypeError: a rate is no number, or a count no integer.
+            TypeError: a rate is not a number, or a count is not an integer.
             ValueError: an argument is out of range, a loader yields no batches, or a batch has another form.
         """
-        starts = self._starts(start_lr)
+        starts = self._start_rates(start_lr)
         _check_range(starts[0], end_lr, num_iter, step_mode, smooth_f, diverge_th, accumulation_steps)
         mode = step_mode.lower()
         batches = _as_iterator(train_loader, TrainDataLoaderIter, "train_loader")
@@ -168,36 +172,39 @@ class LRFinder:
         sweep = RateSweep(
             ladder(starts[0], end_lr, np.arange(num_iter) / (num_iter - 1), mode),
             stop_factor=diverge_th,
-            average=_moving_average(smooth_f),
+            average=_make_moving_average(smooth_f),
             ratios=[start / starts[0] for start in starts],
-            weigh=lambda _: 1,  # torch-lr-finder's mean is over batches, as loops usually write it
+            weigh=lambda _: 1,  # torch-lr-finder averages over batches, as most loops do
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
         )
         dls = DataLoaders(feed, device=self.device)
-        self._sweep(sweep, dls, feed, accumulation_steps, smoothing=1 - smooth_f if smooth_f else 0.0, step_mode=mode)
+        smoothing = 1 - smooth_f if smooth_f else 0.0
+        self._run_sweep(sweep, dls, feed, accumulation_steps, smoothing=smoothing, step_mode=mode)
 
     def find(self, x: Any, y: Any, start_lr: float, end_lr: float, batch_size: int = 64, epochs: int = 1) -> LRSweep:
-        """Sweeps arrays in whole epochs by the rule of Keras' finders, and puts everything back.
+        """Sweeps over arrays in whole epochs, by the rule of Keras' finders, and restores everything.
 
-        The rate grows by a constant factor with each batch; nothing is smoothed; NaN ends the sweep, and from the
-        seventh batch on a loss above 4 times the best.
+        The rate grows by a constant factor with each batch. Losses are not smoothed. The sweep ends at NaN or, from the
+        seventh batch on, at a loss above 4 times the best.
 
         Args:
-            x, y: NumPy arrays or tensors, (items, ...); see `DataLoaders.from_arrays`.
-            start_lr, end_lr: the range.
-            batch_size: items a batch, shuffled; the short last one is kept.
-            epochs: over which the range is spread.
+            x: the inputs, a NumPy array or tensor (items, ...); see `DataLoaders.from_arrays`.
+            y: the targets, likewise.
+            start_lr: the first rate.
+            end_lr: the end of the range, which itself is not reached.
+            batch_size: items per batch. Items are shuffled, and the short last batch is kept.
+            epochs: number of epochs over which the rate rises.
 
-        Source: keras_lr_finder, whose loss is Keras' running mean over the epoch, where ours is each batch's own.
+        Source: keras_lr_finder. Its loss is Keras' running mean over the epoch; ours is the loss of each batch.
         """
         check_count(batch_size, "batch_size")
         check_count(epochs, "epochs")
         check_positive(start_lr, "start_lr")
-        with isolated_rng():  # for the seed of the order, which is to leave no trace either
+        with isolated_rng():  # drawing the seed of the order must not leave a trace either
             dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
         n = epochs * len(dls.train)
         _check_range(start_lr, end_lr, n, "exp", 0.0, 4.0, 1)
-        starts = self._starts(start_lr)
+        starts = self._start_rates(start_lr)
         sweep = RateSweep(
             ladder(start_lr, end_lr, np.arange(n) / n, "exp"),
             stop_factor=4.0,
@@ -206,7 +213,7 @@ class LRFinder:
             ratios=[start / starts[0] for start in starts],
         )
         with untouched(self.model, self.optimizer, dls):
-            return self._sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
+            return self._run_sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
 
     @overload
     def plot(
@@ -238,17 +245,18 @@ class LRFinder:
         ax: Axes | None = None,
         suggest_lr: bool = True,
     ) -> Axes | tuple[Axes, float]:
-        """Draws the smoothed loss over the rate, and marks where it falls most steeply.
+        """Plots the smoothed loss over the rate, and marks where it falls most steeply.
 
         Args:
-            skip_start, skip_end: points left out at either end.
-            log_lr: a logarithmic axis.
+            skip_start: number of points to leave out at the start.
+            skip_end: number of points to leave out at the end.
+            log_lr: whether the axis of the rate is logarithmic.
             show_lr: a rate to mark.
-            ax: where to draw; a new figure when None. It is not shown; a notebook does that by itself.
-            suggest_lr: mark, and return, the rate of the steepest fall: the lowest gradient by point.
+            ax: the axes to draw on; None makes a new figure. This method does not show it; a notebook does by itself.
+            suggest_lr: whether to mark and return the rate of the steepest fall: the lowest gradient by point.
 
         Returns:
-            The axes, and with `suggest_lr` that rate beside them.
+            The axes, or with `suggest_lr` a pair: the axes and that rate.
 
         Raises:
             ValueError: a skip is negative.
@@ -261,8 +269,8 @@ class LRFinder:
         n, needed = len(self.history["lr"]), skip_start + skip_end + 2
         if suggest_lr and n < needed:
             raise RuntimeError(
-                f"Need at least {needed} iterations to suggest a learning rate. Got {n}. Skip fewer points, sweep more "
-                "iterations, or give suggest_lr=False."
+                f"Need at least {needed} iterations to suggest a learning rate. Received: {n}. Skip fewer points, "
+                "sweep more iterations, or pass suggest_lr=False."
             )
         shown = slice(skip_start, max(n - skip_end, skip_start))
         lrs, losses = self.history["lr"][shown], self.history["loss"][shown]
@@ -280,20 +288,20 @@ class LRFinder:
         y_lim: tuple[float, float] | None = (-0.01, 0.01),
         ax: Axes | None = None,
     ) -> Figure:
-        """Draws how fast the loss changes at each rate; see `LRSweep.plot_loss_change`.
+        """Plots how fast the loss changes at each rate; see `LRSweep.plot_loss_change`.
 
         Raises:
-            RuntimeError: nothing has been swept yet.
+            RuntimeError: there was no sweep yet.
         """
         if self.sweep is None:
             raise RuntimeError("there is no sweep to plot. Call `range_test` or `find` first.")
         return self.sweep.plot_loss_change(sma, skip_start, skip_end, y_lim, ax)
 
-    def _sweep(self, sweep: RateSweep, dls: DataLoaders, train: Any, n_accumulate: int, **settings: Any) -> LRSweep:
-        """Runs the sweep, writes down its curve, also when it is interrupted, and returns it."""
+    def _run_sweep(self, sweep: RateSweep, dls: DataLoaders, train: Any, n_accumulate: int, **settings: Any) -> LRSweep:
+        """Runs the sweep, keeps its curve even if it is interrupted, and returns it."""
         self.history, self.best_loss, self.sweep = {"lr": [], "loss": []}, None, None
         self.model.to(self.device)
-        # The sweep knows when to end; as many batches again are for updates that a scaler skips.
+        # The sweep ends by itself. Twice the batches leave room for updates that a scaler skips.
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
         try:
@@ -319,11 +327,11 @@ class LRFinder:
         config = self.amp_config or {"device_type": torch.device(self.device).type}
         return PlainScaledStep(self.model, self.criterion, self.optimizer, self.grad_scaler, config)
 
-    def _parts(self) -> list[tuple[str, Any]]:
+    def _list_parts(self) -> list[tuple[str, Any]]:
         parts = [("model", self.model), ("optimizer", self.optimizer), ("grad_scaler", self.grad_scaler)]
         return [(name, part) for name, part in parts if part is not None]
 
-    def _starts(self, start_lr: float | Sequence[float] | None) -> list[float]:
+    def _start_rates(self, start_lr: float | Sequence[float] | None) -> list[float]:
         own = [float(group["lr"]) for group in self.optimizer.param_groups]
         if start_lr is None:
             return own
@@ -363,8 +371,8 @@ def _as_iterator(loader: Any, kind: Any, name: str) -> Any:
         raise ValueError(str(error).replace("`data_loader`", f"`{name}`")) from None
 
 
-def _moving_average(weight: float) -> Callable[[float], float]:
-    """Returns s <- weight loss + (1 - weight) s, which starts at the first loss; a weight of 0 smooths nothing."""
+def _make_moving_average(weight: float) -> Callable[[float], float]:
+    """Returns a function that computes s = weight * loss + (1 - weight) * s, or just the loss if the weight is 0."""
     so_far: list[float] = []
 
     def update(loss: float) -> float:
@@ -375,14 +383,20 @@ def _moving_average(weight: float) -> Callable[[float], float]:
 
 
 def _check_range(
-    start_lr: float, end_lr: float, num_iter: int, step_mode: str, smooth_f: float, diverge_th: float, n_accumulate: int
+    start_lr: float,
+    end_lr: float,
+    num_iter: int,
+    step_mode: str,
+    smooth_f: float,
+    diverge_th: float,
+    n_accumulate: int,
 ) -> None:
     check_positive(start_lr, "start_lr")
     check_positive(end_lr, "end_lr")
     if start_lr >= end_lr:
         raise ValueError(
-            f"the rates must rise: 0 < `start_lr` < `end_lr`. Received: {start_lr=}, {end_lr=}. Without `start_lr` the "
-            "optimizer's own rate is the first; `reset()` puts it back after a sweep."
+            f"the rates must rise: 0 < `start_lr` < `end_lr`. Received: {start_lr=}, {end_lr=}. Without `start_lr`, "
+            "the optimizer's own rate is the first; `reset()` restores it after a sweep."
         )
     check_count(num_iter, "num_iter", least=2)
     check_count(n_accumulate, "accumulation_steps")

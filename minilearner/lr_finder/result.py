@@ -1,7 +1,7 @@
-"""The learning-rate sweep as a result: a frozen curve, what may be read from it, and the functions that read it.
+"""`LRSweep`: the frozen result of a learning-rate sweep, with its plots and files.
 
-The suggestion functions are pure: (rates, losses) -> (value, (x, y) where it is drawn). With one exception, said there,
-their values are fastai's where the loss falls at all; where it does not they raise `NoSuggestion`.
+`lr_finder.sweep` measures the curve. `lr_finder.recommendation` and `lr_finder.suggestions` read rates off it, and
+`plots.lr_curves` draws it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from minilearner.lr_finder.recommendation import n_finite, recommend
 from minilearner.lr_finder.suggestions import (
     Curve,
     SuggestFunction,
+    apply_functions,
     as_curve,
     as_functions,
-    ask_functions,
-    smooth,
     valley,
 )
+from minilearner.metrics import SmoothedLoss
 from minilearner.plots import lr_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LRSweep"]
+__all__ = ["LRSweep", "smooth"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LRSweep:
-    """What a sweep found. It unpacks into its suggestions in the order asked for, and names them.
+    """Holds what a sweep found. It unpacks into its suggestions, in the order of their functions.
 
     Example::
 
@@ -50,35 +50,35 @@ class LRSweep:
         low, high = sweep
         sweep.valley, sweep.recommended, sweep.notes
 
-    Build it with `from_curve`, read it back with `from_json`. Arrays cannot be written to.
+    Create it with `from_curve`, or read it from a file with `from_json`. Its arrays are read-only.
     """
 
     lrs: Curve
-    """The rate of each step, one value a step."""
+    """The rate of each step."""
     losses: Curve
-    """The loss of each step, as it was."""
+    """The loss of each step, not smoothed."""
     smoothed: Curve
-    """The debiased moving average of `losses`; the suggestions read this."""
+    """The debiased moving average of `losses`, which the suggestions read."""
     stop_reason: str
     """Why the sweep ended, in words."""
     settings: Mapping[str, Any]
-    """start_lr, end_lr, num_it, smoothing, skip_start, skip_end and whatever else was in force."""
+    """start_lr, end_lr, num_it, smoothing, skip_start, skip_end and all other settings of the sweep."""
     suggestions: Mapping[str, float | None]
-    """The value of each suggestion function, None where it found no ground."""
+    """Function name -> suggested rate, or None if the function found none."""
     points: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Where each suggestion that has a value is drawn: (rate, loss)."""
+    """Function name -> where to draw its suggestion: (rate, loss)."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Why a suggestion is None."""
+    """Function name -> why its suggestion is None."""
     fixed: Curve = field(default_factory=lambda: np.empty(0))
-    """The loss of the same items after each update, NaN before there were enough; empty where it was not measured."""
+    """The loss of the same items after each update; NaN before there were enough, empty if it was not measured."""
     recommended: float | None = None
     """The peak rate to train with in one cycle, or None; see `recommendation.recommend`."""
     interval: tuple[float, float] | None = None
-    """How sure that is: where the best rate most likely lies; `recommend` says how likely."""
+    """The range in which the best rate most likely lies; see `recommend` for how likely."""
     bounds: tuple[float, float] | None = None
     """(base_lr, max_lr) for a cyclical run: from where the loss starts to fall to the last rate before it rises."""
     reason: str = ""
-    """Why this rate, or why none, in one sentence."""
+    """One sentence that says why this rate is recommended, or why none is."""
     turns: Mapping[str, float] = field(default_factory=dict)
     """Rates that the reason names: "fastest fall", "turn"."""
 
@@ -100,30 +100,47 @@ class LRSweep:
         broke: bool = False,
         **settings: Any,
     ) -> LRSweep:
-        """Smooths a recorded curve and asks each function about it.
+        """Smooths a recorded curve and reads the suggestions and the recommendation off it.
 
-        They see the smoothed curve without its first `skip_start` points (None: a tenth of `num_it`, the number of
-        steps planned) and its last `skip_end`, up to the first loss that is not finite. Functions are known by their
-        names; equal names are numbered. `settings` are kept. The recommendation reads the whole curve: `fixed` if given
-        (the loss of the same items after each step), else `losses`; `bs`, items a step; whether the optimizer is
-        `adaptive`, that is scales its steps by the gradients' size; whether the next loss `broke`: was not finite.
+        Suggestions see the smoothed curve without the skipped points, up to the first loss that is not finite. The
+        recommendation sees the whole curve.
+
+        Args:
+            lrs: the rate of each step.
+            losses: the loss of each step.
+            fixed: the loss of the same items after each step. If it is missing, the recommendation reads `losses`.
+            suggest_funcs: one function, several or None. Suggestions have the functions' names; equal ones are
+                numbered.
+            stop_reason: why the sweep ended, in words.
+            smoothing: the weight of the past in the moving average, in [0, 1).
+            skip_start: number of points that suggestions skip at the start; None is a tenth of `num_it`.
+            skip_end: number of points that suggestions skip at the end.
+            num_it: number of steps that were planned; None is the length of the curve.
+            bs: items of each step, if known.
+            adaptive: whether the optimizer scales its steps by the gradients' size.
+            broke: whether the loss after the last step was not finite.
+            settings: other settings of the sweep, to keep.
 
         Raises:
-            ValueError: the curves are not equally long, a rate is not positive, a skip is negative.
+            ValueError: the curves are not equally long, a rate is not positive, or a skip is negative.
         """
         x, y = as_curve(lrs, losses)
         num_it = len(x) if num_it is None else num_it
         skip_start = num_it // 10 if skip_start is None else skip_start
         averages = smooth(y, smoothing)
-        suggestions, points, notes = ask_functions(
+        suggestions, points, notes = apply_functions(
             as_functions(suggest_funcs), *_trim(x, averages, skip_start, skip_end)
         )
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
         advice = recommend(x, y, fixed, bs=bs, adaptive=adaptive, broke=broke)
         used = settings | {
-            "num_it": num_it, "bs": bs, "adaptive": adaptive,
-            "smoothing": smoothing, "skip_start": skip_start, "skip_end": skip_end,
-        }  # fmt: skip
+            "num_it": num_it,
+            "bs": bs,
+            "adaptive": adaptive,
+            "smoothing": smoothing,
+            "skip_start": skip_start,
+            "skip_end": skip_end,
+        }
         return cls(
             x,
             y,
@@ -155,22 +172,25 @@ class LRSweep:
         if name in found:
             return found[name]
         hint = closest(name, [*found, *(f.name for f in fields(self))])
-        raise AttributeError(f"This sweep has no {name!r}.{hint} Asked for: {', '.join(found) or 'no suggestions'}.")
+        raise AttributeError(f"This sweep has no {name!r}.{hint} Its suggestions: {', '.join(found) or 'none'}.")
 
     def summary(self) -> dict[str, Any]:
-        """What was found and by which sweep, without the curve, for the record of a run."""
+        """Returns what was found and the settings of the sweep, without the curve, for the record of a run."""
         found = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "reason", "stop_reason")}
         return found | dict(self.settings)
 
     def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
-        """Draws the losses over the rate, and marks what is recommended, the bounds and each suggestion at its value.
+        """Plots the losses over the rate, and marks the recommendation, the bounds and each suggestion.
 
-        Like fastai's, it shows the points before `skip_start`, which the suggestions do not see: pass a number to leave
-        that many out. `skip_end=None` leaves out as many at the end as the suggestions did.
+        Args:
+            ax: the axes to draw on; None makes a new figure.
+            skip_start: number of points to leave out at the start. None shows all, like fastai, although suggestions
+                skip some.
+            skip_end: number of points to leave out at the end. None leaves out those that suggestions skip.
         """
         skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
-        shown = _slice(len(self.lrs), skip_start or 0, skip_end)
-        curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty where the first loss was NaN
+        shown = _keep_points(len(self.lrs), skip_start or 0, skip_end)
+        curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "turns")}
         return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax)
 
@@ -182,15 +202,22 @@ class LRSweep:
         y_lim: tuple[float, float] | None = (-0.01, 0.01),
         ax: Axes | None = None,
     ) -> Figure:
-        """Draws d_i = (L_i - L_(i - sma)) / sma of the smoothed loss over the rate and marks its minimum.
+        """Plots d_i = (L_i - L_(i - sma)) / sma of the smoothed loss over the rate, and marks its minimum.
 
-        A larger `sma` (in steps) calms a noisy curve. Source: keras_lr_finder.
+        Args:
+            sma: number of steps over which to measure a change; a larger number smooths a noisy curve.
+            skip_start: number of points to leave out at the start.
+            skip_end: number of points to leave out at the end.
+            y_lim: the limits of the axis of d; None fits them to the curve.
+            ax: the axes to draw on; None makes a new figure.
+
+        Source: keras_lr_finder.
 
         Raises:
-            ValueError: `sma` is no whole number, or below 1, or a skip negative.
+            ValueError: `sma` is not an integer of at least 1, or a skip is negative.
         """
         check_count(sma, "sma")
-        kept = _slice(len(self.lrs), skip_start, skip_end)
+        kept = _keep_points(len(self.lrs), skip_start, skip_end)
         shown = slice(max(kept.start, sma), kept.stop)
         changes = np.full(len(self.smoothed), math.nan)
         changes[sma:] = (self.smoothed[sma:] - self.smoothed[:-sma]) / sma
@@ -199,15 +226,15 @@ class LRSweep:
         return lr_curves.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax)
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Writes everything, for `from_json` to read back."""
+        """Writes everything to a file, for `from_json`."""
         return write_atomically(path, json_text({f.name: getattr(self, f.name) for f in fields(self)}))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> LRSweep:
-        """Reads what `to_json` wrote.
+        """Reads a file that `to_json` wrote.
 
         Raises:
-            ValueError: the file is not a sweep's.
+            ValueError: the file does not hold a sweep.
         """
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -220,7 +247,7 @@ class LRSweep:
         return cls(**{**saved, **curve, **pairs, "points": points})
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one row a step: lr, loss, smoothed, fixed (nan before it was measured, empty where it never was)."""
+        """Writes one row per step: lr, loss, smoothed, fixed (nan before its first value, empty if never measured)."""
         fixed = self.fixed.tolist() if len(self.fixed) else [None] * len(self.lrs)
         rows = zip(self.lrs.tolist(), self.losses.tolist(), self.smoothed.tolist(), fixed, strict=True)
         return write_atomically(path, csv_text(("lr", "loss", "smoothed", "fixed"), rows))
@@ -231,17 +258,17 @@ class LRSweep:
         lines += [f"  {name}: {self.notes[name] if v is None else f'{v:.2e}'}" for name, v in self.suggestions.items()]
         if self.recommended is None:
             return "\n".join([*lines, f"  recommended: none, for {self.reason}"])
-        recommended = f"{self.recommended:.2e}, most likely within {_span(self.interval)}; {self.reason}"
-        return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_span(self.bounds)}"])
+        recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}; {self.reason}"
+        return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_format(self.bounds)}"])
 
     def _repr_html_(self) -> str:
-        """The same as a table, for notebooks."""
+        """Returns the same as an HTML table, for notebooks."""
         none = "none"
         rows = {
             "recommended": none if self.recommended is None else f"<b>{self.recommended:.2e}</b>",
             "why": escape(self.reason),
-            "most likely within": none if self.interval is None else _span(self.interval),
-            "for a cyclical run": none if self.bounds is None else _span(self.bounds),
+            "most likely within": none if self.interval is None else _format(self.interval),
+            "for a cyclical run": none if self.bounds is None else _format(self.bounds),
             **{name: escape(self.notes[name]) if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
             "the sweep": f"{len(self.lrs)} steps; {escape(self.stop_reason)}",
         }
@@ -252,18 +279,24 @@ class LRSweep:
 _CURVES = ("lrs", "losses", "smoothed", "fixed")
 
 
-def _span(pair: tuple[float, float] | None) -> str:
+def smooth(losses: ArrayLike, beta: float = 0.98) -> Curve:
+    """Returns the debiased moving average of `losses`, by `SmoothedLoss`."""
+    average = SmoothedLoss(beta)
+    return np.array([average.update(loss) for loss in np.asarray(losses, dtype=np.float64).tolist()])
+
+
+def _format(pair: tuple[float, float] | None) -> str:
     low, high = pair or (math.nan, math.nan)
     return f"{low:.1e} to {high:.1e}"
 
 
-def _slice(n: int, skip_start: int, skip_end: int) -> slice:
+def _keep_points(n: int, skip_start: int, skip_end: int) -> slice:
     for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
         check_count(value, name, least=0)
     return slice(skip_start, max(n - skip_end, skip_start))
 
 
 def _trim(lrs: Curve, smoothed: Curve, skip_start: int, skip_end: int) -> tuple[Curve, Curve]:
-    kept = _slice(len(lrs), skip_start, skip_end)
+    kept = _keep_points(len(lrs), skip_start, skip_end)
     n = n_finite(smoothed[kept])
     return lrs[kept][:n], smoothed[kept][:n]

@@ -1,6 +1,9 @@
 """The learning-rate range test: train for a few steps at rising rates, watch the loss, and leave no trace.
 
-Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3; the exponential ramp, the
+This module owns the settings of a sweep, its rates, and the rule that stops it (`RateSweep`). `lr_finder.result` keeps
+the outcome, and `training.snapshot` restores what the sweep has changed.
+
+Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3. The exponential ramp, the
 smoothing and the stop rule are fastai's.
 """
 
@@ -36,12 +39,12 @@ __all__ = ["FixedLoss", "RateSweep", "SweepSettings", "find_rates", "ladder"]
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What to sweep, and how. The words are those of `Learner.lr_find`.
+    """Holds the settings of a sweep. They have the names and the meaning of the arguments of `Learner.lr_find`.
 
     Raises:
-        TypeError, ValueError: a range that does not rise from above 0, fewer than two steps, both `epochs` and
-            `sample_steps`, an unknown mode, a smoothing outside [0, 1), a stop factor that is not above 1, or a
-            negative number of points to skip.
+        TypeError, ValueError: the range does not rise from above 0; there are fewer than two steps; both `epochs` and
+            `sample_steps` are given; the mode is unknown; the smoothing is outside [0, 1); the stop factor is not above
+            1; or a number of points to skip is negative.
     """
 
     start_lr: float = 1e-7
@@ -67,7 +70,7 @@ class SweepSettings:
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name)
         if self.epochs is not None and self.sample_steps is not None:
-            raise ValueError("give `epochs` or `sample_steps`, not both: each says how many updates to sweep over.")
+            raise ValueError("give `epochs` or `sample_steps`, not both: each sets the number of updates.")
         check_choice(self.step_mode, "step_mode", ("exp", "linear"))
         check_fraction(self.smoothing, "smoothing", closed="left")
         if self.stop_factor is not None:
@@ -76,15 +79,15 @@ class SweepSettings:
             check_count(self.skip_start, "skip_start", least=0)
         check_count(self.skip_end, "skip_end", least=0)
 
-    def over(self, updates_per_epoch: int) -> SweepSettings:
-        """Returns the settings with the number of updates that `epochs` or `sample_steps` stand for."""
+    def resolve_steps(self, updates_per_epoch: int) -> SweepSettings:
+        """Returns the settings with `num_it` set from `epochs` or `sample_steps`, if one of them is given."""
         epochs = self.epochs
         if self.sample_steps is not None:
             epochs = -(-self.sample_steps // updates_per_epoch)
         return self if epochs is None else replace(self, num_it=epochs * updates_per_epoch)
 
     def rates(self) -> list[float]:
-        """The learning rate of each update: number i is `start_lr * (end_lr / start_lr) ** (i / num_it)`.
+        """Returns the learning rate of each update: number i is `start_lr * (end_lr / start_lr) ** (i / num_it)`.
 
         With `step_mode="linear"` it is `start_lr + (end_lr - start_lr) * i / num_it`. As in fastai, i runs from 0 to
         `num_it - 1`, so `end_lr` itself is not reached.
@@ -101,7 +104,14 @@ def check_stop_factor(value: Any, name: str) -> None:
 
 
 def ladder(start_lr: float, end_lr: float, part: NDArray[np.float64], step_mode: str) -> list[float]:
-    """Returns the rates at each `part` of the way, in [0, 1]: by a constant factor ("exp") or in a line ("linear")."""
+    """Returns the rates of a sweep.
+
+    Args:
+        start_lr: the rate at part 0.
+        end_lr: the rate at part 1.
+        part: how far along the range each rate is, in [0, 1].
+        step_mode: "exp" for a constant factor between rates, or "linear" for a constant difference.
+    """
     if step_mode == "exp":
         return [float(lr) for lr in start_lr * (end_lr / start_lr) ** part]
     return [float(lr) for lr in start_lr + (end_lr - start_lr) * part]
@@ -115,27 +125,30 @@ def find_rates(
     ratios: Sequence[float] = (1.0,),
     momentum: float | None = None,
     callbacks: Iterable[Callback] = (),
-    shown_by: Callback | None = None,
+    progress: Callback | None = None,
     suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
 ) -> LRSweep:
-    """Sweeps the rates over training batches, puts everything back to the bit, and returns the curve.
+    """Sweeps the rates over training batches, restores everything to the bit, and returns the curve.
 
     Args:
-        run: a fresh one, with an optimizer.
+        run: a new run with an optimizer.
+        settings: what to sweep, and when to stop.
         train: the loader of training batches.
-        ratios: each layer group's rate by the rate of the sweep; the last counts for groups beyond the list.
-        momentum: what to sweep with; None, or an optimizer without one, leaves it. The effect of a rate builds up over
-            1 / (1 - momentum) updates, so a sweep tells most about a run whose peak has this momentum.
+        ratios: the ratio of each layer group's rate to the rate of the sweep. The last one counts for all further
+            groups.
+        momentum: the momentum to sweep with. None keeps the optimizer's, and so does an optimizer without momentum. The
+            effect of a rate builds up over 1 / (1 - momentum) updates, so use the momentum that the run will have at
+            its peak rate.
         callbacks: those that are part of the step take part; all others rest.
-        shown_by: shows the progress.
-        suggest_funcs: read suggestions off the curve.
+        progress: the callback that shows the progress.
+        suggest_funcs: functions that read suggestions off the curve.
     """
     functions = as_functions(suggest_funcs)
-    taking_part = [callback for callback in callbacks if callback.part_of_step]
+    of_step = [callback for callback in callbacks if callback.part_of_step]
     momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
-    n_accumulate = next((cb.n_batches for cb in taking_part if isinstance(cb, GradientAccumulation)), 1)
+    n_accumulate = next((cb.n_batches for cb in of_step if isinstance(cb, GradientAccumulation)), 1)
     updates_per_epoch = -(-len(train) // n_accumulate)
-    settings = settings.over(updates_per_epoch)
+    settings = settings.resolve_steps(updates_per_epoch)
     lrs = settings.rates()
     fixed = FixedLoss(run.step.loss_func)
     sweep = RateSweep(
@@ -147,11 +160,11 @@ def find_rates(
         confirm=True,
     )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
-    with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
+    with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *of_step):
         if momentum is not None:
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
-        Loop(run, [fixed, *taking_part, sweep, *([] if shown_by is None else [shown_by])], train=train).fit()
+        Loop(run, [fixed, *of_step, sweep, *([] if progress is None else [progress])], train=train).fit()
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
@@ -169,33 +182,35 @@ def find_rates(
 
 
 class RateSweep(Callback):
-    """Sets the next rate of a list before each update, writes down the loss, and ends the run when it diverges.
+    """Sets the next rate of a list before each update, records the loss, and ends the run when it diverges.
 
-    All parameter groups get the same rate, or keep the `ratios` to it. With accumulation there is one rate, and one
-    loss, for each update. What `Learner.lr_find` and `LRFinder` differ in, they say here.
+    All parameter groups get the same rate, or keep their `ratios` to it. With accumulation, there is one rate and one
+    loss per update. The arguments cover the differences between `Learner.lr_find` and `LRFinder`.
 
     Args:
         lrs: the rates, rising.
-        smoothing: of the loss that the stop rule watches, in [0, 1).
-        stop_factor: how many times the best smoothed loss counts as diverged; None never stops for that.
-        average: smooths the loss instead: called with each, returns the average so far.
-        grace: so many losses may be as high as they like at first; only NaN and infinity stop then.
-        ratios: each parameter group's rate by the rate of the list.
-        weigh: how much a batch of inputs counts in the mean loss of an update; by default, its items do.
-        measure: gives the loss of an update instead, by the model as it is after it.
-        fixed: is asked after each update, too; see `FixedLoss`.
-        confirm: stop for divergence only where the fixed loss has risen, too, by more than the first ten losses differ.
-            Near 0 one batch's loss is easily many times another's.
+        smoothing: the smoothing of the loss that the stop rule reads, in [0, 1).
+        stop_factor: the run has diverged when the smoothed loss exceeds this many times its best. None never stops for
+            this.
+        average: a function that receives each loss and returns the average so far; it replaces `smoothing`.
+        grace: number of losses at the start that never count as diverged. NaN and infinity stop the run even then.
+        ratios: the ratio of each parameter group's rate to the rate of the list.
+        weigh: a function of a batch's inputs: their weight in the mean loss of an update. By default, the number of
+            items.
+        measure: a function that returns the loss after an update; it replaces the loss of the update's batches.
+        fixed: also measured after each update; see `FixedLoss`.
+        confirm: only stop for divergence if the fixed loss has risen too, by more than the range of the first ten
+            losses. Near 0, the loss of one batch is easily many times that of another.
 
     Attributes:
-        losses: the mean loss of each update, before it; shorter than `lrs` where the sweep was stopped.
-        fixed_losses: what `fixed` measured after each update, as many.
-        smoothed: what the stop rule saw, as many.
-        best: the lowest of these; infinity before the first.
-        stop_reason: in words.
-        broke: whether it is that the loss became NaN or infinite.
-        measures: whether the losses are those of `measure`.
-        sizes: items of each update; 0 where batches show no number.
+        losses: the mean loss of each update, before the update; shorter than `lrs` if the sweep was stopped.
+        fixed_losses: what `fixed` measured after each update.
+        smoothed: the smoothed loss of each update, which the stop rule reads.
+        best: the lowest smoothed loss; infinity before the first.
+        stop_reason: why the sweep ended, in words.
+        broke: whether it ended because the loss became NaN or infinite.
+        measures: whether the losses come from `measure`.
+        sizes: items of each update; 0 if batches do not show their size.
     """
 
     order = 60
@@ -220,7 +235,7 @@ class RateSweep(Callback):
         self.fixed_losses: list[float] = []
         self.smoothed: list[float] = []
         self.best = math.inf
-        self.stop_reason = "the batches ran out, for some updates were skipped"
+        self.stop_reason = "the batches ran out, because some updates were skipped"
         self.broke = False
         self._average = SmoothedLoss(smoothing).update if average is None else average
         self.fixed, self._confirm = fixed, confirm
@@ -231,7 +246,7 @@ class RateSweep(Callback):
 
     @property
     def bs(self) -> int | None:
-        """The usual number of items of an update, their median; None where it is not known."""
+        """The median number of items of an update; None if it is not known."""
         return int(np.median(self.sizes)) or None if self.sizes else None
 
     def before_batch(self, run: Run) -> None:
@@ -247,12 +262,12 @@ class RateSweep(Callback):
         self._items += items
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
         self._check_finite(self._sum)
-        if run.global_step > len(self.losses):  # an update has been made
-            self._take_in(run, self._sum / self._n if self._measure is None else self._measure(run))
+        if run.global_step > len(self.losses):  # an update was made
+            self._add_loss(run, self._sum / self._n if self._measure is None else self._measure(run))
             self.sizes.append(self._items)
             self._sum, self._n, self._items = 0.0, 0, 0
 
-    def _take_in(self, run: Run, loss: float) -> None:
+    def _add_loss(self, run: Run, loss: float) -> None:
         self._check_finite(loss)
         if self.fixed is not None:
             self.fixed_losses.append(self.fixed.measure(run))
@@ -279,7 +294,7 @@ class RateSweep(Callback):
             self._stop(f"the loss became {loss} at a rate of {self.lrs[len(self.losses)]:.3g}")
 
     def _limit(self, factor: float) -> float:
-        """`factor` times the best; where that is not above 0 and a multiple means nothing, as far above it again."""
+        """Returns `factor` times the best loss. If that is 0 or less, adds to it instead."""
         if self.best > 0:
             return factor * self.best
         return self.best + (factor - 1) * max(abs(self.best), abs(self.smoothed[0]))
@@ -290,15 +305,16 @@ class RateSweep(Callback):
 
 
 class FixedLoss(Callback):
-    """Measures the loss of the same few items, the first of the run, as it is after each update.
+    """Measures the loss of the same few items, the first of the run, after each update.
 
-    From one value to the next nothing differs but the weights: the items come before any mixing, dropout draws the same
-    numbers, and what a pass leaves in buffers and random generators is taken back, so that the training around it goes
-    on as if nothing had been measured. It costs a forward pass of the items for each update.
+    Only the weights differ from one value to the next. The items are kept before any mixing, and dropout draws the same
+    numbers each time. What a pass changes in buffers and random generators is restored, so the training goes on as if
+    nothing had been measured. The cost is one forward pass of the items for each update.
 
     Args:
-        loss_func: the plain one, before a callback changes it.
-        n_items: to measure with; whole batches are kept until there are as many, but not more than `max_batches`.
+        loss_func: the plain loss, before a callback changes it.
+        n_items: number of items to measure with. Whole batches are kept until there are as many items.
+        max_batches: the largest number of batches to keep.
     """
 
     order = -1000  # before mixing changes the batch
@@ -309,12 +325,12 @@ class FixedLoss(Callback):
 
     @property
     def n_kept(self) -> int:
-        """How many items there are by now."""
+        """How many items were kept so far."""
         return sum(n for _, _, n in self._batches)
 
     @property
     def is_ready(self) -> bool:
-        """Whether there are enough."""
+        """Whether there are enough items."""
         return self.n_kept >= self.n_items or len(self._batches) == self.max_batches
 
     def before_batch(self, run: Run) -> None:
@@ -323,24 +339,24 @@ class FixedLoss(Callback):
             self._batches.append((x, y, max(n_items(run.x), 1)))
 
     def measure(self, run: Run) -> float:
-        """Returns the mean loss over the items as the model is now; NaN as long as there are too few items.
+        """Returns the current mean loss over the items, or NaN if there are too few items yet.
 
-        Of several processes, over the items of all.
+        With several processes, it is the mean over the items of all of them.
         """
-        n, total = (float(self.n_kept), self._total(run)) if self.is_ready else (0.0, 0.0)
+        n, total = (float(self.n_kept), self._sum_losses(run)) if self.is_ready else (0.0, 0.0)
         if run.step.n_processes > 1:
             n, total = processes.add_up([n, total])
         return total / n if n else math.nan
 
-    def _total(self, run: Run) -> float:
+    def _sum_losses(self, run: Run) -> float:
         with isolated_rng(), buffers_kept(run.model), torch.no_grad():
             torch.manual_seed(0)
-            return float(sum(self._loss(run.step, x, y) * n for x, y, n in self._batches))
+            return float(sum(self._compute_loss(run.step, x, y) * n for x, y, n in self._batches))
 
-    def _loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
-        """The step's own computation, with the plain loss in place of what a callback may have put there."""
-        meanwhile, step.loss_func = step.loss_func, self.loss_func
+    def _compute_loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
+        """Computes the loss as the step does, but with the plain loss instead of one that a callback put there."""
+        current, step.loss_func = step.loss_func, self.loss_func
         try:
             return step.compute_loss(step.predict(x), y)
         finally:
-            step.loss_func = meanwhile
+            step.loss_func = current

@@ -1,4 +1,4 @@
-"""Activation statistics equal those taken by hand; hooks come off; the figures show the numbers."""
+"""Activation statistics equal those computed by hand, hooks are removed, and figures show the numbers."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from minilearner import ActivationStats, Callback, DataLoaders, Learner
 
 
 class Outputs(Callback):
-    """Each training batch's output of one layer, taken by hand."""
+    """Keeps each training batch's output of one layer."""
 
     def __init__(self, layer):
         self.layer, self.seen = layer, []
@@ -37,7 +37,7 @@ def n_hooks(model):
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def test_values_equal_those_taken_by_hand(net, blobs):
+def test_values_equal_those_computed_by_hand(net, blobs):
     model = net()
     stats, outputs = ActivationStats(with_hist=True), Outputs(model[1])
     fit(model, blobs, stats, outputs)
@@ -57,7 +57,7 @@ def test_every_fourth_batch_and_chosen_layers(net, blobs):
     np.testing.assert_allclose(stats.means[:, 0], [outputs.seen[i].mean() for i in (0, 4, 8)], atol=1e-6)
 
 
-def test_layers_without_parameters_are_taken_when_asked_for(net, blobs):
+def test_layers_without_parameters_can_be_included(net, blobs):
     fit(model := net(), blobs, stats := ActivationStats(include_paramless=True))
     assert stats.names == [str(i) for i in range(len(model))]
 
@@ -78,13 +78,13 @@ def test_a_layer_that_rests_is_nan(blobs):
 
 
 def test_training_is_the_same_and_no_hook_stays(net, blobs):
-    watched, plain = net(), net()
+    with_stats, plain = net(), net()
     torch.manual_seed(0)
-    fit(watched, blobs, ActivationStats(with_hist=True))
+    fit(with_stats, blobs, ActivationStats(with_hist=True))
     torch.manual_seed(0)
     fit(plain, blobs, Callback())
-    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters()))
-    assert n_hooks(watched) == 0
+    assert all(torch.equal(a, b) for a, b in zip(with_stats.parameters(), plain.parameters()))
+    assert n_hooks(with_stats) == 0
 
 
 def test_no_hook_stays_after_an_interrupt(net, blobs):
@@ -133,15 +133,15 @@ def test_histograms_are_drawn_as_columns(net, blobs):
     assert ax.images[0].get_extent() == [-0.5, 9.5, 0, 10]
 
 
-def test_what_cannot_work_is_refused(net, blobs):
+def test_bad_arguments_are_refused(net, blobs):
     with pytest.raises(ValueError, match="`every` must be at least 1"):
         ActivationStats(every=0)
-    with pytest.raises(ValueError, match="`modules` must be of the model"):
+    with pytest.raises(ValueError, match="`modules` must be modules of the model"):
         fit(net(), blobs, ActivationStats([nn.Linear(1, 1)]))
     with pytest.raises(ValueError, match="no layers to watch"):
         fit(net(), blobs, ActivationStats([]))
     fit(net(), blobs, stats := ActivationStats())
     with pytest.raises(ValueError, match="there are no histograms"):
         stats.color_dim(0)
-    with pytest.raises(ValueError, match="`idx` must name one of the 3 layers recorded. Received: idx=3"):
+    with pytest.raises(ValueError, match="`idx` must be an index into the 3 recorded layers. Received: idx=3"):
         stats.plot_layer_stats(3)

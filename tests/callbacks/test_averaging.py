@@ -1,4 +1,4 @@
-"""EMA and SWA equal torch's, are validated in place of the weights, and leave no trace but the averages at the end."""
+"""EMA and SWA equal torch's, replace the weights in validation, and leave only the averages at the end."""
 
 import copy
 
@@ -59,7 +59,7 @@ def assert_same(model, other, **tolerance):
 
 
 class Watch(Callback):
-    """The model's weights at some events."""
+    """Keeps the model's weights at some events."""
 
     order = 200
 
@@ -126,8 +126,8 @@ def test_swa_equals_torchs_with_its_update_of_batch_norm(blobs):
 
 
 @pytest.mark.parametrize("averaging", [lambda: EMA(0.9), lambda: SWA(start=0.3)], ids=["ema", "swa"])
-def test_training_goes_on_as_without(blobs, averaging):
-    """Batch norm, dropout, the loaders' order, all of it."""
+def test_training_is_the_same_as_without(blobs, averaging):
+    """This includes batch norm, dropout and the order of the loaders."""
     watches = []
     for cbs in ([], [averaging()]):
         torch.manual_seed(0)
@@ -322,6 +322,6 @@ def test_bad_arguments_are_refused(make, message):
         make()
 
 
-def test_two_averages_are_one_too_many(blobs):
+def test_two_averaging_callbacks_are_refused(blobs):
     with (learn := learner(blobs)).no_logging(), pytest.raises(ValueError, match="average the weights. Give one"):
         learn.fit(1, cbs=[EMA(), SWA()])

@@ -1,4 +1,4 @@
-"""Frozen norms keep their statistics, others move."""
+"""Frozen norm layers keep their statistics; others update them."""
 
 import copy
 
@@ -25,17 +25,17 @@ def test_statistics_of_frozen_norms_stay(net, blobs):
     assert torch.equal(mean, torch.zeros(16))
 
 
-def test_they_move_without_the_callback_and_where_norms_learn(net, blobs):
+def test_statistics_move_without_the_callback_and_if_norms_learn(net, blobs):
     assert running_mean_after(net, blobs, frozen=True, cbs=Callback())[1].any()
     assert running_mean_after(net, blobs, frozen=False, cbs=BnFreeze())[1].any()
 
 
-def test_flags_are_put_back(net, blobs):
+def test_flags_are_restored(net, blobs):
     model, _ = running_mean_after(net, blobs, frozen=True, cbs=BnFreeze())
     assert model[1].training is model.training
 
 
-def frozen_learner(**options):
+def make_frozen_learner(**options):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
@@ -48,17 +48,17 @@ def frozen_learner(**options):
 
 @pytest.mark.parametrize("train_bn", [True, False])
 def test_without_train_bn_no_backward_pass_goes_through_a_frozen_body(train_bn):
-    learn = frozen_learner(train_bn=train_bn)
+    learn = make_frozen_learner(train_bn=train_bn)
     seen = []
     learn.freeze()
     learn.model[0].register_forward_hook(lambda body, args, out: seen.append(out.requires_grad))
     with learn.no_logging():
         learn.fit(1)
-    assert seen == [False, *[train_bn] * 3]  # the first is the look at one batch before training
+    assert seen == [False, *[train_bn] * 3]  # the first is the check of one batch before training
 
 
 def test_without_train_bn_a_frozen_phase_equals_a_loop_whose_body_has_no_gradient():
-    learn = frozen_learner(train_bn=False)
+    learn = make_frozen_learner(train_bn=False)
     body, head = map(copy.deepcopy, learn.model)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     body.eval()
@@ -77,7 +77,7 @@ def test_without_train_bn_a_frozen_phase_equals_a_loop_whose_body_has_no_gradien
 
 
 def test_without_train_bn_unfrozen_norms_move_again():
-    learn = frozen_learner(train_bn=False)
+    learn = make_frozen_learner(train_bn=False)
     with learn.no_logging():
         learn.fine_tune(1)
     assert learn.model[0][1].num_batches_tracked == 3

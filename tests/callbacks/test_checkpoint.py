@@ -20,7 +20,7 @@ class Stop(Exception):
 
 
 class StopAt(Callback):
-    """Ends a run as a crash in the user's own code does; equal to a run without it, as far as a checkpoint knows."""
+    """Ends a run as a crash in user code does. A checkpoint sees no difference to a run without it."""
 
     order = 200
 
@@ -51,17 +51,17 @@ def weights(learn):
     return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
 
 
-def crashed_at(folder, step, **options):
+def crash_at(folder, step, **options):
     learn = make(cbs=StopAt(step), **options)
     with pytest.raises(Stop):
         learn.fit(2, 0.1, checkpoint=Checkpoint(folder, every_steps=3))
     return learn
 
 
-def test_a_run_goes_on_where_it_was(tmp_path):
+def test_a_run_resumes_where_it_stopped(tmp_path):
     whole = make(cbs=StopAt(None))
     whole.fit(2, 0.1)
-    crashed_at(tmp_path, 11)
+    crash_at(tmp_path, 11)
     seen = []
 
     class Watch(StopAt):
@@ -77,7 +77,7 @@ def test_a_run_goes_on_where_it_was(tmp_path):
     assert [row["valid_loss"] for row in record.epochs] == whole.recorder.history["valid_loss"]
 
 
-def test_a_finished_run_is_returned_and_not_trained_again(tmp_path):
+def test_a_finished_run_is_returned_without_training(tmp_path):
     first = make()
     first.fit_one_cycle(2, 0.1, checkpoint=tmp_path)
     number_after = torch.rand(1)
@@ -89,12 +89,12 @@ def test_a_finished_run_is_returned_and_not_trained_again(tmp_path):
     assert len(again.recorder.runs) == 1
 
 
-def test_a_call_does_not_take_its_learner_back_to_what_another_finished(tmp_path):
+def test_a_call_does_not_reset_its_learner_to_an_earlier_run(tmp_path):
     learn = make()
     learn.fit(1, 0.1, checkpoint=tmp_path)
     learn.fit(1, 0.1)
     before = weights(learn)
-    with pytest.raises(CheckpointError, match="holds a run that this learner has finished.*a folder of its own"):
+    with pytest.raises(CheckpointError, match="holds a run that this learner has already finished.*its own folder"):
         learn.fit(1, 0.1, checkpoint=tmp_path)
     assert torch.equal(before, weights(learn)) and len(learn.recorder.runs) == 2
 
@@ -105,7 +105,7 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "call", "told"),
+    ("change", "call", "message"),
     [
         ({"hidden": 7}, {}, r"parameters 0.weight: saved \[6, 8\], now \[7, 8\]"),
         ({"n": 40}, {}, "training items: saved 30, now 40"),
@@ -124,35 +124,35 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({"metrics": error_rate}, {}, r"metrics: saved \['accuracy'\], now \['error_rate'\]"),
     ],
 )
-def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, call, told):
-    crashed_at(tmp_path, 5)
+def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, call, message):
+    crash_at(tmp_path, 5)
     other = make(**{"cbs": StopAt(None), **change})
     before = weights(other)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         other.fit(**{"n_epoch": 2, "lr": 0.1, **call}, checkpoint=tmp_path)
     assert torch.equal(before, weights(other)) and not other.recorder.runs
 
 
-def test_a_seed_that_nobody_gave_may_be_another_when_the_script_runs_again(tmp_path):
+def test_a_drawn_seed_may_differ_when_the_script_runs_again(tmp_path):
     whole = make(seed=None, cbs=StopAt(None))
     whole.fit(2, 0.1)
-    crashed_at(tmp_path, 5, seed=None)
+    crash_at(tmp_path, 5, seed=None)
     again = make(seed=None, cbs=StopAt(None))
-    torch.rand(3)  # as what stands before the loaders may draw otherwise
+    torch.rand(3)  # code before the loaders may draw other numbers
     x, y = again.dls.train.x, again.dls.train.y
     again.dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]), bs=4)
     again.fit(2, 0.1, checkpoint=tmp_path)
     assert torch.equal(weights(whole), weights(again))
 
 
-def test_the_handlers_of_signals_and_the_lock_are_given_back(tmp_path):
+def test_signal_handlers_and_the_lock_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    crashed_at(tmp_path, 5)
+    crash_at(tmp_path, 5)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     make(cbs=StopAt(None)).fit(2, 0.1, checkpoint=tmp_path)
 
 
-def test_it_works_in_a_thread_where_no_signal_comes(tmp_path):
+def test_it_works_in_a_thread_without_signals(tmp_path):
     worker = threading.Thread(target=lambda: make().fit(1, checkpoint=tmp_path))
     worker.start()
     worker.join()
@@ -167,13 +167,13 @@ def numbers(folder):
     ("intervals", "expected"),
     [({"every_steps": 5}, [5, 11, 16, 17]), ({"every_epochs": 1}, [8, 16, 17]), ({"every_epochs": 2}, [16, 17])],
 )
-def test_when_it_saves(tmp_path, intervals, expected):
+def test_it_saves_at_its_intervals(tmp_path, intervals, expected):
     """Seven batches an epoch: number 8 is the first epoch's end, 16 the second's, 17 the finished run."""
     make().fit(2, checkpoint=Checkpoint(tmp_path, keep=100, **intervals))
     assert numbers(tmp_path) == [n for n in expected if n != 16 or "every_epochs" in intervals]
 
 
-def test_an_early_stop_is_an_end(tmp_path):
+def test_a_run_that_stopped_early_is_finished(tmp_path):
     stopping = EarlyStopping(min_delta=100.0)
     first = make(cbs=stopping).fit(9, checkpoint=tmp_path)
     again = make(cbs=EarlyStopping(min_delta=100.0)).fit(9, checkpoint=tmp_path)
@@ -213,8 +213,10 @@ SCRIPT = """
 def start(folder, *arguments):
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), folder, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
@@ -250,10 +252,10 @@ class SignalInValidation(StopAt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_signal_in_a_validation_keeps_what_was_trained_before_it(tmp_path):
+def test_a_signal_in_a_validation_saves_the_state_before_it(tmp_path):
     whole = make(cbs=SignalInValidation(None))
     whole.fit(2, 0.1)
-    with pytest.raises(KeyboardInterrupt, match="run the same script again"):
+    with pytest.raises(KeyboardInterrupt, match="Run the same script again to resume"):
         make(cbs=SignalInValidation(1)).fit(2, 0.1, checkpoint=tmp_path)
     assert numbers(tmp_path) == [7]
     resumed = make(cbs=SignalInValidation(None))
@@ -261,10 +263,10 @@ def test_a_signal_in_a_validation_keeps_what_was_trained_before_it(tmp_path):
     assert torch.equal(weights(whole), weights(resumed))
 
 
-def test_it_says_where_a_run_goes_on(tmp_path, capsys):
-    crashed_at(tmp_path, 5)
-    for told in ("going on in epoch 0 at batch 3", "finished before, not trained again"):
+def test_it_prints_where_a_run_resumes(tmp_path, capsys):
+    crash_at(tmp_path, 5)
+    for message in ("resuming in epoch 0 at batch 3", "finished before, so not trained again"):
         learn = make(cbs=StopAt(None))
         learn._output.table = True
         learn.fit(2, 0.1, checkpoint=tmp_path)
-        assert f"{tmp_path}: {told}" in capsys.readouterr().out
+        assert f"{tmp_path}: {message}" in capsys.readouterr().out

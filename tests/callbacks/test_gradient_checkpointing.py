@@ -1,4 +1,4 @@
-"""Computed twice, the same gradients and statistics; fewer tensors are kept for the backward pass."""
+"""Gradients and statistics are the same, and fewer tensors are stored for the backward pass."""
 
 import copy
 
@@ -21,7 +21,7 @@ def learner(*cbs, **options):
     return Learner(DataLoaders(data, data[:1]), model, nn.CrossEntropyLoss(), torch.optim.SGD, 0.1, cbs=cbs, **options)
 
 
-def trained(*cbs):
+def train(*cbs):
     learn = learner(*cbs)
     torch.manual_seed(1)
     with learn.no_logging():
@@ -30,7 +30,7 @@ def trained(*cbs):
 
 
 def test_training_equals_training_without_it():
-    a, b = trained(GradientCheckpointing()), trained()
+    a, b = train(GradientCheckpointing()), train()
     state, expected = a.model.state_dict(), b.model.state_dict()
     for name, value in expected.items():
         torch.testing.assert_close(state[name], value, atol=1e-6, rtol=1e-6, msg=name)
@@ -38,7 +38,7 @@ def test_training_equals_training_without_it():
     assert list(a.recorder.losses) == pytest.approx(list(b.recorder.losses), abs=1e-6)
 
 
-def test_frozen_norms_rest_in_both_computations():
+def test_frozen_norms_stay_the_same_in_both_computations():
     learn = learner(GradientCheckpointing(), BnFreeze())
     learn.model[0][0][1].requires_grad_(False)
     before = copy.deepcopy(learn.model[0][0][1].state_dict())
@@ -47,7 +47,7 @@ def test_frozen_norms_rest_in_both_computations():
     assert all(torch.equal(v, before[k]) for k, v in learn.model[0][0][1].state_dict().items())
 
 
-def test_only_what_goes_into_each_layer_is_kept():
+def test_only_the_input_of_each_layer_is_stored():
     kept = []
 
     class Weigh(Callback):
@@ -61,19 +61,19 @@ def test_only_what_goes_into_each_layer_is_kept():
         def after_loss(self, run):
             self.hooks.__exit__()
 
-    trained(Weigh())
+    train(Weigh())
     plain = sum(kept)
     kept.clear()
-    trained(GradientCheckpointing(), Weigh())
+    train(GradientCheckpointing(), Weigh())
     assert 0 < sum(kept) < plain / 2
 
 
 def test_layers_compute_as_before_after_the_run():
-    learn = trained(GradientCheckpointing())
+    learn = train(GradientCheckpointing())
     assert not any("forward" in vars(module) for module in learn.model.modules())
 
 
-def test_layers_may_be_named_and_must_be_where_there_is_no_sequential():
+def test_layers_can_be_given_and_must_be_without_a_sequential():
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
@@ -91,7 +91,7 @@ def test_layers_may_be_named_and_must_be_where_there_is_no_sequential():
         learn.fit(1, cbs=GradientCheckpointing([model.layer]))
 
 
-def test_what_is_no_layer_of_the_model_is_refused_before_anything_is_changed():
+def test_a_foreign_layer_is_refused_before_anything_changes():
     learn = learner()
     layers = [learn.model[0][0], nn.Linear(2, 2)]
     with learn.no_logging(), pytest.raises(ValueError, match=r"modules of the model \(Sequential\). Received: Linear"):
@@ -101,7 +101,7 @@ def test_what_is_no_layer_of_the_model_is_refused_before_anything_is_changed():
         GradientCheckpointing(nn.ReLU())
 
 
-def test_a_body_that_begins_with_single_layers_one_in_place_learns_as_without():
+def test_a_body_that_begins_with_single_layers_trains_the_same():
     def weights(*cbs):
         torch.manual_seed(0)
         stem = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)  # as ResNets do

@@ -1,4 +1,4 @@
-"""Accumulation is the big batch; clipping is torch's."""
+"""Accumulation equals one big batch; clipping equals torch's."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def data(n):
     return torch.randn(n, 4, generator=g), torch.randint(3, (n,), generator=g)
 
 
-def trained(batches, cbs=None, **kwargs):
+def train(batches, cbs=None, **kwargs):
     learn = Learner(DataLoaders(batches), linear(), nn.CrossEntropyLoss(), torch.optim.SGD, lr=0.5, **kwargs)
     with learn.no_logging():
         learn.fit(1, cbs=cbs)
@@ -29,17 +29,17 @@ def split(x, y, sizes):
 
 
 @pytest.mark.parametrize("sizes", [[4, 4, 4], [4, 4, 2], [5, 3, 1]])
-def test_accumulated_batches_equal_the_big_batch_also_of_unequal_sizes(sizes):
+def test_accumulated_batches_of_any_size_equal_the_big_batch(sizes):
     x, y = data(sum(sizes))
-    big, small = trained([(x, y)]), trained(split(x, y, sizes), GradientAccumulation(3))
+    big, small = train([(x, y)]), train(split(x, y, sizes), GradientAccumulation(3))
     for a, b in zip(big.model.parameters(), small.model.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_the_short_tail_of_an_epoch_is_a_full_update():
     x, y = data(20)
-    as_one = trained(split(x, y, [12, 8]))
-    in_parts = trained(split(x, y, [4] * 5), GradientAccumulation(3))
+    as_one = train(split(x, y, [12, 8]))
+    in_parts = train(split(x, y, [4] * 5), GradientAccumulation(3))
     assert len(as_one.recorder.losses) == 2
     for a, b in zip(as_one.model.parameters(), in_parts.model.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
@@ -53,13 +53,13 @@ def test_schedules_count_updates_under_accumulation():
             steps.append((run.global_step, run.progress))
 
     x, y = data(20)
-    trained(split(x, y, [4] * 5), [GradientAccumulation(2), Watch()])
+    train(split(x, y, [4] * 5), [GradientAccumulation(2), Watch()])
     assert steps == [(0, 0), (0, 0), (1, 1 / 3), (1, 1 / 3), (2, 2 / 3)]
 
 
 def test_accumulation_is_undone_after_the_run():
     x, y = data(8)
-    learn = trained(split(x, y, [4, 4]), GradientAccumulation(2))
+    learn = train(split(x, y, [4, 4]), GradientAccumulation(2))
     with learn.no_logging():
         learn.fit(1)
     assert list(learn.recorder.runs[1].steps["step"]) == [1, 2]
@@ -67,7 +67,7 @@ def test_accumulation_is_undone_after_the_run():
 
 def test_clipping_equals_torchs():
     x, y = data(8)
-    learn = trained([(x * 100, y)], GradientClip(0.1))
+    learn = train([(x * 100, y)], GradientClip(0.1))
     model = linear()
     nn.functional.cross_entropy(model(x * 100), y).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 0.1)

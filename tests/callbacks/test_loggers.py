@@ -1,4 +1,4 @@
-"""The CSV file has the recorder's rows, as they come, and loses none."""
+"""The CSV file gets each of the recorder's rows during the run."""
 
 import csv
 import math
@@ -21,7 +21,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_it_is_the_recorders_file(tmp_path):
+def test_the_file_equals_the_recorders(tmp_path):
     learn = learner(cbs=CSVLogger(tmp_path / "history.csv"))
     learn.recorder.train_metrics = True
     with learn.no_logging():
@@ -56,7 +56,7 @@ def test_validate_and_the_sweep_leave_the_file_as_it_is(tmp_path):
     assert path.read_text() == before
 
 
-def test_a_new_logger_begins_the_file_anew_with_its_first_row(tmp_path):
+def test_a_new_logger_overwrites_the_file_with_its_first_row(tmp_path):
     path = tmp_path / "history.csv"
     path.write_text("of an earlier run\n")
     learn = learner()
@@ -68,7 +68,7 @@ def test_a_new_logger_begins_the_file_anew_with_its_first_row(tmp_path):
     assert len(rows(path)) == 1
 
 
-def test_appending_goes_on_below(tmp_path):
+def test_append_adds_rows(tmp_path):
     path = tmp_path / "history.csv"
     for _ in range(2):
         with (learn := learner()).no_logging():
@@ -76,17 +76,17 @@ def test_appending_goes_on_below(tmp_path):
     assert [row["epoch"] for row in rows(path)] == ["0", "1", "0", "1"]
 
 
-def test_appending_below_other_columns_is_refused_before_training(tmp_path):
+def test_append_to_other_columns_is_refused_before_training(tmp_path):
     path = tmp_path / "history.csv"
     with (learn := learner()).no_logging():
         learn.fit(1, cbs=CSVLogger(path))
     learn = learner(metrics=error_rate)
-    with learn.no_logging(), pytest.raises(ValueError, match="holds other columns than this run writes"):
+    with learn.no_logging(), pytest.raises(ValueError, match="must have the columns of this run"):
         learn.fit(1, cbs=CSVLogger(path, append=True))
     assert learn.recorder.runs == [] and len(rows(path)) == 1
 
 
-def test_a_value_that_nobody_announced_is_an_error_that_says_what_to_do(tmp_path):
+def test_an_unannounced_value_is_an_error_with_advice(tmp_path):
     class Adds(Callback):
         announced = False
         order = -60
@@ -105,12 +105,12 @@ def test_a_value_that_nobody_announced_is_an_error_that_says_what_to_do(tmp_path
     assert rows(tmp_path / "b.csv")[0]["extra"] == "1.0"
 
 
-def test_a_folder_that_does_not_exist_is_told_before_training(tmp_path):
+def test_a_missing_folder_is_refused_before_training(tmp_path):
     with (learn := learner()).no_logging(), pytest.raises(ValueError, match="in a folder that can be written"):
         learn.fit(1, cbs=CSVLogger(tmp_path / "missing" / "history.csv"))
 
 
-def test_what_was_written_after_a_state_is_written_anew(tmp_path):
+def test_rows_after_a_saved_state_are_written_again(tmp_path):
     path = tmp_path / "history.csv"
     logger = CSVLogger(path)
     with (learn := learner()).no_logging():

@@ -1,4 +1,4 @@
-"""Rates by a function of the epoch, by a metric, by torch's schedulers: the values are Keras' and torch's."""
+"""Rates from a function of the epoch, a metric or torch's schedulers have Keras' and torch's values."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ from minilearner import (
 )
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
-# The same calls to keras.callbacks of Keras 3.16 on the torch backend in float64, rate 0.1, gave these rates.
+# Keras 3.16 gave these rates for the same calls, with the torch backend in float64 and a rate of 0.1.
 LOSSES = [1.0, 0.8, 0.8, 0.79995, 0.8, 0.81, 0.7, 0.7, 0.71, 0.72, 0.70, 0.70, 0.70, 0.6, 0.61, 0.62, 0.63, 0.64,
           math.nan, 0.65]  # fmt: skip
 PLATEAUS = {
@@ -72,7 +72,7 @@ def rates_of(learn, cb, n=6):
 
 
 class Scripted(Callback):
-    """Puts a metric of the given values beside the others, an epoch each."""
+    """Adds a metric with the given values, one per epoch."""
 
     order = 62
 
@@ -112,7 +112,7 @@ def test_layer_groups_keep_their_ratio_to_the_last_also_after_a_rate_of_zero():
     np.testing.assert_allclose(seen, [[0.02, 0.2], [0, 0], [0.04, 0.4]])
 
 
-def test_a_type_error_of_the_users_function_is_not_taken_for_a_wrong_signature():
+def test_a_type_error_in_the_users_function_is_not_mistaken_for_a_wrong_signature():
     def fn(epoch, lr):
         return lr + None
 
@@ -121,13 +121,13 @@ def test_a_type_error_of_the_users_function_is_not_taken_for_a_wrong_signature()
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
-def test_a_rate_that_cannot_be_is_refused_and_the_epoch_named(bad):
+def test_an_impossible_rate_is_refused_with_its_epoch(bad):
     schedule = LearningRateScheduler(lambda epoch: 0.1 if epoch < 2 else bad)
     with (learn := learner()).no_logging(), pytest.raises(ValueError, match=r"`fn` must return .* for epoch 2"):
         learn.fit(4, cbs=schedule)
 
 
-def test_what_is_no_number_and_what_takes_three_arguments_is_refused():
+def test_functions_of_other_values_or_arguments_are_refused():
     with pytest.raises(TypeError, match=r"must take \(epoch, lr\) or \(epoch\)"):
         LearningRateScheduler(lambda a, b, c: 0.1)
     with pytest.raises(TypeError, match="`fn` must be a function"):
@@ -136,7 +136,7 @@ def test_what_is_no_number_and_what_takes_three_arguments_is_refused():
         learn.fit(1, cbs=LearningRateScheduler(lambda epoch: None))
 
 
-def test_verbose_prints_keras_line_and_the_rate_is_put_back_afterwards(capsys):
+def test_verbose_prints_keras_line_and_the_rate_is_restored(capsys):
     learn = learner()
     rates_of(learn, LearningRateScheduler(lambda epoch, lr: lr / 2, verbose=1), 2)
     assert capsys.readouterr().out.splitlines() == [
@@ -149,7 +149,7 @@ def test_verbose_prints_keras_line_and_the_rate_is_put_back_afterwards(capsys):
 # Plateaus
 
 
-def reduced(learn, values, **kwargs):
+def reduce_rates(learn, values, **kwargs):
     rates = []
 
     class After(Callback):
@@ -167,32 +167,32 @@ def reduced(learn, values, **kwargs):
 @pytest.mark.parametrize("case", PLATEAUS)
 def test_a_plateau_has_keras_values(case):
     options, halvings = PLATEAUS[case]
-    rates = reduced(learner(1), LOSSES, **options)
+    rates = reduce_rates(learner(1), LOSSES, **options)
     np.testing.assert_allclose(rates[:, 0], 0.1 * 0.5 ** np.array(halvings), rtol=1e-12)
 
 
-def test_a_plateau_of_what_should_rise_and_its_floor_have_keras_values():
+def test_a_rising_metric_and_the_lowest_rate_have_keras_values():
     options = {"monitor": "scripted", "mode": "max", "patience": 2, "cooldown": 1, "min_delta": 0.05}
-    rates = reduced(learner(1), [-v for v in LOSSES], factor=0.5, **options)[:, 0]
+    rates = reduce_rates(learner(1), [-v for v in LOSSES], factor=0.5, **options)[:, 0]
     halvings = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5, 6, 6, 7, 7, 8]
     np.testing.assert_allclose(rates, 0.1 * 0.5 ** np.array(halvings), rtol=1e-12)
-    floor = reduced(learner(1), LOSSES[:5], patience=1, factor=0.3, min_lr=0.01)[:, 0]
+    floor = reduce_rates(learner(1), LOSSES[:5], patience=1, factor=0.3, min_lr=0.01)[:, 0]
     np.testing.assert_allclose(floor, [0.1, 0.1, 0.03, 0.01, 0.01], rtol=1e-12)
 
 
-def test_on_a_plateau_all_groups_fall_alike_also_onto_the_floor():
-    rates = reduced(two_groups(n_batches=1), [1.0] * 4, patience=1, factor=0.1, min_lr=0.005)
+def test_on_a_plateau_all_groups_fall_by_the_same_factor():
+    rates = reduce_rates(two_groups(n_batches=1), [1.0] * 4, patience=1, factor=0.1, min_lr=0.005)
     np.testing.assert_allclose(rates[:, 0] / rates[:, 1], 0.1)
     assert rates[-1, 1] == pytest.approx(0.005)
 
 
-def test_a_verbose_plateau_says_where_the_rate_fell(capsys):
-    reduced(learner(1), [1.0, 1.0, 1.0, 0.5], patience=2, factor=0.5, verbose=1)
+def test_a_verbose_plateau_prints_when_the_rate_falls(capsys):
+    reduce_rates(learner(1), [1.0, 1.0, 1.0, 0.5], patience=2, factor=0.5, verbose=1)
     assert capsys.readouterr().out == "Epoch 3: ReduceLROnPlateau reducing learning rate to 0.05.\n"
 
 
 @pytest.mark.parametrize("schedule", [ReduceLROnPlateau(), LearningRateScheduler(lambda e: 0.1)])
-def test_where_another_schedule_drives_the_rate_it_is_refused(schedule):
+def test_a_second_schedule_of_the_rate_is_refused(schedule):
     with (learn := learner(valid=True)).no_logging(), pytest.raises(ValueError, match="both .* schedule 'lr'"):
         learn.fit(1, cbs=[CyclicLR(0.1, step_size=2), schedule])
 
@@ -201,7 +201,7 @@ def test_where_another_schedule_drives_the_rate_it_is_refused(schedule):
     ("kwargs", "message"),
     [({"factor": 1.0}, "`factor` must be in"), ({"patience": -1}, "`patience`"), ({"min_lr": math.nan}, "`min_lr`")],
 )
-def test_bad_plateaus_are_refused_when_made(kwargs, message):
+def test_bad_plateau_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ReduceLROnPlateau(**kwargs)
 
@@ -279,7 +279,7 @@ class SkipsAll(Callback):
 
 
 class OlderSequential(ts.SequentialLR):
-    """As in torch before it stopped telling its parts the epoch."""
+    """Warns as older versions of torch do."""
 
     def step(self):
         if self.last_epoch + 1 in self._milestones:
@@ -337,7 +337,7 @@ def test_a_rate_left_by_an_earlier_scheduler_is_not_where_the_new_one_starts():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_everything_that_a_scheduler_left_on_the_optimizer_is_put_back(fails):
+def test_changes_of_a_scheduler_to_the_optimizer_are_undone(fails):
     class Fails(Callback):
         def after_step(self, run):
             if fails:
@@ -363,8 +363,8 @@ def test_everything_that_a_scheduler_left_on_the_optimizer_is_put_back(fails):
     [
         (lambda: TorchScheduler(lambda o: o), TypeError, "must return a scheduler"),
         (lambda: TorchScheduler(lambda o: None), TypeError, "Received: NoneType"),
-        (lambda: TorchScheduler(lambda o: ts.StepLR(SGD([nn.Parameter(torch.ones(1))], lr=1), 1)), ValueError, "given"),
-        (lambda: TorchScheduler(ts.ReduceLROnPlateau), ValueError, "every='epoch'"),
+        (lambda: TorchScheduler(lambda o: ts.StepLR(SGD([nn.Parameter(torch.ones(1))], lr=1), 1)), ValueError, "it re"),
+        (lambda: TorchScheduler(ts.ReduceLROnPlateau), ValueError, "`every` must be 'epoch' for"),
         (lambda: TorchScheduler(ts.StepLR, every="batch"), ValueError, "`every` must be"),
     ],
 )

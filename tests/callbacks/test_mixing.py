@@ -1,4 +1,4 @@
-"""MixUp and CutMix: the mixture is what the papers say, the loss is both losses, whatever the loss."""
+"""MixUp and CutMix mix as in their papers, and any loss is mixed from both targets' losses."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from minilearner.callbacks.mixing import cut_and_paste, draw_boxes, interpolate
 from minilearner.data.targets import mean_squared_error
 
 
-def pictures(n=12, n_classes=3):
+def make_images(n=12, n_classes=3):
     g = torch.Generator().manual_seed(0)
     return torch.rand(n, 2, 8, 8, generator=g), torch.randint(n_classes, (n,), generator=g)
 
@@ -39,7 +39,7 @@ def learner(x, y, bs=4, loss=None, n_out=3, **kwargs):
 
 
 class Seen(Callback):
-    """Keeps the batches as the model gets them, and their losses."""
+    """Keeps the batches that the model receives, and their losses."""
 
     order = 50
 
@@ -52,7 +52,7 @@ class Seen(Callback):
 
 
 def test_interpolation_is_the_papers():
-    x, _ = pictures(3)
+    x, _ = make_images(3)
     partner, share = torch.tensor([2, 0, 1]), torch.tensor([0.9, 0.5, 0.7])
     mixed = interpolate(x, partner, share)
     for i in range(3):
@@ -60,7 +60,7 @@ def test_interpolation_is_the_papers():
 
 
 def test_boxes_are_cut_out_of_the_partner_and_the_batch_stays_as_it_is():
-    x, _ = pictures(2)
+    x, _ = make_images(2)
     before = x.clone()
     boxes = torch.tensor([[1, 4, 0, 8], [0, 0, 0, 0]])
     mixed = cut_and_paste(x, torch.tensor([1, 0]), boxes)
@@ -69,7 +69,7 @@ def test_boxes_are_cut_out_of_the_partner_and_the_batch_stays_as_it_is():
     assert torch.equal(mixed, expected) and torch.equal(x, before)
 
 
-def test_boxes_have_the_area_asked_for_where_they_fit():
+def test_boxes_have_the_requested_area_if_they_fit():
     areas = np.full(2000, 0.25)
     boxes = draw_boxes(areas, 16, 32, np.random.default_rng(0))
     heights, widths = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
@@ -80,7 +80,7 @@ def test_boxes_have_the_area_asked_for_where_they_fit():
 
 @pytest.mark.parametrize("mixing", [MixUp(), CutMix()])
 def test_a_run_equals_a_plain_loop_over_the_mixed_batches(mixing):
-    x, y = pictures()
+    x, y = make_images()
     learn, watch = learner(x, y, cbs=mixing), Shares(mixing)
     with learn.no_logging():
         learn.fit(2, cbs=watch)
@@ -98,7 +98,7 @@ def test_a_run_equals_a_plain_loop_over_the_mixed_batches(mixing):
 
 
 class Shares(Callback):
-    """What a mixing did to each training batch: mixed inputs, both targets, the share of the first."""
+    """Keeps, for each training batch, the mixed inputs, both targets, and the share of the first."""
 
     order = 50
 
@@ -112,7 +112,7 @@ class Shares(Callback):
 
 @pytest.mark.parametrize("mixing", [MixUp(0.4), CutMix()])
 def test_inputs_and_targets_are_mixed_by_the_same_share(mixing):
-    """Pictures that are black or white tell by their mean how much of a white one is in them."""
+    """The mean of mixed black and white images shows the share of the white one."""
     y = torch.tensor([0, 1] * 16)
     x = y.float().reshape(-1, 1, 1, 1).expand(-1, 2, 8, 8)
     learn, watch = learner(x, y, bs=32, n_out=2), Shares(mixing)
@@ -138,8 +138,8 @@ def test_inputs_and_targets_are_mixed_by_the_same_share(mixing):
     ],
     ids=["ce", "sum", "smoothing", "focal", "bce", "mse", "ours", "function"],
 )
-def test_any_loss_is_both_losses_by_their_shares(mixing, loss, target):
-    x, y = pictures()
+def test_any_loss_is_mixed_by_the_shares(mixing, loss, target):
+    x, y = make_images()
     y = y if target == "class" else F.one_hot(y, 3).float()
     learn, seen, shares = learner(x, y, loss=loss), Seen(), Shares(m := mixing())
     with learn.no_logging():
@@ -153,7 +153,7 @@ def test_any_loss_is_both_losses_by_their_shares(mixing, loss, target):
 
 @pytest.mark.parametrize("mixing", [MixUp(), CutMix()])
 def test_a_batch_of_one_is_itself(mixing):
-    x, y = pictures(3)
+    x, y = make_images(3)
     learn, seen = learner(x, y, bs=1), Seen()
     with learn.no_logging():
         learn.fit(1, cbs=[mixing, seen])
@@ -165,7 +165,7 @@ def test_a_batch_of_one_is_itself(mixing):
 
 @pytest.mark.parametrize("mixing", [MixUp(), CutMix()])
 def test_validation_prediction_and_the_loss_afterwards_are_untouched(mixing):
-    x, y = pictures()
+    x, y = make_images()
     learn = learner(x, y, cbs=mixing, metrics=accuracy)
     loss = learn.loss_func
     with learn.no_logging():
@@ -182,13 +182,13 @@ def test_a_cancelled_batch_leaves_nothing_for_the_validation():
             if run.training and run.iter == 2:
                 raise CancelBatch
 
-    learn = learner(*pictures())
+    learn = learner(*make_images())
     with learn.no_logging():
         record = learn.fit(1, cbs=[CutMix(), Cancels()])
         assert learn.validate() == [record.history["valid_loss"][-1]]
 
 
-def test_the_state_of_a_loss_is_seen_through_the_mixing():
+def test_the_state_of_a_mixed_loss_stays_visible():
     seen = []
 
     class Watch(Callback):
@@ -198,13 +198,13 @@ def test_the_state_of_a_loss_is_seen_through_the_mixing():
             seen.append(run.step.loss_func.state_dict())
 
     weight = torch.tensor([1.0, 2.0, 3.0])
-    learn = learner(*pictures(), loss=FocalLoss(weight=weight))
+    learn = learner(*make_images(), loss=FocalLoss(weight=weight))
     with learn.no_logging():
         learn.fit(1, cbs=[MixUp(), Watch()])
     assert torch.equal(seen[0]["loss_func.weight"], weight)
 
 
-def test_the_loss_is_put_back_when_the_run_is_interrupted():
+def test_the_loss_is_restored_when_the_run_is_interrupted():
     steps = []
 
     class Interrupts(Callback):
@@ -212,7 +212,7 @@ def test_the_loss_is_put_back_when_the_run_is_interrupted():
             steps.append(run.step)
             raise KeyboardInterrupt
 
-    learn = learner(*pictures())
+    learn = learner(*make_images())
     with learn.no_logging(), pytest.raises(KeyboardInterrupt):
         learn.fit(1, cbs=[MixUp(), Interrupts()])
     assert steps[0].loss_func is learn.loss_func
@@ -220,7 +220,7 @@ def test_the_loss_is_put_back_when_the_run_is_interrupted():
 
 def test_draws_are_derived_and_move_no_global_generator():
     def run(noise):
-        learn, seen = learner(*pictures()), Seen()
+        learn, seen = learner(*make_images()), Seen()
         torch.manual_seed(noise), np.random.seed(noise)
         state = torch.get_rng_state()
         with learn.no_logging():
@@ -236,11 +236,11 @@ def test_draws_are_derived_and_move_no_global_generator():
 @pytest.mark.parametrize("mixing", [MixUp, CutMix])
 def test_it_takes_part_in_the_sweep_which_leaves_no_trace_on_it(mixing):
     def fit(with_sweep):
-        learn, seen = learner(*pictures(), cbs=mixing()), Seen()
+        learn, seen = learner(*make_images(), cbs=mixing()), Seen()
         with learn.no_logging():
             if with_sweep:
                 sweep = learn.lr_find(num_it=6, stop_div=False, show_plot=False)
-                plain = learner(*pictures()).lr_find(num_it=6, stop_div=False, show_plot=False)
+                plain = learner(*make_images()).lr_find(num_it=6, stop_div=False, show_plot=False)
                 assert not np.allclose(sweep.losses, plain.losses)
             learn.fit(1, cbs=seen)
         return [row[0] for row in seen.rows]
@@ -250,7 +250,7 @@ def test_it_takes_part_in_the_sweep_which_leaves_no_trace_on_it(mixing):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_with_accumulation_channels_last_and_low_precision(precision):
-    x, y = pictures()
+    x, y = make_images()
     learn = learner(x.contiguous(memory_format=torch.channels_last), y, precision=precision, cbs=[CutMix()])
     learn.model.to(memory_format=torch.channels_last)
     with learn.no_logging():
@@ -266,23 +266,24 @@ def test_metrics_on_training_batches_see_the_item_of_the_larger_share():
         seen.append(target)
         return accuracy(pred, target)
 
-    x, y = pictures()
+    x, y = make_images()
     learn, watch = learner(x, y, metrics=share_of_target), Shares(m := CutMix())
     learn.recorder.train_metrics = True
     with learn.no_logging():
         learn.fit(1, cbs=[m, watch])
-    assert all(torch.equal(target, row[1]) for target, row in zip(seen[1:], watch.rows))  # one is tried before training
+    targets = seen[1:]  # the first call checks the metric before training
+    assert all(torch.equal(target, row[1]) for target, row in zip(targets, watch.rows))
 
 
 @pytest.mark.parametrize(
     ("cbs", "x", "error", "message"),
     [
-        ([MixUp(), CutMix()], pictures()[0], ValueError, "would both mix the batches"),
-        (CutMix(), torch.rand(12, 7), ValueError, r"takes pictures .* Received: shape \(4, 7\)"),
+        ([MixUp(), CutMix()], make_images()[0], ValueError, "would both mix the batches"),
+        (CutMix(), torch.rand(12, 7), ValueError, r"takes images .* Received: shape \(4, 7\)"),
         (MixUp(), torch.randint(9, (12, 7)), TypeError, "floating-point inputs. Received: torch.int64"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(cbs, x, error, message):
+def test_inputs_that_cannot_be_mixed_are_refused(cbs, x, error, message):
     class AnyInput(nn.Module):
         def __init__(self):
             super().__init__()
@@ -291,17 +292,17 @@ def test_what_cannot_be_mixed_is_refused(cbs, x, error, message):
         def forward(self, x):
             return x.float().flatten(1).mean(1, keepdim=True) + self.bias
 
-    learn = learner(x, pictures()[1])
+    learn = learner(x, make_images()[1])
     learn.model = AnyInput()
     with learn.no_logging(), pytest.raises(error, match=message):
         learn.fit(1, cbs=cbs)
 
 
 def test_masks_are_refused_by_cutmix():
-    x, _ = pictures()
+    x, _ = make_images()
     batches = [(x, torch.zeros(12, 8, 8, dtype=torch.int64))]
     learn = Learner(DataLoaders(batches), nn.Conv2d(2, 3, 1), nn.CrossEntropyLoss())
-    with learn.no_logging(), pytest.raises(ValueError, match="targets of a picture's size"):
+    with learn.no_logging(), pytest.raises(ValueError, match="targets of an image's size"):
         learn.fit(1, cbs=CutMix())
 
 

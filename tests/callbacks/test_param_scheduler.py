@@ -1,4 +1,4 @@
-"""Schedules as callbacks: fastai's one cycle and torch's CyclicLR, and everything put back afterwards."""
+"""Schedules as callbacks have the values of fastai's one cycle and torch's CyclicLR; settings are restored."""
 
 import math
 from functools import partial
@@ -69,7 +69,7 @@ def test_one_schedule_for_all_layer_groups_keeps_the_ratio_of_their_rates(cb):
     ("clock", "schedule", "times"),
     [("step", inverse_sqrt(0.1, warmup_steps=4), range(10)), ("epoch", step_decay(0.1, every=1), [0] * 5 + [1] * 5)],
 )
-def test_a_schedule_of_the_step_or_the_epoch_is_asked_by_its_clock(clock, schedule, times):
+def test_a_schedule_gets_the_time_of_its_clock(clock, schedule, times):
     learn = learner(5)
     with learn.no_logging():
         learn.fit(2, cbs=ParamScheduler({"lr": schedule}, clock=clock))
@@ -107,7 +107,7 @@ def test_the_lower_bound_is_a_quarter_of_the_upper_by_default():
     assert CyclicLR(0.4, step_size=3).rate_at(0) == pytest.approx(0.1)
 
 
-def test_settings_are_put_back_after_the_run():
+def test_settings_are_restored_after_the_run():
     learn = learner()
     with learn.no_logging():
         learn.fit_one_cycle(1, lr_max=1e-2, wd=0.3)
@@ -121,7 +121,7 @@ def test_two_schedules_for_one_setting_are_refused():
     assert len(learn.recorder.losses) == 0
 
 
-def test_a_setting_that_the_optimizer_lacks_is_refused_and_the_nearest_offered():
+def test_an_unknown_setting_is_refused_with_a_suggestion():
     schedule = ParamScheduler({"weight_decai": constant(1e-2)})
     with (learn := learner()).no_logging(), pytest.raises(ValueError, match="Did you mean 'weight_decay'"):
         learn.fit(1, cbs=schedule)
@@ -136,13 +136,13 @@ def test_moms_for_an_optimizer_without_momentum_are_refused():
 
 
 @pytest.mark.parametrize(("given", "name"), [(0.1, "schedules"), ({"lr": 0.1}, "lr"), ({"lr": [0.1]}, "lr")])
-def test_what_is_no_function_is_no_schedule(given, name):
+def test_only_functions_are_schedules(given, name):
     with pytest.raises(TypeError, match=f"`{name}` must be a"):
         ParamScheduler(given)
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
-def test_a_schedule_that_gives_no_rate_ends_the_run(bad):
+def test_an_impossible_rate_ends_the_run(bad):
     learn = learner()
     with learn.no_logging(), pytest.raises(ValueError, match="`lr` must be finite and not negative"):
         learn.fit(1, cbs=ParamScheduler({"lr": lambda progress: 0.1 if progress < 0.5 else bad}))
@@ -167,6 +167,6 @@ def test_any_setting_can_be_scheduled():
         ({"max_lr": 1, "step_size": 2, "base_momentum": 0.95}, "`base_momentum` must not exceed `max_momentum`"),
     ],
 )
-def test_bad_cycles_are_refused_when_made(kwargs, message):
+def test_bad_cycles_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         CyclicLR(**kwargs)

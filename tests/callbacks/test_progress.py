@@ -1,4 +1,4 @@
-"""What is shown: a bar in a real terminal, a table that any file can hold."""
+"""A real terminal shows a bar; any output gets the table."""
 
 import fcntl
 import os
@@ -28,12 +28,12 @@ def learner(n_batches=20):
 
 @contextmanager
 def terminal():
-    """Makes standard error a real terminal of 90 columns; what was written to it is in the list, whole, on leaving."""
+    """Makes standard error a real terminal of 90 columns. On exit, the list holds everything that was written to it."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     frames = []
     reader = threading.Thread(target=_read_all, args=(ours, frames))
-    reader.start()  # a terminal holds 4 KB: unread, it would make the writer wait
+    reader.start()  # a terminal holds 4 KB, so the writer waits unless someone reads
     try:
         with open(theirs, "w") as stderr, redirect_stderr(stderr):
             yield frames
@@ -47,7 +47,7 @@ def _read_all(terminal, frames):
     try:
         while chunk := os.read(terminal, 4096):
             chunks.append(chunk)
-    except OSError:  # how Linux says that the other side has closed
+    except OSError:  # on Linux: the other side has closed
         pass
     frames += b"".join(chunks).decode().split("\r")
 
@@ -59,7 +59,7 @@ def test_a_terminal_shows_a_bar_with_the_loss_and_clears_it():
     assert frames[-1].strip() == "", frames
 
 
-def test_no_bar_shows_none_but_keeps_the_table(capsys):
+def test_no_bar_keeps_the_table(capsys):
     learn = learner(4)
     with terminal() as frames, learn.no_bar():
         learn.fit(1)
@@ -86,10 +86,10 @@ def test_the_sweep_and_predictions_show_a_bar_too():
         learn.predict(torch.zeros(2))
     text = "\r".join(frames)
     assert "epoch 1/2" in text
-    assert text.count("predicting:") == 1  # drawn at its start; too fast to be drawn again, and not for one item
+    assert text.count("predicting:") == 1  # drawn once at the start, and not at all for one item
 
 
-def test_validations_in_mid_epoch_are_told_with_their_step(capsys):
+def test_validations_in_mid_epoch_are_printed_with_their_step(capsys):
     learner(4).fit(1, cbs=Validate(every_steps=2))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].strip().startswith("step 2: valid_loss ")

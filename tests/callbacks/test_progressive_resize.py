@@ -1,4 +1,4 @@
-"""Pictures grow through a run: sizes at the joints, what they look like, and who is left alone."""
+"""Images grow during training, have the right sizes and pixels, and stay whole in validation."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def learner(shape=(2, 1, 16, 32), n=10):
     return Learner(DataLoaders(data, data[:1]), net, nn.CrossEntropyLoss(), torch.optim.SGD)
 
 
-def test_sides_are_small_then_grow_then_full_and_whole_in_validation():
+def test_sides_grow_in_training_and_are_full_in_validation():
     learn, sizes = learner(), Sizes()
     with learn.no_logging():
         learn.fit(1, cbs=[ProgressiveResize(0.5), sizes])
@@ -46,7 +46,7 @@ def test_without_a_middle_it_jumps_to_the_full_size():
     assert [resize.scale(progress) for progress in (0.59, 0.6)] == [0.5, 1.0]
 
 
-def test_small_pictures_are_torchs_antialiased_ones():
+def test_small_images_equal_torchs_antialiased_ones():
     learn, sizes = learner(), Sizes()
     with learn.no_logging():
         learn.fit(1, cbs=[ProgressiveResize(0.5), sizes])
@@ -54,7 +54,7 @@ def test_small_pictures_are_torchs_antialiased_ones():
     assert torch.equal(sizes.first, F.interpolate(x, (8, 16), mode="bilinear", antialias=True))
 
 
-def test_it_rests_in_a_sweep():
+def test_a_sweep_sees_full_images():
     learn, seen = learner(), []
     learn.model.register_forward_pre_hook(lambda model, args: seen.append(tuple(args[0].shape[2:])))
     learn.add_cb(ProgressiveResize(0.5))
@@ -72,12 +72,12 @@ def test_it_rests_in_a_sweep():
         ({"multiple": 1.5}, r"`multiple` must be a whole number. Received: multiple=1.5"),
     ],
 )
-def test_bad_arguments_are_told(options, message):
+def test_bad_arguments_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         ProgressiveResize(**options)
 
 
-def test_what_is_no_picture_is_told():
+def test_inputs_other_than_images_are_refused():
     learn = Learner(DataLoaders([(torch.rand(2, 1), torch.arange(2))]), nn.Linear(1, 2), nn.CrossEntropyLoss())
-    with learn.no_logging(), pytest.raises(DataError, match=r"takes pictures .* Received: \(2, 1\)"):
+    with learn.no_logging(), pytest.raises(DataError, match=r"takes images .* Received: \(2, 1\)"):
         learn.fit(1, cbs=ProgressiveResize())

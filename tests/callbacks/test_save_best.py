@@ -1,4 +1,4 @@
-"""The best model is put back, in memory or on disk, and never by mistake."""
+"""The best model is restored, from memory or from disk, and only when it should be."""
 
 import os
 
@@ -20,8 +20,8 @@ def learner(n_batches=3, **kwargs):
 
 
 def scores(*values):
-    """A metric that takes these values, one a validation."""
-    given = iter([values[0], *values])  # the first is tried before training
+    """Returns a metric that has these values, one per validation."""
+    given = iter([values[0], *values])  # the first call checks the metric before training
 
     def score(pred, target):
         return torch.tensor(float(next(given)))
@@ -60,7 +60,7 @@ def test_also_with_early_stopping():
     assert len(at) == 4 and same(learn.model.state_dict(), at[1])
 
 
-def test_the_last_weights_stay_where_that_is_wanted():
+def test_the_last_weights_stay_without_restore():
     learn, at = fit(2, best := SaveBest("score", restore=False), metrics=scores(2, 1))
     assert same(learn.model.state_dict(), at[1])
     best.put_back(learn.model)
@@ -75,10 +75,10 @@ def test_the_file_always_holds_the_best(tmp_path):
         assert file.metadata() == {"monitor": "score", "value": "4.0", "epoch": "1"}
 
 
-def test_a_monitor_that_never_improves_restores_nothing_and_says_so(tmp_path):
+def test_a_monitor_that_never_improves_restores_nothing_and_warns(tmp_path):
     path = tmp_path / "best.safetensors"
     path.write_bytes(b"of an earlier run")
-    with pytest.warns(UserWarning, match="never saw a value .* newest 'score' is nan"):
+    with pytest.warns(UserWarning, match="found no best value, .* latest 'score' is nan"):
         learn, at = fit(2, SaveBest("score", path=path), metrics=scores(*[float("nan")] * 2))
     assert same(learn.model.state_dict(), at[1])
     assert path.read_bytes() == b"of an earlier run"
@@ -110,7 +110,7 @@ def test_the_training_loss_without_a_validation_set():
     assert best.best == min(record.history["train_loss"])
 
 
-def test_neither_validate_nor_the_sweep_writes_or_puts_back(tmp_path):
+def test_validate_and_the_sweep_neither_write_nor_restore(tmp_path):
     path = tmp_path / "best.safetensors"
     learn = learner(cbs=SaveBest(path=path), metrics=None)
     with learn.no_logging():
@@ -136,7 +136,7 @@ def test_an_interrupt_leaves_the_model_as_it_is():
     assert same(learn.model.state_dict(), last.at[0])
 
 
-def test_each_run_begins_anew():
+def test_each_run_starts_over():
     learn, best = learner(metrics=scores(9, 1, 2)), SaveBest("score")
     with learn.no_logging():
         learn.fit(1, cbs=best)
@@ -144,7 +144,7 @@ def test_each_run_begins_anew():
     assert best.best == 2.0
 
 
-def test_layout_and_precision_of_the_model_stay(tmp_path):
+def test_memory_layout_and_precision_stay_the_same(tmp_path):
     g = torch.Generator().manual_seed(0)
     batches = [(torch.randn(4, 3, 6, 6, generator=g), torch.tensor([0, 1, 0, 1]))]
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
@@ -156,7 +156,7 @@ def test_layout_and_precision_of_the_model_stay(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["missing/best.safetensors", ".", "/proc/best.safetensors"])
-def test_a_path_that_cannot_be_written_is_told_before_training(tmp_path, monkeypatch, path):
+def test_an_unwritable_path_is_refused_before_training(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     learn = learner()
     before = {name: t.clone() for name, t in learn.model.state_dict().items()}
@@ -165,6 +165,6 @@ def test_a_path_that_cannot_be_written_is_told_before_training(tmp_path, monkeyp
     assert same(learn.model.state_dict(), before)
 
 
-def test_there_is_nothing_to_put_back_before_the_first():
+def test_put_back_without_weights_is_refused():
     with pytest.raises(RuntimeError, match="has kept no weights yet"):
         SaveBest().put_back(nn.Linear(1, 1))

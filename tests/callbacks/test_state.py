@@ -1,4 +1,4 @@
-"""Every stock callback can be stopped anywhere and go on, in a fresh instance, as if nothing had happened."""
+"""A run can stop anywhere and resume with new instances of every stock callback, as if nothing had happened."""
 
 import csv
 import importlib
@@ -54,7 +54,7 @@ def warm(optimizer):
 
 
 class Poison(Callback):
-    """Makes a gradient infinite at these (epoch, batch)."""
+    """Makes a gradient infinite at the given places: (epoch, batch)."""
 
     def __init__(self, *places):
         self.places = places
@@ -65,7 +65,7 @@ class Poison(Callback):
 
 
 class ShortOfMemory(Callback):
-    """Has room for so many items at once."""
+    """Runs out of memory with more than this many items."""
 
     def __init__(self, n):
         self.n = n
@@ -75,8 +75,7 @@ class ShortOfMemory(Callback):
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-# One maker or several for each stock callback, which may bring others with it. To add one to the package is to add it
-# here.
+# One or several makers for each stock callback; a maker may return further callbacks. Every new callback must be added.
 MAKERS = {
     ActivationStats: [lambda: ActivationStats(every=2, with_hist=True)],
     BnFreeze: [BnFreeze],
@@ -113,8 +112,8 @@ MAKERS = {
     ],
     Validate: [lambda: Validate(every_steps=3)],
 }
-# Made and held by a learner for one call. What they gather belongs to the record, or lasts for one pass. What a
-# `Checkpoint` did is on disk.
+# A learner creates these for one call. Their data belong to the record or last for one pass; a `Checkpoint`'s are on
+# disk.
 INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "Checkpoint"}
 
 
@@ -131,11 +130,11 @@ def stock_callbacks():
     return {cls for cls in found - abstract if cls.__name__ not in INTERNAL}
 
 
-def test_none_is_forgotten():
+def test_every_callback_has_a_maker():
     assert set(MAKERS) == stock_callbacks()
 
 
-SCORES = [1, 3, 2, 2, 2.5, 1.5]  # falling behind at the stop: what waits, and what is best, differs from the beginning
+SCORES = [1, 3, 2, 2, 2.5, 1.5]  # when the run stops, `wait` and `best` differ from their initial values
 
 
 def halves(model):
@@ -155,7 +154,7 @@ def learner():
 
 
 class Scores(Callback):
-    """A value for trackers to follow, the same in each run."""
+    """Adds a metric for trackers, the same in each run."""
 
     order = -100
 
@@ -167,26 +166,26 @@ class Scores(Callback):
 
 
 class Trace(Callback):
-    """Rates and losses of all batches. Its rows are data, so they are resumed too."""
+    """Keeps rates and losses of all batches. Its rows are data, so a resumed run has them too."""
 
-    order = 99  # before the checkpoint, which keeps it
+    order = 99  # before the checkpoint, which saves it
 
     def __init__(self):
         self.rows = []
 
     def after_batch(self, run):
-        loss = None if run.loss is None else run.loss.detach()  # None where the batch was left out
+        loss = None if run.loss is None else run.loss.detach()  # None if the batch was left out
         self.rows.append((run.epoch, run.iter, run.global_step, run.training, run.lrs, loss))
 
 
 class PowerCut(Callback):
-    """Ends a run before a batch, as far as it knows without a chance to save anything."""
+    """Ends a run before a batch, without a chance to save anything."""
 
     def __init__(self, epoch=None, batch=None):
         self.at = epoch, batch
 
     def load_state_dict(self, state):
-        """When the power is cut is the script's business: the second time, never."""
+        """Restores nothing: the second time, the power must stay on."""
 
     def before_batch(self, run):
         if run.training and (run.epoch, run.iter) == self.at:
@@ -194,7 +193,7 @@ class PowerCut(Callback):
 
 
 def fit(make, *cut, checkpoint=None):
-    """Runs the script; returns what it is to be compared by, or None where the power was cut."""
+    """Runs the script. Returns the outcome to compare, or None if the power was cut."""
     learn, trace, made = learner(), Trace(), make()
     callback, *others = made if isinstance(made, list) else [made]
     with learn.no_logging():
@@ -232,7 +231,7 @@ def assert_equal(a, b):
 @pytest.mark.parametrize(
     "make", [pytest.param(make, id=f"{cls.__name__}-{i}") for cls in MAKERS for i, make in enumerate(MAKERS[cls])]
 )
-def test_a_fresh_instance_goes_on_as_the_old_one_would_have(make, cut, saved, tmp_path, monkeypatch):
+def test_a_new_instance_continues_as_the_old_one_would_have(make, cut, saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = fit(make)
     (tmp_path / "history.csv").unlink(missing_ok=True)
@@ -240,7 +239,7 @@ def test_a_fresh_instance_goes_on_as_the_old_one_would_have(make, cut, saved, tm
     assert fit(make, *cut, checkpoint=checkpoint) is None
     resumed = fit(make, checkpoint=checkpoint)
     assert_equal(expected, resumed)
-    ended = fit(make, checkpoint=checkpoint)  # nothing is left to train; the outcome comes back
-    if isinstance(ended[-1], dict):  # a run that does not begin leaves more attributes as they were made
+    ended = fit(make, checkpoint=checkpoint)  # nothing is left to train; the saved outcome is restored
+    if isinstance(ended[-1], dict):  # without training, more attributes keep their initial values
         ended[-1] = {name: ended[-1][name] for name in expected[-1]}
     assert_equal(expected[1:], ended[1:])

@@ -1,4 +1,4 @@
-"""Early stopping and the times of validation."""
+"""Early stopping, and when to validate."""
 
 import pytest
 import torch
@@ -17,46 +17,46 @@ def learner(n_batches=4, valid=True, metrics=None):
 def test_early_stopping_ends_after_patience_epochs_without_gain():
     with (learn := learner()).no_logging():
         record = learn.fit(10, cbs=EarlyStopping(patience=2, min_delta=0.1))
-    assert len(record.epochs) == 3  # the first is the best so far, two bring nothing
+    assert len(record.epochs) == 3  # the first is the best so far, two bring no gain
 
 
-def test_early_stopping_tells_why_the_run_ended_in_the_record_and_below_the_table(capsys):
+def test_early_stopping_says_why_the_run_ended_in_the_record_and_below_the_table(capsys):
     record = learner().fit(10, cbs=EarlyStopping(patience=2, min_delta=0.1))
     best = record.epochs[0]["valid_loss"]
-    told = f"EarlyStopping: valid_loss has not improved for 2 epochs in a row; its best is {best:.4g}"
-    assert record.settings["ended"] == told == capsys.readouterr().out.splitlines()[-1]
+    reason = f"EarlyStopping: valid_loss has not improved for 2 epochs in a row; its best is {best:.4g}"
+    assert record.settings["ended"] == reason == capsys.readouterr().out.splitlines()[-1]
     assert "ended" not in learner().fit(1, cbs=EarlyStopping()).settings
 
 
-def test_early_stopping_names_the_nearest_where_the_name_is_unknown():
+def test_early_stopping_suggests_the_nearest_name():
     with (learn := learner()).no_logging(), pytest.raises(ValueError, match="Did you mean 'valid_loss'"):
         learn.fit(1, cbs=EarlyStopping("val_loss"))
 
 
-def test_a_metric_that_is_no_error_must_rise():
+def test_a_metric_that_is_not_an_error_must_rise():
     def score(pred, target):
         return torch.tensor(float(next(values)))
 
-    values = iter([9, 1, 3, 2, 1, 5])  # the first is tried before training
+    values = iter([9, 1, 3, 2, 1, 5])  # the first call checks the metric before training
     with (learn := learner(metrics=score)).no_logging():
         record = learn.fit(5, cbs=EarlyStopping("score", patience=2))
     assert record.history["score"] == [1, 3, 2, 1]
 
 
-def test_epochs_without_a_validation_say_nothing_to_early_stopping():
+def test_early_stopping_ignores_epochs_without_a_validation():
     with (learn := learner()).no_logging():
         record = learn.fit(9, cbs=[Validate(every_epochs=2), EarlyStopping(patience=2, min_delta=0.1)])
     assert len(record.epochs) == 6  # validated after 2, 4 and 6
 
 
-def test_a_wrong_name_is_told_before_training():
+def test_a_wrong_name_is_refused_before_training():
     with (learn := learner(valid=False)).no_logging(), pytest.raises(ValueError, match="one of 'train_loss'"):
         learn.fit(1, cbs=EarlyStopping())
     assert learn.recorder.runs == []
 
 
 def test_nan_never_is_an_improvement():
-    values = iter([9, 1, float("nan"), float("nan")])  # the first is tried before training
+    values = iter([9, 1, float("nan"), float("nan")])  # the first call checks the metric before training
 
     def loss_like(pred, target):
         return torch.tensor(float(next(values)))
@@ -78,7 +78,7 @@ def test_validation_every_other_epoch_and_at_the_last():
     assert ["valid_loss" in row for row in record.epochs] == [False, True, False, True, True]
 
 
-def test_validating_nothing_is_refused():
+def test_validate_without_a_validation_set_is_refused():
     with (learn := learner(valid=False)).no_logging(), pytest.raises(ValueError, match="needs a validation set"):
         learn.fit(1, cbs=Validate(every_steps=2))
 

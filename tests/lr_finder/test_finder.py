@@ -1,4 +1,4 @@
-"""The finder of a plain loop: torch-lr-finder's interface and values, where it is right."""
+"""The finder of a plain loop: torch-lr-finder's interface and values, unless it is wrong."""
 
 import math
 
@@ -12,7 +12,7 @@ from minilearner import LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIte
 
 X = torch.linspace(-1, 1, 24).reshape(12, 2)
 DATA = TensorDataset(X, X.sum(1, keepdim=True) * 2)
-# What torch-lr-finder 0.2.2 gave for this very model and data: losses, best loss, suggestion with plot(1, 1).
+# What torch-lr-finder 0.2.2 gave for this model and data: losses, best loss, suggestion of plot(1, 1).
 EXP = [0.001, 0.0029619362959451734, 0.008773066621237413, 0.025985264452188184, 0.07696669794067006,
        0.22797045620951936, 0.675233968650155, 2.0]  # fmt: skip
 LINEAR = [0.001, 0.2865714285714286, 0.5721428571428572, 0.8577142857142858, 1.1432857142857142, 1.4288571428571428,
@@ -48,7 +48,7 @@ def loader(bs=4):
     return DataLoader(DATA, batch_size=bs)
 
 
-def swept(num_iter=8, end_lr=2, **kwargs):
+def run_sweep(num_iter=8, end_lr=2, **kwargs):
     _, _, finder = parts()
     finder.range_test(loader(), end_lr=end_lr, num_iter=num_iter, **kwargs)
     return finder
@@ -57,7 +57,7 @@ def swept(num_iter=8, end_lr=2, **kwargs):
 @pytest.mark.parametrize("case", GOLDEN)
 def test_rates_losses_best_and_suggestion_are_torch_lr_finders(case):
     options, lrs, losses, best, suggestion = GOLDEN[case]
-    finder = swept(**options)
+    finder = run_sweep(**options)
     np.testing.assert_allclose(finder.history["lr"], lrs, rtol=1e-9)
     np.testing.assert_allclose(finder.history["loss"], losses, rtol=1e-6)
     assert finder.best_loss == pytest.approx(best, rel=1e-6)
@@ -97,7 +97,7 @@ def test_signatures_are_torch_lr_finders():
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_reset_puts_everything_back_as_often_as_it_is_called(in_memory, tmp_path):
+def test_reset_restores_everything_each_time(in_memory, tmp_path):
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for x, y in loader():  # an optimizer with a state
@@ -121,7 +121,7 @@ def test_reset_puts_everything_back_as_often_as_it_is_called(in_memory, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scheduler_that_is_attached_does_not_stand_in_the_way():
+def test_an_attached_scheduler_does_no_harm():
     model, optimizer, _ = parts()
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
     finder = LRFinder(model, optimizer, nn.MSELoss())
@@ -140,7 +140,7 @@ def test_parameter_groups_keep_their_ratios(start):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
 
 
-def test_dictionary_batches_go_through_an_iterator_of_ones_own():
+def test_dictionary_batches_work_with_a_custom_iterator():
     dicts = [{"point": x, "value": y} for x, y in loader()]
 
     class Train(TrainDataLoaderIter):
@@ -168,7 +168,7 @@ def test_dictionary_batches_go_through_an_iterator_of_ones_own():
         finder.range_test(dicts)
 
 
-def test_nan_stops_and_does_not_enter_the_history():
+def test_nan_stops_the_sweep_and_is_not_in_the_history():
     model, optimizer, _ = parts()
     factors = iter([1.0] * 20 + [math.nan] * 9)
     finder = LRFinder(model, optimizer, lambda pred, y: nn.functional.mse_loss(pred, y) * next(factors))
@@ -179,7 +179,7 @@ def test_nan_stops_and_does_not_enter_the_history():
     assert "was not finite past" in finder.sweep.reason
 
 
-def test_what_was_swept_before_an_error_is_kept():
+def test_the_curve_before_an_error_is_kept():
     model, optimizer, _ = parts()
     batches = [*loader(), "no batch"]
     finder = LRFinder(model, optimizer, nn.MSELoss())
@@ -190,7 +190,7 @@ def test_what_was_swept_before_an_error_is_kept():
 
 
 @pytest.mark.parametrize("fails_at", [0, 5])
-def test_mixed_precision_counts_real_updates_and_puts_its_scaler_back(fails_at):
+def test_mixed_precision_counts_real_updates_and_reset_restores_its_scaler(fails_at):
     model = nn.Linear(2, 1)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
     calls = iter(range(1000))
@@ -221,8 +221,8 @@ def test_a_scaler_that_skips_every_update_ends_the_sweep():
     assert "updates were skipped" in finder.sweep.stop_reason
 
 
-def test_the_sweep_is_there_as_a_result_too():
-    finder = swept(30, 5)
+def test_the_sweep_is_also_an_lr_sweep():
+    finder = run_sweep(30, 5)
     assert isinstance(finder.sweep, LRSweep)
     assert list(finder.sweep.lrs) == finder.history["lr"]
     assert finder.sweep.losses[1] != finder.history["loss"][1]  # raw
@@ -230,7 +230,7 @@ def test_the_sweep_is_there_as_a_result_too():
 
 
 def test_the_plot_shows_the_kept_points_the_suggestion_and_a_given_rate():
-    finder = swept(30, 1)
+    finder = run_sweep(30, 1)
     ax, suggestion = finder.plot(skip_start=3, skip_end=2, show_lr=1)
     line, suggested, mark, given = ax.lines
     assert list(line.get_ydata()) == finder.history["loss"][3:-2]
@@ -247,9 +247,9 @@ def test_the_plot_shows_the_kept_points_the_suggestion_and_a_given_rate():
     assert finder.plot_loss_change(sma=2).axes[0].get_ylim() == pytest.approx((-0.01, 0.01))
 
 
-def test_too_few_points_negative_skips_and_no_sweep_are_said():
-    finder = swept(8)
-    with pytest.raises(RuntimeError, match="Need at least 17 iterations to suggest a learning rate. Got 8"):
+def test_too_few_points_negative_skips_and_no_sweep_are_refused():
+    finder = run_sweep(8)
+    with pytest.raises(RuntimeError, match="Need at least 17 iterations to suggest a learning rate. Received: 8"):
         finder.plot()
     with pytest.raises(ValueError, match="must be at least 0"):
         finder.plot(skip_start=-1)
@@ -276,7 +276,7 @@ def test_too_few_points_negative_skips_and_no_sweep_are_said():
         ({"train_loader": TrainDataLoaderIter(loader(), auto_reset=False)}, "came to its end"),
     ],
 )
-def test_what_cannot_work_is_refused(kwargs, message):
+def test_bad_arguments_are_refused(kwargs, message):
     with pytest.raises((TypeError, ValueError), match=message):
         parts()[2].range_test(**({"train_loader": loader()} | kwargs))
 
@@ -289,7 +289,7 @@ def test_what_cannot_work_is_refused(kwargs, message):
         ({"memory_cache": False, "cache_dir": "/nowhere"}, "`cache_dir` must be a folder"),
     ],
 )
-def test_a_finder_that_cannot_work_is_not_made(kwargs, message):
+def test_bad_options_of_a_finder_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         parts(**kwargs)
 
@@ -303,7 +303,7 @@ def test_a_finder_that_cannot_work_is_not_made(kwargs, message):
         ({"criterion": nn.MSELoss}, r"`criterion` must be .* such as nn.CrossEntropyLoss\(\)"),
     ],
 )
-def test_a_finder_of_other_things_is_not_made(wrong, message):
+def test_wrong_parts_of_a_finder_are_refused(wrong, message):
     model, optimizer, _ = parts()
     with pytest.raises((TypeError, ValueError), match=message):
         LRFinder(**({"model": model, "optimizer": optimizer, "criterion": nn.MSELoss()} | wrong))
@@ -312,7 +312,7 @@ def test_a_finder_of_other_things_is_not_made(wrong, message):
 # Arrays, by the rule of Keras' finders
 
 
-def test_arrays_are_swept_in_whole_epochs_and_everything_is_put_back():
+def test_arrays_are_swept_in_whole_epochs_and_everything_is_restored():
     model, optimizer, finder = parts()
     x, y = X.numpy(), DATA.tensors[1].numpy()
     before, generator = model.weight.clone(), torch.get_rng_state()
@@ -334,8 +334,8 @@ def test_above_four_times_the_best_it_stops_but_not_within_the_first_six_batches
 
 
 def test_the_sweep_recommends_from_the_batches_or_from_the_validation_set():
-    batches = swept(num_iter=60, end_lr=50, diverge_th=50).sweep
-    held_out = swept(num_iter=60, end_lr=50, diverge_th=50, val_loader=loader()).sweep
+    batches = run_sweep(num_iter=60, end_lr=50, diverge_th=50).sweep
+    held_out = run_sweep(num_iter=60, end_lr=50, diverge_th=50, val_loader=loader()).sweep
     assert batches.settings["bs"] == 4  # the usual size; the last batch of each epoch is shorter
     assert len(batches.fixed) == 0 and 0.01 < batches.recommended < 2
     assert np.array_equal(held_out.fixed, held_out.losses) and 0.01 < held_out.recommended < 2

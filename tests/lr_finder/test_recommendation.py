@@ -1,4 +1,4 @@
-"""The rule on curves whose answer is known by hand."""
+"""The rule, on curves with an answer that is known by hand."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_the_rate_is_the_middle_of_the_valley_by_logarithms_times_the_factor_of_
     assert "clear of where it rises" not in found.reason
 
 
-def test_a_plain_optimizer_stays_below_the_wall_as_it_is_without_the_delay_of_the_sweep():
+def test_a_plain_optimizer_stays_below_the_wall_without_the_delay_of_the_sweep():
     found, step = advice(VALLEY), np.log(10) * 8 / 99
     assert np.log10(found.lr) == pytest.approx(
         -1.66 - np.sqrt(step * Calibration().log_growth / 2) / np.log(10), abs=0.03
@@ -35,16 +35,16 @@ def test_a_plain_optimizer_stays_below_the_wall_as_it_is_without_the_delay_of_th
     assert "clear of where it rises" in found.reason
 
 
-def test_an_adaptive_one_stays_below_the_wall_as_it_was_seen():
+def test_an_adaptive_optimizer_stays_below_the_wall_as_seen():
     assert np.log10(advice(VALLEY, bs=4096, adaptive=True).lr) == pytest.approx(-1.66, abs=0.03)
 
 
-def test_where_the_loss_was_not_finite_any_more_there_is_a_wall():
+def test_a_loss_that_is_not_finite_is_a_wall():
     falls = np.where(X > -2, np.nan, VALLEY)
     assert advice(falls).lr < advice(falls, adaptive=True).lr <= 1e-2
 
 
-def test_where_the_next_loss_broke_there_is_a_wall_and_no_advice_to_go_higher():
+def test_a_broken_next_loss_is_a_wall_without_advice_to_go_higher():
     falls = X < -2
     rates, losses = 10.0 ** X[falls], VALLEY[falls]
     sure, broke = recommend(rates, losses, losses), recommend(rates, losses, losses, broke=True)
@@ -54,7 +54,7 @@ def test_where_the_next_loss_broke_there_is_a_wall_and_no_advice_to_go_higher():
     assert flat.lr is None and "look for NaN" in flat.reason
 
 
-def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
+def test_smaller_batches_get_lower_rates_and_large_ones_the_same():
     rates = [advice(VALLEY, bs=bs, adaptive=True).lr for bs in (8, 16, 64, None, 512, 1024)]
     assert [Calibration().factor(bs) for bs in (64, None)] == [1.25, 1.25]
     assert rates[1] / rates[0] == pytest.approx((1 + 256 / 8) / (1 + 256 / 16))
@@ -62,10 +62,11 @@ def test_the_smaller_the_batch_the_lower_the_rate_and_large_ones_are_alike():
     assert rates[4] == rates[5]  # at the wall
 
 
-def test_on_a_long_floor_it_is_still_the_middle():
+def test_a_long_floor_counts_for_the_middle():
     floor = np.where(X < -4, 2.0, np.where(X < -2, 2 - (X + 4) / 2, 1.0))
     found = advice(floor)
-    middle = (-2.5 * 2 / 3 - 0.5 * 3) / (2 / 3 + 3)  # two decades that weigh a third, about -2.5, and three about -0.5
+    # Two decades with a weight of a third around -2.5, and three around -0.5.
+    middle = (-2.5 * 2 / 3 - 0.5 * 3) / (2 / 3 + 3)
     assert np.log10(found.lr / Calibration().factor(64)) == pytest.approx(middle, abs=0.05)
     assert "hardly rose again (sweep to higher rates" in found.reason or "still fell at the end" in found.reason
 
@@ -77,11 +78,11 @@ def test_neither_scale_nor_level_of_the_loss_matters(scale, shift):
     assert found.lr == pytest.approx(advice(VALLEY).lr)
 
 
-def test_differences_between_batches_do_not_move_it_where_the_same_items_were_measured():
+def test_differences_between_batches_do_not_move_it_if_the_same_items_were_measured():
     assert recommend(LRS, VALLEY + 5 * NOISE, VALLEY).lr == advice(VALLEY).lr
 
 
-def test_without_these_the_losses_of_the_batches_stand_in():
+def test_without_fixed_items_the_losses_of_the_batches_are_read():
     assert np.log10(recommend(LRS, VALLEY + NOISE, NONE).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.2)
 
 
@@ -96,12 +97,12 @@ def test_a_faster_sweep_finds_the_same_and_takes_its_longer_delay_into_account()
     )
 
 
-def test_spikes_that_are_over_at_once_do_not_hide_what_was_learned_on_a_plateau():
+def test_short_spikes_do_not_hide_a_fall_on_a_plateau():
     plateau = 2.3 - 0.3 * np.exp(-0.5 * ((X + 2) / 0.1) ** 2) + 2 * (np.abs(X + 1.7) < 0.05)
     assert np.log10(advice(plateau, adaptive=True).lr) == pytest.approx(-2, abs=0.2)
 
 
-def test_an_explosion_does_not_outweigh_what_came_before():
+def test_an_explosion_does_not_outweigh_earlier_losses():
     wild = VALLEY.copy()
     wild[-8:] = 10.0 ** np.arange(1, 9)
     assert advice(wild, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
@@ -118,17 +119,17 @@ def test_losses_that_were_not_measured_at_first_are_left_out():
     assert advice(late, VALLEY + NOISE).lr == pytest.approx(advice(VALLEY).lr, rel=0.01)
 
 
-def test_a_loss_that_still_falls_at_the_end_is_said_and_the_rate_stays_in_the_range():
+def test_the_reason_says_that_the_loss_still_falls_at_the_end_and_the_rate_stays_in_the_range():
     found = advice(2 - np.maximum(X - 0.5, 0))
     assert LRS[-1] / 4 < found.lr < LRS[-1]
     assert "still fell at the end of the range" in found.reason
 
 
-def test_a_range_that_begins_within_the_fall_is_said():
+def test_the_reason_says_that_the_range_begins_within_the_fall():
     late = X > -3.4
     found = recommend(LRS[late], (VALLEY + NOISE)[late], VALLEY[late])
-    assert "from the first rate on: sweep from lower rates" in found.reason
-    assert "from the first rate on" not in advice(VALLEY).reason
+    assert "already at the first rate: sweep from lower rates" in found.reason
+    assert "already at the first rate" not in advice(VALLEY).reason
 
 
 def test_a_flat_start_of_any_length_does_not_move_it():
@@ -138,19 +139,19 @@ def test_a_flat_start_of_any_length_does_not_move_it():
     assert np.log10(found.lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
 
 
-def test_losses_that_come_in_an_order_do_not_move_it_where_the_same_items_were_measured():
+def test_losses_with_a_period_do_not_move_it_if_the_same_items_were_measured():
     periodic = VALLEY + 0.8 * np.sign(np.sin(np.arange(100) / 3)) + NOISE  # runs of easy and of hard batches
     assert np.log10(recommend(LRS, periodic, VALLEY).lr / advice(VALLEY).lr) == pytest.approx(0, abs=0.05)
 
 
-def test_a_fall_within_the_noise_is_none():
+def test_a_fall_within_the_noise_does_not_count():
     found = advice(VALLEY * 0.01, VALLEY + NOISE)
     assert (found.lr, found.interval, found.bounds) == (None, None, None)
-    assert "hardly anything where batches differ by" in found.reason
+    assert "hardly anything, as batches differ by" in found.reason
 
 
 @pytest.mark.parametrize("wall", [np.inf, -1])
-def test_losses_of_ever_other_batches_alone_seldom_show_a_fall_where_there_is_none(wall):
+def test_losses_of_different_batches_rarely_show_a_fall_by_chance(wall):
     level = 2 + np.clip(3 * (X - wall), 0, None)
     noise = 0.1 * np.random.default_rng(1).normal(size=(100, 100))
     assert sum(recommend(LRS, level + one, NONE).lr is not None for one in noise) <= 8

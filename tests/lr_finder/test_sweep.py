@@ -1,4 +1,4 @@
-"""The sweep leaves no trace, stops where it should, and its rates are fastai's."""
+"""The sweep leaves no trace, stops when it should, and has fastai's rates."""
 
 import copy
 import random
@@ -31,7 +31,7 @@ def learner(net, blobs, **kwargs):
     return Learner(dls, net(), **({"lr": 0.01} | kwargs))
 
 
-def shuffled_by_torch(net, blobs, generator=None):
+def torch_learner(net, blobs, generator=None):
     (x, y), valid = blobs
     data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
     loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True, generator=generator)
@@ -74,7 +74,7 @@ class Interrupts(Callback):
             raise self.error
 
 
-def interrupted(error):
+def interrupt_with(error):
     def find(learn):
         learn.add_cb(cb := Interrupts(error))
         with pytest.raises(type(error)):
@@ -86,10 +86,10 @@ def interrupted(error):
 
 @pytest.mark.parametrize(
     "find",
-    [lambda learn: learn.lr_find(show_plot=False), interrupted(KeyboardInterrupt()), interrupted(RuntimeError())],
+    [lambda learn: learn.lr_find(show_plot=False), interrupt_with(KeyboardInterrupt()), interrupt_with(RuntimeError())],
     ids=["to its end", "interrupted", "raising"],
 )
-@pytest.mark.parametrize("make", [learner, shuffled_by_torch], ids=["our loader", "torch's loader"])
+@pytest.mark.parametrize("make", [learner, torch_learner], ids=["our loader", "torch's loader"])
 def test_fit_after_the_sweep_is_bit_identical_to_fit_without(net, blobs, make, find):
     assert same(*fit_with_and_without(lambda: make(net, blobs), find))
 
@@ -116,17 +116,17 @@ def test_the_comparison_can_fail(net, blobs):
         learn.lr_find(show_plot=False)
         torch.rand(1)
 
-    assert not same(*fit_with_and_without(lambda: shuffled_by_torch(net, blobs), leave_a_trace))
+    assert not same(*fit_with_and_without(lambda: torch_learner(net, blobs), leave_a_trace))
 
 
-def test_a_loaders_own_generator_is_put_back(net, blobs):
+def test_a_loaders_own_generator_is_restored(net, blobs):
     def make():
-        return shuffled_by_torch(net, blobs, torch.Generator().manual_seed(1))
+        return torch_learner(net, blobs, torch.Generator().manual_seed(1))
 
     assert same(*fit_with_and_without(make, lambda learn: learn.lr_find(show_plot=False)))
 
 
-def test_flags_gradients_and_recorder_stand_as_before(net, blobs):
+def test_flags_gradients_and_recorder_stay_the_same(net, blobs):
     learn = learner(net, blobs)
     learn.model[0].bias.requires_grad_(False)
     learn.model[0].weight.grad = torch.ones(16, 2)
@@ -170,7 +170,7 @@ def test_it_stops_at_four_times_the_best_smoothed_loss(net, blobs):
     assert "exceeded 4 times its best" in sweep.stop_reason
 
 
-def test_nan_stops_also_where_divergence_does_not(net, blobs):
+def test_nan_stops_even_if_divergence_does_not(net, blobs):
     class Breaks(Callback):
         part_of_step = True
 
@@ -183,7 +183,7 @@ def test_nan_stops_also_where_divergence_does_not(net, blobs):
     assert "the loss became nan" in sweep.stop_reason
 
 
-def test_nan_from_the_first_batch_on_is_said_also_where_the_curve_is_drawn(net, blobs):
+def test_nan_at_the_first_batch_is_reported_and_plotted(net, blobs):
     sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * float("nan")).lr_find()
     assert len(sweep.lrs) == 0 and sweep.recommended is None
     assert sweep.stop_reason == "the loss became nan at a rate of 1e-07"
@@ -199,7 +199,7 @@ def test_a_curve_that_never_falls_gives_no_suggestion_but_a_note(net, blobs):
     assert "never falls" in sweep.notes["valley"]
 
 
-def test_callbacks_that_log_rest_and_those_of_the_step_take_part(net, blobs):
+def test_only_callbacks_of_the_step_take_part(net, blobs):
     fired = []
 
     class Logs(Callback):
@@ -217,7 +217,7 @@ def test_callbacks_that_log_rest_and_those_of_the_step_take_part(net, blobs):
     assert fired == ["shapes"] * 10
 
 
-def test_with_accumulation_there_is_one_rate_and_one_mean_loss_an_update(net, blobs):
+def test_with_accumulation_each_update_has_one_rate_and_one_mean_loss(net, blobs):
     seen = []
 
     class Watch(Callback):
@@ -248,7 +248,7 @@ class Counts(Callback):
         run.x = run.x + float(self.rng.normal())
 
 
-def test_callbacks_and_losses_with_state_of_their_own_are_put_back(net, blobs):
+def test_callbacks_and_losses_with_state_are_restored(net, blobs):
     class Drifting(nn.Module):
         def __init__(self):
             super().__init__()
@@ -289,34 +289,34 @@ def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, messa
         learner(net, blobs).lr_find(**kwargs)
 
 
-def test_measuring_the_same_items_leaves_the_sweep_as_it_is(net, blobs, monkeypatch):
-    def swept(n_items):
+def test_the_fixed_loss_does_not_change_the_sweep(net, blobs, monkeypatch):
+    def run_sweep(n_items):
         monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", {"n_items": n_items, "max_batches": n_items})
         return learner(net, blobs).lr_find(num_it=30, show_plot=False)
 
-    measured, not_measured = swept(32), swept(10**6)
+    measured, not_measured = run_sweep(32), run_sweep(10**6)
     assert np.array_equal(measured.losses, not_measured.losses)
     assert np.isfinite(measured.fixed[1:]).all() and np.isnan(measured.fixed[0])
     assert np.isnan(not_measured.fixed).all()
 
 
-def test_nothing_but_the_weights_moves_the_fixed_loss(net, blobs):
+def test_only_the_weights_change_the_fixed_loss(net, blobs):
     learn = learner(net, blobs, opt_func=torch.optim.SGD)
     sweep = learn.lr_find(1e-30, 1e-29, num_it=20, show_plot=False)
     assert np.ptp(sweep.fixed[8:]) == 0 and np.ptp(sweep.losses) > 0
 
 
-def test_the_fixed_loss_is_that_of_the_items_before_mixing_by_the_plain_loss(net, blobs):
+def test_the_fixed_loss_is_the_plain_loss_of_items_before_mixing(net, blobs):
     class Mixes(Callback):
         part_of_step = True
 
         def before_batch(self, run):
             run.x, run.y = run.x * 0, run.y * 0
 
-    def swept(*cbs):
+    def run_sweep(*cbs):
         return learner(net, blobs, cbs=cbs, opt_func=torch.optim.SGD).lr_find(1e-30, 1e-29, num_it=9, show_plot=False)
 
-    plain, mixed = swept(), swept(Mixes())
+    plain, mixed = run_sweep(), run_sweep(Mixes())
     assert mixed.fixed[-1] == plain.fixed[-1] and mixed.losses[-1] != plain.losses[-1]
 
 
@@ -333,7 +333,7 @@ class Watches(Callback):
 SEEN = []
 
 
-def seen_in_a_sweep(learn, see):
+def observe_sweep(learn, see):
     SEEN.clear()
     learn.add_cb(watch := Watches(see))
     sweep = learn.lr_find(num_it=10, show_plot=False)
@@ -344,12 +344,12 @@ def seen_in_a_sweep(learn, see):
 @pytest.mark.parametrize("opt_func", [None, partial(torch.optim.SGD, momentum=0.5)])
 def test_it_sweeps_with_the_momentum_of_one_cycles_peak(net, blobs, opt_func):
     learn = learner(net, blobs, opt_func=opt_func, moms=(0.95, 0.77, 0.95))
-    momenta, sweep = seen_in_a_sweep(learn, lambda run: momentum_of(run.optimizer.param_groups[0]))
+    momenta, sweep = observe_sweep(learn, lambda run: momentum_of(run.optimizer.param_groups[0]))
     assert momenta == [0.77] * 10 and sweep.settings["momentum"] == 0.77
     assert momentum_of(learn.optimizer.param_groups[0]) == (0.9 if opt_func is None else 0.5)
 
 
-def test_an_optimizer_without_momentum_is_swept_as_it_is(net, blobs):
+def test_an_optimizer_without_momentum_has_none_in_a_sweep(net, blobs):
     sweep = learner(net, blobs, opt_func=torch.optim.Adagrad).lr_find(num_it=10, show_plot=False)
     assert sweep.settings["momentum"] is None
 
@@ -359,7 +359,7 @@ def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
         return [list(model[:2].parameters()), list(model[2:].parameters())]
 
     learn = learner(net, blobs, lr=slice(1e-4, 1e-2), splitter=layers)
-    rates, sweep = seen_in_a_sweep(learn, lambda run: run.lrs)
+    rates, sweep = observe_sweep(learn, lambda run: run.lrs)
     np.testing.assert_allclose([last for _, last in rates], sweep.lrs)
     np.testing.assert_allclose([first / last for first, last in rates], 0.01)
     assert learn.optimizer.param_groups[0]["lr"] == 1e-4
@@ -377,29 +377,29 @@ def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
     assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
 
 
-def test_a_model_that_is_good_already_gets_none(net, blobs):
+def test_a_model_that_is_already_good_gets_no_rate(net, blobs):
     learn = learner(net, blobs)
     with learn.no_logging():
         learn.fit_one_cycle(20, 0.05)
     sweep = learn.lr_find(show_plot=False)
-    assert sweep.recommended is None and "good already" in sweep.reason
+    assert sweep.recommended is None and "already good" in sweep.reason
 
 
-def test_a_range_that_ends_before_the_turn_is_said(net, blobs):
+def test_the_reason_says_that_the_range_ends_before_the_turn(net, blobs):
     sweep = learner(net, blobs).lr_find(1e-7, 1e-3, show_plot=False)
     assert sweep.recommended <= 1e-3 and "still fell at the end of the range" in sweep.reason
 
 
 @pytest.mark.parametrize("shift", [-10.0, -0.2, 100.0])
 def test_the_level_of_the_loss_does_not_move_the_recommendation(net, blobs, shift):
-    def swept(shift):
+    def run_sweep(shift):
         learn = learner(net, blobs, loss_func=lambda pred, y: nn.functional.cross_entropy(pred, y) + shift)
         return learn.lr_find(show_plot=False).recommended
 
-    assert swept(shift) == pytest.approx(swept(0.0), rel=0.1)
+    assert run_sweep(shift) == pytest.approx(run_sweep(0.0), rel=0.1)
 
 
-def test_a_data_set_of_three_batches_is_swept_again_and_again(net, blobs):
+def test_three_batches_are_repeated_for_the_whole_sweep(net, blobs):
     (x, y), _ = blobs
     learn = Learner(DataLoaders.from_arrays((x[:24], y[:24]), bs=8, seed=3), net())
     sweep = learn.lr_find(show_plot=False)
@@ -407,7 +407,7 @@ def test_a_data_set_of_three_batches_is_swept_again_and_again(net, blobs):
 
 
 @pytest.mark.parametrize("kwargs", [{"precision": "bf16"}, {"cbs": [GradientAccumulation(2), GradientClip(0.1)]}])
-def test_the_step_as_it_is_gets_about_the_same_recommendation(net, blobs, kwargs):
+def test_precision_and_callbacks_of_the_step_hardly_change_the_recommendation(net, blobs, kwargs):
     plain = learner(net, blobs).lr_find(show_plot=False).recommended
     found = learner(net, blobs, **kwargs).lr_find(show_plot=False)
     assert plain / 4 < found.recommended < plain * 4
@@ -427,30 +427,30 @@ def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, bl
     assert "became nan" in sweep.stop_reason
 
 
-def test_a_range_that_starts_where_the_loss_explodes_gives_none_and_says_what_to_do(net, blobs):
+def test_a_range_in_which_the_loss_explodes_gives_advice(net, blobs):
     learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
     sweep = learn.lr_find(1e3, 1e6, show_plot=False)
     assert sweep.recommended is None and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
 
 
-def test_a_model_that_cannot_learn_is_swept_to_the_end_and_that_is_said(net, blobs):
+def test_the_reason_says_that_a_model_does_not_learn(net, blobs):
     sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + 2.0).lr_find(show_plot=False)
     assert len(sweep.lrs) == 100 and "did not rise either: sweep to higher rates" in sweep.reason
 
 
-def test_a_wall_that_clipping_hides_is_found_where_the_loss_turns(net, blobs):
+def test_clipping_does_not_hide_the_wall(net, blobs):
     plain = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(end_lr=1e4, show_plot=False)
     clipped = learner(net, blobs, opt_func=torch.optim.SGD, cbs=GradientClip(1.0)).lr_find(end_lr=1e4, show_plot=False)
     assert plain.recommended / 4 < clipped.recommended < plain.recommended * 4
 
 
 def test_losses_near_zero_do_not_end_the_sweep_early(net, blobs):
-    def swept(scale):
+    def run_sweep(scale):
         adam = partial(torch.optim.Adam, eps=1e-20)
         learn = learner(net, blobs, opt_func=adam, loss_func=lambda p, y: scale * nn.functional.cross_entropy(p, y))
         return learn.lr_find(show_plot=False)
 
-    small, plain = swept(1e-6), swept(1.0)
+    small, plain = run_sweep(1e-6), run_sweep(1.0)
     assert len(small.lrs) == len(plain.lrs) and small.recommended == pytest.approx(plain.recommended, rel=0.1)
 
 
