@@ -1,7 +1,7 @@
 """Verified downloads into the data home: from several servers, resumable, and never leaving a half-written file.
 
-The caller decides what a file must hold and passes a `Check`. What becomes of the file afterwards is the business of
-`archives` and `fashion`. `lock_file` lets one process at a time work on a file.
+The caller decides what a file must hold and passes a `Check`. `archives` and `fashion` decide what to do with the file.
+`lock_file` lets one process at a time work on a file.
 
 Three environment variables apply to every download:
 
@@ -85,8 +85,7 @@ def download(
         read_timeout_seconds: the longest silence during a transfer.
         retries: how often a transfer that has begun is resumed at the same server.
         progress: show a bar, if the standard error is a terminal.
-        way_out: what an error tells the user to do without the network; by default, to put the file there in another
-            way.
+        way_out: advice in an error on how to go on without the network; by default, to put the file there yourself.
 
     Raises:
         DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered the file. Lists what happened at each URL.
