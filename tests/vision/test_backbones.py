@@ -119,7 +119,7 @@ def test_a_function_is_called_with_pretrained_if_it_accepts_that():
             models.detection.fasterrcnn_resnet50_fpn,
             {},
             ValueError,
-            "classifiers, such as resnet34.*a model for detection",
+            "classifier, such as resnet34.*a model for detection",
         ),
         (models.segmentation.fcn_resnet50, UNTRAINED, ValueError, "Received: a model for segmentation"),
         (lambda: 3, UNTRAINED, TypeError, "must return a module"),
