@@ -25,7 +25,7 @@ from minilearner.models.mlp import MLP
 from minilearner.runtime import resolve_precision
 from minilearner.saving.export import read_export
 from minilearner.vision import augment, crops, erasing, lighting, normalize, resize, shift
-from minilearner.vision.fashion_mnist import resized
+from minilearner.vision.fashion_mnist import resize_images
 from minilearner.vision.image_block import ImageBlock
 from minilearner.vision.recipes import VisionModel, build_from_recipe
 
@@ -85,7 +85,8 @@ def _add_all() -> None:
         resize.RatioResize,
     ):
         registry.register(cls)
-    for function in (resized, mean_squared_error, F.cross_entropy, F.mse_loss, F.l1_loss, F.nll_loss):
+    registry.register(name="resized")(resize_images)  # the name in exported files
+    for function in (mean_squared_error, F.cross_entropy, F.mse_loss, F.l1_loss, F.nll_loss):
         registry.register(function)
     reduced = ("reduction",)
     for loss, names in {

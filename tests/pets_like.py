@@ -1,9 +1,9 @@
-"""Makes an archive in the layout of Oxford Pets, from pictures drawn here, and a folder that can be served as a mirror.
+"""Makes an archive in the layout of Oxford Pets, with images drawn here, and a folder to serve as a mirror.
 
     python tests/pets_like.py FOLDER [--breeds 4] [--each 24] [--side 96] [--weights]
 
 FOLDER gets `oxford-iiit-pet.tgz`, the `index.json` that MINILEARNER_MIRROR expects, and, with --weights, the state dict
-of an untrained ResNet-34 under the name that torch's hub gives to the trained one.
+of an untrained ResNet-34 under the file name that torch hub uses for the trained one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,50 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-BREEDS = (
-    "Abyssinian", "Bengal", "Birman", "Bombay", "British_Shorthair", "Egyptian_Mau", "Maine_Coon", "Persian",
-    "Ragdoll", "Russian_Blue", "Siamese", "Sphynx", "american_bulldog", "american_pit_bull_terrier", "basset_hound",
-    "beagle", "boxer", "chihuahua", "english_cocker_spaniel", "english_setter", "german_shorthaired",
-    "great_pyrenees", "havanese", "japanese_chin", "keeshond", "leonberger", "miniature_pinscher", "newfoundland",
-    "pomeranian", "pug", "saint_bernard", "samoyed", "scottish_terrier", "shiba_inu", "staffordshire_bull_terrier",
-    "wheaten_terrier", "yorkshire_terrier",
-)  # fmt: skip
+BREEDS = [
+    "Abyssinian",
+    "Bengal",
+    "Birman",
+    "Bombay",
+    "British_Shorthair",
+    "Egyptian_Mau",
+    "Maine_Coon",
+    "Persian",
+    "Ragdoll",
+    "Russian_Blue",
+    "Siamese",
+    "Sphynx",
+    "american_bulldog",
+    "american_pit_bull_terrier",
+    "basset_hound",
+    "beagle",
+    "boxer",
+    "chihuahua",
+    "english_cocker_spaniel",
+    "english_setter",
+    "german_shorthaired",
+    "great_pyrenees",
+    "havanese",
+    "japanese_chin",
+    "keeshond",
+    "leonberger",
+    "miniature_pinscher",
+    "newfoundland",
+    "pomeranian",
+    "pug",
+    "saint_bernard",
+    "samoyed",
+    "scottish_terrier",
+    "shiba_inu",
+    "staffordshire_bull_terrier",
+    "wheaten_terrier",
+    "yorkshire_terrier",
+]
 HUB_NAME = "resnet34-b627a593.pth"
 
 
-def picture(breed: int, rng: random.Random, side: int) -> Image.Image:
-    """A shape whose number of corners and colour belong to the breed, on a ground that does not."""
+def image(breed: int, rng: random.Random, side: int) -> Image.Image:
+    """Draws a shape whose corners and colour depend on the breed, on a background that does not."""
     size = (side + rng.randrange(side // 3), side + rng.randrange(side // 3))
     image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
     draw = ImageDraw.Draw(image)
@@ -47,15 +78,15 @@ def picture(breed: int, rng: random.Random, side: int) -> Image.Image:
 
 
 def make_archive(path: Path, *, breeds: int = 4, each: int = 24, side: int = 96, seed: int = 0) -> Path:
-    """Writes `oxford-iiit-pet/images/<breed>_<number>.jpg`, and files that are no pictures, as in the original."""
+    """Writes `oxford-iiit-pet/images/<breed>_<number>.jpg`, and files that are not images, as in the original."""
     rng = random.Random(seed)
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "annotations/README", b"What is what.")
-        add(archive, "images/Abyssinian_100.mat", b"not a picture")
+        add(archive, "images/Abyssinian_100.mat", b"not an image")
         for number in range(breeds):
             for i in range(each):
                 out = io.BytesIO()
-                picture(number, rng, side).save(out, "JPEG", quality=90)
+                image(number, rng, side).save(out, "JPEG", quality=90)
                 add(archive, f"images/{BREEDS[number * len(BREEDS) // breeds]}_{i + 1}.jpg", out.getvalue())
     return path
 
@@ -67,7 +98,7 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def make_mirror(folder: Path, **options: int) -> Path:
-    """Writes the archive and the index of a mirror into `folder`."""
+    """Writes the archive and a mirror's index into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = make_archive(folder / "oxford-iiit-pet.tgz", **options).read_bytes()
     entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}

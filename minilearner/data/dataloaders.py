@@ -30,7 +30,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.show import first_batch, show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.errors import DataError
-from minilearner.plots.image_grid import room
+from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory, resolve_device
 from minilearner.tree import Tree
 
@@ -222,7 +222,7 @@ class DataLoaders:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are no pictures.
         """
-        loader, max_n = self.loader(ds_idx), room(max_n, nrows, ncols)
+        loader, max_n = self.loader(ds_idx), limit_to_grid(max_n, nrows, ncols)
         if unique:
             loader = loader.picked([0] * max_n).augmented()
         x, y = first_batch(loader) if b is None else b

@@ -1,4 +1,4 @@
-"""The plot of a confusion matrix."""
+"""The plot of a confusion matrix. `results.report` computes the numbers."""
 
 from __future__ import annotations
 
@@ -29,17 +29,27 @@ def plot_confusion(
     figsize: tuple[float, float] | None,
     ax: Axes | None,
 ) -> Figure:
-    """Draws a confusion matrix, `counts` (actual, predicted), in cells large enough for their numbers.
+    """Draws a confusion matrix of `counts` (actual, predicted), with cells large enough for their numbers.
 
-    ``normalize=True`` shows shares of the row; the row of an absent class is zero. With more than 20 classes, cells
-    that hold zero stay without a number, since hundreds of zeros hide the others.
+    With more than 20 classes, cells with zero show no number, since hundreds of zeros would hide the others.
+
+    Args:
+        counts: how often each actual class (row) was predicted as each class (column).
+        labels: the names of the classes.
+        normalize: show shares of the row instead of counts. The row of an absent class is zero.
+        title: the title of the plot.
+        cmap: the name of a Matplotlib colour map.
+        norm_dec: decimals of the shares.
+        plot_txt: write the numbers into the cells.
+        figsize: width and height in inches; by default large enough for the numbers and labels.
+        ax: the axes to draw in; by default those of a new figure.
     """
     n = len(labels)
     cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
     texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
     digits = max(len(text) for row in texts for text in row)
     font = 10.0 if n <= 12 else 8.5 if n <= 25 else 7.5
-    letter = 0.0088 * font  # inches: the width of a digit, and about that of a letter
+    letter = 0.0088 * font  # inches: the width of a digit, and roughly of a letter
     longest = max(map(len, labels)) * letter
     cell = max(0.3, letter * digits + 0.1)
     side = max(4.2, cell * n + longest + 1.1)
@@ -53,14 +63,14 @@ def plot_confusion(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if plot_txt:
-        colors = _readable_on(image.to_rgba(cells))
+        colors = _choose_ink(image.to_rgba(cells))
         for row, column in zip(*np.nonzero(cells if n > 20 else np.ones_like(cells)), strict=True):
             ink = colors[row][column]
             ax.text(column, row, texts[row][column], ha="center", va="center", color=ink, fontsize=font)
     return figure
 
 
-def _readable_on(rgba: NDArray[Any]) -> list[list[str]]:
-    """Returns white or black ink for each cell, by how bright the eye finds the cell's colour (Rec. 601 weights)."""
+def _choose_ink(rgba: NDArray[Any]) -> list[list[str]]:
+    """Returns white or black for each cell, by the brightness of its colour as the eye sees it (Rec. 601 weights)."""
     brightness = rgba[..., :3] @ np.array([0.299, 0.587, 0.114])
     return [["white" if value < 0.55 else "black" for value in row] for row in brightness.tolist()]

@@ -1,7 +1,7 @@
-"""Draw images in a grid, each with its title: batches, predictions and top losses.
+"""Images in a grid, each below its title: batches, predictions and top losses.
 
-`plt.show()` is never called. Matplotlib is imported inside the function, because loading it takes longer than loading
-the rest of the package.
+`plt.show()` is never called. Matplotlib is imported inside functions, because it takes longer to load than the rest of
+the package.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from minilearner.notebook import shown_once
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["NEUTRAL", "RIGHT", "WRONG", "plot_images", "room"]
+__all__ = ["NEUTRAL", "RIGHT", "WRONG", "limit_to_grid", "plot_images"]
 
 RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c62828", "#222222"
-"""Colours of titles: a right prediction, a wrong one, and what was not judged."""
+"""Colours of titles: for a right prediction, a wrong one, and an image without a prediction."""
 
 _LETTER = 0.083  # inches: the mean width of a letter at 9 points
-_ROUNDING = 1e-4  # undoing a normalisation gives a white of 1.0000001
+_ROUNDING = 1e-4  # undoing a normalization turns white into 1.0000001
 
 
 def plot_images(
@@ -38,23 +38,25 @@ def plot_images(
     ncols: int | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws pictures (channels, height, width) of one channel, in grey, or three, each below its title.
+    """Draws images (channels, height, width) with one channel (grey) or three (RGB), each below its title.
 
-    Values mean [0, 1], and few beyond are clipped. A picture with more than a tenth of them beyond was standardised by
-    someone who did not tell, and is spread over its own range.
+    Values are in [0, 1], and a few values outside are clipped. If more than a tenth are outside, the image was probably
+    standardized somewhere else, and it is scaled to its own range.
 
     Args:
-        colors: of the titles.
-        heading: above all.
-        nrows, ncols: the grid; about square by default, wider than high.
-        figsize: width and height in inches; as the pictures and titles need by default.
+        images: the images, at least one.
+        titles: one for each image. A title may have several lines.
+        colors: the colours of the titles.
+        heading: a text above the grid.
+        nrows, ncols: the grid. By default about square, and wider than high.
+        figsize: width and height in inches. By default large enough for the images and titles.
 
     Raises:
         ValueError: the grid is too small.
     """
     import matplotlib.pyplot as plt  # heavy
 
-    rows, columns = _grid(len(images), nrows, ncols)
+    rows, columns = _choose_grid(len(images), nrows, ncols)
     lines = max(title.count("\n") + 1 for title in titles)
     widest = _LETTER * max(len(line) for title in titles for line in title.split("\n"))
     size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
@@ -62,35 +64,26 @@ def plot_images(
     figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
     shown_once(figure)
     engine: Any = figure.get_layout_engine()
-    engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets titles touch the edge of a saved picture
+    engine.set(w_pad=0.1, h_pad=0.1)  # inches; with the default, titles touch the edge of a saved figure
     for ax in grid.flat:
         ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_color("#dddddd")  # a frame, for pictures on white
+        ax.spines[:].set_color("#dddddd")  # a frame, for images with a white background
     for ax in grid.flat[len(images) :]:
         ax.set_axis_off()
     for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
-        picture = _in_view(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
-        ax.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+        image = _scale_to_unit_range(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
+        ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
         ax.set_title(title, fontsize=font, color=color)
     if heading:
         figure.suptitle(heading, fontsize=10, color=NEUTRAL)
     return figure
 
 
-def _in_view(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns values in [0, 1]: clipped, or spread where too many lie outside for that to be a true picture."""
-    beyond = np.mean((picture < -_ROUNDING) | (picture > 1 + _ROUNDING))
-    if beyond <= 0.1:
-        return picture.clip(0, 1)
-    low, high = float(picture.min()), float(picture.max())
-    return (picture - low) / max(high - low, 1e-12)
-
-
-def room(max_n: int, nrows: int | None, ncols: int | None) -> int:
-    """Returns how many of at most `max_n` pictures a grid has room for: of one given by both sides, its places.
+def limit_to_grid(max_n: int, nrows: int | None, ncols: int | None) -> int:
+    """Returns how many of at most `max_n` images fit: all of them, or the places of a grid with both sides given.
 
     Raises:
-        ValueError: `max_n`, or a side that is given, is below 1.
+        ValueError: `max_n`, `nrows` or `ncols` is below 1.
     """
     for name, value in (("max_n", max_n), ("nrows", nrows), ("ncols", ncols)):
         if value is not None:
@@ -98,11 +91,20 @@ def room(max_n: int, nrows: int | None, ncols: int | None) -> int:
     return min(max_n, nrows * ncols) if nrows is not None and ncols is not None else max_n
 
 
-def _grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
+def _scale_to_unit_range(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns values in [0, 1]: clipped, or scaled if too many are outside for an ordinary image."""
+    beyond = np.mean((image < -_ROUNDING) | (image > 1 + _ROUNDING))
+    if beyond <= 0.1:
+        return image.clip(0, 1)
+    low, high = float(image.min()), float(image.max())
+    return (image - low) / max(high - low, 1e-12)
+
+
+def _choose_grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int]:
     if nrows is None and ncols is None:
         ncols = int(np.ceil(np.sqrt(n)))
     columns = ncols or -(-n // (nrows or 1))
     rows = nrows or -(-n // columns)
     if rows * columns < n:
-        raise ValueError(f"`nrows` x `ncols` must hold {n} pictures. Received: nrows={nrows}, ncols={ncols}.")
+        raise ValueError(f"`nrows` x `ncols` must hold {n} images. Received: nrows={nrows}, ncols={ncols}.")
     return rows, columns

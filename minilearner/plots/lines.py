@@ -1,8 +1,8 @@
-"""Plots of lines: schedules, losses, metrics by epoch, histograms over time.
+"""Line plots: schedules, losses, metrics by epoch, and histograms over time.
 
-All functions take plain numbers, draw with pyplot and return the `Figure`. `plt.show()` is never called: a notebook
-shows a figure at the end of the cell by itself, and a script saves it. Matplotlib is imported inside the functions,
-because it takes longer to load than the rest of the package.
+All functions take plain numbers, draw with pyplot and return the `Figure`. They never call `plt.show()`: a notebook
+shows a figure at the end of its cell, and a script saves it. Matplotlib is imported inside functions, because it takes
+longer to load than the rest of the package. `results` and `callbacks` collect the numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_histograms", "plot_loss", "plot_schedule", "plot_series"]
+__all__ = ["plot_epochs", "plot_histograms", "plot_loss", "plot_schedule", "plot_series"]
 
 
 def plot_schedule(
@@ -43,37 +43,31 @@ def plot_schedule(
     *,
     clock: Literal["progress", "step", "epoch"] | None = None,
 ) -> Figure:
-    """Draws what a schedule will do in `n_steps` steps, before anything is trained. Returns the figure.
-
-    `schedule` is one function or several by name (as `one_cycle` gives them), each drawn on axes of its own, or
-    together where `ax` is given. Schedules of progress are asked at i / n_steps, as in training, those of the step or
-    the epoch at i itself. A function of yours, which need not know arrays, is taken for one of progress;
-    ``clock="step"`` or "epoch" says that it is none.
+    """Draws what a schedule will do in `n_steps` steps, before any training. Returns the figure.
 
     Example: ``plot_schedule(one_cycle(1e-2), 500)``, ``plot_schedule(step_decay(0.1, every=10), 100)``.
 
+    Args:
+        schedule: one function, or several by name, as `one_cycle` returns them. Each gets its own axes, or they share
+            `ax` if it is given.
+        n_steps: how many steps to draw.
+        ax: the axes to draw in; by default those of a new figure.
+        clock: what the schedule counts. Our schedules know it: a schedule of progress is called with i / n_steps, as in
+            training, and a schedule of steps or epochs with i. A function of yours is called with the progress, unless
+            you pass "step" or "epoch". It need not support arrays.
+
     Raises:
-        ValueError: `n_steps` is below 1, or `clock` is unknown or not that of a schedule.
-        TypeError: `schedule` is no function.
+        ValueError: `n_steps` is below 1, or `clock` is unknown or contradicts a schedule.
+        TypeError: `schedule` is not a function.
     """
     check_count(n_steps, "n_steps")
     if clock is not None:
         check_choice(clock, "clock", ("progress", "step", "epoch"))
     named = schedule if isinstance(schedule, Mapping) else {"value": schedule}
-    values = {name: _values(f, n_steps, clock) for name, f in named.items()}
+    values = {name: _sample_schedule(f, n_steps, clock) for name, f in named.items()}
     by_count = clock is None and any(clock_of(f) == "count" for f in named.values())
     label = "step or epoch" if by_count else "epoch" if clock == "epoch" else "step"
     return plot_series(values, xlabel=label, ax=ax)
-
-
-def _values(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:
-    check_schedule(schedule, "schedule")
-    if clock is None:
-        counts = clock_of(schedule) == "count"
-    else:
-        counts = clock != "progress"
-        check_clock(schedule, "count" if counts else "progress")
-    return [float(schedule(step if counts else step / n_steps)) for step in range(n_steps)]
 
 
 def plot_series(
@@ -85,9 +79,15 @@ def plot_series(
     starts: Sequence[int] = (),
     ax: Axes | None = None,
 ) -> Figure:
-    """Draws named columns against their index (from `first`), one below the other, or all in `ax` with a legend.
+    """Draws named columns against their index, one plot below the other, or all in `ax` with a legend.
 
-    `starts` marks positions, such as the beginnings of runs, by thin lines.
+    Args:
+        series: the columns, by name.
+        xlabel: what the index counts.
+        first: the index of the first value.
+        marker: Matplotlib's marker for each value, for values that belong to whole epochs.
+        starts: positions to mark by thin lines, such as the beginnings of runs.
+        ax: the axes to draw in; by default those of a new figure.
     """
     import matplotlib.pyplot as plt  # heavy
 
@@ -115,7 +115,11 @@ def plot_series(
 
 
 def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Draws panels side by side, each a value with its lines over the epochs, training's beside validation's."""
+    """Draws panels side by side. Each shows one value over the epochs, with lines for training and validation.
+
+    Args:
+        panels: the values by name; for each, the lines by label. A line has one number per epoch.
+    """
     import matplotlib.pyplot as plt  # heavy
 
     figure, grid = plt.subplots(
@@ -144,7 +148,17 @@ def plot_loss(
     starts: Sequence[int],
     ax: Axes | None,
 ) -> Figure:
-    """Draws the training loss of each batch, raw and smoothed, and validation losses at (batches so far, values)."""
+    """Draws the training loss of each batch, raw and smoothed, and the validation losses.
+
+    Args:
+        losses: the loss of each batch.
+        smoothed: the same, smoothed.
+        valid: the validation losses: after how many batches each was computed, and its value.
+        skip_start: leave out this many batches at the beginning.
+        log: use a logarithmic loss axis.
+        starts: the batches where runs began, marked by thin lines.
+        ax: the axes to draw in; by default those of a new figure.
+    """
     figure, ax = axes_of(ax)
     batches = np.arange(1, len(losses) + 1)[skip_start:]
     ax.plot(batches, losses[skip_start:], color=RAW, linewidth=0.8, label="training, each batch")
@@ -161,7 +175,14 @@ def plot_loss(
 
 
 def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
-    """Draws histograms, `hists` (records, bins) of values in [0, largest], as columns side by side: log1p of counts."""
+    """Draws histograms over time as columns side by side. The colour is log(1 + count).
+
+    Args:
+        hists: counts (records, bins) of values in [0, largest].
+        largest: the upper end of the last bin.
+        xlabel: what the records are.
+        ax: the axes to draw in; by default those of a new figure.
+    """
     figure, ax = axes_of(ax, (8.5, 3.6))
     extent = (-0.5, len(hists) - 0.5, 0.0, largest)
     image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
@@ -170,3 +191,13 @@ def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axe
     ax.set_ylabel("absolute value", fontsize=11)
     set_integer_ticks(ax)
     return figure
+
+
+def _sample_schedule(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:
+    check_schedule(schedule, "schedule")
+    if clock is None:
+        counts = clock_of(schedule) == "count"
+    else:
+        counts = clock != "progress"
+        check_clock(schedule, "count" if counts else "progress")
+    return [float(schedule(step if counts else step / n_steps)) for step in range(n_steps)]

@@ -1,4 +1,4 @@
-"""Draws sweeps of learning rates. What all drawings share is `plots`'s."""
+"""Plots of learning-rate sweeps and range tests. `lr_finder` runs them and computes the numbers."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ def plot_sweep(
 ) -> Figure:
     """Draws a sweep over a logarithmic axis: the losses, the recommendation, and each suggestion.
 
-    `curves` holds "lrs", "losses", "smoothed" and perhaps "fixed", the loss of the same items after each step. The
-    recommended rate is a black line in the shade of its interval; the bounds of a cyclical run are a bar at the foot;
-    each of `turns`, rates by name, is a triangle on the curve that the recommendation was read from.
-    Each of `points` (name -> (rate, loss)) has a marker and a line of its own, and its value in the legend; where
-    several coincide, the earlier discs are the larger, so that rings of all are seen.
+    Args:
+        curves: "lrs", "losses", "smoothed" and, optionally, "fixed": the loss of the same items after each step.
+        points: suggestions as name -> (rate, loss). Each has a marker, a line, and its value in the legend. If several
+            coincide, earlier markers are larger, so that a ring of each stays visible.
+        recommended: the recommended rate, drawn as a black line.
+        interval: the likely range of the best rate, drawn as a shade.
+        bounds: the bounds for a cyclical run, drawn as a bar at the bottom.
+        turns: further rates by name, drawn as triangles on the curve that the recommendation was read from.
+        ax: the axes to draw in; by default those of a new figure.
     """
     figure, ax = axes_of(ax, (8.5, 4.6))
     lrs, losses, smoothed = curves["lrs"], curves["losses"], curves["smoothed"]
@@ -52,49 +56,11 @@ def plot_sweep(
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("loss")
     finish_axes(ax)
-    if not len(lrs):  # no scale, and nothing to explain
-        _tell_empty(ax)
+    if not len(lrs):  # nothing to scale or to explain
+        _write_no_data(ax)
         return figure
     place_legend_outside(ax)
     return figure
-
-
-def _tell_empty(ax: Axes) -> None:
-    ax.tick_params(which="both", bottom=False, left=False, labelbottom=False, labelleft=False)
-    ax.grid(visible=False, which="both")
-    ax.text(0.5, 0.5, "no loss to draw", transform=ax.transAxes, ha="center", va="center", color="#666666")
-
-
-def _mark_recommendation(
-    ax: Axes, recommended: float | None, interval: tuple[float, float] | None, bounds: tuple[float, float] | None
-) -> None:
-    if recommended is not None:
-        ax.axvline(recommended, color=_BEST, linewidth=2.5, label=f"recommended: {recommended:.2e}")
-    if interval is not None:
-        text = f"likely: {interval[0]:.1e} to {interval[1]:.1e}"
-        ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0, label=text)
-    if bounds is not None:
-        text = f"cyclical: {bounds[0]:.1e} to {bounds[1]:.1e}"
-        foot = ax.get_xaxis_transform()  # heights as a share of the axes
-        ax.plot(bounds, (0.02, 0.02), color=_CYCLE, linewidth=5, solid_capstyle="butt", transform=foot, label=text)
-
-
-def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
-    for (name, rate), marker in zip(turns.items(), "v^", strict=False):
-        y = float(np.interp(np.log10(rate), np.log10(lrs), losses))
-        _mark_within(ax, rate, y, marker=marker, color=_BEST, markersize=9, label=f"{name}: {rate:.1e}")
-
-
-def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    rates = [x for x, _ in points.values()]
-    for index, (name, (x, y)) in enumerate(points.items()):
-        color = COLORS[(index + 1) % len(COLORS)]
-        n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # of those drawn over this one
-        ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
-        ax.plot(
-            x, y, marker="o", color=color, markersize=7 + 5 * n_above, markeredgecolor="white",
-            markeredgewidth=0.8, linestyle="none", zorder=5, label=f"{name}: {x:.2e}",
-        )  # fmt: skip
 
 
 def plot_loss_change(
@@ -105,28 +71,49 @@ def plot_loss_change(
     y_lim: tuple[float, float] | None,
     ax: Axes | None,
 ) -> Figure:
-    """Draws how fast the loss changes at each rate; `lowest` is the index of the steepest fall, which is marked."""
+    """Draws how fast the loss changes at each rate, and marks the steepest fall.
+
+    Args:
+        lrs: the rates.
+        changes: the change of the loss per step, at each rate.
+        lowest: the index of the steepest fall, if there is one.
+        y_lim: the range of the loss axis.
+        ax: the axes to draw in; by default those of a new figure.
+    """
     figure, ax = axes_of(ax, (8.5, 4.2))
     ax.axhline(0, color="#888888", linewidth=1)
-    ax.plot(lrs, changes, color=SMOOTH, linewidth=1.8, label="change of the loss a step")
+    ax.plot(lrs, changes, color=SMOOTH, linewidth=1.8, label="change of the loss per step")
     ax.set_xscale("log")
     if y_lim is not None:
         ax.set_ylim(*y_lim)
     if lowest is not None:
         x, y = lrs[lowest], changes[lowest]
         ax.axvline(x, color=ACCENT, linewidth=1, linestyle="--")
-        _mark_within(ax, x, y, color=ACCENT, label=f"steepest fall: {x:.2e} ({y:.2g} a step)")
+        _mark_within(ax, x, y, color=ACCENT, label=f"steepest fall: {x:.2e} ({y:.2g} per step)")
     ax.set_xlabel("learning rate (logarithmic)")
-    ax.set_ylabel("change of the loss a step")
+    ax.set_ylabel("change of the loss per step")
     finish_axes(ax)
     place_legend_outside(ax)
     return figure
 
 
 def plot_range_test(
-    lrs: Sequence[float], losses: Sequence[float], marks: Mapping[str, float], *, log: bool, ax: Axes | None
+    lrs: Sequence[float],
+    losses: Sequence[float],
+    marks: Mapping[str, float],
+    *,
+    log: bool,
+    ax: Axes | None,
 ) -> Axes:
-    """Draws losses over rates as torch-lr-finder does; `marks` are rates by name, those of a point upon the curve."""
+    """Draws losses over rates, as torch-lr-finder does. Returns the axes.
+
+    Args:
+        lrs: the rates.
+        losses: the smoothed loss at each rate.
+        marks: rates by name. A rate in `lrs` is also marked on the curve.
+        log: use a logarithmic rate axis.
+        ax: the axes to draw in; by default those of a new figure.
+    """
     _, ax = axes_of(ax, (8.5, 4.6))
     ax.plot(lrs, losses, color=SMOOTH, linewidth=2, label="loss, smoothed")
     curve = np.asarray(losses, dtype=np.float64)
@@ -143,16 +130,68 @@ def plot_range_test(
     return ax
 
 
+def _write_no_data(ax: Axes) -> None:
+    ax.tick_params(which="both", bottom=False, left=False, labelbottom=False, labelleft=False)
+    ax.grid(visible=False, which="both")
+    ax.text(0.5, 0.5, "no loss to draw", transform=ax.transAxes, ha="center", va="center", color="#666666")
+
+
+def _mark_recommendation(
+    ax: Axes,
+    recommended: float | None,
+    interval: tuple[float, float] | None,
+    bounds: tuple[float, float] | None,
+) -> None:
+    if recommended is not None:
+        ax.axvline(recommended, color=_BEST, linewidth=2.5, label=f"recommended: {recommended:.2e}")
+    if interval is not None:
+        text = f"likely: {interval[0]:.1e} to {interval[1]:.1e}"
+        ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0, label=text)
+    if bounds is not None:
+        text = f"cyclical: {bounds[0]:.1e} to {bounds[1]:.1e}"
+        foot = ax.get_xaxis_transform()  # y is a fraction of the axes' height
+        ax.plot(bounds, (0.02, 0.02), color=_CYCLE, linewidth=5, solid_capstyle="butt", transform=foot, label=text)
+
+
+def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
+    for (name, rate), marker in zip(turns.items(), "v^", strict=False):
+        y = float(np.interp(np.log10(rate), np.log10(lrs), losses))
+        _mark_within(ax, rate, y, marker=marker, color=_BEST, markersize=9, label=f"{name}: {rate:.1e}")
+
+
+def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    rates = [x for x, _ in points.values()]
+    for index, (name, (x, y)) in enumerate(points.items()):
+        color = COLORS[(index + 1) % len(COLORS)]
+        n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # drawn on top of this one
+        ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
+        ax.plot(
+            x,
+            y,
+            marker="o",
+            color=color,
+            markersize=7 + 5 * n_above,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            linestyle="none",
+            zorder=5,
+            label=f"{name}: {x:.2e}",
+        )
+
+
 def _mark_within(ax: Axes, x: float, y: float, *, marker: str = "o", **style: Any) -> None:
-    """Draws a mark at a point, or at the edge of the axes where it lies above or below what they show."""
+    """Draws a marker at a point, or at the edge of the axes if the point is above or below what they show."""
     low, high = ax.get_ylim()
     ax.plot(x, min(max(y, low), high), marker=marker, linestyle="none", clip_on=False, zorder=6, **style)
 
 
 def _keep_in_view(
-    ax: Axes, curves: Sequence[NDArray[np.float64]], losses: NDArray[np.float64], marks: Sequence[float]
+    ax: Axes,
+    curves: Sequence[NDArray[np.float64]],
+    losses: NDArray[np.float64],
+    marks: Sequence[float],
 ) -> None:
-    """Sets the loss axis by the calm part of the curves and the marks: a loss that diverges would flatten the rest."""
+    """Fits the loss axis to the marks and the calm part of the curves. A diverging loss would flatten them."""
     finite = [curve[np.isfinite(curve)] for curve in curves]
     calm = np.concatenate([np.empty(0), *finite])
     if not len(calm):

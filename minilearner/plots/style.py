@@ -30,7 +30,7 @@ COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e3
 
 
 def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:
-    """Returns `ax` with its figure, or a new figure with one; its layout makes room for labels and outside legends."""
+    """Returns `ax` and its figure, or a new figure with one. Its layout makes room for labels and outside legends."""
     import matplotlib.pyplot as plt  # heavy
 
     if ax is not None:
@@ -40,23 +40,23 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
 
 
 def add_margins(figure: Figure) -> Figure:
-    """Lays the figure out again with room around it, and returns it."""
+    """Adds room around the content of a figure, and returns the figure."""
     shown_once(figure)
     engine: Any = figure.get_layout_engine()
-    engine.set(w_pad=0.1, h_pad=0.1)  # inches; the default lets text touch the edge of a saved picture
+    engine.set(w_pad=0.1, h_pad=0.1)  # inches; with the default, text touches the edge of a saved figure
     return figure
 
 
 def figure_of(ax: Axes) -> Figure:
     """Returns the whole figure that the axes belong to."""
     figure: Any = ax.get_figure()
-    while figure is not figure.figure:  # an axes may live in a subfigure
+    while figure is not figure.figure:  # axes may be in a subfigure
         figure = figure.figure
     return figure  # type: ignore[no-any-return]
 
 
 def finish_axes(ax: Axes, starts: Sequence[int] = ()) -> None:
-    """Draws a dotted line where each run starts, and the grid, and hides the frame."""
+    """Draws the grid and a dotted line where each run starts, and hides the frame."""
     for start in starts:
         ax.axvline(start, color="#999999", linewidth=1, linestyle=":")
     ax.grid(True, color="#dddddd", linewidth=0.7)
@@ -68,14 +68,14 @@ def finish_axes(ax: Axes, starts: Sequence[int] = ()) -> None:
 
 
 def set_integer_ticks(ax: Axes) -> None:
-    """Lets the x axis have ticks at whole numbers only."""
+    """Puts ticks on the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator  # heavy
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def set_plain_log_axis(ax: Axes) -> None:
-    """Makes the loss axis logarithmic, with 0.2, 0.5, 1 on it rather than powers of ten."""
+    """Makes the loss axis logarithmic, labelled 0.2, 0.5, 1 instead of powers of ten."""
     from matplotlib.ticker import LogLocator, NullLocator  # heavy
 
     ax.set_yscale("log")
@@ -85,5 +85,5 @@ def set_plain_log_axis(ax: Axes) -> None:
 
 
 def place_legend_outside(ax: Axes) -> None:
-    """Puts the legend to the right of the axes, where it covers no data however long it is."""
+    """Puts the legend to the right of the axes, so it covers no data, however long it is."""
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9, markerscale=0.6)

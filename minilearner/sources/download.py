@@ -1,14 +1,15 @@
-"""Verified downloads into the data home: several mirrors, resumed after an interruption, never a half-written file.
+"""Verified downloads into the data home: from several servers, resumable, and never leaving a half-written file.
 
-Three environment variables rule it:
+The caller decides what a file must hold and passes a `Check`. `archives` and `fashion` decide what to do with the file.
+`lock_file` lets one process at a time work on a file.
+
+Three environment variables apply to every download:
 
 - `MINILEARNER_HOME`: the data home, `~/.minilearner` by default.
-- `MINILEARNER_OFFLINE=1`: the network is never touched.
-- `MINILEARNER_MIRROR=URL`: one server stands in for all public ones. It serves files under their names in its
-  `index.json`, such as ``{"fashion-mnist/train-images-idx3-ubyte.gz": {"size": 26421880, "sha256": "..."}}``, both of
-  the file as it is served.
-
-The caller checks what a file must hold. `locked` lets one process at a time work on a file.
+- `MINILEARNER_OFFLINE=1`: never use the network.
+- `MINILEARNER_MIRROR=URL`: one server replaces all public ones. It serves files under the names in its `index.json`,
+  such as ``{"fashion-mnist/train-images-idx3-ubyte.gz": {"size": 26421880, "sha256": "..."}}``. Size and hash are
+  those of the file as served.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from minilearner.checks import check_count
 from minilearner.errors import DownloadError, FileFormatError, closest
 from minilearner.notebook import bar_class
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = [
     "Check",
     "Timeouts",
@@ -37,17 +41,16 @@ __all__ = [
     "download",
     "fetch_bytes",
     "is_at",
-    "locked",
+    "is_offline",
+    "lock_file",
     "mirror",
-    "offline",
     "transfer",
 ]
 
-if sys.platform != "win32":
-    import fcntl
+_BLOCK = 1 << 18  # bytes
 
 Check: TypeAlias = Callable[[Path], object]
-"""Looks at a finished file and raises a `ValueError` (a `FileFormatError` is one) where it is not what was wanted."""
+"""Inspects a finished file. Raises a `ValueError`, such as a `FileFormatError`, if it is not the wanted one."""
 
 
 def download(
@@ -64,31 +67,31 @@ def download(
     progress: bool = True,
     way_out: str | None = None,
 ) -> Path:
-    """Brings a file to `destination` from the first of `urls` that delivers what `check` accepts, and returns the path.
+    """Downloads a file to `destination` from the first server whose file passes `check`. Returns the path.
 
-    A broken transfer leaves `<destination>.part`, from which the next attempt goes on, here or in another process, with
-    the same or the next mirror. Only a whole file that `check` accepted is moved, in one step, to `destination`; a
-    refused one is deleted. A file that is already at `destination` is checked and returned, and the network is not
-    touched. Two processes that want one file take turns, and the second finds it there.
+    A broken transfer leaves `<destination>.part`. The next attempt resumes from it, in this process or another, at the
+    same server or the next. Only a complete file that passed `check` is moved to `destination`, in one step. A file
+    that fails is deleted. If `destination` exists, it is checked and returned, and the network is not used. Two
+    processes that want the same file take turns, and the second finds it there.
 
     Args:
-        urls: the same bytes on several servers, tried in this order.
-        destination: the file's path; its folder is made.
+        urls: the same file on several servers, tried in this order.
+        destination: the path of the file. Its folder is created.
         check: see `Check`.
-        name: the file's name in a mirror's `index.json`; by default `destination`'s own.
-        mirrored: whether `MINILEARNER_MIRROR` stands in for `urls`.
-        force: download it from its first byte on even if it is there; the old file stays until the new one is accepted.
-        connect_timeout_seconds: for each address of a server. The default is short, so that a machine without a network
-            finds out soon.
-        read_timeout_seconds: the longest silence in the middle of a transfer.
-        retries: how often a transfer that had begun is taken up again at the same server.
+        name: the file's name in a mirror's `index.json`; by default the name of `destination`.
+        mirrored: whether `MINILEARNER_MIRROR` replaces `urls`.
+        force: download everything again, even if the file exists. The old file stays until the new one passes.
+        connect_timeout_seconds: the limit for each address of a server. The default is short, so that a machine without
+            a network finds out soon.
+        read_timeout_seconds: the longest silence during a transfer.
+        retries: how often a transfer that has begun is resumed at the same server.
         progress: show a bar, if the standard error is a terminal.
-        way_out: what an error tells the user to do without the network; by default, to bring the file in another way.
+        way_out: advice in an error on how to go on without the network; by default, to put the file there yourself.
 
     Raises:
-        DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered. Lists each URL and what happened there.
-        OSError: the destination's folder cannot be made, or the file cannot be moved there.
-        ValueError: `urls` is empty, `retries` negative, or `check` refuses the file that is already at `destination`.
+        DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered the file. Lists what happened at each URL.
+        OSError: the folder cannot be created, or the file cannot be moved there.
+        ValueError: `urls` is empty, `retries` is negative, or the existing file fails `check`.
     """
     if not urls:
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
@@ -96,20 +99,20 @@ def download(
     if destination.exists() and not force:
         check(destination)
         return destination
-    way_out = way_out or f"To go on without the network, bring the file in another way to {destination}."
-    if offline():
+    way_out = way_out or f"To go on without the network, put the file at {destination} yourself."
+    if is_offline():
         raise DownloadError(
-            f"{destination.name} is {'wanted anew' if force else 'not here'}, and MINILEARNER_OFFLINE=1 forbids to "
-            f"download it.\n{way_out}"
+            f"{destination.name} {'must be downloaded again' if force else 'is missing'}, and "
+            f"MINILEARNER_OFFLINE=1 forbids downloads.\n{way_out}"
         )
     timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
     server = mirror() if mirrored else None
     if server is not None:
-        urls, check = _mirrored(server, name or destination.name, check, timeouts)
+        urls, check = _use_mirror(server, name or destination.name, check, timeouts)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _locked_part(destination, force) as part:
+    with _lock_part(destination, force) as part:
         if part is not None:
-            failures = _failures(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
+            failures = _try_servers(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
             if len(failures) == len(urls):
                 raise DownloadError("\n".join([f"{destination.name} could not be downloaded.", *failures, way_out]))
             os.replace(part, destination)
@@ -117,20 +120,20 @@ def download(
 
 
 def data_home() -> Path:
-    """Returns the folder for downloaded data: `MINILEARNER_HOME`, or `~/.minilearner`. It need not exist."""
+    """Returns the folder for downloaded data: `MINILEARNER_HOME`, or `~/.minilearner`. It may not exist yet."""
     return Path(os.environ.get("MINILEARNER_HOME") or "~/.minilearner").expanduser()
 
 
 def mirror() -> str | None:
-    """Returns the server that stands in for the public ones, without a slash at its end; None where there is none."""
+    """Returns the URL of the server that replaces the public ones, without a trailing slash. None if none is set."""
     return os.environ.get("MINILEARNER_MIRROR", "").rstrip("/") or None
 
 
-def offline() -> bool:
-    """Tells whether `MINILEARNER_OFFLINE` forbids the network.
+def is_offline() -> bool:
+    """Returns whether `MINILEARNER_OFFLINE` forbids the network.
 
     Raises:
-        ValueError: the variable is neither "1" nor "0" (nor unset or empty): it is not guessed what was meant.
+        ValueError: the variable is set to anything but "1", "0" or nothing. We do not guess what was meant.
     """
     value = os.environ.get("MINILEARNER_OFFLINE", "")
     if value not in ("", "0", "1"):
@@ -138,10 +141,23 @@ def offline() -> bool:
     return value == "1"
 
 
-def _failures(
-    urls: Sequence[str], part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool
+class Timeouts(NamedTuple):
+    """How long to wait, in seconds: for a connection, and for the next byte."""
+
+    connect: float
+    read: float
+
+
+def _try_servers(
+    urls: Sequence[str],
+    part: Path,
+    check: Check,
+    *,
+    timeouts: Timeouts,
+    retries: int,
+    progress: bool,
 ) -> list[str]:
-    """Tries the servers until one delivers, and returns what happened at those before it."""
+    """Tries the servers until one delivers. Returns what went wrong at those before it."""
     failures: list[str] = []
     for url in urls:
         try:
@@ -153,10 +169,10 @@ def _failures(
 
 
 def _attempt(url: str, part: Path, check: Check, *, timeouts: Timeouts, retries: int, progress: bool) -> None:
-    """Transfers and checks. A file pieced together that is refused gets a second chance from its first byte on.
+    """Transfers a file and checks it. If a resumed file fails the check, downloads it once more from the first byte.
 
-    So a part that another server, or a newer version of the file, began costs time and never a wrong file: that is why
-    no `If-Range` and no validator beside the part are needed.
+    So a part begun by another server, or from an older version of the file, costs time but never gives a wrong file.
+    That is why we need no `If-Range` header and store no validator beside the part.
     """
     for _ in range(2):
         resumed = transfer(url, part, timeouts, retries=retries, progress=progress)
@@ -164,14 +180,14 @@ def _attempt(url: str, part: Path, check: Check, *, timeouts: Timeouts, retries:
             check(part)
             return
         except ValueError as error:
-            part.write_bytes(b"")  # not unlinked: the lock is on this very file
+            part.write_bytes(b"")  # emptied, not deleted: we hold the lock on this very file
             if not resumed:
-                raise DownloadError(f"its content was refused: {error}") from error
-    raise DownloadError("its content was refused twice, resumed and from the first byte on.")
+                raise DownloadError(f"the downloaded file failed its check: {error}") from error
+    raise DownloadError("the downloaded file failed its check twice, resumed and from the first byte.")
 
 
-def _mirrored(server: str, name: str, check: Check, timeouts: Timeouts) -> tuple[list[str], Check]:
-    """Returns the one URL at the mirror, and the check with the index's size and SHA-256 put before the caller's."""
+def _use_mirror(server: str, name: str, check: Check, timeouts: Timeouts) -> tuple[list[str], Check]:
+    """Returns the one URL at the mirror, and a check of the index's size and SHA-256 followed by the caller's check."""
     index_url = f"{server}/index.json"
     try:
         index = json.loads(fetch_bytes(index_url, timeouts))
@@ -195,10 +211,10 @@ def _mirrored(server: str, name: str, check: Check, timeouts: Timeouts) -> tuple
 
 def _check_index(path: Path, size: int, sha256: str) -> None:
     if path.stat().st_size != size:
-        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes where the mirror's index says {size:,}.")
+        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, but the mirror's index says {size:,}.")
     received = _sha256(path)
     if received != sha256:
-        raise FileFormatError(f"{path.name} has SHA-256 {received} where the mirror's index says {sha256}.")
+        raise FileFormatError(f"{path.name} has SHA-256 {received}, but the mirror's index says {sha256}.")
 
 
 def _sha256(path: Path) -> str:
@@ -210,11 +226,11 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked_part(destination: Path, force: bool) -> Iterator[Path | None]:
-    """Holds the part file for this process alone; None where another process has finished the file meanwhile.
+def _lock_part(destination: Path, force: bool) -> Iterator[Path | None]:
+    """Holds the part file for this process alone. Yields None if another process has finished the file meanwhile.
 
-    The lock is on the part itself, so nothing is left behind. Where the system has no `flock`, each process writes a
-    part of its own: then an interrupted download starts again, and two processes still do not collide.
+    The lock is on the part itself, so no lock file is left behind. On Windows, which has no `flock`, each process
+    writes its own part. An interrupted download then starts again, but two processes still do not collide.
     """
     if sys.platform == "win32":
         part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
@@ -224,7 +240,7 @@ def _locked_part(destination: Path, force: bool) -> Iterator[Path | None]:
             part.unlink(missing_ok=True)
         return
     part = destination.with_name(f"{destination.name}.part")
-    with locked(part) as fileno:
+    with lock_file(part) as fileno:
         try:
             if force:
                 part.write_bytes(b"")
@@ -235,49 +251,48 @@ def _locked_part(destination: Path, force: bool) -> Iterator[Path | None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Holds the file at `path`, made if need be, for this process and thread alone, and yields its descriptor.
+def lock_file(path: Path) -> Iterator[int]:
+    """Holds the file at `path` for this process and thread alone. Creates it if needed, and yields its descriptor.
 
-    Others wait. The body may move or delete the file: who waited then makes a new one. The system lets go of it when
-    the process ends, however it ends. Where the system has no `flock`, no file is made and nobody waits: -1 is yielded.
+    Others wait. The body may move or delete the file; whoever waited then creates a new one. The system releases the
+    lock when the process ends, however it ends. On Windows, which has no `flock`, this creates no file, does not wait,
+    and yields -1.
     """
+    # Why not the package `filelock`: it locks a separate file, which stays behind. We lock the part itself.
     if sys.platform == "win32":
         yield -1
         return
     while True:
         with open(path, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if is_at(file.fileno(), path):  # else it was moved or deleted while we waited
+            if is_at(file.fileno(), path):  # otherwise it was moved or deleted while we waited
                 yield file.fileno()
                 return
 
 
 def is_at(fileno: int, path: Path) -> bool:
-    """Tells whether the open file is still the one at `path`."""
+    """Returns whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(fileno), path.stat())
     except FileNotFoundError:
         return False
 
 
-_BLOCK = 1 << 18  # bytes
-
-
-class Timeouts(NamedTuple):
-    """How long to wait, in seconds: for a connection, and for the next byte."""
-
-    connect: float
-    read: float
-
-
 def transfer(url: str, part: Path, timeouts: Timeouts, *, retries: int = 2, progress: bool = True) -> bool:
-    """Completes `part` from `url`, going on where it ends; tells whether bytes from before this call are in it.
+    """Completes `part` from `url`, starting where it ends. Returns whether it still holds bytes from before this call.
 
-    A server that ignores `Range` or answers with another range sends the file from its first byte on. A transfer that
-    breaks off is taken up again, at most `retries` times, as long as each brings at least one byte.
+    If a server ignores `Range` or answers with another range, the file is sent again from its first byte. A transfer
+    that breaks off is resumed up to `retries` times, as long as each attempt brings at least one byte.
+
+    Args:
+        url: the file on the server.
+        part: the partial file, which need not exist.
+        timeouts: the limits for connecting and reading.
+        retries: how often to resume.
+        progress: show a bar, if the standard error is a terminal.
 
     Raises:
-        DownloadError: the server could not be reached, refused, or broke off too often. What came stays in `part`.
+        DownloadError: the server could not be reached, refused, or broke off too often. `part` keeps what has arrived.
     """
     had_bytes = _size(part) > 0
     for left in reversed(range(retries + 1)):
@@ -293,7 +308,7 @@ def transfer(url: str, part: Path, timeouts: Timeouts, *, retries: int = 2, prog
 
 
 def fetch_bytes(url: str, timeouts: Timeouts) -> bytes:
-    """Returns what a small file, such as an index, holds.
+    """Returns the content of a small file, such as an index.
 
     Raises:
         DownloadError: the server could not be reached, refused, or broke off.
@@ -317,13 +332,13 @@ def _size(part: Path) -> int:
 
 
 def _append(url: str, part: Path, start: int, timeouts: Timeouts, progress: bool) -> bool:
-    """One request. Returns whether the server started at the first byte, though asked for `start`."""
+    """Makes one request. Returns whether the server started at the first byte although we asked for `start`."""
     afresh = False
     try:
         response = _open(url, start, timeouts)
         if start and not _continues(response, start):
             afresh = True
-            if response.status == 206:  # some other range: of no use
+            if response.status == 206:  # a range we did not ask for
                 response.close()
                 response = _open(url, 0, timeouts)
         with response:
@@ -356,7 +371,7 @@ def _save(response: Any, part: Path, start: int, progress: bool) -> None:
 
 
 def _open(url: str, start: int, timeouts: Timeouts) -> Any:
-    # Without "identity" a server may send the gzip file unpacked, or packed twice.
+    # Without "identity", a server may send a gzip file decompressed, or compressed twice.
     request = urllib.request.Request(url, headers={"User-Agent": "minilearner", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -365,7 +380,7 @@ def _open(url: str, start: int, timeouts: Timeouts) -> Any:
         return opener.open(request, timeout=timeouts.connect)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and start:  # our part is as long as the file, or longer
+        if error.code == 416 and start:  # our part is at least as long as the file
             return _open(url, 0, timeouts)
         raise
 
@@ -385,8 +400,8 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _reading(connection: Any, seconds: float) -> Any:
-    """Returns a subclass of `connection` that waits `seconds` for each read, whatever it waited for the connection."""
+def _add_read_timeout(connection: Any, seconds: float) -> Any:
+    """Returns a subclass of `connection` that waits `seconds` for each read, however long it waited to connect."""
 
     class Connection(connection):  # type: ignore[misc]
         def connect(self) -> None:
@@ -399,7 +414,7 @@ def _reading(connection: Any, seconds: float) -> Any:
 class _HTTPHandler(urllib.request.HTTPHandler):
     def __init__(self, read_seconds: float) -> None:
         super().__init__()
-        self.connection = _reading(http.client.HTTPConnection, read_seconds)
+        self.connection = _add_read_timeout(http.client.HTTPConnection, read_seconds)
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self.connection, req)
@@ -408,7 +423,7 @@ class _HTTPHandler(urllib.request.HTTPHandler):
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def __init__(self, read_seconds: float) -> None:
         super().__init__()
-        self.connection = _reading(http.client.HTTPSConnection, read_seconds)
+        self.connection = _add_read_timeout(http.client.HTTPSConnection, read_seconds)
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self.connection, req)

@@ -1,9 +1,9 @@
-"""Fashion-MNIST: found on this machine or downloaded, verified byte by byte; else an embedded sample of it.
+"""Fashion-MNIST: found on this machine or downloaded, and verified byte by byte. Otherwise, an embedded sample of it.
 
-70,000 photographs of clothes in ten classes, 28 x 28 pixels of grey, white on black. Source: Xiao, Rasul and Vollgraf,
+70,000 photographs of clothes in ten classes, 28 x 28 grey pixels, white on black. Source: Xiao, Rasul and Vollgraf,
 "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms" (2017), MIT licence.
 
-Here the files become arrays; loaders and augmentation are the vision layer's.
+This module turns the files into arrays. `vision.fashion_mnist` makes loaders of them and adds augmentation.
 """
 
 from __future__ import annotations
@@ -42,27 +42,32 @@ FASHION_CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shi
 """The ten classes, in the order of their labels 0 to 9."""
 
 Source: TypeAlias = Literal["path", "home", "system", "download", "sample"]
-"""The five places of `load_fashion_mnist`, in its order."""
+"""The five places that `load_fashion_mnist` searches, in its order."""
 
 
 def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: bool = True) -> FashionMNIST:
-    """Reads Fashion-MNIST from the first of five places that has it, and says which one that was.
+    """Reads Fashion-MNIST from the first of five places that has it, and records which one that was.
 
     1. `path`, if given: a folder with the four IDX files, gzipped or not, named as published
-       ("train-images-idx3-ubyte.gz") or with a dot ("train-images.idx3-ubyte"). Nothing else is then tried.
+       ("train-images-idx3-ubyte.gz") or with a dot ("train-images.idx3-ubyte"). No other place is tried then.
     2. The data home: `fashion-mnist` below `MINILEARNER_HOME` (by default `~/.minilearner`).
-    3. The system folder of Debian's package `dataset-fashion-mnist`, `/usr/share/datasets/fashion-mnist`.
-    4. A download into the data home, 31 MB, unless `download` is false or `MINILEARNER_OFFLINE=1`.
-    5. The sample in this package: 6,000 of the 70,000 images, balanced. Enough to try things, too few to compare
-       results; its `notice` says so and is there to be shown.
+    3. The folder of Debian's package `dataset-fashion-mnist`, `/usr/share/datasets/fashion-mnist`.
+    4. A download of 31 MB into the data home, unless `download` is false or `MINILEARNER_OFFLINE=1`.
+    5. The sample in this package: 6,000 of the 70,000 images, balanced. It is enough to try things out and too small to
+       compare results. Its `notice` says so and should be shown to the user.
 
-    Wherever they come from, the uncompressed bytes must have the SHA-256 of the published files (the sample: its own).
+    Wherever the files come from, their uncompressed bytes must have the SHA-256 of the published files. The sample has
+    its own hashes.
 
     Example: ``data = load_fashion_mnist(); print(data)``
 
+    Args:
+        path: the folder of the four IDX files.
+        download: whether the network may be used.
+
     Raises:
-        DataError: `path` is no folder, or a file is missing in it.
-        FileFormatError: a file is truncated, swapped with another or foreign. It is not passed over for the next place.
+        DataError: `path` is not a folder, or lacks one of the files.
+        FileFormatError: a file is truncated, swapped with another or foreign. The next place is not tried then.
     """
     if path is not None:
         return _read_folder(Path(path).expanduser(), "path")
@@ -74,7 +79,7 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, download: 
     if not download:
         return _read_sample(f"`download=False` was given.\n{_WAY_OUT}")
     try:
-        return _read_downloaded(home)
+        return _download_and_read(home)
     except DownloadError as error:
         return _read_sample(str(error))
     except OSError as error:
@@ -85,11 +90,12 @@ def fashion_mnist_folder(home: Path | None = None, *, force_download: bool = Fal
     """Returns a folder with the four IDX files: the second, third or fourth place of `load_fashion_mnist`.
 
     Args:
-        home: the folder to look in and to download into; nowhere else is then looked. By default the data home's.
-        force_download: download all four even if they are somewhere.
+        home: the only folder to look in, and the folder to download into. By default, the data home and the system are
+            searched, and downloads go to the data home.
+        force_download: download all four files even if they exist.
 
     Raises:
-        DownloadError: they are nowhere, and cannot be downloaded.
+        DownloadError: no place has the files, and they cannot be downloaded.
     """
     places = [data_home() / "fashion-mnist", _SYSTEM_FOLDER] if home is None else [home]
     complete = (place for place in places if all(find_part(place, part) for part in FULL))
@@ -104,8 +110,8 @@ def fashion_mnist_folder(home: Path | None = None, *, force_download: bool = Fal
 class FashionMNIST:
     """Fashion-MNIST in memory, and where it came from.
 
-    Images are (items, 1, 28, 28), uint8 in 0..255 with 0 the background; labels are (items,), int64 in 0..9, named by
-    `FASHION_CLASSES`. The validation set is the published test set.
+    Images are (items, 1, 28, 28), uint8 from 0 (the background) to 255. Labels are (items,), int64 from 0 to 9, named
+    by `FASHION_CLASSES`. The validation set is the published test set.
     """
 
     train_images: NDArray[np.uint8] = field(repr=False)
@@ -114,31 +120,31 @@ class FashionMNIST:
     valid_labels: NDArray[np.int64] = field(repr=False)
     source: Source
     origin: str
-    """Which folder, readable."""
+    """The place and its folder, in words."""
     reason: str = ""
-    """Why it is the sample, and how to get the full set; empty when it is that."""
+    """Why this is only the sample, and how to get the full set. Empty for the full set."""
 
     @property
     def is_sample(self) -> bool:
-        """Whether this is the embedded sample, not the full set."""
+        """Whether this is the embedded sample instead of the full set."""
         return self.source == "sample"
 
     @property
     def notice(self) -> str:
-        """What must be shown to the user, in several lines, when this is the sample; empty for the full set."""
+        """The warning to show when this is only the sample, in several lines. Empty for the full set."""
         if not self.is_sample:
             return ""
         lines = [
             "This is NOT the full Fashion-MNIST but the embedded sample:",
             f"{len(self.train_images):,} of 60,000 training, {len(self.valid_images):,} of 10,000 validation images.",
-            "Accuracies will be several points lower, and are not to be compared with published ones.",
+            "Accuracies will be several points lower. Do not compare them with published ones.",
             *f"Why: {self.reason}".splitlines(),
         ]
         rule = "*" * 100
         return "\n".join([rule, *(f"*** {line}" for line in lines), rule])
 
     def __str__(self) -> str:
-        """Returns one line: how many images, and from where."""
+        """Returns one line: how many images there are, and where they came from."""
         what = "Fashion-MNIST SAMPLE" if self.is_sample else "Fashion-MNIST"
         counts = f"{len(self.train_images):,} training and {len(self.valid_images):,} validation images"
         return f"{what}: {counts} from {self.origin}"
@@ -151,9 +157,9 @@ _MIRRORS = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
 )
 _WAY_OUT = (
-    "For the full set: allow the download; or give the folder of its four files as `path=`;\n"
-    "or put them into `fashion-mnist` below MINILEARNER_HOME (by default ~/.minilearner);\n"
-    "or, on Debian and Ubuntu, `apt install dataset-fashion-mnist`."
+    "To get the full set, allow the download, or pass the folder of its four files as `path=`,\n"
+    "or put them into `fashion-mnist` below MINILEARNER_HOME (by default ~/.minilearner),\n"
+    "or, on Debian and Ubuntu, run `apt install dataset-fashion-mnist`."
 )
 _PLACES = {
     "path": "the given folder",
@@ -162,10 +168,10 @@ _PLACES = {
     "download": "a download into the data home",
 }
 _WAY_ON = {
-    "path": "Give the folder of the published files, or no `path` to let minilearner find them.",
-    "home": "Delete this file to have it downloaded again.",
-    "system": "Reinstall Debian's package `dataset-fashion-mnist`, or give another folder as `path=`.",
-    "download": "Delete this file to have it downloaded again.",
+    "path": "Pass the folder of the published files, or leave out `path` to let minilearner find them.",
+    "home": "Delete this file, and it will be downloaded again.",
+    "system": "Reinstall Debian's package `dataset-fashion-mnist`, or pass another folder as `path=`.",
+    "download": "Delete this file, and it will be downloaded again.",
 }
 
 
@@ -179,14 +185,14 @@ def _read_folder(folder: Path, source: Literal["path", "home", "system", "downlo
     return _assemble(arrays, source, f"{_PLACES[source]} {folder}")
 
 
-def _read_downloaded(home: Path) -> FashionMNIST:
+def _download_and_read(home: Path) -> FashionMNIST:
     _download(home)
     return _read_folder(home, "download")
 
 
 def _download(home: Path, *, force: bool = False) -> None:
     for part in FULL:
-        if force or find_part(home, part) is None:  # an interrupted download has left some of them
+        if force or find_part(home, part) is None:  # after an interrupted download, only some are missing
             file = f"{part.name}.gz"
             urls = [f"{mirror}/{file}" for mirror in _MIRRORS]
             check = partial(read_part, part=part)
@@ -203,7 +209,7 @@ def _read_sample(reason: str) -> FashionMNIST:
 def _assemble(arrays: list[NDArray[np.uint8]], source: Source, origin: str, reason: str = "") -> FashionMNIST:
     train_images, train_labels, valid_images, valid_labels = arrays
     return FashionMNIST(
-        train_images[:, None].copy(),  # what was read is a read-only view, which torch would warn about
+        train_images[:, None].copy(),  # the view is read-only, and torch would warn about that
         train_labels.astype(np.int64),
         valid_images[:, None].copy(),
         valid_labels.astype(np.int64),
@@ -214,7 +220,7 @@ def _assemble(arrays: list[NDArray[np.uint8]], source: Source, origin: str, reas
 
 
 class Part(NamedTuple):
-    """One of the four files: its name without ".gz", what it holds in words, its shape, its uncompressed SHA-256."""
+    """One of the four files: its name without ".gz", its content in words, its shape, and its uncompressed SHA-256."""
 
     name: str
     role: str
@@ -222,9 +228,9 @@ class Part(NamedTuple):
     sha256: str
 
 
-# SHA-256 of the uncompressed IDX bytes: the .gz differ (Debian packed them anew), these do not. They were computed from
-# Debian's files. Given the name and time stamp of the originals in the gzip header, those files have exactly the MD5s
-# that the Fashion-MNIST README publishes, so both are the same data.
+# SHA-256 of the uncompressed IDX bytes. Debian compressed the files again, so the .gz files differ, but their content
+# does not. The hashes were computed from Debian's files. With the originals' name and time stamp in the gzip header,
+# those files have exactly the MD5s in the Fashion-MNIST README, so the data are the same.
 FULL = (
     Part(
         "train-images-idx3-ubyte",
@@ -252,7 +258,7 @@ FULL = (
     ),
 )
 
-# tests/sources/make_fashion_sample.py makes these from the full set, and says how the images were chosen.
+# tests/sources/make_fashion_sample.py makes these files from the full set and says how it chooses the images.
 SAMPLE = (
     Part(
         "fashion_sample.train-images-idx3-ubyte",
@@ -282,7 +288,7 @@ SAMPLE = (
 
 
 def find_part(folder: Path, part: Part) -> Path | None:
-    """Returns the part's file in `folder`, packed or not, named with dashes or with a dot; None where there is none."""
+    """Returns the part's file in `folder`, gzipped or not, named with dashes or with a dot. None if there is none."""
     names = (part.name, part.name.replace("-idx", ".idx"))
     files = (folder / f"{name}{suffix}" for suffix in ("", ".gz") for name in names)
     return next((file for file in files if file.is_file()), None)
@@ -292,7 +298,7 @@ def require_part(folder: Path, part: Part) -> Path:
     """Returns the part's file in `folder`.
 
     Raises:
-        DataError: there is none.
+        DataError: the folder has no such file.
     """
     file = find_part(folder, part)
     if file is None:
@@ -301,11 +307,12 @@ def require_part(folder: Path, part: Part) -> Path:
 
 
 def read_part(file: Path, part: Part) -> NDArray[np.uint8]:
-    """Reads a file that must be `part`: images as (items, 28, 28), labels as (items,), a read-only view of the bytes.
+    """Reads a file that must be `part`. Returns (items, 28, 28) for images, (items,) for labels, as a read-only view.
 
     Raises:
         DataError: the file cannot be read.
-        FileFormatError: it is truncated, another of the four files, or none of them; says which.
+        FileFormatError: the file is truncated, is another of the four files, or is none of them. The message says
+            which.
     """
     data = read_idx_bytes(file)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -313,13 +320,11 @@ def read_part(file: Path, part: Part) -> NDArray[np.uint8]:
         return parse_idx(data, str(file))
     for other in (*FULL, *SAMPLE):
         if sha256 == other.sha256:
-            raise FileFormatError(f"{file} is the {other.role} file, expected the {part.role}.")
+            raise FileFormatError(f"{file} is the {other.role} file, not the {part.role} file.")
     shape = parse_idx(data, str(file)).shape
     if shape != part.shape:
-        raise FileFormatError(
-            f"{file} is an IDX file of shape {shape}, expected the {part.role}, of shape {part.shape}."
-        )
+        raise FileFormatError(f"{file} is an IDX file of shape {shape}, but the {part.role} have shape {part.shape}.")
     raise FileFormatError(
-        f"{file} is a well-formed IDX file but not Fashion-MNIST's {part.role} "
-        f"(its SHA-256 is {sha256}, expected {part.sha256})."
+        f"{file} is a well-formed IDX file, but it does not hold Fashion-MNIST's {part.role}: "
+        f"its SHA-256 is {sha256} instead of {part.sha256}."
     )

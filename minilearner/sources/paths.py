@@ -1,4 +1,4 @@
-"""Paths that list what they hold: `pathlib`'s own, with `ls`, and without a change to `pathlib` itself."""
+"""`DataPath`: a `pathlib.Path` that lists its folder with `ls`. `pathlib` itself is not changed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 
 class DataPath(_SystemPath):
-    """A `pathlib.Path` with `ls`; what is made from it (`/`, `.parent`, `iterdir`, `glob`) is a `DataPath` too.
+    """A `pathlib.Path` with `ls`. Paths made from it (`/`, `.parent`, `iterdir`, `glob`) are `DataPath`s too.
 
-    It equals and hashes like the plain path, and pickles. fastai adds `ls` to every path of the process instead.
+    It equals the plain path, has the same hash, and can be pickled. fastai adds `ls` to every path in the process
+    instead.
 
     Example: ``(DataPath("data") / "images").ls(n_max=3)``
     """
@@ -30,38 +31,41 @@ class DataPath(_SystemPath):
     __slots__ = ()
 
     def ls(
-        self, n_max: int | None = None, file_type: str | None = None, file_exts: str | Sequence[str] | None = None
+        self,
+        n_max: int | None = None,
+        file_type: str | None = None,
+        file_exts: str | Sequence[str] | None = None,
     ) -> Listing[DataPath]:
-        """Returns what the folder holds, sorted by name; fastai's order is the file system's.
+        """Returns the folder's entries, sorted by name. fastai returns them in the file system's order.
 
         Args:
-            n_max: at most so many, the first ones of the sorted selection.
-            file_type: only files of this kind, such as "image" or "text", told by their suffix from Python's own table,
-                so that it is the same on every system.
-            file_exts: only files with one of these suffixes, such as ".jpg"; case does not matter. With both, a file
-                that either names is listed.
+            n_max: return at most this many, the first of the sorted selection.
+            file_type: select only files of this kind, such as "image" or "text". Their suffix decides, by Python's own
+                table, so the result is the same on every system.
+            file_exts: select only files with one of these suffixes, such as ".jpg", in upper or lower case. With both
+                arguments, a file that matches either is selected.
 
         Raises:
-            OSError: this is no folder, or cannot be read.
+            OSError: this is not a folder, or it cannot be read.
             ValueError: `n_max` is negative, `file_type` is unknown, or a suffix has no dot.
         """
         if n_max is not None:
             check_count(n_max, "n_max", least=0)
-        suffixes = _suffixes(file_type, file_exts)
+        suffixes = _choose_suffixes(file_type, file_exts)
         selection = (path for path in self.iterdir() if suffixes is None or path.suffix.lower() in suffixes)
         return Listing(sorted(selection)[:n_max])
 
 
 class Listing(list[T]):
-    """A list that begins its `repr` with its length and shows ten items: ``(#7393) [DataPath('a.jpg'), ...]``."""
+    """A list whose `repr` begins with its length and shows ten items: ``(#7393) [DataPath('a.jpg'), ...]``."""
 
     def __repr__(self) -> str:
         shown = [repr(item) for item in self[:10]]
         return f"(#{len(self)}) [{', '.join(shown + ['...'] * (len(self) > 10))}]"
 
 
-def _suffixes(file_type: str | None, file_exts: str | Sequence[str] | None) -> set[str] | None:
-    """Returns the suffixes to select by, in lower case; None where nothing was asked for."""
+def _choose_suffixes(file_type: str | None, file_exts: str | Sequence[str] | None) -> set[str] | None:
+    """Returns the suffixes to select, in lower case. None selects everything."""
     if file_type is None and file_exts is None:
         return None
     suffixes = {file_exts} if isinstance(file_exts, str) else set(file_exts or ())

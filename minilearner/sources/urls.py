@@ -1,7 +1,7 @@
-"""Where the public data sets of pictures are, and what is published of their archives; `archives` brings them.
+"""Where public image data sets are, and the published sizes and hashes of their archives. `archives` downloads them.
 
-The archives are fastai's copies on Amazon S3. Of each, fastai publishes the size and the MD5 of the first MiB (package
-fastai 2.8, module `fastai.data.download_checks`); a hash of the whole file is published nowhere.
+The archives are fastai's copies on Amazon S3. fastai publishes the size of each and the MD5 of its first MiB (package
+fastai 2.8, module `fastai.data.download_checks`). Nobody publishes hashes of the whole files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SAMPLE = "https://s3.amazonaws.com/fast-ai-sample"
 
 
 class _Names(type):
-    if not TYPE_CHECKING:  # a type checker shall find a misspelt name itself
+    if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
 
         def __getattr__(cls, name: str) -> NoReturn:
             known = [known for known in vars(cls) if known.isupper()]
@@ -28,9 +28,9 @@ class _Names(type):
 
 
 class URLs(metaclass=_Names):
-    """The addresses of public data sets, by fastai's names, for `untar_data`. A misspelt name offers the nearest.
+    """The addresses of public data sets, by fastai's names, for `untar_data`. A misspelt name suggests the right one.
 
-    FASHION_MNIST, which fastai lacks, is the address of a folder with four IDX files, not of an archive.
+    FASHION_MNIST is not in fastai. It is the address of a folder with four IDX files, not of an archive.
     """
 
     PETS = f"{_IMAGECLAS}/oxford-iiit-pet.tgz"
@@ -63,7 +63,7 @@ class URLs(metaclass=_Names):
 
 
 class Published(NamedTuple):
-    """What is published of an archive: its size in bytes, and the MD5 of its first MiB."""
+    """What is published about an archive: its size in bytes, and the MD5 of its first MiB."""
 
     size: int
     md5_of_first_mib: str
@@ -97,21 +97,21 @@ PUBLISHED = {
     URLs.PLANET_SAMPLE: Published(15_523_994, "8bfb174b3162f07fbde09b54555bdb00"),
     URLs.PLANET_TINY: Published(997_569, "490873c5683454d4b2611fb1f00a68a9"),
 }
-"""By URL, each archive of `URLs`. FASHION_MNIST is none: SHA-256 of its whole files stand in `fashion_files`."""
+"""Every archive of `URLs`, by URL. FASHION_MNIST is missing: the SHA-256 hashes of its files are in `fashion`."""
 
 
 def check_published(path: Path, published: Published) -> None:
-    """Compares an archive with what is published of it. What comes after the first MiB is for its own checksums.
+    """Compares an archive with its published size and hash. Bytes after the first MiB are left to its own checksums.
 
     Raises:
-        FileFormatError: it has another size or another first MiB.
+        FileFormatError: the size or the first MiB differs.
     """
     size = path.stat().st_size
     if size != published.size:
-        raise FileFormatError(f"{path.name} has {size:,} bytes, {published.size:,} are published.")
+        raise FileFormatError(f"{path.name} has {size:,} bytes, but the published archive has {published.size:,}.")
     with open(path, "rb") as file:
         received = hashlib.md5(file.read(1 << 20), usedforsecurity=False).hexdigest()
     if received != published.md5_of_first_mib:
         raise FileFormatError(
-            f"{path.name} has MD5 {received} of its first MiB, {published.md5_of_first_mib} is published."
+            f"the first MiB of {path.name} has MD5 {received}, but {published.md5_of_first_mib} is published."
         )

@@ -20,7 +20,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.share import Share
 from minilearner.data.show import first_batch, sample, show_predictions
 from minilearner.errors import DataError
-from minilearner.plots.image_grid import room
+from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import TrainStep
@@ -110,7 +110,7 @@ class Predictor:
 
     def show(self, n: int, *, shuffle: bool, **layout: Any) -> Figure:
         """Draws `n` items of the set with their targets and predictions."""
-        n = room(n, layout.get("nrows"), layout.get("ncols"))
+        n = limit_to_grid(n, layout.get("nrows"), layout.get("ncols"))
         picked = sample(self.loader, n, self.dls.seed if shuffle else None)
         (batch,) = self._predict(picked, watch=iter)
         decoded = self._decode(batch.preds)

@@ -1,9 +1,9 @@
-"""The notebook's star import: everything that one types about pictures.
+"""The star import for notebooks: everything that people type when they work with images.
 
     from minilearner.vision.all import *
 
-It holds the names of `minilearner` itself, those of `minilearner.vision`, and the few modules and classes of
-others that every notebook wants. Nothing is patched, seeded or configured by it.
+It brings the names of `minilearner`, those of `minilearner.vision`, and a few modules and classes from elsewhere that
+every notebook needs. Importing it patches, seeds and configures nothing.
 """
 
 import re
@@ -18,7 +18,7 @@ from torchvision import models
 from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 
 import minilearner
-from minilearner import *  # noqa: F403 - the one star of the package, and `__all__` below says what it brings
+from minilearner import *  # noqa: F403 - the package's only star; `__all__` below lists what it brings
 from minilearner.data.batch_transforms import train_only
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 from minilearner.data.data_block import DataBlock

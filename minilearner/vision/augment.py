@@ -1,6 +1,7 @@
-"""Random geometry for whole batches, each picture its own, and `aug_transforms`, which lists what is usually wanted.
+"""Random geometric augmentation of whole batches, and `aug_transforms`, which returns the usual selection.
 
-Every name of augmentation can be had from here: lighting, erasing and normalisation have modules of their own.
+Each image gets its own random numbers. `crops`, `shift`, `lighting`, `erasing` and `normalize` hold the other batch
+transforms. `geometry` fuses and applies the transforms.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from minilearner.data.user_transforms import as_list
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.geometry import RandomGeometric
 from minilearner.vision.lighting import Brightness, Contrast
-from minilearner.vision.maps import Size, compose, half_sides, perspective, rotation, zooming
+from minilearner.vision.maps import Size, compose, half_sides, perspective, rotation, zoom_matrix
 
 __all__ = ["Dihedral", "Flip", "Rotate", "Warp", "Zoom", "aug_transforms"]
 
@@ -41,28 +42,28 @@ def aug_transforms(
     batch: bool = False,
     min_scale: float = 1.0,
 ) -> list[BatchTransform | TensorFunction]:
-    """Returns what usually helps pictures: flips, small turns, zooms and warps, brightness and contrast.
+    """Returns transforms that help with most images: flips, small rotations, zooms and warps, brightness and contrast.
 
-    Made for `batch_tfms`: all geometry, `size` and `min_scale` among it, is one interpolation, and all lighting one
-    pass. fastai's arguments, places and defaults.
+    Pass them as `batch_tfms`. All geometry, including `size` and `min_scale`, takes one interpolation, and all lighting
+    takes one pass. Arguments, their order and their defaults are fastai's.
 
     >>> aug_transforms(max_warp=0, max_lighting=0)
     [Flip(p=0.5, ...), Rotate(max_deg=10.0, p=0.75), Zoom(min_zoom=1.0, max_zoom=1.1, p=0.75)]
 
     Args:
         mult: multiplies `max_rotate`, `max_lighting` and `max_warp`.
-        do_flip: mirror half of the pictures left to right.
-        flip_vert: also upside down and by quarter turns (`Dihedral`); with `do_flip`.
-        max_rotate: degrees, see `Rotate`; 0 leaves it out, as with the next ones.
+        do_flip: flip half of the images left to right.
+        flip_vert: also flip them upside down and turn them by 90 degrees (`Dihedral`). Needs `do_flip`.
+        max_rotate: degrees, see `Rotate`. 0 leaves the transform out; so it does for the next arguments.
         min_zoom, max_zoom: see `Zoom`.
         max_lighting: see `Brightness` and `Contrast`, in [0, 1).
         max_warp: see `Warp`, in [0, 0.5).
-        p_affine, p_lighting: the probability of each of these transforms, for each picture.
+        p_affine, p_lighting: the probability of each of these transforms, for each image.
         xtra_tfms: transforms to add.
-        size: (height, width) of the output, or one number for a square; in validation too.
+        size: (height, width) of the output, or one number for a square. Also applies to validation.
         mode, pad_mode, align_corners, batch: see `RandomGeometric`.
-        min_scale: below 1, crop square windows of at least this part of the area (`RandomResizedCropBatch`). Needs
-            `size`.
+        min_scale: if below 1, crop square windows with at least this share of the area (`RandomResizedCropBatch`).
+            Needs `size`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -77,7 +78,7 @@ def aug_transforms(
     if size is not None:
         check_size(size, "size")
     if min_scale != 1 and size is None:
-        raise ValueError(f"`min_scale` crops to a `size`. Received: min_scale={min_scale}, size=None.")
+        raise ValueError(f"`min_scale` needs a `size` to crop to. Received: min_scale={min_scale}, size=None.")
     if flip_vert and not do_flip:
         raise ValueError("`flip_vert` needs `do_flip`. Received: flip_vert=True, do_flip=False.")
     for name, given, largest in (("max_lighting", max_lighting, 1), ("max_warp", max_warp, 0.5)):
@@ -105,7 +106,7 @@ def aug_transforms(
 
 @dataclass(frozen=True, repr=False)
 class Flip(RandomGeometric):
-    """Mirrors each picture left to right with probability `p`, its own draw. Alone it is exact: ``x.flip(-1)``.
+    """Flips each image left to right with probability `p`. If no other geometry is fused, it is exact: ``x.flip(-1)``.
 
     Other arguments: see `RandomGeometric`.
 
@@ -121,13 +122,13 @@ class Flip(RandomGeometric):
         check_fraction(self.p, "p")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws one number a picture."""
+        """Draws one number per image."""
         maps[:, :, 1].mul_(self.happens(maps, self.p, rng).float().mul_(-2).add_(1))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class _Reflecting(RandomGeometric):
-    """What looks outside the picture, with fastai's defaults."""
+    """Base of the transforms that show pixels from outside the image, with fastai's defaults for filling them."""
 
     mode: str | None = "bilinear"
     pad_mode: str | None = "reflection"
@@ -136,10 +137,10 @@ class _Reflecting(RandomGeometric):
 
 @dataclass(frozen=True, repr=False)
 class Dihedral(_Reflecting):
-    """Gives each picture, with probability `p`, one of a square's eight flips and quarter turns, all equally likely.
+    """With probability `p`, gives each image one of a square's eight flips and quarter turns, all equally likely.
 
-    One of the eight moves nothing. Square pictures keep their pixels bit for bit when nothing else is fused; others are
-    turned about their centre, filled outside. Other arguments: see `RandomGeometric`.
+    One of the eight changes nothing. Square images keep their pixels exactly if no other geometry is fused. Other
+    images are turned about their centre, and the outside is filled. Other arguments: see `RandomGeometric`.
 
     Raises:
         ValueError: `p` is outside [0, 1].
@@ -154,7 +155,7 @@ class Dihedral(_Reflecting):
         check_fraction(self.p, "p")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws four numbers a picture."""
+        """Draws four numbers per image."""
         happens = self.happens(maps, self.p, rng)
         down, right, turned = ((self.uniform(maps, 0, 1, rng, columns=3) < 0.5) & happens).float().unbind(1)
         drawn = torch.zeros(len(turned), 3, 3, device=maps.device)
@@ -166,9 +167,9 @@ class Dihedral(_Reflecting):
 
 @dataclass(frozen=True, repr=False)
 class Rotate(_Reflecting):
-    """Turns each picture about its centre by up to `max_deg` degrees either way, evenly, with probability `p`.
+    """Rotates each image about its centre with probability `p`, by an angle drawn uniformly within ±`max_deg` degrees.
 
-    Angles are those of the picture as it is seen, whatever its aspect. Other arguments: see `RandomGeometric`.
+    Angles are true angles of the image, also if it is not square. Other arguments: see `RandomGeometric`.
 
     Raises:
         ValueError: `p` is outside [0, 1], or `max_deg` is negative.
@@ -184,17 +185,17 @@ class Rotate(_Reflecting):
         check_not_negative(self.max_deg, "max_deg")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws two numbers a picture."""
+        """Draws two numbers per image."""
         degrees = self.uniform(maps, -self.max_deg, self.max_deg, rng)
         compose(maps, rotation((degrees * self.happens(maps, self.p, rng))[:, 0]))
 
 
 @dataclass(frozen=True, repr=False)
 class Zoom(_Reflecting):
-    """Enlarges each picture by a factor between `min_zoom` and `max_zoom`, evenly, with probability `p`.
+    """Enlarges each image with probability `p`, by a factor drawn uniformly between `min_zoom` and `max_zoom`.
 
-    The window shown lies anywhere in the picture; below 1 the picture lies anywhere in the frame, filled around.
-    Other arguments: see `RandomGeometric`.
+    The visible window is anywhere in the image. For factors below 1, the image is anywhere in the frame, and the rest
+    is filled. Other arguments: see `RandomGeometric`.
 
     Raises:
         ValueError: `p` is outside [0, 1], or the factors are not positive and in order.
@@ -216,26 +217,26 @@ class Zoom(_Reflecting):
 
     @property
     def least_scale(self) -> float:  # type: ignore[override]
-        """What the largest zoom shows of a side."""
+        """The part of a side that is visible at the largest zoom."""
         return min(1.0, 1 / self.max_zoom)
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws four numbers a picture."""
+        """Draws four numbers per image."""
         zoom = self.uniform(maps, self.min_zoom, self.max_zoom, rng)
         zoom = torch.where(self.happens(maps, self.p, rng), zoom, 1.0)[:, 0]
         at = self.uniform(maps, -1, 1, rng, columns=2)
-        compose(maps, zooming(zoom, at, half_sides(size, bool(self.align_corners))))
+        compose(maps, zoom_matrix(zoom, at, half_sides(size, bool(self.align_corners))))
 
 
 @dataclass(frozen=True, repr=False)
 class Warp(_Reflecting):
-    """Shows each picture as from the side: a perspective of up to `magnitude`, with probability `p` in each direction.
+    """Shows each image in perspective, as from the side: in each direction with probability `p`.
 
-    Horizontal and vertical perspective are drawn apart, evenly within ±magnitude; see `maps.perspective`. Other
-    arguments: see `RandomGeometric`.
+    Horizontal and vertical perspective are drawn separately, uniformly within ±`magnitude`. See `maps.perspective`.
+    Other arguments: see `RandomGeometric`.
 
     Raises:
-        ValueError: `p` is outside [0, 1], or `magnitude` is outside [0, 0.5): from there on corners cross.
+        ValueError: `p` is outside [0, 1], or `magnitude` is outside [0, 0.5). From 0.5 on, corners would cross.
     """
 
     magnitude: float = 0.2
@@ -251,7 +252,7 @@ class Warp(_Reflecting):
             raise ValueError(f"`magnitude` must be in [0, 0.5). Received: magnitude={self.magnitude}.")
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws four numbers a picture."""
+        """Draws four numbers per image."""
         drawn = self.uniform(maps, -self.magnitude, self.magnitude, rng, columns=2)
         vertical, horizontal = (drawn * (self.uniform(maps, 0, 1, rng, columns=2) < self.p)).unbind(1)
         compose(maps, perspective(vertical, horizontal, half_sides(size, bool(self.align_corners))))

@@ -1,6 +1,6 @@
-"""From what a user calls an architecture to a body for pictures, with its trained weights, layer groups and statistics.
+"""From an architecture to a body for images, with its trained weights, layer groups and statistics.
 
-`families` knows torchvision's, `timm_models` timm's; where trained weights come from is `weights`' business.
+`families` knows torchvision's architectures, `timm_models` timm's, and `pretrained` finds and loads trained weights.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from minilearner.vision.pretrained import (
     names_of_tensors,
     read_state_dict,
 )
-from minilearner.vision.timm_models import timm_body
+from minilearner.vision.timm_models import build_timm_body
 
 __all__ = ["Arch", "Backbone", "build_backbone"]
 
 Arch: TypeAlias = "str | nn.Module | Callable[..., nn.Module]"
-"""A torchvision constructor such as `resnet34`, a timm name, a module of one's own, or a function that makes one."""
+"""A torchvision constructor such as `resnet34`, a timm name, a module of your own, or a function that makes one."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A body, and what training it needs to know."""
+    """A body, and what a learner needs to know about it."""
 
     body: nn.Module
     features: tuple[int, ...]
-    """What the body gives for one picture: (features, height, width), or (features,) where it pools itself."""
+    """The shape of the body's output for one image: (features, height, width), or (features,) if the body pools."""
     splitter: Splitter
     """Divides ``Sequential(body, head)`` into layer groups."""
     stats: Stats | None
-    """Mean and standard deviation by channel of what the body was trained on, where that is known."""
+    """Mean and standard deviation per channel of the images that the body was trained on, if known."""
 
 
 def build_backbone(
@@ -65,44 +65,46 @@ def build_backbone(
     weights: Weights | None = None,
     cut: Cut | None = None,
 ) -> Backbone:
-    """Makes the body of an architecture.
+    """Builds the body of an architecture.
 
     Args:
-        arch: see `Arch`. A module is copied; its own weights stay, and count as trained where `pretrained`. A function
-            is called without arguments, or with `pretrained=` if it takes that.
-        n_in: channels of the pictures; see `heads.adapt_input_channels`.
-        size: height and width of the pictures.
-        pretrained: begin with trained weights: those of `weights`, or torchvision's or timm's best.
-        weights: see `weights.choose_weights`.
-        cut: where the body ends, instead of what is known of the family; see `heads.create_body`.
+        arch: see `Arch`. A module is copied and keeps its own weights, which count as trained if `pretrained`. A
+            function is called without arguments, or with `pretrained=` if it accepts that.
+        n_in: channels of the images; see `heads.adapt_input_channels`.
+        size: height and width of the images.
+        pretrained: start with trained weights: `weights`, or else the best of torchvision or timm.
+        weights: see `pretrained.choose_weights`.
+        cut: where the body ends. By default, the family decides. See `heads.create_body`.
 
     Raises:
         ValueError, TypeError: an argument cannot work.
-        DownloadError, FileFormatError, FileNotFoundError: the trained weights cannot be had, or do not fit.
+        DownloadError, FileFormatError, FileNotFoundError: the trained weights cannot be found, downloaded or loaded.
     """
     if weights is not None and not pretrained:
-        raise ValueError("`weights` are given, and `pretrained=False` forbids to use them. Leave out one of the two.")
+        raise ValueError(
+            "`weights` contradicts `pretrained=False`, which uses no trained weights. Leave out one of them."
+        )
     if isinstance(arch, str):
-        body, stats = timm_body(arch, n_in=n_in, size=size, pretrained=pretrained, weights=weights, cut=cut)
-        return Backbone(body, _features(body, n_in, size), layer_splitter(), stats)
+        body, stats = build_timm_body(arch, n_in=n_in, size=size, pretrained=pretrained, weights=weights, cut=cut)
+        return Backbone(body, _check_features(body, n_in, size), layer_splitter(), stats)
     if not callable(arch):
         raise TypeError(f"`arch` must be a constructor, a timm name or a module. Received: arch={arch!r}.")
     chosen = choose_weights(arch, weights) if pretrained else None
     path = local_file(chosen) if isinstance(chosen, WeightsEnum) else chosen
     state = None if path is None else read_state_dict(path)
-    model = _constructed(arch, chosen, pretrained=pretrained)
+    model = _construct_model(arch, chosen, pretrained=pretrained)
     family = family_of(model)
     whole = names_of_tensors(model)
     body = cut_model(model, family.cut if cut is None and family is not None else cut, size=size)
     if state is not None:
         load_body(body, state, whole, source=f"{path}", unused=AUXILIARY)
     adapt_input_channels(body, n_in, pretrained=pretrained)
-    stats = _stats(chosen, family) if pretrained and n_in == 3 else None
-    return Backbone(body, _features(body, n_in, size), _splitter(family, cut), stats)
+    stats = _choose_stats(chosen, family) if pretrained and n_in == 3 else None
+    return Backbone(body, _check_features(body, n_in, size), _choose_splitter(family, cut), stats)
 
 
-def _constructed(arch: Any, chosen: WeightsEnum | Path | None, *, pretrained: bool) -> nn.Module:
-    """Returns the whole model, before trained weights of torchvision or a file are loaded."""
+def _construct_model(arch: Any, chosen: WeightsEnum | Path | None, *, pretrained: bool) -> nn.Module:
+    """Returns the whole model, before trained weights from torchvision or a file are loaded into it."""
     if isinstance(arch, nn.Module):
         return copy.deepcopy(arch)
     function, given = (arch.func, arch.keywords) if isinstance(arch, partial) else (arch, {})
@@ -115,23 +117,23 @@ def _constructed(arch: Any, chosen: WeightsEnum | Path | None, *, pretrained: bo
         model = arch(pretrained=pretrained and chosen is None)
     elif pretrained and chosen is None:
         raise ValueError(
-            f"`pretrained=True`, and {name} offers no trained weights. Give a file by `weights=path`, or begin without "
-            "by `pretrained=False`."
+            f"`pretrained=True` needs trained weights, but {name} has none. Pass a file as `weights=path`, or start "
+            "with fresh weights by `pretrained=False`."
         )
     else:
         model = arch()
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`arch` must make a module. Received from {name}: {type(model).__name__}.")
+        raise TypeError(f"`arch` must return a module. Received from {name}: {type(model).__name__}.")
     return model
 
 
-def _splitter(family: Family | None, cut: Cut | None) -> Splitter:
-    """A user's own `cut` leaves the layers where they are if it only counts children, as the family's does."""
+def _choose_splitter(family: Family | None, cut: Cut | None) -> Splitter:
+    """Uses the family's layer groups, unless a custom `cut` moves layers. A `cut` that counts children does not."""
     known = family is not None and (cut is None or (isinstance(cut, int) and isinstance(family.cut, int)))
     return layer_splitter(family.later if family is not None and known else None)
 
 
-def _stats(chosen: WeightsEnum | Path | None, family: Family | None) -> Stats | None:
+def _choose_stats(chosen: WeightsEnum | Path | None, family: Family | None) -> Stats | None:
     if family is not None and family.stats is not None:
         return family.stats
     if isinstance(chosen, WeightsEnum):
@@ -140,11 +142,11 @@ def _stats(chosen: WeightsEnum | Path | None, family: Family | None) -> Stats | 
     return None if family is None else IMAGENET_STATS
 
 
-def _features(body: nn.Module, n_in: int, size: tuple[int, int]) -> tuple[int, ...]:
+def _check_features(body: nn.Module, n_in: int, size: tuple[int, int]) -> tuple[int, ...]:
     shape = feature_shape(body, n_in, size)
     if len(shape) not in (1, 3):
         raise ValueError(
-            "the body must give features (batch, features, height, width), or pooled (batch, features). Received: "
-            f"{('batch', *shape)}. Choose by `cut`, a function from the model to its body, what it gives."
+            "the body must return features (batch, features, height, width), or pooled ones (batch, features). "
+            f"Received: {('batch', *shape)}. Pass a function as `cut` that returns such a body of the model."
         )
     return shape

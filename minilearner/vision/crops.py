@@ -1,4 +1,4 @@
-"""Random crops resized to one size, a window of its own for every picture of the batch."""
+"""Random crops of whole batches, resized to one size. Each image gets its own window."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class _Crop(Geometric):
-    """What the random crop and its form for validation share: a window resized to `size`."""
+    """What the random crop and its validation form share: a window is resized to `size`."""
 
     size: int | Size
     min_scale: float = 0.08
@@ -33,7 +33,7 @@ class _Crop(Geometric):
 
     @property
     def sampling(self) -> Sampling:  # type: ignore[override]
-        """The size is the window's business."""
+        """Without a size: the window decides that."""
         return Sampling(mode=self.mode, align_corners=self.align_corners)
 
     def size_after(self, size: Size) -> Size:
@@ -41,7 +41,10 @@ class _Crop(Geometric):
         return as_size(self.size) or size
 
     def show(self, maps: Tensor, sides: Tensor, corner: Tensor, size: Size) -> None:
-        """Composes windows onto `maps`; sides and corner: (batch or 1, 2)."""
+        """Composes windows onto `maps`.
+
+        maps: (batch, 2 or 3, 3). sides, corner: (batch or 1, 2) in pixels. size: (height, width) of the images.
+        """
         compose(maps, window(sides, corner, size, self.size_after(size), self.align_corners))
 
     def largest(self, size: Size) -> tuple[float, float]:
@@ -53,24 +56,25 @@ class _Crop(Geometric):
 
 @dataclass(frozen=True)
 class RandomResizedCropBatch(_Crop):
-    """Crops each picture to a random window, and resizes that to `size`; fastai's RandomResizedCropGPU.
+    """Crops each image to a random window and resizes it to `size`, like fastai's RandomResizedCropGPU.
 
-    Differs from fastai's: every picture has its own window, and the resize is one interpolation with the other
-    geometric transforms. In validation: the largest window in the middle whose aspect is within `ratio`, which is the
-    whole picture where its own aspect is, times `valid_scale`.
+    Unlike in fastai, each image has its own window, and the resize is fused with the other geometric transforms into
+    one interpolation. In validation, it shows the largest centred window whose aspect is within `ratio`, times
+    `valid_scale`. That is the whole image if its own aspect is within `ratio`.
 
     Args:
         size: (height, width) of the output, or one number for a square.
-        min_scale: the smallest window as a part of the picture's area.
-        ratio: the narrowest and widest window, width over height.
+        min_scale: the smallest window, as a share of the image's area.
+        ratio: the narrowest and the widest window, as width / height.
         mode: "bilinear", "nearest" or "bicubic".
-        valid_scale: the part of each side that validation shows.
-        max_scale: the largest window as a part of the picture's area.
+        valid_scale: the share of each side that validation shows.
+        max_scale: the largest window, as a share of the image's area.
         align_corners: see `RandomGeometric`.
-        batch: one window for the whole batch.
+        batch: draw one window for the whole batch.
 
     Raises:
-        ValueError: scales are not 0 < min_scale <= max_scale <= 1, the ratios are not in order, or `mode` is unknown.
+        ValueError: scales do not satisfy 0 < min_scale <= max_scale <= 1, the ratios are not in order, or `mode` is
+            unknown.
     """
 
     def __post_init__(self) -> None:
@@ -88,17 +92,17 @@ class RandomResizedCropBatch(_Crop):
 
     @property
     def least_scale(self) -> float:  # type: ignore[override]
-        """The smaller side of the narrowest or flattest smallest window."""
+        """The shortest side that any of the smallest windows can have."""
         return math.sqrt(self.min_scale * min(self.ratio[0], 1 / self.ratio[1], 1))
 
     def for_validation(self) -> BatchTransform | None:
-        """Returns the crop of the middle."""
+        """Returns the centre crop."""
         return _CentreCrop(
             self.size, ratio=self.ratio, mode=self.mode, valid_scale=self.valid_scale, align_corners=self.align_corners
         )
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws ten windows a picture, and takes the first that fits; where none does, the largest in the middle."""
+        """Draws ten windows per image and takes the first that fits, or else the largest centred one."""
         n, extent = 1 if self.batch else len(maps), torch.tensor(size, device=maps.device)
         drawn = torch.rand(n, _ATTEMPTS + 1, 2, generator=rng, device=maps.device)
         areas = drawn[:, 1:, 0] * (self.max_scale - self.min_scale) + self.min_scale
@@ -117,13 +121,13 @@ class RandomResizedCropBatch(_Crop):
 
 
 class _CentreCrop(_Crop):
-    """The window in the middle, for validation."""
+    """The centred window, for validation."""
 
     train_only = False
 
     @property
     def least_scale(self) -> float:  # type: ignore[override]
-        """Nearly: pictures beyond `ratio` show less of one side."""
+        """Approximate: images with an aspect outside `ratio` show less of one side."""
         return self.valid_scale
 
     def for_validation(self) -> BatchTransform | None:

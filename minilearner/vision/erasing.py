@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of noise over pictures, each picture its own."""
+"""Random erasing: covers rectangles of images with noise. Each image gets its own rectangles."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["RandomErasing"]
 
 @dataclass(frozen=True)
 class RandomErasing(BatchTransform):
-    """Replaces rectangles by N(0, 1) noise in each picture with probability `p` (Zhong et al., Random Erasing, 2017).
+    """Replaces rectangles with N(0, 1) noise, in each image with probability `p` (Zhong et al., Random Erasing, 2017).
 
-    fastai's arguments and sizes; there the whole batch shares one decision and its rectangles. Runs after `Normalize`,
-    where noise of mean 0 and standard deviation 1 looks like any picture.
+    Arguments and sizes are fastai's, but in fastai the whole batch shares one decision and its rectangles. It runs
+    after `Normalize`, where noise with mean 0 and standard deviation 1 has the statistics of an image.
 
     Args:
-        p: the probability that a picture is touched.
-        sl, sh: the smallest and largest part of the area that is erased.
-        min_aspect: rectangles are between this and its inverse in height over width, evenly in its logarithm.
-        max_count: each picture gets 1 to this many rectangles, the area shared among them.
+        p: the probability that an image is changed.
+        sl, sh: the smallest and the largest share of the area to erase.
+        min_aspect: rectangles have a height / width between this and its inverse, uniform in the logarithm.
+        max_count: each image gets 1 to this many rectangles, which share the area.
 
     Raises:
-        ValueError: `p`, `sl` <= `sh` or `min_aspect` is out of its range, or `max_count` is less than 1.
+        ValueError: `p`, `sl`, `sh` or `min_aspect` is out of its range, or `max_count` is below 1.
     """
 
     p: float = 0.5
@@ -49,23 +49,23 @@ class RandomErasing(BatchTransform):
         check_count(self.max_count, "max_count")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns pictures with holes of noise; x: (batch, channels, height, width)."""
+        """Returns images with rectangles of noise; x: (batch, channels, height, width)."""
         if x.ndim != 4:
             raise ValueError(
-                f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
+                f"{self!r} takes images (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
             )
         first, sides = self.draw(len(x), (x.shape[2], x.shape[3]), rng)
-        # Noise for as many pixels as are erased, no more: what is drawn on the CPU must travel to the device.
+        # Draw noise only for erased pixels: what is drawn on the CPU must be copied to the device.
         n_values = int(sides.prod(2).sum()) * x.shape[1]
         noise = torch.randn(n_values, generator=rng, device=rng.device).to(x.device, x.dtype, non_blocking=True)
         first, sides = (part.to(x.device, non_blocking=True) for part in (first, sides))
-        erased = _inside(first, sides, (x.shape[2], x.shape[3]))
+        erased = _mark_pixels(first, sides, (x.shape[2], x.shape[3]))
         return x.masked_scatter(erased[:, None], noise)
 
     def draw(self, n: int, size: tuple[int, int], rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws rectangles in pixels: first (row, column) and sides (height, width), both (n, max_count, 2), int64.
 
-        A rectangle that is not there has sides of 0. None is larger than the picture.
+        A rectangle that is not used has sides of 0. None is larger than the image.
         """
         drawn = torch.rand(n, self.max_count, 4, generator=rng, device=rng.device)
         happens, count = torch.rand(n, 2, generator=rng, device=rng.device).unbind(1)
@@ -79,8 +79,8 @@ class RandomErasing(BatchTransform):
         return first.long(), (sides * there[:, :, None]).long()
 
 
-def _inside(first: Tensor, sides: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns which pixels lie in any of a picture's rectangles: bool (batch, height, width)."""
+def _mark_pixels(first: Tensor, sides: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns which pixels are inside any of an image's rectangles: bool (batch, height, width)."""
     rows, columns = (
         (at >= first[:, :, axis, None]) & (at < (first + sides)[:, :, axis, None])
         for axis, at in enumerate(torch.arange(side, device=first.device) for side in size)

@@ -1,4 +1,7 @@
-"""What is known of torchvision's classifiers, by family: where to cut, and where the later layers begin."""
+"""What is known about torchvision's classifiers, by family: where to cut, and where the later layers begin.
+
+`backbones` uses it to build bodies and layer groups.
+"""
 
 from __future__ import annotations
 
@@ -15,42 +18,42 @@ from minilearner.models.heads import Cut
 __all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
 
 Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation by channel, of inputs in [0, 1]."""
+"""Mean and standard deviation per channel, for inputs in [0, 1]."""
 
 IMAGENET_STATS: Stats = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 INCEPTION_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""What GoogLeNet and Inception were trained with; their `forward`, which a cut leaves out, would rescale to it."""
+"""The statistics that GoogLeNet and Inception were trained with. A cut removes the `forward` that applies them."""
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-"""Weights of additional classifiers in the middle of a network, which only help to train it from scratch."""
+"""Prefixes of the weights of auxiliary classifiers, which only help to train a network from scratch."""
 
 
 @dataclass(frozen=True)
 class Family:
     """One family of architectures.
 
-    The body's layer groups are the earlier layers, and the later ones, where features get coarse and particular: for
-    most, from where the picture is a sixteenth as high.
+    The body's layer groups are its earlier layers and its later ones, whose features are coarse and specific. For most
+    families, the later layers begin where the feature map has a sixteenth of the image's height.
     """
 
     kind: type[nn.Module]
     cut: Cut
     later: Callable[[Any], Iterable[nn.Module]]
-    """From the body to the modules of its second group."""
+    """A function from the body to the modules of its second group."""
     stats: Stats | None = None
-    """Instead of those that the weights state."""
+    """Used instead of the statistics that the weights state."""
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """Returns what is known of a model's family; None for any but torchvision's classifiers."""
+    """Returns what is known about a model's family, or None if it is not one of torchvision's classifiers."""
     return next((family for family in _FAMILIES if isinstance(model, family.kind)), None)
 
 
 def layer_splitter(later: Callable[[Any], Iterable[nn.Module]] | None = None) -> Splitter:
-    """Returns a splitter of ``Sequential(body, head)``: earlier and later layers of the body, then the head.
+    """Returns a splitter of ``Sequential(body, head)`` into earlier body layers, later body layers, and the head.
 
-    Without `later` the body is one group. Groups without parameters are left out.
+    Without `later`, the body is one group. Groups without parameters are left out.
     """
 
     def split(model: nn.Module) -> list[list[nn.Parameter]]:
@@ -67,9 +70,12 @@ def layer_splitter(later: Callable[[Any], Iterable[nn.Module]] | None = None) ->
 
 
 def constructor_options(name: str, *, trained: bool, image_size: int | None) -> dict[str, Any]:
-    """Returns what torchvision's constructor `name` must be told before its body is cut.
+    """Returns the arguments that torchvision's constructor needs before its body is cut.
 
-    image_size: height and width that the weights were made for; a vision transformer takes no other.
+    Args:
+        name: the constructor's name.
+        trained: whether trained weights will be loaded, so that random ones need not be drawn.
+        image_size: height and width that the weights were made for. A vision transformer accepts no other.
     """
     if name in ("googlenet", "inception_v3"):
         return {"aux_logits": False, "init_weights": not trained}
@@ -78,18 +84,18 @@ def constructor_options(name: str, *, trained: bool, image_size: int | None) -> 
     return {}
 
 
-def _before_pooling(model: Any) -> nn.Module:
-    """GoogLeNet and Inception, whose auxiliary classifiers, if there, stand among the layers."""
+def _cut_before_pooling(model: Any) -> nn.Module:
+    """For GoogLeNet and Inception, which may have auxiliary classifiers between their layers."""
     off = ("aux1", "aux2", "AuxLogits", "avgpool", "dropout", "fc")
     return nn.Sequential(*(child for name, child in model.named_children() if name not in off))
 
 
-def _stem_and_blocks(model: Any) -> nn.Module:
+def _keep_stem_and_blocks(model: Any) -> nn.Module:
     return nn.Sequential(model.stem, *model.blocks)
 
 
-def _class_token(model: Any) -> nn.Module:
-    """A vision transformer has no feature map: its body gives the class token, (batch, features)."""
+def _keep_class_token(model: Any) -> nn.Module:
+    """A vision transformer has no feature map. Its body returns the class token, (batch, features)."""
     model.heads = nn.Identity()
     return model  # type: ignore[no-any-return]
 
@@ -97,7 +103,7 @@ def _class_token(model: Any) -> nn.Module:
 def _later_vgg(body: Any) -> Any:
     layers = body[0]
     has_norm = any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
-    return layers[22 if has_norm else len(layers) // 2 :]  # 22: fastai's, for all depths
+    return layers[22 if has_norm else len(layers) // 2 :]  # 22: as in fastai, for all depths
 
 
 def _later_encoder(body: Any) -> list[nn.Module]:
@@ -117,10 +123,10 @@ _FAMILIES = (
     Family(models.MobileNetV3, -2, lambda body: body[0][7:]),
     Family(models.MNASNet, -1, lambda body: body[0][10:]),
     Family(models.ShuffleNetV2, -1, lambda body: body[3:]),
-    Family(models.GoogLeNet, _before_pooling, lambda body: body[8:], INCEPTION_STATS),
-    Family(models.Inception3, _before_pooling, lambda body: body[10:], INCEPTION_STATS),
+    Family(models.GoogLeNet, _cut_before_pooling, lambda body: body[8:], INCEPTION_STATS),
+    Family(models.Inception3, _cut_before_pooling, lambda body: body[10:], INCEPTION_STATS),
     Family(models.ConvNeXt, -2, lambda body: body[0][4:]),
     Family(models.SwinTransformer, -3, lambda body: [*body[0][4:], *body[1:]]),
-    Family(models.MaxVit, _stem_and_blocks, lambda body: body[3:]),
-    Family(models.VisionTransformer, _class_token, _later_encoder),
+    Family(models.MaxVit, _keep_stem_and_blocks, lambda body: body[3:]),
+    Family(models.VisionTransformer, _keep_class_token, _later_encoder),
 )

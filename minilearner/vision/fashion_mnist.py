@@ -1,4 +1,4 @@
-"""Data sets of pictures, ready to train on."""
+"""`fashion_mnist`: loaders of Fashion-MNIST, ready for training. `sources.fashion` finds and reads the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.vision.augment import Flip
 from minilearner.vision.shift import RandomShift
 
-__all__ = ["fashion_mnist", "resized"]
+__all__ = ["fashion_mnist", "resize_images"]
 
 
 def fashion_mnist(
@@ -29,22 +29,23 @@ def fashion_mnist(
     download: bool = True,
     seed: int | None = None,
 ) -> DataLoaders:
-    """Returns loaders of Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes in 10 classes, in memory.
+    """Returns loaders of Fashion-MNIST: 60,000 + 10,000 grey images of clothes in 10 classes, in memory.
 
-    Says on standard error where it found them: your `path`, the data home, the system, a download, or, where nothing
-    else can be had, the sample of 6,000 that comes with the package, which is said loudly.
+    Prints to standard error where the images came from: your `path`, the data home, the system, a download, or, if
+    there is no other way, the sample of 6,000 images in this package. A sample is announced by a conspicuous notice.
 
     Args:
         path: the folder of the four IDX files, gzipped or not.
-        size: height and width in pixels; resized once, bilinearly, from 28.
-        bs: pictures a batch.
-        augment: shift training pictures by up to 10 % each way, repeating the border, and flip half of them.
-        download: whether the network may be asked.
-        seed: decides shuffles and augmentation; see `DataLoaders`.
+        size: height and width in pixels. Images are resized once from 28 pixels, bilinearly.
+        bs: images per batch.
+        augment: shift training images by up to 10 % each way, repeating the border, and flip half of them.
+        download: whether the network may be used.
+        seed: decides shuffling and augmentation; see `DataLoaders`.
 
     Raises:
-        FileFormatError: a file is damaged, or is not Fashion-MNIST's. A folder that was given is never passed over.
-        ValueError: `size` is less than 1.
+        DataError: `path` is not a folder, or lacks one of the files.
+        FileFormatError: a file is damaged or does not belong to Fashion-MNIST. No other place is tried then.
+        ValueError: `size` is below 1.
     """
     check_count(size, "size")
     check_count(bs, "bs")
@@ -58,16 +59,16 @@ def fashion_mnist(
         (data.valid_images, data.valid_labels),
         bs=bs,
         vocab=FASHION_CLASSES,
-        item_tfms=partial(resized, size=size),
+        item_tfms=partial(resize_images, size=size),
         batch_tfms=[RandomShift(0.1), Flip(0.5)] if augment else None,
         seed=seed,
     )
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Returns images `(items, channels, size, size)`, resized bilinearly; smoothed first where they shrink.
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """Returns images `(items, channels, size, size)`, resized bilinearly, with antialiasing if they shrink.
 
-    uint8 stays uint8. Works through a few thousand at a time, for floats take four times the memory.
+    uint8 stays uint8. Works on a few thousand images at a time, because floats take four times the memory.
     """
     if images.shape[-2:] == (size, size):
         return images

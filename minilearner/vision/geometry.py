@@ -1,8 +1,8 @@
-"""Geometric transforms of whole batches: what every one of them has, and how neighbours fuse.
+"""The base of geometric transforms of batches, and how adjacent ones are fused.
 
-A geometric transform draws one map from output to source positions for every picture (see `resampling`). Neighbours
-compose their maps, perspectives among them, and so does the resize to their `size`: a picture is interpolated once, no
-blur on blur.
+A geometric transform draws one map from output to source positions for every image (see `maps` and `resampling`).
+Adjacent transforms compose their maps, perspectives and the resize to their `size` included. So an image is
+interpolated once, and blur does not add up. `augment`, `crops` and `shift` hold the transforms themselves.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Geometric", "RandomGeometric", "Resized", "Sampling", "as_size"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are looked up. None leaves a question to the neighbours that a transform is fused with.
+    """How pixels are looked up. None leaves a choice to the transforms that this one is fused with.
 
-    size: (height, width) of the output; None everywhere: that of the input. mode: "bilinear" where nobody says, or
-    "nearest", "bicubic". pad_mode: what lies outside: "border" (the nearest pixel) where nobody says, or "reflection",
-    "zeros". align_corners: False where nobody says; torch's meaning, see `resampling`.
+    size: (height, width) of the output; None everywhere keeps the input's. mode: "bilinear" (the default if none says),
+    "nearest" or "bicubic". pad_mode: what is outside the image: "border" (the nearest pixel, the default if none says),
+    "reflection" or "zeros". align_corners: as in torch, False if none says; see `resampling`.
     """
 
     size: Size | None = None
@@ -36,22 +36,22 @@ class Sampling:
     pad_mode: str | None = None
     align_corners: bool | None = None
 
-    def joined(self, other: Sampling) -> Sampling | None:
-        """Returns what both agree to, or None where they contradict each other."""
+    def join(self, other: Sampling) -> Sampling | None:
+        """Returns the choices of both, or None if they contradict each other."""
         joint = {}
         for field in fields(self):
-            said = {getattr(side, field.name) for side in (self, other)} - {None}
-            if len(said) > 1:
+            choices = {getattr(side, field.name) for side in (self, other)} - {None}
+            if len(choices) > 1:
                 return None
-            joint[field.name] = said.pop() if said else None
+            joint[field.name] = choices.pop() if choices else None
         return Sampling(**joint)
 
 
 class Geometric(BatchTransform):
-    """Moves pixels. Subclasses draw the maps; resampling, resizing and fusing happen here.
+    """Moves pixels. Subclasses draw the maps; this class resamples, resizes and fuses.
 
-    Neighbours whose `sampling` does not contradict fuse; others take an interpolation each. In validation nothing is
-    drawn and only the resize to `sampling.size` is left.
+    Adjacent transforms are fused if their `sampling` does not conflict. Otherwise each takes its own interpolation. In
+    validation nothing is drawn, and only the resize to `sampling.size` remains.
     """
 
     order: ClassVar[float] = 30
@@ -59,50 +59,53 @@ class Geometric(BatchTransform):
     takes_bytes = True
 
     axis_aligned: bool = True
-    """Rows stay rows and columns columns: no rotation, no shear."""
+    """Whether rows stay rows and columns stay columns: no rotation, no shear."""
 
     whole: bool = False
-    """Every output pixel is exactly one source pixel, so nothing is interpolated."""
+    """Whether every output pixel is exactly one source pixel, so that nothing is interpolated."""
 
     projective: bool = False
-    """The maps need a third row, the divisor of a perspective."""
+    """Whether the maps need a third row, the divisor of a perspective."""
 
     least_scale: float = 1.0
-    """The smallest part of a side of the input that can fill the whole side of the output, in (0, 1]."""
+    """The smallest part of the input's side that can fill the whole side of the output, in (0, 1]."""
 
     sampling: Sampling = Sampling()
-    """How this transform wants pictures looked up, where it cares."""
+    """How this transform looks up pixels, as far as it matters to it."""
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws one map a picture and composes it, in place, onto those of the transforms before.
+        """Draws one map per image and composes it, in place, onto the maps of earlier transforms.
 
-        maps: (batch, 2 or 3, 3) on `rng`'s device; a map M becomes M · D for the drawn D, a 3 x 3 matrix, since
-        output-to-source runs against the order of the transforms. size: (height, width) of the pictures.
+        Args:
+            maps: (batch, 2 or 3, 3), on `rng`'s device. A map M becomes M · D for the drawn 3 x 3 matrix D, because
+                maps lead from output to source, against the order of the transforms.
+            size: (height, width) of the images.
+            rng: the generator to draw from.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `draw_onto(self, maps, size, rng)`.")
 
     def size_after(self, size: Size) -> Size:
-        """Returns the size that the drawn maps are for; other than `size` only for a crop."""
+        """Returns the output size that the drawn maps are for. Only a crop changes it."""
         return size
 
     def for_validation(self) -> BatchTransform | None:
-        """Returns the resize alone, or None where there is none."""
+        """Returns the resize alone, or None if there is none."""
         return Resized(self.sampling) if self.sampling.size else None
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the moved pictures; x: (batch, channels, height, width). Of uint8, floats may come or uint8."""
-        return self._moved(x, rng, ())
+        """Returns the moved images; x: (batch, channels, height, width). uint8 input may give uint8 or floats."""
+        return self._move(x, rng, ())
 
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
-        """Returns the moved pictures, changed in the memory that they were moved to."""
-        # Normalising makes float32 of other floats, which need memory of their own then.
+        """Returns the moved images, with the pixel transforms applied in place to the new memory."""
+        # Normalizing turns other floats into float32, which needs its own memory.
         apart = x.dtype not in (torch.uint8, torch.float32)
-        return super().run(x, rng, pixels) if apart else self._moved(x, rng, pixels)
+        return super().run(x, rng, pixels) if apart else self._move(x, rng, pixels)
 
-    def _moved(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
+    def _move(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
         if x.ndim != 4:
             raise ValueError(
-                f"{self!r} takes pictures (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
+                f"{self!r} takes images (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."
             )
         size, how = (x.shape[2], x.shape[3]), self.sampling
         drawn_for = self.size_after(size)
@@ -126,26 +129,29 @@ class Geometric(BatchTransform):
         )
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
-        """Fuses with any other geometric transform that asks for no other way of looking up."""
-        sampling = self.sampling.joined(later.sampling) if isinstance(later, Geometric) else None
+        """Fuses with another geometric transform unless their samplings conflict."""
+        sampling = self.sampling.join(later.sampling) if isinstance(later, Geometric) else None
         return _Fused((*_parts(self), *_parts(later)), sampling) if sampling else None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RandomGeometric(Geometric):
-    """What the random geometric transforms share.
+    """What the random geometric transforms have in common.
+
+    For `mode`, `pad_mode` and `align_corners`, None means the choice of the transforms that this one is fused with. See
+    `Sampling`.
 
     Args:
-        size: the output's (height, width), or one number for a square, in validation too; None keeps that of the input.
+        size: (height, width) of the output, or one number for a square. Also applies to validation. None keeps the
+            input's size.
         mode: "bilinear", "nearest" or "bicubic".
-        pad_mode: what lies outside the picture: "reflection", "border" (the nearest pixel) or "zeros" (black).
-        align_corners: torch's: whether a side is measured between the centres of its outermost pixels, or their edges.
-        batch: one draw for the whole batch, where otherwise every picture has its own.
-
-    For `mode`, `pad_mode` and `align_corners`, None means as the neighbours that it is fused with; see `Sampling`.
+        pad_mode: what is outside the image: "reflection", "border" (the nearest pixel) or "zeros" (black).
+        align_corners: as in torch: whether a side is measured between the centres of its outermost pixels or between
+            their edges.
+        batch: draw once for the whole batch instead of once per image.
 
     Raises:
-        ValueError: an unknown `mode` or `pad_mode`, or a side of less than a pixel.
+        ValueError: `mode` or `pad_mode` is unknown, or a side is below one pixel.
     """
 
     size: int | Size | None = None
@@ -160,16 +166,16 @@ class RandomGeometric(Geometric):
 
     @property
     def sampling(self) -> Sampling:  # type: ignore[override]
-        """How this transform wants pictures looked up, where it cares."""
+        """How this transform looks up pixels, as far as it matters to it."""
         return Sampling(as_size(self.size), self.mode, self.pad_mode, self.align_corners)
 
     def uniform(self, maps: Tensor, low: float, high: float, rng: torch.Generator, *, columns: int = 1) -> Tensor:
-        """Draws evenly between `low` and `high`: (batch, columns) for `maps`, or (1, columns) for a whole batch."""
+        """Draws uniformly between `low` and `high`: (batch, columns) for `maps`, or (1, columns) with `batch`."""
         drawn = torch.empty(1 if self.batch else len(maps), columns, device=maps.device)
         return drawn.uniform_(low, high, generator=rng)
 
     def happens(self, maps: Tensor, p: float, rng: torch.Generator) -> Tensor:
-        """Draws whether a picture is transformed, with probability `p`: (batch, 1) or (1, 1)."""
+        """Draws whether each image is transformed, with probability `p`: (batch, 1), or (1, 1) with `batch`."""
         return self.uniform(maps, 0, 1, rng) < p
 
     def __repr__(self) -> str:
@@ -179,7 +185,7 @@ class RandomGeometric(Geometric):
 
 
 class Resized(Geometric):
-    """The resize of a geometric transform without its moves: what is left of it in validation."""
+    """The resize of a geometric transform without its movement, for validation."""
 
     train_only = False
 
@@ -190,11 +196,11 @@ class Resized(Geometric):
         """Draws nothing."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the resized pictures, or `x` where they have that size."""
+        """Returns the resized images, or `x` itself if it has that size."""
         return x if tuple(x.shape[2:]) == self.sampling.size else super().__call__(x, rng)
 
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
-        """As `Geometric`; where nothing is to be resized, the changes alone, which leave `x` as it is."""
+        """As in `Geometric`. Without a resize, applies only the pixel transforms and leaves `x` unchanged."""
         is_sized = tuple(x.shape[2:]) == self.sampling.size
         return run_steps(pixels, x, rng) if is_sized else super().run(x, rng, pixels)
 
@@ -203,8 +209,8 @@ class Resized(Geometric):
         return self
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
-        """Resizing twice to one size is resizing once."""
-        sampling = self.sampling.joined(later.sampling) if isinstance(later, Resized) else None
+        """Resizing twice to the same size is the same as resizing once."""
+        sampling = self.sampling.join(later.sampling) if isinstance(later, Resized) else None
         return Resized(sampling) if sampling else super().merge(later)
 
     def __repr__(self) -> str:
@@ -243,10 +249,10 @@ def _parts(transform: BatchTransform) -> tuple[Geometric, ...]:
 
 
 def as_size(size: int | Size | None) -> Size | None:
-    """Returns (height, width): a number means a square.
+    """Returns (height, width); a number means a square.
 
     Raises:
-        ValueError: a side is less than 1, or there are not two.
+        ValueError: a side is below 1, or there are not two.
     """
     if size is None:
         return None
@@ -255,7 +261,7 @@ def as_size(size: int | Size | None) -> Size | None:
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Raises a ValueError that lists the choices for an unknown `mode` or `pad_mode`."""
+    """Raises a ValueError that lists the choices if `mode` or `pad_mode` is unknown."""
     for name, choices in (("mode", MODES), ("pad_mode", PAD_MODES)):
         if getattr(sampling, name) is not None:
             check_choice(getattr(sampling, name), name, choices)

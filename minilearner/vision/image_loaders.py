@@ -1,4 +1,7 @@
-"""`ImageDataLoaders`: loaders of pictures in one call, for the ways in which data sets of pictures come."""
+"""`ImageDataLoaders`: image loaders in one call, for the layouts in which image data sets come.
+
+Each method builds a `DataBlock`, which does the work.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,15 @@ __all__ = ["ImageDataLoaders"]
 
 
 class ImageDataLoaders:
-    """Makes `DataLoaders` of pictures; every way is a `DataBlock` that one could write oneself.
+    """Makes `DataLoaders` of images. Each method builds a `DataBlock` that you could also write yourself.
 
-    All of them take these too, beside what they name (and what `DataBlock.dataloaders` takes, such as `bs`):
+    All methods also accept these arguments, and those of `DataBlock.dataloaders`, such as `bs`:
 
         valid_pct: the share of items for validation, drawn at random, in [0, 1).
-        seed: decides the split, the shuffles and the transforms.
+        seed: decides the split, the shuffling and the random transforms.
         item_tfms, batch_tfms, img_cls: as in `DataBlock` and `ImageBlock`.
 
-    Errors are those of `DataBlock.dataloaders`.
+    They raise the errors of `DataBlock.dataloaders`.
     """
 
     @classmethod
@@ -51,9 +54,21 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of pictures in one folder a class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
+        """Returns loaders of images in one folder per class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
 
-        With `valid_pct` it is ``cat/1.jpg`` instead, or anything deeper, and the split is drawn.
+        With `valid_pct`, the layout is ``cat/1.jpg``, or anything deeper, and the split is random.
+
+        Args:
+            path: the folder of the data set.
+            train: the name of the folder for training.
+            valid: the name of the folder for validation.
+            valid_pct: see above.
+            seed: see above.
+            vocab: the classes, in order. By default the sorted labels.
+            item_tfms: see above.
+            batch_tfms: see above.
+            img_cls: see above.
+            options: see above.
         """
         _check_options(options, cls.from_folder)
         folders = None if valid_pct is not None else [train, valid]
@@ -82,34 +97,85 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of these files, labelled by a function of the path."""
+        """Returns loaders of the files `fnames`, labelled by a function of the path.
+
+        Args:
+            path: the folder of the data set.
+            fnames: the files.
+            label_func: path -> label.
+            valid_pct: see above.
+            seed: see above.
+            item_tfms: see above.
+            batch_tfms: see above.
+            img_cls: see above.
+            options: see above.
+        """
         _check_options(options, cls.from_path_func)
         how: dict[str, Any] = {"item_tfms": item_tfms, "batch_tfms": batch_tfms, "img_cls": img_cls}
-        return _of_files(path, fnames, label_func, valid_pct, seed, **how, **options)
+        return _load_files(path, fnames, label_func, valid_pct, seed, **how, **options)
 
     @classmethod
     def from_name_func(
-        cls, path: PathLike, fnames: Sequence[PathLike], label_func: Callable[[str], Any], *args: Any, **options: Any
+        cls,
+        path: PathLike,
+        fnames: Sequence[PathLike],
+        label_func: Callable[[str], Any],
+        *args: Any,
+        **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of these files, labelled by a function of the file's name; the rest as `from_path_func`."""
+        """Returns loaders of the files `fnames`, labelled by a function of the file's name.
+
+        Args:
+            path: the folder of the data set.
+            fnames: the files.
+            label_func: file name -> label.
+            args: as for `from_path_func`.
+            options: see above.
+        """
         _check_options(options, cls.from_name_func, cls.from_path_func)
-        return _of_files(path, fnames, using_attr(label_func, "name"), *args, **options)
+        return _load_files(path, fnames, using_attr(label_func, "name"), *args, **options)
 
     @classmethod
     def from_path_re(
-        cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
+        cls,
+        path: PathLike,
+        fnames: Sequence[PathLike],
+        pat: str,
+        *args: Any,
+        **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of these files, labelled by the first group of `pat`, searched in the path."""
+        """Returns loaders of the files `fnames`, labelled by a regular expression searched in the path.
+
+        Args:
+            path: the folder of the data set.
+            fnames: the files.
+            pat: the regular expression, whose first group is the label.
+            args: as for `from_path_func`.
+            options: see above.
+        """
         _check_options(options, cls.from_path_re, cls.from_path_func, apart_from=("label_func",))
-        return _of_files(path, fnames, RegexLabeller(pat), *args, pat=pat, **options)
+        return _load_files(path, fnames, RegexLabeller(pat), *args, pat=pat, **options)
 
     @classmethod
     def from_name_re(
-        cls, path: PathLike, fnames: Sequence[PathLike], pat: str, *args: Any, **options: Any
+        cls,
+        path: PathLike,
+        fnames: Sequence[PathLike],
+        pat: str,
+        *args: Any,
+        **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of these files, labelled by the first group of `pat`, searched in the file's name."""
+        """Returns loaders of the files `fnames`, labelled by a regular expression searched in the file's name.
+
+        Args:
+            path: the folder of the data set.
+            fnames: the files.
+            pat: the regular expression, whose first group is the label.
+            args: as for `from_path_func`.
+            options: see above.
+        """
         _check_options(options, cls.from_name_re, cls.from_path_func, apart_from=("label_func",))
-        return _of_files(path, fnames, using_attr(RegexLabeller(pat), "name"), *args, pat=pat, **options)
+        return _load_files(path, fnames, using_attr(RegexLabeller(pat), "name"), *args, pat=pat, **options)
 
     @classmethod
     def from_df(
@@ -130,21 +196,21 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of the rows of a table: any mapping of columns, or a frame of pandas or polars.
+        """Returns loaders of the rows of a table: any mapping of columns, or a pandas or polars frame.
 
         Args:
             df: the table.
-            path: file names are relative to it.
-            valid_pct: see above.
+            path: the folder that file names are relative to.
+            valid_pct: see above. Not used with `valid_col`.
             seed: see above.
             fn_col: the column of file names.
-            folder: below `path`, put before every file name.
-            suff: put after every file name, such as ".jpg".
-            label_col: the column of labels, or a list of several, each then a label.
-            label_delim: what separates several labels in a cell.
-            y_block: what labels mean; by default several are a `MultiCategoryBlock`, numbers with floats among them a
-                `RegressionBlock`, all others a `CategoryBlock`.
-            valid_col: a column that is true for validation; `valid_pct` is then not used.
+            folder: a folder below `path` to put before every file name.
+            suff: a suffix to put after every file name, such as ".jpg".
+            label_col: the column of labels, or a list of columns for several labels per image.
+            label_delim: the separator of several labels in one cell.
+            y_block: what labels mean. By default, several labels make a `MultiCategoryBlock`, floats a
+                `RegressionBlock`, and everything else a `CategoryBlock`.
+            valid_col: a column that is true for validation items.
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
@@ -157,7 +223,7 @@ class ImageDataLoaders:
         folder = Path(path) if folder is None else Path(path) / folder
         get_y = ColReader(label_col, label_delim=label_delim)
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _block_for(apply_to_all(get_y, table, "label_col"))),
+            (ImageBlock(img_cls), y_block or _choose_block(apply_to_all(get_y, table, "label_col"))),
             get_x=_FileName(fn_col, folder, suff),
             get_y=get_y,
             splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
@@ -179,9 +245,20 @@ class ImageDataLoaders:
         valid_col: str | int | None = None,
         **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of the rows of a CSV file in `path`, without pandas; `options` as in `from_df`.
+        """Returns loaders of the rows of a CSV file, read without pandas.
 
-        Labels and `valid_col` are read as numbers or truth values where all of a column are written so; see `read_csv`.
+        A column of labels, or `valid_col`, is read as numbers or truth values if all its cells look like that; see
+        `read_csv`.
+
+        Args:
+            path: the folder of the data set.
+            csv_fname: the CSV file in `path`.
+            header: "infer" or 0 if the first line holds the column names. None if columns have no names.
+            delimiter: the separator of cells, "," by default.
+            quoting: a constant of the module `csv`.
+            label_col: as for `from_df`.
+            valid_col: as for `from_df`.
+            options: as for `from_df`.
         """
         _check_options(options, cls.from_csv, cls.from_df, apart_from=("df",))
         labels = [label_col] if isinstance(label_col, (str, int)) else list(label_col)
@@ -204,11 +281,24 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         **options: Any,
     ) -> DataLoaders:
-        """Returns loaders of files and their labels, in two lists; `y_block` as in `from_df`."""
+        """Returns loaders of files and their labels, given as two lists.
+
+        Args:
+            path: the folder that file names are relative to.
+            fnames: the files.
+            labels: one label per file.
+            valid_pct: see above.
+            seed: see above.
+            y_block: as for `from_df`.
+            item_tfms: see above.
+            batch_tfms: see above.
+            img_cls: see above.
+            options: see above.
+        """
         _check_options(options, cls.from_lists)
         table = as_table({"fnames": fnames, "labels": labels})
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _block_for(table.column("labels"))),
+            (ImageBlock(img_cls), y_block or _choose_block(table.column("labels"))),
             getters=[ColReader("fnames"), ColReader("labels")],
             splitter=RandomSplitter(valid_pct, seed),
             item_tfms=item_tfms,
@@ -221,7 +311,7 @@ def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apar
     check_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
 
 
-def _of_files(
+def _load_files(
     path: PathLike,
     fnames: Sequence[PathLike],
     get_y: Callable[[Any], Any],
@@ -234,11 +324,11 @@ def _of_files(
     pat: str | None = None,
     **options: Any,
 ) -> DataLoaders:
-    """Returns loaders of files labelled by a function, which was made of `pat` where that is given."""
+    """Returns loaders of files labelled by `get_y`. Errors show `pat`, the regular expression it was made from."""
     fnames = [Path(name) for name in fnames]
     labels = apply_to_all(get_y, fnames, "label_func" if pat is None else "pat", pat)
     block = DataBlock(
-        (ImageBlock(img_cls), _block_for(labels)),
+        (ImageBlock(img_cls), _choose_block(labels)),
         splitter=RandomSplitter(valid_pct, seed),
         get_y=get_y,
         item_tfms=item_tfms,
@@ -249,7 +339,7 @@ def _of_files(
 
 @dataclass(frozen=True)
 class _FileName:
-    """Row -> path of its file; one that is absolute stays so."""
+    """Row -> path of its file. An absolute file name stays as it is."""
 
     col: str | int
     folder: Path
@@ -260,30 +350,30 @@ class _FileName:
 
 
 class _FolderSplitter(GrandparentSplitter):
-    """As its base, but a picture that is in neither set is an error: it lies too high or too deep."""
+    """A `GrandparentSplitter` that raises if an image is in neither set because its folder is too high or too deep."""
 
     def __call__(self, items: Sequence[Any]) -> Split:
         train, valid = super().__call__(items)
         held = set(train) | set(valid)
         if rest := [i for i in range(len(items)) if i not in held]:
             raise DataError(
-                f"{len(rest)} of {len(items)} pictures do not lie in `{self.train_name}/<class>/` or "
+                f"{len(rest)} of {len(items)} images are not in `{self.train_name}/<class>/` or "
                 f"`{self.valid_name}/<class>/`: {shown(items, rest)}. Move or remove them."
             )
         return train, valid
 
 
-def _block_for(labels: Sequence[Any]) -> Any:
-    """Returns the block that suits these labels."""
+def _choose_block(labels: Sequence[Any]) -> Any:
+    """Returns the block that fits these labels."""
     several = [label for label in labels if isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1]
     if several:
-        measured = all(map(len, several)) and _are_measured([value for label in several for value in label])
+        measured = all(map(len, several)) and _are_floats([value for label in several for value in label])
         return RegressionBlock() if measured else MultiCategoryBlock()
-    return RegressionBlock() if _are_measured([v for v in labels if not is_missing(v)]) else CategoryBlock()
+    return RegressionBlock() if _are_floats([v for v in labels if not is_missing(v)]) else CategoryBlock()
 
 
-def _are_measured(values: Sequence[Any]) -> bool:
-    """Whether these are numbers, with floats among them: whole numbers alone are classes."""
+def _are_floats(values: Sequence[Any]) -> bool:
+    """Returns whether these are numbers with at least one float. Whole numbers alone are classes."""
     plain = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]  # NumPy's and torch's
     kinds = set(map(type, plain))
     return float in kinds and kinds <= {float, int}

@@ -1,7 +1,4 @@
-"""Pictures from files: whatever the format, orientation and mode, channels of 8 bits come out right.
-
-What becomes of a picture afterwards is `transforms`' business.
-"""
+"""Reads image files of any format, orientation and mode, as 8 bits per channel. `resize` transforms the images."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ __all__ = [
     "PathLike",
     "VerifiedImages",
     "as_mode",
+    "identify_image",
     "image_size",
     "image_sizes",
     "open_image",
-    "recognised",
     "verify_images",
 ]
 
@@ -42,7 +39,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How a picture with each EXIF orientation is turned upright; from 5 on, width and height change places."""
+"""The transposition that undoes each EXIF orientation. Orientations from 5 on swap width and height."""
 
 _HOW = ("headers", "decode")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -50,34 +47,37 @@ _POLICIES = ("raise", "skip")
 
 
 def open_image(
-    path: PathLike | IO[bytes], mode: str = "RGB", *, reduce_to: tuple[int, int] | None = None
+    path: PathLike | IO[bytes],
+    mode: str = "RGB",
+    *,
+    reduce_to: tuple[int, int] | None = None,
 ) -> Image.Image:
-    """Returns the picture in a file, upright, in a mode of Pillow's such as "RGB" or "L".
+    """Returns the image in a file, upright, in a Pillow mode such as "RGB" or "L".
 
-    - EXIF orientation is applied. Of an animation the first frame is taken.
-    - Transparent parts, in a palette too, become white, as on a page (fastai drops the alpha channel and shows whatever
-      colour lies beneath), unless `mode` has an alpha channel itself.
-    - 16 bits a channel are scaled to 8, never clipped. CMYK is converted, Adobe's inverted kind included.
+    - EXIF orientation is applied. An animation gives its first frame.
+    - Transparent pixels become white, as on a page, also in palettes, unless `mode` has an alpha channel. fastai drops
+      the alpha channel and shows whatever colour is below it.
+    - 16 bits per channel are scaled to 8, never clipped. CMYK is converted, also Adobe's inverted kind.
 
     Args:
-        path: the file, or an object that reads it, such as `io.BytesIO`, from its beginning.
-        mode: what to convert to.
-        reduce_to: (width, height) that are enough. A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size where that
-            leaves both sides at least so long, which saves up to half the time; other formats come at full size.
+        path: the file, or an object that reads it from its beginning, such as `io.BytesIO`.
+        mode: the mode to convert to.
+        reduce_to: a sufficient (width, height). A JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, as long as both
+            sides stay at least that long. This saves up to half the time. Other formats are decoded at full size.
 
     Raises:
-        FileFormatError: the file is no picture, or is damaged or cut short.
-        DataError: there is no such file, it may not be read, or its pixels are floats, which have no known range.
+        FileFormatError: the file is not an image, or it is damaged or cut short.
+        DataError: the file is missing or cannot be opened, or its pixels are floats, whose range is unknown.
     """
-    image = _loaded(path, reduce_to)
+    image = _load(path, reduce_to)
     try:
         return as_mode(image, mode)
     except DataError as e:
-        raise DataError(f"{_name(path)}: {e}") from e
+        raise DataError(f"{_describe_source(path)}: {e}") from e
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns a picture upright and in `mode`, as `open_image` does, by way of what keeps its 16 bits and transparency.
+    """Returns an image upright and in `mode`, as `open_image` does, without losing 16-bit values or transparency.
 
     Raises:
         DataError: its pixels are floats.
@@ -85,40 +85,40 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
     method = _UPRIGHT.get(_orientation(image))
     image = image if method is None else image.transpose(method)
     if image.mode == "F":
-        raise DataError("a picture's pixels are floats, which have no known range. Scale them to 8 bits yourself.")
+        raise DataError("the image has floats as pixels, and their range is unknown. Scale them to 8 bits yourself.")
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _scale_to_eight_bits(image)
     if mode not in _WITH_ALPHA and (image.mode in _WITH_ALPHA or "transparency" in image.info):
-        image = _on_white(image)
+        image = _put_on_white(image)
     return image if image.mode == mode else image.convert(mode)
 
 
 def image_size(path: PathLike) -> tuple[int, int]:
-    """Returns (width, height) of the upright picture, from the header alone.
+    """Returns (width, height) of the upright image, from the header alone.
 
     Raises:
-        FileFormatError: the header is not a picture's.
-        DataError: there is no such file, or it may not be read.
+        FileFormatError: the header is not that of an image.
+        DataError: the file is missing or cannot be opened.
     """
-    with _opened(path) as image:
-        tags = getattr(image, "tag_v2", None)  # of a TIFF, whose `size` some versions of Pillow give upright already
+    with _open(path) as image:
+        tags = getattr(image, "tag_v2", None)  # TIFF: in some versions of Pillow, `size` is already upright
         width, height = (tags[256], tags[257]) if tags else image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
-    """Returns the `image_size` of every file, read in threads; errors as there."""
+    """Returns the `image_size` of every file, read in threads. Raises the same errors."""
     return in_threads(image_size, paths, _n_threads())
 
 
 @dataclass(frozen=True)
 class VerifiedImages:
-    """What `verify_images` found."""
+    """The result of `verify_images`."""
 
     readable: list[PathLike]
-    """The files that can be read, in the order given."""
+    """The readable files, in the given order."""
     unreadable: list[tuple[PathLike, str]]
-    """The others, each with the reason."""
+    """The other files, each with the reason."""
 
     def __str__(self) -> str:
         return f"{len(self.readable)} readable, {len(self.unreadable)} unreadable{_examples(self.unreadable)}"
@@ -130,32 +130,33 @@ def verify_images(
     on_unreadable: str = "raise",
     n_threads: int | None = None,
 ) -> VerifiedImages:
-    """Reads every file, in threads, and tells which are pictures.
+    """Reads every file, in threads, and says which are images.
 
     Args:
         paths: the files.
-        how: "headers" opens each and reads a few bytes, which finds what is empty, foreign or missing; "decode" reads
-            every pixel, about ten times as slow, which also finds what is cut short or damaged.
-        on_unreadable: "raise", or "skip", which leaves telling to the caller: the result lists what to leave out.
-        n_threads: how many files at a time; by default twice the processors, 32 at most, as disks wait too.
+        how: "headers" opens each file and reads a few bytes, which finds empty, foreign and missing files. "decode"
+            reads every pixel, which takes about ten times as long and also finds damaged and truncated files.
+        on_unreadable: "raise", or "skip", which leaves it to the caller to exclude the unreadable files.
+        n_threads: how many files to read at a time. By default twice the number of processors, at most 32, because
+            reading also waits for the disk.
 
     Raises:
         FileFormatError: files cannot be read, and `on_unreadable` is "raise". Says how many, with three examples.
-        ValueError: `how` or `on_unreadable` is another word, or `n_threads` is less than 1.
+        ValueError: `how` or `on_unreadable` is unknown, or `n_threads` is below 1.
     """
     check_choice(how, "how", _HOW)
     check_choice(on_unreadable, "on_unreadable", _POLICIES)
     if n_threads is not None:
         check_count(n_threads, "n_threads")
     paths = list(paths)
-    reasons = in_threads(partial(_reason, how=how), paths, n_threads or _n_threads())
+    reasons = in_threads(partial(_find_problem, how=how), paths, n_threads or _n_threads())
     found = VerifiedImages(
         [path for path, reason in zip(paths, reasons, strict=True) if reason is None],
         [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None],
     )
     if found.unreadable and on_unreadable == "raise":
         raise FileFormatError(
-            f"{len(found.unreadable)} of {len(paths)} pictures cannot be read{_examples(found.unreadable)} Repair or "
+            f"{len(found.unreadable)} of {len(paths)} images cannot be read{_examples(found.unreadable)} Repair or "
             'remove them, or leave them out with on_unreadable="skip".'
         )
     return found
@@ -165,11 +166,11 @@ def _n_threads() -> int:
     return min(32, 2 * (os.cpu_count() or 1))
 
 
-def _reason(path: PathLike, how: str) -> str | None:
+def _find_problem(path: PathLike, how: str) -> str | None:
     try:
-        with _opened(path) as image:
+        with _open(path) as image:
             if how == "decode":
-                image.draft(None, (1, 1))  # a JPEG's every byte is read, but only 1/8 of its size is computed
+                image.draft(None, (1, 1))  # reads every byte of a JPEG, but computes only 1/8 of its size
                 image.load()
     except DataError as e:
         return str(e).removeprefix(f"{os.fspath(path)}: ")
@@ -183,8 +184,8 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
     return f": {shown}{'; ...' if len(unreadable) > 3 else '.'}"
 
 
-def _loaded(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
-    with _opened(path) as image:
+def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
+    with _open(path) as image:
         if reduce_to is not None and image.format == "JPEG":
             image.draft(None, reduce_to[::-1] if _orientation(image) >= 5 else reduce_to)
         image.load()
@@ -192,23 +193,23 @@ def _loaded(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Im
 
 
 @contextmanager
-def _opened(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
-    """Opens a file's header; whatever goes wrong with it inside the context is told with the path."""
+def _open(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
+    """Opens a file's header. Errors inside the context become `DataError`s that name the path."""
     try:
-        with recognised(path) as image:
+        with identify_image(path) as image:
             yield image
     except MemoryError:
         raise
-    except Exception as e:  # Pillow raises a dozen kinds on damaged files
-        raise _told(e, path) from e
+    except Exception as e:  # Pillow raises a dozen kinds of errors for damaged files
+        raise _make_error(e, path) from e
 
 
-def recognised(path: PathLike | IO[bytes]) -> Image.Image:
-    """Returns `PIL.Image.open`'s picture, not yet decoded, in whichever of several threads."""
+def identify_image(path: PathLike | IO[bytes]) -> Image.Image:
+    """Returns the image of `PIL.Image.open`, not decoded yet. Unlike that, it is safe in threads."""
     try:
         return Image.open(path)
     except UnidentifiedImageError:
-        # Pillow learns rare formats at the first need, and passes over those that another thread brings in meanwhile.
+        # Pillow loads rare formats when first needed, and may miss those that another thread is just loading.
         Image.init()
         return Image.open(path)
 
@@ -216,37 +217,37 @@ def recognised(path: PathLike | IO[bytes]) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block says nothing about the pixels, which are still good
+    except Exception:  # the EXIF block is damaged, but the pixels may be fine
         return 1
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _put_on_white(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales grey values of 16 bits, which Pillow would clip at 255, so that 65535 becomes 255."""
+def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey values so that 65535 becomes 255. Pillow would clip them at 255."""
     values = np.asarray(image).astype(np.float64)
     return Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
 
 
-def _name(path: PathLike | IO[bytes]) -> str:
+def _describe_source(path: PathLike | IO[bytes]) -> str:
     return os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"a {type(path).__name__}"
 
 
-def _n_bytes(path: PathLike | IO[bytes]) -> int:
+def _count_bytes(path: PathLike | IO[bytes]) -> int:
     return os.path.getsize(path) if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)
 
 
-def _told(e: Exception, path: PathLike | IO[bytes]) -> DataError:
+def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     if isinstance(e, OSError) and e.errno is not None:
-        return DataError(f"{_name(path)}: the file cannot be opened ({e.strerror}).")
-    size = _n_bytes(path)
+        return DataError(f"{_describe_source(path)}: the file cannot be opened ({e.strerror}).")
+    size = _count_bytes(path)
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
-        what = f"the {size} bytes are not a picture in a format that Pillow knows"
+        what = f"the {size} bytes are not an image in a format that Pillow knows"
     else:
-        what = f"the picture is damaged or cut short ({str(e).rstrip('.')})"
-    return FileFormatError(f"{_name(path)}: {what}.")
+        what = f"the image is damaged or cut short ({str(e).rstrip('.')})"
+    return FileFormatError(f"{_describe_source(path)}: {what}.")

@@ -1,7 +1,8 @@
-"""The matrices of geometric transforms: where output pixels come from, one 3 x 3 matrix a picture.
+"""The 3 x 3 matrices of geometric transforms, one per image. They say where output pixels come from.
 
-Positions are in pixels (vertical, horizontal) from the picture's centre, as in `resampling`; matrices multiply
-(vertical, horizontal, 1) and count from output to source. Nothing is drawn here: parameters come in, matrices go out.
+Positions are in pixels (vertical, horizontal) from the image's centre, as in `resampling`. Matrices multiply (vertical,
+horizontal, 1) and lead from output to source. This module turns parameters into matrices; `augment`, `crops` and
+`shift` draw the parameters.
 """
 
 from __future__ import annotations
@@ -9,29 +10,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Size", "compose", "half_sides", "perspective", "rotation", "scale_onto", "window", "zooming"]
+__all__ = ["Size", "compose", "half_sides", "perspective", "rotation", "scale_onto", "window", "zoom_matrix"]
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
 def half_sides(size: Size, align_corners: bool) -> tuple[float, float]:
-    """Returns the distance in pixels from the centre to where torch's grids count 1, downwards and to the right.
+    """Returns the distances in pixels from the centre to where torch's grids have 1, downwards and to the right.
 
-    That is the centre of the corner pixel with `align_corners`, else its outer edge.
+    That is the centre of the corner pixel with `align_corners`, and its outer edge without.
     """
     height, width = size
     return (height - align_corners) / 2, (width - align_corners) / 2
 
 
 def compose(maps: Tensor, drawn: Tensor) -> None:
-    """Turns each map M, (batch, 2 or 3, 3), into M · D in place; drawn: (batch, 3, 3)."""
-    # Written out, here and elsewhere: a matrix product may run in reduced precision.
+    """Replaces each map M, (batch, 2 or 3, 3), by M · D in place; drawn: (batch, 3, 3), the matrices D."""
+    # Here and elsewhere, sums are written out because a matrix product may use reduced precision.
     maps.copy_((maps[:, :, :, None] * drawn[:, None]).sum(2))
 
 
 def scale_onto(maps: Tensor, size: Size, out: Size, align_corners: bool) -> None:
-    """Resizes from `size` to `out`, in place: what maps of pictures of `size` are for pictures of size `out`."""
+    """Turns maps of images of `size` into maps of images of size `out`, in place."""
     for axis, (half, out_half) in enumerate(
         zip(half_sides(size, align_corners), half_sides(out, align_corners), strict=True)
     ):
@@ -39,7 +40,7 @@ def scale_onto(maps: Tensor, size: Size, out: Size, align_corners: bool) -> None
 
 
 def rotation(degrees: Tensor) -> Tensor:
-    """Returns matrices (batch, 3, 3) that turn pictures clockwise by `degrees` (batch,)."""
+    """Returns matrices (batch, 3, 3) that rotate images clockwise by `degrees` (batch,)."""
     angles = degrees * (torch.pi / 180)
     drawn = torch.eye(3, device=degrees.device).repeat(len(degrees), 1, 1)
     drawn[:, 0, 0] = drawn[:, 1, 1] = angles.cos()
@@ -48,11 +49,14 @@ def rotation(degrees: Tensor) -> Tensor:
     return drawn
 
 
-def zooming(zoom: Tensor, at: Tensor, halves: tuple[float, float]) -> Tensor:
-    """Returns matrices (batch, 3, 3) that enlarge pictures.
+def zoom_matrix(zoom: Tensor, at: Tensor, halves: tuple[float, float]) -> Tensor:
+    """Returns matrices (batch, 3, 3) that enlarge images.
 
-    zoom: (batch,), 2 shows half the side. at: (batch, 2), where (down, right), from -1 to 1: the window touches the
-    upper edge at -1, and the lower one at 1. halves: half the sides in pixels.
+    Args:
+        zoom: (batch,). A zoom of 2 shows half of each side.
+        at: (batch, 2), where the window is (down, right), from -1 to 1. It touches the upper edge at -1 and the lower
+            edge at 1.
+        halves: half the sides in pixels.
     """
     part = 1 / zoom
     drawn = torch.eye(3, device=zoom.device).repeat(len(zoom), 1, 1)
@@ -62,13 +66,13 @@ def zooming(zoom: Tensor, at: Tensor, halves: tuple[float, float]) -> Tensor:
 
 
 def perspective(vertical: Tensor, horizontal: Tensor, halves: tuple[float, float]) -> Tensor:
-    """Returns matrices (batch, 3, 3) of pictures seen from the side, as fastai's `Warp` draws them.
+    """Returns matrices (batch, 3, 3) that show images in perspective, as fastai's `Warp` does.
 
-    The picture's corners (right, down) = (±1, ±1), in halves of its sides, move to (-1 - v, -1 - h), (1 + v, -1 + h),
-    (-1 + v, 1 + h) and (1 - v, 1 - h), v being `vertical` and h `horizontal`, both (batch,).
+    The image's corners (right, down) = (±1, ±1), in halves of its sides, move to (-1 - v, -1 - h), (1 + v, -1 + h),
+    (-1 + v, 1 + h) and (1 - v, 1 - h). Here v is `vertical` and h is `horizontal`, both (batch,).
     """
-    # The projective map that takes the square's corners there is, over (down, right, 1), with h and v as above,
-    # [[1 - h², -hv, v], [-hv, 1 - v², h], [v, h, 1]]. What is looked up is its inverse, here divided by its corner.
+    # The projective map that moves the square's corners there, over (down, right, 1), is
+    # [[1 - h², -hv, v], [-hv, 1 - v², h], [v, h, 1]]. We need its inverse, here divided by its last element.
     v, h, one = vertical, horizontal, torch.ones_like(vertical)
     corner = 1 - h * h - v * v
     cross = 2 * h * v / corner
@@ -79,9 +83,14 @@ def perspective(vertical: Tensor, horizontal: Tensor, halves: tuple[float, float
 
 
 def window(sides: Tensor, corner: Tensor, size: Size, out: Size, align_corners: bool) -> Tensor:
-    """Returns matrices (batch, 3, 3) that show a window of a picture of `size` in a picture of size `out`.
+    """Returns matrices (batch, 3, 3) that show a window of an image at size `out`.
 
-    sides: (batch, 2), the window's height and width. corner: (batch, 2), its upper left pixel; both in pixels.
+    Args:
+        sides: (batch, 2), the height and width of the window in pixels.
+        corner: (batch, 2), the upper left pixel of the window.
+        size: (height, width) of the image.
+        out: (height, width) of the output.
+        align_corners: see `resampling.resample`.
     """
     halves = sides.new_tensor(half_sides(out, align_corners)).clamp_min(0.5)
     drawn = torch.zeros(len(sides), 3, 3, device=sides.device)

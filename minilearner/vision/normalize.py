@@ -1,4 +1,4 @@
-"""Normalisation by known statistics, and the statistics of well-known data sets."""
+"""`Normalize`, and the statistics of well-known data sets."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ imagenet_stats = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Means and standard deviations of red, green and blue, for ``Normalize.from_stats(*imagenet_stats)``."""
 
 cifar_stats = ([0.491, 0.482, 0.447], [0.247, 0.243, 0.261])
-"""Of CIFAR-10, as `imagenet_stats`."""
+"""The statistics of CIFAR-10, in the form of `imagenet_stats`."""
 
 mnist_stats = ([0.131], [0.308])
-"""Of MNIST, one grey channel."""
+"""The statistics of MNIST, for one grey channel."""
 
 
 class Normalize(PixelTransform):
     """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
 
-    Made by `from_stats`. `decode` undoes it. Runs after lighting and before `RandomErasing`, wherever it stands.
+    Create it with `from_stats`. `decode` undoes it. It runs after lighting and before `RandomErasing`, wherever it is
+    in the list of transforms.
     """
 
     train_only = False
@@ -37,12 +38,14 @@ class Normalize(PixelTransform):
 
     @classmethod
     def from_stats(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> Normalize:
-        """Returns the transform for statistics of inputs in [0, 1]: a number, or one number a channel.
-
-        The statistics follow the batches from device to device; channels are dimension 1.
+        """Returns the transform for statistics of inputs in [0, 1].
 
         >>> Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+
+        Args:
+            mean: one number, or one per channel. Channels are dimension 1 of a batch.
+            std: the same for standard deviations. Both move to the device of the batches.
 
         Raises:
             ValueError: the lengths differ, or a standard deviation is not positive.
@@ -53,11 +56,11 @@ class Normalize(PixelTransform):
             check_positive(value, "std")
         means, stds = (torch.as_tensor(stats, dtype=torch.float32).reshape(-1) for stats in (mean, std))
         if len(means) != len(stds):
-            raise ValueError(f"`mean` and `std` must be of one length. Received: mean={mean}, std={std}.")
+            raise ValueError(f"`mean` and `std` must have the same length. Received: mean={mean}, std={std}.")
         return cls(means, stds)
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns (x - mean) / std, the channels in dimension 1."""
+        """Returns (x - mean) / std, with channels in dimension 1."""
         mean, std = self._stats_for(x)
         return (x - mean).div_(std)
 
@@ -79,7 +82,7 @@ class Normalize(PixelTransform):
         n = len(self.mean)
         if n > 1 and (x.ndim < 2 or x.shape[1] != n):
             raise ValueError(f"{self!r} has {n} channels. Received: x of shape {tuple(x.shape)}.")
-        if self.mean.device != x.device:  # once: the statistics then stay where the batches are
+        if self.mean.device != x.device:  # happens once: the statistics then stay on the batches' device
             self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
         shape = (n,) + (1,) * (x.ndim - 2) if x.ndim > 1 else (n,)
         return self.mean.view(shape), self.std.view(shape)

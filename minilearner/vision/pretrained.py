@@ -1,7 +1,7 @@
-"""Trained weights for a body: which ones, where they lie, and loading them with a word about every mismatch.
+"""Trained weights for a body: choosing them, finding or downloading their file, and loading them with clear errors.
 
-torchvision's files are shared with torch hub: one that is in its folder is used as it is, whatever its hash. Nothing is
-ever unpickled but tensors.
+torchvision's files are shared with torch hub. A file that is already in its folder is used as it is, whatever its hash.
+Only tensors are ever unpickled. `backbones` decides which body gets which weights.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ __all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", 
 StateDict: TypeAlias = Mapping[str, Tensor]
 
 Weights: TypeAlias = "WeightsEnum | str | Path"
-"""A member of a torchvision weights enum, its name ("IMAGENET1K_V1"), or the path of a file of weights."""
+"""A member of a torchvision weights enum, its name ("IMAGENET1K_V1"), or the path of a weights file."""
 
 _SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
 def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> WeightsEnum | Path | None:
-    """Returns the torchvision weights or the file that are meant; torchvision's best for None, or None without any.
+    """Returns the torchvision weights or the file that `weights` means.
+
+    Args:
+        arch: the constructor of the model.
+        weights: see `Weights`. None means torchvision's best, or no weights if it has none.
 
     Raises:
-        ValueError: the name is none of this model's weights, or belongs to another model; or torchvision has the model
-            for another task.
+        ValueError: the name does not belong to this model's weights, or torchvision has the model for another task.
+        TypeError: `weights` is neither torchvision's, nor a name, nor a path.
         FileNotFoundError: there is no such file.
     """
     members = _members(arch)
@@ -49,10 +53,10 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
         return members.get("DEFAULT")
     if isinstance(weights, WeightsEnum):
         if weights not in members.values():
-            raise ValueError(f"`weights` belong to another model. Received: {weights!r}.{_choices(members)}")
+            raise ValueError(f"`weights` belongs to another model. Received: {weights!r}.{_choices(members)}")
         return weights
     if not isinstance(weights, (str, os.PathLike)):
-        raise TypeError(f"`weights` must be torchvision's, a name of those, or a path. Received: {weights!r}.")
+        raise TypeError(f"`weights` must be torchvision weights, their name, or a path. Received: {weights!r}.")
     by_name = members | {f"{type(member).__name__}.{name}": member for name, member in members.items()}
     if isinstance(weights, str) and weights in by_name:
         return by_name[weights]
@@ -61,39 +65,39 @@ def choose_weights(arch: Callable[..., Any], weights: Weights | None) -> Weights
         return path
     if path.suffix not in _SUFFIXES and len(path.parts) == 1:
         raise ValueError(
-            f"`weights` is no file, and no name of weights.{closest(str(weights), members)} "
+            f"`weights` is neither a file nor the name of weights.{closest(str(weights), members)} "
             f"Received: weights={weights!r}.{_choices(members)}"
         )
     raise FileNotFoundError(f"`weights`: there is no file {path}.")
 
 
 def hub_path(url: str) -> Path:
-    """Returns where torch hub keeps, or would keep, what it has downloaded from a URL."""
+    """Returns where torch hub keeps, or would keep, the file of a URL."""
     return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(url).path)
 
 
 def local_file(weights: WeightsEnum) -> Path:
-    """Returns torch hub's file of these weights, downloaded where it is not there yet.
+    """Returns torch hub's file of these weights, and downloads it if it is missing.
 
-    A file that is there is taken as it is, as torch hub does; a new one must have the hash that its name ends in.
+    An existing file is used as it is, as torch hub does. A new one must have the hash at the end of its name.
 
     Raises:
-        DownloadError: it is not there, and the network is forbidden or does not deliver. Says what to put where.
+        DownloadError: the file is missing, and the network is forbidden or does not deliver it. Says what to put where.
     """
     path = hub_path(weights.url)
     if path.is_file():
         return path
     way_out = (
-        f"To go on without the network, bring {weights.url} to {path}, or give a file by `weights=path`, or begin "
+        f"To go on without the network, put {weights.url} at {path}, or pass a file as `weights=path`, or start "
         "without trained weights by `pretrained=False`."
     )
     return download([weights.url], path, check=partial(_check_hash, name=path.name), way_out=way_out)
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Returns the tensors by name of a file by `torch.save`, or a .safetensors file, read without running any code.
+    """Returns the tensors by name in a file of `torch.save` or a .safetensors file, without running any code.
 
-    A dictionary that holds them under "state_dict" or "model", as training scripts write it, will do.
+    A dictionary that holds them under "state_dict" or "model", as training scripts write it, is also accepted.
 
     Raises:
         FileFormatError: the file is damaged, or holds something else.
@@ -104,11 +108,11 @@ def read_state_dict(path: Path) -> StateDict:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0] or "it ends too soon"
+        reason = str(error).partition("\n")[0].rstrip(".") or "it ends too early"
         raise FileFormatError(
-            f"{path} is damaged, or holds more than tensors by name: {reason} Delete it and bring it again, as written "
-            "by `torch.save(model.state_dict(), path)` or by safetensors. torchvision's weights are downloaded where "
-            "they are not there."
+            f"{path} is damaged, or holds more than tensors by name: {reason}. Delete it. Then save it again "
+            "with `torch.save(model.state_dict(), path)` or safetensors. Missing torchvision weights are downloaded "
+            "again."
         ) from error
     if isinstance(state, dict):
         state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
@@ -118,24 +122,30 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def names_of_tensors(model: nn.Module) -> dict[int, str]:
-    """Returns the name of every parameter and buffer by its id, so that they are known after the model is cut."""
+    """Returns the name of each parameter and buffer by its id, so that names are still known after a cut."""
     return {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
 def load_body(
-    body: nn.Module, state: StateDict, whole: Mapping[int, str], *, source: str, unused: Sequence[str] = ()
+    body: nn.Module,
+    state: StateDict,
+    whole: Mapping[int, str],
+    *,
+    source: str,
+    unused: Sequence[str] = (),
 ) -> None:
-    """Copies the tensors of `state` into `body`: all of them or, on any mismatch, none.
+    """Copies the tensors of `state` into `body`: all of them, or none if anything does not match.
 
     Args:
-        state: names as in the whole model that the body was cut from (what was cut off may be missing or of any shape),
-            or as in the body, or as in a learner's model, ``Sequential(body, head)``.
-        whole: `names_of_tensors` of the model before the cut.
+        body: the body to load into.
+        state: tensors by name. Names are those of the whole model before the cut, of the body, or of a learner's model,
+            ``Sequential(body, head)``. Parts that were cut off may be missing or have any shape.
+        whole: the `names_of_tensors` of the model before the cut.
         source: what an error calls the weights.
-        unused: beginnings of names in `state` that belong to other parts, such as auxiliary classifiers.
+        unused: prefixes of names in `state` that belong to other parts, such as auxiliary classifiers.
 
     Raises:
-        FileFormatError: names are missing, or unknown, or tensors have other shapes.
+        FileFormatError: names are missing or unknown, or tensors have other shapes.
     """
     own = {name: t for name, t in body.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     namings = [
@@ -154,8 +164,8 @@ def load_body(
     ]
     problems = {"missing": missing, "unknown": unknown, "of another shape": reshaped}
     if any(problems.values()):
-        told = "; ".join(f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in problems.items() if names)
-        raise FileFormatError(f"{source} does not fit this model: {told}.")
+        listed = "; ".join(f"{len(names)} {what}: {', '.join(names[:3])}" for what, names in problems.items() if names)
+        raise FileFormatError(f"{source} does not fit this model: {listed}.")
     with torch.no_grad():
         for name, tensor in found.items():
             own[name].copy_(tensor)
@@ -164,26 +174,26 @@ def load_body(
 def _members(arch: Callable[..., Any]) -> dict[str, WeightsEnum]:
     try:
         return dict(get_model_weights(arch).__members__)
-    except (TypeError, ValueError):  # no constructor of torchvision's
+    except (TypeError, ValueError):  # not a constructor of torchvision
         return {}
 
 
 def _check_task(members: Mapping[str, WeightsEnum]) -> None:
-    """Other constructors of torchvision's fetch weights of their backbones without being asked to."""
+    """Raises for models of other tasks, whose constructors download backbone weights without being asked."""
     for member in members.values():
         package = type(member).__module__.removeprefix("torchvision.models.").rpartition(".")[0]
         if package and type(member).__module__.startswith("torchvision.models."):
             raise ValueError(
-                f"`arch` must be one of torchvision's classifiers, such as resnet34. Received: one for {package}."
+                f"`arch` must be a torchvision classifier, such as resnet34. Received: a model for {package}."
             )
 
 
 def _choices(members: Mapping[str, Any]) -> str:
-    return f" This model has: {', '.join(members)}." if members else " This model has none by name: give a path."
+    return f" This model has: {', '.join(members)}." if members else " This model has no named weights: pass a path."
 
 
 def _check_hash(path: Path, name: str) -> None:
-    """Checks the beginning of the SHA-256 that torchvision puts into the names of its files."""
+    """Checks the first digits of the SHA-256, which torchvision puts into the names of its files."""
     expected = re.search(r"-([0-9a-f]{8,})\.", name)
     digest = hashlib.sha256()
     with open(path, "rb") as file:

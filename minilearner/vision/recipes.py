@@ -1,4 +1,7 @@
-"""Models of a body and a head that know what they were made from, so that a file can say it in words and numbers."""
+"""Models of a body and a head that know how they were built, so that an export can store it as plain data.
+
+`vision_learner` records the recipe; `build_from_recipe` builds the model again when an export is loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,43 +16,61 @@ __all__ = ["VisionModel", "build_from_recipe", "recipe_of"]
 
 
 class VisionModel(nn.Sequential):
-    """``Sequential(body, head)`` for pictures."""
+    """``Sequential(body, head)`` for images."""
 
     recipe: Mapping[str, Any] | None = None
-    """How `build_from_recipe` makes it again, with fresh weights; None where that cannot be told."""
+    """The arguments of `build_from_recipe` for this model, or None if a recipe cannot describe it."""
 
 
 def recipe_of(arch: Any, body: nn.Module, *, n_in: int, cut: Any, head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns what decides a body's and a head's layers, where they are torchvision's or timm's by name; else None.
+    """Returns the recipe of a torchvision or timm model, or None if a recipe cannot describe the model.
 
-    head: arguments of `create_head`.
+    Args:
+        arch: the architecture, as passed to `vision_learner`.
+        body: the body built from it.
+        n_in: channels of the images.
+        cut: where the body ends. A function has no recipe.
+        head: the arguments of `create_head`.
     """
     if not (cut is None or isinstance(cut, int)):
         return None
-    told: dict[str, Any] = {"n_in": n_in, "cut": cut, "head": dict(head)}
+    rest: dict[str, Any] = {"n_in": n_in, "cut": cut, "head": dict(head)}
     if isinstance(arch, str):
-        return {"source": "timm", "arch": arch, "size": getattr(body, "has_map", None), **told}
+        return {"source": "timm", "arch": arch, "size": getattr(body, "has_map", None), **rest}
     if _constructor(getattr(arch, "__name__", "")) is not arch:
         return None
-    return {"source": "torchvision", "arch": arch.__name__, "size": getattr(body, "image_size", None), **told}
+    return {"source": "torchvision", "arch": arch.__name__, "size": getattr(body, "image_size", None), **rest}
 
 
 def build_from_recipe(
-    source: str, arch: str, size: Any, n_in: int, cut: int | None, head: Mapping[str, Any]
+    source: str,
+    arch: str,
+    size: Any,
+    n_in: int,
+    cut: int | None,
+    head: Mapping[str, Any],
 ) -> VisionModel:
     """Returns the model of a recipe, with fresh weights.
+
+    Args:
+        source: "torchvision" or "timm".
+        arch: the name of the architecture.
+        size: for torchvision, the image size of a vision transformer; for timm, whether the body has a feature map.
+        n_in: channels of the images.
+        cut: how many children the body keeps; None for the family's own cut.
+        head: the arguments of `create_head`.
 
     Raises:
         ValueError: there is no such architecture.
         ImportError: timm is not installed.
     """
-    # Heavy: only where such a model is built.
+    # Heavy: imported only when such a model is built.
     from minilearner.vision.families import constructor_options, family_of
 
     if source == "timm":
-        from minilearner.vision.timm_models import untrained_body
+        from minilearner.vision.timm_models import build_untrained_body
 
-        body = untrained_body(arch, n_in=n_in, cut=cut, has_map=bool(size))
+        body = build_untrained_body(arch, n_in=n_in, cut=cut, has_map=bool(size))
     else:
         constructor = _constructor(arch)
         if constructor is None:
@@ -64,7 +85,7 @@ def build_from_recipe(
 
 
 def _constructor(name: str) -> Any:
-    """Returns torchvision's constructor of that name, if it makes a classifier."""
+    """Returns torchvision's constructor of that name if it makes a classifier, else None."""
     from torchvision import models
 
     return getattr(models, name) if name in models.list_models(module=models) else None

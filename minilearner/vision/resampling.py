@@ -1,9 +1,9 @@
-"""Moving pixels: pictures looked up at the positions that one map a picture gives, each in one interpolation.
+"""Moves pixels: looks up images at the positions given by one map per image, in one interpolation.
 
-A map goes from output to source positions. Positions are in pixels (vertical, horizontal), counted from the picture's
-centre, so a flip is exactly -1 and a shift is a number of pixels. A map is a matrix over (vertical, horizontal, 1):
-(2, 3) where it is affine, (3, 3) where it is a perspective, whose third row is the divisor. What lies outside the
-picture is filled as `pad_mode` says. Who draws the maps is not known here.
+A map leads from output to source positions. Positions are in pixels (vertical, horizontal) from the image's centre, so
+a flip is exactly -1 and a shift is a number of pixels. A map is a matrix over (vertical, horizontal, 1): (2, 3) if it
+is affine, (3, 3) if it is a perspective, whose third row is the divisor. `pad_mode` decides what is outside the image.
+`maps` builds the matrices, and `geometry` calls this module.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["MODES", "PAD_MODES", "resample"]
 MODES = ("bilinear", "nearest", "bicubic")
 PAD_MODES = ("reflection", "border", "zeros")
 
-# Up to this width a small matrix product a picture beats grid_sample on a CPU; its cost grows with the width squared.
+# Up to this width, a small matrix product per image beats grid_sample on a CPU. Its cost grows with the width squared.
 _SEPARABLE_SIDE = 48
 
-# Output pixels that are worked through at once on a CPU: their positions, and the source pixels as floats, then stay in
-# its cache. From 160 to 128 pixels, RGB, 2**17 took 0.24 ms a picture on one thread, 2**16 and 2**18 0.26 and 0.32, a
-# whole batch of 64 at once 0.58.
+# How many output pixels to compute at once on a CPU, so that their positions and the source pixels as floats stay in
+# its cache. Measured on one thread, RGB, from 160 to 128 pixels: 0.24 ms per image with 2**17, 0.26 with 2**16, 0.32
+# with 2**18, and 0.58 with a whole batch of 64 at once.
 _POSITIONS_AT_ONCE = 2**17
 
-# A perspective's divisor is 1 at the centre. Pixels near the horizon, or behind it, are looked up as if it were this.
+# A perspective's divisor is 1 at the centre. Pixels near or behind the horizon are looked up as if it were this.
 _LEAST_DIVISOR = 0.1
 
 
@@ -48,34 +48,39 @@ def resample(
     least_scale: float = 1.0,
     changes: Sequence[PixelChange] = (),
 ) -> Tensor:
-    """Returns pictures whose pixels come from where `maps` says: (batch, channels, height, width).
+    """Returns images (batch, channels, height, width) whose pixels come from the positions in `maps`.
 
-    The flags promise what the maps are, and only choose a faster way to the same picture; with `whole` pixels are
-    copied bit for bit.
+    The flags `axis_aligned` and `whole` are promises about the maps. They only allow a faster way to the same image.
+    With `whole`, pixels are copied bit for bit.
 
-    x: (batch, channels, height, width), floats or uint8, which becomes floats in [0, 1] unless pixels are copied. maps:
-    (batch, 2 or 3, 3), see the module's text. size: (height, width) of the output; that of `x` when None.
-    align_corners: whether reflection is about the centre of the outermost pixels rather than their outer edges.
-    axis_aligned: rows stay rows, columns columns. whole: every output pixel is one source pixel. least_scale: the
-    smallest part of the picture's side that fills a side of the output. Where even that part shrinks to less than half,
-    pictures are first averaged over whole blocks of pixels, or thin lines would flicker. changes: what becomes of the
-    pixels afterwards, in place.
+    Args:
+        x: (batch, channels, height, width), floats or uint8. uint8 becomes floats in [0, 1] unless pixels are copied.
+        maps: (batch, 2 or 3, 3), as described at the top of this module.
+        size: (height, width) of the output; None keeps that of `x`.
+        mode: one of `MODES`.
+        pad_mode: one of `PAD_MODES`.
+        align_corners: whether reflection is about the centres of the outermost pixels instead of their outer edges.
+        axis_aligned: rows stay rows, and columns stay columns.
+        whole: every output pixel is one source pixel.
+        least_scale: the smallest part of the image's side that fills a side of the output. If even that part shrinks to
+            less than half, images are first averaged over whole blocks of pixels. Otherwise thin lines would flicker.
+        changes: changes of the pixels to apply afterwards, in place.
     """
     size = size or (x.shape[2], x.shape[3])
     shrinks = least_scale * min(x.shape[2] / size[0], x.shape[3] / size[1])
     if shrinks > 2 and mode != "nearest":
-        blocks = math.ceil(shrinks / 2)  # at most two source pixels an output pixel are left, and both are looked at
-        x, maps = _averaged(x, maps, blocks)
+        blocks = math.ceil(shrinks / 2)  # leaves at most two source pixels per output pixel; both are used
+        x, maps = _average_blocks(x, maps, blocks)
     if axis_aligned and pad_mode != "zeros" and (whole or _suits_separable(x, size, mode)):
         maps = maps.to(x.device, non_blocking=True)
         rows, columns = (
-            _sources(maps, axis, x.shape[2 + axis], size[axis], pad_mode, align_corners) for axis in (0, 1)
+            _find_sources(maps, axis, x.shape[2 + axis], size[axis], pad_mode, align_corners) for axis in (0, 1)
         )
-        moved = _copied(x, rows, columns) if whole else _separable(in_unit_range(x), rows, columns)
+        moved = _copy_pixels(x, rows, columns) if whole else _interpolate_separably(in_unit_range(x), rows, columns)
         return changed(in_unit_range(moved), *changes) if changes else moved
-    # A quarter turn of an odd difference of sides lands between pixels: then only interpolating is right.
+    # If height and width differ by an odd number, a quarter turn lands between pixels and must interpolate.
     exact = whole and (x.shape[2] - x.shape[3]) % 2 == 0
-    return _grid_sampled(x, maps, size, "nearest" if exact else mode, pad_mode, align_corners, changes)
+    return _sample_grid(x, maps, size, "nearest" if exact else mode, pad_mode, align_corners, changes)
 
 
 def _suits_separable(x: Tensor, size: Size, mode: str) -> bool:
@@ -84,7 +89,7 @@ def _suits_separable(x: Tensor, size: Size, mode: str) -> bool:
     return small and mode == "bilinear" and x.device.type == "cpu" and known
 
 
-def _averaged(x: Tensor, maps: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+def _average_blocks(x: Tensor, maps: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
     size = (x.shape[2] // blocks, x.shape[3] // blocks)
     smaller = F.interpolate(in_unit_range(x), size, mode="area")
     scale = maps.new_ones(maps.shape[1])
@@ -92,13 +97,13 @@ def _averaged(x: Tensor, maps: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
     return smaller, maps * scale[:, None]
 
 
-def _sources(maps: Tensor, axis: int, side: int, out_side: int, pad_mode: str, align_corners: bool) -> Tensor:
-    """Returns where each row (axis 0) or column (axis 1) comes from: (batch, out_side), within 0 and side - 1."""
+def _find_sources(maps: Tensor, axis: int, side: int, out_side: int, pad_mode: str, align_corners: bool) -> Tensor:
+    """Returns the source of each row (axis 0) or column (axis 1): (batch, out_side), from 0 to side - 1."""
     positions = _positions(out_side, maps.device)
     centre = (side - 1) / 2
     sources = torch.addcmul(maps[:, axis, 2:] + centre, maps[:, axis, axis, None], positions)
     if pad_mode == "reflection":
-        sources = _reflected(sources, side, align_corners)
+        sources = _reflect(sources, side, align_corners)
     return sources.clamp_(0, side - 1)
 
 
@@ -106,13 +111,13 @@ def _positions(side: int, device: torch.device) -> Tensor:
     return torch.arange(-(side - 1) / 2, side / 2, device=device)
 
 
-def _reflected(sources: Tensor, side: int, align_corners: bool) -> Tensor:
+def _reflect(sources: Tensor, side: int, align_corners: bool) -> Tensor:
     low = 0.0 if align_corners else -0.5
     span = max(side - 1 - 2 * low, 1.0)
     return span - ((sources - low).remainder_(2 * span) - span).abs_() + low
 
 
-def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _copy_pixels(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     b, c, h, w = x.shape
     first_row = torch.arange(0, b * c * h, h, device=x.device).view(b, c, 1)
     chosen = (first_row + rows.round_().long()[:, None]).view(-1)
@@ -120,9 +125,10 @@ def _copied(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return moved.gather(3, columns.round_().long()[:, None, None].expand(b, c, rows.shape[1], columns.shape[1]))
 
 
-def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    # Rows: a weighted sum of two neighbours, as one bag lookup. Columns: a small matrix product a picture. Chosen by
-    # measurement; temporaries are few because where freed memory is not kept, each is faulted in anew every batch.
+def _interpolate_separably(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    # Rows: a weighted sum of two neighbours, as one bag lookup. Columns: a small matrix product per image. This was
+    # fastest when measured. There are few temporaries: if freed memory goes back to the system, each temporary costs
+    # page faults again in every batch.
     (b, c, h, w), out_h = x.shape, rows.shape[1]
     above = rows.floor()
     part = rows - above
@@ -139,7 +145,7 @@ def _hat_weights(sources: Tensor, side: int) -> Tensor:
     return distance.abs_().clamp_max_(1).neg_().add_(1)
 
 
-def _grid_sampled(
+def _sample_grid(
     x: Tensor,
     maps: Tensor,
     size: Size,
@@ -154,29 +160,29 @@ def _grid_sampled(
     maps = torch.cat([maps[:, :2].flip(1), maps[:, 2:]], dim=1) / maps.new_tensor(unit)[:, None]
     maps = maps.to(x.device, non_blocking=True)
 
-    def sampled(pictures: slice) -> Tensor:
-        some = x[pictures]
-        # Decoded pictures have their channels last, which suits both the conversion and the lookup: 1.1 x faster.
+    def sample(images: slice) -> Tensor:
+        some = x[images]
+        # Keep channels last, as decoded images have them: conversion and lookup are 1.1 x faster.
         some = some.float().div_(255) if some.dtype == torch.uint8 else some
-        grid = _grid(maps[pictures], size).to(some.dtype)
+        grid = _make_grid(maps[images], size).to(some.dtype)
         moved = F.grid_sample(some, grid, mode=mode, padding_mode=pad_mode, align_corners=align_corners)
         for change in changes:
-            change(moved, pictures)
+            change(moved, images)
         return moved
 
     if at_once >= len(x):
-        return sampled(slice(0, len(x)))
+        return sample(slice(0, len(x)))
     dtype = torch.float32 if x.dtype == torch.uint8 else x.dtype
     out = x.new_empty((len(x), x.shape[1], *size), dtype=dtype)
     for i in range(0, len(x), at_once):
-        pictures = slice(i, i + at_once)
-        out[pictures] = sampled(pictures)
+        images = slice(i, i + at_once)
+        out[images] = sample(images)
     return out
 
 
-def _grid(maps: Tensor, size: Size) -> Tensor:
-    """Returns torch's grid (batch, height, width, 2) of maps whose rows are (horizontal, vertical, divisor)."""
-    # A sum of what rows and what columns add: `affine_grid` multiplies matrices for it, many times slower on a CPU.
+def _make_grid(maps: Tensor, size: Size) -> Tensor:
+    """Returns torch's grid (batch, height, width, 2) for maps whose rows are (horizontal, vertical, divisor)."""
+    # The sum of one term per row and one per column. `affine_grid` multiplies matrices, many times slower on a CPU.
     down = maps[:, :, 0, None] * _positions(size[0], maps.device) + maps[:, :, 2:]
     along = maps[:, :, 1, None] * _positions(size[1], maps.device)
     grid = down[:, :, :, None] + along[:, :, None]

@@ -1,8 +1,8 @@
-"""Item transforms of pictures, on Pillow: they give the pictures of a batch one size.
+"""Item transforms of images, with Pillow, which give the images of a batch the same size.
 
-Each is split: scaling is always the same, so that its result can be cached; where a window lies is random in training
-and the middle in validation. By default resampling is bilinear with antialiasing, within one grey level of Pillow's,
-and torch's own, which is more than twice as fast. Augmentation of whole batches is `augment`'s business.
+Each has two parts. Scaling is always the same, so its result can be cached. The position of a window is random in
+training and central in validation. The default resampling is torch's, bilinear with antialiasing: within one grey level
+of Pillow's and more than twice as fast. `augment` transforms whole batches.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from minilearner.data.item_transforms import Box, Finishing, SplitTransform
 __all__ = ["CropPad", "PadMode", "RandomCrop", "RandomResizedCrop", "RatioResize", "Resize", "ResizeMethod"]
 
 Resamples: TypeAlias = Image.Resampling | tuple[Image.Resampling, Image.Resampling]
-"""Pillow's resampling of pictures, or that and the one of masks."""
+"""Pillow's resampling for images, or a pair: for images and for masks."""
 
 
 class ResizeMethod(str, Enum):
-    """How `Resize` reaches its size. The plain words do as well."""
+    """How `Resize` reaches its size. The plain strings work as well."""
 
     Crop = "crop"
     Pad = "pad"
@@ -36,7 +36,7 @@ class ResizeMethod(str, Enum):
 
 
 class PadMode(str, Enum):
-    """What fills the room around a picture: black, its border repeated, or its mirror image."""
+    """What fills the space around an image: black, its repeated border, or its mirror image."""
 
     Zeros = "zeros"
     Border = "border"
@@ -45,23 +45,22 @@ class PadMode(str, Enum):
 
 @dataclass(frozen=True)
 class Resize(SplitTransform):
-    """Gives every picture one size.
+    """Gives every image the same size.
 
-    - "crop": the largest window of the wanted shape, at a random place in training and in the middle in validation. As
-      fastai's, but scaled before it is cut, not after: the window begins at a whole pixel of the result.
-    - "pad": the whole picture, with room filled around it; it lies at a random place in training.
-    - "squish": the whole picture, whatever becomes of its shape.
+    - "crop": the largest window of the wanted shape, at a random position in training and in the middle in validation.
+      fastai does the same, but we scale before cutting, so the window begins at a whole pixel of the result.
+    - "pad": the whole image, with filled space around it. Its position is random in training.
+    - "squish": the whole image, stretched to the wanted shape.
 
     Args:
         size: in pixels, one number for a square or (height, width).
         method: see above.
         pad_mode: what "pad" fills with: "reflection", "border" or "zeros".
-        resamples: Pillow's resampling, such as `PIL.Image.Resampling.BICUBIC`. Of two, as fastai has them, the first is
-            for pictures; the other is for masks, which this does not resize.
+        resamples: Pillow's resampling, such as `PIL.Image.Resampling.BICUBIC`. Of a pair, as in fastai, the first is
+            for images. The second is for masks, which this transform does not resize.
 
     Raises:
-        ValueError: `size` is less than 1, or `method` or `pad_mode` is another word, or
-            `resamples` is none of Pillow's.
+        ValueError: `size` is below 1, `method` or `pad_mode` is unknown, or `resamples` is not a resampling of Pillow.
     """
 
     in_threads = True
@@ -78,64 +77,58 @@ class Resize(SplitTransform):
 
     @property
     def finishing(self) -> Finishing:
-        """Nothing is left after squishing, and only the cut after scaling for a crop."""
+        """Squishing leaves nothing to finish, and cropping only the cut."""
         return "none" if self.method == "squish" else "cut" if self.method == "crop" else "any"
 
     @property
     def reduce_to(self) -> tuple[int, int]:
-        """The size itself: where both sides are as long, no enlarging is needed."""
+        """The size itself: if both sides are at least that long, nothing has to be enlarged."""
         return _width_height(self.size)
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns the picture scaled: to cover the size, to fit into it, or to it exactly."""
+        """Returns the image scaled: to cover the size, to fit into it, or to it exactly."""
         width, height = _width_height(self.size)
         if self.method == "squish":
-            return resized(item, (width, height), _of_pictures(self.resamples))
-        scales = width / _picture(item).width, height / item.height
+            return resize_image(item, (width, height), _for_images(self.resamples))
+        scales = width / _check_image(item).width, height / item.height
         scale = max(scales) if self.method == "crop" else min(scales)
-        scaled = _scaled(item.width, scale, width), _scaled(item.height, scale, height)
-        return resized(item, scaled, _of_pictures(self.resamples))
+        scaled = _scale_length(item.width, scale, width), _scale_length(item.height, scale, height)
+        return resize_image(item, scaled, _for_images(self.resamples))
 
     def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
-        """Returns the window of the wanted size."""
+        """Returns a window of the wanted size."""
         return _window(size, _width_height(self.size), rng)
 
     def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
-        """Returns the picture cut to size, or padded to it."""
+        """Returns the image cut to size, or padded to it."""
         if self.method != "pad":
             return super().finish(item, rng)  # type: ignore[no-any-return]
         width, height = _width_height(self.size)
         left, upper = _place(width - item.width, rng), _place(height - item.height, rng)
-        return _cut(item, (-left, -upper, width - left, height - upper), self.pad_mode)
-
-
-def _scaled(length: int, scale: float, wanted: int) -> int:
-    """Returns a side's length after scaling: `wanted` exactly where rounding could miss it by one."""
-    exact = length * scale
-    return wanted if abs(exact - wanted) < 1e-6 * wanted else max(1, round(exact))
+        return _crop_or_pad(item, (-left, -upper, width - left, height - upper), self.pad_mode)
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop(SplitTransform):
-    """Cuts a random part out of a training picture and resizes it; a validation picture is squished and cut.
+    """Cuts a random part out of a training image and resizes it. A validation image is squished and cropped.
 
-    In training, the part's share of the area is drawn from [min_scale, max_scale] and its width over height from
-    `ratio`, evenly in the logarithm; where no part fits in ten attempts, the largest in the middle with a permitted
-    ratio is taken (Inception's augmentation: Szegedy et al., "Going deeper with convolutions", 2014). In validation the
-    whole picture is squished to the size plus `val_xtra`, rounded up to a multiple of 8 (128 to 152, 224 to 256), and
-    its middle is cut out. Both are fastai's. Pictures so large that even the smallest part has more pixels than the
-    result are scaled down first.
+    In training, the part's share of the area is drawn from [min_scale, max_scale], and its width / height from `ratio`,
+    uniformly in the logarithm. If no part fits in ten attempts, the largest central part with an allowed ratio is used
+    (Inception's augmentation: Szegedy et al., "Going deeper with convolutions", 2014). In validation, the whole image
+    is squished to the size plus `val_xtra`, rounded up to a multiple of 8 (128 to 152, 224 to 256), and its middle is
+    cut out. Both are as in fastai. If an image is so large that even the smallest part has more pixels than the result,
+    it is scaled down first.
 
     Args:
         size: in pixels, one number for a square or (height, width).
         min_scale: the smallest share of the area, in (0, max_scale].
-        ratio: the least and the largest width / height of the part.
+        ratio: the smallest and the largest width / height of the part.
         resamples: as for `Resize`.
-        val_xtra: how much of the size lies around the middle in validation.
+        val_xtra: how much is added to the size in validation before the middle is cut out, as a share of the size.
         max_scale: the largest share of the area.
 
     Raises:
-        ValueError: a number is outside its range.
+        ValueError: a number is out of its range.
     """
 
     in_threads = True
@@ -161,28 +154,28 @@ class RandomResizedCrop(SplitTransform):
 
     @property
     def reduce_to(self) -> tuple[int, int]:
-        """The sides of a picture whose smallest part is still as large as the result, and as validation's."""
+        """The sides of an image whose smallest part is as large as the result, and that suffices for validation."""
         longest = max(_width_height(self.size)) * math.sqrt(self.ratio[1] / self.min_scale)
         needed = max(math.ceil(longest), *self._validation_size())
         return needed, needed
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns the picture, scaled down where it has more pixels than any part needs."""
-        scale = self.reduce_to[0] / min(_picture(item).size)
+        """Returns the image, scaled down if it has more pixels than any part needs."""
+        scale = self.reduce_to[0] / min(_check_image(item).size)
         if scale >= 1:
             return item
-        return resized(item, (round(item.width * scale), round(item.height * scale)), _of_pictures(self.resamples))
+        return resize_image(item, (round(item.width * scale), round(item.height * scale)), _for_images(self.resamples))
 
     def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
-        """Returns a random part, or the middle where `rng` is None."""
-        wanted, resample = _width_height(self.size), _of_pictures(self.resamples)
+        """Returns a random part, or the middle if `rng` is None."""
+        wanted, resample = _width_height(self.size), _for_images(self.resamples)
         if rng is None:
-            whole = resized(item, self._validation_size(), resample)
+            whole = resize_image(item, self._validation_size(), resample)
             return whole.crop(_window(whole.size, wanted, None))
-        return resized(item.crop(self.part(item.size, rng)), wanted, resample)
+        return resize_image(item.crop(self.part(item.size, rng)), wanted, resample)
 
     def part(self, size: tuple[int, int], rng: random.Random) -> Box:
-        """Draws which part of a picture of `size` (width, height) is taken."""
+        """Draws the part to cut out of an image of `size` (width, height)."""
         width, height = size
         logs = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
@@ -202,14 +195,14 @@ class RandomResizedCrop(SplitTransform):
 
 @dataclass(frozen=True)
 class CropPad(SplitTransform):
-    """Cuts or pads around the middle, without scaling, in training and validation alike.
+    """Crops or pads about the centre, without scaling, in training and validation.
 
     Args:
         size: in pixels, one number for a square or (height, width).
-        pad_mode: what fills the room around a smaller picture: "zeros", "border" or "reflection".
+        pad_mode: what fills the space around a smaller image: "zeros", "border" or "reflection".
 
     Raises:
-        ValueError: `size` is less than 1, or `pad_mode` is another word.
+        ValueError: `size` is below 1, or `pad_mode` is unknown.
     """
 
     in_threads = True
@@ -222,27 +215,27 @@ class CropPad(SplitTransform):
 
     @property
     def finishing(self) -> Finishing:
-        """Nothing is left."""
+        """Nothing remains to be done."""
         return "none"
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns a picture of the wanted size."""
+        """Returns an image of the wanted size."""
         width, height = _width_height(self.size)
-        left, upper = (_picture(item).width - width) // 2, (item.height - height) // 2
-        return _cut(item, (left, upper, left + width, upper + height), self.pad_mode)
+        left, upper = (_check_image(item).width - width) // 2, (item.height - height) // 2
+        return _crop_or_pad(item, (left, upper, left + width, upper + height), self.pad_mode)
 
 
 @dataclass(frozen=True)
 class RandomCrop(SplitTransform):
-    """Cuts a window out, without scaling: anywhere in training, in the middle in validation.
+    """Cuts out a window, without scaling: at a random position in training, in the middle in validation.
 
-    A picture smaller than the window is set in the middle of black first, as fastai does.
+    An image smaller than the window is first centred on black, as in fastai.
 
     Args:
         size: in pixels, one number for a square or (height, width).
 
     Raises:
-        ValueError: `size` is less than 1.
+        ValueError: `size` is below 1.
     """
 
     in_threads = True
@@ -253,27 +246,30 @@ class RandomCrop(SplitTransform):
 
     @property
     def finishing(self) -> Finishing:
-        """Only the cut is left."""
+        """Only the cut remains."""
         return "cut"
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns a picture no smaller than the window."""
+        """Returns an image at least as large as the window."""
         width, height = _width_height(self.size)
-        return CropPad((max(height, _picture(item).height), max(width, item.width))).prepare(item)
+        return CropPad((max(height, _check_image(item).height), max(width, item.width))).prepare(item)
 
     def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
-        """Returns the window of the wanted size."""
+        """Returns a window of the wanted size."""
         return _window(size, _width_height(self.size), rng)
 
 
 @dataclass(frozen=True)
 class RatioResize(SplitTransform):
-    """Scales a picture so that its longer side is `max_sz` pixels; its shape stays.
+    """Scales an image so that its longer side has `max_sz` pixels. Its shape stays the same.
 
-    Pictures of different shapes make no batch: for `bs=1`, or before a transform that gives them one size.
+    Images of different shapes cannot form a batch. Use it with `bs=1`, or before a transform that gives them one size.
+
+    Args:
+        max_sz: the length of the longer side, in pixels.
 
     Raises:
-        ValueError: `max_sz` is less than 1.
+        ValueError: `max_sz` is below 1.
     """
 
     in_threads = True
@@ -284,32 +280,42 @@ class RatioResize(SplitTransform):
 
     @property
     def finishing(self) -> Finishing:
-        """Nothing is left."""
+        """Nothing remains to be done."""
         return "none"
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns the scaled picture."""
-        scale = self.max_sz / max(_picture(item).size)
-        return resized(item, (_scaled(item.width, scale, self.max_sz), _scaled(item.height, scale, self.max_sz)))
+        """Returns the scaled image."""
+        scale = self.max_sz / max(_check_image(item).size)
+        return resize_image(
+            item, (_scale_length(item.width, scale, self.max_sz), _scale_length(item.height, scale, self.max_sz))
+        )
 
 
-def resized(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling = Image.Resampling.BILINEAR
+def resize_image(
+    image: Image.Image,
+    size: tuple[int, int],
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """Returns the picture at `size` (width, height); bilinear with antialiasing, or as Pillow does it."""
-    if _picture(image).size == size:
+    """Returns the image at `size` (width, height): by torch if `resample` is bilinear, else by Pillow."""
+    if _check_image(image).size == size:
         return image
     if resample != Image.Resampling.BILINEAR or image.mode not in ("L", "RGB", "RGBA"):
         return image.resize(size, resample)
     pixels = torch.from_numpy(np.array(image))
-    # (height, width, channels) as a batch of one with its channels last: so torch's result needs no rearranging.
+    # A batch of one with channels last, so that torch's result needs no rearranging.
     batch = pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
     scaled = F.interpolate(batch.permute(0, 3, 1, 2), size[::-1], mode="bilinear", antialias=True)
     return Image.fromarray(scaled.permute(0, 2, 3, 1)[0].contiguous().numpy().reshape(*size[::-1], *pixels.shape[2:]))
 
 
-def _cut(image: Image.Image, box: Box, pad_mode: str) -> Image.Image:
-    """Returns the window, which may reach beyond the picture; what lies there is filled."""
+def _scale_length(length: int, scale: float, wanted: int) -> int:
+    """Returns the length of a scaled side. Rounding errors never make it miss `wanted` by one."""
+    exact = length * scale
+    return wanted if abs(exact - wanted) < 1e-6 * wanted else max(1, round(exact))
+
+
+def _crop_or_pad(image: Image.Image, box: Box, pad_mode: str) -> Image.Image:
+    """Returns the window, which may extend beyond the image. The outside is filled."""
     left, upper, right, lower = box
     width, height = image.size
     if left >= 0 and upper >= 0 and right <= width and lower <= height:
@@ -330,11 +336,11 @@ def _place(room: int, rng: random.Random | None) -> int:
     return room // 2 if rng is None else int(rng.random() * (room + 1))
 
 
-def _picture(item: Any) -> Image.Image:
+def _check_image(item: Any) -> Image.Image:
     if not isinstance(item, Image.Image):
         raise TypeError(
-            f"this transform takes a Pillow picture. Received: a {type(item).__name__}. Put it before whatever makes "
-            "tensors."
+            f"this transform takes a Pillow image. Received: a {type(item).__name__}. Put it before transforms that "
+            "return tensors."
         )
     return item
 
@@ -349,18 +355,18 @@ def _resamples(given: Any) -> tuple[Image.Resampling, ...]:
     known = list(Image.Resampling)
     if not 1 <= len(several) <= 2 or any(isinstance(one, str) or one not in known for one in several):
         raise ValueError(
-            f"`resamples` must be one or two of PIL.Image.Resampling's {', '.join(one.name for one in known)}. "
+            f"`resamples` must be one or two of PIL.Image.Resampling: {', '.join(one.name for one in known)}. "
             f"Received: resamples={given!r}."
         )
     return tuple(map(Image.Resampling, several))
 
 
-def _of_pictures(resamples: Any) -> Image.Resampling:
+def _for_images(resamples: Any) -> Image.Resampling:
     return resamples[0]  # type: ignore[no-any-return]
 
 
 def _width_height(size: Any) -> tuple[int, int]:
-    """Turns (height, width), as users give it, into Pillow's order."""
+    """Converts (height, width), as users pass it, to Pillow's order."""
     return size[1], size[0]
 
 

@@ -1,4 +1,4 @@
-"""Random shifts, a distance of its own for every picture: exact copies by whole pixels, or interpolated."""
+"""`RandomShift`: shifts each image by its own random distance, by whole pixels or interpolated."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["RandomShift"]
 
 @dataclass(frozen=True, repr=False)
 class RandomShift(RandomGeometric):
-    """Shifts each picture by its own distance, filled with the nearest border pixel unless `pad_mode` says otherwise.
-
-    Args:
-        fraction: the largest shift as a part of the side, in [0, 1]; each direction uniform in ±fraction.
-        p: the probability that a picture is shifted at all.
-        whole_pixels: every whole number of pixels within ±fraction with the same probability; exact and faster, where
-            otherwise shifts are continuous and pictures bilinearly interpolated.
+    """Shifts each image by a random distance and fills the gap with border pixels, unless `pad_mode` is set.
 
     Other arguments: see `RandomGeometric`.
 
+    Args:
+        fraction: the largest shift as a fraction of the side, in [0, 1]. Each direction is uniform in ±fraction.
+        p: the probability that an image is shifted.
+        whole_pixels: shift by whole pixels, every number within ±fraction with the same probability. This is exact and
+            faster. Otherwise shifts are continuous, and images are interpolated bilinearly.
+
     Raises:
-        ValueError: `fraction` or `p` is outside [0, 1], or, at the first batch, a positive `fraction` with
-            `whole_pixels` is less than one pixel in both directions.
+        ValueError: `fraction` or `p` is outside [0, 1]. Also raised at the first batch if `fraction` is positive but
+            below one pixel in both directions, with `whole_pixels`.
     """
 
     fraction: float = 0.1
@@ -42,11 +42,11 @@ class RandomShift(RandomGeometric):
 
     @property
     def whole(self) -> bool:  # type: ignore[override]
-        """As `whole_pixels`."""
+        """Same as `whole_pixels`."""
         return self.whole_pixels
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
-        """Draws two numbers a picture, and a third where `p` is less than 1."""
+        """Draws two numbers per image, and a third if `p` is below 1."""
         distances = self.uniform(maps, 0, 1, rng, columns=2)
         if self.whole_pixels:
             furthest = torch.tensor(self._whole_furthest(size), device=maps.device)
@@ -59,11 +59,11 @@ class RandomShift(RandomGeometric):
         maps[:, :, 2].add_((maps[:, :, :2] * distances[:, None]).sum(2))
 
     def _whole_furthest(self, size: Size) -> list[float]:
-        # 0.1 * 30 must be 3 pixels, whatever the last bit of the product says.
+        # 0.1 * 30 must give 3 pixels, whatever the last bit of the product is.
         furthest = [float(int(side * self.fraction + 1e-6)) for side in size]
         if self.fraction > 0 and not any(furthest):
             raise ValueError(
-                f"`fraction` is less than one whole pixel of a {size[0]} x {size[1]} picture, so nothing would move. "
+                f"`fraction` is less than one pixel of a {size[0]} x {size[1]} image, so nothing would move. "
                 f"Received: fraction={self.fraction}. Raise it, or leave out whole_pixels=True."
             )
         return furthest

@@ -1,4 +1,7 @@
-"""Bodies by name from timm, the collection of image models; timm is an extra, imported only where a name is given."""
+"""Bodies from timm, the collection of image models, by name. timm is an extra, imported only when a name is given.
+
+`backbones` calls this module; `pretrained` reads and loads files of weights.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from torch import Tensor, nn
 
 from minilearner.errors import DownloadError, closest
 from minilearner.models.heads import Cut, cut_model, feature_shape
-from minilearner.sources.download import offline
+from minilearner.sources.download import is_offline
 from minilearner.vision.families import Stats
 from minilearner.vision.pretrained import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 
-__all__ = ["TimmBody", "timm_body", "untrained_body"]
+__all__ = ["TimmBody", "build_timm_body", "build_untrained_body"]
 
 
 class TimmBody(nn.Module):
     """A timm model without its classifier.
 
-    Gives the feature map (batch, features, height, width) where `has_map`, and else the model's own pooled features
-    (batch, features), as of a transformer.
+    If `has_map`, returns the feature map (batch, features, height, width). Otherwise, as for a transformer, returns the
+    model's own pooled features (batch, features).
     """
 
     def __init__(self, model: Any, *, has_map: bool) -> None:
@@ -30,33 +33,47 @@ class TimmBody(nn.Module):
         self.model, self.has_map = model, has_map
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the features of pictures."""
+        """Returns the features of images."""
         return self.model.forward_features(x) if self.has_map else self.model(x)  # type: ignore[no-any-return]
 
 
-def timm_body(
-    name: str, *, n_in: int, size: tuple[int, int], pretrained: bool, weights: Weights | None, cut: Cut | None
+def build_timm_body(
+    name: str,
+    *,
+    n_in: int,
+    size: tuple[int, int],
+    pretrained: bool,
+    weights: Weights | None,
+    cut: Cut | None,
 ) -> tuple[nn.Module, Stats | None]:
-    """Returns a body by timm's name, and the mean and standard deviation that it was trained with.
+    """Returns a body by its timm name, and the mean and standard deviation that it was trained with.
 
-    timm adapts trained weights to `n_in` channels in its own way. A file of `weights` is as timm's model saves it.
+    timm adapts trained weights to `n_in` channels in its own way.
+
+    Args:
+        name: the timm name, such as "convnext_tiny".
+        n_in: channels of the images.
+        size: height and width of the images.
+        pretrained: start with trained weights.
+        weights: a weights file as timm's model saves it, or None for timm's own weights.
+        cut: where the body ends.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model, or no trained weights of it.
-        FileNotFoundError, FileFormatError: `weights` is no file, or does not fit.
-        DownloadError: trained weights are not here, and the network is forbidden or does not deliver.
+        ValueError: timm does not know the model, or has no trained weights for it.
+        FileNotFoundError, FileFormatError: `weights` is not a file, or does not fit.
+        DownloadError: the trained weights are missing, and the network is forbidden or does not deliver them.
     """
-    timm = _timm(name)
+    timm = _import_timm(name)
     path = _weights_path(timm, name, weights) if pretrained else None
     if pretrained and path is None:
-        model = _downloaded(timm, name, n_in)
+        model = _create_pretrained(timm, name, n_in)
     else:
         model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
     config = model.pretrained_cfg
     if path is not None:
-        unused = tuple(f"{part}." for part in _names(config.get("classifier")))
-        state = _adapted(timm, read_state_dict(path), config, n_in)
+        unused = tuple(f"{part}." for part in _as_names(config.get("classifier")))
+        state = _adapt_first_conv(timm, read_state_dict(path), config, n_in)
         load_body(model, state, names_of_tensors(model), source=str(path), unused=unused)
     stats = (tuple(config["mean"]), tuple(config["std"])) if pretrained and len(config["mean"]) == n_in else None
     if cut is not None:
@@ -64,35 +81,36 @@ def timm_body(
     return TimmBody(model, has_map=_has_map(model, n_in, size)), stats
 
 
-def untrained_body(name: str, *, n_in: int, cut: Cut | None, has_map: bool) -> nn.Module:
-    """Returns the body that `timm_body` gives, with fresh weights, where it is known whether that has a map.
+def build_untrained_body(name: str, *, n_in: int, cut: Cut | None, has_map: bool) -> nn.Module:
+    """Returns the body of `build_timm_body` with fresh weights, if it is known whether that has a feature map.
 
     Raises:
-        ImportError, ValueError: as `timm_body`.
+        ImportError, ValueError: as in `build_timm_body`.
     """
-    model = _timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
+    model = _import_timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
     return TimmBody(model, has_map=has_map) if cut is None else cut_model(model, cut)
 
 
-def _timm(name: str) -> Any:
+def _import_timm(name: str) -> Any:
     try:
         import timm  # an extra
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"`arch` as a string names a model of timm, which is not installed: pip install 'minilearner[timm]'. "
-            f"Received: arch={name!r}. Models of torchvision are given as they are: resnet34, not 'resnet34'."
+            f"`arch` as a string is the name of a timm model, but timm is not installed: pip install "
+            f"'minilearner[timm]'. Received: arch={name!r}. Pass torchvision models themselves: resnet34, not "
+            "'resnet34'."
         ) from error
     model, _, tag = name.partition(".")
     known = timm.list_models(f"{model}.*", pretrained=True) if timm.is_model(model) else timm.list_models()
     if not timm.is_model(model) or (tag and name not in known):
-        raise ValueError(f"`arch` is no model of timm's.{closest(name, known)} Received: arch={name!r}.")
+        raise ValueError(f"`arch` is not a timm model.{closest(name, known)} Received: arch={name!r}.")
     return timm
 
 
 def _weights_path(timm: Any, name: str, weights: Weights | None) -> Path | None:
-    """Returns the file of weights that is meant; None where timm is to fetch its own.
+    """Returns the weights file to load, or None if timm should download its own.
 
-    Where the network is forbidden, that is one of timm's own which is here already.
+    If the network is forbidden, this is the file of timm's own weights that was downloaded before.
     """
     if weights is not None:
         if not isinstance(weights, (str, os.PathLike)):
@@ -100,31 +118,31 @@ def _weights_path(timm: Any, name: str, weights: Weights | None) -> Path | None:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise FileNotFoundError(
-                f"`weights`: there is no file {path}. Other weights of timm's go by name.tag in `arch`."
+                f"`weights`: there is no file {path}. To use other timm weights, write name.tag as `arch`."
             )
         return path
-    return _cached(timm, name) if offline() else None
+    return _find_cached_weights(timm, name) if is_offline() else None
 
 
-def _cached(timm: Any, name: str) -> Path:
+def _find_cached_weights(timm: Any, name: str) -> Path:
     config = timm.get_pretrained_cfg(name)
     url, path = _source(config)
     if path is None or not path.is_file():
         raise DownloadError(
-            f"the weights of {name} are not here, and MINILEARNER_OFFLINE=1 forbids to download them.\n{_way_out(url)}"
+            f"the weights of {name} are missing, and MINILEARNER_OFFLINE=1 forbids downloads.\n{_way_out(url)}"
         )
     return path
 
 
 def _source(config: Any) -> tuple[str, Path | None]:
-    """Returns the URL of timm's weights, and where they lie if they were fetched before."""
+    """Returns the URL of timm's weights, and their path if they were downloaded before."""
     if config is None or not config.has_weights:
         raise ValueError(
-            "timm has no trained weights of this model. Give a file by `weights=path`, or pretrained=False."
+            "timm has no trained weights for this model. Pass a file as `weights=path`, or pretrained=False."
         )
     if config.hf_hub_id is None:
         return config.url, hub_path(config.url)
-    from huggingface_hub import try_to_load_from_cache  # timm's own dependency
+    from huggingface_hub import try_to_load_from_cache  # a dependency of timm
 
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     found = (try_to_load_from_cache(config.hf_hub_id, file) for file in files)
@@ -133,29 +151,29 @@ def _source(config: Any) -> tuple[str, Path | None]:
     )
 
 
-def _downloaded(timm: Any, name: str, n_in: int) -> Any:
+def _create_pretrained(timm: Any, name: str, n_in: int) -> Any:
     url, _ = _source(timm.get_pretrained_cfg(name))
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, in_chans=n_in)
-    except Exception as error:  # whatever timm's ways of downloading raise
-        raise DownloadError(f"timm could not bring the weights of {name}: {error}\n{_way_out(url)}") from error
+    except Exception as error:  # timm downloads in several ways, each with errors of its own
+        raise DownloadError(f"timm could not download the weights of {name}: {error}\n{_way_out(url)}") from error
 
 
 def _way_out(url: str) -> str:
     return (
-        f"To go on without the network, bring {url} and give it by `weights=path`, or begin without trained weights by "
-        "`pretrained=False`."
+        f"To go on without the network, get {url} in another way and pass it as `weights=path`, or start without "
+        "trained weights by `pretrained=False`."
     )
 
 
-def _adapted(timm: Any, state: StateDict, config: Mapping[str, Any], n_in: int) -> StateDict:
-    first = [f"{name}.weight" for name in _names(config.get("first_conv"))]
+def _adapt_first_conv(timm: Any, state: StateDict, config: Mapping[str, Any], n_in: int) -> StateDict:
+    first = [f"{name}.weight" for name in _as_names(config.get("first_conv"))]
     return {
         name: timm.models.adapt_input_conv(n_in, weight) if name in first else weight for name, weight in state.items()
     }
 
 
-def _names(names: Any) -> tuple[str, ...]:
+def _as_names(names: Any) -> tuple[str, ...]:
     return () if not names else (names,) if isinstance(names, str) else tuple(names)
 
 

@@ -1,4 +1,7 @@
-"""A learner for pictures on a pretrained body: transfer learning in one call."""
+"""`vision_learner`: a learner for images on a pretrained body, for transfer learning in one call.
+
+`backbones` builds the body, `models.heads` the head, and `Learner` does the rest.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +71,9 @@ def vision_learner(
 ) -> Learner:
     """Returns a learner whose model is ``Sequential(body, head)``: the body of `arch`, and a new head for these labels.
 
-    With trained weights, all but the head is frozen (norm layers learn on, with `train_bn`): `learn.fine_tune(3)` is
-    the usual next step. The pictures get the mean and standard deviation that the body was trained with, in
-    `learn.dls`, a copy: the caller's `dls` stays as it is, and its loaders get them where the learner is given one.
+    With trained weights, everything but the head is frozen. Norm layers still learn if `train_bn`. The usual next step
+    is `learn.fine_tune(3)`. Images are normalized by the mean and standard deviation that the body was trained with.
+    This happens in `learn.dls`, a copy; the caller's `dls` does not change.
 
     Example::
 
@@ -78,37 +81,38 @@ def vision_learner(
         learn.fine_tune(3)
 
     Args:
-        dls: loaders of pictures (batch, channels, height, width).
-        arch: a constructor of torchvision's (`resnet34`), a name of timm's ("convnext_tiny", with the extra `timm`), a
-            module of your own or a function that makes one. A module is copied, and with `pretrained` its own weights
-            count as trained.
-        normalize: append the statistics, unless `dls` has a `Normalize`; the pictures must be in [0, 1] for it. None
-            are known of bodies of your own, nor for other than 3 channels.
-        n_out: outputs; by default as many as `dls` has classes or numbers to regress.
-        pretrained: begin with trained weights, torchvision's or timm's best. From torch hub's folder where they are
-            there, else downloaded.
-        weights: other trained weights: a torchvision enum's member, its name ("IMAGENET1K_V1"), or the path of a file
-            of tensors by name (.pth or .safetensors), of a whole model or of a body.
-        splitter: divides the model into layer groups instead of earlier body, later body, head (body and head where
-            nothing is known of the layers).
-        path: where files of this learner go. `model_dir` only keeps its place among the arguments, and must be None.
+        dls: loaders of images (batch, channels, height, width).
+        arch: a torchvision constructor (`resnet34`), a timm name ("convnext_tiny", with the extra `timm`), a module of
+            your own, or a function that makes one. A module is copied, and with `pretrained` its own weights count as
+            trained.
+        normalize: add the statistics to the batch transforms, unless `dls` has a `Normalize`. Images must be in [0, 1].
+            Nothing is added for bodies of your own, or if there are not 3 channels, since their statistics are unknown.
+        n_out: outputs; by default as many as `dls` has classes, or numbers for regression.
+        pretrained: start with trained weights, the best of torchvision or timm. They come from torch hub's folder, or
+            are downloaded if they are missing there.
+        weights: other trained weights: a member of a torchvision enum, its name ("IMAGENET1K_V1"), or the path of a
+            file of tensors by name (.pth or .safetensors), for a whole model or a body.
+        splitter: divides the model into layer groups. By default earlier body, later body and head, or body and head if
+            nothing is known about the layers.
+        path: the folder for files of this learner.
+        model_dir: must be None. It only keeps the order of arguments as in fastai.
         cut: where the body ends: how many children to keep, or a function from the model to its body.
-        init: gives the head its weights, a custom one too, drawing from torch's global generator; None leaves them.
-        custom_head: takes what the body gives, instead of `create_head`'s.
-        concat_pool, pool, lin_ftrs, ps, first_bn, bn_final, lin_first, y_range: see `create_head`. A body that pools
-            itself, as a transformer does, gets a head without pooling.
-        n_in: channels of the pictures. The first convolution is adapted, and keeps what it has learnt.
+        init: sets the weights of the head, also of a custom one, with torch's global generator. None leaves them.
+        custom_head: a head for the body's output, instead of the one from `create_head`.
+        concat_pool, pool, lin_ftrs, ps, first_bn, bn_final, lin_first, y_range: see `create_head`. If the body pools
+            itself, as a transformer does, the head does not.
+        n_in: channels of the images. The first convolution is adapted and keeps what it has learned.
         loss_func, opt_func, lr, cbs, metrics, wd, wd_bn_bias, train_bn, moms, precision, device, compile: see
             `Learner`.
-        seed: seeds the four global generators now, before anything is drawn.
+        seed: seeds the four global generators now, before anything random happens.
 
     Raises:
         ValueError, TypeError: an argument cannot work.
-        DownloadError: trained weights are not here and cannot be had. Says which file to put where.
-        FileFormatError, FileNotFoundError: the file of weights is damaged, of another model, or not there.
-        ImportError: a timm name without timm.
+        DownloadError: trained weights are missing and cannot be downloaded. Says which file to put where.
+        FileFormatError, FileNotFoundError: the weights file is damaged, belongs to another model, or is missing.
+        ImportError: `arch` is a timm name, and timm is not installed.
 
-    Source: fastai, `vision_learner`; there `cut` is ignored, and the statistics are added to the caller's `dls`.
+    Source: fastai, `vision_learner`. There, `cut` is ignored, and the statistics are added to the caller's `dls`.
     """
     if not isinstance(dls, DataLoaders):
         raise TypeError(f"`dls` must be DataLoaders: DataLoaders(train, valid). Received: {type(dls).__name__}.")
@@ -117,14 +121,18 @@ def vision_learner(
     if wd is not None:
         check_not_negative(wd, "wd")
     if model_dir is not None:
-        raise ValueError(f"`model_dir` is not used: give the whole `path`. Received: model_dir={model_dir!r}.")
-    n_out = _n_outputs(dls, n_out)
-    size = _picture_size(dls, n_in)
+        raise ValueError(f"`model_dir` is not used: pass the whole `path`. Received: model_dir={model_dir!r}.")
+    n_out = _count_outputs(dls, n_out)
+    size = _image_size(dls, n_in)
     if seed is not None:
         set_seed(seed)
     backbone = build_backbone(arch, n_in=n_in, size=size, pretrained=pretrained, weights=weights, cut=cut)
     layers: dict[str, Any] = {"nf": backbone.features[0], "n_out": n_out, "lin_ftrs": lin_ftrs, "ps": ps}
-    layers |= {"pool": custom_head is None and _pools(backbone, pool), "concat_pool": concat_pool, "first_bn": first_bn}
+    layers |= {
+        "pool": custom_head is None and _needs_pooling(backbone, pool),
+        "concat_pool": concat_pool,
+        "first_bn": first_bn,
+    }
     layers |= {"bn_final": bn_final, "lin_first": lin_first, "y_range": y_range}
     head = create_head(**layers) if custom_head is None else custom_head
     if init is not None:
@@ -133,7 +141,7 @@ def vision_learner(
     if custom_head is None:
         model.recipe = recipe_of(arch, backbone.body, n_in=n_in, cut=cut, head=layers)
     learn = Learner(
-        _normalized(dls, backbone.stats) if normalize else dls,
+        _add_normalize(dls, backbone.stats) if normalize else dls,
         model,
         loss_func,
         opt_func,
@@ -156,62 +164,62 @@ def vision_learner(
 
 
 cnn_learner = vision_learner
-"""`vision_learner` by its old name."""
+"""The old name of `vision_learner`."""
 
 
-def _n_outputs(dls: DataLoaders, n_out: int | None) -> int:
+def _count_outputs(dls: DataLoaders, n_out: int | None) -> int:
     n = dls.c if n_out is None else n_out
     if n is None:
         raise ValueError(
-            "`n_out` is needed, since `dls` does not say how many classes there are. Give it, or give `vocab` to "
+            "`n_out` is needed, since `dls` does not say how many classes there are. Pass it, or pass `vocab` to "
             "DataLoaders."
         )
     check_count(n, "n_out")
     return n
 
 
-def _picture_size(dls: DataLoaders, n_in: int) -> tuple[int, int]:
-    """Returns height and width of the pictures, which must have `n_in` channels."""
+def _image_size(dls: DataLoaders, n_in: int) -> tuple[int, int]:
+    """Returns height and width of the images, which must have `n_in` channels."""
     x, _ = dls.one_batch()
     if not isinstance(x, Tensor) or x.ndim != 4:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"`dls` must give pictures (batch, channels, height, width). Received: {shape}.")
+        raise ValueError(f"`dls` must return images (batch, channels, height, width). Received: {shape}.")
     if x.shape[1] != n_in:
         raise ValueError(
-            f"`n_in` must be the number of channels of the pictures. Received: n_in={n_in}, pictures of shape "
-            f"{tuple(x.shape)}. Pass n_in={x.shape[1]}, and the first convolution is adapted."
+            f"`n_in` must be the number of channels of the images. Received: n_in={n_in}, images of shape "
+            f"{tuple(x.shape)}. Pass n_in={x.shape[1]} to adapt the first convolution."
         )
     return int(x.shape[2]), int(x.shape[3])
 
 
-def _pools(backbone: Backbone, pool: bool) -> bool:
-    """Whether the head must pool."""
+def _needs_pooling(backbone: Backbone, pool: bool) -> bool:
+    """Returns whether the head must pool."""
     has_map = len(backbone.features) == 3
     if has_map and not pool:
         raise ValueError(
-            "`pool=False` needs a body that pools itself. Received a body that gives "
-            f"{('batch', *backbone.features)}. Leave it out, or give `custom_head`."
+            "`pool=False` needs a body that pools itself. Received: a body that returns "
+            f"{('batch', *backbone.features)}. Leave it out, or pass `custom_head`."
         )
     return has_map
 
 
-def _normalized(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
-    if stats is None or any(map(_normalizes, dls.train.batch_tfms.transforms)):
+def _add_normalize(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
+    if stats is None or any(map(_is_normalize, dls.train.batch_tfms.transforms)):
         return dls
     _check_range(dls)
     return dls.with_batch_tfms(Normalize.from_stats(*stats))
 
 
 def _check_range(dls: DataLoaders) -> None:
-    """Raises where pictures are clearly not in [0, 1]; first pictures without augmentation, which may go beyond."""
+    """Raises if images are clearly not in [0, 1]. Looks at images without augmentation, which may exceed it."""
     low, high = map(float, first_batch(dls.in_order(0))[0].aminmax())
     if low < -0.5 or high > 1.5:  # resampling may overshoot a little
         raise ValueError(
-            f"`normalize=True` needs pictures in [0, 1], and these reach from {low:.3g} to {high:.3g}. Pass "
-            "normalize=False where they are normalised already; divide them by 255 where they are bytes."
+            f"`normalize=True` needs images in [0, 1], but these range from {low:.3g} to {high:.3g}. Pass "
+            "normalize=False if they are normalized already. Divide them by 255 if they are bytes."
         )
 
 
-def _normalizes(transform: Any) -> bool:
-    """Whether a transform is our `Normalize`, or one of torchvision's in the wrapping of a plain function."""
+def _is_normalize(transform: Any) -> bool:
+    """Returns whether a transform is our `Normalize`, or torchvision's in the wrapper of a plain function."""
     return type(getattr(transform, "f", transform)).__name__ == "Normalize"

@@ -24,7 +24,7 @@ from turns import by_turns, ratio, seconds
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, fashion_mnist
 from minilearner.runtime import default_device, resolve_precision
 from minilearner.sources.fashion import load_fashion_mnist
-from minilearner.vision.fashion_mnist import resized
+from minilearner.vision.fashion_mnist import resize_images
 
 SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
@@ -45,7 +45,7 @@ class FirstBatches:
 def raw(bs, steps, channels_last, bf16, compile):
     data, device = load_fashion_mnist(), default_device()
     images, labels = torch.from_numpy(data.train_images).to(device), torch.from_numpy(data.train_labels).to(device)
-    loader = FirstBatches(GridSampleLoop(resized(images, size=32), labels, bs), steps)
+    loader = FirstBatches(GridSampleLoop(resize_images(images, size=32), labels, bs), steps)
     torch.manual_seed(0)
     model = MiniGoogLeNet(10).to(device)
     if channels_last:

@@ -176,7 +176,7 @@ def test_the_plot_takes_axes_and_skips(sweep):
 def test_the_plot_of_the_change_marks_its_minimum():
     sweep = LRSweep.from_curve(LRS[:30], np.r_[np.full(15, 4.0), 3.9, 3.0, 2.9, np.full(12, 2.9)], smoothing=0)
     ax = sweep.plot_loss_change(sma=2, y_lim=None).axes[0]
-    curve = next(line for line in ax.lines if line.get_label() == "change of the loss a step")
+    curve = next(line for line in ax.lines if line.get_label() == "change of the loss per step")
     assert np.array_equal(curve.get_xdata(), LRS[10:25])
     assert curve.get_ydata()[6] == pytest.approx((3.0 - 4.0) / 2)  # step 16
     mark = next(line for line in ax.lines if line.get_label().startswith("steepest fall"))

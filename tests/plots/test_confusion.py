@@ -47,7 +47,7 @@ def test_no_label_is_cut_off_and_numbers_stay_in_their_cells(n):
     assert max(t.get_window_extent().width for t in ax.texts) < cell
 
 
-def test_many_classes_leave_zeros_without_a_number():
+def test_with_many_classes_zeros_show_no_number():
     counts = np.eye(21, dtype=int)
     assert len(confusion(counts, list("abcdefghijklmnopqrstu")).axes[0].texts) == 21
     assert len(confusion(counts, list("abcdefghijklmnopqrstu"), plot_txt=False).axes[0].texts) == 0
@@ -60,7 +60,7 @@ def test_a_figure_size_or_axes_are_respected():
 
 
 def drawn_outside(figure):
-    """The texts that a saved figure would cut off."""
+    """Returns the texts that a saved figure would cut off."""
     figure.canvas.draw()
     texts = [t for ax in figure.axes for t in (*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts, ax.title)]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts if t.get_text() and t.get_visible()]

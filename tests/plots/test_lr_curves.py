@@ -10,7 +10,7 @@ def curves(losses, smoothed=None, **more):
     return {"lrs": lrs, "losses": losses, "smoothed": losses if smoothed is None else smoothed} | more
 
 
-def test_coinciding_suggestions_are_all_drawn_in_shrinking_marks():
+def test_coinciding_suggestions_are_drawn_as_shrinking_markers():
     points = dict.fromkeys(("valley", "slide", "steep", "minimum"), (1e-3, 1.5))
     ax = plot_sweep(curves(np.linspace(2, 1, 50)), points, **NOTHING).axes[0]
     sizes = [line.get_markersize() for line in ax.lines if ":" in line.get_label()]
@@ -25,7 +25,7 @@ def test_one_diverging_loss_does_not_flatten_the_curve():
     assert ax.get_ylim()[1] < 3
 
 
-def test_the_recommendation_is_a_line_in_the_shade_of_its_interval_and_the_bounds_a_bar_at_the_foot():
+def test_the_recommendation_is_a_line_its_interval_a_shade_and_the_bounds_a_bar_at_the_bottom():
     advice = {
         "recommended": 1e-3,
         "interval": (5e-4, 3e-3),
@@ -42,11 +42,11 @@ def test_the_recommendation_is_a_line_in_the_shade_of_its_interval_and_the_bound
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (5e-4, 3e-3)
 
 
-def test_a_curve_without_a_finite_loss_is_drawn_empty():
+def test_a_curve_without_a_finite_loss_gives_an_empty_plot():
     assert plot_sweep(curves(np.full(9, np.nan)), {}, **NOTHING).axes
 
 
-def test_a_range_test_keeps_its_calm_part_in_view_and_its_mark_at_the_edge():
+def test_a_range_test_shows_its_calm_part_and_marks_points_outside_at_the_edge():
     losses = [2.0, 1.9, 1.5, 1.8, 9.0, 50.0]
     ax = plot_range_test([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0], losses, {"steepest fall": 10.0}, log=True, ax=None)
     top = ax.get_ylim()[1]
@@ -54,10 +54,10 @@ def test_a_range_test_keeps_its_calm_part_in_view_and_its_mark_at_the_edge():
     assert [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"] == [top]
 
 
-def test_a_turn_that_lies_out_of_view_is_marked_at_the_edge():
+def test_a_turn_out_of_view_is_marked_at_the_edge():
     losses = np.linspace(2.0, 1.0, 50)
     deep = losses.copy()
-    deep[25] = -50.0  # one odd batch, just where the loss turned
+    deep[25] = -50.0  # one odd batch, exactly where the loss turned
     lrs = np.logspace(-6, 0, 50)
     ax = plot_sweep(curves(deep, losses), {}, **(NOTHING | {"turns": {"turn": lrs[25]}})).axes[0]
     (mark,) = [line for line in ax.lines if line.get_label().startswith("turn")]

@@ -214,7 +214,7 @@ def test_plot_top_losses_says_what_each_item_is_and_was_taken_for(learn, interp)
 
 def test_plot_top_losses_takes_a_grid_and_needs_pictures(interp):
     assert len(interp.plot_top_losses(3, nrows=1).axes) == 3
-    with pytest.raises(ValueError, match="must hold 5 pictures"):
+    with pytest.raises(ValueError, match="must hold 5 images"):
         interp.plot_top_losses(5, nrows=2, ncols=2)
     with pytest.raises(ValueError, match="no pictures to show"):
         ClassificationInterpretation([GOOD]).plot_top_losses(1)

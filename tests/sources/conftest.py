@@ -1,4 +1,4 @@
-"""A web server on loopback that can be told to misbehave."""
+"""A web server on loopback that misbehaves if a test asks it to."""
 
 import contextlib
 import http.server
@@ -44,8 +44,12 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.stopped = files, [], threading.Event()
         self.ranges, self.range_shift = True, 0
-        self.n_faulty = None  # requests that suffer what follows; None: all
-        self.cut, self.stall, self.lie = None, False, 0  # bytes sent, silence then, bytes too many in Content-Length
+        self.n_faulty = None  # how many requests the faults below apply to; None: all
+        self.cut, self.stall, self.lie = (
+            None,
+            False,
+            0,
+        )  # bytes sent before the end, then silence, excess bytes in Content-Length
 
     def url(self, name="file.bin"):
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -53,7 +57,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Starts servers and stops them; a proxy of the machine is not asked for loopback."""
+    """Starts and stops servers. Requests to loopback bypass the machine's proxy."""
     monkeypatch.setenv("no_proxy", "*")
     for name in ("MINILEARNER_MIRROR", "MINILEARNER_OFFLINE"):
         monkeypatch.delenv(name, raising=False)

@@ -1,10 +1,10 @@
 """Makes the sample that minilearner embeds, from the full set:
 ``python tests/sources/make_fashion_sample.py [folder]``.
 
-Of each class come 500 training and 100 test images, evenly spaced over that class in the order of the published files,
-so every stretch of the data is drawn from and the choice needs no random generator. They are written class after class
-(0, 1, ..., 9, 0, 1, ...), so the first 10 n images are balanced for every n. The format is the original's: four IDX
-files, packed with gzip without name and time, so a second run on the same machine gives the same bytes.
+It takes 500 training and 100 test images of each class, evenly spaced over that class in the order of the published
+files. So every stretch of the data is represented, without a random generator. Images are written in the order of
+classes (0, 1, ..., 9, 0, 1, ...), so the first 10 n images are balanced for every n. The format is the original one:
+four IDX files, gzipped without name and time, so a second run on the same machine gives the same bytes.
 """
 
 import gzip
@@ -29,12 +29,12 @@ def select(labels, per_class):
 
 
 def idx_bytes(array):
-    """Returns an array of unsigned bytes in the format IDX."""
+    """Returns an array of unsigned bytes in IDX format."""
     return struct.pack(f">HBB{array.ndim}I", 0, 0x08, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def sample_files(data):
-    """Yields the name and the uncompressed bytes of each of the sample's four files."""
+    """Yields the name and the uncompressed bytes of each of the four sample files."""
     for split, images, labels in (
         ("train", data.train_images, data.train_labels),
         ("t10k", data.valid_images, data.valid_labels),

@@ -1,4 +1,4 @@
-"""`untar_data`, against a real server on loopback that misbehaves, and with processes that race and are killed."""
+"""`untar_data`, tested with a real misbehaving server on loopback, and with processes that race and are killed."""
 
 import gzip
 import hashlib
@@ -70,7 +70,7 @@ def test_an_archive_is_downloaded_and_unpacked_into_the_data_home(url, home):
     assert (names(home / "data"), names(home / "archive")) == (["oxford-iiit-pet"], ["oxford-iiit-pet.tgz"])
 
 
-def test_a_folder_that_is_there_is_returned_without_a_look_at_the_network(server, url, home, monkeypatch):
+def test_an_existing_folder_is_returned_without_using_the_network(server, url, home, monkeypatch):
     untar_data(url)
     (home / "archive" / "oxford-iiit-pet.tgz").unlink()
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
@@ -78,7 +78,7 @@ def test_a_folder_that_is_there_is_returned_without_a_look_at_the_network(server
     assert len(server.requests) == 1
 
 
-def test_an_archive_that_is_there_is_unpacked_without_a_look_at_the_network(server, url, home, monkeypatch):
+def test_an_existing_archive_is_unpacked_without_using_the_network(server, url, home, monkeypatch):
     (home / "archive").mkdir()
     (home / "archive" / "oxford-iiit-pet.tgz").write_bytes(PETS)
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
@@ -86,9 +86,9 @@ def test_an_archive_that_is_there_is_unpacked_without_a_look_at_the_network(serv
     assert server.requests == []
 
 
-def test_offline_without_anything_is_an_error_that_says_where_to_bring_it(url, home, monkeypatch):
+def test_offline_without_the_archive_the_error_says_where_to_put_it(url, home, monkeypatch):
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
-    with pytest.raises(DownloadError, match=r"=1 forbids to download it.\nTo go on .*archive/oxford-iiit-pet.tgz"):
+    with pytest.raises(DownloadError, match=r"=1 forbids downloads.\nTo go on .*archive/oxford-iiit-pet.tgz"):
         untar_data(url)
     assert names(home / "data") == []
 
@@ -104,13 +104,13 @@ def test_folders_can_be_chosen(url, tmp_path, home):
     ("name", "stem"),
     [("a.tar.gz", "a"), ("a.b.tgz", "a.b"), ("a.zip?dl=1", "a"), ("x/a%20b.tar", "a b"), ("archive", "archive")],
 )
-def test_the_stem_comes_from_the_urls_last_part(serve, home, name, stem):
+def test_the_stem_comes_from_the_last_part_of_the_url(serve, home, name, stem):
     server = serve(**{name: PETS})
     assert untar_data(server.url(name)) == home / "data" / stem
 
 
 @pytest.mark.parametrize("layout", [packed(top="other"), packed(top="")])
-def test_the_folder_is_named_for_the_archive_whatever_its_top(serve, layout):
+def test_the_folder_is_named_after_the_archive_whatever_its_top_folder(serve, layout):
     path = untar_data(serve(**{"pets.tgz": layout}).url("pets.tgz"))
     assert path.name == "pets"
     assert tree(path / "images" if layout == packed(top="x") else path) in (
@@ -119,16 +119,16 @@ def test_the_folder_is_named_for_the_archive_whatever_its_top(serve, layout):
     )
 
 
-def test_a_file_on_this_machine_is_unpacked_where_it_lies(tmp_path, home):
+def test_a_file_on_this_machine_is_unpacked_without_copying_it(tmp_path, home):
     (tmp_path / "pets.tgz").write_bytes(PETS)
     assert tree(untar_data(tmp_path / "pets.tgz")) == FILES
     assert tree(untar_data((tmp_path / "pets.tgz").as_uri(), data=tmp_path)) == FILES
     assert names(home) == ["data"]
-    with pytest.raises(DataError, match=r"`url` names no file. Received: url='.*none.tgz'"):
+    with pytest.raises(DataError, match=r"`url` is a path, but there is no such file. Received: url='.*none.tgz'"):
         untar_data(tmp_path / "none.tgz")
 
 
-def test_force_replaces_the_folder_when_the_new_one_is_complete(server, url, home):
+def test_force_download_replaces_the_folder_once_the_new_one_is_complete(server, url, home):
     (untar_data(url) / "mine.txt").touch()
     server.files["oxford-iiit-pet.tgz"] = packed({"new.jpg": b"n"})
     assert "mine.txt" in tree(untar_data(url))
@@ -141,7 +141,7 @@ def test_force_replaces_the_folder_when_the_new_one_is_complete(server, url, hom
 
 
 @pytest.mark.parametrize("behaviour", [{"cut": 3000}, {"cut": 3000, "stall": True}, {"lie": 50}])
-def test_a_server_that_truncates_stalls_or_lies_at_first_is_asked_again(server, url, monkeypatch, behaviour):
+def test_a_server_that_first_truncates_stalls_or_lies_is_asked_again(server, url, monkeypatch, behaviour):
     monkeypatch.setattr(archives, "_READ_TIMEOUT_SECONDS", 0.3)
     vars(server).update(behaviour, n_faulty=1)
     assert tree(untar_data(url)) == FILES
@@ -149,7 +149,7 @@ def test_a_server_that_truncates_stalls_or_lies_at_first_is_asked_again(server, 
 
 
 @pytest.mark.parametrize("behaviour", [{"cut": 500}, {"cut": 500, "stall": True}, {"lie": 50}])
-def test_a_server_that_never_delivers_is_left_with_an_error(server, url, home, monkeypatch, behaviour):
+def test_a_server_that_never_delivers_is_an_error(server, url, home, monkeypatch, behaviour):
     monkeypatch.setattr(archives, "_READ_TIMEOUT_SECONDS", 0.1)
     vars(server).update(behaviour)
     with pytest.raises(DownloadError, match=r"it broke off after [\d,]+ of |no answer in time"):
@@ -158,7 +158,7 @@ def test_a_server_that_never_delivers_is_left_with_an_error(server, url, home, m
     assert len(server.requests) <= 13
 
 
-def test_a_server_that_ignores_ranges_sends_it_again(server, url, home):
+def test_a_server_that_ignores_ranges_sends_the_whole_archive_again(server, url, home):
     (home / "archive").mkdir()
     (home / "archive" / "oxford-iiit-pet.tgz.part").write_bytes(PETS[:100])
     server.ranges = False
@@ -166,23 +166,23 @@ def test_a_server_that_ignores_ranges_sends_it_again(server, url, home):
     assert [wanted for _, wanted in server.requests] == ["bytes=100-"]
 
 
-def test_a_length_that_is_too_short_leaves_a_damaged_archive_that_is_told(server, url, home):
+def test_a_content_length_that_is_too_short_gives_a_damaged_archive_and_an_error(server, url, home):
     server.lie = -100
-    with pytest.raises(FileFormatError, match=r"pet.tgz is truncated .* give `force_download=True`"):
+    with pytest.raises(FileFormatError, match=r"pet.tgz is truncated .* pass `force_download=True`"):
         untar_data(url)
     assert names(home / "data") == []
     server.lie = 0
     assert tree(untar_data(url, force_download=True)) == FILES
 
 
-def test_what_is_no_archive_is_not_kept(serve, home):
+def test_a_file_that_is_not_an_archive_is_not_kept(serve, home):
     server = serve(**{"pets.tgz": b"<html>Sign in</html>"})
-    with pytest.raises(DownloadError, match="its content was refused: .*is neither a tar"):
+    with pytest.raises(DownloadError, match="the downloaded file failed its check: .*is neither a tar"):
         untar_data(server.url("pets.tgz"))
     assert (names(home / "archive"), names(home / "data")) == ([], [])
 
 
-def test_a_hostile_archive_leaves_nothing(serve, home):
+def test_a_hostile_archive_leaves_nothing_behind(serve, home):
     server = serve(**{"evil.tgz": packed({"good.jpg": b"x", "../../evil": b"x"})})
     with pytest.raises(FileFormatError, match="its member 'oxford-iiit-pet/../../evil' has a path that may leave"):
         untar_data(server.url("evil.tgz"))
@@ -194,17 +194,17 @@ def index(content, name="oxford-iiit-pet.tgz", **changes):
     return json.dumps({name: entry}).encode()
 
 
-def test_a_mirror_serves_the_entries_by_file_name_under_its_own_hash(server, home, monkeypatch):
+def test_a_mirror_serves_archives_by_file_name_with_its_own_hash(server, home, monkeypatch):
     server.files["index.json"] = index(PETS)
     monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
     assert tree(untar_data(URLs.PETS)) == FILES
     assert [name for name, _ in server.requests] == ["index.json", "oxford-iiit-pet.tgz"]
 
 
-def test_a_mirrors_archive_that_its_index_denies_is_refused(server, home, monkeypatch):
+def test_an_archive_that_differs_from_the_mirror_index_is_refused(server, home, monkeypatch):
     server.files["index.json"] = index(PETS, sha256="0" * 64)
     monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
-    with pytest.raises(DownloadError, match="where the mirror's index says 0000"):
+    with pytest.raises(DownloadError, match="but the mirror's index says 0000"):
         untar_data(URLs.PETS)
     assert names(home / "archive") == []
 
@@ -214,17 +214,17 @@ def test_a_mirror_does_not_redirect_other_urls(server, url, serve, monkeypatch):
     assert tree(untar_data(url)) == FILES
 
 
-def test_without_a_mirror_an_entry_must_be_what_is_published(server, home):
+def test_without_a_mirror_an_archive_must_match_its_published_hash(server, home):
     (home / "archive").mkdir()
     (home / "archive" / "oxford-iiit-pet.tgz").write_bytes(PETS)
-    with pytest.raises(FileFormatError, match=r"811,706,944 are published\. .* give `force_download=True`"):
+    with pytest.raises(FileFormatError, match=r"the published archive has 811,706,944\. .* pass `force_download=True`"):
         untar_data(URLs.PETS)
     assert names(home / "data") == []
 
 
 @pytest.fixture
 def fashion_mirror(serve, monkeypatch, tmp_path):
-    """Serves stand-ins for the four files, by a check that they pass."""
+    """Serves stand-ins for the four files, with a check that they pass."""
     monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path / "no-system")
     monkeypatch.setattr(fashion, "read_part", lambda file, part: gzip.decompress(file.read_bytes()))
     contents = {f"fashion-mnist/{part.name}.gz": gzip.compress(part.name.encode()) for part in FULL}
@@ -234,7 +234,7 @@ def fashion_mirror(serve, monkeypatch, tmp_path):
     return server
 
 
-def test_fashion_mnist_gives_the_folder_of_its_four_files(fashion_mirror, home, tmp_path):
+def test_fashion_mnist_returns_the_folder_of_its_four_files(fashion_mirror, home, tmp_path):
     files = sorted(f"{part.name}.gz" for part in FULL)
     path = untar_data(URLs.FASHION_MNIST)
     assert (type(path), path) == (DataPath, home / "fashion-mnist")
@@ -247,7 +247,7 @@ def test_fashion_mnist_gives_the_folder_of_its_four_files(fashion_mirror, home, 
     assert names(untar_data(URLs.FASHION_MNIST, data=tmp_path)) == files
 
 
-def test_fashion_mnist_comes_from_the_system_where_it_has_it(monkeypatch, tmp_path, home):
+def test_fashion_mnist_comes_from_the_system_folder_if_it_is_complete(monkeypatch, tmp_path, home):
     monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path)
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
     with pytest.raises(DownloadError, match="dataset-fashion-mnist"):
@@ -255,7 +255,7 @@ def test_fashion_mnist_comes_from_the_system_where_it_has_it(monkeypatch, tmp_pa
     for part in FULL:
         (tmp_path / f"{part.name}.gz").touch()
     assert untar_data(URLs.FASHION_MNIST) == tmp_path
-    with pytest.raises(ValueError, match="`archive` must be None: Fashion-MNIST is no archive"):
+    with pytest.raises(ValueError, match="`archive` must be None: Fashion-MNIST is not an archive"):
         untar_data(URLs.FASHION_MNIST, archive=tmp_path)
 
 
@@ -269,16 +269,16 @@ def test_fashion_mnist_comes_from_the_system_where_it_has_it(monkeypatch, tmp_pa
         ("", "`url` must end in an archive's name"),
     ],
 )
-def test_a_url_without_a_name_is_an_error(home, url, message):
+def test_a_url_without_a_file_name_is_an_error(home, url, message):
     with pytest.raises(ValueError, match=message):
         untar_data(url)
     assert names(home) == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error(url, home):
+def test_a_file_where_the_folder_would_be_is_an_error(url, home):
     (home / "data").mkdir()
     (home / "data" / "oxford-iiit-pet").touch()
-    with pytest.raises(DataError, match="data/oxford-iiit-pet is a file, where the unpacked folder would be"):
+    with pytest.raises(DataError, match="data/oxford-iiit-pet is a file, but the unpacked folder must go there"):
         untar_data(url)
     assert names(home / "data") == ["oxford-iiit-pet"]
 
@@ -301,7 +301,7 @@ def start_process(url):
 
 
 @pytest.mark.slow
-def test_processes_that_race_for_one_archive_share_it(server, url, home):
+def test_processes_that_race_for_one_archive_share_the_result(server, url, home):
     processes = [start_process(url) for _ in range(2)]
     assert [process.communicate() for process in processes] == [("1\n", "")] * 2
     assert len(server.requests) == 1
@@ -309,7 +309,7 @@ def test_processes_that_race_for_one_archive_share_it(server, url, home):
 
 
 @pytest.mark.slow
-def test_a_process_killed_in_the_middle_of_unpacking_leaves_nothing_that_looks_finished(serve, home):
+def test_a_process_killed_while_unpacking_leaves_nothing_that_looks_finished(serve, home):
     many = {f"{n}.txt": b"" for n in range(6_000)}
     url = serve(**{"many.tgz": packed(many)}).url("many.tgz")
     process = start_process(url)
@@ -325,7 +325,7 @@ def test_a_process_killed_in_the_middle_of_unpacking_leaves_nothing_that_looks_f
     assert names(home / "data") == ["many"]
 
 
-def test_rests_beside_a_finished_folder_are_removed_and_itself_is_kept(url, home):
+def test_leftovers_next_to_a_finished_folder_are_removed_and_the_folder_is_kept(url, home):
     (untar_data(url) / "mine.txt").touch()
     (home / "data" / ".oxford-iiit-pet.lock").touch()
     (home / "data" / ".oxford-iiit-pet.unpacking" / "old").mkdir(parents=True)

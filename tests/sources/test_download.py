@@ -1,4 +1,4 @@
-"""Downloads, against a real server on loopback that can be told to misbehave."""
+"""Downloads from a real server on loopback, which misbehaves if a test asks it to."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import time
 import pytest
 
 from minilearner.errors import DownloadError
-from minilearner.sources.download import data_home, download, offline
+from minilearner.sources.download import data_home, download, is_offline
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it takes several reads
 
@@ -29,7 +29,7 @@ def closed_port():
         return server.getsockname()[1]
 
 
-def test_a_file_is_downloaded_whole_and_nothing_else_is_left(serve, tmp_path):
+def test_a_file_is_downloaded_whole_and_no_other_file_is_left(serve, tmp_path):
     server = serve()
     destination = tmp_path / "new" / "file.bin"
     assert download([server.url()], destination, check=check) == destination
@@ -46,7 +46,7 @@ def test_a_partial_file_is_resumed_from_its_end(serve, tmp_path):
 
 
 @pytest.mark.parametrize(("behaviour", "n_requests"), [({"ranges": False}, 1), ({"range_shift": 1}, 2)])
-def test_a_server_without_the_right_range_sends_the_file_afresh(serve, tmp_path, behaviour, n_requests):
+def test_a_server_without_the_right_range_sends_the_whole_file(serve, tmp_path, behaviour, n_requests):
     server = serve()
     vars(server).update(behaviour)
     (tmp_path / "file.bin.part").write_bytes(b"x" * 300_000)
@@ -55,7 +55,7 @@ def test_a_server_without_the_right_range_sends_the_file_afresh(serve, tmp_path,
     assert len(server.requests) == n_requests
 
 
-def test_a_partial_file_of_something_else_is_started_afresh_after_the_check_refused_it(serve, tmp_path):
+def test_a_partial_file_of_something_else_is_downloaded_again_after_failing_the_check(serve, tmp_path):
     server = serve()
     (tmp_path / "file.bin.part").write_bytes(b"x" * 300_000)
     download([server.url()], tmp_path / "file.bin", check=check)
@@ -63,14 +63,14 @@ def test_a_partial_file_of_something_else_is_started_afresh_after_the_check_refu
     assert [wanted for _, wanted in server.requests] == ["bytes=300000-", None]
 
 
-def test_a_partial_file_longer_than_the_file_is_started_afresh(serve, tmp_path):
+def test_a_partial_file_longer_than_the_file_is_downloaded_again(serve, tmp_path):
     server = serve()
     (tmp_path / "file.bin.part").write_bytes(CONTENT + b"more")
     download([server.url()], tmp_path / "file.bin", check=check)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_transfer_that_breaks_off_is_taken_up_again(serve, tmp_path):
+def test_a_transfer_that_breaks_off_is_resumed(serve, tmp_path):
     server = serve()
     server.cut = 600_000  # bytes of each answer
     download([server.url()], tmp_path / "file.bin", check=check)
@@ -78,7 +78,7 @@ def test_a_transfer_that_breaks_off_is_taken_up_again(serve, tmp_path):
     assert [wanted for _, wanted in server.requests] == [None, "bytes=600000-"]
 
 
-def test_what_a_truncating_server_sent_is_kept_for_the_next_one(serve, tmp_path):
+def test_bytes_from_a_truncating_server_are_kept_for_the_next_server(serve, tmp_path):
     truncating, good = serve(), serve()
     truncating.cut = 600_000
     with pytest.raises(DownloadError, match=r"it broke off after 600,000 of 1,024,000 bytes"):
@@ -90,7 +90,7 @@ def test_what_a_truncating_server_sent_is_kept_for_the_next_one(serve, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_stalled_server_is_left_after_the_read_timeout(serve, tmp_path):
+def test_a_stalled_server_is_given_up_after_the_read_timeout(serve, tmp_path):
     server = serve()
     server.cut, server.stall = 1000, True
     began = time.monotonic()
@@ -106,7 +106,7 @@ def test_a_stalled_server_is_left_after_the_read_timeout(serve, tmp_path):
     assert time.monotonic() - began < 10  # the server would stall for 20
 
 
-def test_refused_content_is_deleted_and_the_next_mirror_asked(serve, tmp_path):
+def test_a_file_that_fails_the_check_is_deleted_and_the_next_server_is_asked(serve, tmp_path):
     wrong, good = serve(b"<html>sign in</html>"), serve()
     download([wrong.url(), good.url()], tmp_path / "file.bin", check=check)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
@@ -119,7 +119,7 @@ def test_an_error_lists_every_url_and_says_how_to_go_on(serve, tmp_path):
     with pytest.raises(DownloadError) as caught:
         download(urls, tmp_path / "file.bin", check=check)
     refused, missing, unreachable, way_out = str(caught.value).splitlines()[1:]
-    assert refused == f"  {urls[0]}: its content was refused: file.bin.part is not the content"
+    assert refused == f"  {urls[0]}: the downloaded file failed its check: file.bin.part is not the content"
     assert missing == f"  {urls[1]}: HTTP 404 Not Found."
     assert "refused" in unreachable
     assert urls[2] in unreachable
@@ -127,24 +127,24 @@ def test_an_error_lists_every_url_and_says_how_to_go_on(serve, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_refuses_before_the_network_is_touched(serve, tmp_path, monkeypatch):
+def test_offline_raises_before_using_the_network(serve, tmp_path, monkeypatch):
     server = serve()
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
-    with pytest.raises(DownloadError, match=r"MINILEARNER_OFFLINE=1 forbids to download it.\nAsk Eva"):
+    with pytest.raises(DownloadError, match=r"MINILEARNER_OFFLINE=1 forbids downloads.\nAsk Eva"):
         download([server.url()], tmp_path / "file.bin", check=check, way_out="Ask Eva.")
     assert server.requests == []
 
 
-def test_offline_is_read_strictly(monkeypatch):
+def test_the_offline_variable_is_read_strictly(monkeypatch):
     for value, expected in {"": False, "0": False, "1": True}.items():
         monkeypatch.setenv("MINILEARNER_OFFLINE", value)
-        assert offline() is expected
+        assert is_offline() is expected
     monkeypatch.setenv("MINILEARNER_OFFLINE", "maybe")
     with pytest.raises(ValueError, match=r"must be 1 .* or 0. Received: MINILEARNER_OFFLINE='maybe'"):
-        offline()
+        is_offline()
 
 
-def test_the_data_home_follows_its_variable(monkeypatch, tmp_path):
+def test_the_data_home_can_be_set_by_a_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("MINILEARNER_HOME", str(tmp_path))
     assert data_home() == tmp_path
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
@@ -152,7 +152,7 @@ def test_the_data_home_follows_its_variable(monkeypatch, tmp_path):
     assert data_home() == tmp_path / "me" / ".minilearner"
 
 
-def test_a_file_that_is_there_is_checked_and_not_downloaded(serve, tmp_path):
+def test_an_existing_file_is_checked_and_not_downloaded(serve, tmp_path):
     server = serve()
     destination = tmp_path / "file.bin"
     destination.write_bytes(CONTENT)
@@ -184,7 +184,7 @@ def index(content=CONTENT, **changes):
     return json.dumps({"folder/file.bin": entry}).encode()
 
 
-def test_a_mirror_stands_in_for_all_servers(serve, tmp_path, monkeypatch):
+def test_a_mirror_replaces_all_servers(serve, tmp_path, monkeypatch):
     public, mirror = serve(), serve(**{"index.json": index(), "folder/file.bin": CONTENT})
     monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url(""))
     download([public.url()], tmp_path / "file.bin", check=check, name="folder/file.bin")
@@ -196,8 +196,8 @@ def test_a_mirror_stands_in_for_all_servers(serve, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("listing", "message"),
     [
-        (index(size=5), "has 1,024,000 bytes where the mirror's index says 5"),
-        (index(sha256="0" * 64), "where the mirror's index says 0000"),
+        (index(size=5), "has 1,024,000 bytes, but the mirror's index says 5"),
+        (index(sha256="0" * 64), "but the mirror's index says 0000"),
         (b"{}", "does not list 'folder/file.bin'"),
         (index().replace(b"file.bin", b"fill.bin"), "Did you mean 'folder/fill.bin'"),
         (b"<html>", "must map names to size and sha256"),
@@ -205,20 +205,20 @@ def test_a_mirror_stands_in_for_all_servers(serve, tmp_path, monkeypatch):
         (b'{"folder/file.bin": {"size": 1}}', "must map names to size and sha256"),
     ],
 )
-def test_a_mirror_that_does_not_keep_its_word_is_an_error(serve, tmp_path, monkeypatch, listing, message):
+def test_a_mirror_whose_file_differs_from_its_index_is_an_error(serve, tmp_path, monkeypatch, listing, message):
     mirror = serve(**{"index.json": listing, "folder/file.bin": CONTENT})
     monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url("").rstrip("/"))
     with pytest.raises(DownloadError, match=message):
         download(["http://127.0.0.1/none"], tmp_path / "file.bin", check=check, name="folder/file.bin")
 
 
-def test_a_mirror_that_is_not_there_is_named(serve, tmp_path, monkeypatch):
+def test_the_error_names_a_mirror_that_cannot_be_reached(serve, tmp_path, monkeypatch):
     monkeypatch.setenv("MINILEARNER_MIRROR", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(DownloadError, match=r"MINILEARNER_MIRROR: http://127.0.0.1:\d+/index.json: .*refused"):
         download(["http://127.0.0.1/none"], tmp_path / "file.bin", check=check)
 
 
-def test_a_mirror_does_not_stand_in_where_it_is_not_asked_to(serve, tmp_path, monkeypatch):
+def test_a_mirror_is_not_used_with_mirrored_false(serve, tmp_path, monkeypatch):
     public, mirror = serve(), serve()
     monkeypatch.setenv("MINILEARNER_MIRROR", mirror.url(""))
     download([public.url()], tmp_path / "file.bin", check=check, mirrored=False)
@@ -236,10 +236,10 @@ def test_a_forced_download_starts_at_the_first_byte_and_replaces_the_file(serve,
 
 def test_a_forced_download_that_fails_keeps_the_file(serve, tmp_path, monkeypatch):
     (tmp_path / "file.bin").write_bytes(b"old")
-    with pytest.raises(DownloadError, match="refused"):
+    with pytest.raises(DownloadError, match="failed its check"):
         download([serve(b"wrong").url()], tmp_path / "file.bin", check=check, force=True)
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
-    with pytest.raises(DownloadError, match=r"file.bin is wanted anew, and MINILEARNER_OFFLINE=1 forbids"):
+    with pytest.raises(DownloadError, match=r"file.bin must be downloaded again, and MINILEARNER_OFFLINE=1 forbids"):
         download(["http://127.0.0.1/"], tmp_path / "file.bin", check=check, force=True)
     assert (tmp_path / "file.bin").read_bytes() == b"old"
 

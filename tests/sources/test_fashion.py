@@ -1,4 +1,4 @@
-"""Fashion-MNIST: where it is found, in which order, and that no wrong file passes.
+"""Fashion-MNIST: where it is searched, in which order, and that no wrong file passes.
 
 Tests of the whole set read Debian's files; they are skipped on a machine without them, but never in CI.
 """
@@ -74,7 +74,7 @@ def test_the_full_set_comes_from_the_system_folder(full):
     assert str(data) == f"Fashion-MNIST: 60,000 training and 10,000 validation images from the system folder {full}"
 
 
-def test_a_path_comes_first_packed_or_not_with_dashes_or_dots(full, home, tmp_path):
+def test_a_path_comes_first_gzipped_or_not_with_dashes_or_dots(full, home, tmp_path):
     link(full, home)
     folder = link(full, tmp_path / "mine", t10k_labels_idx1=None, train_labels_idx1=None)
     (folder / "t10k-labels.idx1-ubyte").write_bytes(gzip.decompress((full / "t10k-labels-idx1-ubyte.gz").read_bytes()))
@@ -92,12 +92,12 @@ def test_the_data_home_comes_before_the_system_folder(full, home):
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
-        ("train_images_idx3", "t10k-images-idx3-ubyte", "is the test images file, expected the training images"),
-        ("train_images_idx3", "train-labels-idx1-ubyte", "is the training labels file, expected the training images"),
-        ("t10k_labels_idx1", "train-labels-idx1-ubyte", "is the training labels file, expected the test labels"),
+        ("train_images_idx3", "t10k-images-idx3-ubyte", "is the test images file, not the training images file"),
+        ("train_images_idx3", "train-labels-idx1-ubyte", "is the training labels file, not the training images file"),
+        ("t10k_labels_idx1", "train-labels-idx1-ubyte", "is the training labels file, not the test labels file"),
     ],
 )
-def test_a_swapped_file_is_named_with_what_it_is(full, tmp_path, place, content, message):
+def test_an_error_says_which_file_was_swapped_in(full, tmp_path, place, content, message):
     folder = link(full, tmp_path / "swapped", **{place: f"{content}.gz"})
     with pytest.raises(FileFormatError, match=rf"{folder}/{place.replace('_', '-')}-ubyte.gz {message}"):
         load_fashion_mnist(folder)
@@ -107,18 +107,24 @@ def test_a_swapped_file_is_named_with_what_it_is(full, tmp_path, place, content,
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"<html>", "is no IDX file: it begins with b'<html>'"),
-        ((PACKAGE / f"{SAMPLE[0].name}.gz").read_bytes()[:-9], "is truncated: its gzip stream breaks off"),
+        (b"<html>", "is not an IDX file: it begins with b'<html>'"),
+        ((PACKAGE / f"{SAMPLE[0].name}.gz").read_bytes()[:-9], "is truncated: its gzip stream ends early"),
         (
             (PACKAGE / f"{SAMPLE[0].name}.gz").read_bytes(),
-            "is the sample's training images file, expected the training",
+            "is the sample's training images file, not the training",
         ),
-        (idx(np.zeros((7, 28, 28))), r"is an IDX file of shape \(7, 28, 28\), expected .* of shape \(60000, 28, 28\)"),
-        (idx(np.zeros((60_000, 28, 28)))[:-784], "is truncated: it holds 59,999 images where its header says 60,000"),
-        (idx(np.zeros((60_000, 28, 28))), "is a well-formed IDX file but not Fashion-MNIST's training images .its SHA"),
+        (
+            idx(np.zeros((7, 28, 28))),
+            r"is an IDX file of shape \(7, 28, 28\), but the training images have shape \(60000, 28, 28\)",
+        ),
+        (idx(np.zeros((60_000, 28, 28)))[:-784], "is truncated: it holds 59,999 images, but its header says 60,000"),
+        (
+            idx(np.zeros((60_000, 28, 28))),
+            "is a well-formed IDX file, but it does not hold Fashion-MNIST's training images: its SHA",
+        ),
     ],
 )
-def test_a_damaged_or_foreign_file_is_named_with_what_is_wrong(tmp_path, content, message):
+def test_an_error_says_what_is_wrong_with_a_damaged_or_foreign_file(tmp_path, content, message):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(FileFormatError, match=f"train-images-idx3-ubyte.gz {message}"):
         load_fashion_mnist(tmp_path)
@@ -129,26 +135,26 @@ def test_a_path_that_lacks_a_file_is_an_error(tmp_path):
         load_fashion_mnist(tmp_path)
 
 
-def test_a_path_that_is_no_folder_is_an_error(tmp_path):
+def test_a_path_that_is_not_a_folder_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"`path` must be the folder .* Received: path='.*nowhere'"):
         load_fashion_mnist(tmp_path / "nowhere")
 
 
-def test_a_damaged_data_home_is_an_error_and_not_passed_over(home):
+def test_a_damaged_data_home_is_an_error_and_is_not_skipped(home):
     for part in FULL:
         (home / f"{part.name}.gz").write_bytes(b"")
     with pytest.raises(FileFormatError, match=r"train-images-idx3-ubyte.gz is empty. Delete this file"):
         load_fashion_mnist()
 
 
-def test_an_incomplete_system_folder_is_an_error_and_not_passed_over(monkeypatch, tmp_path):
+def test_an_incomplete_system_folder_is_an_error_and_is_not_skipped(monkeypatch, tmp_path):
     monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"")
     with pytest.raises(DataError, match=r"lacks the training images.*Reinstall Debian's package"):
         load_fashion_mnist()
 
 
-def test_without_a_download_it_is_the_sample_and_says_so_loudly(no_system):
+def test_without_a_download_the_sample_is_used_and_says_so_loudly(no_system):
     data = load_fashion_mnist(download=False)
     assert (data.source, data.is_sample) == ("sample", True)
     assert data.train_images.shape == (5_000, 1, 28, 28)
@@ -162,7 +168,7 @@ def test_without_a_download_it_is_the_sample_and_says_so_loudly(no_system):
     assert max(map(len, lines)) <= 100
 
 
-def test_offline_it_is_the_sample(no_system, monkeypatch):
+def test_offline_the_sample_is_used(no_system, monkeypatch):
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
     data = load_fashion_mnist()
     assert data.is_sample
@@ -171,7 +177,7 @@ def test_offline_it_is_the_sample(no_system, monkeypatch):
     assert max(map(len, data.notice.splitlines())) <= 100
 
 
-def test_after_a_failed_download_it_is_the_sample_with_the_reason(no_system, monkeypatch, tmp_path):
+def test_after_a_failed_download_the_sample_is_used_and_gives_the_reason(no_system, monkeypatch, tmp_path):
     with serving(tmp_path) as url:
         monkeypatch.setenv("MINILEARNER_MIRROR", url)
         data = load_fashion_mnist()
@@ -179,7 +185,7 @@ def test_after_a_failed_download_it_is_the_sample_with_the_reason(no_system, mon
     assert f"{url}/index.json: HTTP 404" in data.notice
 
 
-def test_a_data_home_that_cannot_be_made_gives_the_sample(no_system, monkeypatch, tmp_path):
+def test_the_sample_is_used_if_the_data_home_cannot_be_created(no_system, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINILEARNER_HOME", str(tmp_path / "file"))
     entry = {"size": 5, "sha256": "0"}
@@ -191,10 +197,10 @@ def test_a_data_home_that_cannot_be_made_gives_the_sample(no_system, monkeypatch
     assert "The data home cannot be written" in data.notice
 
 
-def test_a_download_fills_the_data_home_with_what_it_lacks(full, home, no_system, monkeypatch, tmp_path):
+def test_a_download_adds_the_missing_files_to_the_data_home(full, home, no_system, monkeypatch, tmp_path):
     (home / "train-images.idx3-ubyte.gz").symlink_to(
         full / "train-images-idx3-ubyte.gz"
-    )  # the largest, left by a first try
+    )  # the largest, left by an earlier attempt
     mirror = link(full, tmp_path / "fashion-mnist", train_images_idx3=None)
     contents = {f"fashion-mnist/{file.name}": file.read_bytes() for file in mirror.iterdir()}
     entries = {name: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for name, c in contents.items()}
@@ -207,7 +213,7 @@ def test_a_download_fills_the_data_home_with_what_it_lacks(full, home, no_system
     assert load_fashion_mnist().source == "home"
 
 
-def test_a_mirror_with_other_content_is_not_believed(home, no_system, monkeypatch, tmp_path):
+def test_a_mirror_with_other_content_is_rejected(home, no_system, monkeypatch, tmp_path):
     folder = tmp_path / "fashion-mnist"
     folder.mkdir()
     (folder / "train-images-idx3-ubyte.gz").write_bytes(b"other")
@@ -217,31 +223,31 @@ def test_a_mirror_with_other_content_is_not_believed(home, no_system, monkeypatc
         monkeypatch.setenv("MINILEARNER_MIRROR", url)
         data = load_fashion_mnist()
     assert data.is_sample
-    assert "is no IDX file: it begins with b'other'" in data.notice
+    assert "is not an IDX file: it begins with b'other'" in data.notice
     assert list(home.iterdir()) == []
 
 
-def test_the_sample_is_what_its_script_selects_from_the_full_set(full):
+def test_the_sample_equals_what_its_script_selects_from_the_full_set(full):
     script = runpy.run_path(str(Path(__file__).with_name("make_fashion_sample.py")))
     for name, content in script["sample_files"](load_fashion_mnist(full)):
         assert gzip.decompress((PACKAGE / f"{name}.gz").read_bytes()) == content
 
 
-def test_every_beginning_of_the_sample_is_balanced(no_system):
+def test_the_first_images_of_the_sample_are_balanced(no_system):
     data = load_fashion_mnist(download=False)
     for labels in (data.train_labels, data.valid_labels):
         assert np.array_equal(labels, np.arange(len(labels)) % len(FASHION_CLASSES))
 
 
-def test_the_samples_labels_belong_to_its_images(no_system):
+def test_the_sample_labels_match_its_images(no_system):
     data = load_fashion_mnist(download=False)
     train, valid = (images.reshape(len(images), -1) / 255 for images in (data.train_images, data.valid_images))
     means = np.stack([train[data.train_labels == label].mean(0) for label in range(10)])
     nearest = ((valid[:, None] - means) ** 2).sum(-1).argmin(1)
-    assert (nearest == data.valid_labels).mean() > 0.6  # by chance 0.1
+    assert (nearest == data.valid_labels).mean() > 0.6  # chance is 0.1
 
 
-def test_the_samples_licence_travels_with_it():
+def test_the_sample_comes_with_its_licence():
     text = (PACKAGE / "fashion_sample.LICENSE").read_text()
     assert "Copyright (c) 2017 Zalando SE" in text
     assert "Permission is hereby granted" in text

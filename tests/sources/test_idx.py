@@ -1,4 +1,4 @@
-"""IDX: the format, and each way in which a file can fail it."""
+"""IDX: the format, and every way in which a file can violate it."""
 
 import gzip
 import struct
@@ -22,26 +22,29 @@ def test_images_and_labels_are_read_in_row_major_order():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"ab", "f is no IDX file: it holds 2 bytes, less than a header"),
-        (b"<!DOCTYPE html>", r"f is no IDX file: it begins with b'<!DOCTYP'"),
-        (b"\0\0\x08\0", "f is no IDX file"),
-        (b"\0\0\x08\x63", "f is no IDX file"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "type 0x0D; only unsigned bytes"),
-        (IMAGES[:9], "f is truncated: it breaks off within its header of 3 dimensions"),
-        (IMAGES[:-6], "f is truncated: it holds 3 images where its header says 4"),
-        (IMAGES[:-2], "f is truncated: it holds 3 images and 4 bytes of another where its header says 4"),
-        (IMAGES + b"ab", "f holds 2 bytes more than the 4 images of its header"),
-        (struct.pack(">HBB2I", 0, 8, 2, 3, 2) + b"abcd", "f is truncated: it holds 2 items where its header says 3"),
-        (struct.pack(">HBB2I", 0, 8, 2, 3, 0) + b"abcd", "f holds 4 bytes more than the 3 items of its header"),
+        (b"ab", "f is not an IDX file: it holds 2 bytes, which is less than a header"),
+        (b"<!DOCTYPE html>", r"f is not an IDX file: it begins with b'<!DOCTYP'"),
+        (b"\0\0\x08\0", "f is not an IDX file"),
+        (b"\0\0\x08\x63", "f is not an IDX file"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "type 0x0D. Only unsigned bytes"),
+        (IMAGES[:9], "f is truncated: it ends within its header of 3 dimensions"),
+        (IMAGES[:-6], "f is truncated: it holds 3 images, but its header says 4"),
+        (IMAGES[:-2], "f is truncated: it holds 3 images and 4 bytes of another, but its header says 4"),
+        (IMAGES + b"ab", "f holds 2 bytes more than the 4 images that its header announces"),
+        (struct.pack(">HBB2I", 0, 8, 2, 3, 2) + b"abcd", "f is truncated: it holds 2 items, but its header says 3"),
+        (
+            struct.pack(">HBB2I", 0, 8, 2, 3, 0) + b"abcd",
+            "f holds 4 bytes more than the 3 items that its header announces",
+        ),
         (struct.pack(">HBB4I", 0, 8, 4, *[2**32 - 1] * 4) + b"a", "f is truncated: it holds 0 items and 1 bytes"),
     ],
 )
-def test_what_is_wrong_is_said(data, message):
+def test_an_error_says_what_is_wrong(data, message):
     with pytest.raises(FileFormatError, match=message):
         parse_idx(data, "f")
 
 
-def test_the_content_decides_whether_a_file_is_packed(tmp_path):
+def test_the_content_decides_whether_a_file_is_gzipped(tmp_path):
     for name, content in {"packed": gzip.compress(IMAGES), "plain.gz": IMAGES}.items():
         (tmp_path / name).write_bytes(content)
         assert read_idx_bytes(tmp_path / name) == IMAGES
@@ -51,18 +54,18 @@ def test_the_content_decides_whether_a_file_is_packed(tmp_path):
     ("content", "message"),
     [
         (b"", "file.gz is empty"),
-        (gzip.compress(IMAGES)[:-12], "file.gz is truncated: its gzip stream breaks off after"),
+        (gzip.compress(IMAGES)[:-12], "file.gz is truncated: its gzip stream ends early, after"),
         (gzip.compress(IMAGES)[:-8] + b"\0" * 8, "file.gz holds a damaged gzip stream: CRC"),
         (gzip.compress(IMAGES)[:10] + b"\xff" * 40, "file.gz holds a damaged gzip stream"),
         (gzip.compress(IMAGES) + b"more", "file.gz holds a damaged gzip stream"),
     ],
 )
-def test_a_damaged_gzip_file_is_named(tmp_path, content, message):
+def test_the_error_names_a_damaged_gzip_file(tmp_path, content, message):
     (tmp_path / "file.gz").write_bytes(content)
     with pytest.raises(FileFormatError, match=message):
         read_idx_bytes(tmp_path / "file.gz")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_the_error_names_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"none.gz cannot be read: No such file"):
         read_idx_bytes(tmp_path / "none.gz")

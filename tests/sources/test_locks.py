@@ -1,17 +1,17 @@
-"""One holder at a time, even where each deletes the file that the next one waits for."""
+"""`lock_file`: one holder at a time, even if each deletes the file that the next one waits for."""
 
 import threading
 import time
 
-from minilearner.sources.download import is_at, locked
+from minilearner.sources.download import is_at, lock_file
 
 
-def test_holders_never_overlap_though_each_deletes_the_file(tmp_path):
+def test_holders_never_overlap_although_each_deletes_the_file(tmp_path):
     path, inside, most = tmp_path / "lock", [], []
 
     def hold_often(name):
         for _ in range(20):
-            with locked(path):
+            with lock_file(path):
                 inside.append(name)
                 most.append(len(inside))
                 time.sleep(0.0005)
@@ -27,8 +27,8 @@ def test_holders_never_overlap_though_each_deletes_the_file(tmp_path):
     assert not path.exists()
 
 
-def test_a_file_that_was_replaced_is_another(tmp_path):
-    with locked(tmp_path / "lock") as fileno:
+def test_is_at_notices_a_replaced_file(tmp_path):
+    with lock_file(tmp_path / "lock") as fileno:
         assert is_at(fileno, tmp_path / "lock")
         (tmp_path / "other").touch()
         (tmp_path / "other").replace(tmp_path / "lock")

@@ -1,4 +1,4 @@
-"""Paths that list themselves, beside a `pathlib` that stays as it was."""
+"""`DataPath` lists its folder, and leaves `pathlib` unchanged."""
 
 import copy
 import pathlib
@@ -18,7 +18,7 @@ def folder(tmp_path):
     return DataPath(tmp_path)
 
 
-def test_what_is_made_from_it_is_of_its_class(folder):
+def test_paths_made_from_a_data_path_are_data_paths(folder):
     made = [
         folder / "images",
         "x" / DataPath("y"),
@@ -35,7 +35,7 @@ def test_what_is_made_from_it_is_of_its_class(folder):
     assert {type(path) for path in made} == {DataPath}
 
 
-def test_it_is_a_path_like_any_other(folder):
+def test_a_data_path_behaves_like_any_path(folder):
     plain = pathlib.Path(str(folder))
     assert isinstance(folder, pathlib.Path)
     assert (folder, hash(folder), str(folder)) == (plain, hash(plain), str(plain))
@@ -43,7 +43,7 @@ def test_it_is_a_path_like_any_other(folder):
         assert (type(twin), twin) == (DataPath, folder)
 
 
-def test_pathlib_itself_is_not_touched():
+def test_pathlib_itself_is_not_changed():
     assert not hasattr(pathlib.Path, "ls")
     assert repr(pathlib.PurePosixPath("a")) == "PurePosixPath('a')"
     assert repr(pathlib.Path("a")) == f"{type(pathlib.Path()).__name__}('a')"
@@ -58,7 +58,7 @@ def test_ls_is_sorted(folder):
     assert folder.ls() == sorted(folder.iterdir())
 
 
-def test_ls_selects_by_kind_and_by_suffix_and_then_counts(folder):
+def test_ls_selects_by_kind_and_by_suffix_and_then_limits_the_number(folder):
     assert names(folder.ls(2)) == ["a.png", "b.JPG"]
     assert names(folder.ls(0)) == []
     assert names(folder.ls(file_type="image")) == ["a.png", "b.JPG", "c.webp"]
@@ -81,7 +81,7 @@ def test_wrong_arguments_of_ls(folder, arguments, message):
         folder.ls(**arguments)
 
 
-def test_ls_of_what_is_no_folder(folder):
+def test_ls_of_a_file_raises(folder):
     with pytest.raises(NotADirectoryError):
         (folder / "a.png").ls()
 

@@ -1,4 +1,4 @@
-"""The public addresses, and what is published of their archives. The oracle for both is fastai's own table."""
+"""The public addresses and their published hashes. fastai's own table is the oracle for both."""
 
 import re
 
@@ -23,7 +23,7 @@ def test_file_names_are_unique_since_a_mirror_serves_them_from_one_folder():
     assert len({url.rsplit("/", 1)[1] for url in PUBLISHED}) == len(PUBLISHED)
 
 
-def test_addresses_and_table_are_fastais():
+def test_addresses_and_hashes_equal_those_of_fastai():
     external = pytest.importorskip("fastai.data.external")
     checks = pytest.importorskip("fastdownload.core")
     published = checks.read_checks(checks.checks_module(__import__("fastai.data").data))
@@ -32,13 +32,13 @@ def test_addresses_and_table_are_fastais():
         assert tuple(PUBLISHED[getattr(URLs, name)]) == published[getattr(URLs, name)]
 
 
-def test_pets_stands_as_published():
+def test_the_entry_for_pets_equals_the_published_one():
     assert URLs.PETS == "https://s3.amazonaws.com/fast-ai-imageclas/oxford-iiit-pet.tgz"
     assert PUBLISHED[URLs.PETS] == (811_706_944, "e4db5c768afd933bb91f5f594d7417a4")
 
 
 @pytest.mark.parametrize(("name", "near"), [("PET", "PETS"), ("pets", "PETS"), ("IMAGENETTE160", "IMAGENETTE_160")])
-def test_a_misspelt_name_offers_the_nearest(name, near):
+def test_a_misspelt_name_suggests_the_nearest(name, near):
     with pytest.raises(AttributeError, match=rf"`URLs` has no '{name}'. Did you mean '{near}'\? It has: PETS, "):
         getattr(URLs, name)
     assert not hasattr(URLs, name)
@@ -51,8 +51,8 @@ def test_only_the_first_mib_and_the_size_are_compared(tmp_path):
     file.write_bytes(mib + b"x")
     check_published(file, published)
     file.write_bytes(mib)
-    with pytest.raises(FileFormatError, match="a.tgz has 1,048,576 bytes, 1,048,577 are published"):
+    with pytest.raises(FileFormatError, match="a.tgz has 1,048,576 bytes, but the published archive has 1,048,577"):
         check_published(file, published)
     file.write_bytes(b"x" + mib)
-    with pytest.raises(FileFormatError, match="of its first MiB, b6d81b360a5672d80c27430f39153e2c is published"):
+    with pytest.raises(FileFormatError, match="but b6d81b360a5672d80c27430f39153e2c is published"):
         check_published(file, published)

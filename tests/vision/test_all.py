@@ -10,7 +10,7 @@ ON_TOP = {"F", "Path", "models", "nn", "np", "partial", "re", "torch"}
 ON_TOP |= {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 
 
-def test_the_star_brings_exactly_what_it_says():
+def test_the_star_import_brings_exactly_its_all():
     tree = ast.parse(Path(everything.__file__).read_text())
     imported = {
         alias.asname or alias.name
@@ -23,10 +23,10 @@ def test_the_star_brings_exactly_what_it_says():
     assert imported >= ON_TOP
 
 
-def test_it_changes_nothing_outside():
+def test_the_star_import_changes_nothing_else():
     program = """
 import pathlib, random, warnings
-import torch, torch.utils.data, torchvision, torchvision.models, safetensors.torch, PIL.Image  # what they do is theirs
+import torch, torch.utils.data, torchvision, torchvision.models, safetensors.torch, PIL.Image  # not ours
 before = repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path))
 from minilearner.vision.all import *
 assert before == (repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path)))

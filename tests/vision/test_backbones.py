@@ -1,4 +1,4 @@
-"""Every family gives a body, its layer groups and its statistics; fastai's values where fastai has the architecture."""
+"""Every family gives a body, layer groups and statistics, equal to fastai's if fastai has the architecture."""
 
 import sys
 from functools import partial
@@ -16,7 +16,7 @@ from minilearner.vision.backbones import build_backbone
 UNTRAINED = {"pretrained": False}
 
 FAMILIES = [
-    # constructor, side of the picture, features, parameters of the body's groups; with * as fastai 2.8.12 divides them
+    # constructor, side of the image, features, parameters of the body's groups; *: as in fastai 2.8.12
     (models.resnet18, 32, 512, [683_072, 10_493_440]),  # *
     (models.resnext50_32x4d, 32, 2048, [1_412_416, 21_567_488]),
     (models.regnet_y_400mf, 32, 440, [113_264, 3_789_880]),
@@ -52,17 +52,16 @@ def test_a_family_gives_features_and_three_groups_with_every_parameter_once(arch
     with torch.no_grad():
         assert model.eval()(torch.zeros(2, 3, side, side)).shape == (2, 5)
     assert backbone.features[0] == features
-    *of_body, head = layer_groups(model, backbone.splitter)  # each parameter once, or it raises
+    *of_body, head = layer_groups(model, backbone.splitter)  # raises if a parameter is missing or repeated
     assert [sum(p.numel() for p in group) for group in of_body] == groups
     assert [id(p) for p in head] == [id(p) for p in model[1].parameters()]
     assert backbone.stats is None
 
 
-def test_a_resnet_computes_what_fastais_does():
+def test_a_resnet_computes_the_same_as_in_fastai():
     model = with_head(build_backbone(models.resnet18, size=(32, 32), **UNTRAINED), 3).eval()
-    for i, (name, t) in enumerate(
-        model.state_dict().items()
-    ):  # names and order are fastai's too, or values would differ
+    # Names and order must also be fastai's, or values would differ.
+    for i, (name, t) in enumerate(model.state_dict().items()):
         if t.is_floating_point():
             values = torch.sin(torch.arange(t.numel(), dtype=torch.float64) * 0.7 + i)
             values *= (1.7 / (t[0].numel() if t.ndim > 1 else 9)) ** 0.5
@@ -75,23 +74,23 @@ def test_a_resnet_computes_what_fastais_does():
         torch.testing.assert_close(model(x).flatten(), torch.tensor(expected), rtol=1e-5, atol=0)
 
 
-def test_auxiliary_classifiers_are_left_out_of_a_module_that_has_them():
+def test_auxiliary_classifiers_of_a_module_are_left_out():
     with_them = models.googlenet(weights=None, aux_logits=True, init_weights=False)
     backbone = build_backbone(with_them, size=(32, 32))
     assert backbone.features == (1024, 1, 1)
-    assert backbone.stats == ((0.5,) * 3, (0.5,) * 3)  # its own `forward` would rescale to these
+    assert backbone.stats == ((0.5,) * 3, (0.5,) * 3)  # its own `forward` would apply these
 
 
-def test_cut_is_honoured():
+def test_cut_decides_where_the_body_ends():
     backbone = build_backbone(models.resnet18, size=(32, 32), cut=-3, **UNTRAINED)
     assert (len(backbone.body), backbone.features) == (7, (256, 2, 2))
     assert len(layer_groups(with_head(backbone), backbone.splitter)) == 3
     backbone = build_backbone(models.resnet18, size=(32, 32), cut=lambda m: nn.Sequential(m.conv1, m.bn1), **UNTRAINED)
     assert backbone.features == (64, 16, 16)
-    assert len(layer_groups(with_head(backbone), backbone.splitter)) == 2  # nothing is known of the layers
+    assert len(layer_groups(with_head(backbone), backbone.splitter)) == 2  # nothing is known about the layers
 
 
-def test_a_body_of_ones_own_is_copied_and_kept_whole():
+def test_a_custom_body_is_copied_and_kept_whole():
     own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3))
     backbone = build_backbone(own, size=(16, 16))
     assert (len(backbone.body), backbone.features, backbone.stats) == (4, (16, 5, 5), None)
@@ -99,16 +98,16 @@ def test_a_body_of_ones_own_is_copied_and_kept_whole():
     assert len(layer_groups(with_head(backbone), backbone.splitter)) == 2
 
 
-def test_a_function_is_called_and_told_pretrained_if_it_takes_that():
-    told = []
+def test_a_function_is_called_with_pretrained_if_it_accepts_that():
+    received = []
 
     def arch(pretrained=False):
-        told.append(pretrained)
+        received.append(pretrained)
         return nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 2))
 
     assert len(build_backbone(arch, size=(16, 16)).body) == 1  # before the pool
     build_backbone(arch, size=(16, 16), **UNTRAINED)
-    assert told == [True, False]
+    assert received == [True, False]
     assert build_backbone(partial(nn.Conv2d, 3, 8, 3), size=(16, 16), **UNTRAINED).features == (8, 14, 14)
 
 
@@ -116,21 +115,26 @@ def test_a_function_is_called_and_told_pretrained_if_it_takes_that():
     ("arch", "options", "error", "match"),
     [
         (3, {}, TypeError, "must be a constructor, a timm name or a module. Received: arch=3"),
-        (models.detection.fasterrcnn_resnet50_fpn, {}, ValueError, "classifiers, such as resnet34.* one for detection"),
-        (models.segmentation.fcn_resnet50, UNTRAINED, ValueError, "Received: one for segmentation"),
-        (lambda: 3, UNTRAINED, TypeError, "must make a module"),
-        (lambda: nn.Conv2d(3, 8, 3), {}, ValueError, "offers no trained weights. Give a file by `weights=path`"),
-        (models.resnet18, UNTRAINED | {"weights": "DEFAULT"}, ValueError, "Leave out one of the two"),
-        (models.inception_v3, UNTRAINED, ValueError, r"cannot take pictures of shape \(1, 3, 16, 16\)"),
+        (
+            models.detection.fasterrcnn_resnet50_fpn,
+            {},
+            ValueError,
+            "classifier, such as resnet34.*a model for detection",
+        ),
+        (models.segmentation.fcn_resnet50, UNTRAINED, ValueError, "Received: a model for segmentation"),
+        (lambda: 3, UNTRAINED, TypeError, "must return a module"),
+        (lambda: nn.Conv2d(3, 8, 3), {}, ValueError, "has none. Pass a file as `weights=path`"),
+        (models.resnet18, UNTRAINED | {"weights": "DEFAULT"}, ValueError, "Leave out one of them"),
+        (models.inception_v3, UNTRAINED, ValueError, r"cannot take .* of shape \(1, 3, 16, 16\)"),
         (nn.Sequential(nn.Flatten(2)), {"cut": lambda m: m}, ValueError, r"Received: \('batch', 3, 256\)"),
     ],
 )
-def test_what_gives_no_body_is_an_error(arch, options, error, match):
+def test_an_architecture_without_a_body_is_an_error(arch, options, error, match):
     with pytest.raises(error, match=match):
         build_backbone(arch, size=(16, 16), **options)
 
 
-def test_a_picture_of_another_size_than_a_transformers_is_told():
+def test_an_image_size_that_a_transformer_does_not_accept_is_an_error():
     vit = models.VisionTransformer(64, patch_size=32, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8)
     assert build_backbone(vit, size=(64, 64)).features == (8,)
     with pytest.raises(ValueError, match="Expected 64 but got 32"):
@@ -143,7 +147,7 @@ except ModuleNotFoundError:
     timm = None
 
 
-def test_without_timm_a_name_says_how_to_get_it(monkeypatch):
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r"pip install 'minilearner\[timm\]'. Received: arch='convnext_atto'"):
         build_backbone("convnext_atto")
@@ -157,10 +161,10 @@ class TestTimm:
             ("resnet18", 32, (512, 1, 1)),
             ("convnext_atto", 32, (320, 1, 1)),
             ("vit_tiny_patch16_224", 224, (192,)),
-            ("swin_tiny_patch4_window7_224", 224, (768,)),  # channels last, so pooled by itself
+            ("swin_tiny_patch4_window7_224", 224, (768,)),  # channels last, so it pools itself
         ],
     )
-    def test_a_name_gives_a_body_in_two_groups(self, name, side, features):
+    def test_a_timm_name_gives_a_body_in_two_groups(self, name, side, features):
         backbone = build_backbone(name, size=(side, side), n_in=1, **UNTRAINED)
         model = with_head(backbone)
         with torch.no_grad():
@@ -180,13 +184,13 @@ class TestTimm:
         stats = (tuple(whole.pretrained_cfg["mean"]), tuple(whole.pretrained_cfg["std"]))
         assert backbone.stats == (stats if n_in == 3 else None)
 
-    def test_a_misspelt_name_offers_the_nearest(self):
+    def test_a_misspelt_name_suggests_the_nearest(self):
         with pytest.raises(ValueError, match="Did you mean 'resnet18'"):
             build_backbone("rasnet18")
         with pytest.raises(ValueError, match="Did you mean 'resnet18.a1_in1k'"):
             build_backbone("resnet18.a1_inlk")
 
-    def test_offline_a_file_in_the_hubs_cache_is_found(self, monkeypatch, tmp_path):
+    def test_offline_a_file_in_the_hub_cache_is_found(self, monkeypatch, tmp_path):
         monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         whole = timm.create_model("test_resnet")
@@ -197,8 +201,8 @@ class TestTimm:
         backbone = build_backbone("test_resnet", size=(32, 32))
         assert torch.equal(backbone.body.model.conv1[0].weight, whole.conv1[0].weight)
 
-    def test_offline_it_says_where_the_weights_are(self, monkeypatch):
+    def test_offline_the_error_says_where_the_weights_are(self, monkeypatch):
         monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
-        match = "(?s)MINILEARNER_OFFLINE=1 forbids.*https://huggingface.co/timm/test_resnet.*by `weights=path`"
+        match = "(?s)MINILEARNER_OFFLINE=1 forbids.*https://huggingface.co/timm/test_resnet.*as `weights=path`"
         with pytest.raises(OSError, match=match):
             build_backbone("test_resnet", size=(32, 32))

@@ -11,14 +11,14 @@ def rng(seed=0):
 
 
 def windows(crop, n, size, seed=0):
-    """The drawn windows: (height, width) and the (row, column) of their first pixel, both (n, 2)."""
+    """Returns the drawn windows: (height, width), and (row, column) of their first pixel, both (n, 2)."""
     maps, out = torch.eye(2, 3).repeat(n, 1, 1), crop.size_after(size)
     crop.draw_onto(maps, size, rng(seed))
     sides = torch.stack([maps[:, 0, 0] * (out[0] - 1), maps[:, 1, 1] * (out[1] - 1)], dim=1) + 1
     return sides, maps[:, :, 2] - (sides - torch.tensor(size)) / 2
 
 
-def test_windows_lie_within_area_aspect_and_picture():
+def test_windows_respect_area_aspect_and_image():
     size = (60, 80)
     sides, corner = windows(RandomResizedCropBatch(16, 0.2, (1.0, 2.0), max_scale=0.6), 2000, size)
     area, aspect = sides.prod(1) / 4800, sides[:, 1] / sides[:, 0]
@@ -29,14 +29,14 @@ def test_windows_lie_within_area_aspect_and_picture():
     assert len(corner.round().unique(dim=0)) > 500
 
 
-def test_a_window_of_the_outputs_size_copies_its_pixels():
+def test_a_window_of_the_output_size_copies_its_pixels():
     x, crop = torch.rand(20, 2, 16, 16), RandomResizedCropBatch(8, 0.25, (1, 1), max_scale=0.25)
     _, corner = windows(crop, 20, (16, 16))
     expected = [p[:, i : i + 8, j : j + 8] for p, (i, j) in zip(x, corner.round().int().tolist())]
     torch.testing.assert_close(crop(x, rng()), torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_where_no_window_fits_the_largest_in_the_middle_is_taken():
+def test_if_no_window_fits_the_largest_central_one_is_taken():
     sides, corner = windows(RandomResizedCropBatch(8, 1.0, (1, 1)), 3, (10, 40))
     assert sides.round().int().tolist() == [[10, 10]] * 3
     assert corner.round().int().tolist() == [[0, 15]] * 3
@@ -58,7 +58,7 @@ def test_validation_shows_the_middle(ratio, shown):
     torch.testing.assert_close(middle(x, rng()), expected, atol=1e-5, rtol=0)
 
 
-def test_valid_scale_is_the_part_of_each_side():
+def test_valid_scale_is_the_share_of_each_side():
     x = torch.rand(1, 1, 16, 16)
     (middle,) = Pipeline(RandomResizedCropBatch(8, valid_scale=0.5)).steps(training=False)
     torch.testing.assert_close(middle(x, rng()), x[:, :, 4:12, 4:12], atol=1e-5, rtol=0)
@@ -75,6 +75,6 @@ def test_valid_scale_is_the_part_of_each_side():
         ({"size": 0}, r"`size` must be"),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments, message):
+def test_arguments_out_of_range_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         RandomResizedCropBatch(**{"size": 8, **arguments})

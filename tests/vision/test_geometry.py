@@ -25,7 +25,7 @@ class QuarterTurn(Geometric):
         maps[:, :, :2] = maps[:, :, :2] @ torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
 
 
-def test_other_maps_are_resampled_too_and_fuse():
+def test_transforms_of_users_are_resampled_and_fused():
     x = torch.rand(2, 3, 8, 8)
     turned = QuarterTurn()(x, rng())
     assert any(torch.allclose(turned, x.rot90(k, (2, 3)), atol=1e-5) for k in (1, 3))
@@ -37,8 +37,8 @@ def test_other_maps_are_resampled_too_and_fuse():
 @pytest.mark.parametrize(
     "transform", [Rotate(p=1), Warp(p=1), Zoom(p=1), Dihedral(p=1), RandomShift(), RandomShift(whole_pixels=True)]
 )
-def test_bytes_give_the_bits_that_floats_in_the_unit_range_give(transform, size, monkeypatch):
-    monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 600)  # as with larger pictures: a few at a time
+def test_uint8_gives_exactly_the_result_of_floats_in_the_unit_range(transform, size, monkeypatch):
+    monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 600)  # a few images at a time, as with larger images
     x = torch.randint(0, 256, (5, 20, 20, 3), dtype=torch.uint8, generator=rng()).permute(0, 3, 1, 2)
     steps = Pipeline(replace(transform, size=size)).steps(training=True)
     (step,) = steps
@@ -50,10 +50,10 @@ COLOURS = [Brightness(), Contrast(), Saturation(), Hue(), Normalize.from_stats([
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("moves", [Warp(size=8), RandomShift(), RandomShift(whole_pixels=True)])
-def test_changes_of_pixels_in_the_memory_of_a_move_give_the_bits_of_one_after_the_other(moves, dtype, monkeypatch):
+def test_pixel_changes_in_place_give_exactly_the_result_of_separate_steps(moves, dtype, monkeypatch):
     monkeypatch.setattr(resampling, "_POSITIONS_AT_ONCE", 130)
     monkeypatch.setattr(batch_transforms, "_VALUES_AT_ONCE", 1600)
-    # Of 768 or 192 values a picture: torch computes what is left over after vectors of 8 or 16 by other functions.
+    # 768 or 192 values per image: torch uses other functions for values left over after vectors of 8 or 16.
     x = torch.randint(0, 256, (5, 3, 16, 16), generator=rng()).to(dtype)
     x = x if dtype == torch.uint8 else x / 255
     kept, one_rng = x.clone(), rng()
@@ -64,7 +64,7 @@ def test_changes_of_pixels_in_the_memory_of_a_move_give_the_bits_of_one_after_th
     assert actual.dtype == expected.dtype and torch.equal(actual, expected) and torch.equal(x, kept)
 
 
-def test_halves_become_float32_in_normalising_after_a_move_too():
+def test_normalizing_after_a_move_turns_halves_into_float32():
     x = torch.rand(2, 3, 8, 8).half()
     actual = run_steps((Flip(p=1), COLOURS[-1]), x, rng())
     assert actual.dtype == torch.float32 and torch.equal(actual, COLOURS[-1](x.flip(-1), rng()))
@@ -80,14 +80,14 @@ class Doubled(Flip):
         return x * 2
 
 
-def test_a_subclass_that_is_called_otherwise_runs_as_it_is_called():
+def test_a_subclass_with_its_own_call_runs_it():
     x = torch.rand(2, 3, 8, 8)
     halved = Halved(*(torch.tensor([value]) for value in (0.5, 0.2)))
     assert torch.equal(run_steps((Flip(p=1), halved), x, rng()), x.flip(-1) / 2)
     assert torch.equal(run_steps((Doubled(), Normalize(halved.mean, halved.std)), x, rng()), (x * 2 - 0.5) / 0.2)
 
 
-def test_changes_leave_a_picture_alone_that_needs_no_resize():
+def test_pixel_changes_do_not_change_the_input_if_nothing_is_resized():
     x = torch.rand(2, 3, 8, 8)
     kept = x.clone()
     actual = run_steps((Resized(Sampling((8, 8))), COLOURS[-1]), x, rng())
@@ -95,7 +95,7 @@ def test_changes_leave_a_picture_alone_that_needs_no_resize():
 
 
 def smooth(n):
-    """Pictures without edges, on which two interpolations lose little."""
+    """Returns images without edges, on which two interpolations lose little."""
     down, right = torch.meshgrid(torch.linspace(0, 3, 64), torch.linspace(0, 3, 64), indexing="ij")
     return (down.sin() * (right + 0.3).cos()).expand(n, 1, 64, 64).contiguous()
 
@@ -116,7 +116,7 @@ def test_every_kind_fuses_into_one_interpolation(monkeypatch):
 
 
 @pytest.mark.parametrize("names", ["wrz", "zrw", "rwz", "cwr", "rcw"])
-def test_fused_is_the_same_as_one_after_another(names):
+def test_fused_transforms_equal_one_after_another(names):
     kinds = {
         "w": Warp(0.1, p=1),
         "r": Rotate(20, p=1),
@@ -130,26 +130,26 @@ def test_fused_is_the_same_as_one_after_another(names):
         apart = transform(apart, generator)
     once = fused(x, rng())
     assert once.shape == apart.shape
-    middle = (..., slice(16, 24), slice(20, 30))  # away from borders, which reflect only once when fused
+    middle = (..., slice(16, 24), slice(20, 30))  # away from the borders, which are reflected only once if fused
     torch.testing.assert_close(once[middle], apart[middle], atol=5e-3, rtol=0)
 
 
-def test_what_is_said_holds_for_neighbours_that_leave_it_open():
+def test_a_choice_also_applies_to_adjacent_transforms_that_leave_it_open():
     (fused,) = Pipeline([RandomShift(), Rotate(pad_mode="zeros", mode="nearest"), Flip(size=8)]).steps(training=True)
     assert fused.sampling == Sampling((8, 8), "nearest", "zeros", True)
 
 
-def test_what_zooms_and_crops_enlarge_multiplies():
+def test_enlargements_by_zooms_and_crops_multiply():
     (fused,) = Pipeline([Zoom(1, 2), RandomResizedCropBatch(8, 0.25, (1, 1)), Rotate()]).steps(training=True)
     assert fused.least_scale == 0.25
 
 
-def test_contradictions_take_an_interpolation_each():
+def test_contradicting_transforms_take_separate_interpolations():
     assert len(Pipeline([Rotate(), Zoom(pad_mode="border")]).steps(training=True)) == 2
     assert len(Pipeline([Rotate(size=8), Zoom(size=9)]).steps(training=True)) == 2
 
 
-def test_order_in_the_list_does_not_part_neighbours():
+def test_transforms_fuse_wherever_they_are_in_the_list():
     pipeline = Pipeline([Flip(), lambda x: x * 2, RandomShift()])
     fused, _ = pipeline.steps(training=True)
     assert repr(fused) == f"{Flip()} + {RandomShift()}"
@@ -164,13 +164,13 @@ def test_validation_resizes_once_and_training_to_the_same_size():
     assert pipeline(x, rng(), training=True).shape == (2, 1, 8, 8)
 
 
-def test_pictures_of_that_size_already_come_back_untouched():
+def test_images_of_the_right_size_are_returned_unchanged():
     x = torch.rand(2, 1, 8, 8)
     (resized,) = Pipeline(Rotate(size=8)).steps(training=False)
     assert resized(x, rng()) is x
 
 
-def test_drawing_and_its_pixels_do_not_depend_on_the_other_pictures_but_the_generator():
+def test_the_result_of_an_image_depends_on_the_generator_and_not_on_other_images():
     x = torch.rand(6, 1, 16, 16)
     kinds = [Warp(p=1), Rotate(p=1), Zoom(p=1)]
     (fused,) = Pipeline(kinds).steps(training=True)
@@ -178,7 +178,7 @@ def test_drawing_and_its_pixels_do_not_depend_on_the_other_pictures_but_the_gene
     assert torch.equal(fused(x, rng())[0], fused(other, rng())[0])
 
 
-def test_sizes_are_numbers_or_pairs():
+def test_a_size_is_a_number_or_a_pair():
     assert as_size(3) == (3, 3) and as_size((3, 4)) == (3, 4) and as_size(None) is None
     with pytest.raises(ValueError, match=r"`size` must be.*Received: size=\(3,\)"):
         as_size((3,))

@@ -1,4 +1,4 @@
-"""`ImageDataLoaders`: every way in which data sets of pictures come."""
+"""`ImageDataLoaders`: every layout in which image data sets come."""
 
 import csv
 from collections import namedtuple
@@ -27,7 +27,7 @@ def breed(name):
 
 @pytest.fixture
 def folders(pets):
-    """The same pictures as train/<breed>/ and valid/<breed>/."""
+    """Returns a folder with the same images as train/<breed>/ and valid/<breed>/."""
     for file in get_image_files(pets):
         part = "valid" if file.stem.endswith(("8", "9")) else "train"
         target = pets.parent / "sets" / part / breed(file.name) / file.name
@@ -36,7 +36,7 @@ def folders(pets):
     return pets.parent / "sets"
 
 
-def test_folders_of_classes(folders):
+def test_one_folder_per_class(folders):
     dls = ImageDataLoaders.from_folder(folders, **OPTIONS)
     assert (dls.vocab, dls.train.n_items, dls.valid.n_items) == (BREEDS, 24, 6)
     assert dls.path == folders and dls.one_batch()[0].shape == (4, 3, 8, 8)
@@ -44,15 +44,15 @@ def test_folders_of_classes(folders):
     assert (drawn.train.n_items, drawn.vocab) == (15, BREEDS[::-1]) and drawn.one_batch()[0].shape == (4, 1, 8, 8)
 
 
-def test_folders_that_are_not_as_said(folders):
+def test_other_folders_raise(folders):
     with pytest.raises(DataError, match="has no folder 'val'. Did you mean 'valid'"):
         ImageDataLoaders.from_folder(folders, valid="val", **OPTIONS)
     (folders / "train" / "pug" / "pug_0.jpg").rename(folders / "train" / "stray.jpg")
-    with pytest.raises(DataError, match="1 of 30 pictures do not lie in `train/<class>/` or .*stray.jpg"):
+    with pytest.raises(DataError, match="1 of 30 images are not in `train/<class>/` or .*stray.jpg"):
         ImageDataLoaders.from_folder(folders, **OPTIONS)
 
 
-def test_names_and_paths_by_function_and_by_expression(pets):
+def test_labels_from_names_and_paths_by_function_and_by_regex(pets):
     files = get_image_files(pets)
     ways = [
         ImageDataLoaders.from_name_func(pets, files, breed, **OPTIONS),
@@ -66,7 +66,7 @@ def test_names_and_paths_by_function_and_by_expression(pets):
         assert dls.valid.dataset.items == [files[i] for i in RandomSplitter(seed=0)(files)[1]]
 
 
-def test_a_table_and_a_csv_file_are_read_alike(pets):
+def test_a_table_and_a_csv_file_give_the_same_loaders(pets):
     names = [file.stem for file in get_image_files(pets)]
     table = {"fname": names, "label": [breed(name) for name in names], "is_valid": [n[-1] == "9" for n in names]}
     with open(pets / "labels.csv", "w", newline="") as file:
@@ -79,7 +79,7 @@ def test_a_table_and_a_csv_file_are_read_alike(pets):
         assert dls.valid.dataset.items[0] == pets / "Birman_9.jpg"
 
 
-def test_labels_decide_what_they_mean(pets):
+def test_labels_decide_the_kind_of_target(pets):
     names = [file.name for file in get_image_files(pets)]
     table = {"f": names, "tags": [" ".join(name.split("_")[:-1]) for name in names], "x": [i / 2 for i in range(30)]}
     several = ImageDataLoaders.from_df(table, pets, label_delim=" ", **OPTIONS)
@@ -106,7 +106,7 @@ def test_misspelt_arguments_are_errors(pets):
         ImageDataLoaders.from_csv(pets, label_dlim=" ")
 
 
-def test_a_regex_that_misses_is_told_with_counts(pets):
+def test_a_regex_that_does_not_match_raises_with_counts(pets):
     with pytest.raises(DataError, match=r"`pat` failed on 20 of 30 items.*Correct `pat='\^\(B"):
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), r"^(B.+)_\d+.jpg$", **OPTIONS)
 
@@ -114,19 +114,19 @@ def test_a_regex_that_misses_is_told_with_counts(pets):
 @pytest.mark.parametrize(
     "labels", [[np.float32(0.5)] * 30, [torch.tensor(0.5)] * 30, [1, 2.5] * 15, [np.int64(1), 2.5] * 15]
 )
-def test_numbers_with_floats_among_them_are_measured(pets, labels):
+def test_numbers_with_floats_make_a_regression(pets, labels):
     dls = ImageDataLoaders.from_lists(pets, get_image_files(pets), labels, **OPTIONS)
     assert dls.target == Regression(1) and dls.one_batch()[1].dtype == torch.float32
 
 
-def test_one_column_in_a_list_is_that_column(pets):
+def test_a_list_of_one_column_means_that_column(pets):
     names = [file.name for file in get_image_files(pets)]
     table = {"fname": names, "label": [breed(name) for name in names]}
     dls = ImageDataLoaders.from_df(table, pets, label_col=["label"], **OPTIONS)
     assert isinstance(dls.target, Category) and dls.vocab == BREEDS
 
 
-def test_a_row_of_any_kind_is_a_new_item(pets):
+def test_a_row_of_any_kind_can_be_predicted(pets):
     names = [file.name for file in get_image_files(pets)]
     dls = ImageDataLoaders.from_df({"fname": names, "label": [breed(name) for name in names]}, pets, **OPTIONS)
     row, by_pandas = namedtuple("Row", "fname label"), namedtuple("Pandas", "Index fname label")
@@ -141,12 +141,12 @@ def test_a_row_of_any_kind_is_a_new_item(pets):
     ("theirs", "ours"), [("batch_size", "bs"), ("workers", "num_workers"), ("val_pct", "valid_pct")]
 )
 def test_names_of_other_libraries_lead_to_ours(pets, theirs, ours):
-    with pytest.raises(TypeError, match=f"no argument `{theirs}`. Did you mean '{ours}'") as told:
+    with pytest.raises(TypeError, match=f"no argument `{theirs}`. Did you mean '{ours}'") as raised:
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, **{theirs: 16})
-    listed = str(told.value).partition("Arguments: ")[2].rstrip(".").split(", ")
+    listed = str(raised.value).partition("Arguments: ")[2].rstrip(".").split(", ")
     assert {"pat", "valid_pct", "bs"} <= set(listed) and not {"label_func", "source", "self"} & set(listed)
 
 
-def test_a_batch_size_in_quotes_is_told(pets):
+def test_a_batch_size_in_quotes_raises(pets):
     with pytest.raises(TypeError, match="`bs` must be a whole number. Received: bs='16'"):
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, item_tfms=Resize(8), bs="16")

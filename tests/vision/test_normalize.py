@@ -10,7 +10,7 @@ def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_normalising_and_its_undoing():
+def test_normalizing_and_decoding():
     x = torch.rand(4, 3, 5, 5)
     normalize = Normalize.from_stats([0.4, 0.5, 0.6], [0.1, 0.2, 0.3])
     expected = torch.stack([(x[:, i] - m) / s for i, (m, s) in enumerate([(0.4, 0.1), (0.5, 0.2), (0.6, 0.3)])], dim=1)
@@ -19,8 +19,8 @@ def test_normalising_and_its_undoing():
     assert not normalize.train_only and isinstance(normalize, BatchTransform)
 
 
-def test_wrong_statistics_are_refused():
-    with pytest.raises(ValueError, match=r"one length. Received: mean=\[0.5\]"):
+def test_wrong_statistics_raise():
+    with pytest.raises(ValueError, match=r"the same length. Received: mean=\[0.5\]"):
         Normalize.from_stats([0.5], [0.1, 0.2])
     with pytest.raises(ValueError, match=r"`std` must be positive and finite. Received: std=0"):
         Normalize.from_stats(0.5, 0)
@@ -35,6 +35,6 @@ def test_well_known_statistics_fit_their_channels(stats, channels):
     torch.testing.assert_close(Normalize.from_stats(*stats)(x, rng()), (x - mean) / std)
 
 
-def test_normalising_comes_before_erasing_wherever_it_stands():
+def test_normalizing_comes_before_erasing_wherever_it_is_in_the_list():
     normalize, erasing = Normalize.from_stats(*mnist_stats), RandomErasing()
     assert Pipeline([erasing, normalize]).steps(training=True) == (normalize, erasing)

@@ -1,4 +1,4 @@
-"""Trained weights: chosen, found, brought and loaded, or told exactly why not."""
+"""Trained weights: choosing, finding, downloading and loading them, and the errors."""
 
 import hashlib
 import io
@@ -18,14 +18,14 @@ from minilearner.errors import DownloadError, FileFormatError
 from minilearner.vision.backbones import build_backbone
 from minilearner.vision.pretrained import choose_weights, local_file, read_state_dict
 
-FILE = "shufflenetv2_x0.5-f707e7126e.pth"  # of the lightest of torchvision's models
+FILE = "shufflenetv2_x0.5-f707e7126e.pth"  # the weights of torchvision's smallest model
 build = partial(build_backbone, size=(32, 32))
 shufflenet = models.shufflenet_v2_x0_5
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """torch hub's folder of files, empty."""
+    """Returns torch hub's folder of files, empty."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
     folder = tmp_path / "torch/hub/checkpoints"
@@ -39,23 +39,23 @@ def net():
 
 
 def same(body, whole):
-    """The body's tensors are those of the whole model, in order."""
+    """Returns whether the body's tensors are those of the whole model, in order."""
     return all(torch.equal(a, b) for a, b in zip(body.state_dict().values(), whole.state_dict().values()))
 
 
-def test_a_file_in_torch_hubs_folder_is_taken_as_it_is(hub, net):
+def test_a_file_in_the_torch_hub_folder_is_used_as_it_is(hub, net):
     torch.save(net.state_dict(), hub / FILE)  # its hash is not the one in the name
     backbone = build(shufflenet)
     assert same(backbone.body, net)
     assert backbone.stats == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_offline_it_says_so_and_how_to_go_on(hub):
+def test_offline_the_error_says_how_to_go_on(hub):
     with pytest.raises(DownloadError) as caught:
         build(shufflenet)
     text = str(caught.value)
     assert "MINILEARNER_OFFLINE=1 forbids" in text
-    assert f"bring https://download.pytorch.org/models/{FILE} to {hub / FILE}" in text
+    assert f"put https://download.pytorch.org/models/{FILE} at {hub / FILE}" in text
     assert "`weights=path`" in text and "`pretrained=False`" in text
     assert not list(hub.iterdir())
 
@@ -77,24 +77,24 @@ def test_weights_by_member_or_name(weights, expected):
 @pytest.mark.parametrize(
     ("weights", "error", "match"),
     [
-        (ResNet34_Weights.DEFAULT, ValueError, "belong to another model.*This model has: IMAGENET1K_V1"),
+        (ResNet34_Weights.DEFAULT, ValueError, "belongs to another model.*This model has: IMAGENET1K_V1"),
         (
             "ResNet34_Weights.IMAGENET1K_V1",
             ValueError,
-            "no name of weights.*This model has: IMAGENET1K_V1, IMAGENET1K_V2",
+            "nor the name of weights.*This model has: IMAGENET1K_V1, IMAGENET1K_V2",
         ),
         ("IMAGENET_V1", ValueError, "Did you mean 'IMAGENET1K_V1'.*Received: weights='IMAGENET_V1'"),
         ("nowhere/own.pth", FileNotFoundError, "there is no file nowhere/own.pth"),
-        (3, TypeError, "a name of those, or a path. Received: 3"),
+        (3, TypeError, "their name, or a path. Received: 3"),
     ],
 )
-def test_weights_that_are_none_are_an_error(weights, error, match):
+def test_wrong_weights_are_an_error(weights, error, match):
     with pytest.raises(error, match=match):
         choose_weights(models.resnet50, weights)
 
 
 @pytest.mark.parametrize("form", ["whole", "other classes", "backbone", "body", "learner", "checkpoint", "safetensors"])
-def test_a_file_of_ones_own(form, net, tmp_path):
+def test_a_custom_weights_file(form, net, tmp_path):
     state, path = net.state_dict(), tmp_path / "own.pth"
     body = nn.Sequential(*list(net.children())[:-1])
     content = {
@@ -113,7 +113,7 @@ def test_a_file_of_ones_own(form, net, tmp_path):
     backbone = build(shufflenet, weights=path)
     assert same(backbone.body, net)
     assert backbone.stats == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert same(build(shufflenet(weights=None), weights=str(path)).body, net)  # a module takes them as well
+    assert same(build(shufflenet(weights=None), weights=str(path)).body, net)  # a module accepts them as well
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_of_ones_own(form, net, tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_told(change, match, net, tmp_path):
+def test_weights_that_do_not_fit_raise(change, match, net, tmp_path):
     state = dict(net.state_dict())
     change(state)
     torch.save(state, tmp_path / "own.pth")
@@ -140,13 +140,13 @@ class Evil:
         return print, ("run",)
 
 
-def test_a_damaged_or_foreign_file_is_named_and_nothing_of_it_is_run(hub, net, capsys):
+def test_the_error_names_a_damaged_or_foreign_file_and_runs_nothing_in_it(hub, net, capsys):
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     contents = [b"", b"<html>404</html>", buffer.getvalue()[:100_000], pickle.dumps(Evil(), protocol=2)]
     for content in contents:
         (hub / FILE).write_bytes(content)
-        with pytest.raises(FileFormatError, match=f"{FILE} is damaged.*bring it again"):
+        with pytest.raises(FileFormatError, match=f"{FILE} is damaged.*save it again"):
             build(shufflenet)
     torch.save(torch.zeros(3), hub / FILE)
     with pytest.raises(FileFormatError, match="must hold tensors by name. Received: Tensor"):
@@ -157,7 +157,7 @@ def test_a_damaged_or_foreign_file_is_named_and_nothing_of_it_is_run(hub, net, c
     assert "run" not in capsys.readouterr().out
 
 
-def test_names_that_torchvisions_densenet_files_still_have_are_understood(tmp_path):
+def test_old_names_in_the_densenet_files_of_torchvision_are_understood(tmp_path):
     whole = models.densenet121(weights=None)
     old = {n.replace("norm1", "norm.1").replace("conv2", "conv.2"): t for n, t in whole.state_dict().items()}
     torch.save(old, tmp_path / "own.pth")
@@ -174,7 +174,7 @@ def test_auxiliary_weights_in_a_file_are_left_out(tmp_path):
 
 @pytest.fixture
 def served(net):
-    """Weights on a server, under the hash that they have."""
+    """Serves weights under the hash that they have."""
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     content = buffer.getvalue()
@@ -204,7 +204,7 @@ def served(net):
     server.shutdown(), thread.join(), server.server_close()
 
 
-def test_a_download_lands_in_torch_hubs_folder_if_its_hash_is_right(served, hub, net, monkeypatch):
+def test_a_download_goes_to_the_torch_hub_folder_if_its_hash_is_right(served, hub, net, monkeypatch):
     monkeypatch.delenv("MINILEARNER_OFFLINE")
     path = local_file(served.GOOD)
     assert path.parent == hub

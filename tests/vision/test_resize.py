@@ -14,12 +14,12 @@ from minilearner.vision.resize import (
     RatioResize,
     Resize,
     ResizeMethod,
-    resized,
+    resize_image,
 )
 
 
 def ramp(width, height):
-    """Red rises to the right, green downwards, so that a window tells where it was."""
+    """Returns an image whose red rises to the right and green downwards, which shows where a window was."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x, y, np.zeros_like(x)], -1).astype(np.uint8))
 
@@ -35,9 +35,9 @@ def rngs(n=200):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "1"])
 @pytest.mark.parametrize("size", [(30, 20), (100, 15), (7, 90), (64, 48)])
-def test_resampling_is_pillows_within_a_grey_level(mode, size):
+def test_resampling_equals_that_of_pillow_within_a_grey_level(mode, size):
     image = noise(64, 48, mode)
-    got = resized(image, size)
+    got = resize_image(image, size)
     expected = image.resize(size, Image.Resampling.BILINEAR)
     assert got.size == size and got.mode == mode
     assert np.abs(np.asarray(got).astype(int) - np.asarray(expected).astype(int)).max() <= 1
@@ -50,25 +50,25 @@ def test_crop_takes_the_largest_window_in_the_middle_or_anywhere_along_the_longe
     assert {left for left, _, _ in lefts} == set(range(51)) and {upper for _, upper, _ in lefts} == {0}
 
 
-def test_size_is_height_and_width():
+def test_a_size_is_height_and_width():
     assert Resize((20, 30))(noise(64, 64), None).size == (30, 20)
     assert RandomResizedCrop((20, 30))(noise(64, 64), random.Random(0)).size == (30, 20)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 1000), (1000, 3), (31, 33), (499, 333)])
 @pytest.mark.parametrize("method", ["crop", "pad", "squish"])
-def test_every_picture_comes_out_at_the_size(size, method):
+def test_every_image_gets_the_size(size, method):
     for rng in (None, *rngs(3)):
         assert Resize((24, 36), method)(noise(*size), rng).size == (36, 24)
 
 
 def test_squish_keeps_every_corner():
     image = ramp(200, 100)
-    assert np.array_equal(Resize(50, ResizeMethod.Squish)(image, random.Random(0)), resized(image, (50, 50)))
+    assert np.array_equal(Resize(50, ResizeMethod.Squish)(image, random.Random(0)), resize_image(image, (50, 50)))
 
 
 @pytest.mark.parametrize(("pad_mode", "above"), [("zeros", (0, 0)), ("border", (0, 0)), (PadMode.Reflection, (1, 2))])
-def test_pad_keeps_the_whole_picture_and_fills_around_it(pad_mode, above):
+def test_pad_keeps_the_whole_image_and_fills_around_it(pad_mode, above):
     image = ramp(40, 20)
     got = np.asarray(Resize(40, "pad", pad_mode)(image, None))
     assert np.array_equal(got[10:30], image)
@@ -80,15 +80,15 @@ def test_pad_keeps_the_whole_picture_and_fills_around_it(pad_mode, above):
 
 
 @pytest.mark.parametrize(("size", "whole"), [(128, 152), (160, 184), (192, 224), (224, 256), (256, 296)])
-def test_validation_of_random_resized_crop_squishes_to_fastais_sizes_and_cuts_the_middle(size, whole):
+def test_validation_of_random_resized_crop_squishes_to_the_sizes_of_fastai_and_cuts_the_middle(size, whole):
     image = noise(300, 200)
     got = RandomResizedCrop(size)(image, None)
     margin = (whole - size) // 2
-    expected = resized(image, (whole, whole)).crop((margin, margin, margin + size, margin + size))
+    expected = resize_image(image, (whole, whole)).crop((margin, margin, margin + size, margin + size))
     assert np.array_equal(got, expected)
 
 
-def test_random_parts_have_the_drawn_shares_and_ratios_and_lie_inside():
+def test_random_parts_are_inside_and_have_allowed_shares_and_ratios():
     transform = RandomResizedCrop(64, min_scale=0.3, ratio=(0.5, 2.0))
     boxes = np.array([transform.part((300, 200), rng) for rng in rngs(2000)])
     widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -98,20 +98,20 @@ def test_random_parts_have_the_drawn_shares_and_ratios_and_lie_inside():
     assert share.max() > 0.9
 
 
-def test_where_no_part_fits_the_largest_permitted_one_in_the_middle_is_taken():
+def test_if_no_part_fits_the_largest_allowed_central_one_is_taken():
     transform = RandomResizedCrop(8, min_scale=1.0, ratio=(1.0, 1.0))
     assert transform.part((100, 20), random.Random(0)) == (40, 0, 60, 20)
     assert transform.part((20, 100), random.Random(0)) == (0, 40, 20, 60)
 
 
-def test_pictures_are_scaled_down_first_only_where_no_part_loses_by_it():
+def test_images_are_scaled_down_first_only_if_no_part_loses_pixels():
     transform = RandomResizedCrop(64, min_scale=0.25, ratio=(1.0, 1.0))
     assert transform.reduce_to == (128, 128)
     assert transform.prepare(noise(500, 300)).size == (213, 128)
     assert transform.prepare(noise(127, 500)).size == (127, 500)
 
 
-def test_crop_pad_cuts_and_pads_around_the_middle_always():
+def test_crop_pad_always_cuts_and_pads_around_the_middle():
     image = ramp(20, 4)
     for rng in (None, random.Random(0)):
         got = np.asarray(CropPad(10)(image, rng))
@@ -128,7 +128,7 @@ def test_random_crop_takes_any_window_in_training_and_the_middle_in_validation()
     assert RandomCrop((30, 5))(image, random.Random(0)).size == (5, 30)
 
 
-def test_ratio_resize_makes_the_longer_side_so_long():
+def test_ratio_resize_sets_the_longer_side():
     assert RatioResize(50)(noise(200, 100), None).size == (50, 25)
     assert RatioResize(50)(noise(3, 1000), random.Random(0)).size == (1, 50)
 
@@ -137,7 +137,7 @@ def test_ratio_resize_makes_the_longer_side_so_long():
     "transform",
     [Resize(24), Resize(24, "pad"), Resize(24, "squish"), RandomResizedCrop(24), CropPad(24), RandomCrop(24)],
 )
-def test_a_picture_decoded_smaller_is_never_enlarged_for_want_of_pixels(transform):
+def test_an_image_decoded_smaller_never_has_to_be_enlarged(transform):
     image = noise(400, 300)
     if transform.reduce_to is None:
         return
@@ -174,13 +174,13 @@ def test_arguments_are_checked(make, message):
     "transform",
     [Resize(8), Resize(8, "pad"), Resize(8, "squish"), RandomResizedCrop(8), CropPad(8), RandomCrop(8), RatioResize(8)],
 )
-def test_a_tensor_is_refused_with_what_to_do(transform):
-    with pytest.raises(TypeError, match="takes a Pillow picture. Received: a Tensor"):
+def test_a_tensor_raises_and_the_error_says_what_to_do(transform):
+    with pytest.raises(TypeError, match="takes a Pillow image. Received: a Tensor"):
         transform(torch.zeros(3, 9, 9), None)
 
 
 @pytest.mark.parametrize("name", ["NEAREST", "BICUBIC", "LANCZOS"])
-def test_other_resampling_is_pillows_and_stands_where_fastai_has_it(name):
+def test_other_resampling_is_done_by_pillow_and_is_the_argument_of_fastai(name):
     resample = Image.Resampling[name]
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (31, 40, 3), np.uint8))
     wanted = np.asarray(image.resize((16, 16), resample))
@@ -190,7 +190,7 @@ def test_other_resampling_is_pillows_and_stands_where_fastai_has_it(name):
     assert np.array_equal(RandomResizedCrop(16, 0.1, (3 / 4, 4 / 3), resample, 0.14, 1.0)(image, None), whole)
 
 
-def test_resampling_that_pillow_does_not_know_is_refused():
+def test_a_resampling_that_pillow_does_not_know_raises():
     for given in ("bicubic", 17, ()):
         with pytest.raises(ValueError, match="`resamples` must be one or two of .*BICUBIC.* Received: resamples="):
             Resize(16, resamples=given)

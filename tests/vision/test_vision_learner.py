@@ -1,4 +1,4 @@
-"""Transfer learning in one call: the model, what is frozen, the statistics, and fastai's two phases of fine-tuning."""
+"""Transfer learning in one call: the model, frozen layers, statistics, and fastai's two phases of fine-tuning."""
 
 import inspect
 import math
@@ -20,12 +20,12 @@ SHUFFLENET = "shufflenetv2_x0.5-f707e7126e.pth"
 IMAGENET = "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])"
 
 
-def pictures(n, channels=3):
+def images(n, channels=3):
     return np.random.default_rng(n).integers(0, 256, (n, channels, 32, 32), dtype=np.uint8), np.arange(n) % 3
 
 
 def loaders(channels=3, **options):
-    return DataLoaders.from_arrays(pictures(10, channels), pictures(6, channels), bs=2, seed=0, **options)
+    return DataLoaders.from_arrays(images(10, channels), images(6, channels), bs=2, seed=0, **options)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def dls():
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """torch hub's folder, where somebody has put files of untrained weights; and no network."""
+    """Fills torch hub's folder with files of untrained weights, and forbids the network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("MINILEARNER_OFFLINE", "1")
     folder = tmp_path / "hub/checkpoints"
@@ -56,7 +56,7 @@ def transforms(dls):
     return [list(map(repr, loader.batch_tfms.transforms)) for loader in (dls.train, dls.valid) if loader]
 
 
-def test_the_arguments_stand_where_fastais_do():
+def test_the_arguments_have_the_order_of_fastai():
     first = "dls, arch, normalize, n_out, pretrained, weights, loss_func, opt_func, lr, splitter, cbs, metrics, path"
     then = (
         "model_dir, wd, wd_bn_bias, train_bn, moms, cut, init, custom_head, concat_pool, pool, lin_ftrs, ps, first_bn"
@@ -67,7 +67,7 @@ def test_the_arguments_stand_where_fastais_do():
     assert cnn_learner is vision_learner
 
 
-def test_weights_in_torch_hubs_folder_give_a_learner_without_network_or_warning(dls, hub):
+def test_weights_in_the_torch_hub_folder_give_a_learner_without_network_or_warning(dls, hub):
     trained = models.resnet34(weights=None)
     torch.save(trained.state_dict(), hub / "resnet34-b627a593.pth")
     learn = cnn_learner(dls, models.resnet34, metrics=accuracy)
@@ -78,7 +78,7 @@ def test_weights_in_torch_hubs_folder_give_a_learner_without_network_or_warning(
         assert len(learn.fine_tune(1).epochs) == 1
 
 
-def test_with_trained_weights_all_but_head_and_norms_is_frozen(dls, hub):
+def test_with_trained_weights_all_but_head_and_norms_are_frozen(dls, hub):
     body, head = vision_learner(dls, models.shufflenet_v2_x0_5).model
     in_norms = {id(p) for m in body.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
     assert all(p.requires_grad == (id(p) in in_norms) for p in body.parameters())
@@ -88,7 +88,7 @@ def test_with_trained_weights_all_but_head_and_norms_is_frozen(dls, hub):
     assert all(p.requires_grad for p in untrained(dls).model.parameters())
 
 
-def test_in_a_frozen_body_norms_learn_and_follow_the_data_and_nothing_else_moves(dls):
+def test_in_a_frozen_body_only_norms_learn_and_follow_the_data(dls):
     learn = vision_learner(dls, own(), device="cpu")
     before = {name: t.clone() for name, t in learn.model.state_dict().items()}
     with learn.no_logging():
@@ -117,7 +117,7 @@ def test_freezing_by_layer_group(dls):
 
 
 class Rates(Callback):
-    """The rate of every layer group at each step."""
+    """Records the rate of every layer group at each step."""
 
     def __init__(self):
         self.seen = []
@@ -127,7 +127,7 @@ class Rates(Callback):
         self.seen.append([by_group[i] for i in sorted(by_group)])
 
 
-def test_fine_tune_has_fastais_phases(dls):
+def test_fine_tune_has_the_phases_of_fastai(dls):
     learn, rates = untrained(dls, models.resnet18), Rates()
     with learn.no_logging():
         learn.fine_tune(2, cbs=rates)
@@ -143,7 +143,7 @@ def test_fine_tune_has_fastais_phases(dls):
     np.testing.assert_allclose(second.steps["momentum"][[0, 3]], [0.95, 0.85])
 
 
-def test_in_the_first_phase_the_body_stands_still_and_in_the_second_it_learns(dls):
+def test_the_body_is_fixed_in_the_first_phase_and_learns_in_the_second(dls):
     learn, moved = untrained(dls), []
     first = learn.model[0][0][0].weight
 
@@ -163,14 +163,14 @@ def test_in_the_first_phase_the_body_stands_still_and_in_the_second_it_learns(dl
     ("lr", "expected"),
     [(slice(1e-2), [1e-3, 1e-3, 1e-2]), (slice(1e-4, 1e-2), [1e-4, 1e-3, 1e-2]), ([1, 2, 3], [1, 2, 3])],
 )
-def test_slices_and_lists_go_to_the_three_groups(dls, lr, expected):
+def test_slices_and_lists_set_the_rates_of_the_three_groups(dls, lr, expected):
     learn, rates = untrained(dls, lr=lr), Rates()
     with learn.no_logging():
         learn.fit(1, cbs=rates)
     np.testing.assert_allclose(rates.seen[0], expected)
 
 
-def test_statistics_go_into_the_learners_own_loaders(dls, hub):
+def test_statistics_are_added_to_the_loaders_of_the_learner(dls, hub):
     torch.save(models.googlenet(weights=None, init_weights=False).state_dict(), hub / "googlenet-1378be20.pth")
     learn, other = (vision_learner(dls, arch) for arch in (models.shufflenet_v2_x0_5, models.googlenet))
     assert transforms(learn.dls) == [[IMAGENET], [IMAGENET]]
@@ -182,7 +182,7 @@ def test_statistics_go_into_the_learners_own_loaders(dls, hub):
 
 
 @pytest.mark.parametrize("present", [Normalize.from_stats(0.5, 0.5), v2.Normalize([0.5], [0.5]), None])
-def test_statistics_are_not_added_twice_or_unasked(present, hub):
+def test_statistics_are_not_added_twice_or_against_normalize_false(present, hub):
     if present is not None and not isinstance(present, Normalize):
         present = v2.Compose([present])
     dls = loaders(batch_tfms=present, vocab="abc")
@@ -190,7 +190,7 @@ def test_statistics_are_not_added_twice_or_unasked(present, hub):
     assert learn.dls.train.batch_tfms is dls.train.batch_tfms
 
 
-def test_none_are_known_of_untrained_or_own_bodies_or_other_channels(dls, hub):
+def test_no_statistics_are_known_for_untrained_or_custom_bodies_or_other_channels(dls, hub):
     assert transforms(untrained(dls).dls) == transforms(vision_learner(dls, own()).dls) == [[], []]
     grey = vision_learner(loaders(1, vocab="abc"), models.shufflenet_v2_x0_5, n_in=1)
     assert transforms(grey.dls) == [[], []]
@@ -200,7 +200,7 @@ def test_none_are_known_of_untrained_or_own_bodies_or_other_channels(dls, hub):
 @pytest.mark.parametrize(
     "ask", [lambda dls, x: dls.test_dl(x), lambda dls, x: dls.test_dl(DataLoader(TensorDataset(x, x)))]
 )
-def test_what_is_asked_about_is_normalised_too_where_loaders_are_foreign(ask, hub):
+def test_items_to_predict_are_normalized_too_if_loaders_are_foreign(ask, hub):
     x, y = torch.rand(4, 3, 32, 32), torch.arange(4)
     dls = DataLoaders(DataLoader(TensorDataset(x, y), 2), vocab="abcd", device="cpu")
     learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
@@ -208,9 +208,9 @@ def test_what_is_asked_about_is_normalised_too_where_loaders_are_foreign(ask, hu
     torch.testing.assert_close(asked[0, 0], (x[0, 0] - 0.485) / 0.229)
 
 
-def test_loaders_of_the_callers_own_dls_are_normalised_where_the_learner_is_given_them(dls, hub):
+def test_loaders_of_the_original_dls_are_normalized_if_passed_to_the_learner(dls, hub):
     learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
-    files = pictures(4)[0]
+    files = images(4)[0]
     with learn.no_logging():
         own, callers = (learn.get_preds(dl=loaders.test_dl(files))[0] for loaders in (learn.dls, dls))
         assert torch.equal(own, callers)
@@ -219,7 +219,7 @@ def test_loaders_of_the_callers_own_dls_are_normalised_where_the_learner_is_give
     assert repr(once) == IMAGENET
 
 
-def test_a_raw_loader_and_a_dataset_are_normalised_too(dls, hub):
+def test_a_raw_loader_and_a_dataset_are_normalized_too(dls, hub):
     learn = vision_learner(dls, models.shufflenet_v2_x0_5, device="cpu")
     data = TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4) % 3)
     with learn.no_logging():
@@ -229,20 +229,20 @@ def test_a_raw_loader_and_a_dataset_are_normalised_too(dls, hub):
     assert all(torch.equal(first, other) for other in others)
 
 
-def test_pictures_that_are_normalised_already_are_not_normalised_again(hub):
+def test_normalized_images_are_not_normalized_again(hub):
     x = Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(torch.rand(4, 3, 32, 32), None)
     dls = DataLoaders(TensorDataset(x, torch.arange(4) % 3), bs=2, vocab="abc")
-    with pytest.raises(ValueError, match=r"reach from -2.1\d? to 2.6\d?. Pass normalize=False"):
+    with pytest.raises(ValueError, match=r"range from -2.1\d? to 2.6\d?. Pass normalize=False"):
         vision_learner(dls, models.shufflenet_v2_x0_5)
     assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5, normalize=False).dls)[0] == []
 
 
-def test_augmentation_that_leaves_the_range_is_no_sign_of_it(hub):
+def test_augmentation_may_leave_the_range(hub):
     dls = loaders(batch_tfms=train_only(lambda x: x * 5 - 2), vocab="abc")
     assert transforms(vision_learner(dls, models.shufflenet_v2_x0_5).dls)[0][1] == IMAGENET
 
 
-def test_the_head_is_made_to_measure(dls):
+def test_the_head_fits_the_body_and_the_labels(dls):
     options = {"lin_ftrs": [16], "ps": 0.2, "concat_pool": False, "bn_final": True, "y_range": (0, 1), "n_out": 7}
     learn = untrained(dls, **options)
     expected = create_head(1024, 7, **{name: value for name, value in options.items() if name != "n_out"})
@@ -255,7 +255,7 @@ def test_a_seed_decides_the_head(dls):
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
-def test_a_custom_head_gets_the_initialisation_unless_it_is_none(dls):
+def test_a_custom_head_is_initialized_unless_init_is_none(dls):
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
     nn.init.ones_(head[2].weight)
     learn = vision_learner(dls, own(), custom_head=head, init=None)
@@ -272,7 +272,7 @@ def test_a_body_that_pools_itself_gets_a_head_without_pooling(dls):
         learn.fit(1)
 
 
-def test_arguments_of_the_learner_reach_it(dls, tmp_path):
+def test_arguments_are_passed_to_the_learner(dls, tmp_path):
     options = {"lr": 0.5, "wd": 0.25, "wd_bn_bias": True, "moms": (0.9, 0.8, 0.9), "opt_func": torch.optim.SGD}
     callback, loss_func = Callback(), nn.CrossEntropyLoss(label_smoothing=0.1)
     learn = untrained(
@@ -287,11 +287,11 @@ def test_arguments_of_the_learner_reach_it(dls, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"n_in": 1}, ValueError, r"Received: n_in=1, pictures of shape \(2, 3, 32, 32\). Pass n_in=3"),
+        ({"n_in": 1}, ValueError, r"Received: n_in=1, images of shape \(2, 3, 32, 32\). Pass n_in=3"),
         ({"n_out": 0}, ValueError, "`n_out` must be at least 1. Received: n_out=0"),
         ({"pool": False}, ValueError, "`pool=False` needs a body that pools itself"),
-        ({"model_dir": "models"}, ValueError, "give the whole `path`. Received: model_dir='models'"),
-        ({"weights": "DEFAULT"}, ValueError, "Leave out one of the two"),
+        ({"model_dir": "models"}, ValueError, "pass the whole `path`. Received: model_dir='models'"),
+        ({"weights": "DEFAULT"}, ValueError, "Leave out one of them"),
         ({"lr": -1}, ValueError, "`lr` must be finite"),
         ({"arch": "shufflenet", "pretrained": True}, (ImportError, ValueError), "Received: arch='shufflenet'"),
     ],
@@ -301,14 +301,14 @@ def test_arguments_that_cannot_work_are_errors(dls, options, error, match):
         vision_learner(dls, **({"arch": own(), "pretrained": False} | options))
 
 
-def test_loaders_that_cannot_be_taken_are_told():
+def test_loaders_that_are_not_accepted_raise():
     grey = loaders(1, vocab="abc")
-    with pytest.raises(ValueError, match=r"Received: n_in=3, pictures of shape \(2, 1, 32, 32\). Pass n_in=1"):
+    with pytest.raises(ValueError, match=r"Received: n_in=3, images of shape \(2, 1, 32, 32\). Pass n_in=1"):
         untrained(grey)
     with pytest.raises(TypeError, match=r"must be DataLoaders: DataLoaders\(train, valid\). Received: list"):
         untrained([])
     flat = DataLoaders.from_arrays((np.zeros((4, 3), np.float32), [0, 1, 0, 1]), bs=2, vocab="ab")
-    with pytest.raises(ValueError, match=r"must give pictures .* Received: \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"must return images .* Received: \(2, 3\)"):
         untrained(flat)
     unknown = DataLoaders(DataLoader(TensorDataset(torch.rand(4, 3, 32, 32), torch.arange(4)), 2))
     with pytest.raises(ValueError, match="`n_out` is needed"):
