@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class, from a confusion matrix alone; printed as scikit-learn prints it."""
+"""Precision, recall and F1 of each class from a confusion matrix alone. scikit-learn computes them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,35 @@ def classification_report(confusion: ArrayLike, labels: Sequence[Any]) -> Classi
         raise ValueError(f"`confusion` must be a square matrix of counts. Received: shape {counts.shape}.")
     if len(labels) != len(counts):
         raise ValueError(f"`labels` must name each of the {len(counts)} classes. Received: {len(labels)} labels.")
-    hits, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    table = np.stack([_ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted)])
-    total = int(support.sum())
-    weighted = np.average(table, axis=1, weights=support) if total else np.zeros(3)
-    accuracy = float(hits.sum() / total) if total else 0.0
+    by_class = zip(*_compute_scores(counts, None), counts.sum(axis=1).tolist(), strict=True)
+    total = int(counts.sum())
     return ClassificationReport(
         labels=tuple(map(str, labels)),
-        scores=tuple(_scores(column, n) for column, n in zip(table.T, support, strict=True)),
-        accuracy=accuracy,
-        macro_avg=_scores(table.mean(axis=1), total),
-        weighted_avg=_scores(weighted, total),
+        scores=tuple(Scores(p, r, f1, int(n)) for p, r, f1, n in by_class),
+        accuracy=_compute_scores(counts, "micro")[0],  # they are the same if each item has one class
+        macro_avg=Scores(*_compute_scores(counts, "macro"), total),
+        weighted_avg=Scores(*_compute_scores(counts, "weighted"), total),
     )
+
+
+def _compute_scores(counts: NDArray[Any], average: str | None) -> tuple[Any, Any, Any]:
+    """Returns precision, recall and F1: one number each, or a list with one for each class if `average` is None."""
+    from sklearn.metrics import precision_recall_fscore_support  # loads SciPy, which takes a second
+
+    actual, predicted = np.nonzero(counts)  # one weighted sample for each pair that occurs, however many items it has
+    if not len(actual):  # scikit-learn refuses to score an empty set
+        none: Any = [0.0] * len(counts) if average is None else 0.0
+        return none, none, none
+    scores = precision_recall_fscore_support(
+        actual,
+        predicted,
+        labels=np.arange(len(counts)),
+        sample_weight=counts[actual, predicted].astype(np.float64),
+        average=average,
+        zero_division=0,
+    )
+    precision, recall, f1 = np.stack(scores[:3]).tolist()
+    return precision, recall, f1
 
 
 class Scores(NamedTuple):
@@ -115,16 +132,6 @@ class ClassificationReport:
 
     def __str__(self) -> str:
         return self.text()
-
-
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0)
-    return result
-
-
-def _scores(column: NDArray[Any], support: int) -> Scores:
-    precision, recall, f1 = column.tolist()
-    return Scores(precision, recall, f1, int(support))
 
 
 def _row(label: str, scores: Scores, width: int, digits: int, count: Callable[[int], str]) -> str:
