@@ -52,7 +52,7 @@ def test_accuracy_of_several_classes_counts_every_one_at_its_threshold():
     assert accuracy_multi(pred, y) == pytest.approx(4 / 6)
     assert accuracy_multi(pred, y, thresh=0.6) == 1
     assert accuracy_multi(pred.sigmoid(), y, thresh=0.6, sigmoid=False) == 1
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         accuracy_multi(pred, y[:1])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from minilearner.models.restore import buffers_kept
+from minilearner.models.restore import restore_buffers
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -96,4 +96,4 @@ def _checkpointed(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> 
 
 
 def _contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), buffers_kept(layer)  # batch norm takes a batch in once, not twice
+    return nullcontext(), restore_buffers(layer)  # batch norm takes a batch in once, not twice

@@ -13,16 +13,19 @@ __all__ = ["ClassificationReport", "Scores", "classification_report"]
 
 
 def classification_report(confusion: ArrayLike, labels: Sequence[Any]) -> ClassificationReport:
-    """Computes the scores of each class and their averages.
+    """Computes the scores of each class and their averages with scikit-learn, from counts alone.
 
-    `confusion` is (classes, classes) of counts, rows actual, columns predicted; `labels` has one name for each class. A
-    quotient whose denominator is zero (precision of a class that is never predicted, recall of one that never occurs)
-    is 0, as with scikit-learn's ``zero_division=0``.
+    A score whose denominator is zero is 0: the precision of a class that is never predicted, and the recall of a class
+    that never occurs.
+
+    Args:
+        confusion: counts, (classes, classes); rows are actual classes, columns predicted ones.
+        labels: the name of each class.
 
     Example: ``print(classification_report([[2, 1], [0, 3]], ["cat", "dog"]))``.
 
     Raises:
-        ValueError: the matrix is not square, holds something negative, or the labels are not as many as its rows.
+        ValueError: the matrix is not square or has a negative count, or the number of labels differs from its rows.
     """
     counts = np.asarray(confusion)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or (counts < 0).any():
@@ -61,7 +64,7 @@ def _compute_scores(counts: NDArray[Any], average: str | None) -> tuple[Any, Any
 
 
 class Scores(NamedTuple):
-    """The scores of one class, or an average: each in [0, 1]; `support` is the number of items."""
+    """The scores of one class, or an average over classes: each in [0, 1]. `support` is the number of items."""
 
     precision: float
     recall: float
@@ -71,16 +74,16 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """Scores of each class and their averages. ``str(report)`` is scikit-learn's text, digit for digit."""
+    """The scores of each class and their averages. ``str(report)`` is the text that scikit-learn prints."""
 
     labels: tuple[str, ...]
-    """The classes by name, in order."""
+    """The names of the classes, in order."""
     scores: tuple[Scores, ...]
-    """One for each label."""
+    """The scores of each class, in the same order."""
     accuracy: float
-    """The share of items whose class was predicted."""
+    """The share of items whose prediction is right."""
     macro_avg: Scores
-    """The plain mean over classes, absent ones included."""
+    """The mean over all classes, also those that do not occur."""
     weighted_avg: Scores
     """The mean over classes, weighted by support."""
 
@@ -105,7 +108,7 @@ class ClassificationReport:
         return {label: s.support for label, s in zip(self.labels, self.scores, strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what scikit-learn's ``output_dict=True`` gives: a dictionary for each label and average."""
+        """Returns a dictionary for each label and average, as scikit-learn does with ``output_dict=True``."""
         named = [*zip(self.labels, self.scores, strict=True)]
         averages = [("macro avg", self.macro_avg), ("weighted avg", self.weighted_avg)]
         return {
@@ -116,7 +119,7 @@ class ClassificationReport:
 
     def text(self, digits: int = 2) -> str:
         """Returns the table with `digits` digits after the point."""
-        # Where nothing at all is right, scikit-learn counts in floats and prints the support so: "3.0".
+        # If no item is right, scikit-learn counts in floats, and prints a support of "3.0".
         count = str if self.accuracy else "{}.0".format
         width = max(*map(len, self.labels), len("weighted avg"), digits)
         head = " ".join([" " * width, "", *(f"{name:>9}" for name in ("precision", "recall", "f1-score", "support"))])
