@@ -176,7 +176,11 @@ def _torch_phases(
 
 
 def warmup(
-    schedule: Schedule, *, pct: float | None = None, length: float | None = None, start: float = 0.0
+    schedule: Schedule,
+    *,
+    pct: float | None = None,
+    length: float | None = None,
+    start: float = 0.0,
 ) -> Schedule:
     """Rises in a straight line from `start` to the first value of `schedule`, and then follows `schedule`.
 
@@ -271,7 +275,11 @@ def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float
 
 
 def warmup_stable_decay(
-    lr_max: float, *, pct_warmup: float = 0.1, pct_decay: float = 0.2, div_final: float | None = None
+    lr_max: float,
+    *,
+    pct_warmup: float = 0.1,
+    pct_decay: float = 0.2,
+    div_final: float | None = None,
 ) -> Schedule:
     """Rises in a straight line from 0 to `lr_max`, stays there, and falls in a straight line to its end.
 
@@ -632,7 +640,11 @@ def exponential(start: float, end: float) -> Schedule:
 
 
 def polynomial(
-    start: float, end: float, *, power: float = 1.0, convention: Literal["fastai", "torch"] = "fastai"
+    start: float,
+    end: float,
+    *,
+    power: float = 1.0,
+    convention: Literal["fastai", "torch"] = "fastai",
 ) -> Schedule:
     """Goes from `start` to `end` by a power of progress.
 

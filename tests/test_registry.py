@@ -27,7 +27,7 @@ def test_a_subclass_is_not_taken_for_its_parent():
         registry.describe(Other(1), "the transform")
 
 
-def test_arguments_that_were_not_kept_are_told():
+def test_arguments_that_were_not_kept_are_an_error():
     @register
     class Forgetful(BatchTransform):
         def __init__(self, scale):

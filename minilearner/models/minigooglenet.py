@@ -90,7 +90,12 @@ class _Downsample(nn.Module):
 
 
 def _unit(
-    in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, padding: int | None = None
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int,
+    stride: int = 1,
+    padding: int | None = None,
 ) -> nn.Module:
     padding = kernel // 2 if padding is None else padding
     convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)

@@ -104,7 +104,11 @@ class ClassificationInterpretation:
 
     @classmethod
     def from_learner(
-        cls, learn: Predictor, ds_idx: int = 1, dl: Any = None, keep_probs: bool = False
+        cls,
+        learn: Predictor,
+        ds_idx: int = 1,
+        dl: Any = None,
+        keep_probs: bool = False,
     ) -> ClassificationInterpretation:
         """Predicts one set of a learner, once.
 
@@ -172,8 +176,8 @@ class ClassificationInterpretation:
         """
         n = len(self)
         if k is not None:
-            check_count(k, "k")
-        if k is not None and k > n:
+            check_count(k, "k", least=None)
+        if k is not None and not 1 <= k <= n:
             raise ValueError(f"`k` must be between 1 and the {n} items. Received: k={k}.")
         losses = torch.from_numpy(self.losses)
         ordered, indices = torch.sort(losses, descending=largest, stable=True)

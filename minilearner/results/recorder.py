@@ -66,7 +66,12 @@ class RunRecord:
     """
 
     def __init__(
-        self, number: int, kind: str, settings: Mapping[str, Any] | None = None, *, beta: float = 0.98
+        self,
+        number: int,
+        kind: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        beta: float = 0.98,
     ) -> None:
         self.number = number
         self.kind = kind
@@ -273,7 +278,11 @@ class Recorder:
         return [[row[name] for name in _columns([row]) if name not in skipped] for row in rows]
 
     def plot_loss(
-        self, skip_start: int = 5, with_valid: bool = True, log: bool = False, ax: Axes | None = None
+        self,
+        skip_start: int = 5,
+        with_valid: bool = True,
+        log: bool = False,
+        ax: Axes | None = None,
     ) -> Figure:
         """Draws the loss of each batch, raw and smoothed, and each validation loss.
 
