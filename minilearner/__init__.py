@@ -7,7 +7,7 @@
     learn.fit_one_cycle(3, lr_max=1e-2)
 
 Data flows one way through the package: `data` -> `models` -> `training` (with `callbacks`) -> `results`; `learner` is
-the menu on top. Importing it loads torch, and neither torchvision nor matplotlib.
+the menu on top. Importing it loads torch, but not torchvision, matplotlib or scikit-learn.
 """
 
 from minilearner.callbacks.activations import ActivationStats

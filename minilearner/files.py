@@ -17,13 +17,13 @@ import numpy as np
 
 from minilearner import processes
 
-__all__ = ["check_writable", "csv_text", "json_text", "replacing", "write_atomically"]
+__all__ = ["check_writable", "csv_text", "json_text", "replace_file", "write_atomically"]
 
 
 def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
-    """Raises where no file can be written at `path`, the argument called `name`; leaves what is there as it is.
+    """Checks that a file can be written at `path`, the argument called `name`. An existing file stays as it is.
 
-    For the time before a long training, at whose end it would be too late. Of several processes the first looks.
+    Call it before a long training: at its end, an error would come too late. Only process 0 checks.
 
     Raises:
         ValueError: the folder does not exist or cannot be written, or `path` is a folder.
@@ -46,22 +46,26 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Writes a file as `replacing` does, and returns its path; text is UTF-8. Of several processes the first writes."""
+    """Writes a file as `replace_file` does, and returns its path. Text is UTF-8. Only process 0 writes."""
     if not processes.is_first():
         return Path(path)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a neighbour of `path` to write to, syncs it and renames it: readers see the old file or the new one.
+def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields the path of a temporary file in the same folder, which becomes `path` at the end.
 
-    Raises `OSError` where the folder does not exist or cannot be written. Whatever goes wrong, nothing is left behind.
+    It is synced and renamed, so readers see the whole old file or the whole new one. After an error nothing is left
+    behind.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    # Not tempfile's: its files are private (0600), and the renamed result would be too.
+    # Not `tempfile`: its files are private (0600), and the renamed file would be private too.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -76,8 +80,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 def json_text(value: Any) -> str:
     """Returns `value` as indented JSON that any reader accepts.
 
-    Arrays become lists; NaN and infinities, which JSON has not, become the strings
-    "nan", "inf" and "-inf" (`float` reads them); what JSON cannot say at all becomes its `repr`.
+    Arrays become lists. NaN and infinity, which JSON does not have, become the strings "nan", "inf" and "-inf", which
+    `float` reads. Any other object becomes its `repr`.
     """
     return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
@@ -99,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Returns a CSV file's text. None becomes an empty cell; floats keep all their digits."""
+    """Returns the text of a CSV file. None becomes an empty cell, and floats keep all their digits."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)

@@ -28,7 +28,7 @@ from minilearner.fitting.rates import sweep_rates
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
-from minilearner.metrics import named_metrics
+from minilearner.metrics import name_metrics
 from minilearner.models.groups import Splitter, all_parameters, freeze_to
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.models.tensors import to_channels_last, to_contiguous
@@ -125,7 +125,7 @@ class Learner:
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.metrics, self.path = named_metrics(metrics, self.device), Path(path or dls.path)
+        self.metrics, self.path = name_metrics(metrics, self.device), Path(path or dls.path)
         self.cbs, self.seed = as_callbacks(cbs), seed
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self.optimizer: Optimizer | None = None

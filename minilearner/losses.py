@@ -1,7 +1,7 @@
-"""Losses of class numbers that torch lacks, or has under another name.
+"""Classification losses that torch does not have, or has by another name.
 
-All take raw outputs (logits) of shape (batch, classes, ...) and int64 class numbers (batch, ...), and follow torch's
-convention of `reduction`: "mean", "sum" or "none". What turns outputs into probabilities belongs to the kind of target
+All take raw outputs (logits) of shape (batch, classes, ...) and int64 class numbers (batch, ...). `reduction` is as in
+torch: "mean", "sum" or "none". The activation that turns outputs into probabilities belongs to the target
 (`data.targets`), not to the loss.
 """
 
@@ -19,15 +19,15 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy against targets that give `eps` of their weight to all classes alike.
+    """Cross-entropy with targets that spread a share `eps` of their weight equally over all classes.
 
-    With p the probabilities and C classes: ``eps / C * sum(-log p) + (1 - eps) * -log p[target]``. It is torch's
-    `CrossEntropyLoss(label_smoothing=eps)` by fastai's name and order of arguments.
+    With C classes and p their probabilities, the loss is ``eps / C * sum(-log p) + (1 - eps) * -log p[target]``. It is
+    torch's `CrossEntropyLoss(label_smoothing=eps)` with fastai's name and order of arguments.
 
     Args:
-        eps: in [0, 1).
-        weight: of each class, (classes,), on any device; moved to that of the outputs. A mean is then torch's: divided
-            by the targets' weights. (fastai's quirk of leaving the smoothed part unweighted is not followed.)
+        eps: the share, in [0, 1).
+        weight: the weight of each class, (classes,), on any device; it is moved to the device of the outputs. As in
+            torch, a mean is divided by the sum of the targets' weights. (In fastai the spread share has no weights.)
         reduction: "mean", "sum" or "none".
 
     Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7.
@@ -44,7 +44,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
         super().__init__(weight, reduction=reduction, label_smoothing=eps)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of `input`, raw outputs, given `target`, class numbers."""
+        """Returns the loss of raw outputs `input`, (batch, classes, ...), for class numbers `target`, (batch, ...)."""
         _follow(self, input)
         return super().forward(input, target)
 
@@ -53,14 +53,14 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
 
 
 class FocalLoss(nn.Module):
-    """Cross-entropy that counts what the model already knows for less: ``weight * (1 - p)^gamma * -log p``.
+    """Cross-entropy with less weight on items that the model predicts well: ``weight * (1 - p)^gamma * -log p``.
 
-    p is the probability of the target's class. Class weights stand outside the focusing term; fastai's also distort its
-    p. A mean is over items, whatever their weights. ``gamma=0`` is weighted cross-entropy.
+    p is the probability of the target's class. The class weight multiplies the result; in fastai it changes p too. A
+    mean divides by the number of items, not by their weights. With ``gamma=0`` it is weighted cross-entropy.
 
     Args:
-        gamma: how much less, not negative.
-        weight: of each class, (classes,), on any device; moved to that of the outputs.
+        gamma: how strongly well predicted items lose weight; not negative.
+        weight: the weight of each class, (classes,), on any device; it is moved to the device of the outputs.
         reduction: "mean", "sum" or "none".
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5, with the softmax's p.
@@ -80,11 +80,11 @@ class FocalLoss(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of `input`, raw outputs, given `target`, class numbers."""
+        """Returns the loss of raw outputs `input`, (batch, classes, ...), for class numbers `target`, (batch, ...)."""
         _follow(self, input)
         plain = F.cross_entropy(input, target, reduction="none")
-        unsure = -torch.expm1(-plain)  # 1 - p, exact where p is nearly 1
-        # A power below 1 has an infinite slope at 0, and infinity times a loss of 0 would be NaN.
+        unsure = -torch.expm1(-plain)  # 1 - p, and exact if p is nearly 1
+        # If gamma is below 1, the slope at 0 is infinite, and infinity times a loss of 0 would be NaN.
         focus = unsure.clamp_min(torch.finfo(unsure.dtype).tiny) ** self.gamma
         weighted = plain if self.weight is None else F.cross_entropy(input, target, self.weight, reduction="none")
         losses = focus * weighted
@@ -95,6 +95,6 @@ class FocalLoss(nn.Module):
 
 
 def _follow(loss: LabelSmoothingCrossEntropy | FocalLoss, pred: Tensor) -> None:
-    """Brings class weights to the outputs' device and precision, once."""
+    """Moves the class weights to the device and the precision of the outputs, if they are not there yet."""
     if loss.weight is not None and (loss.weight.device, loss.weight.dtype) != (pred.device, pred.dtype):
         loss.weight = loss.weight.to(pred)

@@ -1,8 +1,8 @@
-"""Metrics: functions of one batch, objects that gather over many, and the smoothed loss.
+"""Metrics: functions of one batch, objects that accumulate over many batches, and the smoothed loss.
 
-A metric function takes `(pred, target)` and gives a 0-d tensor, the mean over the batch. `as_metric` makes an object of
-it that averages over items, so that a short last batch counts for what it is. Nothing here waits for the device: sums
-stay there until somebody reads them.
+A metric function takes `(pred, target)` and returns a 0-d tensor, the mean over the batch. `as_metric` makes an object
+of it that averages over items, so that a short last batch does not count too much. Nothing here waits for the device:
+values stay there until somebody reads them.
 """
 
 from __future__ import annotations
@@ -32,48 +32,53 @@ __all__ = [
     "mean_over",
     "metric_name",
     "metric_names",
-    "named_metrics",
+    "name_metrics",
     "top_k_accuracy",
 ]
 
-_CHUNK = 1024  # values of batches that wait to be put together
-_GROUP, _SMALL = 16, 1 << 16  # batches that item means are taken of at once, and how many numbers each may have
+_CHUNK = 1024  # how many values of batches wait before they are stacked
+_GROUP, _SMALL = 16, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
 
 MetricFunction: TypeAlias = Callable[[Any, Any], Any]
-"""`(pred, target)` of one batch -> the mean over its items, a 0-d tensor or a number."""
+"""Takes `(pred, target)` of one batch, and returns the mean over its items, a 0-d tensor or a number."""
 
 
 def accuracy(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
-    """The share of items whose highest score stands at the target, a 0-d tensor in [0, 1].
+    """Returns the share of items whose target has the highest score, a 0-d tensor in [0, 1]. Same as fastai's.
 
-    `pred` is (batch, classes), or (batch, ..., classes); `target` holds class numbers, (batch,) or (batch, ...). For
-    scores of (batch, classes, height, width) use ``partial(accuracy, axis=1)``. Same as fastai's.
+    Args:
+        pred: scores, (batch, classes) or (batch, ..., classes).
+        target: class numbers, (batch,) or (batch, ...).
+        axis: the dimension of the classes. For (batch, classes, height, width) use ``partial(accuracy, axis=1)``.
 
     Raises:
-        ValueError: `target` has not one entry for each prediction.
+        ValueError: `target` does not have one entry for each prediction.
     """
     predicted = pred.argmax(axis)
-    return (predicted == _shaped(target, predicted.shape)).mean(dtype=torch.float32)
+    return (predicted == _reshape(target, predicted.shape)).mean(dtype=torch.float32)
 
 
 def error_rate(pred: Tensor, target: Tensor, axis: int = -1) -> Tensor:
-    """One minus `accuracy`, counted as the share of wrong items."""
+    """Returns the share of items whose prediction is wrong: one minus `accuracy`, with its arguments."""
     predicted = pred.argmax(axis)
-    return (predicted != _shaped(target, predicted.shape)).mean(dtype=torch.float32)
+    return (predicted != _reshape(target, predicted.shape)).mean(dtype=torch.float32)
 
 
 def accuracy_multi(pred: Tensor, target: Tensor, thresh: float = 0.5, sigmoid: bool = True) -> Tensor:
-    """The share of right answers where each item has any number of classes, over items and classes. Same as fastai's.
+    """Returns the share of right yes-or-no answers, if each item has any number of classes. Same as fastai's.
 
-    `pred` and `target` are (batch, classes); a class is predicted where its probability is above `thresh`, in [0, 1],
-    and is right where the target is not zero. ``sigmoid=False`` takes `pred` for probabilities.
+    Args:
+        pred: (batch, classes), logits, or probabilities with ``sigmoid=False``.
+        target: (batch, classes); not zero if the item has the class.
+        thresh: a class is predicted if its probability is above this, in [0, 1].
+        sigmoid: whether `pred` still needs the sigmoid.
 
     Raises:
         ValueError: `pred` and `target` differ in shape.
     """
     if pred.shape != target.shape:
         raise ValueError(
-            f"`pred` and `target` must have one shape. Received: {tuple(pred.shape)} and {tuple(target.shape)}."
+            f"`pred` and `target` must have the same shape. Received: {tuple(pred.shape)} and {tuple(target.shape)}."
         )
     check_fraction(thresh, "thresh")
     probabilities = pred.sigmoid() if sigmoid else pred
@@ -81,10 +86,16 @@ def accuracy_multi(pred: Tensor, target: Tensor, thresh: float = 0.5, sigmoid: b
 
 
 def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> Tensor:
-    """The share of items whose target is among the `k` highest scores; shapes as in `accuracy`.
+    """Returns the share of items whose target is among the `k` highest scores.
+
+    Args:
+        pred: as in `accuracy`.
+        target: as in `accuracy`.
+        k: between 1 and the number of classes.
+        axis: as in `accuracy`.
 
     Raises:
-        ValueError: `k` is below 1 or above the number of classes, or shapes do not fit.
+        ValueError: `k` is out of range, or `target` does not have one entry for each prediction.
     """
     check_count(axis, "axis", least=None)
     check_count(k, "k")
@@ -92,42 +103,42 @@ def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> 
         raise ValueError(f"`k` must be between 1 and the {pred.shape[axis]} classes. Received: k={k}.")
     axis %= pred.ndim
     best = pred.topk(k, dim=axis, sorted=False).indices
-    wanted = _shaped(target, pred.shape[:axis] + pred.shape[axis + 1 :])
+    wanted = _reshape(target, pred.shape[:axis] + pred.shape[axis + 1 :])
     return (best == wanted.unsqueeze(axis)).any(axis).mean(dtype=torch.float32)
 
 
-def _shaped(target: Tensor, shape: torch.Size) -> Tensor:
-    """Returns the class numbers in the shape of the predicted ones."""
+def _reshape(target: Tensor, shape: torch.Size) -> Tensor:
+    """Returns the class numbers in the shape of the predictions."""
     if target.shape == shape:
         return target
     if target.numel() != math.prod(shape):
         raise ValueError(
             "`target` must hold one class number for each prediction. "
             f"Received: {tuple(target.shape)} targets for {tuple(shape)} predictions "
-            "(for one-hot targets use target.argmax(-1); where classes are dimension 1 use partial(metric, axis=1))."
+            "(for one-hot targets use target.argmax(-1); if classes are dimension 1 use partial(metric, axis=1))."
         )
     return target.reshape(shape)
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """What gathers over the batches of one pass: torchmetrics objects fit, and so does any class with these three."""
+    """An object that accumulates over the batches of a pass. Any object with these methods fits, also torchmetrics'."""
 
     def reset(self) -> Any:
-        """Forgets everything: called before a pass."""
+        """Forgets all batches. Called before each pass."""
 
     def update(self, pred: Any, target: Any, /) -> Any:
-        """Takes one batch in."""
+        """Adds one batch."""
 
     def compute(self) -> Any:
-        """Returns the value over all batches since the reset, a 0-d tensor or a number."""
+        """Returns the value over all batches since the last reset, a 0-d tensor or a number."""
 
 
 class MeanMetric:
-    """The mean of a metric function over *items*: each batch weighs as many items as it has.
+    """The mean of a metric function over *items*: each batch counts by its number of items.
 
-    A batch's value stays the tensor that it is, on its device, until somebody reads the mean. That is the exact sum
-    over the batches, rounded once, so it depends neither on their order nor on who had which of them (`mean_over`).
+    The value of a batch stays on its device until somebody reads the mean. The sum over the batches is exact and is
+    rounded once. So the mean does not depend on their order, or on which process had which batch (`mean_over`).
 
     Example: ``m = MeanMetric(accuracy); m.update(pred, y); float(m.compute())``.
     """
@@ -144,14 +155,14 @@ class MeanMetric:
 
     @property
     def n_items(self) -> int:
-        """How many items there were so far."""
+        """The number of items so far."""
         return sum(self._sizes)
 
     def update(self, pred: Any, target: Any) -> None:
-        """Adds one batch; the number of its items is the length of the target.
+        """Adds one batch. Its number of items is the length of the target.
 
         Raises:
-            ValueError: the function returned something else than one number.
+            ValueError: the function did not return one number.
         """
         value = self.function(pred, target)
         if not isinstance(value, Tensor):
@@ -160,20 +171,20 @@ class MeanMetric:
             value = value.detach()
         if value.ndim:
             name = metric_name(self.function)
-            raise ValueError(f"Metric {name!r} must return one number a batch. Received: shape {tuple(value.shape)}.")
+            raise ValueError(f"Metric {name!r} must return one number per batch. Received: shape {tuple(value.shape)}.")
         self._values.append(value)
         self._sizes.append(n_items(target) or n_items(pred))
         if len(self._values) >= _CHUNK:
-            self._put_together()
+            self._stack()
 
     def totals(self) -> list[tuple[float, int]]:
-        """Returns each batch's total and number of items so far: what several processes bring together.
+        """Returns the total and the number of items of each batch so far. Several processes exchange these.
 
-        A mean that is as near to a whole number of the items as its precision goes, such as that of right ones, stands
-        for that number: so what counts items is the same however these were put into batches.
+        If a total is a whole number up to rounding, as a count of right items is, it becomes that whole number. So a
+        count does not depend on how the items were divided into batches.
         """
         if self._values:
-            self._put_together()
+            self._stack()
         if not self._full:
             return []
         means = torch.cat([values.cpu() for values in self._full])
@@ -185,12 +196,13 @@ class MeanMetric:
         return list(zip(products.tolist(), self._sizes, strict=True))
 
     def compute(self) -> Tensor:
-        """Returns the mean over all items so far, a 0-d tensor; NaN when there were none."""
+        """Returns the mean over all items so far, a 0-d tensor. NaN without any item."""
         return torch.tensor(mean_over(self.totals()), dtype=torch.float64)
 
-    def _put_together(self) -> None:
-        here = self._values[-1].device  # those of a resumed run may come from elsewhere
-        self._full.append(torch.stack([value.to(here) for value in self._values]))  # many small ones take much room
+    def _stack(self) -> None:
+        """Makes one tensor of many, which would take much more memory."""
+        device = self._values[-1].device  # the values of a resumed run may be on another device
+        self._full.append(torch.stack([value.to(device) for value in self._values]))
         self._values = []
 
     def __repr__(self) -> str:
@@ -198,22 +210,22 @@ class MeanMetric:
 
 
 def mean_over(batches: Sequence[tuple[float, int]]) -> float:
-    """Returns the mean over all items of batches (total, items), in any order; NaN when there are none."""
+    """Returns the mean over all items of batches `(total, number of items)`, in any order. NaN without any item."""
     totals, sizes = zip(*batches, strict=True) if batches else ((), ())
-    # fsum rounds once, at the end; of infinities with both signs it would rather raise.
+    # fsum rounds once, at the end, but it raises for infinities of both signs.
     total = math.fsum(totals) if all(map(math.isfinite, totals)) else sum(totals)
     return total / sum(sizes) if sum(sizes) else math.nan
 
 
 class GroupedUpdates:
-    """Gives batches to metrics: to the means over items of this module sixteen small ones at once, to others each.
+    """Passes batches to metrics: sixteen small ones at once to this module's means over items, one by one to others.
 
-    On a tiny net, three such metrics of every batch cost a third of its training step, nearly all of it the calls of
-    small operations. The mean over the items of several batches is the same number. Batches that wait are copied, for
-    the model or the loader may use their memory again. The first of a pass does not wait: what cannot be is told there.
+    On a tiny model, three such metrics on every batch take a third of the training step, nearly all of it in calls of
+    small operations. The mean over the items of several batches is the same number. Batches that wait are copied, since
+    the model or the loader may reuse their memory. The first batch of a pass does not wait, so errors come at once.
 
     Args:
-        metrics: updated here, reset and computed by their owner: after `flush`.
+        metrics: they are updated here. Their owner resets them, and computes them after `flush`.
     """
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
@@ -223,14 +235,14 @@ class GroupedUpdates:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what waits: a new pass begins."""
+        """Forgets the batches that wait, for a new pass."""
         self._preds: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._kind: Any = None
         self._room = 1
 
     def update(self, pred: Any, target: Any) -> None:
-        """Takes one batch in, now or with its group."""
+        """Adds one batch, now or together with its group."""
         for metric in self._others:
             metric.update(pred, target)
         if not self._grouped:
@@ -249,7 +261,7 @@ class GroupedUpdates:
             self.flush()
 
     def flush(self) -> None:
-        """Gives the metrics what waits."""
+        """Passes the batches that wait to the metrics."""
         if not self._preds:
             return
         pred, target = torch.cat(self._preds), torch.cat(self._targets)
@@ -258,17 +270,17 @@ class GroupedUpdates:
             metric.update(pred, target)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what waits, so that a resumed run takes the same groups and gets the same numbers to the bit."""
+        """Returns the batches that wait, so that a resumed run forms the same groups, and so has the same numbers."""
         return {"preds": list(self._preds), "targets": list(self._targets), "room": self._room}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
+        """Continues from a `state_dict`."""
         self._preds, self._targets, self._room = list(state["preds"]), list(state["targets"]), state["room"]
         self._kind = _kind_of(self._preds[-1], self._targets[-1]) if self._preds else None
 
 
 def _is_item_mean(metric: Metric) -> bool:
-    """Whether several batches may be given as one: a function of this module, its axis not changed by a partial."""
+    """Whether several batches may be joined: for a function of this module, unless a partial changes its axis."""
     function = metric.function if type(metric) is MeanMetric else None
     if isinstance(function, partial) and not function.args and "axis" not in function.keywords:
         function = function.func
@@ -276,7 +288,7 @@ def _is_item_mean(metric: Metric) -> bool:
 
 
 def _kind_of(pred: Any, target: Any) -> Any:
-    """What batches that are joined must share; None for one given alone: large, no tensor, or without a batch axis."""
+    """Returns what joined batches have in common. None for a batch that is large, or is not made of two tensors."""
     if not (isinstance(pred, Tensor) and isinstance(target, Tensor) and pred.ndim > 1 and target.ndim):
         return None
     if pred.numel() > _SMALL or target.numel() > _SMALL:
@@ -285,12 +297,13 @@ def _kind_of(pred: Any, target: Any) -> Any:
 
 
 def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
-    """Makes a `Metric` of a function, a `functools.partial`, or an object with reset, update and compute.
+    """Makes a `Metric` of a function or a `functools.partial`.
 
-    Such an object is returned itself, moved to `device` where it has `.to` (as torchmetrics' have).
+    An object with reset, update and compute is returned itself. It is moved to `device` if it has a method `to`, as
+    torchmetrics objects do.
 
     Raises:
-        TypeError: `thing` is none of these; a class, for instance, instead of an instance of it.
+        TypeError: `thing` is something else, such as a class instead of an object.
     """
     if isinstance(thing, type):
         raise TypeError(
@@ -308,15 +321,19 @@ def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
     )
 
 
-def named_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, Metric]:
-    """Returns None, one metric or several as metrics by the name of their column."""
+def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, Metric]:
+    """Returns metrics by the names of their columns.
+
+    Args:
+        metrics: None, one metric, or a list of them; each as in `as_metric`.
+        device: as in `as_metric`.
+    """
     given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    named = zip(metric_names(given), given, strict=True)
-    return {name: as_metric(metric, device) for name, metric in named}
+    return {name: as_metric(metric, device) for name, metric in zip(metric_names(given), given, strict=True)}
 
 
 def metric_name(thing: Any) -> str:
-    """Returns the column name of a metric: the function's name, behind any partial, or the class in snake case."""
+    """Returns the column name of a metric: the function's name, also inside a partial, or the class in snake case."""
     if isinstance(thing, MeanMetric):
         return metric_name(thing.function)
     if isinstance(thing, partial):
@@ -328,9 +345,9 @@ def metric_name(thing: Any) -> str:
 
 
 def metric_names(things: Sequence[Any]) -> list[str]:
-    """Returns one column name for each metric, no two alike.
+    """Returns one column name for each metric, all different.
 
-    Where plain names meet, a partial adds its keywords, and what still meets is numbered:
+    If two names are equal, a partial adds its keywords to its name. Names that are still equal get numbers:
     ``top_k_accuracy_k_3, top_k_accuracy_k_5, accuracy, accuracy_2``.
     """
     plain = [metric_name(thing) for thing in things]
@@ -353,10 +370,10 @@ def _keywords(thing: Any) -> str:
 
 
 class SmoothedLoss:
-    """The exponential moving average of a loss, without the bias towards its start at zero. fastai's, with beta 0.98.
+    """The exponential moving average of a loss, without the bias of its start at zero. Same as fastai's.
 
     s_t = beta s_(t-1) + (1 - beta) loss_t, and the value is s_t / (1 - beta^t). For losses 1, 2, 3, 4 and beta 0.98 the
-    values are 1, 1.50505, 2.01347, 2.52525. ``beta=0`` smooths nothing.
+    values are 1, 1.50505, 2.01347, 2.52525. ``beta=0`` does not smooth.
 
     Raises:
         ValueError: `beta` is outside [0, 1).
@@ -367,10 +384,10 @@ class SmoothedLoss:
         self.beta = beta
         self.value = math.nan
         self._sum = 0.0
-        self._weight = 0.0  # 1 - beta^t, gathered the same way
+        self._weight = 0.0  # 1 - beta^t, accumulated in the same way
 
     def update(self, loss: float) -> float:
-        """Takes the next loss in and returns the smoothed value. A NaN stays for ever."""
+        """Adds the next loss, and returns the smoothed value. After a NaN the value stays NaN."""
         self._sum = self.beta * self._sum + (1 - self.beta) * loss
         self._weight = self.beta * self._weight + (1 - self.beta)
         self.value = self._sum / self._weight

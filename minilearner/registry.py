@@ -1,7 +1,7 @@
-"""Names for classes and functions, so that a file can say what to build without naming any code.
+"""Names for classes and functions, so that a file can say what to build without containing code.
 
-What a file names is looked up among what was registered in this process, and nothing else: no name is ever imported.
-The package's own parts are registered by `loading`; a user's by `register`.
+A name in a file is looked up among the names registered in this process, and nowhere else: no name is ever imported.
+`loading` registers the package's own parts, and users register theirs with `register`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def register(*, name: str) -> Callable[[T], T]: ...
 
 
 def register(thing: Any = None, *, name: str | None = None) -> Any:
-    """Lets `learn.export` write a class or function of your own by name, and `load_learner` look it up.
+    """Registers your own class or function, so that `learn.export` can write its name and `load_learner` can find it.
 
-    For models, item and batch transforms, targets, losses. The script that loads must register the same names. A class
-    keeps each argument of its constructor, plain data or tensors, in an attribute of the same name:
+    For models, item and batch transforms, targets and losses. The script that loads the file must register the same
+    names. A class must keep each argument of its constructor, plain data or tensors, in an attribute of the same name:
 
     >>> @register
     ... class Noise(BatchTransform):
@@ -49,11 +49,12 @@ def register(thing: Any = None, *, name: str | None = None) -> Any:
     ...         self.scale = scale
 
     Args:
-        name: what files call it; the name of the class or function when None.
+        thing: the class or function.
+        name: its name in files. None is the name of the class or function.
 
     Raises:
-        TypeError: no class or named function, or its arguments have no names.
-        ValueError: the name is taken by another.
+        TypeError: `thing` is not a class or a function with a name, or its arguments have no names.
+        ValueError: another class or function has this name.
     """
     if thing is None:
         return partial(register, name=name)
@@ -63,10 +64,10 @@ def register(thing: Any = None, *, name: str | None = None) -> Any:
     known = _ENTRIES.get(name)
     if known is not None and _origin(known.thing) != _origin(thing):
         raise ValueError(
-            f"the name {name!r} is taken by {'.'.join(_origin(known.thing))}. Choose another: register(name=...)."
+            f"the name {name!r} belongs to {'.'.join(_origin(known.thing))}. Choose another: register(name=...)."
         )
     names = _argument_names(thing) if isinstance(thing, type) else ()
-    add(name, thing, arguments=partial(_kept, names=names))
+    add(name, thing, arguments=partial(_read_attributes, names=names))
     return thing
 
 
@@ -77,20 +78,28 @@ def add(
     arguments: Callable[[Any], Mapping[str, Any]],
     build: Callable[..., Any] | None = None,
 ) -> None:
-    """Registers with ways of its own to find an object's arguments and to build one from them."""
+    """Registers a class or function with its own functions to read an object's arguments and to build an object.
+
+    Args:
+        name: its name in files.
+        thing: the class or function.
+        arguments: returns the constructor arguments of an object.
+        build: makes an object from them. None is `thing` itself.
+    """
     _ENTRIES[name] = _Entry(thing, thing if build is None else build, arguments)
 
 
 def describe(thing: Any, place: str) -> dict[str, Any]:
     """Returns the name and the arguments of an object of a registered class, or of a registered function.
 
-    A `functools.partial` of a function with keywords will do.
+    A `functools.partial` of a function, with keywords only, is allowed too.
 
     Args:
-        place: what an error calls the object, such as "the batch transform".
+        thing: the object or function.
+        place: what an error calls it, such as "the batch transform".
 
     Raises:
-        TypeError: it is not registered, or does not keep its arguments. Says what to do.
+        TypeError: it is not registered, or does not keep its arguments. The message says what to do.
     """
     of = thing.func if isinstance(thing, partial) else thing
     name = _name_of(of) or _name_of(type(of))
@@ -102,7 +111,7 @@ def describe(thing: Any, place: str) -> dict[str, Any]:
         )
     if isinstance(thing, partial):
         if thing.args:
-            raise TypeError(f"{place} {name} must be given its arguments by name in `partial`. Received: {thing.args}.")
+            raise TypeError(f"{place} {name} must have its arguments by name in `partial`. Received: {thing.args}.")
         return {"name": name, "arguments": dict(thing.keywords)}
     entry = _ENTRIES[name]
     try:
@@ -115,22 +124,23 @@ def describe(thing: Any, place: str) -> dict[str, Any]:
 
 
 def build(description: Any, allowed: Callable[[Any], bool], place: str) -> Any:
-    """Returns what `describe` described.
+    """Builds an object, or returns a function, from its description by `describe`.
 
     Args:
-        allowed: whether the registered class or function is one that belongs to this place.
-        place: what an error calls it.
+        description: a dictionary with the name and the arguments.
+        allowed: says whether a registered class or function belongs in this place.
+        place: what an error calls the object.
 
     Raises:
-        FileFormatError: the description is none, its name is not registered or belongs elsewhere, or its arguments are
-            wrong.
+        FileFormatError: `description` is not such a dictionary, its name is not registered or does not belong in this
+            place, or its arguments are wrong.
     """
-    name, arguments = _taken_apart(description, place)
+    name, arguments = _check_description(description, place)
     entry = _ENTRIES.get(name)
     if entry is None:
         raise FileFormatError(
-            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _ENTRIES)} Where it is your own, "
-            "register it before loading, as where the file was written: @minilearner.register."
+            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _ENTRIES)} If it is your own, "
+            "register it before loading, as the script that wrote the file did: @minilearner.register."
         )
     if not allowed(entry.thing):
         raise FileFormatError(f"{place} cannot be {name!r}.")
@@ -139,11 +149,11 @@ def build(description: Any, allowed: Callable[[Any], bool], place: str) -> Any:
     try:
         return entry.build(**arguments)
     except Exception as error:
-        raise FileFormatError(f"{place} {name!r} cannot be made: {str(error)[:300]}") from error
+        raise FileFormatError(f"{place} {name!r} cannot be built: {str(error)[:300]}") from error
 
 
 def is_class_of(*classes: type, or_function: bool = False) -> Callable[[Any], bool]:
-    """Returns whether a registered thing is a class below one of these, or a function: for `build`."""
+    """Makes a function for `build(allowed=)`: it allows subclasses of `classes`, and functions if `or_function`."""
     return lambda thing: issubclass(thing, classes) if isinstance(thing, type) else or_function
 
 
@@ -152,7 +162,10 @@ def _name_of(thing: Any) -> str | None:
 
 
 def _origin(thing: Any) -> tuple[str, str]:
-    return thing.__module__ or "", thing.__qualname__  # a notebook's cell that is run again is no other thing
+    return (
+        thing.__module__ or "",
+        thing.__qualname__,
+    )  # running a notebook's cell again makes a new class with the same origin
 
 
 def _argument_names(cls: type) -> tuple[str, ...]:
@@ -163,13 +176,13 @@ def _argument_names(cls: type) -> tuple[str, ...]:
     return tuple(p.name for p in parameters)
 
 
-def _kept(thing: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def _read_attributes(thing: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(thing, name) for name in names}
 
 
-def _taken_apart(description: Any, place: str) -> tuple[str, dict[str, Any]]:
+def _check_description(description: Any, place: str) -> tuple[str, dict[str, Any]]:
     if isinstance(description, dict) and set(description) == {"name", "arguments"}:
         name, arguments = description["name"], description["arguments"]
         if isinstance(name, str) and isinstance(arguments, dict) and all(isinstance(key, str) for key in arguments):
             return name, arguments
-    raise FileFormatError(f"{place} is not told by name and arguments.")
+    raise FileFormatError(f"{place} must be a dictionary with a name and arguments.")

@@ -1,13 +1,13 @@
 """Schedules: pure functions that say what a rate, or any other hyperparameter, is at a moment of training.
 
-Three clocks, each named where it applies:
+Each schedule uses one of three clocks:
 
 - *progress*, a number in [0, 1]: `linear` to `warmup_stable_decay`. They hold their last value past the end.
 - the *epoch*, counted from 0: `step_decay`, `multi_step`, `exponential_decay`, `time_based_decay`.
 - the *step*, counted in optimizer updates from 0: `inverse_sqrt` and the cyclical rates.
 
-All take a float as well as a NumPy array and keep no state, so a schedule can be drawn before training, and a resumed
-run needs to know only where it is. Callbacks apply them to an optimizer.
+All take a float or a NumPy array, and keep no state. So you can draw a schedule before training, and a resumed run
+needs to know only where it is. Callbacks apply schedules to an optimizer.
 """
 
 from __future__ import annotations
@@ -69,22 +69,42 @@ def one_cycle(
     anneal: Literal["cos", "linear"] = "cos",
     three_phase: bool = False,
 ) -> dict[str, Schedule]:
-    """One rise and one fall of the rate, and the momentum against it: schedules of progress, by name.
+    """Raises the rate once and lowers it once, while the momentum does the opposite.
 
-    The rate goes lr_max / div -> lr_max in the first `pct_start` (a fraction in [0, 1]) of training, then down to its
-    end; the momentum goes through the three `moms` meanwhile. ``moms=None`` leaves the momentum out.
+        lr: lr_max / div -> lr_max at progress `pct_start` -> lr_max / div_final
+        momentum: moms[0] -> moms[1] at progress `pct_start` -> moms[2]
 
-    - "fastai": cosine pieces that end at lr_max / div_final; `div_final` is 1e5 and `pct_start` 0.25 when not given.
-    - "torch": the values of `torch.optim.lr_scheduler.OneCycleLR` at progress = step / total_steps. There the end is
-      lr_max / div / div_final, with `div_final` 1e4 and `pct_start` 0.3 when not given; the peak comes one step
-      earlier, and the end is reached on the last step. ``three_phase=True`` falls to lr_max / div as long as it rose,
-      then on. Where torch divides by zero (`pct_start * total_steps` of exactly 1), the rise is empty.
+    In torch's convention the schedules have the values of `torch.optim.lr_scheduler.OneCycleLR` at
+    progress = step / total_steps. The rate then ends at lr_max / div / div_final. The peak comes one step earlier than
+    in fastai's convention, and the end is reached on the last step. If `pct_start * total_steps` is exactly 1, torch
+    divides by zero; here the rise is empty.
 
-    Example: ``one_cycle(1e-2)["lr"](0.25)`` is 1e-2. Source: Super-Convergence (Smith and Topin, 2017).
+    Args:
+        lr_max: the highest rate, positive.
+        div: the rate starts at lr_max / div; positive.
+        div_final: sets the last rate, as above; positive. None is 1e5, and 1e4 in torch's convention.
+        pct_start: the fraction of training in which the rate rises, in [0, 1]. None is 0.25, and 0.3 in torch's
+            convention.
+        moms: the momentum at the start, the peak and the end, each in [0, 1). None leaves the momentum out.
+        convention: "fastai" or "torch".
+        total_steps: the number of optimizer updates, at least 1; needed in torch's convention, and only there.
+        anneal: the shape of the pieces: "cos" is `cosine`, "linear" is `linear`.
+        three_phase: the rate falls to lr_max / div in as many steps as it rose, and then to its end. Only in torch's
+            convention.
+
+    Returns:
+        Schedules of progress named "lr" and "momentum".
 
     Raises:
-        ValueError: a rate or divisor is not positive, `pct_start` no fraction, `moms` no three momenta in [0, 1),
-            `total_steps` missing or out of place.
+        ValueError: an argument is out of range, or `total_steps` or `three_phase` does not fit the convention.
+
+    >>> cycle = one_cycle(0.01)
+    >>> [round(cycle["lr"](progress), 7) for progress in (0.0, 0.25, 1.0)]
+    [0.0004, 0.01, 1e-07]
+    >>> [round(cycle["momentum"](progress), 4) for progress in (0.0, 0.25, 1.0)]
+    [0.95, 0.85, 0.95]
+
+    Source: Smith and Topin, "Super-Convergence: Very Fast Training of Neural Networks", 2017.
     """
     check_choice(convention, "convention", ("fastai", "torch"))
     check_choice(anneal, "anneal", ("cos", "linear"))
@@ -100,7 +120,7 @@ def one_cycle(
     if convention == "torch":
         pct_start = 0.3 if pct_start is None else pct_start
         lr_end = lr_max / div / (1e4 if div_final is None else div_final)
-        joined = _torch_phases(curve, pct_start, total_steps, three_phase)
+        join = _torch_phases(curve, pct_start, total_steps, three_phase)
     else:
         if total_steps is not None or three_phase:
             raise ValueError(
@@ -110,27 +130,34 @@ def one_cycle(
         lr_end = lr_max / (1e5 if div_final is None else div_final)
         fractions = [pct_start, 1 - pct_start]
 
-        def joined(values: Sequence[float]) -> Schedule:
+        def join(values: Sequence[float]) -> Schedule:
             return chain([curve(values[0], values[1]), curve(values[1], values[2])], fractions)
 
     lrs = (lr_max / div, lr_max, lr_max / div, lr_end) if three_phase else (lr_max / div, lr_max, lr_end)
-    schedules = {"lr": joined(lrs)}
+    schedules = {"lr": join(lrs)}
     if moms is not None:
-        schedules["momentum"] = joined((*moms, moms[2]) if three_phase else moms)
+        schedules["momentum"] = join((*moms, moms[2]) if three_phase else moms)
     return schedules
 
 
 def _torch_phases(
-    curve: Callable[[float, float], Schedule], pct_start: float, total_steps: int | None, three_phase: bool
+    curve: Callable[[float, float], Schedule],
+    pct_start: float,
+    total_steps: int | None,
+    three_phase: bool,
 ) -> Callable[[Sequence[float]], Schedule]:
-    """Returns what joins values by torch's phases, which end on steps: pct n - 1, (2 pct n - 2,) n - 1."""
+    """Returns a function that makes a schedule from the values at the ends of torch's phases.
+
+    With n = `total_steps`, the phases end at the steps pct_start n - 1 and n - 1. With `three_phase` they end at
+    pct_start n - 1, 2 pct_start n - 2 and n - 1.
+    """
     if total_steps is None:
         raise ValueError('`total_steps`, the number of optimizer updates, is needed with convention="torch".')
     check_count(total_steps, "total_steps")
     first = pct_start * total_steps - 1
     ends = [first, 2 * first, total_steps - 1] if three_phase else [first, total_steps - 1]
 
-    def joined(values: Sequence[float]) -> Schedule:
+    def join(values: Sequence[float]) -> Schedule:
         pieces = [curve(a, b) for a, b in pairwise(values)]
 
         def value(progress: Any, m: Any) -> Any:
@@ -143,24 +170,42 @@ def _torch_phases(
                 begin = end
             return result
 
-        return of_progress(value)
+        return _by_progress(value)
 
-    return joined
+    return join
 
 
 def warmup(
-    schedule: Schedule, *, pct: float | None = None, length: float | None = None, start: float = 0.0
+    schedule: Schedule,
+    *,
+    pct: float | None = None,
+    length: float | None = None,
+    start: float = 0.0,
 ) -> Schedule:
-    """Rises in a line from `start` to where `schedule` begins, then plays it.
+    """Rises in a straight line from `start` to the first value of `schedule`, and then follows `schedule`.
 
-    For schedules of progress the rise takes `pct` of training, a fraction in [0, 1]; for those of the epoch or the step
-    `length` of these, and the schedule begins after them. Torch's `SequentialLR` after a `LinearLR`.
+        with `pct`, p is progress: start + (schedule(0) - start) p / pct, then schedule((p - pct) / (1 - pct))
+        with `length`, t is an epoch or step: start + (schedule(0) - start) t / length, then schedule(t - length)
 
-    Example: ``warmup(constant(1.0), pct=0.5)(0.25)`` is 0.5, ``warmup(step_decay(1.0, every=3), length=4)(2)`` too.
-    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017.
+    With `length`, it is torch's `SequentialLR` of a `LinearLR` and the schedule.
+
+    Args:
+        schedule: what follows the rise.
+        pct: the fraction of training for the rise, in [0, 1]. For schedules of progress.
+        length: the length of the rise, in epochs or steps; not negative. For schedules of the epoch or the step.
+        start: the first value.
 
     Raises:
-        ValueError: not one of `pct` and `length` is given, or one that does not fit the schedule.
+        ValueError: not exactly one of `pct` and `length` is given, or it does not fit the schedule's clock.
+
+    >>> rise_and_fall = warmup(cosine(1.0, 0.0), pct=0.2)
+    >>> [round(rise_and_fall(progress), 4) for progress in (0.0, 0.1, 0.2, 1.0)]
+    [0.0, 0.5, 1.0, 0.0]
+    >>> by_epoch = warmup(step_decay(1.0, every=3), length=4)
+    >>> [by_epoch(epoch) for epoch in (0, 2, 4, 7)]
+    [0.0, 0.5, 1.0, 0.5]
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017.
     """
     check_schedule(schedule, "schedule")
     check_number(start, "start")
@@ -171,7 +216,7 @@ def warmup(
         check_not_negative(length, "length")
         check_clock(schedule, "count")
         first = schedule(0)
-        return of_count(
+        return _by_count(
             lambda t: np.where(
                 t < length, start + (first - start) * t / (length or 1), schedule(np.maximum(t - length, 0))
             )
@@ -180,7 +225,22 @@ def warmup(
 
 
 def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> Schedule:
-    """Stays at `lr` for the first `pct_start` (in [0, 1]), then falls in a cosine to lr / div_final."""
+    """Stays at `lr`, and then falls in half a cosine to lr / div_final.
+
+        value(p) = lr                               for p < pct_start
+        value(p) = cosine(lr, lr / div_final)(q)    with q = (p - pct_start) / (1 - pct_start) afterwards
+
+    Args:
+        lr: the first rate, positive.
+        pct_start: the fraction of training that stays at `lr`, in [0, 1].
+        div_final: sets the last rate; positive.
+
+    >>> schedule = flat_cosine(1.0, div_final=100)
+    >>> [round(schedule(progress), 4) for progress in (0.0, 0.75, 0.875, 1.0)]
+    [1.0, 1.0, 0.505, 0.01]
+
+    Source: fastai, `fit_flat_cos`.
+    """
     check_positive(lr, "lr")
     check_positive(div_final, "div_final")
     check_fraction(pct_start, "pct_start")
@@ -188,10 +248,23 @@ def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -
 
 
 def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float = 0.0) -> Schedule:
-    """Falls `n_cycles` times in a cosine from `lr_max` to `lr_min`, each cycle `cycle_mult` times as long as the last.
+    """Falls `n_cycles` times in half a cosine, and jumps back to `lr_max` after each fall.
 
-    Example: three cycles last 1, 2 and 4 parts of 7, so ``sgdr(1.0, 3)(1 / 7)`` is 1.0 again.
-    Source: SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov and Hutter, 2016); fastai's `fit_sgdr`.
+        value(p) = cosine(lr_max, lr_min)(q)    with q the progress within the cycle
+
+    Cycle number i, counted from 0, lasts cycle_mult^i times as long as the first one.
+
+    Args:
+        lr_max: the rate at the start of each cycle, not negative.
+        n_cycles: the number of cycles, at least 1.
+        cycle_mult: how many times as long each cycle is as the one before; positive.
+        lr_min: the rate at the end of each cycle, not negative.
+
+    >>> schedule = sgdr(1.0, 3)  # the cycles take 1, 2 and 4 sevenths
+    >>> [round(schedule(sevenths / 7), 4) for sevenths in (0, 0.5, 1, 2, 3, 5, 7)]
+    [1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 0.0]
+
+    Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016; fastai's `fit_sgdr`.
     """
     check_not_negative(lr_max, "lr_max")
     check_count(n_cycles, "n_cycles")
@@ -202,11 +275,29 @@ def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float
 
 
 def warmup_stable_decay(
-    lr_max: float, *, pct_warmup: float = 0.1, pct_decay: float = 0.2, div_final: float | None = None
+    lr_max: float,
+    *,
+    pct_warmup: float = 0.1,
+    pct_decay: float = 0.2,
+    div_final: float | None = None,
 ) -> Schedule:
-    """Rises in a line from 0 to `lr_max`, stays there, and falls in a line to 0 (or lr_max / div_final) at the end.
+    """Rises in a straight line from 0 to `lr_max`, stays there, and falls in a straight line to its end.
 
-    `pct_warmup` and `pct_decay` are fractions of training in [0, 1]. Source: MiniCPM (Hu et al., 2024).
+        value(p) = lr_max p / pct_warmup                              for p < pct_warmup
+        value(p) = lr_max                                             for p < 1 - pct_decay
+        value(p) = lr_max + (end - lr_max) (p - 1 + pct_decay) / pct_decay    afterwards
+
+    Args:
+        lr_max: the highest rate, not negative.
+        pct_warmup: the fraction of training for the rise, in [0, 1].
+        pct_decay: the fraction of training for the fall, in [0, 1]; at most 1 together with `pct_warmup`.
+        div_final: the end is lr_max / div_final; positive. None is an end at 0.
+
+    >>> schedule = warmup_stable_decay(1.0)
+    >>> [round(schedule(progress), 4) for progress in (0.0, 0.05, 0.1, 0.8, 0.9, 1.0)]
+    [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+
+    Source: Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models", 2024.
     """
     check_not_negative(lr_max, "lr_max")
     check_fraction(pct_warmup, "pct_warmup")
@@ -223,60 +314,115 @@ def warmup_stable_decay(
 
 
 def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
-    """Multiplies by `factor` after every `every` epochs: start factor^floor(epoch / every). Torch's `StepLR`.
+    """Multiplies by `factor` after every `every` epochs. Torch's `StepLR`.
 
-    Example: ``step_decay(1.0, every=10)(25)`` is 0.25. A function of the epoch.
+        value(epoch) = start factor^floor(epoch / every)
+
+    Args:
+        start: the first value, not negative.
+        every: the number of epochs between two changes, at least 1.
+        factor: not negative.
+
+    >>> schedule = step_decay(1.0, every=10)
+    >>> [schedule(epoch) for epoch in (0, 9, 10, 25)]
+    [1.0, 1.0, 0.5, 0.25]
     """
     check_not_negative(start, "start")
     check_count(every, "every")
     check_not_negative(factor, "factor")
-    return of_count(lambda epoch: start * factor ** (epoch // every))
+    return _by_count(lambda epoch: start * factor ** (epoch // every))
 
 
 def exponential_decay(start: float, *, rate: float) -> Schedule:
-    """Decays with the epoch: start e^(-rate epoch). Example: ``exponential_decay(1.0, rate=0.1)(10)`` is 0.36788."""
+    """Loses the same share of its value in each epoch.
+
+        value(epoch) = start e^(-rate epoch)
+
+    Args:
+        start: the first value, not negative.
+        rate: not negative.
+
+    >>> schedule = exponential_decay(1.0, rate=0.1)
+    >>> [round(schedule(epoch), 5) for epoch in (0, 1, 10)]
+    [1.0, 0.90484, 0.36788]
+    """
     check_not_negative(start, "start")
     check_not_negative(rate, "rate")
-    return of_count(lambda epoch: start * np.exp(-rate * epoch))
+    return _by_count(lambda epoch: start * np.exp(-rate * epoch))
 
 
 def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1) -> Schedule:
-    """Multiplies by `factor` at each epoch in `milestones`. Torch's `MultiStepLR`. A function of the epoch."""
+    """Multiplies by `factor` at each milestone. Torch's `MultiStepLR`.
+
+        value(epoch) = start factor^n    with n the number of milestones that are not after `epoch`
+
+    Args:
+        start: the first value, not negative.
+        milestones: epochs, in any order.
+        factor: not negative.
+
+    >>> schedule = multi_step(1.0, [5, 20], factor=0.5)
+    >>> [schedule(epoch) for epoch in (0, 4, 5, 20)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
     check_not_negative(start, "start")
     check_not_negative(factor, "factor")
     for milestone in milestones:
         check_number(milestone, "milestones")
     marks = sorted(milestones)
-    return of_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
+    return _by_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
 
 
 def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> Schedule:
-    """Decays with the epoch: start / (1 + decay epoch), as the `decay` of Keras' first optimizers.
+    """Divides by a number that grows with the epoch, as the `decay` of Keras' first optimizers did.
 
-    ``recursive=True`` is what a function `(epoch, lr) -> lr / (1 + decay * epoch)` gives when it is called each epoch
-    with its own last result: start / ((1 + decay) (1 + 2 decay) ... (1 + decay epoch)), which falls much faster.
+        value(epoch) = start / (1 + decay epoch)
+        recursive:     start / ((1 + decay) (1 + 2 decay) ... (1 + decay epoch))
 
-    Example: with decay 0.5, epoch 2 is start / 2 in closed form, start / 3 recursively. A function of the epoch.
+    The recursive form is what you get from a function `(epoch, lr) -> lr / (1 + decay * epoch)` that receives its own
+    last result in each epoch. It falls much faster.
+
+    Args:
+        start: the first value, not negative.
+        decay: not negative.
+        recursive: chooses the second form.
+
+    >>> [round(time_based_decay(1.0, decay=0.5)(epoch), 5) for epoch in (0, 1, 2)]
+    [1.0, 0.66667, 0.5]
+    >>> [round(time_based_decay(1.0, decay=0.5, recursive=True)(epoch), 5) for epoch in (0, 1, 2)]
+    [1.0, 0.66667, 0.33333]
     """
     check_not_negative(start, "start")
     check_not_negative(decay, "decay")
     if not recursive:
-        return of_count(lambda epoch: start / (1 + decay * epoch))
+        return _by_count(lambda epoch: start / (1 + decay * epoch))
 
     def product(epoch: float) -> float:
-        return float(np.prod(1 / (1 + decay * np.arange(1, int(epoch) + 1))))  # ends at 0, where its inverse overflows
+        # Not 1 / np.prod(...): that product overflows, but this one ends at 0.
+        return float(np.prod(1 / (1 + decay * np.arange(1, int(epoch) + 1))))
 
-    return of_count(lambda epoch: start * np.vectorize(product, otypes=[float])(epoch))
+    return _by_count(lambda epoch: start * np.vectorize(product, otypes=[float])(epoch))
 
 
 def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
-    """Rises in a line to `lr_max` at `warmup_steps`, then falls as lr_max sqrt(warmup_steps / step).
+    """Rises in a straight line from 0 to `lr_max`, and then falls with the square root of the step.
 
-    A function of the step. Source: Attention Is All You Need (Vaswani et al., 2017).
+        value(step) = lr_max step / warmup_steps          up to `warmup_steps`
+        value(step) = lr_max sqrt(warmup_steps / step)    afterwards
+
+    Args:
+        lr_max: the highest rate, not negative.
+        warmup_steps: the number of optimizer updates for the rise, at least 1.
+
+    >>> schedule = inverse_sqrt(1.0, warmup_steps=4)
+    >>> [schedule(step) for step in (0, 2, 4, 16)]
+    [0.0, 0.5, 1.0, 0.5]
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017.
     """
     check_not_negative(lr_max, "lr_max")
     check_count(warmup_steps, "warmup_steps")
-    return of_count(
+    return _by_count(
         lambda step: lr_max * np.minimum(step / warmup_steps, np.sqrt(warmup_steps / np.maximum(step, warmup_steps)))
     )
 
@@ -290,10 +436,22 @@ def triangular(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: 
 
 
 def triangular(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
-    """The rate at `step` of a line that climbs from `base_lr` to `max_lr` in `step_size` steps, and back in as many.
+    """Returns the rate at `step` of a line that climbs from `base_lr` to `max_lr` and comes back, again and again.
 
-    Example: with step_size 100, steps 0, 50, 100, 200 give base, the middle, max, base. Source: Cyclical Learning Rates
-    for Training Neural Networks (Smith, 2015); equal to torch's `CyclicLR`.
+        value(step) = base_lr + (max_lr - base_lr) height    with a height of 0 -> 1 -> 0 in 2 step_size steps
+
+    It equals torch's `CyclicLR`.
+
+    Args:
+        step: the number of optimizer updates so far, a number or an array.
+        step_size: the number of updates from `base_lr` to `max_lr`, at least 1.
+        base_lr: the lowest rate, not negative.
+        max_lr: the highest rate, not below `base_lr`.
+
+    >>> [triangular(step, step_size=100, base_lr=1.0, max_lr=3.0) for step in (0, 50, 100, 200, 300)]
+    [1.0, 2.0, 3.0, 1.0, 3.0]
+
+    Source: Smith, "Cyclical Learning Rates for Training Neural Networks", 2015.
     """
     _check_order(base_lr, max_lr)
     return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr)
@@ -308,7 +466,19 @@ def triangular2(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr:
 
 
 def triangular2(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
-    """`triangular` whose height halves after each cycle: the peaks stand at 1, 1/2, 1/4 ... of max_lr - base_lr."""
+    """Returns the rate at `step` of a `triangular` cycle that is half as high after each cycle.
+
+        value(step) = base_lr + (max_lr - base_lr) height / 2^cycle    with cycles counted from 0
+
+    Args:
+        step: as in `triangular`.
+        step_size: as in `triangular`.
+        base_lr: as in `triangular`.
+        max_lr: the highest rate of the first cycle, not below `base_lr`.
+
+    >>> [triangular2(step, step_size=100, base_lr=1.0, max_lr=3.0) for step in (0, 100, 200, 300, 500)]
+    [1.0, 3.0, 1.0, 2.0, 1.5]
+    """
     _check_order(base_lr, max_lr)
     return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr, mode="triangular2")
 
@@ -322,10 +492,21 @@ def exp_range(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: f
 
 
 def exp_range(step: Any, *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> Any:
-    """`triangular` whose height shrinks by gamma^step.
+    """Returns the rate at `step` of a `triangular` cycle whose height shrinks with every step.
 
-    As in torch, the amplitude decays; Smith's paper decays both bounds. `gamma` lies in (0, 1]; 0.99994
-    halves the height in about 11,500 steps.
+        value(step) = base_lr + (max_lr - base_lr) height gamma^step
+
+    As in torch, only the height decays; in Smith's paper both bounds do.
+
+    Args:
+        step: as in `triangular`.
+        step_size: as in `triangular`.
+        base_lr: as in `triangular`.
+        max_lr: the highest rate without the decay, not below `base_lr`.
+        gamma: in (0, 1]. 0.99994 halves the height in about 11,500 steps.
+
+    >>> [exp_range(step, step_size=1, base_lr=1.0, max_lr=3.0, gamma=0.5) for step in (0, 1, 2, 3)]
+    [1.0, 2.0, 1.0, 1.25]
     """
     _check_order(base_lr, max_lr)
     return cyclic(step, step_size=step_size, base_lr=base_lr, max_lr=max_lr, mode="exp_range", gamma=gamma)
@@ -342,14 +523,27 @@ def cyclic(
     scale_fn: Callable[[Any], Any] | None = None,
     scale_mode: Literal["cycle", "iterations"] = "cycle",
 ) -> Any:
-    """The value at `step` of any triangular cycle: base + (max - base) * height * scale.
+    """Returns the value at `step` of any triangular cycle. It is what the three functions above are made of.
 
-    The height runs 0 -> 1 -> 0 in 2 * step_size steps (optimizer updates). `scale_fn`, where given, replaces the mode's
-    scale: it is called with the number of the cycle, from 1, or with the step (scale_mode="iterations"). `max_lr` may
-    lie below `base_lr`: so momentum falls while the rate rises. A float gives a float, an array an array.
+        value(step) = base_lr + (max_lr - base_lr) height scale    with a height of 0 -> 1 -> 0 in 2 step_size steps
+
+    Args:
+        step: the number of optimizer updates so far. A number returns a float, an array an array.
+        step_size: the number of updates from `base_lr` to `max_lr`, at least 1.
+        base_lr: the value at the start of each cycle, not negative.
+        max_lr: the value in the middle of each cycle, not negative. It may be below `base_lr`: for momentum, which
+            falls while the rate rises.
+        mode: the scale: 1 for "triangular", 1 / 2^cycle for "triangular2", gamma^step for "exp_range".
+        gamma: in (0, 1]; used only by "exp_range".
+        scale_fn: a function that returns the scale; it replaces that of `mode`.
+        scale_mode: what `scale_fn` receives: the number of the cycle, from 1, or the step for "iterations".
 
     Raises:
-        ValueError: `step_size` is below 1, a rate negative, `gamma` outside (0, 1], `mode` or `scale_mode` unknown.
+        ValueError: an argument is out of range.
+
+    >>> momentum = [cyclic(step, step_size=4, base_lr=0.9, max_lr=0.8, mode="triangular2") for step in (0, 4, 8, 12)]
+    >>> [round(value, 4) for value in momentum]
+    [0.9, 0.8, 0.9, 0.85]
     """
     check_choice(mode, "mode", ("triangular", "triangular2", "exp_range"))
     check_choice(scale_mode, "scale_mode", ("cycle", "iterations"))
@@ -374,14 +568,14 @@ def _check_order(base_lr: float, max_lr: float) -> None:
     check_not_negative(base_lr, "base_lr")
     check_not_negative(max_lr, "max_lr")
     if max_lr < base_lr:
-        raise ValueError(f"`max_lr` must not lie below `base_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")
+        raise ValueError(f"`max_lr` must not be below `base_lr`. Received: base_lr={base_lr}, max_lr={max_lr}.")
 
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
 
 class Schedule(Protocol):
-    """A function of time: a float gives a float, an array gives an array of the same shape."""
+    """A function of time. A float returns a float, an array returns an array of the same shape."""
 
     @overload
     def __call__(self, time: float, /) -> float: ...
@@ -390,84 +584,140 @@ class Schedule(Protocol):
 
 
 def linear(start: float, end: float) -> Schedule:
-    """Goes from `start` to `end` in a straight line: start + p (end - start).
+    """Goes from `start` to `end` in a straight line.
 
-    Example: ``linear(0, 2)(0.25)`` is 0.5.
+        value(p) = start + p (end - start)
+
+    Args:
+        start: the value at progress 0.
+        end: the value at progress 1.
+
+    >>> schedule = linear(0.0, 2.0)
+    >>> [schedule(progress) for progress in (0.0, 0.25, 1.0)]
+    [0.0, 0.5, 2.0]
     """
     check_number(start, "start")
     check_number(end, "end")
-    return of_progress(lambda p, m: start + p * (end - start))
+    return _by_progress(lambda p, m: start + p * (end - start))
 
 
 def cosine(start: float, end: float) -> Schedule:
-    """Goes from `start` to `end` in half a cosine, flat at both ends: start + (end - start) (1 - cos(pi p)) / 2.
+    """Goes from `start` to `end` in half a cosine, which is flat at both ends.
 
-    Example: ``cosine(0, 2)(0.25)`` is 0.29289. Source: SGDR (Loshchilov and Hutter, 2016).
+        value(p) = start + (end - start) (1 - cos(pi p)) / 2
+
+    Args:
+        start: the value at progress 0.
+        end: the value at progress 1.
+
+    >>> schedule = cosine(0.0, 2.0)
+    >>> [round(schedule(progress), 5) for progress in (0.0, 0.25, 0.5, 1.0)]
+    [0.0, 0.29289, 1.0, 2.0]
+
+    Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016.
     """
     check_number(start, "start")
     check_number(end, "end")
-    return of_progress(lambda p, m: start + (end - start) * (1 - m.cos(m.pi * p)) / 2)
+    return _by_progress(lambda p, m: start + (end - start) * (1 - m.cos(m.pi * p)) / 2)
 
 
 def exponential(start: float, end: float) -> Schedule:
-    """Goes from `start` to `end` by a constant factor: start (end / start)^p. The ladder of a learning-rate sweep.
+    """Goes from `start` to `end` by a constant factor. A learning-rate sweep climbs in this way.
 
-    Example: ``exponential(1, 2)(0.5)`` is 1.41421.
+        value(p) = start (end / start)^p
 
-    Raises:
-        ValueError: `start` or `end` is not positive; no factor leads to or from zero.
+    Args:
+        start: the value at progress 0, positive.
+        end: the value at progress 1, positive.
+
+    >>> schedule = exponential(1.0, 2.0)
+    >>> [round(schedule(progress), 5) for progress in (0.0, 0.5, 1.0)]
+    [1.0, 1.41421, 2.0]
     """
     check_positive(start, "start")
     check_positive(end, "end")
-    return of_progress(lambda p, m: start * (end / start) ** p)
+    return _by_progress(lambda p, m: start * (end / start) ** p)
 
 
 def polynomial(
-    start: float, end: float, *, power: float = 1.0, convention: Literal["fastai", "torch"] = "fastai"
+    start: float,
+    end: float,
+    *,
+    power: float = 1.0,
+    convention: Literal["fastai", "torch"] = "fastai",
 ) -> Schedule:
-    """Goes from `start` to `end` by a power of progress: start + (end - start) p^power. 1 is `linear`.
+    """Goes from `start` to `end` by a power of progress.
 
-    With "torch" the power is that of what is left: end + (start - end) (1 - p)^power, as in torch's `PolynomialLR` and
-    Keras' `PolynomialDecay`, which slow down towards the end where fastai's curve slows down at the beginning.
+        fastai: value(p) = start + (end - start) p^power
+        torch:  value(p) = end + (start - end) (1 - p)^power
 
-    Example: ``polynomial(0, 2, power=2)(0.25)`` is 0.125, in torch's convention 0.875.
+    fastai's curve is flat at its start. Torch's curve is flat at its end, as are its `PolynomialLR` and Keras'
+    `PolynomialDecay`.
+
+    Args:
+        start: the value at progress 0.
+        end: the value at progress 1.
+        power: positive; 1 is `linear`.
+        convention: "fastai" or "torch".
+
+    >>> [polynomial(0.0, 2.0, power=2)(progress) for progress in (0.0, 0.25, 1.0)]
+    [0.0, 0.125, 2.0]
+    >>> [polynomial(0.0, 2.0, power=2, convention="torch")(progress) for progress in (0.0, 0.25, 1.0)]
+    [0.0, 0.875, 2.0]
     """
     check_choice(convention, "convention", ("fastai", "torch"))
     check_number(start, "start")
     check_number(end, "end")
     check_positive(power, "power")
     if convention == "torch":
-        return of_progress(lambda p, m: end + (start - end) * (1 - p) ** power)
-    return of_progress(lambda p, m: start + (end - start) * p**power)
+        return _by_progress(lambda p, m: end + (start - end) * (1 - p) ** power)
+    return _by_progress(lambda p, m: start + (end - start) * p**power)
 
 
 def constant(value: float) -> Schedule:
-    """Stays at `value`. Example: ``constant(0.1)(0.7)`` is 0.1."""
+    """Stays at `value`. It fits every clock.
+
+    Args:
+        value: any finite number.
+
+    >>> [constant(0.1)(progress) for progress in (0.0, 1.0)]
+    [0.1, 0.1]
+    """
     check_number(value, "value")
-    return of_progress(lambda p, m: value + 0.0 * p, by=None)
+    return _by_progress(lambda p, m: value + 0.0 * p, clock=None)
 
 
 def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
-    """Plays `parts` one after the other, each for its fraction of the whole, and each from its own 0 to its own 1.
+    """Runs `parts` one after the other, each for its fraction of training, and each over its own progress.
 
-    At a joint the later part applies. A part of length zero is never heard. Before 0 the first value holds, past 1 the
-    last part's end.
+        value(p) = parts[i]((p - begin) / fractions[i])    with begin the sum of the fractions before part i
 
-    Example: ``chain([linear(0, 1), constant(1)], [0.3, 0.7])(0.15)`` is 0.5. Source: fastai's `combine_scheds`.
+    At a joint the later part applies. A part of length zero never applies. Before 0 the first value holds, and past 1
+    the last part's end.
+
+    Args:
+        parts: schedules of progress, at least one.
+        fractions: one for each part; not negative, and 1 together (within 1e-6).
 
     Raises:
-        ValueError: as many fractions as parts are not given, one is negative, or they do not sum to 1 (within 1e-6).
+        ValueError: the fractions do not fit, or a part is a schedule of the epoch or the step.
+
+    >>> schedule = chain([linear(0.0, 1.0), constant(1.0), linear(5.0, 3.0)], [0.3, 0.2, 0.5])
+    >>> [schedule(progress) for progress in (0.0, 0.15, 0.3, 0.5, 1.0)]
+    [0.0, 0.5, 1.0, 5.0, 3.0]
+
+    Source: fastai, `combine_scheds`.
     """
     _check_fractions(parts, fractions)
     for part in parts:
         check_clock(part, "progress")
-    heard = [(part, fraction) for part, fraction in zip(parts, fractions, strict=True) if fraction > 0]
-    lengths = [fraction for _, fraction in heard]
+    used = [(part, fraction) for part, fraction in zip(parts, fractions, strict=True) if fraction > 0]
+    lengths = [fraction for _, fraction in used]
     starts = [0.0, *accumulate(lengths[:-1])]
 
     def value_of(index: int, p: Any) -> Any:
         own = (p - starts[index]) / lengths[index]  # rounding may leave [0, 1] by a hair
-        return heard[index][0](np.clip(own, 0.0, 1.0) if isinstance(own, np.ndarray) else min(max(own, 0.0), 1.0))
+        return used[index][0](np.clip(own, 0.0, 1.0) if isinstance(own, np.ndarray) else min(max(own, 0.0), 1.0))
 
     def at(progress: Any) -> Any:
         if isinstance(progress, (int, float)):
@@ -477,22 +727,24 @@ def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
         times = np.clip(np.asarray(progress, dtype=np.float64), 0.0, 1.0)
         which = np.searchsorted(starts, times + _ROUNDING, side="right") - 1
         values = np.empty_like(times)
-        for index in range(len(heard)):
+        for index in range(len(used)):
             values[which == index] = value_of(index, times[which == index])
         return values
 
-    return _by(at, "progress")
+    return _set_clock(at, "progress")
 
 
-# 0.3 + 0.2 is not 0.5 to the last bit: a step meant to stand on a joint belongs to the later part all the same.
+# In floating point, 0.1 + 0.2 is not 0.3. A step that is meant to be on a joint belongs to the later part all the same.
 _ROUNDING = 1e-12
 Clock: TypeAlias = Literal["progress", "count"]
 
+# Every schedule's function is called `at`: `repr(LearningRateScheduler(...))` holds this name, and so do checkpoints.
 
-def of_progress(value: Callable[[Any, Any], Any], by: Clock | None = "progress") -> Schedule:
-    """Makes a schedule of `value(progress, math or numpy)`; a float stays out of NumPy, ten times slower on it.
 
-    `by` is None where every clock will do.
+def _by_progress(value: Callable[[Any, Any], Any], clock: Clock | None = "progress") -> Schedule:
+    """Makes a schedule of `value(progress, m)`, which takes its functions from `m`, either `math` or `numpy`.
+
+    NumPy is ten times slower than `math` for a float. `clock` is None if the schedule fits every clock.
     """
 
     def at(progress: Any) -> Any:
@@ -500,46 +752,47 @@ def of_progress(value: Callable[[Any, Any], Any], by: Clock | None = "progress")
             return value(min(max(progress, 0.0), 1.0), math)
         return value(np.clip(np.asarray(progress, dtype=np.float64), 0.0, 1.0), np)
 
-    return _by(at, by)
+    return _set_clock(at, clock)
 
 
-def of_count(value: Callable[[Any], Any]) -> Schedule:
-    """Makes a schedule of `value(count)`, of epochs or steps: a number gives a float, an array an array."""
+def _by_count(value: Callable[[Any], Any]) -> Schedule:
+    """Makes a schedule of `value(count)`, which takes a number or an array of epochs or steps."""
 
     def at(count: Any) -> Any:
         return float(value(count)) if isinstance(count, (int, float)) else value(np.asarray(count, dtype=np.float64))
 
-    return _by(at, "count")
+    return _set_clock(at, "count")
 
 
-def _by(schedule: Any, clock: Clock | None) -> Schedule:
+def _set_clock(schedule: Any, clock: Clock | None) -> Schedule:
     schedule._clock = clock
     return schedule  # type: ignore[no-any-return]
 
 
 def clock_of(schedule: Any) -> Clock | None:
-    """Returns the clock of a schedule of ours; None where any will do, and for functions that are not ours."""
+    """Returns the clock of one of our schedules. None if it fits every clock, and for other functions."""
     own: Clock | None = getattr(schedule, "_clock", None)
     return own
 
 
 def check_schedule(schedule: Any, name: str) -> None:
-    """Raises a TypeError where a schedule, the argument called `name`, is no function."""
+    """Checks that the argument called `name` is a function."""
     if not callable(schedule):
         raise TypeError(f"`{name}` must be a function of time, such as constant(0.1). Received: {name}={schedule!r}.")
 
 
 def check_clock(schedule: Any, clock: Clock) -> None:
-    """Raises a ValueError where a schedule of ours is to be asked by a clock that is not its own.
+    """Checks that one of our schedules does not have another clock.
 
-    It would give a rate, and a wrong one: an epoch is past the end of progress, and progress is always epoch 0.
+    With another clock it would return a wrong rate: every epoch is past the end of progress, and progress is always
+    epoch 0.
     """
     kinds = {"progress": "progress, in [0, 1]", "count": "the epoch or the step"}
     own = clock_of(schedule)
     if own in kinds and own != clock:
         raise ValueError(
-            f"this schedule is a function of {kinds[own]}, and would be asked here by {kinds[clock]}. Give another, or "
-            "see `clock` of ParamScheduler and plot_schedule, and `length` of warmup."
+            f"this schedule is a function of {kinds[own]}, but here it would receive {kinds[clock]}. Give another "
+            "schedule, or see `clock` of ParamScheduler and plot_schedule, and `length` of warmup."
         )
 
 

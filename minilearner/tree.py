@@ -1,4 +1,4 @@
-"""Nested tensors: what a batch may be made of (tensors in tuples, lists and dictionaries), walked in one place."""
+"""Nested tensors: a batch may hold tensors in tuples, lists and dictionaries."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 __all__ = ["Tree", "digest", "is_empty", "map_tensors", "n_items", "shape_of", "tensors_of", "to_device"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-"""What Python's own `repr` of an object adds: another in each process."""
+"""Finds the address that Python's own `repr` of an object has; it differs from process to process."""
 
 Tree: TypeAlias = Any
-"""A tensor, or tuples, lists and dictionaries of trees. Leaves that are no tensors pass through untouched."""
+"""A tensor, or a tuple, list or dictionary of trees. Leaves of other types stay as they are."""
 
 
 def to_device(tree: Tree, device: torch.device) -> Tree:
-    """Moves every tensor to `device`; without waiting, where the tensor's memory is pinned."""
-    if isinstance(tree, Tensor):  # the ordinary case, kept free of the walk
+    """Moves every tensor to `device`, without waiting if the tensor's memory is pinned."""
+    if isinstance(tree, Tensor):  # the ordinary case, made fast
         return tree if tree.device == device else tree.to(device, non_blocking=True)
     return map_tensors(lambda t: t.to(device, non_blocking=True), tree)
 
 
 def map_tensors(f: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """Applies `f` to every tensor and keeps the structure, named tuples included."""
+    """Applies `f` to every tensor, and keeps the structure, also of named tuples."""
     if isinstance(tree, Tensor):
         return f(tree)
     if isinstance(tree, Mapping):
@@ -52,7 +52,7 @@ def tensors_of(tree: Tree) -> list[Tensor]:
 
 
 def n_items(tree: Tree) -> int:
-    """Returns the length of the first tensor found: the number of items in a batch. Zero when there is no tensor."""
+    """Returns the number of items in a batch: the length of the first tensor that is not empty, or 0."""
     if isinstance(tree, Tensor):
         return tree.shape[0] if tree.ndim else 1
     if isinstance(tree, Mapping):
@@ -63,8 +63,8 @@ def n_items(tree: Tree) -> int:
 
 
 def is_empty(tree: Tree) -> bool:
-    """Whether there are tensors, and none has an item: what a process gets where others have the last items."""
-    if isinstance(tree, Tensor):  # the ordinary case
+    """Whether there are tensors, and none has an item. A process gets such a batch if others have the last items."""
+    if isinstance(tree, Tensor):  # the ordinary case, made fast
         return tree.ndim > 0 and tree.shape[0] == 0
     lengths: list[int] = []
 
@@ -77,12 +77,12 @@ def is_empty(tree: Tree) -> bool:
 
 
 def shape_of(tree: Tree) -> Tree:
-    """Returns the shape of a tensor as a plain tuple; of tuples and lists a tuple of shapes."""
+    """Returns the shape of a tensor as a plain tuple, and a tuple of shapes for a tuple or list."""
     return tuple(map(shape_of, tree)) if isinstance(tree, (tuple, list)) else tuple(tree.shape)
 
 
 def digest(*parts: Tree) -> str:
-    """Returns 16 hexadecimal digits that other data would not give. What is no tensor counts as its text."""
+    """Returns 16 hexadecimal digits that change with the data. Parts that are not tensors count by their `repr`."""
     whole = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and a place that cannot be written is told beforehand."""
+"""A file is whole or not there, and a path that cannot be written is refused before the work starts."""
 
 import os
 
@@ -21,7 +21,7 @@ def test_a_writable_place_is_left_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == ["old"] and (tmp_path / "old").read_text() == "kept"
 
 
-def test_what_cannot_be_written_is_told_by_its_name_and_reason(tmp_path):
+def test_a_path_that_cannot_be_written_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="`log` must name a file .*missing/file' \\(No such file or directory\\)"):
         check_writable(tmp_path / "missing" / "file", "log")
     with pytest.raises(ValueError, match="it is a folder"):

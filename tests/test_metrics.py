@@ -38,8 +38,8 @@ def test_accuracy_is_one_at_the_argmax_and_falls_with_each_wrong_target(scores):
 def test_accuracy_takes_targets_as_a_column_and_classes_in_dimension_one(scores):
     y = scores.argmax(1)
     assert accuracy(scores, y[:, None]) == 1
-    picture = torch.randn(2, 3, 4, 4)
-    assert accuracy(picture, picture.argmax(1), axis=1) == 1
+    image = torch.randn(2, 3, 4, 4)
+    assert accuracy(image, image.argmax(1), axis=1) == 1
 
 
 def test_accuracy_refuses_targets_that_do_not_fit(scores):
@@ -52,7 +52,7 @@ def test_accuracy_of_several_classes_counts_every_one_at_its_threshold():
     assert accuracy_multi(pred, y) == pytest.approx(4 / 6)
     assert accuracy_multi(pred, y, thresh=0.6) == 1
     assert accuracy_multi(pred.sigmoid(), y, thresh=0.6, sigmoid=False) == 1
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         accuracy_multi(pred, y[:1])
 
 
@@ -213,7 +213,7 @@ def test_a_function_that_may_be_no_mean_over_items_gets_every_batch():
     assert own.lengths == [4, 4, 2] and float(metric.compute()) == pytest.approx(3.6)
 
 
-def test_what_does_not_fit_is_told_at_the_first_batch():
+def test_an_error_comes_at_the_first_batch():
     with pytest.raises(ValueError, match="one class number for each"):
         GroupedUpdates([MeanMetric(accuracy)]).update(torch.randn(4, 3), torch.zeros(4, 3))
 

@@ -24,7 +24,7 @@ def outputs(monkeypatch):
     return run
 
 
-def n_pictures(cell):
+def n_images(cell):
     return sum("image/png" in output.get("data", {}) for output in cell)
 
 
@@ -40,7 +40,7 @@ def test_every_figure_is_shown_once(outputs):
         "plt.plot([1, 2])",
         "len(plt.get_fignums())",
     )
-    assert [n_pictures(cell) for cell in cells] == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert [n_images(cell) for cell in cells] == [1, 1, 1, 1, 1, 1, 1, 0]
     assert cells[-1][0]["data"]["text/plain"] == "0"
 
 

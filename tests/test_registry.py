@@ -27,7 +27,7 @@ def test_a_subclass_is_not_taken_for_its_parent():
         registry.describe(Other(1), "the transform")
 
 
-def test_arguments_that_were_not_kept_are_told():
+def test_arguments_that_were_not_kept_are_an_error():
     @register
     class Forgetful(BatchTransform):
         def __init__(self, scale):
@@ -56,7 +56,7 @@ def test_a_name_of_ours_cannot_be_taken_but_a_cell_run_again_may():
     class MLP(nn.Module):
         """Not ours."""
 
-    with pytest.raises(ValueError, match=r"'MLP' is taken by minilearner\.models\.mlp\.MLP.*register\(name=\.\.\.\)"):
+    with pytest.raises(ValueError, match=r"'MLP' belongs to minilearner\.models\.mlp\.MLP.*register\(name=\.\.\.\)"):
         register(MLP)
     for _ in range(2):
 
@@ -73,10 +73,10 @@ def test_a_name_of_ours_cannot_be_taken_but_a_cell_run_again_may():
         ({"name": "our.Noises", "arguments": {}}, r"'our\.Noises' is not registered here\. Did you mean 'our\.Noise'"),
         ({"name": "os.system", "arguments": {"command": "true"}}, "'os.system' is not registered here"),
         ({"name": "MLP", "arguments": {"sizes": (2, 3)}}, "the transform cannot be 'MLP'"),
-        ({"name": "our.Noise", "arguments": {"scale": 1, "__class__": 2}}, "cannot be made: .*unexpected keyword"),
-        ({"name": "our.Noise"}, "not told by name and arguments"),
-        ({"name": "our.Noise", "arguments": {1: 2}}, "not told by name and arguments"),
-        (["our.Noise", {}], "not told by name and arguments"),
+        ({"name": "our.Noise", "arguments": {"scale": 1, "__class__": 2}}, "cannot be built: .*unexpected keyword"),
+        ({"name": "our.Noise"}, "must be a dictionary with a name and arguments"),
+        ({"name": "our.Noise", "arguments": {1: 2}}, "must be a dictionary with a name and arguments"),
+        (["our.Noise", {}], "must be a dictionary with a name and arguments"),
     ],
 )
 def test_a_file_can_only_name_what_belongs_to_the_place(description, message):

@@ -1,3 +1,5 @@
+import doctest
+import inspect
 import math
 import warnings
 from functools import partial
@@ -26,6 +28,30 @@ def torch_rates(factory, n_steps, momentum=False):
             if len(values) < n_steps:
                 scheduler.step()
     return values
+
+
+SCHEDULES = [name for name in s.__all__ if inspect.isfunction(getattr(s, name))]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_examples_in_each_docstring_give_what_they_say(name):
+    function = getattr(s, name)
+    finder = doctest.DocTestFinder(recurse=False)
+    examples = [test for test in finder.find(function, name, globs=vars(s).copy()) if test.examples]
+    assert examples
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.REPORT_NDIFF)
+    report = []
+    for test in examples:
+        runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_docstring_has_every_argument(name):
+    function = getattr(s, name)
+    arguments = set(inspect.signature(function).parameters)
+    described = inspect.getdoc(function).partition("Args:\n")[2]
+    assert {argument for argument in arguments if f"    {argument}: " not in described} == set()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +235,7 @@ def test_cyclic_with_an_own_scale_equals_torchs_rate_and_momentum(scale_mode):
     [
         ({"step_size": 0}, "`step_size`"),
         ({"base_lr": -1e-3}, "`base_lr`"),
-        ({"max_lr": 1e-4}, "`max_lr` must not lie below"),
+        ({"max_lr": 1e-4}, "`max_lr` must not be below"),
     ],
 )
 def test_cyclical_rates_refuse_wrong_arguments(change, message):

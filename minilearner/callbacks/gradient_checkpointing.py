@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from minilearner.models.restore import buffers_kept
+from minilearner.models.restore import restore_buffers
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -99,4 +99,4 @@ def _checkpoint_forward(layer: nn.Module, forward: Callable[..., Any], *args: An
 
 
 def _make_contexts(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), buffers_kept(layer)  # so that batch norm counts a batch once
+    return nullcontext(), restore_buffers(layer)  # so that batch norm counts a batch once

@@ -15,7 +15,7 @@ from torch import Tensor
 from minilearner import processes
 from minilearner.checks import check_choice, check_count, check_fraction
 from minilearner.errors import NonFiniteError
-from minilearner.models.restore import KeptBuffers
+from minilearner.models.restore import BufferCopy
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.training.callback import Callback, CancelBatch
 from minilearner.training.run import Run
@@ -91,7 +91,7 @@ class NonFinite(Callback):
     def before_batch(self, run: Run) -> None:
         run.step.lr_factor = self.lr_factor
         if run.training and not run.step.is_pending:
-            self._buffers = KeptBuffers(run.model)
+            self._buffers = BufferCopy(run.model)
 
     def after_backward(self, run: Run) -> None:
         gradients = [] if isinstance(run.step, ScaledStep) else _gradients(run)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minilearner import processes
 from minilearner.errors import add_note
-from minilearner.models.restore import KeptBuffers
+from minilearner.models.restore import BufferCopy
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.callback import Callback
@@ -76,7 +76,7 @@ class SplitOnOOM(Callback):
         """Trains the batch in parts of `most_items`. Returns False, with that number halved, where memory runs out."""
         n = n_items(run.x)
         n_parts = 1 if self.most_items is None else max(1, math.ceil(n / self.most_items))
-        buffers = KeptBuffers(run.model)
+        buffers = BufferCopy(run.model)
         try:
             with run.step.whole_or_nothing():
                 _in_parts(run, gather, n_parts)
@@ -144,12 +144,12 @@ class _Statistics:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.start = KeptBuffers(model)
+        self.start = BufferCopy(model)
         self.moved = [None if value is None else value.clone() for value in self.start.values]
 
     def add(self, weight: float) -> None:
         """Takes in what a part of this weight moved. Counts, such as of batches, are the newest part's."""
-        now = KeptBuffers(self.model).values
+        now = BufferCopy(self.model).values
         for moved, before, after in zip(self.moved, self.start.values, now, strict=True):
             if moved is None or before is None or after is None:
                 continue

@@ -7,7 +7,6 @@ is called with the labels too, `(items, labels)`. `StratifiedSplitter` and `Trai
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -336,6 +335,8 @@ def n_for_validation(valid_pct: float, n: int) -> int:
 class StratifiedSplitter:
     """The same share of every class, drawn at random, is for validation. One item of each stays for training.
 
+    scikit-learn's stratified split (`TrainTestSplitter`) refuses a class that has only one item; this one trains on it.
+
     Args:
         valid_pct: in [0, 1); of each class the share, rounded up or down so that ``int(valid_pct * n)`` items are for
             validation, or fewer where a class would have none left to train on.
@@ -372,12 +373,13 @@ class StratifiedSplitter:
 
 @dataclass(frozen=True)
 class TrainTestSplitter:
-    """What scikit-learn's `train_test_split` gives for the same arguments, without scikit-learn.
+    """Splits with scikit-learn's `train_test_split`, and takes its arguments.
 
     Args:
-        test_size: the share in (0, 1), rounded up, or the number of items that are for validation.
+        test_size: the share in (0, 1), rounded up, or the number of items that are for validation. If both sizes are
+            None, 0.2.
         random_state: the seed; None is the same as 0.
-        stratify: one class for each item, of which every one is split alike; True for the labels of the items.
+        stratify: one class for each item; every class gets the same share of both sets. True takes the items' labels.
         train_size: the share, rounded down, or the number of items that are for training; None for all others.
         shuffle: False takes the training items from the front and the validation items after them.
 
@@ -401,41 +403,42 @@ class TrainTestSplitter:
 
     @property
     def needs_classes(self) -> bool:
-        """Whether classes are split alike."""
+        """Whether every class gets the same share of both sets."""
         return self.stratify is not None and self.stratify is not False
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the labels of the items are these classes."""
+        """Whether the classes are the labels of the items."""
         return self.stratify is True
 
     def __call__(self, items: Sequence[Any], labels: Sequence[Any] | None = None) -> Split:
         """Returns the positions, in the order of the draw."""
-        n = len(items)
-        n_train, n_test = self._sizes(n)
-        if not self.shuffle:
-            return list(range(n_train)), list(range(n_train, n_train + n_test))
-        rng = np.random.RandomState(DEFAULT_SEED if self.random_state is None else self.random_state)
-        if self.needs_classes:
-            of_items = labels if self.stratify is True else self.stratify
-            return _stratified(of_items, n, n_train, n_test, rng)  # type: ignore[arg-type]
-        order = rng.permutation(n).tolist()
-        return order[n_test : n_test + n_train], order[:n_test]
+        from sklearn.model_selection import train_test_split  # loads SciPy, which takes a second
 
-    def _sizes(self, n: int) -> tuple[int, int]:
-        test = 0.2 if self.test_size is None and self.train_size is None else self.test_size
-        n_test = None if test is None else int(test) if is_whole_number(test) else math.ceil(test * n)
-        train = self.train_size
-        n_train = n - (n_test or 0)
-        if train is not None:
-            n_train = int(train) if is_whole_number(train) else math.floor(train * n)
-        n_test = n - n_train if n_test is None else n_test
-        if n_train < 1 or n_train + n_test > n:
-            raise DataError(
-                f"{n} items are too few for {n_train} to train and {n_test} to validate: test_size={self.test_size}, "
-                f"train_size={self.train_size}."
+        n = len(items)
+        classes = self._number_classes(n, labels) if self.needs_classes else None
+        test_size = 0.2 if self.test_size is None and self.train_size is None else self.test_size
+        rng = np.random.RandomState(DEFAULT_SEED if self.random_state is None else self.random_state)
+        try:
+            train, valid = train_test_split(
+                np.arange(n),
+                test_size=_plain_size(test_size),
+                train_size=_plain_size(self.train_size),
+                random_state=rng,
+                shuffle=self.shuffle,
+                stratify=classes,
             )
-        return n_train, n_test
+        except ValueError as error:
+            reason = error if classes is None else _describe_need(classes)
+            sizes = f"test_size={self.test_size}, train_size={self.train_size}"
+            raise DataError(f"{n} items cannot be split by {sizes}: {reason}") from error
+        return train.tolist(), valid.tolist()
+
+    def _number_classes(self, n: int, labels: Sequence[Any] | None) -> NDArray[np.int64]:
+        given: Any = labels if self.stratify is True else self.stratify
+        if len(given) != n:
+            raise DataError(f"`stratify` must have one class for each of {n} items. Received: {len(given)}.")
+        return _classes(given)
 
 
 def _check_seed(seed: int | None, name: str) -> None:
@@ -449,6 +452,11 @@ def _check_size(value: float | int | None, name: str) -> None:
     raise ValueError(f"`{name}` must be a share in (0, 1) or a number of items. Received: {name}={value!r}.")
 
 
+def _plain_size(value: float | int | None) -> float | int | None:
+    """Returns a size as Python's own number, which scikit-learn needs to tell a count from a share."""
+    return None if value is None else int(value) if is_whole_number(value) else float(value)
+
+
 def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
     try:
         number = {label: i for i, label in enumerate(sorted(set(labels)))}
@@ -457,26 +465,12 @@ def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
     return np.array([number[label] for label in labels])
 
 
-def _stratified(labels: Sequence[Any], n: int, n_train: int, n_test: int, rng: np.random.RandomState) -> Split:
-    """Draws in scikit-learn's order, so that its splits are met bit for bit."""
-    if len(labels) != n:
-        raise DataError(f"`stratify` must have one class for each of {n} items. Received: {len(labels)}.")
-    classes = _classes(labels)
-    counts = np.bincount(classes)
-    if counts.min() < 2 or min(n_train, n_test) < len(counts):
-        raise DataError(
-            f"a stratified split of {n_train} to train and {n_test} to validate needs two items of each of "
-            f"{len(counts)} classes, and as many places in both. The rarest class has {counts.min()}."
-        )
-    in_train = _proportional(counts, n_train, rng)
-    in_test = _proportional(counts - in_train, n_test, rng)
-    train: list[int] = []
-    test: list[int] = []
-    for c, (k, m) in enumerate(zip(in_train.tolist(), in_test.tolist(), strict=True)):
-        drawn = np.flatnonzero(classes == c)[rng.permutation(counts[c])].tolist()
-        train += drawn[:k]
-        test += drawn[k : k + m]
-    return rng.permutation(train).tolist(), rng.permutation(test).tolist()
+def _describe_need(classes: NDArray[np.int64]) -> str:
+    counts = Counter(classes.tolist())
+    return (
+        f"a stratified split needs two items of each of {len(counts)} classes, and room for every class in both sets. "
+        f"The rarest class has {min(counts.values(), default=0)}."
+    )
 
 
 def _proportional(counts: NDArray[np.int64], n: int, rng: np.random.RandomState) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset, IterableDataset
 
-from minilearner.models.restore import evaluating
+from minilearner.models.restore import evaluation_mode
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction, ScaledStep, TrainStep
 from minilearner.tree import map_tensors, n_items
@@ -98,7 +98,7 @@ class Feed:
     def mean_loss(self, run: Run, batches: Iterator[tuple[Any, Any]]) -> float:
         """The loss over all items of `batches`, by the model in evaluation mode."""
         total, n = 0.0, 0
-        with evaluating(run.model), torch.no_grad():
+        with evaluation_mode(run.model), torch.no_grad():
             for x, y in batches:
                 x, y = self._moved(x), self._moved(y)
                 size = n_items(y) or n_items(x)

@@ -24,7 +24,7 @@ from minilearner.checks import check_choice, check_count, check_fraction, check_
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
 from minilearner.metrics import SmoothedLoss
-from minilearner.models.restore import buffers_kept
+from minilearner.models.restore import restore_buffers
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
@@ -349,7 +349,7 @@ class FixedLoss(Callback):
         return total / n if n else math.nan
 
     def _sum_losses(self, run: Run) -> float:
-        with isolated_rng(), buffers_kept(run.model), torch.no_grad():
+        with isolated_rng(), restore_buffers(run.model), torch.no_grad():
             torch.manual_seed(0)
             return float(sum(self._compute_loss(run.step, x, y) * n for x, y, n in self._batches))
 

@@ -1,4 +1,4 @@
-"""A model's parameters in layer groups: for discriminative learning rates, and for freezing."""
+"""A model's parameters in layer groups, for discriminative learning rates and for freezing."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def all_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The splitter that makes one group of everything."""
+    """Splits nothing: makes one group of all parameters."""
     return [list(model.parameters())]
 
 
 def layer_groups(model: nn.Module, splitter: Splitter = all_parameters) -> list[list[nn.Parameter]]:
-    """Returns the parameters by layer group, checked.
+    """Returns the parameters by layer group, and checks that none is missing.
 
     Raises:
-        ValueError: the model has no parameters, or some not yet shaped (lazy layers), or the splitter does not give
-            each parameter exactly once.
+        ValueError: the model has no parameters, or lazy layers without a shape, or the splitter does not return each
+            parameter exactly once.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     if not names:
@@ -40,14 +40,14 @@ def layer_groups(model: nn.Module, splitter: Splitter = all_parameters) -> list[
     if len(given) != len(set(given)) or set(given) != set(names):
         missing = [name for key, name in names.items() if key not in set(given)]
         raise ValueError(
-            f"`splitter` must give each parameter of the model exactly once. Received {len(given)} for {len(names)}"
+            f"`splitter` must return each parameter of the model exactly once. Received: {len(given)} for {len(names)}"
             + (f"; missing: {', '.join(missing[:3])}." if missing else ".")
         )
     return groups
 
 
 def norms_and_biases(model: nn.Module) -> set[int]:
-    """Returns the ids of the parameters of norm layers, and of all biases."""
+    """Returns the ids of all parameters in norm layers, and of all biases."""
     return {
         id(parameter)
         for module in model.modules()
@@ -57,11 +57,13 @@ def norms_and_biases(model: nn.Module) -> set[int]:
 
 
 def freeze_to(model: nn.Module, n: int, *, splitter: Splitter = all_parameters, train_bn: bool = True) -> None:
-    """Lets the layer groups from number `n` on learn, and freezes those before it.
+    """Freezes the layer groups before number `n`, and unfreezes the others.
 
     Args:
-        n: counts from the end where negative, as an index does: -1 leaves only the last group free, 0 frees all.
-        train_bn: norm layers learn in frozen groups too, for they must follow the new data's statistics.
+        model: any module.
+        n: the first group that learns. A negative number counts from the end: -1 trains only the last group, 0 all.
+        splitter: divides the model into layer groups.
+        train_bn: whether norm layers in frozen groups learn too, to follow the statistics of the new data.
 
     Raises:
         ValueError: there is no group `n`.

@@ -1,6 +1,6 @@
-"""Transfer learning's two halves: a body cut from a model, and a new head for it.
+"""The two halves of transfer learning: a body, cut from a model, and a new head for it.
 
-Which model is cut where, and what its trained weights are, is `vision`'s to know.
+`vision` knows where each model is cut, and where its trained weights are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction, check_number, check_size
 from minilearner.models.groups import NORMS
-from minilearner.models.restore import unchanged
+from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolated_rng
 
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 Cut: TypeAlias = "int | Callable[[nn.Module], nn.Module]"
-"""Where a body ends: keep `children[:cut]`, or a function from the model to its body."""
+"""Where a body ends: a number of children to keep, `children[:cut]`, or a function from the model to its body."""
 
 _POOL = re.compile(r"Pool[123]d$")
-"""A pooling layer by its class name, as in fastai, so that those of a user's own count."""
+"""Finds a pooling layer by its class name, as fastai does, so that a user's own pooling layers count too."""
 
 
 def create_head(
@@ -52,24 +52,24 @@ def create_head(
 ) -> nn.Sequential:
     """Returns fastai's head: pooling, then blocks of batch norm, dropout and a linear layer, with ReLU between them.
 
-    By default nine modules: pool (maximum and mean), flatten, norm, dropout, linear to 512, ReLU, norm, dropout, linear
-    to `n_out`. Norm weights begin at 1 and biases at 1e-3. A linear layer after a norm has no bias.
+    The default head has nine modules: pool (maximum and mean), flatten, norm, dropout, linear to 512, ReLU, norm,
+    dropout, linear to `n_out`. Norm weights start at 1, norm biases at 1e-3. A linear layer after a norm has no bias.
 
     >>> len(create_head(512, 37)), sum(p.numel() for p in create_head(512, 37).parameters())
     (9, 546304)
 
     Args:
-        nf: features that the body gives. Pooled by both maximum and mean they count twice.
-        n_out: outputs, such as classes.
-        lin_ftrs: widths of the hidden layers; None is one of 512.
-        ps: dropout, in [0, 1): one value, halved for all layers but the last, or one for each linear layer. 0 leaves
-            the dropout out.
-        pool: the head pools `(batch, nf, height, width)`; without it takes `(batch, nf)`.
-        concat_pool: maximum and mean; without it the mean alone.
-        first_bn: begin with a norm layer.
-        bn_final: end in one, with momentum 0.01.
-        lin_first: linear, ReLU, norm, dropout instead, after a dropout at the start.
-        y_range: squeeze the outputs into this range by a sigmoid, for numbers to regress.
+        nf: the number of features that the body returns. Pooling by maximum and mean doubles it.
+        n_out: the number of outputs, such as classes.
+        lin_ftrs: the widths of the hidden layers. None is one layer of 512.
+        ps: the dropout, in [0, 1): one number for each linear layer, or a single number for the last one, which is
+            halved for the others. 0 is no dropout layer.
+        pool: whether the head pools `(batch, nf, height, width)`. Otherwise it takes `(batch, nf)`.
+        concat_pool: whether to pool by maximum and mean. Otherwise by the mean alone.
+        first_bn: whether the head starts with a norm layer.
+        bn_final: whether it ends with a norm layer, with momentum 0.01.
+        lin_first: whether each block is linear, ReLU, norm, dropout instead, after one dropout at the start.
+        y_range: for regression: a sigmoid brings the outputs into this range.
 
     Raises:
         ValueError: a width is less than 1, or `ps` is out of range or does not fit the layers.
@@ -100,7 +100,7 @@ def create_head(
 
 
 class AdaptiveConcatPool2d(nn.Module):
-    """Pools (batch, channels, height, width) to (batch, 2 * channels, size, size): the maximum first, then the mean."""
+    """Pools (batch, channels, height, width) to (batch, 2 * channels, size, size): first the maximum, then the mean."""
 
     def __init__(self, size: int = 1) -> None:
         check_count(size, "size")
@@ -114,7 +114,7 @@ class AdaptiveConcatPool2d(nn.Module):
 
 
 class SigmoidRange(nn.Module):
-    """Squeezes every number into (low, high) by a sigmoid.
+    """Brings every number into (low, high) by a sigmoid.
 
     Raises:
         ValueError: `low` is not less than `high`.
@@ -134,9 +134,9 @@ class SigmoidRange(nn.Module):
 
 
 def initialize(module: nn.Module, init: Callable[[Tensor], Any] = nn.init.kaiming_normal_) -> nn.Module:
-    """Gives every weight but those of norm layers fresh values by `init`, sets their biases to 0, returns the module.
+    """Draws new weights by `init` and sets biases to 0, in all layers but norm layers, and returns the module.
 
-    As fastai does with a head. Draws from torch's global generator.
+    fastai does the same with a head. Draws from torch's global generator.
     """
     for part in module.modules():
         if isinstance(part, NORMS):
@@ -157,18 +157,18 @@ def create_body(
     *,
     size: int | tuple[int, int] = 64,
 ) -> nn.Module:
-    """Returns the part of `model` that turns pictures into features, for `n_in` input channels; `model` is left as is.
+    """Returns the part of `model` that turns images into features, for `n_in` input channels. `model` does not change.
 
     Args:
-        model: any module, of a user's own too.
+        model: any module, also one of your own.
         n_in: see `adapt_input_channels`.
-        pretrained: the weights of `model` are trained ones, worth adapting.
-        cut: see `Cut`. None: a model whose output is a feature map already is a body; any other is cut before its last
-            child that holds a pooling layer, as in fastai.
-        size: height and width of a picture for trying out what `model` gives.
+        pretrained: whether the weights of `model` are trained, and so worth adapting.
+        cut: see `Cut`. If None, a model that returns a feature map is a body already. Any other is cut before its last
+            child with a pooling layer, as in fastai.
+        size: the height and width of the image that is passed through `model` to see what it returns.
 
     Raises:
-        ValueError: nothing is left, or it cannot be seen where to cut.
+        ValueError: nothing is left, or no place to cut is found.
         TypeError: `cut` is neither a number nor a function.
     """
     check_size(size, "size")
@@ -178,7 +178,7 @@ def create_body(
 
 
 def cut_model(model: nn.Module, cut: Cut | None = None, *, size: int | tuple[int, int] = 64) -> nn.Module:
-    """Returns the body of a model, made of the model's own modules; see `create_body`.
+    """Returns the body of a model, which shares the model's modules; see `create_body`.
 
     Raises:
         ValueError, TypeError: as `create_body`.
@@ -203,10 +203,11 @@ def cut_model(model: nn.Module, cut: Cut | None = None, *, size: int | tuple[int
 
 
 def adapt_input_channels(model: nn.Module, n_in: int, *, pretrained: bool) -> None:
-    """Replaces the first convolution, in place, where it takes 3 channels and `n_in` is another number.
+    """Replaces the first convolution, in place, if it takes 3 channels and `n_in` is another number.
 
-    Trained weights are kept in use: for one channel the sum over red, green and blue, for two the first two times 1.5,
-    for more zeros in the additional ones. Untrained ones are fresh draws from torch's global generator.
+    Trained weights are adapted. For one channel they are summed over red, green and blue. For two channels the first
+    two are multiplied by 1.5. For more than three channels the additional weights are zero. Untrained weights are drawn
+    anew from torch's global generator.
 
     Raises:
         ValueError: `n_in` is less than 1, or there is no convolution to replace.
@@ -218,10 +219,10 @@ def adapt_input_channels(model: nn.Module, n_in: int, *, pretrained: bool) -> No
     if n_in == 3 or (old is not None and old.in_channels == n_in):
         return
     if old is None or not path or old.in_channels != 3 or old.groups != 1:
-        found = "has no convolution" if old is None else f"begins with {path or 'itself'}: {old}"
+        found = "has no convolution" if old is None else f"starts with {path or 'itself'}: {old}"
         raise ValueError(
             f"`n_in` needs a model whose first convolution takes 3 channels. Received: n_in={n_in}, but "
-            f"{type(model).__name__} {found}. Pass a model that takes {n_in}-channel pictures."
+            f"{type(model).__name__} {found}. Pass a model that takes {n_in}-channel images."
         )
     new = nn.Conv2d(
         n_in,
@@ -237,7 +238,7 @@ def adapt_input_channels(model: nn.Module, n_in: int, *, pretrained: bool) -> No
     )
     if pretrained:
         with torch.no_grad():
-            new.weight.copy_(_adapted(old.weight, n_in))
+            new.weight.copy_(_adapt_weight(old.weight, n_in))
             if new.bias is not None and old.bias is not None:
                 new.bias.copy_(old.bias)
     parent, _, name = path.rpartition(".")
@@ -245,30 +246,28 @@ def adapt_input_channels(model: nn.Module, n_in: int, *, pretrained: bool) -> No
 
 
 def feature_shape(body: nn.Module, n_in: int = 3, size: int | tuple[int, int] = 64) -> tuple[int, ...]:
-    """Returns the shape of what `body` gives for one picture, without the batch: (features, height, width), or others.
+    """Returns the shape of the body's output for one image, without the batch: usually (features, height, width).
 
-    Tried out in evaluation mode; leaves no trace.
+    Passes an image through the body in evaluation mode, and leaves no trace.
 
     Raises:
-        ValueError: the body cannot take such a picture, or gives no tensor.
+        ValueError: the body cannot take such an image, or does not return a tensor.
     """
     height, width = (size, size) if isinstance(size, int) else size
     like = next(body.parameters(), torch.empty(0))
     x = torch.zeros(1, n_in, height, width, device=like.device, dtype=like.dtype)
     try:
-        with unchanged(body), isolated_rng(), torch.no_grad():
-            out = body.eval()(x)
+        with restore_buffers(body), evaluation_mode(body), isolated_rng(), torch.no_grad():
+            out = body(x)
     except Exception as error:
-        raise ValueError(f"the body cannot take pictures of shape {tuple(x.shape)}: {error}") from error
+        raise ValueError(f"the body cannot take images of shape {tuple(x.shape)}: {error}") from error
     if not isinstance(out, Tensor):
-        raise ValueError(
-            f"the body must give one tensor. Received: {type(out).__name__}. Choose what it gives by `cut`."
-        )
+        raise ValueError(f"the body must return one tensor. Received: {type(out).__name__}. Choose another `cut`.")
     return tuple(out.shape[1:])
 
 
 def num_features(body: nn.Module, n_in: int = 3, size: int | tuple[int, int] = 64) -> int:
-    """Returns how many features `body` gives: `nf` of `create_head`.
+    """Returns how many features `body` returns: `nf` of `create_head`.
 
     Raises:
         ValueError: as `feature_shape`.
@@ -317,14 +316,14 @@ def _before_last_pool(model: nn.Module) -> int:
     ]
     if not pools:
         raise ValueError(
-            f"it cannot be seen where to cut {type(model).__name__}: no child holds a pooling layer. Give `cut`: how "
-            "many children to keep, or a function from the model to its body."
+            f"there is no place to cut {type(model).__name__}: no child has a pooling layer. Give `cut`: how many "
+            "children to keep, or a function from the model to its body."
         )
     return pools[-1]
 
 
-def _adapted(weight: Tensor, n_in: int) -> Tensor:
-    """weight: (out, 3, height, width); returns (out, n_in, height, width)."""
+def _adapt_weight(weight: Tensor, n_in: int) -> Tensor:
+    """Turns a weight (out, 3, height, width) into one (out, n_in, height, width)."""
     if n_in == 1:
         return weight.sum(dim=1, keepdim=True)
     if n_in == 2:

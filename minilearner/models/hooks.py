@@ -1,4 +1,4 @@
-"""Look at what the layers of a model give, while it runs."""
+"""Watch what the layers of a model return while it runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["ForwardHooks", "layers_of"]
 
 
 class ForwardHooks:
-    """Calls a function with what each of some modules returns, until `remove` is called.
+    """Calls a function with each output of some modules, until `remove` is called.
 
-    Also a context manager, which removes them on leaving.
+    It is a context manager too, which removes the hooks at its end.
 
     Args:
-        modules: those to watch.
-        note: called as ``note(index, output)``, with the module's place among `modules`; its result is ignored.
+        modules: the modules to watch.
+        note: called as ``note(index, output)``, with the module's index in `modules`. Its result is ignored.
     """
 
     def __init__(self, modules: Iterable[nn.Module], note: Callable[[int, Any], object]):
@@ -30,7 +30,7 @@ class ForwardHooks:
         self._handles = [module.register_forward_hook(hook_of(i)) for i, module in enumerate(modules)]
 
     def remove(self) -> None:
-        """Takes the hooks off; a second time does nothing."""
+        """Removes the hooks. A second call does nothing."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -43,10 +43,11 @@ class ForwardHooks:
 
 
 def layers_of(model: nn.Module, *, with_parameters_only: bool = True) -> dict[str, nn.Module]:
-    """Returns the modules that have no modules inside, by their path, in the order in which they were made.
+    """Returns the modules without children by their path, in the order in which the model registered them.
 
     Args:
-        with_parameters_only: leave out those without parameters, such as activations and pooling.
+        model: any module.
+        with_parameters_only: whether to leave out modules without parameters, such as activations and pooling.
     """
     leaves = {path: m for path, m in model.named_modules() if next(m.children(), None) is None}
     return {p: m for p, m in leaves.items() if not with_parameters_only or next(m.parameters(), None) is not None}

@@ -1,4 +1,4 @@
-"""MiniGoogLeNet, the small inception network of the main job."""
+"""MiniGoogLeNet, a small inception network for small images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minilearner.checks import check_count
 
 __all__ = ["MiniGoogLeNet"]
 
-_SMALLEST = 28  # pixels: what the paper feeds it
+_SMALLEST = 28  # pixels: the size of the paper's crops
 
 
 class MiniGoogLeNet(nn.Module):
@@ -19,12 +19,13 @@ class MiniGoogLeNet(nn.Module):
     `body` ends in features (batch, 336, 7, 7) for 32 pixels; `head` pools them globally and classifies.
 
     Source: Zhang et al., "Understanding deep learning requires rethinking generalization" (2017), figure 3, in the form
-    of its Keras port: the two downsamplings are unpadded (32 -> 15 -> 7 pixels), convolutions keep their biases, and
-    half of the pooled features are dropped. Where a 7 x 7 mean pool would tie it to 32 pixels, the pool is global.
+    of its Keras port: the two downsamplings have no padding (32 -> 15 -> 7 pixels), convolutions have biases, and
+    dropout takes half of the pooled features. The last pool is global, since a 7 x 7 pool would need 32 pixels.
 
-    Weights begin as in Keras, Glorot uniform with zero biases: behind batch norm their scale does not change the output
-    but does divide the effective learning rate, so that only with the port's scale do its learning rates mean the same.
-    Batch norm keeps torch's momentum (0.1): running statistics settle within tens of batches, not Keras's hundreds.
+    Weights start as in Keras: Glorot uniform, with zero biases. Before batch norm the scale of the weights does not
+    change the output, but it divides the effective learning rate. So the port's learning rates only mean the same here
+    if the weights have the port's scale. Batch norm has torch's momentum (0.1): its running statistics settle in tens
+    of batches, and in Keras in hundreds.
 
     Example: ``MiniGoogLeNet(10)(torch.zeros(64, 1, 32, 32)).shape`` is ``(64, 10)``.
 
@@ -65,7 +66,7 @@ class MiniGoogLeNet(nn.Module):
 
 
 class _Inception(nn.Module):
-    """A 1 x 1 and a 3 x 3 unit side by side, their channels joined."""
+    """A 1 x 1 and a 3 x 3 unit side by side, whose channels are concatenated."""
 
     def __init__(self, in_channels: int, out_1x1: int, out_3x3: int) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class _Inception(nn.Module):
 
 
 class _Downsample(nn.Module):
-    """A strided unit and a max pool side by side, both unpadded: n pixels become (n - 1) // 2."""
+    """A strided unit and a max pool side by side, both without padding: n pixels become (n - 1) // 2."""
 
     def __init__(self, in_channels: int, out_unit: int) -> None:
         super().__init__()
@@ -89,7 +90,12 @@ class _Downsample(nn.Module):
 
 
 def _unit(
-    in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, padding: int | None = None
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel: int,
+    stride: int = 1,
+    padding: int | None = None,
 ) -> nn.Module:
     padding = kernel // 2 if padding is None else padding
     convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding)

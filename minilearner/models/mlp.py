@@ -13,10 +13,11 @@ __all__ = ["MLP"]
 
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU between them, on inputs that are flattened first.
+    """Flattens each item, and passes it through linear layers with ReLU between them.
 
-    The default, 784-300-100-10, is for 28 x 28 pixels of one channel and ten classes: 266,610 weights, in torch's own
-    initialisation. Takes (batch, ...) with `sizes[0]` numbers an item; returns logits (batch, sizes[-1]).
+    The default sizes, 784-300-100-10, are for images of one channel and 28 x 28 pixels, and for ten classes: 266,610
+    weights, in torch's own initialization. Takes (batch, ...) with `sizes[0]` numbers per item, and returns logits
+    (batch, sizes[-1]).
 
     Example: ``MLP((784, 100, 10))(torch.zeros(64, 1, 28, 28)).shape`` is ``(64, 10)``.
 
@@ -24,7 +25,7 @@ class MLP(nn.Sequential):
     ReLU in place of tanh, as in Géron, "Hands-On Machine Learning", chapter 10.
 
     Raises:
-        ValueError: `sizes` has less than two numbers or one below 1; in `forward`, an item has another size.
+        ValueError: `sizes` has fewer than two numbers, or one below 1; in `forward`, an item has another size.
     """
 
     def __init__(self, sizes: Sequence[int] = (784, 300, 100, 10)) -> None:
@@ -42,8 +43,8 @@ class MLP(nn.Sequential):
         """Returns the logits of a batch of any shape (batch, ...)."""
         if input.ndim < 2 or input.shape[1:].numel() != self.sizes[0]:
             raise ValueError(
-                f"This MLP takes {self.sizes[0]} numbers an item. Received: shape {tuple(input.shape)}, batch first. "
-                "Give it as the first of `sizes`, or resize the images."
+                f"This MLP takes {self.sizes[0]} numbers per item. Received: shape {tuple(input.shape)}, batch first. "
+                "Give the right number as the first of `sizes`, or resize the images."
             )
         for layer in self:
             input = layer(input)

@@ -1,4 +1,4 @@
-"""What a model is made of, layer by layer, found by sending one batch through it; the model stays as it was."""
+"""A table of a model's layers, from one batch that passes through it. The model stays as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.models.hooks import ForwardHooks
-from minilearner.models.restore import unchanged
+from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolated_rng
 from minilearner.tree import Tree, n_items
 
@@ -19,20 +19,20 @@ __all__ = ["LayerSummary", "ModelSummary", "summarize"]
 
 
 def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = None) -> ModelSummary:
-    """Sends `x` through `model` once, in evaluation mode without gradients, and tells what each layer did.
+    """Passes `x` through `model` once, in evaluation mode and without gradients, and describes each layer.
 
-    Layers are the modules without children, and those that hold parameters of their own beside children. A module or a
-    parameter that is used in several places counts once, where it is met first.
+    Layers are the modules without children, and those that have children and parameters of their own. A module or a
+    parameter that is used in several places counts once, in the first place.
 
-    Afterwards all is as before, also when the model raises: training flags, parameters, gradients, buffers, the random
-    generators; no hook stays.
+    Afterwards everything is as before, even if the model raises: training flags, parameters, gradients, buffers and the
+    random generators. No hook stays.
 
     Example: ``print(summarize(model, torch.zeros(1, 1, 28, 28)))``
 
     Args:
         model: any module.
-        x: a batch on the model's device; a tuple is passed as several arguments.
-        settings: how the model is trained, noted below the table.
+        x: a batch on the model's device. A tuple is passed as several arguments.
+        settings: how the model is trained, for the lines below the table.
 
     Raises:
         Exception: whatever the model raises for `x`.
@@ -48,8 +48,8 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
         outputs.setdefault(module, _shapes(output))
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
-    with unchanged(model), isolated_rng(), torch.no_grad(), ForwardHooks((layer for _, layer in layers), note):
-        model.eval()
+    hooks = ForwardHooks((layer for _, layer in layers), note)
+    with hooks, restore_buffers(model), evaluation_mode(model), isolated_rng(), torch.no_grad():
         model(*inputs)
     n = n_items(x) or 1
     seen: set[Tensor] = set()
@@ -65,21 +65,21 @@ class LayerSummary:
     """One layer of a `ModelSummary`."""
 
     path: str
-    """Its name in the model, as in ``model.get_submodule(path)``; empty for the model itself."""
+    """Its name in the model, as in ``model.get_submodule(path)``. Empty for the model itself."""
     type: str
     output_shape: Tree
-    """The shape of its first output: a tuple, batch first, lists or dictionaries of such, or None if it did not run."""
+    """The shape of its first output: a tuple, batch first, or a list or dictionary of tuples. None if it never ran."""
     parameters: int
-    """Weights that no layer above it has counted."""
+    """How many weights it has that no layer above it has counted."""
     trainable: int
-    """Those of them that require a gradient."""
+    """How many of these weights require a gradient."""
     multiply_adds: int
-    """For one item, all calls together; of convolutions (not transposed ones) and linear layers, 0 for others."""
+    """For one item, all calls together. Counts convolutions (not transposed ones) and linear layers; 0 for others."""
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What `summarize` found. Printed, it is a table of at most 100 columns."""
+    """The result of `summarize`. Its text is a table, at most 100 characters wide."""
 
     name: str
     input_shape: Tree
@@ -156,7 +156,7 @@ def _shapes(tree: Tree) -> Tree:
     if isinstance(tree, Mapping):
         return {key: _shapes(value) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        return [_shapes(value) for value in tree]  # a list, to be told from a shape
+        return [_shapes(value) for value in tree]  # a list, since a tuple is a shape
     return type(tree).__name__
 
 
@@ -179,7 +179,7 @@ def _line(path: str, kind: str, shape: str, parameters: str, trainable: str) -> 
 
 
 def _fit(text: str, width: int, *, left: bool = False) -> str:
-    """Pads or cuts to `width` columns; cut on the left, a path keeps its telling end."""
+    """Pads or cuts to `width` characters. `left` cuts on the left, so that a path keeps its last names."""
     if len(text) <= width:
         return text.ljust(width)
     return f"…{text[1 - width :]}" if left else f"{text[: width - 1]}…"

@@ -9,35 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_channels_last", "named", "named_state", "to_channels_last", "to_contiguous", "unwrapped"]
+__all__ = ["collect_state", "is_channels_last", "to_channels_last", "to_contiguous", "unwrap", "unwrap_names"]
 
-_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # what DDP and torch.compile put into names
+_WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # DDP and torch.compile put these into names
 
 
-def named(tensors: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns tensors by their names without those of wrappers; as they are where two would then be called the same."""
+def unwrap_names(tensors: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns tensors by their names without the parts that wrappers add.
+
+    If two names would then be the same, all names stay as they are.
+    """
     listed = list(tensors)
     found = {_WRAPPERS.sub(r"\1", name).lstrip("."): tensor for name, tensor in listed}
     return found if len(found) == len(listed) else dict(listed)
 
 
-def named_state(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the tensors of a model's `state_dict`, the very ones, by such names.
+def collect_state(model: nn.Module) -> dict[str, Tensor]:
+    """Returns the tensors of a model's `state_dict`, not copies, by their names without those of wrappers.
 
     Raises:
-        TypeError: a module keeps something else there by `get_extra_state`, which is no tensor.
+        TypeError: a module's `get_extra_state` returns something other than a tensor.
     """
-    state = named(model.state_dict(keep_vars=True).items())
+    state = unwrap_names(model.state_dict(keep_vars=True).items())
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise TypeError(f"the model keeps {odd[0]!r} in its state, which is no tensor and cannot be saved.")
+        raise TypeError(f"the model's state has {odd[0]!r}, which is not a tensor and cannot be saved.")
     return state
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:
-    """Lays out the weights of 2-d convolutions as (out, height, width, in), which convolution kernels read fastest.
+    """Lays out the weights of 2-d convolutions as (out, height, width, in), the fastest order for their kernels.
 
-    Activations follow the weights. Values do not change but in the last bits, for sums run in another order. A model
-    without such layers is left as it is.
+    Activations follow the weights. Outputs change only in the last bits, since sums run in another order. A model
+    without 2-d convolutions stays as it is.
     """
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         model.to(memory_format=torch.channels_last)
@@ -45,21 +48,21 @@ def to_channels_last(model: nn.Module) -> nn.Module:
 
 
 def to_contiguous(model: nn.Module) -> nn.Module:
-    """Lays out all weights in torch's ordinary order again, with the same values."""
+    """Lays out all weights in torch's ordinary order again. Values do not change."""
     return model.to(memory_format=torch.contiguous_format)
 
 
 def is_channels_last(model: nn.Module) -> bool:
-    """Whether any weight is laid out so that it could not be mistaken for the ordinary order."""
+    """Whether any weight is laid out channels-last, and not in the ordinary order at the same time."""
     return any(
         p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
         for p in model.parameters()
     )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """Returns the model inside DDP, DataParallel or torch.compile."""
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return unwrapped(model.module)
+        return unwrap(model.module)
     compiled = getattr(model, "_orig_mod", None)
-    return unwrapped(compiled) if isinstance(compiled, nn.Module) else model
+    return unwrap(compiled) if isinstance(compiled, nn.Module) else model

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner.checks import check_count
-from minilearner.notebook import shown_once
+from minilearner.notebook import show_once
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def plot_images(
     size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
     font = 9 * min(1.0, size[0] / columns / max(widest, _LETTER))
     figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-    shown_once(figure)
+    show_once(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.1, h_pad=0.1)  # inches; with the default, titles touch the edge of a saved figure
     for ax in grid.flat:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from minilearner.notebook import shown_once
+from minilearner.notebook import show_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
 
 def add_margins(figure: Figure) -> Figure:
     """Adds room around the content of a figure, and returns the figure."""
-    shown_once(figure)
+    show_once(figure)
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.1, h_pad=0.1)  # inches; with the default, text touches the edge of a saved figure
     return figure

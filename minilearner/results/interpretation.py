@@ -1,7 +1,7 @@
-"""Where a classifier errs: the confusion matrix, the worst items, the report, from one pass over a set.
+"""A classifier's errors: the confusion matrix, the worst items and the report, from one pass over a set.
 
-This module knows no model. It takes batches of predictions, and asks the learner it is given, known by the `Predictor`
-protocol, for them and for pictures to show.
+This module knows no model. It takes batches of predictions, and images to show, from any object that fits the
+`Predictor` protocol, such as a learner.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ __all__ = ["ClassificationInterpretation", "Predictor", "TopLosses"]
 
 
 class HasVocab(Protocol):
-    """Loaders that know the names of their classes."""
+    """Loaders with the names of their classes."""
 
     @property
     def vocab(self) -> Sequence[Any] | None:
-        """One label for each class, in order; None where there are none."""
+        """One label for each class, in order. None if there are none."""
 
 
 class Predictor(Protocol):
-    """What an interpretation needs of a learner."""
+    """The part of a learner that an interpretation needs."""
 
     @property
     def dls(self) -> HasVocab:
         """The learner's loaders."""
 
     def predict_batches(self, ds_idx: int = 1, dl: Any = None) -> Iterator[BatchPrediction]:
-        """Predicts the set number `ds_idx`, or `dl`, in the order of its dataset, with the loss of each item."""
+        """Predicts set number `ds_idx`, or `dl`, in the order of its dataset, with the loss of each item."""
 
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
-        """Returns pictures of that set, each (channels, height, width) in [0, 1], as they are to be shown."""
+        """Returns items of that set as images to show: (channels, height, width) each, in [0, 1]."""
 
 
 class TopLosses(NamedTuple):
-    """Items by their loss. Unpacks to ``losses, indices``."""
+    """Items in the order of their losses. Unpacks to ``losses, indices``."""
 
     losses: Tensor
-    """(k,) float32, sorted."""
+    """(k,): float32, sorted."""
     indices: Tensor
-    """(k,) int64: positions in the dataset."""
+    """(k,): int64, the positions of the items in the dataset."""
 
 
 class ClassificationInterpretation:
-    """What a classifier predicted for each item of a set, and how sure it was.
+    """A classifier's predictions for each item of a set, with their probabilities.
 
-    Built in one pass, it keeps the counts (classes x classes) and 20 bytes or less an item: loss, predicted and actual
-    class, and the probabilities of both. ``keep_probs=True`` keeps all probabilities as well, in a temporary file that
-    is mapped into memory and disappears with this object.
+    It reads the predictions once. It keeps the counts (classes x classes) and at most 20 bytes per item: the loss, the
+    predicted and the actual class, and the probabilities of both. ``keep_probs=True`` keeps all probabilities too, in a
+    temporary file that is mapped into memory and disappears with this object.
 
     Example::
 
@@ -86,23 +86,38 @@ class ClassificationInterpretation:
         keep_probs: bool = False,
         pictures: Callable[[Sequence[int]], list[Tensor]] | None = None,
     ) -> None:
-        """Reads `batches` once, to their end.
+        """Reads all batches once.
 
-        `vocab` has one label for each class; without it classes are called by their numbers. `pictures` returns the
-        items at given positions as images, for `plot_top_losses`.
+        Args:
+            batches: predictions with targets and losses.
+            vocab: one label for each class. Without it, labels are the numbers of the classes.
+            keep_probs: whether to keep the probabilities of all classes, for `probs`.
+            pictures: returns the items at given positions as images, for `plot_top_losses`.
 
         Raises:
             DataError: there is no item, targets or losses are missing, or the predictions are not probabilities of
-            classes. ValueError: the labels are not as many as the classes.
+                classes.
+            ValueError: the number of labels differs from the number of classes.
         """
-        self._pictures = pictures
+        self._load_images = pictures
         self._read(batches, vocab, keep_probs)
 
     @classmethod
     def from_learner(
-        cls, learn: Predictor, ds_idx: int = 1, dl: Any = None, keep_probs: bool = False
+        cls,
+        learn: Predictor,
+        ds_idx: int = 1,
+        dl: Any = None,
+        keep_probs: bool = False,
     ) -> ClassificationInterpretation:
-        """Predicts one set of the learner's, the validation set by default, or the loader `dl`, once."""
+        """Predicts one set of a learner, once.
+
+        Args:
+            learn: the learner.
+            ds_idx: 0 for the training set, 1 for the validation set.
+            dl: a loader to predict instead.
+            keep_probs: whether to keep the probabilities of all classes, for `probs`.
+        """
         return cls(
             learn.predict_batches(ds_idx=ds_idx, dl=dl),
             learn.dls.vocab,
@@ -111,7 +126,7 @@ class ClassificationInterpretation:
         )
 
     def confusion_matrix(self) -> NDArray[np.int64]:
-        """Returns the counts, (classes, classes), rows actual and columns predicted; a copy."""
+        """Returns a copy of the counts, (classes, classes): rows are actual classes, columns predicted ones."""
         return np.array(self._counts)
 
     def plot_confusion_matrix(
@@ -124,28 +139,45 @@ class ClassificationInterpretation:
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Figure:
-        """Draws the confusion matrix, large enough for its classes unless `figsize` (inches) says otherwise.
+        """Draws the confusion matrix.
 
-        ``normalize=True`` divides each row by its sum and shows `norm_dec` decimals; the row of a class that does not
-        occur is 0. ``plot_txt=False`` leaves the numbers out.
+        Args:
+            normalize: whether to divide each row by its sum. The row of a class that does not occur is 0.
+            title: the title of the plot.
+            cmap: the name of a Matplotlib colour map.
+            norm_dec: the number of decimals with `normalize`.
+            plot_txt: whether to write a number into each cell.
+            figsize: width and height in inches. None is large enough for the classes.
+            ax: where to draw. None makes a new figure.
         """
         return confusion.plot_confusion(
-            self._counts, self._names, normalize=normalize, title=title, cmap=cmap, norm_dec=norm_dec,
-            plot_txt=plot_txt, figsize=figsize, ax=ax,
-        )  # fmt: skip
+            self._counts,
+            self._names,
+            normalize=normalize,
+            title=title,
+            cmap=cmap,
+            norm_dec=norm_dec,
+            plot_txt=plot_txt,
+            figsize=figsize,
+            ax=ax,
+        )
 
     def top_losses(self, k: int | None = None, largest: bool = True) -> TopLosses:
-        """Returns the `k` largest losses (all when None) and where their items stand, or the smallest.
+        """Returns the `k` largest losses and the positions of their items.
 
-        Equal losses keep the order of the dataset; a loss that is NaN counts as the largest.
+        Equal losses keep the order of the dataset. NaN counts as the largest loss.
+
+        Args:
+            k: between 1 and the number of items. None is all items.
+            largest: False returns the smallest losses.
 
         Raises:
             ValueError: `k` is below 1 or above the number of items.
         """
         n = len(self)
         if k is not None:
-            check_count(k, "k")
-        if k is not None and k > n:
+            check_count(k, "k", least=None)
+        if k is not None and not 1 <= k <= n:
             raise ValueError(f"`k` must be between 1 and the {n} items. Received: k={k}.")
         losses = torch.from_numpy(self.losses)
         ordered, indices = torch.sort(losses, descending=largest, stable=True)
@@ -159,21 +191,26 @@ class ClassificationInterpretation:
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
     ) -> Figure:
-        """Draws the `k` items of the largest loss, or of the smallest.
+        """Draws the `k` items with the largest loss. Titles say the actual and predicted class, probabilities and loss.
 
-        The title of each says what it is, what it was taken for, the model's probability of both, and the loss.
+        Args:
+            k: between 1 and the number of items.
+            largest: False draws the items with the smallest loss.
+            nrows: rows of the grid. None is as many as are needed.
+            ncols: columns of the grid. None is as many as are needed.
+            figsize: width and height in inches. None is large enough for the images.
 
         Raises:
-            ValueError: `k` is out of range, the grid is too small, or there are no pictures to show.
+            ValueError: `k` is out of range, the grid is too small, or there are no images to show.
         """
-        if self._pictures is None:
-            raise ValueError("There are no pictures to show: build this with `from_learner`, or pass `pictures`.")
+        if self._load_images is None:
+            raise ValueError("There are no images to show: build this with `from_learner`, or pass `pictures`.")
         indices = self.top_losses(k, largest).indices.tolist()
-        images = [picture.detach().cpu().float().numpy() for picture in self._pictures(indices)]
+        images = [image.detach().cpu().float().numpy() for image in self._load_images(indices)]
         return plot_images(images, list(map(self._title, indices)), nrows=nrows, ncols=ncols, figsize=figsize)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
-        """Returns (actual, predicted, count) of all confusions that occur `min_val` times or more, the commonest first.
+        """Returns (actual, predicted, count) for all confusions that occur `min_val` times or more, commonest first.
 
         Raises:
             ValueError: `min_val` is below 1.
@@ -185,11 +222,11 @@ class ClassificationInterpretation:
         return sorted(found, key=lambda confusion: -confusion[2])
 
     def classification_report(self) -> ClassificationReport:
-        """Returns precision, recall, F1 and support of each class, and their averages, as data."""
+        """Returns precision, recall, F1 and support of each class and their averages; scikit-learn computes them."""
         return classification_report(self._counts, self._names)
 
     def print_classification_report(self) -> None:
-        """Prints the report, in scikit-learn's words and digits."""
+        """Prints the report as scikit-learn does."""
         if processes.is_first():
             sys.stdout.write(f"{self.classification_report()}\n")
 
@@ -198,7 +235,7 @@ class ClassificationInterpretation:
         """The probabilities of all classes, (items, classes), mapped from a temporary file.
 
         Raises:
-            ValueError: they were not kept.
+            ValueError: this was built without ``keep_probs=True``.
         """
         if self._probs is None:
             raise ValueError("The full probabilities were not kept: build this with `keep_probs=True`.")
@@ -215,7 +252,7 @@ class ClassificationInterpretation:
         columns: list[array[Any]] = []
         n_classes = 0
         with contextlib.ExitStack() as stack:
-            # On Linux and macOS this file has no name from the start: not even a crash leaves it behind.
+            # On Linux and macOS this file never has a name, so that not even a crash leaves it behind.
             file = stack.enter_context(tempfile.TemporaryFile()) if keep_probs else None
             for batch in batches:
                 if not columns:
@@ -223,15 +260,15 @@ class ClassificationInterpretation:
                     self.vocab: Sequence[Any] = _labels(vocab, n_classes)
                     self._counts: NDArray[np.int64] = np.zeros((n_classes, n_classes), dtype=np.int64)
                     columns = _empty_columns(n_classes)
-                probs, rows = _checked(batch, n_classes)
+                probs, rows = _check_batch(batch, n_classes)
                 np.add.at(self._counts, (rows[2], rows[1]), 1)
                 for column, values in zip(columns, rows, strict=True):
                     column.frombytes(values.astype(column.typecode).tobytes())
                 if file is not None:
                     file.write(probs.numpy().tobytes())
             if not columns or not len(columns[0]):
-                raise DataError("There is nothing to interpret: the loader gave no item.")
-            self._probs = None if file is None else _mapped(file, (len(columns[0]), n_classes))
+                raise DataError("There is nothing to interpret: the loader has no item.")
+            self._probs = None if file is None else _map_file(file, (len(columns[0]), n_classes))
         arrays = [np.frombuffer(column, dtype=column.typecode) for column in columns]
         self.losses, self.predicted, self.actual, self.predicted_probs, self.actual_probs = arrays
 
@@ -254,12 +291,12 @@ def _short(name: str, longest: int = 28) -> str:
 
 
 def _empty_columns(n_classes: int) -> list[array[Any]]:
-    """Returns growing arrays for loss, predicted, actual and both probabilities: 14 to 20 bytes an item."""
+    """Returns growing arrays for the loss, both classes and both probabilities: 14 to 20 bytes per item."""
     id_type = "B" if n_classes <= 2**8 else "H" if n_classes <= 2**16 else "i"
     return [array(code) for code in ("f", id_type, id_type, "f", "f")]
 
 
-def _mapped(file: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float32]:
+def _map_file(file: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float32]:
     file.flush()
     return np.memmap(file, dtype=np.float32, mode="r", shape=shape)
 
@@ -277,17 +314,17 @@ def _n_classes(batch: BatchPrediction) -> int:
     if not isinstance(batch.preds, Tensor) or batch.preds.ndim != 2 or not batch.preds.is_floating_point():
         shape = tuple(batch.preds.shape) if isinstance(batch.preds, Tensor) else type(batch.preds).__name__
         raise DataError(
-            f"Interpretation needs probabilities of shape (batch, classes), one class for an item. Received: {shape}."
+            f"Interpretation needs probabilities of shape (batch, classes), one class for each item. Received: {shape}."
         )
     return batch.preds.shape[1]
 
 
-def _checked(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArray[Any]]]:
-    """Returns a batch's probabilities, and its columns: loss, predicted, actual, probability of either. On the CPU."""
+def _check_batch(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArray[Any]]]:
+    """Checks a batch. Returns its probabilities and its columns (see `_empty_columns`) on the CPU."""
     if _n_classes(batch) != n_classes:
         raise DataError(f"All batches must have {n_classes} classes. Received: {tuple(batch.preds.shape)}.")
     if batch.targets is None:
-        raise DataError("Interpretation needs targets: this loader gives inputs alone.")
+        raise DataError("Interpretation needs targets: this loader has only inputs.")
     if batch.losses is None:
         raise DataError("Interpretation needs the loss of each item: these batches have `losses=None`.")
     probs = batch.preds.detach().float().cpu()
@@ -303,11 +340,11 @@ def _checked(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArr
 
 
 def _check_probabilities(probs: Tensor) -> None:
-    # NaN fails the comparison too. One in a hundred allows for half precision.
+    # NaN fails the comparison too. A tolerance of 0.01 allows for half precision.
     if len(probs) and not bool(((probs.sum(1) - 1).abs() <= 1e-2).all() and (probs >= 0).all()):
         raise DataError(
             "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
-            "It is for models that give one class an item, not for several labels or for regression."
+            "It is for models that predict one class for each item, not for several labels or regression."
         )
 
 

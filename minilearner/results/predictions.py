@@ -1,4 +1,4 @@
-"""What inference gives: one batch, a whole set, one item."""
+"""The results of inference: for one batch, a whole set, and one item."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Predictions:
     """The predictions for a whole set, on the CPU, in its order. Unpacks to ``preds, targets``."""
 
     preds: Tree
-    """(items, ...): the model's outputs after the activation of its loss; None where there are none."""
+    """(items, ...): the model's outputs after the activation of its loss; None if there are none."""
     targets: Tree
     """(items, ...), or None for data without targets."""
     inputs: Tree = None
-    """(items, ...) where they were asked for."""
+    """(items, ...), with ``with_input=True``."""
     losses: Tensor | None = None
-    """(items,) the loss of each item, where it was asked for."""
+    """(items,): the loss of each item, with ``with_loss=True``."""
     decoded: Any = None
-    """(items,) what the predictions mean, class numbers for instance, where it was asked for."""
+    """(items,): what the predictions mean, such as class numbers, with ``with_decoded=True``."""
     indices: Tensor | None = None
-    """(items,) the position of each item in its dataset."""
+    """(items,): the position of each item in its dataset."""
 
     def __iter__(self) -> Iterator[Tree]:
         return iter((self.preds, self.targets))
 
     def __getitem__(self, index: int) -> Tree:
-        """Returns what unpacking gives at `index`: 0 for the predictions, 1 for the targets."""
+        """Returns the predictions for 0, the targets for 1."""
         return (self.preds, self.targets)[index]
 
     @classmethod
@@ -49,14 +49,17 @@ class Predictions:
         with_loss: bool = False,
         decode: Callable[[Tree], Any] | None = None,
     ) -> Predictions:
-        """Joins batches on the CPU; what was not asked for is let go batch by batch.
+        """Joins batches on the CPU. Parts that are not wanted are dropped batch by batch.
 
-        `decode` turns activated predictions into what they mean; by default the number of the largest in the last
-        dimension.
+        Args:
+            batches: in the order of the set.
+            with_input: whether to keep the inputs.
+            with_decoded: whether to decode the predictions.
+            with_loss: whether to keep the losses.
+            decode: returns what activated predictions mean. None takes the index of the largest in the last dimension.
 
         Raises:
-            DataError: there is no batch, losses were asked for and a batch has none, or some batches have what others
-            lack.
+            DataError: there is no batch, a batch has no losses and they are wanted, or the batches differ in structure.
         """
         kept: list[tuple[Tree, Tree, Tree, Tree]] = []
         n = 0
@@ -67,7 +70,7 @@ class Predictions:
             x, losses = batch.x if with_input else None, batch.losses if with_loss else None
             kept.append(tuple(map_tensors(_to_cpu, part) for part in (batch.preds, batch.targets, x, losses)))
         if not kept:
-            raise DataError("There is nothing to predict: the loader gave no batch.")
+            raise DataError("There is nothing to predict: the loader has no batch.")
         preds, targets, inputs, joined_losses = (join(parts) for parts in zip(*kept, strict=True))
         decoded = (decode or _argmax)(preds) if with_decoded else None
         return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
@@ -75,38 +78,38 @@ class Predictions:
 
 @dataclass(frozen=True)
 class BatchPrediction:
-    """What one batch of inference gives, on the device where it was computed."""
+    """The result of inference for one batch, on the device that computed it."""
 
     x: Tree
     """The inputs, (batch, ...)."""
     preds: Tree
-    """(batch, ...) after the activation: probabilities for classes."""
+    """(batch, ...): the outputs after the activation, such as probabilities of classes."""
     targets: Tree = None
     """(batch, ...), or None for data without targets."""
     losses: Tensor | None = None
-    """(batch,), the loss of each item, or None."""
+    """(batch,): the loss of each item, or None."""
     n_items: int = 0
-    """How many items the batch holds."""
+    """The number of items in the batch."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What `predict` says about one item. Unpacks to ``label, index, probabilities``."""
+    """The result of `predict` for one item. Unpacks to ``label, index, probabilities``."""
 
     label: Any
-    """The decoded answer, from the vocabulary where there is one."""
+    """The decoded prediction, from the vocabulary if there is one."""
     index: Tensor
-    """The answer as the loss knows it: a class number."""
+    """The prediction in the form of the loss: a class number."""
     probabilities: Tensor
-    """(classes,): the activated output."""
+    """(classes,): the output after the activation."""
     input: Tree = None
-    """The item as the model saw it but in its real colours, (channels, height, width), where it was asked for."""
+    """The item as the model saw it, but in its real colours: (channels, height, width), with ``with_input=True``."""
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.label, self.index, self.probabilities))
 
     def __getitem__(self, index: int) -> Any:
-        """Returns what unpacking gives at `index`."""
+        """Returns the label for 0, the index for 1, the probabilities for 2."""
         return (self.label, self.index, self.probabilities)[index]
 
 
@@ -119,7 +122,7 @@ def _argmax(preds: Tree) -> Tree:
 
 
 def join(parts: tuple[Tree, ...]) -> Tree:
-    """Concatenates equal structures along their first dimension; leaves that are no tensors become a list."""
+    """Concatenates equal structures along their first dimension. Leaves that are not tensors become a list."""
     first = parts[0]
     if any(type(part) is not type(first) for part in parts):
         kinds = sorted({type(part).__name__ for part in parts})

@@ -1,7 +1,7 @@
-"""The record of training: rows for each batch and each epoch, kept for the whole sitting.
+"""The record of training: a row for each batch and each epoch, kept as long as the learner.
 
-A `Recorder` is a list of runs and is never wiped; each call of `fit` adds a `RunRecord`. A loss comes in as a tensor
-that may still be in the making on the device, and is read only when somebody looks.
+A `Recorder` is a list of runs. Each call of `fit` adds a `RunRecord`, and none is ever removed. A loss arrives as a
+tensor that the device may not have computed yet. It is read only when somebody looks at it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "RunRecord", "csv_columns"]
 
-_CHUNK = 1024  # losses that wait as separate tensors before they are stacked into one, on their device
+_CHUNK = 1024  # how many losses wait as separate tensors before they are stacked on their device
 _LONG_NAMES = {"lr": "learning rate", "momentum": "momentum"}
 _FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
 _STEP_FIELDS = np.dtype(
@@ -37,31 +37,41 @@ _STEP_FIELDS = np.dtype(
 
 
 class RateSweep(Protocol):
-    """What a record knows of the sweep that found its rate: an `LRSweep`, seen from below."""
+    """The part of an `LRSweep` that a record uses. This module may not import `lr_finder`."""
 
     @property
     def recommended(self) -> float | None:
-        """The rate to take, or None."""
+        """The rate to use, or None."""
 
     @property
     def reason(self) -> str:
-        """Why this rate, or why none."""
+        """Why this rate, or why there is none."""
 
     def summary(self) -> dict[str, Any]:
-        """Returns the outcome in numbers and words."""
+        """Returns the result as numbers and text."""
 
 
 class RunRecord:
-    """What happened in one call of a `fit`: `number` (from 1), `kind` ("fit_one_cycle"), `settings`, and its rows.
+    """The record of one call of a `fit` method.
 
-    `epochs` is a list of rows (dictionaries): epoch (from 0), train_loss (the mean over items), smooth_loss (fastai's:
-    the debiased moving average, beta 0.98, at the epoch's end), valid_loss, the metrics, time_seconds. A validation in
-    the middle of an epoch is a row that carries `step` and no train_loss. `sweep` is where an "auto" rate was found;
-    `saved_in` the folder of the checkpoints of a finished run.
+    Attributes:
+        number: counts the runs of a recorder, from 1.
+        kind: the name of the method, such as "fit_one_cycle".
+        settings: its arguments.
+        epochs: a row (a dictionary) for each epoch: epoch (from 0), train_loss (the mean over items), smooth_loss (the
+            debiased moving average with beta 0.98 at the epoch's end, as in fastai), valid_loss, the metrics and
+            time_seconds. A validation in the middle of an epoch has a row too, with `step` and without train_loss.
+        sweep: the sweep that found an "auto" rate, or None.
+        saved_in: the folder with the checkpoints of a finished run, or None.
     """
 
     def __init__(
-        self, number: int, kind: str, settings: Mapping[str, Any] | None = None, *, beta: float = 0.98
+        self,
+        number: int,
+        kind: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        beta: float = 0.98,
     ) -> None:
         self.number = number
         self.kind = kind
@@ -70,7 +80,7 @@ class RunRecord:
         self.saved_in: Path | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
-        self._row_positions: list[int] = []  # how many batches stood recorded when each row came
+        self._row_positions: list[int] = []  # the number of recorded batches when each row was added
         self._smooth = SmoothedLoss(beta)
         self._waiting: list[tuple[int, int, float, float, int]] = []
         self._losses: list[Tensor | float] = []
@@ -79,14 +89,18 @@ class RunRecord:
         self._smoothed = np.empty(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Says which epoch (from 0) the coming batches belong to."""
+        """Sets the epoch (from 0) of the next batches."""
         self.epoch = epoch
 
     def add_step(self, step: int, lr: float, momentum: float, loss: Tensor | float, n_items: int) -> None:
-        """Appends a training batch, at the cost of two list appends and without waiting for the device.
+        """Appends a training batch. It costs two list appends, and does not wait for the device.
 
-        `step` counts optimizer updates so far; `lr` is the last group's; `momentum` is NaN where there is none; `loss`
-        is the mean over the batch's `n_items`, a 0-d tensor that nobody writes to afterwards, or a number.
+        Args:
+            step: the number of optimizer updates so far.
+            lr: the rate of the last layer group.
+            momentum: NaN if the optimizer has none.
+            loss: the mean over the items, a number or a 0-d tensor that nobody changes afterwards.
+            n_items: the number of items in the batch.
         """
         if type(loss) is not float and loss.requires_grad:  # type: ignore[union-attr]
             loss = loss.detach()  # type: ignore[union-attr]
@@ -96,9 +110,9 @@ class RunRecord:
             self._stack()
 
     def add_epoch(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Appends an epoch's row, or a validation in mid-epoch (a row with `step`), and returns it as kept.
+        """Appends the row of an epoch, or of a validation in mid-epoch (a row with `step`), and returns it.
 
-        An epoch's row gets train_loss and smooth_loss from the recorded batches where it does not bring them.
+        If the row of an epoch has no train_loss, it gets train_loss and smooth_loss from the recorded batches.
         """
         row = dict(row)
         epoch = row.setdefault("epoch", self.epoch)
@@ -111,52 +125,52 @@ class RunRecord:
 
     @property
     def n_batches(self) -> int:
-        """How many training batches are recorded; does not wait for the device."""
+        """The number of recorded training batches. Does not wait for the device."""
         return len(self._steps) + sum(len(rows) for rows, _ in self._stacked) + len(self._waiting)
 
     @property
     def steps(self) -> NDArray[Any]:
-        """One row for every training batch, with the fields step, epoch, lr, momentum, loss, n_items.
+        """One row for each training batch, with the fields step, epoch, lr, momentum, loss and n_items.
 
-        A structured array: ``len(steps)``, ``steps["loss"]`` and ``steps[-1]["lr"]`` all work.
+        It is a structured array: ``len(steps)``, ``steps["loss"]`` and ``steps[-1]["lr"]`` all work.
         """
-        from numpy.lib import recfunctions as rfn  # masked arrays come with it: a sixth of the package's import
+        from numpy.lib import recfunctions as rfn  # it loads masked arrays, which take a sixth of the package's import
 
         self._read()
         return rfn.unstructured_to_structured(self._steps, dtype=_STEP_FIELDS)
 
     @property
     def smoothed(self) -> NDArray[np.float64]:
-        """The smoothed loss after each training batch, running on through the epochs of the run."""
+        """The smoothed loss after each training batch of the run. It continues from epoch to epoch."""
         self._read()
         return self._smoothed
 
     @property
     def smooth_loss(self) -> float:
-        """The smoothed loss now; NaN before the first batch."""
+        """The smoothed loss after the last batch. NaN before the first batch."""
         self._read()
         return self._smooth.value
 
     def train_loss(self, epoch: int) -> float:
-        """Returns the mean loss over the items of an epoch's training batches; NaN when there were none."""
+        """Returns the mean loss over the items of an epoch's training batches. NaN without any item."""
         self._read()
         loss, n = self._steps[self._steps[:, 1] == epoch][:, 4:].T
         return float((loss * n).sum() / n.sum()) if n.sum() else math.nan
 
     @property
     def history(self) -> Mapping[str, list[Any]]:
-        """The columns of `epochs`, one value an epoch (NaN where a row lacks it): ``history["valid_loss"]``.
+        """The columns of `epochs`, with one value per epoch: ``history["valid_loss"]``. NaN if a row has no value.
 
-        Validations in mid-epoch are left out. An unknown column is a KeyError that names the nearest.
+        Validations in mid-epoch are left out. An unknown column raises a KeyError with the nearest name.
         """
         return _history(self.epochs)
 
     def rows_at(self) -> list[tuple[int, dict[str, Any]]]:
-        """Returns the rows of `epochs`, each with the number of training batches that came before it in this run."""
+        """Returns the rows of `epochs`, each with the number of training batches before it in this run."""
         return list(zip(self._row_positions, self.epochs, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the rows, as data, for a checkpoint."""
+        """Returns all rows as plain data for a checkpoint."""
         self._read()
         return {
             "epoch": self.epoch,
@@ -168,7 +182,7 @@ class RunRecord:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
+        """Continues from a `state_dict`."""
         self.epoch, self.epochs = state["epoch"], [dict(row) for row in state["epochs"]]
         self._row_positions = list(state["row_positions"])
         self._steps, self._smoothed = np.asarray(state["steps"]), np.asarray(state["smoothed"])
@@ -176,13 +190,13 @@ class RunRecord:
         self._waiting, self._losses, self._stacked = [], [], []
 
     def _stack(self) -> None:
-        """Turns what waits into one array and one tensor; the tensor stays on the device, so nothing waits for it."""
+        """Makes one array and one tensor of the rows that wait. The tensor stays on its device: no waiting here."""
         losses = torch.stack([loss if isinstance(loss, Tensor) else torch.tensor(loss) for loss in self._losses])
         self._stacked.append((np.array(self._waiting, dtype=np.float64), losses))
         self._waiting, self._losses = [], []
 
     def _read(self) -> None:
-        """Brings everything that is pending to the host: the only place where this waits for the device."""
+        """Copies all losses that wait to the CPU. Nothing else in this class waits for the device."""
         if self._losses:
             self._stack()
         if not self._stacked:
@@ -200,7 +214,7 @@ class RunRecord:
 
 
 class Recorder:
-    """The record of a sitting: `runs`, in order, from the first `fit` to the last. Nothing here is ever wiped.
+    """The records of all runs of a learner, in order. Nothing here is ever removed, except by `drop_empty`.
 
     Example::
 
@@ -211,7 +225,7 @@ class Recorder:
     """
 
     train_metrics: bool = False
-    """Set to True to have the metrics computed on training batches too, at the cost of their time."""
+    """Set it to True to compute the metrics on training batches too, which takes extra time."""
 
     def __init__(self) -> None:
         self.runs: list[RunRecord] = []
@@ -222,54 +236,61 @@ class Recorder:
         return self.runs[-1]
 
     def drop_empty(self) -> None:
-        """Takes back the newest run if it ended before its first row, as one with a wrong callback does."""
+        """Removes the latest run if it has no rows, as after an error in a callback's `before_fit`."""
         if self.runs and not self.runs[-1].n_batches and not self.runs[-1].epochs:
             self.runs.pop()
 
     @property
     def losses(self) -> NDArray[np.float64]:
-        """The loss of every training batch of all runs."""
+        """The loss of each training batch of all runs."""
         return self._column("loss")
 
     @property
     def lrs(self) -> NDArray[np.float64]:
-        """The rate (the last group's) of every training batch of all runs."""
+        """The rate of the last layer group for each training batch of all runs."""
         return self._column("lr")
 
     @property
     def momenta(self) -> NDArray[np.float64]:
-        """The momentum of every training batch of all runs; NaN where the optimizer has none."""
+        """The momentum for each training batch of all runs. NaN if the optimizer has none."""
         return self._column("momentum")
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of all runs, one after another."""
+        """The rows of all runs, in order."""
         return [row for run in self.runs for row in run.epochs]
 
     @property
     def steps(self) -> NDArray[Any]:
-        """The rows of every training batch of all runs; see `RunRecord.steps`."""
+        """The rows of all training batches of all runs; see `RunRecord.steps`."""
         return np.concatenate([np.empty(0, _STEP_FIELDS), *(run.steps for run in self.runs)])
 
     @property
     def history(self) -> Mapping[str, list[Any]]:
-        """The columns of `epochs` over all runs, one value an epoch; see `RunRecord.history`."""
+        """The columns of `epochs` over all runs, with one value per epoch; see `RunRecord.history`."""
         return _history(self.epochs)
 
     @property
     def values(self) -> list[list[Any]]:
-        """For each epoch of all runs: train_loss, valid_loss, then the metrics. fastai's rows."""
+        """Fastai's rows: train_loss, valid_loss and the metrics for each epoch of all runs."""
         skipped = {"epoch", "smooth_loss", "time_seconds"}
         rows = [row for row in self.epochs if not _in_mid_epoch(row)]
         return [[row[name] for name in _columns([row]) if name not in skipped] for row in rows]
 
     def plot_loss(
-        self, skip_start: int = 5, with_valid: bool = True, log: bool = False, ax: Axes | None = None
+        self,
+        skip_start: int = 5,
+        with_valid: bool = True,
+        log: bool = False,
+        ax: Axes | None = None,
     ) -> Figure:
-        """Draws the loss of each batch, smoothed in front of raw, and the validation loss where it was taken.
+        """Draws the loss of each batch, raw and smoothed, and each validation loss.
 
-        The first `skip_start` batches, often far above the rest, are left out. ``log=True`` for a logarithmic loss
-        axis.
+        Args:
+            skip_start: how many batches at the start to leave out; their loss is often far above the rest.
+            with_valid: whether to draw the validation loss.
+            log: whether the axis of the loss is logarithmic.
+            ax: where to draw; None makes a new figure.
         """
         smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
         valid = self._at_batches("valid_loss") if with_valid else ([], [])
@@ -278,10 +299,10 @@ class Recorder:
         )
 
     def plot_metrics(self) -> Figure:
-        """Draws the loss and each metric over the epochs of all runs, validation beside training where both are there.
+        """Draws the loss and each metric over the epochs of all runs, with one line each for training and validation.
 
         Raises:
-            ValueError: no epoch has been recorded.
+            ValueError: no epoch is recorded.
         """
         rows = [row for row in self.epochs if not _in_mid_epoch(row)]
         if not rows:
@@ -302,12 +323,14 @@ class Recorder:
         return lines.plot_epochs(panels)
 
     def plot_sched(self, keys: str | Sequence[str] | None = None, ax: Axes | None = None) -> Figure:
-        """Draws the rate and the momentum of each batch over all runs; `keys` chooses among "lr" and "momentum".
+        """Draws the rate and the momentum of each batch over all runs.
 
-        One below the other, or all in `ax`.
+        Args:
+            keys: "lr", "momentum" or both in a list. None is both, or only "lr" if there is no momentum.
+            ax: where to draw everything. None makes a new figure, with one plot below the other.
 
         Raises:
-            ValueError: an unknown key, or nothing recorded yet.
+            ValueError: a key is unknown, or no batch is recorded.
         """
         series = {"lr": self.lrs, "momentum": self.momenta}
         wanted = [keys] if isinstance(keys, str) else keys
@@ -321,16 +344,16 @@ class Recorder:
         return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the epoch rows of all runs: run, kind, epoch, step, the losses, the metrics, time_seconds.
+        """Writes the epoch rows of all runs as CSV: run, kind, epoch, step, the losses, the metrics, time_seconds.
 
-        The columns stand in this order whatever the runs hold; a cell that a row lacks is empty.
+        The columns always have this order. A cell is empty if the row has no value for it.
         """
         rows = [{"run": run.number, "kind": run.kind, **row} for run in self.runs for row in run.epochs]
         header = csv_columns(_columns(rows))
         return write_atomically(path, csv_text(header, [[row.get(name) for name in header] for row in rows]))
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Writes all runs: number, kind, settings, the epoch rows and the columns of the steps."""
+        """Writes all runs as JSON: number, kind, settings, the epoch rows and the columns of the steps."""
         runs = [
             {"number": r.number, "kind": r.kind, "settings": r.settings, "epochs": r.epochs, "steps": columns}
             for r in self.runs
@@ -342,11 +365,11 @@ class Recorder:
         return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])
 
     def _starts(self) -> list[int]:
-        """Where, counted in batches, the second run begins, and each after it."""
+        """Returns the number of batches before the second run, and before each later one."""
         return [int(at) for at in np.cumsum([run.n_batches for run in self.runs[:-1]])]
 
     def _at_batches(self, name: str) -> tuple[list[int], list[float]]:
-        """The values of a column with the number of batches, over all runs, that came before each."""
+        """Returns the values of a column, and the number of batches of all runs before each value."""
         offsets = [0, *self._starts()]
         found = [
             (offset + at, row[name])
@@ -361,7 +384,7 @@ class Recorder:
 
 
 def csv_columns(names: Iterable[str]) -> list[str]:
-    """Returns the columns of a CSV file of rows with these names: always the same ones, and the metrics among them."""
+    """Returns the columns of a CSV file for rows with these names: the fixed columns, with the metrics among them."""
     start = ("run", "kind", "epoch", "step", "train_loss", "smooth_loss", "valid_loss")
     return [*start, *(name for name in names if name not in (*start, "time_seconds")), "time_seconds"]
 
@@ -381,7 +404,7 @@ def _in_mid_epoch(row: Mapping[str, Any]) -> bool:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """All names in order: the losses first, metrics as they appeared, the time last."""
+    """Returns all names: first the losses, then the metrics in the order of their first row, and the time last."""
     seen = dict.fromkeys(name for row in rows for name in row)
     middle = [name for name in seen if name not in (*_FIRST, "time_seconds")]
     return [name for name in (*_FIRST, *middle, "time_seconds") if name in seen]

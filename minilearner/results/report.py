@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class, from a confusion matrix alone; printed as scikit-learn prints it."""
+"""Precision, recall and F1 of each class from a confusion matrix alone. scikit-learn computes them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,58 @@ __all__ = ["ClassificationReport", "Scores", "classification_report"]
 
 
 def classification_report(confusion: ArrayLike, labels: Sequence[Any]) -> ClassificationReport:
-    """Computes the scores of each class and their averages.
+    """Computes the scores of each class and their averages with scikit-learn, from counts alone.
 
-    `confusion` is (classes, classes) of counts, rows actual, columns predicted; `labels` has one name for each class. A
-    quotient whose denominator is zero (precision of a class that is never predicted, recall of one that never occurs)
-    is 0, as with scikit-learn's ``zero_division=0``.
+    A score whose denominator is zero is 0: the precision of a class that is never predicted, and the recall of a class
+    that never occurs.
+
+    Args:
+        confusion: counts, (classes, classes); rows are actual classes, columns predicted ones.
+        labels: the name of each class.
 
     Example: ``print(classification_report([[2, 1], [0, 3]], ["cat", "dog"]))``.
 
     Raises:
-        ValueError: the matrix is not square, holds something negative, or the labels are not as many as its rows.
+        ValueError: the matrix is not square or has a negative count, or the number of labels differs from its rows.
     """
     counts = np.asarray(confusion)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or (counts < 0).any():
         raise ValueError(f"`confusion` must be a square matrix of counts. Received: shape {counts.shape}.")
     if len(labels) != len(counts):
         raise ValueError(f"`labels` must name each of the {len(counts)} classes. Received: {len(labels)} labels.")
-    hits, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    table = np.stack([_ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted)])
-    total = int(support.sum())
-    weighted = np.average(table, axis=1, weights=support) if total else np.zeros(3)
-    accuracy = float(hits.sum() / total) if total else 0.0
+    by_class = zip(*_compute_scores(counts, None), counts.sum(axis=1).tolist(), strict=True)
+    total = int(counts.sum())
     return ClassificationReport(
         labels=tuple(map(str, labels)),
-        scores=tuple(_scores(column, n) for column, n in zip(table.T, support, strict=True)),
-        accuracy=accuracy,
-        macro_avg=_scores(table.mean(axis=1), total),
-        weighted_avg=_scores(weighted, total),
+        scores=tuple(Scores(p, r, f1, int(n)) for p, r, f1, n in by_class),
+        accuracy=_compute_scores(counts, "micro")[0],  # they are the same if each item has one class
+        macro_avg=Scores(*_compute_scores(counts, "macro"), total),
+        weighted_avg=Scores(*_compute_scores(counts, "weighted"), total),
     )
 
 
+def _compute_scores(counts: NDArray[Any], average: str | None) -> tuple[Any, Any, Any]:
+    """Returns precision, recall and F1: one number each, or a list with one for each class if `average` is None."""
+    from sklearn.metrics import precision_recall_fscore_support  # loads SciPy, which takes a second
+
+    actual, predicted = np.nonzero(counts)  # one weighted sample for each pair that occurs, however many items it has
+    if not len(actual):  # scikit-learn refuses to score an empty set
+        none: Any = [0.0] * len(counts) if average is None else 0.0
+        return none, none, none
+    scores = precision_recall_fscore_support(
+        actual,
+        predicted,
+        labels=np.arange(len(counts)),
+        sample_weight=counts[actual, predicted].astype(np.float64),
+        average=average,
+        zero_division=0,
+    )
+    precision, recall, f1 = np.stack(scores[:3]).tolist()
+    return precision, recall, f1
+
+
 class Scores(NamedTuple):
-    """The scores of one class, or an average: each in [0, 1]; `support` is the number of items."""
+    """The scores of one class, or an average over classes: each in [0, 1]. `support` is the number of items."""
 
     precision: float
     recall: float
@@ -54,16 +74,16 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """Scores of each class and their averages. ``str(report)`` is scikit-learn's text, digit for digit."""
+    """The scores of each class and their averages. ``str(report)`` is the text that scikit-learn prints."""
 
     labels: tuple[str, ...]
-    """The classes by name, in order."""
+    """The names of the classes, in order."""
     scores: tuple[Scores, ...]
-    """One for each label."""
+    """The scores of each class, in the same order."""
     accuracy: float
-    """The share of items whose class was predicted."""
+    """The share of items whose prediction is right."""
     macro_avg: Scores
-    """The plain mean over classes, absent ones included."""
+    """The mean over all classes, also those that do not occur."""
     weighted_avg: Scores
     """The mean over classes, weighted by support."""
 
@@ -88,7 +108,7 @@ class ClassificationReport:
         return {label: s.support for label, s in zip(self.labels, self.scores, strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what scikit-learn's ``output_dict=True`` gives: a dictionary for each label and average."""
+        """Returns a dictionary for each label and average, as scikit-learn does with ``output_dict=True``."""
         named = [*zip(self.labels, self.scores, strict=True)]
         averages = [("macro avg", self.macro_avg), ("weighted avg", self.weighted_avg)]
         return {
@@ -99,7 +119,7 @@ class ClassificationReport:
 
     def text(self, digits: int = 2) -> str:
         """Returns the table with `digits` digits after the point."""
-        # Where nothing at all is right, scikit-learn counts in floats and prints the support so: "3.0".
+        # If no item is right, scikit-learn counts in floats, and prints a support of "3.0".
         count = str if self.accuracy else "{}.0".format
         width = max(*map(len, self.labels), len("weighted avg"), digits)
         head = " ".join([" " * width, "", *(f"{name:>9}" for name in ("precision", "recall", "f1-score", "support"))])
@@ -115,16 +135,6 @@ class ClassificationReport:
 
     def __str__(self) -> str:
         return self.text()
-
-
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0)
-    return result
-
-
-def _scores(column: NDArray[Any], support: int) -> Scores:
-    precision, recall, f1 = column.tolist()
-    return Scores(precision, recall, f1, int(support))
 
 
 def _row(label: str, scores: Scores, width: int, digits: int, count: Callable[[int], str]) -> str:

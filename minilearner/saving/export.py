@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError, FileFormatError
-from minilearner.models.tensors import is_channels_last, named_state, to_channels_last, unwrapped
+from minilearner.models.tensors import collect_state, is_channels_last, to_channels_last, unwrap
 from minilearner.registry import build, describe, is_class_of
 from minilearner.runtime import Precision, isolated_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
@@ -39,8 +39,8 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
         TypeError: a transform, block, target or vocabulary cannot be told by name and plain arguments.
         OSError: the file cannot be written. What was there before is untouched.
     """
-    model = unwrapped(model)
-    weights = named_state(model)
+    model = unwrap(model)
+    weights = collect_state(model)
     data = describe_data(dls)
     try:
         NoTrainingData(data, path)
@@ -96,7 +96,7 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
         ready = make()
         if content.get("channels_last") is True:
             to_channels_last(ready)
-        copy_weights(named_state(ready), {name: t for name, t in tensors.items() if not name.startswith(BESIDE)})
+        copy_weights(collect_state(ready), {name: t for name, t in tensors.items() if not name.startswith(BESIDE)})
     return Loaded(dls, ready, loss_func, precision)
 
 
@@ -108,7 +108,7 @@ def _describe_model(model: nn.Module) -> tuple[dict[str, Any] | None, str]:
             rebuilt = build(architecture, is_class_of(nn.Module), "the model")
     except (TypeError, FileFormatError) as error:
         return None, str(error)[:500]
-    if any(t.shape != own.shape for t, own in _paired(named_state(rebuilt), named_state(model))):
+    if any(t.shape != own.shape for t, own in _paired(collect_state(rebuilt), collect_state(model))):
         return None, f"its weights are not those that {type(model).__name__} makes of its arguments"
     if repr(rebuilt) != repr(model):
         return None, f"its layers are not those that {type(model).__name__} makes of its arguments"
@@ -137,7 +137,7 @@ def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
 def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
     """Compares names and shapes before a model, or any weight, takes memory."""
     with _Unallocated(), isolated_rng():
-        own = named_state(make())
+        own = collect_state(make())
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
     if mismatch := mismatches(own, in_file):
         raise FileFormatError(f"its weights do not fit its model: {mismatch}.")

@@ -21,8 +21,8 @@ from minilearner.data.batch_transforms import BatchTransform
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.show import first_batch
 from minilearner.errors import DataError
-from minilearner.files import replacing
-from minilearner.models.tensors import unwrapped
+from minilearner.files import replace_file
+from minilearner.models.tensors import unwrap
 from minilearner.runtime import isolated_rng
 
 __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
@@ -79,7 +79,7 @@ def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
         ) from error
     graph, x = _prepared(dls, model)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         with _quiet(), _told("onnx"):
             dynamic = ({0: torch.export.Dim("batch")},)
             program = torch.onnx.export(graph, (x,), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names)
@@ -97,7 +97,7 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
         ValueError, DataError: as `write_onnx`.
     """
     graph, x = _prepared(dls, model)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         named = temporary.with_suffix(".pt2")  # torch insists on the suffix
         try:
             with _quiet(), _told("torch_export"):
@@ -114,7 +114,7 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
 
 def _prepared(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
     """Returns what is to be exported, on the CPU in fp32, and a batch to try it on."""
-    graph = _Graph(dls, copy.deepcopy(unwrapped(model)).cpu().float().eval()).requires_grad_(False)
+    graph = _Graph(dls, copy.deepcopy(unwrap(model)).cpu().float().eval()).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
     x, _ = first_batch(dls.loader(0).in_order())
     if not isinstance(x, Tensor):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
-from minilearner.models.tensors import named
+from minilearner.models.tensors import unwrap_names
 from minilearner.runtime import DrawnSeed
 from minilearner.training.run import Run
 from minilearner.tree import ADDRESS
@@ -25,10 +25,10 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "call": kind,
         "n_epochs": run.n_epochs,
         "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
-        "parameters": {name: list(t.shape) for name, t in named(run.model.named_parameters()).items()},
-        "buffers": {name: list(t.shape) for name, t in named(run.model.named_buffers()).items()},
+        "parameters": {name: list(t.shape) for name, t in unwrap_names(run.model.named_parameters()).items()},
+        "buffers": {name: list(t.shape) for name, t in unwrap_names(run.model.named_buffers()).items()},
         "layer": _layers(run.model),
-        "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
+        "learns": {name: p.requires_grad for name, p in unwrap_names(run.model.named_parameters()).items()},
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
@@ -70,7 +70,7 @@ def _is_same(was: Any, received: Any) -> bool:
 def _layers(model: nn.Module) -> dict[str, str]:
     """What each innermost module is, such as an activation or a dropout, which no weight tells."""
     leaves = [(f"{name}.", module) for name, module in model.named_modules() if not any(module.children())]
-    layers = {name: f"{type(module).__name__}({module.extra_repr()})" for name, module in named(leaves).items()}
+    layers = {name: f"{type(module).__name__}({module.extra_repr()})" for name, module in unwrap_names(leaves).items()}
     return {name.rstrip("."): _without_addresses(layer) for name, layer in layers.items()}
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
-from minilearner.models.tensors import named
+from minilearner.models.tensors import unwrap_names
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
@@ -41,7 +41,7 @@ def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
         "position": run.position,
         "metrics": dict(run.metrics),
         "model": model_tensors(run.model),
-        "learns": {name: p.requires_grad for name, p in named(run.model.named_parameters()).items()},
+        "learns": {name: p.requires_grad for name, p in unwrap_names(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
         "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
         "step": run.step.state_dict(),
@@ -99,7 +99,7 @@ def _put(run: Run, state: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, tensor in model_tensors(run.model).items():
             tensor.copy_(processes.laid_out(state["model"][name], tensor))
-    for name, parameter in named(run.model.named_parameters()).items():
+    for name, parameter in unwrap_names(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
     load_optimizer(run.optimizer, state["optimizer"])
     if isinstance(run.step.loss_func, nn.Module):

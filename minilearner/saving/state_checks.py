@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.errors import CheckpointError
-from minilearner.models.tensors import named
+from minilearner.models.tensors import unwrap_names
 from minilearner.runtime import rng_state
 from minilearner.saving.optimizer_state import check_optimizer_state
 from minilearner.training.run import Run
@@ -80,7 +80,7 @@ def check_state(run: Run, state: Mapping[str, Any]) -> None:
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and all buffers, also those that a `state_dict` leaves out."""
-    return {**named(model.named_parameters()), **named(model.named_buffers())}
+    return {**unwrap_names(model.named_parameters()), **unwrap_names(model.named_buffers())}
 
 
 def _check_position(run: Run, state: Mapping[str, Any]) -> None:
@@ -97,7 +97,9 @@ def _check_model(model: nn.Module, state: Mapping[str, Any]) -> None:
     _check_keys(state["model"], own, "model")
     for name, now in own.items():
         _check_tensor(state["model"][name], now, f"model {name}")
-    _check_alike(learns, {name: p.requires_grad for name, p in named(model.named_parameters()).items()}, "learns")
+    _check_alike(
+        learns, {name: p.requires_grad for name, p in unwrap_names(model.named_parameters()).items()}, "learns"
+    )
 
 
 def _check_callbacks(run: Run, saved: Any) -> None:

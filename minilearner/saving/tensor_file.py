@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minilearner.errors import FileFormatError
-from minilearner.files import replacing
+from minilearner.files import replace_file
 from minilearner.saving.packing import pack, unpack
 
 __all__ = ["Layout", "TensorFile", "naming", "opened", "read_tensors", "save_tensors", "write_tensor_file"]
@@ -65,7 +65,7 @@ def write_tensor_file(
         "content_sha256": _digest(text),
         "tensors_sha256": _digest_tensors(stored),
     }
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         save_tensors(stored, temporary, about)
     return path
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from minilearner import processes
 from minilearner.errors import FileFormatError
-from minilearner.models.tensors import named, named_state
+from minilearner.models.tensors import collect_state, unwrap_names
 from minilearner.saving.optimizer_state import check_optimizer_state, load_optimizer
 from minilearner.saving.tensor_file import Layout, TensorFile, naming, write_tensor_file
 from minilearner.tree import map_tensors
@@ -62,7 +62,7 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
         TypeError: a state holds what is neither tensor nor data.
         OSError: the file cannot be written. What was there before is untouched.
     """
-    weights = {name: processes.whole(t) for name, t in named_state(model).items()}
+    weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
     state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
     content = {"optimizer": state}
     if not processes.is_first():
@@ -87,9 +87,9 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
     file = TensorFile(path, ("weights", "export", None))
     if optimizer is not None and file.kind != "weights":
         raise FileFormatError(f"{path} {_NO_OPTIMIZER}")
-    own = named_state(model)
+    own = collect_state(model)
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
-    names = named((name, name) for name in in_file)
+    names = unwrap_names((name, name) for name in in_file)
     mismatch = mismatches(own, {neutral: in_file[name] for neutral, name in names.items()})
     if mismatch and strict:
         raise FileFormatError(f"{path} does not fit this model: {mismatch}.")
@@ -145,7 +145,7 @@ def _optimizer_content(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]
 
 
 def _names_in_groups(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
-    names = {id(parameter): name for name, parameter in named(model.named_parameters()).items()}
+    names = {id(parameter): name for name, parameter in unwrap_names(model.named_parameters()).items()}
     return [[names.get(id(p), "?") for p in group["params"]] for group in optimizer.param_groups]
 
 

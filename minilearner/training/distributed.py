@@ -23,7 +23,7 @@ from minilearner import processes
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.share import Share
 from minilearner.errors import DataError, closest
-from minilearner.models.restore import evaluating
+from minilearner.models.restore import evaluation_mode
 from minilearner.training.step import AutocastStep, LossFunction, ScaledStep, TrainStep, make_step
 from minilearner.tree import Tree, digest, is_empty, map_tensors
 
@@ -265,7 +265,7 @@ class DistributedStep(TrainStep):
             return network(*inputs)
         if self._seen is None:
             self._seen = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
-        with evaluating(self.model):
+        with evaluation_mode(self.model):
             return map_tensors(lambda t: t[:0], network(*self._seen))
 
     def _wrapped(self) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from minilearner.errors import add_note
-from minilearner.models.restore import evaluating
+from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import isolated_rng
 from minilearner.training.callback import (
     Callback,
@@ -68,7 +68,7 @@ class Loop:
         run.training = False
         run.n_batches = len(self.valid)
         try:
-            with isolated_rng(), evaluating(self.step.model), torch.no_grad():
+            with isolated_rng(), evaluation_mode(self.step.model), torch.no_grad():
                 self._section("validate", CancelValidate, self._validation_batches)
         finally:
             run.training, run.iter, run.n_batches, run.x, run.y, run.pred, run.loss = before

@@ -130,7 +130,7 @@ def test_a_model_that_gives_a_map_is_a_body_as_it_is():
 @pytest.mark.parametrize(
     ("model", "cut", "error", "match"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), None, ValueError, "no child holds a pooling layer. Give `cut`"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), None, ValueError, "no child has a pooling layer. Give `cut`"),
         (small(), 0, ValueError, "leaves nothing of Sequential, with 4 children. Received: cut=0"),
         (small(), "2", TypeError, "must be a number or a function of the model. Received: cut='2'"),
         (small(), lambda m: None, TypeError, "must return a module"),
@@ -164,7 +164,7 @@ def test_untrained_weights_for_other_channels_are_fresh():
 
 
 def test_channels_that_cannot_be_adapted_are_an_error():
-    with pytest.raises(ValueError, match="takes 3 channels. Received: n_in=1, but Sequential begins with 0: Conv2d"):
+    with pytest.raises(ValueError, match="takes 3 channels. Received: n_in=1, but Sequential starts with 0: Conv2d"):
         adapt_input_channels(nn.Sequential(nn.Conv2d(4, 5, 3)), 1, pretrained=True)
     with pytest.raises(ValueError, match="has no convolution"):
         adapt_input_channels(nn.Sequential(nn.Linear(4, 5)), 1, pretrained=True)
@@ -178,6 +178,6 @@ def test_trying_a_body_out_leaves_no_trace():
     assert torch.equal(state, torch.get_rng_state()) and body.training
 
 
-def test_a_body_that_cannot_take_the_pictures_is_told():
-    with pytest.raises(ValueError, match=r"cannot take pictures of shape \(1, 3, 4, 4\)"):
+def test_a_body_that_cannot_take_the_images_is_refused():
+    with pytest.raises(ValueError, match=r"cannot take images of shape \(1, 3, 4, 4\)"):
         feature_shape(nn.Conv2d(3, 1, 5), 3, 4)

@@ -22,7 +22,7 @@ def test_it_computes_what_its_layers_do():
 
 @pytest.mark.parametrize("shape", [(2, 1, 32, 32), (784,)])
 def test_an_input_of_another_size_is_an_error(shape):
-    with pytest.raises(ValueError, match=r"takes 784 numbers an item. Received: shape \("):
+    with pytest.raises(ValueError, match=r"takes 784 numbers per item. Received: shape \("):
         MLP()(torch.zeros(shape))
 
 

@@ -55,7 +55,7 @@ def test_lone_shared_and_tied_parameters_count_once():
     assert summary.parameters == sum(p.numel() for p in Odd().parameters())
 
 
-def test_odd_outputs_and_unused_layers_are_told():
+def test_the_table_says_which_outputs_are_odd_and_which_layers_unused():
     summary = summarize(Odd(), (torch.zeros(2, 3), torch.zeros(2, 3)))
     assert summary.layers[0].output_shape == {"z": (2, 3), "pair": [(2, 3), [(2, 3)]], "note": "str"}
     assert summary.layers[-1].output_shape is None

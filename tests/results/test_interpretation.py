@@ -20,7 +20,7 @@ VOCAB = ["cat", "dog", "cow"]
 
 
 class TinyLearner:
-    """A learner as interpretation knows it: a real model on real pictures, counting its passes."""
+    """The part of a learner that an interpretation uses: a real model on real images, counting its passes."""
 
     def __init__(self, n=50, bs=8, vocab=VOCAB):
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 4 * 4, 3)).eval()
@@ -212,11 +212,11 @@ def test_plot_top_losses_says_what_each_item_is_and_was_taken_for(learn, interp)
     assert np.array_equal(figure.axes[0].images[0].get_array(), learn.x[i, 0])
 
 
-def test_plot_top_losses_takes_a_grid_and_needs_pictures(interp):
+def test_plot_top_losses_takes_a_grid_and_needs_images(interp):
     assert len(interp.plot_top_losses(3, nrows=1).axes) == 3
     with pytest.raises(ValueError, match="must hold 5 images"):
         interp.plot_top_losses(5, nrows=2, ncols=2)
-    with pytest.raises(ValueError, match="no pictures to show"):
+    with pytest.raises(ValueError, match="no images to show"):
         ClassificationInterpretation([GOOD]).plot_top_losses(1)
 
 

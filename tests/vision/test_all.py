@@ -31,7 +31,7 @@ before = repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set
 from minilearner.vision.all import *
 assert before == (repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path)))
 import sys
-assert not {"matplotlib", "pandas", "sklearn", "IPython", "numpy.ma"} & set(sys.modules)
+assert not {"matplotlib", "pandas", "sklearn", "scipy", "IPython", "numpy.ma"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
