@@ -48,6 +48,7 @@ class ActivationStats(Callback):
     """
 
     order = -20
+    ignored_arguments = ()
 
     def __init__(
         self,

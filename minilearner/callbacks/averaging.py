@@ -30,6 +30,7 @@ class _Averaging(Callback):
     """
 
     follows_weights = True
+    ignored_arguments = ()
     order = 90  # `SaveBest` keeps the weights that were validated, so it must come before they are taken out again
 
     def __init__(self, *, start: float, at_end: bool):

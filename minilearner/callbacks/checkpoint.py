@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -18,7 +19,7 @@ from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
-from minilearner.saving.identity import differences, identity
+from minilearner.saving.identity import compare, identity
 from minilearner.saving.run_state import loader_states, restore, run_state
 from minilearner.saving.state_checks import check_of_each, check_whose
 from minilearner.training.callback import Callback
@@ -64,6 +65,7 @@ class Checkpoint(Callback):
     """
 
     order = 100  # last: what it saves is what all others have done
+    ignored_arguments = ("folder", "every_steps", "every_seconds", "every_epochs", "keep")
 
     def __init__(
         self,
@@ -126,10 +128,21 @@ class Checkpoint(Callback):
             run.record.saved_in = self.folder.resolve()
 
     def _check_is_this_run(self, saved: Saved) -> None:
-        if lines := differences(saved.state["identity"], self._identity):
+        found = compare(saved.state["identity"], self._identity)
+        unknown = [f"{what} could not be compared" for what in found.unknown]
+        if found.changed:
             raise CheckpointError(
-                f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+                f"{self.folder} holds another run:\n  "
+                + "\n  ".join([*found.changed, *unknown])
+                + "\nPut the arguments back to go on with that run, or use another folder for a new one."
             )
+        if unknown and processes.is_first():
+            warnings.warn(
+                f"{self.folder} holds this run, as far as can be seen: {'; '.join(unknown)}. If it changed, use another "
+                "folder.",
+                stacklevel=2,
+            )
+        self._allowed = found.allowed
 
     def _check_is_not_taken_back(self, run: Run) -> None:
         if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
@@ -154,9 +167,10 @@ class Checkpoint(Callback):
         self._at_step, self._at_time = run.global_step, time.monotonic()
         self._left.enter_context(_signals_noted(self._note))
         if self._found is not None:
-            restore(run, self._found.state)
-            self._tell(run, self._found.state)
-            if self._found.state["finished"]:
+            state = self._found.state
+            restore(run, state, is_ending=state["finished"])
+            self._say_where(run, state)
+            if state["finished"]:
                 run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
@@ -196,12 +210,14 @@ class Checkpoint(Callback):
     def after_fit(self, run: Run) -> None:
         self._left.close()
 
-    def _tell(self, run: Run, state: dict[str, Any]) -> None:
-        """Says where the run stands, where its table of epochs is shown too."""
+    def _say_where(self, run: Run, state: dict[str, Any]) -> None:
+        """Prints where the run stands, if its table of epochs is printed too."""
         if not any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
             return
         where = f"going on in epoch {run.epoch} at batch {state['batch']}"
         sys.stdout.write(f"{self.folder}: {'finished before, not trained again' if state['finished'] else where}\n")
+        for line in self._allowed:
+            sys.stdout.write(f"{self.folder}: {line}\n")
 
     def _standing(self, run: Run, state: dict[str, Any]) -> None:
         """The resumed pass stands at its batch: reading on begins with the generators of that moment."""

@@ -20,6 +20,7 @@ class GradientAccumulation(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, n_batches: int):
         if n_batches < 1:
@@ -50,6 +51,7 @@ class GradientClip(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0):
         if not max_norm > 0:

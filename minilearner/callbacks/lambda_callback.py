@@ -36,6 +36,8 @@ class LambdaCallback(Callback):
         TypeError: a name that is no event (the nearest is offered), or a value that cannot be called.
     """
 
+    ignored_arguments = ()
+
     def __init__(self, *, order: float = 70, **functions: Callable[..., Any]):
         self.order = order
         gathered: dict[str, list[Callable[[Run], None]]] = {}

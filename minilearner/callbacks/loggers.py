@@ -32,6 +32,7 @@ class CSVLogger(Callback):
     """
 
     order = 66  # after the recorder, and after those that add columns in `before_fit`
+    ignored_arguments = ()
 
     def __init__(self, path: str | os.PathLike[str] = "history.csv", append: bool = False):
         self.path = Path(path)

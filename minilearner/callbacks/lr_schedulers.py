@@ -50,6 +50,7 @@ class LearningRateScheduler(Callback):
     """
 
     order = 60
+    ignored_arguments = ("verbose",)
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
         check_schedule("fn", fn)
@@ -100,6 +101,8 @@ class ReduceLROnPlateau(Tracker):
     Raises:
         ValueError: an argument out of range; in a run, an unknown `monitor`, or another schedule drives "lr".
     """
+
+    ignored_arguments = ("verbose",)
 
     def __init__(
         self,
@@ -181,6 +184,7 @@ class TorchScheduler(Callback):
     """
 
     order = 60  # after the step has been recorded with the rate that it used
+    ignored_arguments = ()
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class _Mixing(Callback):
     """What both have in common: partners, the mixed loss, and where the draws come from."""
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, alpha: float):
         if not alpha > 0:

@@ -33,6 +33,8 @@ class ProgressiveResize(Callback):
     Source: the shape and the defaults are those of MosaicML's Composer (2021), "Progressive Image Resizing".
     """
 
+    ignored_arguments = ()
+
     def __init__(self, initial_scale: float = 0.5, *, delay: float = 0.5, full: float = 0.2, multiple: int = 4):
         if not 0 < initial_scale <= 1:
             raise ValueError(f"`initial_scale` must be in (0, 1]. Received: initial_scale={initial_scale}.")

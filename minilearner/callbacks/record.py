@@ -39,6 +39,7 @@ class Evaluate(Callback):
         metrics: by the name of their column.
     """
 
+    ignored_arguments = ("metrics",)  # an identity compares them by name
     order = -50  # before users' callbacks, which read `run.metrics` and may cancel
 
     def __init__(self, metrics: dict[str, Metric]):
@@ -98,6 +99,7 @@ class Record(Callback):
     """
 
     order = -49
+    ignored_arguments = ("train_metrics",)  # an identity compares them by name
     differs_by_process = True  # training metrics see a process's own part
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):

@@ -42,6 +42,7 @@ class Tracker(Callback):
     """
 
     order = 65
+    ignored_arguments = ()
 
     def __init__(
         self, monitor: str = "valid_loss", *, mode: Literal["min", "max"] | None = None, min_delta: float = 0.0
@@ -128,6 +129,8 @@ class Validate(Callback):
     Raises:
         ValueError: both or neither are given, one is below 1, or there is no validation set.
     """
+
+    ignored_arguments = ()
 
     def __init__(self, *, every_steps: int | None = None, every_epochs: int | None = None):
         if (every_steps is None) == (every_epochs is None):

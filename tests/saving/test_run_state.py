@@ -12,7 +12,7 @@ from minilearner import EMA, Callback, CheckpointError, DataLoaders, EarlyStoppi
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder
-from minilearner.saving.identity import differences
+from minilearner.saving.identity import compare
 from minilearner.saving.run_state import restore
 from minilearner.saving.state_checks import check_of_each, check_whose
 from minilearner.tree import map_tensors
@@ -248,7 +248,7 @@ def test_a_run_that_was_refused_is_as_it_was_before(saved, tmp_path):
 
 def test_an_identity_of_tensors_is_another(saved):
     hostile = {**saved.state["identity"], "lr": torch.ones(3)}
-    assert differences(hostile, saved.state["identity"]) == ["lr: saved tensor([1., 1., 1.]), now 0.1"]
+    assert compare(hostile, saved.state["identity"]).changed == ["lr: saved tensor([1., 1., 1.]), now 0.1"]
 
 
 def test_the_state_as_it_was_saved_is_taken(saved, run):
