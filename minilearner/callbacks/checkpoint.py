@@ -138,8 +138,8 @@ class Checkpoint(Callback):
             )
         if unknown and processes.is_first():
             warnings.warn(
-                f"{self.folder} holds this run, as far as can be seen: {'; '.join(unknown)}. If it changed, use another "
-                "folder.",
+                f"{self.folder} holds this run, as far as can be seen: {'; '.join(unknown)}. If it changed, use "
+                "another folder.",
                 stacklevel=2,
             )
         self._allowed = found.allowed

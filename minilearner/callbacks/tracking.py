@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Collection
+from typing import ClassVar, Literal
 
 from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
@@ -42,7 +43,7 @@ class Tracker(Callback):
     """
 
     order = 65
-    ignored_arguments = ()
+    ignored_arguments: ClassVar[Collection[str] | None] = ()
 
     def __init__(
         self, monitor: str = "valid_loss", *, mode: Literal["min", "max"] | None = None, min_delta: float = 0.0

@@ -30,7 +30,10 @@ __all__ = ["Changes", "Known", "describe", "is_same", "list_changes"]
 Known = Mapping[int, str]
 """The `id` of each object that has a name of its own in a run, such as a layer of its model -> that name."""
 
-_LIBRARIES = {"minilearner", "torch", "torchvision", "torchmetrics", "numpy", "sklearn", "timm", *sys.stdlib_module_names}
+_LIBRARIES = {
+    *("minilearner", "numpy", "sklearn", "timm", "torch", "torchmetrics", "torchvision"),
+    *sys.stdlib_module_names,
+}
 """Packages whose functions are known by their name. Their code may change from version to version."""
 _MAX_DEPTH = 12
 _MAX_ITEMS = 200  # of a collection that are described one by one
@@ -263,7 +266,7 @@ def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Returns the module's variables that a function reads, but imported modules, classes, and a library's functions."""
+    """Gives the global variables that a function reads, but not modules, classes and functions of libraries."""
     for name in sorted(_global_names(function.__code__)):
         value = function.__globals__.get(name)
         is_named = isinstance(value, (ModuleType, type)) or _is_of_library(getattr(value, "__module__", None) or "")
@@ -345,7 +348,9 @@ def _compare_code(saved: Any, now: Any, where: str, changes: Changes) -> None:
         return
     version, _, _ = str(saved).partition(" ")
     if version != sys.implementation.cache_tag:
-        changes.unknown.append(f"{where} (its code was saved by {version:.40}, and this is {sys.implementation.cache_tag})")
+        changes.unknown.append(
+            f"{where} (its code was saved by {version:.40}, and this is {sys.implementation.cache_tag})"
+        )
     else:
         changes.lines.append(f"{where}: the code of the function changed")
 

@@ -79,7 +79,8 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
     if isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping):
         _compare_parts(parts[0], parts[1], found)
         left_out = {"parts", "loss", "callbacks"}
-        found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), found.changed)
+        by_argument = _shared(parts[0].get("callbacks"), parts[1].get("callbacks"))
+        found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), by_argument)
     else:
         left_out = {"parts"}
     for name in dict.fromkeys((*saved, *now)):
@@ -90,7 +91,8 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
 
 def _describe_parts(run: Run) -> dict[str, Any]:
     known = _known(run)
-    ours, own = {}, {}
+    ours: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for owner, callback in _by_owner(run.callbacks):
         ignored = callback.ignored_arguments
         arguments = {
@@ -114,8 +116,9 @@ def _describe_parts(run: Run) -> dict[str, Any]:
 
 
 def _argument(callback: Callback, name: str, value: Any) -> Any:
-    """Returns the argument, or what the callback keeps of it if it was an iterator, which is used up."""
-    return vars(callback).get(name, value) if isinstance(value, Iterator) else value
+    """Returns the argument, or what became of it: an iterator is used up, and what is "auto" is found by a sweep."""
+    is_replaced = isinstance(value, Iterator) or (isinstance(value, str) and value == "auto")
+    return vars(callback).get(name, value) if is_replaced else value
 
 
 def _known(run: Run) -> Known:
@@ -155,9 +158,9 @@ def _describe_metric(metric: Any, known: Known) -> Any:
 
 def _compare_parts(saved: Mapping[str, Any], now: Mapping[str, Any], found: Comparison) -> None:
     pairs = [("loss", saved.get("loss"), now.get("loss"))]
-    tables = saved.get("metrics"), now.get("metrics")
-    if isinstance(tables[0], list) and isinstance(tables[1], list):
-        for was, received in zip(*tables, strict=False):
+    was_measured, is_measured = saved.get("metrics"), now.get("metrics")
+    if isinstance(was_measured, list) and isinstance(is_measured, list):
+        for was, received in zip(was_measured, is_measured, strict=False):
             pairs += [(f"metric {name}", was[name], received[name]) for name in _shared(was, received)]
     for owner in _shared(saved.get("callbacks"), now.get("callbacks")):
         was, received = saved["callbacks"][owner], now["callbacks"][owner]
@@ -178,17 +181,14 @@ def _shared(saved: Any, now: Any) -> list[str]:
     return [name for name in saved if name in now] if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
 
 
-def _compare_callbacks(saved: Any, now: Any, lines: list[str]) -> list[str]:
-    """Compares the callbacks by their texts, but those whose changed arguments stand in `lines` already."""
-    if is_same(saved, now):
-        return []
+def _compare_callbacks(saved: Any, now: Any, by_argument: list[str]) -> list[str]:
+    """Compares which callbacks there are, and by their texts those whose arguments are not compared."""
     if not isinstance(saved, list) or not isinstance(now, list) or _class_names(saved) != _class_names(now):
         return _compare_setting("callbacks", saved, now)
-    pairs = [(was, received) for was, received in zip(saved, now, strict=True) if not is_same(was, received)]
     return [
         f"callback: saved {was!s:.500}, now {received!s:.500}"
-        for name, (was, received) in zip(_class_names([received for _, received in pairs]), pairs, strict=True)
-        if not any(line.startswith(name) for line in lines)
+        for name, was, received in zip(_class_names(now), saved, now, strict=True)
+        if name not in by_argument and not is_same(was, received)
     ]
 
 

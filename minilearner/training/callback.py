@@ -125,6 +125,7 @@ class Callback:
     if not TYPE_CHECKING:  # type checkers read `__init__`, as people do
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Callback:
+            """Makes a callback and keeps the arguments that `__init__` is about to receive."""
             if cls.__init__ is object.__init__ and (args or kwargs):
                 raise TypeError(f"{cls.__name__}() takes no arguments")
             self = super().__new__(cls)

@@ -1,6 +1,6 @@
-"""What earlier versions wrote, to be read for ever: a checkpoint folder, an export and a weights file, in `earlier/`.
+"""What earlier versions wrote is read for ever: a checkpoint folder, an export and a weights file, in `earlier/`.
 
-To write them anew with the code of another day:  PYTHONPATH=<that code> python tests/saving/earlier_files.py
+They were written before constructor arguments were compared:  PYTHONPATH=<that code> python test_earlier_files.py
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
@@ -18,6 +19,7 @@ from minilearner import (
     EMA,
     MLP,
     Callback,
+    CheckpointError,
     DataLoaders,
     EarlyStopping,
     Learner,
@@ -25,6 +27,7 @@ from minilearner import (
     SaveBest,
     TorchScheduler,
     accuracy,
+    load_learner,
     set_seed,
 )
 from minilearner.callbacks.checkpoint import Checkpoint
@@ -85,6 +88,52 @@ def trained() -> Learner:
     with learn.no_logging():
         learn.fit(1, 0.1)
     return learn
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of a folder that was written before constructor arguments were compared."""
+    return shutil.copytree(EARLIER / "folder", tmp_path / "folder")
+
+
+def test_a_run_of_an_earlier_version_goes_on(folder):
+    whole, resumed = resumable(), resumable()
+    expected, record = fit(whole, None), fit(resumed, folder)
+    assert record.steps["step"].tolist() == expected.steps["step"].tolist()
+    assert [row["epoch"] for row in record.epochs] == [0, 1, 2]
+    assert resumed.cbs[-1].epochs == [0, 1, 2]
+    # Not to the bit: the first half was trained on another machine.
+    torch.testing.assert_close(resumed.model.weight, whole.model.weight)
+    torch.testing.assert_close(torch.tensor(record.steps["loss"]), torch.tensor(expected.steps["loss"]))
+
+
+def test_what_an_earlier_version_compared_is_still_compared(folder):
+    learn = resumable()
+    learn.loss_func = nn.MultiMarginLoss()
+    with pytest.raises(CheckpointError, match=r"loss: saved 'CrossEntropyLoss\(\)', now 'MultiMarginLoss\(\)'"):
+        fit(learn, folder)
+
+
+def test_a_model_that_an_earlier_version_exported_predicts(tmp_path):
+    learn = load_learner(EARLIER / "export.safetensors")
+    expected = trained()
+    x = expected.dls.train.x
+    assert learn.predict(x[0])[0] == expected.predict(x[0])[0] and learn.dls.vocab == ("cat", "dog")
+    torch.testing.assert_close(learn.model(x), expected.model(x))
+    assert learn.loss_func.label_smoothing == 0.1
+
+
+def test_weights_that_an_earlier_version_saved_are_loaded(tmp_path):
+    learn, expected = trained(), trained()
+    with torch.no_grad():
+        for parameter in learn.model.parameters():
+            parameter.zero_()
+    learn.path = EARLIER
+    learn.load("weights")
+    for name, tensor in expected.model.state_dict().items():
+        torch.testing.assert_close(learn.model.state_dict()[name], tensor)
+    steps = [kept["step"].item() for kept in learn.optimizer.state_dict()["state"].values()]
+    assert steps == [kept["step"].item() for kept in expected.optimizer.state_dict()["state"].values()]
 
 
 def write() -> None:
