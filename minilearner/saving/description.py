@@ -110,7 +110,7 @@ class _Describer:
         value = getattr(value, "_torchdynamo_orig_callable", value)
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        if not hasattr(value, "__dict__"):
+        if not hasattr(value, "__dict__") and not _slots(value):
             return _describe_opaque(value)
         return self._object(value, None if callable(value) else used)
 
@@ -251,10 +251,14 @@ def _name_kind(value: Any) -> str:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ()) if isinstance(name, str)]
-    missing = object()
-    in_slots = {name: getattr(value, name, missing) for name in slots if not name.startswith("__")}
-    return {**{name: part for name, part in in_slots.items() if part is not missing}, **vars(value)}
+    in_slots = {name: getattr(value, name) for name in _slots(value) if hasattr(value, name)}
+    return {**in_slots, **getattr(value, "__dict__", {})}
+
+
+def _slots(value: Any) -> list[str]:
+    every = [getattr(cls, "__slots__", ()) for cls in type(value).__mro__]
+    names = [name for slots in every for name in ([slots] if isinstance(slots, str) else slots)]
+    return [name for name in names if not name.startswith("__")]
 
 
 def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
