@@ -18,10 +18,10 @@ from minilearner import processes
 from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
-from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
+from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
 from minilearner.saving.identity import compare, identity
 from minilearner.saving.run_state import loader_states, restore, run_state
-from minilearner.saving.state_checks import check_of_each, check_whose
+from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors
@@ -36,26 +36,29 @@ class Checkpoint(Callback):
     """Saves a run as it goes; the same script, run again after a crash, ends on the bits of an uninterrupted run.
 
     Given to a `fit` as ``checkpoint="runs/pets"`` or ``checkpoint=Checkpoint("runs/pets", every_steps=500)``. The call
-    finds what the folder holds: nothing, and it starts; a part of this run, and it goes on at that epoch and batch; the
-    whole, and it returns without training. What another run left there is refused, with the differences listed.
+    starts if the folder is empty, goes on at the saved epoch and batch if it holds a part of this run, and returns
+    without training if it holds all of it. If it holds another run, the call raises an error that lists every
+    difference: in the call, the data, the model, or the arguments of the loss, the metrics and the callbacks. See
+    `Callback.ignored_arguments` for your own callbacks.
 
-    Saved are weights, buffers, what is frozen, optimizer, loss scale, the callbacks' and the loaders' state, the
-    record, and the four random generators. The training pass goes on without reading what was trained on, where the
-    loaders are ours; of a foreign loader the batches before are read again. A foreign `DataLoader` with persistent
-    workers whose dataset draws random numbers cannot be resumed exactly: its workers' generators are out of reach.
+    A checkpoint holds weights, buffers, what is frozen, the optimizer, the loss scale, the state of callbacks and
+    loaders, the record, and the four random generators. With our loaders, the training pass goes on without reading
+    what was trained on before; from a foreign loader the earlier batches are read again. A foreign `DataLoader` with
+    persistent workers whose dataset draws random numbers cannot be resumed exactly: its workers' generators are out of
+    reach.
 
     SIGTERM and SIGINT (Ctrl-C) finish the step, save, undo what callbacks changed for a while, and leave with the exit
     code that is due (143; 130); a second one leaves at once. In a validation, what was trained before it is saved.
 
-    Of several processes the first writes, in a folder that all can read; they go on together, and as many as they were.
-    A validation is finished before they leave for a signal. What comes again within 5 seconds is no second signal: one
-    that went to all processes, as Slurm's and systemd's do, torchrun hands on to each once more.
+    With several processes, only the first writes, to a folder that all can read, and as many processes must go on as
+    there were. They finish a validation before they leave for a signal. A signal that comes again within 5 seconds is
+    not a second one: Slurm and systemd send it to all processes, and torchrun then passes it on to each once more.
 
     Args:
-        folder: of this run alone.
-        every_steps: save after each so many optimizer updates.
-        every_seconds: save at the next update when so many have passed since the last save.
-        every_epochs: save after each so many epochs. Without any of the three: every epoch, and every 300 seconds.
+        folder: a folder for this run alone.
+        every_steps: save after every so many optimizer updates.
+        every_seconds: save at the next update after so many seconds since the last save.
+        every_epochs: save after every so many epochs. Without any of the three: every epoch, and every 300 seconds.
         keep: how many checkpoints stay.
 
     Raises:
@@ -95,30 +98,30 @@ class Checkpoint(Callback):
 
     @contextmanager
     def holding(self, run: Run, kind: str) -> Iterator[None]:
-        """Holds the folder while the run is under way, which goes on from what it finds there.
+        """Holds the folder for the time of a run, which goes on from what it finds there.
 
         Raises:
             CheckpointError: see the class.
         """
         store = CheckpointFolder(self.folder, keep=self.keep)
-        with store.locked() if processes.is_first() else nullcontext():
+        with store.hold() if processes.is_first() else nullcontext():
             self._store, self._identity, self._found = store, identity(run, kind), store.newest()
             if run.step.n_processes > 1:
                 self._check_all_see_the_same()
             if self._found is not None:
-                check_whose(self._found.state)
+                check_owner(self._found.state)
                 self._check_is_this_run(self._found)
-                check_of_each(self._found.state, run.step.n_processes)
-                self._check_is_not_taken_back(run)
+                check_process_parts(self._found.state, run.step.n_processes)
+                self._check_is_new_to_recorder(run)
                 if of_each := self._found.state.get("of_each"):
                     _take_own(self._found.state, of_each[processes.rank()])
             yield
 
     def finish(self, run: Run) -> None:
-        """Saves the outcome, after all callbacks have undone what they had changed for a while.
+        """Saves the outcome after all callbacks have undone their temporary changes.
 
-        A run that was finished before has had no epoch now; its outcome is put back once more, for `before_fit` and
-        `after_fit` have come again, and nothing of theirs may count twice.
+        A run that was finished before trains no epoch. Its outcome is put back once more after `after_fit`, so that
+        nothing that callbacks did in this call counts twice.
         """
         if self._found is not None and self._found.state["finished"]:
             restore(run, self._found.state)
@@ -144,7 +147,7 @@ class Checkpoint(Callback):
             )
         self._allowed = found.allowed
 
-    def _check_is_not_taken_back(self, run: Run) -> None:
+    def _check_is_new_to_recorder(self, run: Run) -> None:
         if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
             raise CheckpointError(
                 f"{self.folder} holds a run that this learner has finished; this call would take it back to the end of "
@@ -155,17 +158,17 @@ class Checkpoint(Callback):
         seen = processes.gather(None if self._found is None else self._found.number)
         if odd := [rank for rank, number in enumerate(seen) if number != seen[0]]:
             raise CheckpointError(
-                f"rank {odd[0]} does not see in {self.folder} what the first process sees. On several machines, give a "
-                "folder that all of them share."
+                f"process {odd[0]} does not see in {self.folder} what the first process sees. With several machines, "
+                "give a folder that all of them share."
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: what it did is on disk."""
+        """Returns an empty dict; everything is already on disk."""
         return {}
 
     def before_fit(self, run: Run) -> None:
         self._at_step, self._at_time = run.global_step, time.monotonic()
-        self._left.enter_context(_signals_noted(self._note))
+        self._left.enter_context(_note_signals(self._note))
         if self._found is not None:
             state = self._found.state
             restore(run, state, is_ending=state["finished"])
@@ -176,10 +179,10 @@ class Checkpoint(Callback):
     def before_train(self, run: Run) -> None:
         resumed = self._found if run.start_batch else None
         if resumed is not None:
-            # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
+            # Once more: `before_epoch` and `before_train` came again, and what they did must not count twice.
             self._pass: dict[str, Any] = resumed.state["pass"]
             restore(run, {**resumed.state, **self._pass})
-            run.at_start = partial(self._standing, run, resumed.state)
+            run.at_start = partial(self._start_reading, run, resumed.state)
         else:
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}
 
@@ -187,25 +190,27 @@ class Checkpoint(Callback):
         if run.training and not run.step.is_pending:
             self._after_training_batch(run)
         elif run.step.n_processes > 1:
-            return  # processes leave together, when the validation is over
-        elif not run.in_mid_epoch and self._signal is not None:  # in a validation, or where the window never closed
+            return  # processes leave together after the validation
+        elif (
+            not run.in_mid_epoch and self._signal is not None
+        ):  # in a validation, or if the accumulation window never closed
             if self._before_validation is not None:
                 self._store.save(*self._before_validation)
-            self._leave_if_told(run)
+            self._leave_on_signal(run)
 
     def _after_training_batch(self, run: Run) -> None:
         if self._is_due_anywhere(run, self._is_due(run)):
             self._save(run, epoch=run.epoch, batch=run.iter + 1)
-            self._leave_if_told(run)
+            self._leave_on_signal(run)
         if run.iter + 1 == run.n_batches and run.dls.valid is not None and run.step.n_processes == 1:
             number, state = self._state(run, epoch=run.epoch, batch=run.n_batches)
-            self._before_validation = number, packed(state)  # in memory: written if a signal comes while validating
+            self._before_validation = number, pack_state(state)  # in memory: written if a signal comes while validating
 
     def after_epoch(self, run: Run) -> None:
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
         if self._is_due_anywhere(run, due):
             self._save(run, epoch=run.epoch + 1, batch=0)
-        self._leave_if_told(run)
+        self._leave_on_signal(run)
 
     def after_fit(self, run: Run) -> None:
         self._left.close()
@@ -219,8 +224,8 @@ class Checkpoint(Callback):
         for line in self._allowed:
             sys.stdout.write(f"{self.folder}: {line}\n")
 
-    def _standing(self, run: Run, state: dict[str, Any]) -> None:
-        """The resumed pass stands at its batch: reading on begins with the generators of that moment."""
+    def _start_reading(self, run: Run, state: dict[str, Any]) -> None:
+        """Puts the random generators back when the resumed pass stands at its batch."""
         run.at_start = None
         set_rng_state(state["rng"])
 
@@ -232,7 +237,7 @@ class Checkpoint(Callback):
         return self.every_seconds is not None and time.monotonic() - self._at_time >= self.every_seconds
 
     def _is_due_anywhere(self, run: Run, due: bool) -> bool:
-        """Whether to save now: all processes do, or none, and all know of a signal that one has got."""
+        """Returns whether to save now. All processes do or none does, and all learn of a signal that one received."""
         if run.step.n_processes > 1:
             noted = [float(self._signal == number) for number in _SIGNALS]
             *signals, n_due = processes.add_up([*noted, float(due and processes.is_first())])
@@ -258,15 +263,15 @@ class Checkpoint(Callback):
     def _note(self, number: int) -> None:
         self._signal = number
 
-    def _leave_if_told(self, run: Run) -> None:
+    def _leave_on_signal(self, run: Run) -> None:
         if self._signal is not None:
             if run.step.n_processes > 1:
-                processes.wait()  # until the first has written: torchrun ends all when one has left
-            told = f"saved in {self.folder}; run the same script again to go on."
+                processes.wait()  # until the first has written: torchrun ends all when one leaves
+            message = f"saved in {self.folder}; run the same script again to go on."
             if self._signal == signal.SIGINT:
-                raise KeyboardInterrupt(told)
+                raise KeyboardInterrupt(message)
             if processes.is_first():
-                sys.stderr.write(f"{signal.Signals(self._signal).name}: {told}\n")
+                sys.stderr.write(f"{signal.Signals(self._signal).name}: {message}\n")
             raise SystemExit(128 + self._signal)
 
     def __repr__(self) -> str:
@@ -274,7 +279,7 @@ class Checkpoint(Callback):
 
 
 def _own(run: Run, state: dict[str, Any]) -> dict[str, Any]:
-    """What of a state is this process's alone."""
+    """Returns the part of a state that belongs to this process alone."""
     pairs = zip(run.callbacks, state["callbacks"], strict=True)
     callbacks = [saved if callback.differs_by_process else None for callback, saved in pairs]
     own = {name: state[name] for name in ("pass", "rng", "loaders")}
@@ -282,18 +287,17 @@ def _own(run: Run, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _take_own(state: dict[str, Any], own: dict[str, Any]) -> None:
-    """Puts into a state of the first process what is another's own."""
+    """Replaces the first process's own part of a state with that of another process."""
     callbacks = [mine or saved for mine, saved in zip(own["callbacks"], state["callbacks"], strict=True)]
     state.update({**own, "callbacks": callbacks})
 
 
 @contextmanager
-def _signals_noted(note: Callable[[int], None]) -> Iterator[None]:
-    """Lets the first SIGTERM or SIGINT be noted and a second act at once; puts the handlers back on leaving.
+def _note_signals(note: Callable[[int], None]) -> Iterator[None]:
+    """Notes the first SIGTERM or SIGINT and lets a second act at once; puts the handlers back at the end.
 
-    Of several processes, a second counts only when the first may be long past: see `Checkpoint`.
-
-    Signals reach the main thread alone; in any other, nothing is changed.
+    With several processes, a second signal counts only some seconds after the first: see `Checkpoint`. Signals reach
+    the main thread alone; in any other thread, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

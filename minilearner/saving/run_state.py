@@ -1,7 +1,7 @@
-"""All that a run is at one moment, as data: what a checkpoint keeps, how it is put back, and whose it is.
+"""The state of a run at one moment, as data: what a checkpoint keeps, and how it is put back.
 
-A state is taken between two batches, with no gradient waiting, or between two epochs. Put back into a fresh run of the
-same script, training goes on to the same bits.
+A state is taken between two batches with no gradient waiting, or between two epochs. After it is put back into a fresh
+run of the same script, training goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["loader_states", "restore", "run_state"]
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
     callbacks = [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks]
-    return {**_apart_from_callbacks(run, epoch, batch), "callbacks": callbacks}
+    return {**_state_without_callbacks(run, epoch, batch), "callbacks": callbacks}
 
 
-def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
+def _state_without_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
     return {
         "epoch": epoch,
         "batch": batch,
@@ -54,7 +54,7 @@ def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
 def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> None:
     """Puts a state back into a run of the same script: all of it or, if it does not fit, nothing.
 
-    Costs a copy of the weights, no more than the gradients that are not there yet.
+    Needs memory for a copy of the weights, no more than the gradients, which are not there yet, will take.
 
     Args:
         is_ending: the state is that of a finished run, and the `after_fit` of this run is still to come. What callbacks
@@ -74,14 +74,16 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         state = {**state, "callbacks": _leave_live(run, state["callbacks"])}
     # What is put back goes on changing, and the state may be put back once more. Weights are copied in any case.
     state = {name: part if name == "model" else copy.deepcopy(part) for name, part in state.items()}
-    before = _kept(run)
-    attributes = [(callback, dict(vars(callback)), _copied(data_attributes(callback))) for callback in run.callbacks]
+    before = _remember(run)
+    attributes = [
+        (callback, dict(vars(callback)), _copy_tensors(data_attributes(callback))) for callback in run.callbacks
+    ]
     try:
-        _put(run, state)
+        _put_back(run, state)
         _load_callbacks(run, state["callbacks"])
         set_rng_state(state["rng"])
     except BaseException as error:
-        _put(run, before)
+        _put_back(run, before)
         for callback, own, data in attributes:
             vars(callback).clear()
             vars(callback).update({**own, **data})
@@ -91,11 +93,11 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         raise CheckpointError(f"the checkpoint cannot be put back: {error!r:.300}.") from error
 
 
-def _kept(run: Run) -> dict[str, Any]:
-    """The run as it stands, to go back to. An optimizer is given new tensors, and keeps its old ones as they are."""
-    kept = _apart_from_callbacks(run, run.epoch, run.start_batch)
+def _remember(run: Run) -> dict[str, Any]:
+    """Returns the run as it stands, to go back to. The optimizer's tensors need no copy: loading puts in new ones."""
+    kept = _state_without_callbacks(run, run.epoch, run.start_batch)
     optimizer = kept.pop("optimizer")
-    return {**_copied(kept), "optimizer": optimizer}
+    return {**_copy_tensors(kept), "optimizer": optimizer}
 
 
 def _leave_live(run: Run, saved: list[Any]) -> list[Any]:
@@ -109,11 +111,11 @@ def _leave_live(run: Run, saved: list[Any]) -> list[Any]:
     return left
 
 
-def _copied(tree: Any) -> Any:
+def _copy_tensors(tree: Any) -> Any:
     return map_tensors(lambda t: t.detach().clone(), tree)
 
 
-def _put(run: Run, state: Mapping[str, Any]) -> None:
+def _put_back(run: Run, state: Mapping[str, Any]) -> None:
     run.epoch, run.start_batch = state["epoch"], state["batch"]
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
@@ -143,7 +145,7 @@ def loader_states(run: Run) -> list[Any]:
 
 
 def load_loaders(run: Run, states: list[Any]) -> None:
-    """Puts the loaders to where `loader_states` found them."""
+    """Puts the loaders back to where `loader_states` found them."""
     for loader, state in zip((run.dls.train, run.dls.valid), states, strict=True):
         if loader is not None and state is not None:
             loader.load_state_dict(state)

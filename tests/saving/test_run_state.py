@@ -14,7 +14,7 @@ from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder
 from minilearner.saving.identity import compare
 from minilearner.saving.run_state import restore
-from minilearner.saving.state_checks import check_of_each, check_whose
+from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.tree import map_tensors
 
 
@@ -203,8 +203,8 @@ def run(tmp_path_factory):
 def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, value, named, saved, run):
     before, hostile = seen(run), changed(saved.state, path, value)
     with pytest.raises(CheckpointError, match=named):
-        check_whose(hostile)
-        check_of_each(hostile, 1)
+        check_owner(hostile)
+        check_process_parts(hostile, 1)
         restore(run, hostile)
     assert_same(before, seen(run))
 
@@ -226,8 +226,8 @@ def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(sav
     for number, path in enumerate(list(paths(saved.state))[1:]):
         hostile = changed(saved.state, path, WRONG[number % len(WRONG)])
         try:
-            check_whose(hostile)
-            check_of_each(hostile, 1)
+            check_owner(hostile)
+            check_process_parts(hostile, 1)
             restore(run, hostile)
         except CheckpointError:
             n_refused += 1
