@@ -51,6 +51,7 @@ class ActivationStats(Callback):
     """
 
     order = -20
+    ignored_arguments = ()
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class _Averaging(Callback):
     """
 
     follows_weights = True
+    ignored_arguments = ()
     order = 90  # after `SaveBest`, which must copy the averages before they leave the model
 
     def __init__(self, *, start: float, at_end: bool):

@@ -22,6 +22,7 @@ class BnFreeze(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def before_train(self, run: Run) -> None:
         for norm in _find_frozen_norms(run.model):

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -22,10 +23,10 @@ from minilearner.callbacks.progress import Progress
 from minilearner.checks import check_count, check_positive
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state, set_rng_state
-from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
-from minilearner.saving.identity import differences, identity
+from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
+from minilearner.saving.identity import compare, identity
 from minilearner.saving.run_state import loader_states, restore, run_state
-from minilearner.saving.state_checks import check_of_each, check_whose
+from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors
@@ -41,8 +42,9 @@ class Checkpoint(Callback):
 
     Pass it to any `fit` method: ``checkpoint="runs/pets"`` or ``checkpoint=Checkpoint("runs/pets", every_steps=500)``.
     If the folder is empty, training starts. If it holds a part of this run, training resumes at that epoch and batch.
-    If it holds the whole run, the call returns without training. The folder of another run is refused, with a list of
-    the differences.
+    If it holds the whole run, the call returns without training. The folder of another run is refused with a list of
+    all differences: in the call, the data, the model, or the arguments of the loss, the metrics and the callbacks. See
+    `Callback.ignored_arguments` for your own callbacks.
 
     A checkpoint holds the weights, the buffers, what is frozen, the optimizer, the loss scale, the state of the
     callbacks and the loaders, the record, and the four random generators. Our loaders resume in mid-epoch without
@@ -71,6 +73,7 @@ class Checkpoint(Callback):
     """
 
     order = 100  # last, so that it saves what all other callbacks have done
+    ignored_arguments = ("folder", "every_steps", "every_seconds", "every_epochs", "keep")
 
     def __init__(
         self,
@@ -103,14 +106,14 @@ class Checkpoint(Callback):
             CheckpointError: see the class.
         """
         store = CheckpointFolder(self.folder, keep=self.keep)
-        with store.locked() if processes.is_first() else nullcontext():
+        with store.hold() if processes.is_first() else nullcontext():
             self._store, self._identity, self._found = store, identity(run, kind), store.newest()
             if run.step.n_processes > 1:
                 self._check_processes_agree()
             if self._found is not None:
-                check_whose(self._found.state)
+                check_owner(self._found.state)
                 self._check_is_this_run(self._found)
-                check_of_each(self._found.state, run.step.n_processes)
+                check_process_parts(self._found.state, run.step.n_processes)
                 self._check_does_not_go_back(run)
                 if of_each := self._found.state.get("of_each"):
                     _insert_own_state(self._found.state, of_each[processes.rank()])
@@ -130,10 +133,21 @@ class Checkpoint(Callback):
             run.record.saved_in = self.folder.resolve()
 
     def _check_is_this_run(self, saved: Saved) -> None:
-        if lines := differences(saved.state["identity"], self._identity):
+        found = compare(saved.state["identity"], self._identity)
+        unknown = [f"{what} could not be compared" for what in found.unknown]
+        if found.changed:
             raise CheckpointError(
-                f"{self.folder} holds another run:\n  " + "\n  ".join(lines) + "\nUse another folder, or remove it."
+                f"{self.folder} holds another run:\n  "
+                + "\n  ".join([*found.changed, *unknown])
+                + "\nPut the arguments back to go on with that run, or use another folder for a new one."
             )
+        if unknown and processes.is_first():
+            warnings.warn(
+                f"{self.folder} holds this run, as far as can be seen: {'; '.join(unknown)}. If it changed, use "
+                "another folder.",
+                stacklevel=2,
+            )
+        self._allowed = found.allowed
 
     def _check_does_not_go_back(self, run: Run) -> None:
         if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
@@ -158,9 +172,10 @@ class Checkpoint(Callback):
         self._at_step, self._at_time = run.global_step, time.monotonic()
         self._cleanup.enter_context(_handle_signals(self._note_signal))
         if self._found is not None:
-            restore(run, self._found.state)
-            self._announce(run, self._found.state)
-            if self._found.state["finished"]:
+            state = self._found.state
+            restore(run, state, is_ending=state["finished"])
+            self._announce(run, state)
+            if state["finished"]:
                 run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
@@ -189,7 +204,10 @@ class Checkpoint(Callback):
             self._exit_after_signal(run)
         if run.iter + 1 == run.n_batches and run.dls.valid is not None and run.step.n_processes == 1:
             number, state = self._collect_state(run, epoch=run.epoch, batch=run.n_batches)
-            self._before_validation = number, packed(state)  # in memory; written if a signal comes in the validation
+            self._before_validation = (
+                number,
+                pack_state(state),
+            )  # in memory; written if a signal comes in the validation
 
     def after_epoch(self, run: Run) -> None:
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
@@ -206,6 +224,8 @@ class Checkpoint(Callback):
             return
         where = f"resuming in epoch {run.epoch} at batch {state['batch']}"
         sys.stdout.write(f"{self.folder}: {'finished before, so not trained again' if state['finished'] else where}\n")
+        for line in self._allowed:
+            sys.stdout.write(f"{self.folder}: {line}\n")
 
     def _restore_generators(self, run: Run, state: dict[str, Any]) -> None:
         """Restores the random generators, once the loader of a resumed pass stands at its batch."""

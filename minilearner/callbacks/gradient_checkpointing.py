@@ -45,6 +45,7 @@ class GradientCheckpointing(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, layers: Sequence[nn.Module] | nn.Sequential | None = None):
         if isinstance(layers, nn.Module) and not isinstance(layers, nn.Sequential):

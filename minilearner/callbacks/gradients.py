@@ -27,6 +27,7 @@ class GradientAccumulation(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, n_batches: int):
         check_count(n_batches, "n_batches")
@@ -56,6 +57,7 @@ class GradientClip(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, max_norm: float = 1.0, norm_type: float = 2.0):
         check_positive(max_norm, "max_norm")

@@ -42,6 +42,8 @@ class LambdaCallback(Callback):
         TypeError: a name is not an event (the message suggests the nearest one), or a value cannot be called.
     """
 
+    ignored_arguments = ()
+
     def __init__(self, *, order: float = 70, **functions: Callable[..., Any]):
         check_number(order, "order")
         self.order = order

@@ -35,6 +35,7 @@ class CSVLogger(Callback):
     """
 
     order = 66  # after the recorder, and after callbacks that add columns in `before_fit`
+    ignored_arguments = ()
 
     def __init__(self, path: str | os.PathLike[str] = "history.csv", append: bool = False):
         self.path = Path(path)

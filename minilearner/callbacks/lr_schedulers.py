@@ -51,6 +51,7 @@ class LearningRateScheduler(Callback):
     """
 
     order = 60
+    ignored_arguments = ("verbose",)
 
     def __init__(self, fn: Callable[..., float], verbose: int = 0):
         check_schedule(fn, "fn")
@@ -103,6 +104,8 @@ class ReduceLROnPlateau(Tracker):
     Raises:
         ValueError: an argument is out of range. In a run: `monitor` is unknown, or another schedule drives "lr".
     """
+
+    ignored_arguments = ("verbose",)
 
     def __init__(
         self,
@@ -182,6 +185,7 @@ class TorchScheduler(Callback):
     """
 
     order = 60  # after the step was recorded with the rate that it used
+    ignored_arguments = ()
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class _Mixing(Callback):
     """The base of both: draws the partners and mixes the loss. Subclasses mix the inputs."""
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self, alpha: float):
         check_positive(alpha, "alpha")

@@ -62,6 +62,7 @@ class NonFinite(Callback):
     """
 
     order = 80  # after whatever changes losses and gradients
+    ignored_arguments = ()
 
     def __init__(
         self,

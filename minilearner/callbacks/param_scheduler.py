@@ -29,6 +29,7 @@ class Scheduler(Callback):
 
     order = 60
     drives: tuple[str, ...] = ()
+    ignored_arguments = ()
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, *self.drives)

@@ -57,6 +57,7 @@ class Progress(Callback):
     """
 
     order = -48
+    ignored_arguments = ("bar", "table")
 
     def __init__(self, *, bar: bool = True, table: bool = True):
         self.bar = bar

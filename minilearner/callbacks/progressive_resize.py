@@ -35,6 +35,8 @@ class ProgressiveResize(Callback):
     Source: "Progressive Image Resizing" of MosaicML's Composer (2021), whose shape and defaults these are.
     """
 
+    ignored_arguments = ()
+
     def __init__(self, initial_scale: float = 0.5, *, delay: float = 0.5, full: float = 0.2, multiple: int = 4):
         check_fraction(initial_scale, "initial_scale", closed="right")
         check_fraction(delay, "delay")

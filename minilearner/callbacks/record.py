@@ -41,6 +41,7 @@ class Evaluate(Callback):
         metrics: column -> metric.
     """
 
+    ignored_arguments = ("metrics",)  # an identity compares them by name
     order = -50  # before users' callbacks, which read `run.metrics` and may cancel
 
     def __init__(self, metrics: dict[str, Metric]):
@@ -100,6 +101,7 @@ class Record(Callback):
     """
 
     order = -49
+    ignored_arguments = ("train_metrics",)  # an identity compares them by name
     differs_by_process = True  # training metrics see this process's share
 
     def __init__(self, train_metrics: dict[str, Metric] | None = None):

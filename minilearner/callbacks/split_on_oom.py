@@ -43,6 +43,7 @@ class SplitOnOOM(Callback):
     """
 
     part_of_step = True
+    ignored_arguments = ()
 
     def __init__(self) -> None:
         self.most_items: int | None = None

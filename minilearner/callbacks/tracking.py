@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Collection
+from typing import ClassVar, Literal
 
 from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.errors import closest
@@ -33,6 +34,7 @@ class Tracker(Callback):
     """
 
     order = 65
+    ignored_arguments: ClassVar[Collection[str] | None] = ()
 
     def __init__(
         self,
@@ -126,6 +128,8 @@ class Validate(Callback):
     Raises:
         ValueError: both or neither are given, one is below 1, or there is no validation set.
     """
+
+    ignored_arguments = ()
 
     def __init__(self, *, every_steps: int | None = None, every_epochs: int | None = None):
         if (every_steps is None) == (every_epochs is None):

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `checkpoint-<number>` that holds `tensors.safetensors`, `state.json`, and `manifest.json` with
 the size and SHA-256 of both. It is written under a temporary name, synced and renamed; older ones go only after the new
-one has been read back and found good. What is in a checkpoint is `callbacks.checkpoint`'s business.
+one has been read back and found good. `callbacks.checkpoint` decides what is in a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.saving.packing import pack, unpack
-from minilearner.saving.tensor_file import opened, save_tensors
+from minilearner.saving.tensor_file import open_tensors, save_tensors
 
-__all__ = ["CheckpointFolder", "Packed", "Saved", "packed"]
+__all__ = ["CheckpointFolder", "Packed", "Saved", "pack_state"]
 
 if sys.platform != "win32":
     import fcntl
@@ -40,11 +40,11 @@ FORMAT = 1
 _PREFIX, _TEMPORARY = "checkpoint-", ".writing-"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _LARGEST_JSON = 1 << 28  # bytes
-_held: set[Path] = set()  # the folders that this process holds, which its own locks would not keep it from
+_held: set[Path] = set()  # the folders that this process holds: its own locks do not keep it out
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was read and found good."""
+    """A checkpoint that was read and is intact."""
 
     path: Path
     number: int
@@ -52,17 +52,17 @@ class Saved(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A state as it was at one moment: JSON text, and copies of the tensors that it names."""
+    """A state at one moment: JSON text, and copies of the tensors that it names."""
 
     text: str
     tensors: dict[str, Tensor]
 
 
-def packed(state: dict[str, Any]) -> Packed:
-    """Returns a copy of a state, ready to be written.
+def pack_state(state: dict[str, Any]) -> Packed:
+    """Copies a state into the form in which it is written.
 
     Raises:
-        TypeError: it holds what is no data.
+        TypeError: the state holds something that is not data.
     """
     tensors: dict[str, Tensor] = {}
     return Packed(json.dumps(pack(state, tensors), allow_nan=False, separators=(",", ":")), tensors)
@@ -72,11 +72,11 @@ class CheckpointFolder:
     """The checkpoints of one run.
 
     Args:
-        path: made where it does not exist.
-        keep: how many of the newest stay.
+        path: the folder; it is made if it does not exist.
+        keep: how many of the newest checkpoints stay.
 
     Raises:
-        ValueError: `keep` below 1.
+        ValueError: `keep` is below 1.
         CheckpointError: the folder cannot be made or written to.
     """
 
@@ -94,25 +94,27 @@ class CheckpointFolder:
             ) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder for one run; the lock goes with the process, however that ends.
+    def hold(self) -> Iterator[None]:
+        """Holds the folder for one run. The lock ends with the process, however that ends.
 
         Raises:
-            CheckpointError: another process holds it, or another run of this one; its lock is no file.
+            CheckpointError: another process or another run of this process holds the folder, or its lock is not a file.
         """
         if sys.platform == "win32":
             yield
             return
         folder = self.path.resolve()
         if folder in _held:
-            raise CheckpointError(f"another run of this process trains with the checkpoints in {self.path}.")
-        with _lock_file(folder / ".lock") as file:
+            raise CheckpointError(
+                f"another run of this process uses the checkpoints in {self.path}. Give each run its own folder."
+            )
+        with _open_lock(folder / ".lock") as file:
             try:
-                # Not flock's lock: loader workers would inherit it, and outlive by seconds a process that is killed.
+                # Not `flock`: loader workers would inherit its lock, and they outlive a killed process by seconds.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(
-                    f"another process trains with the checkpoints in {self.path}. Wait for it, or use another folder."
+                    f"another process uses the checkpoints in {self.path}. Wait for it to end, or use another folder."
                 ) from error
             _held.add(folder)
             try:
@@ -121,57 +123,57 @@ class CheckpointFolder:
                 _held.remove(folder)
 
     def save(self, number: int, state: dict[str, Any] | Packed) -> Path:
-        """Writes a checkpoint, reads it back, and only then lets the oldest go.
+        """Writes a checkpoint, reads it back, and only then deletes the oldest.
 
         Raises:
-            CheckpointError: it could not be written. The checkpoints before it are untouched.
-            TypeError: `state` holds what is no data.
+            CheckpointError: the checkpoint could not be written. Those before it are untouched.
+            TypeError: `state` holds something that is not data.
         """
-        text, tensors = state if isinstance(state, Packed) else packed(state)
+        text, tensors = state if isinstance(state, Packed) else pack_state(state)
         temporary = self.path / f"{_TEMPORARY}{number:08d}-{os.getpid()}"
         final = self.path / f"{_PREFIX}{number:08d}"
         try:
-            self._clear()
+            self._remove_unfinished()
             temporary.mkdir()
             save_tensors(tensors, temporary / _TENSORS)
             (temporary / _STATE).write_text(text, encoding="utf-8")
-            _check_json_file(temporary / _STATE)  # what no reader would take must not take the place of one it would
-            files = {name: _fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
+            _check_json_file(temporary / _STATE)  # one that no reader accepts must not replace one that it does
+            files = {name: fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
             manifest = {"format": FORMAT, "number": number, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             for name in (_TENSORS, _STATE, _MANIFEST):
                 _sync(temporary / name)
             _sync(temporary)
-            if final.exists():  # the same moment saved again, by a run that was resumed from an older checkpoint
+            if final.exists():  # a run that was resumed from an older checkpoint saves this moment again
                 shutil.rmtree(final)
             os.replace(temporary, final)
             _sync(self.path)
-            _check(final)
+            _check_files(final)
         except (OSError, SafetensorError, FileFormatError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint {final.name} could not be written to {self.path}: {error}. "
                 "What was saved before it is untouched."
             ) from error
-        for old in self._found()[: -self.keep]:
+        for old in self._list()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return final
 
     def newest(self) -> Saved | None:
-        """Returns the newest checkpoint that is good, warning of each newer one that is not; None without any.
+        """Returns the newest intact checkpoint, and warns of each newer one that is damaged; None if there is none.
 
         Raises:
-            CheckpointError: there are checkpoints, and all are damaged.
+            CheckpointError: all checkpoints are damaged.
         """
         damaged: list[str] = []
-        for path in reversed(self._found()):
+        for path in reversed(self._list()):
             try:
                 saved = _read(path)
             except (OSError, FileFormatError) as error:
                 damaged.append(f"{path.name}: {error}")
                 continue
             for what in damaged:
-                warnings.warn(f"a damaged checkpoint was passed over. {what}", stacklevel=2)
+                warnings.warn(f"a damaged checkpoint was skipped. {what}", stacklevel=2)
             return saved
         if damaged:
             raise CheckpointError(
@@ -179,22 +181,22 @@ class CheckpointFolder:
             )
         return None
 
-    def _found(self) -> list[Path]:
-        found = [path for path in self.path.glob(f"{_PREFIX}*") if re.fullmatch(r"[0-9]+", _ending(path))]
-        return sorted(found, key=lambda path: int(_ending(path)))
+    def _list(self) -> list[Path]:
+        found = [path for path in self.path.glob(f"{_PREFIX}*") if re.fullmatch(r"[0-9]+", _number_text(path))]
+        return sorted(found, key=lambda path: int(_number_text(path)))
 
-    def _clear(self) -> None:
-        """Removes what a process that died left unfinished."""
+    def _remove_unfinished(self) -> None:
+        """Removes what a process left unfinished when it died."""
         for rest in self.path.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(rest, ignore_errors=True)
 
 
-def _ending(path: Path) -> str:
+def _number_text(path: Path) -> str:
     return path.name.removeprefix(_PREFIX)
 
 
-def _lock_file(path: Path) -> BinaryIO:
-    # Neither through a link nor into a pipe, which might wait for ever.
+def _open_lock(path: Path) -> BinaryIO:
+    # Do not follow a link, and do not open a pipe, which might wait for ever.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = open(os.open(path, flags, 0o666), "rb+", buffering=0)  # noqa: SIM115 - the caller closes it
@@ -202,11 +204,11 @@ def _lock_file(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path} cannot be locked: {error}. Remove it.") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise CheckpointError(f"{path} cannot be locked: it is no file. Remove it.")
+        raise CheckpointError(f"{path} cannot be locked: it is not a file. Remove it.")
     return file
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -224,29 +226,29 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check(path: Path) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint whose files are as they were written.
+def _check_files(path: Path) -> dict[str, Any]:
+    """Returns the manifest of a checkpoint, after a check that its files are as they were written.
 
     Raises:
-        FileFormatError: something is missing, damaged, or newer than this version reads.
+        FileFormatError: a file is missing, damaged, or newer than this version reads.
     """
-    manifest = _json(path / _MANIFEST)
+    manifest = _read_json(path / _MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise FileFormatError(f"{_MANIFEST} is not one of ours.")
+        raise FileFormatError(f"{_MANIFEST} was not written by minilearner.")
     if manifest.get("format") != FORMAT:
         raise FileFormatError(
             f"its format is {str(manifest.get('format'))[:20]}, and this version of minilearner reads {FORMAT}."
         )
     for name in (_TENSORS, _STATE):
-        if not _is_as_written(path / name, manifest["files"].get(name)):
+        if not _is_intact(path / name, manifest["files"].get(name)):
             raise FileFormatError(f"{name} is missing or damaged.")
     return manifest
 
 
-def _is_as_written(path: Path, written: Any) -> bool:
+def _is_intact(path: Path, written: Any) -> bool:
     if not _is_file(path) or not isinstance(written, dict):
         return False
-    return written.get("bytes") == path.stat().st_size and _fingerprint(path) == written
+    return written.get("bytes") == path.stat().st_size and fingerprint(path) == written
 
 
 def _is_file(path: Path) -> bool:
@@ -255,33 +257,33 @@ def _is_file(path: Path) -> bool:
 
 def _read(path: Path) -> Saved:
     if path.is_symlink():
-        raise FileFormatError("it is linked from elsewhere.")
-    _check(path)
+        raise FileFormatError("it is a symbolic link.")
+    _check_files(path)
     try:
-        with opened(path / _TENSORS) as file:
+        with open_tensors(path / _TENSORS) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileFormatError as error:
         raise FileFormatError(f"{_TENSORS} is damaged: {error}") from error
-    state = unpack(_json(path / _STATE), tensors)
+    state = unpack(_read_json(path / _STATE), tensors)
     if not isinstance(state, dict):
-        raise FileFormatError(f"{_STATE} is not one of ours.")
-    return Saved(path, int(_ending(path)), state)
+        raise FileFormatError(f"{_STATE} was not written by minilearner.")
+    return Saved(path, int(_number_text(path)), state)
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     _check_json_file(path)
     try:
-        return json.loads(path.read_bytes(), parse_constant=_no_constant)
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise FileFormatError(f"{path.name} is no JSON: {str(error)[:80]}.") from error
+        raise FileFormatError(f"{path.name} is not JSON: {str(error)[:80]}.") from error
 
 
 def _check_json_file(path: Path) -> None:
     if not _is_file(path):
         raise FileFormatError(f"{path.name} is missing.")
     if path.stat().st_size > _LARGEST_JSON:
-        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, more than anything of ours.")
+        raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, more than any file of minilearner.")
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")

@@ -1,7 +1,7 @@
-"""A trained model in one file, with all that predicting needs: `learn.export`, and what `load_learner` reads.
+"""A trained model in one file with everything that prediction needs: `learn.export`, and what `load_learner` reads.
 
-The file says by registered names and plain arguments how the model is built, how inputs are read and transformed, and
-what its outputs mean. Weights are tensors. No name in it is imported, nothing in it is executed.
+By registered names and plain arguments, the file says how to build the model, how to read and transform inputs, and
+what the outputs mean. Weights are tensors. Nothing that the file names is imported, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minilearner.models.tensors import collect_state, is_channels_last, to_chann
 from minilearner.registry import build, describe, is_class_of
 from minilearner.runtime import Precision, isolated_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
-from minilearner.saving.tensor_file import TensorFile, naming, write_tensor_file
+from minilearner.saving.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.saving.weights_file import BESIDE, copy_weights, mismatches
 from minilearner.training.step import LossFunction
 
@@ -36,7 +36,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
     """Writes the file; see `Learner.export`.
 
     Raises:
-        TypeError: a transform, block, target or vocabulary cannot be told by name and plain arguments.
+        TypeError: a transform, block, target or vocabulary cannot be described by a name and plain arguments.
         OSError: the file cannot be written. What was there before is untouched.
     """
     model = unwrap(model)
@@ -45,7 +45,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
     try:
         NoTrainingData(data, path)
     except FileFormatError as error:
-        raise TypeError(f"the loaders cannot be exported, for they would not be loaded again: {error}") from error
+        raise TypeError(f"the loaders cannot be exported, since they could not be loaded again: {error}") from error
     architecture, why_not = _describe_model(model)
     content = {
         "versions": {name: _version(name) for name in ("minilearner", "torch", "torchvision")},
@@ -62,7 +62,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a file of `write_export` holds, ready for a `Learner`."""
+    """The content of an export, ready for a `Learner`."""
 
     dls: NoTrainingData
     model: nn.Module
@@ -74,24 +74,25 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
     """Reads what `write_export` wrote.
 
     Args:
-        model: gets the weights, where the file does not say how its model is built; or instead of building it.
+        model: receives the weights. If None, the model is built as the file says.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: the file is damaged, foreign, newer than this version reads, needs what is not registered here,
-            does not fit the model, or does not say how that is built where `model` is not given. Names the file.
+        FileFormatError: the file is damaged, foreign, or newer than this version reads; it needs something that is not
+            registered here; it does not fit the model; or it does not say how to build one and `model` is None. Names
+            the file.
     """
     file = TensorFile(path, ("export",))
     content = file.content(_BESIDE)
-    with naming(path):
+    with name_file(path):
         data, precision = content.get("data"), _PRECISIONS.get(str(content.get("precision")))
         if not isinstance(data, dict) or precision is None:
-            raise FileFormatError("what it says of data or precision is not what minilearner writes.")
+            raise FileFormatError("its description of data or precision is not what minilearner writes.")
         dls = NoTrainingData(data, path, device)
-        loss_func = _built_loss(content.get("loss"), dls)
-        make = _maker(content, path) if model is None else lambda: model
+        loss_func = _build_loss(content.get("loss"), dls)
+        make = _find_builder(content, path) if model is None else lambda: model
         _check_fits(make, file)
-    with naming(path), isolated_rng():
+    with name_file(path), isolated_rng():
         tensors = file.tensors()
         ready = make()
         if content.get("channels_last") is True:
@@ -101,41 +102,41 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
 
 
 def _describe_model(model: nn.Module) -> tuple[dict[str, Any] | None, str]:
-    """Returns how a model is built, or None and the reason why that cannot be told."""
+    """Returns how to build a model, or None and the reason why that cannot be described."""
     try:
         architecture = describe(model, "the model")
         with _Unallocated():
             rebuilt = build(architecture, is_class_of(nn.Module), "the model")
     except (TypeError, FileFormatError) as error:
         return None, str(error)[:500]
-    if any(t.shape != own.shape for t, own in _paired(collect_state(rebuilt), collect_state(model))):
-        return None, f"its weights are not those that {type(model).__name__} makes of its arguments"
+    if any(t.shape != own.shape for t, own in _pair_tensors(collect_state(rebuilt), collect_state(model))):
+        return None, f"its weights are not those that {type(model).__name__} builds from its arguments"
     if repr(rebuilt) != repr(model):
-        return None, f"its layers are not those that {type(model).__name__} makes of its arguments"
+        return None, f"its layers are not those that {type(model).__name__} builds from its arguments"
     return architecture, ""
 
 
-def _paired(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def _pair_tensors(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     nothing = torch.empty(0, 0)
     for name in dict.fromkeys((*first, *second)):
         yield first.get(name, nothing), second.get(name, nothing)
 
 
-def _maker(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
+def _find_builder(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
     architecture = content.get("architecture")
     if architecture is None:
         name, why = str(content.get("class"))[:80], str(content.get("without"))[:500].rstrip(".")
         raise FileFormatError(
-            f"{path} does not say how its model is built: {why}. Build it yourself, with any weights: "
+            f"{path} does not say how to build its model: {why}. Build it yourself, with any weights: "
             f"load_learner(path, model={name}(...)). Or register its class and export again."
         )
     if len(str(architecture)) > 1 << 16:
-        raise FileFormatError("the arguments of its model are longer than anything of ours.")
+        raise FileFormatError("the arguments of its model are longer than any that minilearner writes.")
     return lambda: build(architecture, is_class_of(nn.Module), "the model")
 
 
 def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
-    """Compares names and shapes before a model, or any weight, takes memory."""
+    """Compares names and shapes before the model or any weight takes memory."""
     with _Unallocated(), isolated_rng():
         own = collect_state(make())
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
@@ -144,7 +145,7 @@ def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
 
 
 class _Unallocated(TorchFunctionMode):
-    """Tensors made of sizes alone get no memory; what is computed from numbers is computed."""
+    """Gives no memory to tensors that are made from a size alone; what is computed from numbers is computed."""
 
     _BY_SIZE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.randint)
 
@@ -153,27 +154,27 @@ class _Unallocated(TorchFunctionMode):
 
 
 def _describe_loss(loss_func: LossFunction, dls: DataLoaders) -> dict[str, Any] | str | None:
-    """Returns None where the loss is the target's own, and a word where it cannot be told."""
+    """Returns None if the loss is the target's own, and a word if it cannot be described."""
     if dls.target is not None and loss_func is dls.target.loss_func:
         return None
     try:
         return describe(loss_func, "the loss")
-    except TypeError:  # no prediction needs it
+    except TypeError:  # prediction does not need it
         return "unknown"
 
 
-def _built_loss(description: Any, dls: NoTrainingData) -> LossFunction:
+def _build_loss(description: Any, dls: NoTrainingData) -> LossFunction:
     if description is None and dls.target is not None:
         return dls.target.loss_func
     if description is None or isinstance(description, str):
-        return _no_loss
+        return _raise_no_loss
     loss: LossFunction = build(description, is_class_of(nn.Module, or_function=True), "the loss")
     return loss
 
 
-def _no_loss(pred: Any, target: Any) -> Tensor:
+def _raise_no_loss(pred: Any, target: Any) -> Tensor:
     raise DataError(
-        "this learner was loaded from a file that does not tell its loss, for that was not registered. Set "
+        "this learner was loaded from a file that does not describe its loss, which was not registered. Set "
         "`learn.loss_func`, or register the loss and export again."
     )
 

@@ -1,6 +1,6 @@
-"""What a file must say of loaders, so that a model can be asked without them: how inputs are read and transformed.
+"""What an export says about the loaders, so that the model can predict without them.
 
-Labels, splits and getters belong to training, and stay out.
+That is how inputs are read and transformed. Labels, splits and getters belong to training and are left out.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.uint8, t
 def describe_data(dls: DataLoaders) -> DataDescription:
     """Returns how loaders read and transform an input of validation, and what their labels mean.
 
-    Augmentation is told too where it can be, for `tta`; that which is not registered is left out, for no prediction
-    needs it.
+    Augmentation is described too, for `tta`. What is not registered of it is left out, since prediction does not need
+    it.
 
     Raises:
-        TypeError: a block, a transform or the target is not registered, or holds what is no data. Says what to do.
+        TypeError: a block, a transform or the target is not registered, or holds something that is not data. Says what
+            to do.
     """
     target = dls.target
     _check_vocab(getattr(target, "vocab", ()))
@@ -59,7 +60,7 @@ def _describe_inputs(dls: DataLoaders) -> dict[str, Any]:
     train = dls.train
     if isinstance(train, ItemLoader):
         if not isinstance(dls.new_items, NewItems):
-            raise TypeError("loaders whose items are read by a function of your own cannot be exported. Use DataBlock.")
+            raise TypeError("loaders that read items by a function of your own cannot be exported. Use DataBlock.")
         blocks = dls.new_items.line.inputs
         return {
             "kind": "items",
@@ -98,32 +99,32 @@ def _check_vocab(vocab: Any) -> None:
         plain = name.item() if isinstance(name, np.generic) else name
         if type(plain) not in (str, int, float, bool):
             raise TypeError(
-                f"the vocabulary must be text or numbers, for a file. Received: {name!r:.80}, a {type(name).__name__}. "
-                "Give such names by `vocab`, or label the items with them."
+                "the vocabulary must be text or numbers to be written to a file. "
+                f"Received: {name!r:.80}, a {type(name).__name__}. Give such names as `vocab`, or as labels."
             )
 
 
 class NoTrainingData(DataLoaders):
-    """The loaders of a learner that was loaded from a file: they take new items, and have none of their own.
+    """The loaders of a learner that was loaded from a file. They accept new items and have none of their own.
 
     Args:
-        description: as `describe_data` gives it.
-        source: where it was read, for errors.
-        device: where batches arrive; the default device when None.
+        description: what `describe_data` returned.
+        source: the file that it was read from, for error messages.
+        device: where batches arrive; None is the default device.
 
     Raises:
-        FileFormatError: the description is not what `describe_data` writes, or needs what is not registered.
+        FileFormatError: the description is not what `describe_data` writes, or needs something that is not registered.
     """
 
     def __init__(self, description: Mapping[str, Any], source: Path, device: torch.device | str | None = None) -> None:
         bs, seed = description.get("bs"), description.get("seed")
         if type(bs) is not int or type(seed) is not int or not 1 <= bs < 2**31 or abs(seed) >= 2**64:
-            raise FileFormatError("the batch size and the seed are no numbers.")
+            raise FileFormatError("the batch size and the seed are not numbers.")
         self.source = source
         self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
         self.skipped, self._added = (), ()
         self.valid = None
-        pipeline = Pipeline(_built(description.get("batch_tfms"), BatchTransform, "the batch transform"))
+        pipeline = Pipeline(_build_all(description.get("batch_tfms"), BatchTransform, "the batch transform"))
         told = description.get("target")
         self._target = None if told is None else build(told, _is_target, "the target")
         self.new_items = None
@@ -135,14 +136,14 @@ class NoTrainingData(DataLoaders):
         if not isinstance(inputs, dict) or str(inputs.get("kind")) not in ("items", "arrays"):
             raise FileFormatError("how inputs are read is not told.")
         if inputs["kind"] == "arrays":
-            x = _no_arrays(inputs.get("dtype"), inputs.get("shape"))
+            x = _make_empty_array(inputs.get("dtype"), inputs.get("shape"))
             loader = MemoryLoader(x, **options)
-            loader.item_tfms = _built(inputs.get("item_tfms"), type(None), "the item transform")
+            loader.item_tfms = _build_all(inputs.get("item_tfms"), type(None), "the item transform")
             return loader
-        blocks = tuple(build(one, _is_block, "the block") for one in _listed(inputs.get("blocks"), "blocks"))
+        blocks = tuple(build(one, _is_block, "the block") for one in _check_list(inputs.get("blocks"), "blocks"))
         if not blocks:
             raise FileFormatError("how inputs are read is not told.")
-        tfms = ItemPipeline(_built(inputs.get("item_tfms"), ItemTransform, "the item transform"))
+        tfms = ItemPipeline(_build_all(inputs.get("item_tfms"), ItemTransform, "the item transform"))
         line = Line(blocks, None, None, (None,) * len(blocks), None, RandomSplitter())
         self.new_items = NewItems(line, self._target, Path)
         return ItemLoader(ItemDataset([], Read(blocks), tfms, seed=self.seed, cache=False), None, **options)
@@ -174,25 +175,25 @@ class NoTrainingData(DataLoaders):
         return f"NoTrainingData({self.source}, target={self.target})"
 
 
-def _built(descriptions: Any, kind: type, place: str) -> list[Any]:
+def _build_all(descriptions: Any, kind: type, place: str) -> list[Any]:
     allowed = is_class_of(kind, or_function=True)
-    return [build(one, allowed, place) for one in _listed(descriptions, place)]
+    return [build(one, allowed, place) for one in _check_list(descriptions, place)]
 
 
-def _listed(value: Any, what: str) -> list[Any]:
+def _check_list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list) or len(value) > 1000:
-        raise FileFormatError(f"{what}: there is no list of them.")
+        raise FileFormatError(f"{what}: this must be a list.")
     return value
 
 
-def _no_arrays(dtype: Any, shape: Any) -> torch.Tensor:
-    sides = _listed(shape, "the shape of an item")
+def _make_empty_array(dtype: Any, shape: Any) -> torch.Tensor:
+    sides = _check_list(shape, "the shape of an item")
     if (
         str(dtype) not in _DTYPES
         or any(type(side) is not int or not 0 <= side < 2**31 for side in sides)
         or len(sides) > 8
     ):
-        raise FileFormatError(f"items are of {str(dtype)[:20]} and shape {str(shape)[:40]}, which no arrays are.")
+        raise FileFormatError(f"items are of {str(dtype)[:20]} and shape {str(shape)[:40]}, which no array has.")
     return torch.empty((0, *sides), dtype=_DTYPES[str(dtype)])
 
 

@@ -1,7 +1,7 @@
 """A model as a graph for other runtimes: ONNX, and torch's own exported programs.
 
-The graph begins where inputs have their final size: it takes what the loaders make, but in [0, 1], normalises it as
-they do, and gives what `learn.get_preds` gives, such as probabilities. Decoding and resizing are the caller's.
+The graph takes inputs of their final size in [0, 1], normalises them as the loaders do, and returns what
+`learn.get_preds` returns, such as probabilities. Decoding and resizing are left to the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minilearner.runtime import isolated_rng
 __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
 
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
-"""How far outputs may be from the original's b, whose sums run otherwise: TOLERANCE + RELATIVE_TOLERANCE * |b|."""
+"""How far outputs may be from the model's output b: TOLERANCE + RELATIVE_TOLERANCE * |b|."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of torch's exporters
 
@@ -45,11 +45,11 @@ class _Resizes(Protocol):
 
 
 class _Graph(nn.Module):
-    """What is exported: normalisation, the model, the activation."""
+    """What is exported: the normalisation, the model and the activation."""
 
     def __init__(self, dls: DataLoaders, model: nn.Module) -> None:
         super().__init__()
-        self.statistics = [(t.mean, t.std) for t in _in_graph(dls.train.batch_tfms.steps(training=False))]
+        self.statistics = [(t.mean, t.std) for t in _find_normalization(dls.train.batch_tfms.steps(training=False))]
         self.model, self.target = model, dls.target
 
     def forward(self, x: Tensor) -> Any:
@@ -61,31 +61,31 @@ class _Graph(nn.Module):
 
 
 def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
-    """Writes an ONNX file with a dynamic batch dimension, and compares it with the model by onnxruntime.
+    """Writes an ONNX file with a dynamic batch dimension, and compares its outputs with the model's in onnxruntime.
 
     Its input is called "input" and its output "output".
 
     Raises:
         ImportError: the extra `onnx` is not installed.
-        ValueError: the loaders do to a batch what no graph can hold, or have none to try it on.
+        ValueError: a batch transform cannot be part of a graph, or the loaders have no batch to try the graph on.
         DataError: the model cannot be turned into a graph, or the graph's outputs differ from the model's.
     """
     try:
-        import onnxruntime  # an extra, as what torch needs to write the file
+        import onnxruntime  # an extra, as is what torch needs to write the file
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError(
             f"format='onnx' needs {error.name}, which is not installed: pip install 'minilearner[onnx]'."
         ) from error
-    graph, x = _prepared(dls, model)
+    graph, x = _prepare(dls, model)
     names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
     with replace_file(path) as temporary:
-        with _quiet(), _told("onnx"):
+        with _silence(), _explain_failure("onnx"):
             dynamic = ({0: torch.export.Dim("batch")},)
             program = torch.onnx.export(graph, (x,), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names)
             program.save(str(temporary), include_initializers=True, external_data=False)  # type: ignore[union-attr]
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        for sample in _samples(x):
+        for sample in _make_batches(x):
             _compare(graph(sample), torch.from_numpy(session.run(None, {"input": sample.numpy()})[0]), "ONNX")
     return path
 
@@ -96,15 +96,15 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     Raises:
         ValueError, DataError: as `write_onnx`.
     """
-    graph, x = _prepared(dls, model)
+    graph, x = _prepare(dls, model)
     with replace_file(path) as temporary:
         named = temporary.with_suffix(".pt2")  # torch insists on the suffix
         try:
-            with _quiet(), _told("torch_export"):
+            with _silence(), _explain_failure("torch_export"):
                 program = torch.export.export(graph, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
                 torch.export.save(program, named)
                 loaded = torch.export.load(named).module()
-            for sample in _samples(x):
+            for sample in _make_batches(x):
                 _compare(graph(sample), loaded(sample), "exported program")
             named.replace(temporary)
         finally:
@@ -112,8 +112,8 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     return path
 
 
-def _prepared(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
-    """Returns what is to be exported, on the CPU in fp32, and a batch to try it on."""
+def _prepare(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
+    """Returns the graph, on the CPU in fp32, and a batch to try it on."""
     graph = _Graph(dls, copy.deepcopy(unwrap(model)).cpu().float().eval()).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
     x, _ = first_batch(dls.loader(0).in_order())
@@ -126,7 +126,7 @@ def _prepared(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
     return graph, x
 
 
-def _in_graph(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
+def _find_normalization(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
     found: list[_Normalizes] = []
     for step in steps:
         if isinstance(step, _Normalizes):
@@ -134,38 +134,38 @@ def _in_graph(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
         elif found or not isinstance(step, _Resizes):
             raise ValueError(
                 f"no graph can hold the batch transform {step!r}: only Normalize goes into it, and what resizes "
-                "pictures before is left to the caller. Do it in the model, or export as safetensors."
+                "images before is left to the caller. Do it in the model, or export as safetensors."
             )
     return found
 
 
-def _samples(x: Tensor) -> list[Tensor]:
+def _make_batches(x: Tensor) -> list[Tensor]:
     """Returns batches of one, two and three items."""
     return [torch.cat([x] * (-(-n // len(x))))[:n] for n in (1, 2, 3)]
 
 
 def _compare(expected: Any, found: Any, what: str) -> None:
     if not isinstance(expected, Tensor):
-        raise DataError(f"a graph gives one tensor. The model gives a {type(expected).__name__}.")
+        raise DataError(f"a graph returns one tensor. The model returns a {type(expected).__name__}.")
     if expected.shape != found.shape or not torch.allclose(found, expected, RELATIVE_TOLERANCE, TOLERANCE):
         far = float((found - expected).abs().max()) if expected.shape == found.shape else float("nan")
         raise DataError(
-            f"the {what} gives other outputs than the model: {tuple(found.shape)} against {tuple(expected.shape)}, at "
-            f"most {far:.3g} apart. Nothing was written. A model that decides by the values of its inputs cannot be "
+            f"the {what} returns other outputs than the model: {tuple(found.shape)} against {tuple(expected.shape)}, "
+            f"at most {far:.3g} apart. Nothing was written. A model that decides by the values of its inputs cannot be "
             "turned into a graph."
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Torch's exporters warn of their own ways, and draw random numbers."""
+def _silence() -> Iterator[None]:
+    """Silences the warnings of torch's exporters, and undoes their draws of random numbers."""
     with isolated_rng(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def _told(format: str) -> Iterator[None]:
+def _explain_failure(format: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever torch's exporters raise

@@ -1,26 +1,54 @@
-"""Which run is this? Compares what a checkpoint says about its run with the run that resumes it."""
+"""Which run is this? Compares what a checkpoint says about its run with the run that is to go on from it.
+
+An identity is plain data. Its "parts" describe the loss, the metrics and the callbacks by class and arguments. Folders
+written before parts were compared have none; for them, texts stand in, such as the `repr` of each callback.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
+from minilearner.metrics import Metric
 from minilearner.models.tensors import unwrap_names
 from minilearner.runtime import DrawnSeed
+from minilearner.saving.description import Known, describe, is_same, list_changes
+from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import ADDRESS
 
-__all__ = ["differences", "identity"]
+__all__ = ["Comparison", "compare", "identity"]
+
+_MOST_LINES = 20  # for one table, such as the shapes of all parameters
+_MAY_CHANGE = ("device", "compiled")
+_OWN_ARGUMENTS = "callbacks with arguments of their own choice"
+
+
+@dataclass
+class Comparison:
+    """What differs between two identities, one line each.
+
+    Attributes:
+        changed: what makes it another run.
+        unknown: what could not be compared.
+        allowed: arguments of users' callbacks that changed, and that may.
+    """
+
+    changed: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
 
 
 def identity(run: Run, kind: str) -> dict[str, Any]:
-    """Returns what makes a run this one and no other, in numbers and words: call, model, data and arguments."""
-    how = ("device", "compiled")  # may be others when it goes on
-    settings = {name: value for name, value in run.settings(run.callbacks).items() if name not in how}
+    """Returns what makes a run this one and no other: call, model, data, and each part's class and arguments."""
+    settings = {name: value for name, value in run.settings(run.callbacks).items() if name not in _MAY_CHANGE}
     return {
         "call": kind,
         "n_epochs": run.n_epochs,
@@ -32,50 +60,162 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
-        "training": _without_addresses(run.dls.train.fingerprint()),
-        "validation": None if run.dls.valid is None else _without_addresses(run.dls.valid.fingerprint()),
+        "training": _drop_addresses(run.dls.train.fingerprint()),
+        "validation": None if run.dls.valid is None else _drop_addresses(run.dls.valid.fingerprint()),
         "seed": None if isinstance(run.dls.seed, DrawnSeed) else run.dls.seed,
         "seed of the learner": run.seed if run.step.n_processes == 1 else processes.agreed(run.seed),
-        "metrics": [name for metrics in _held(run, "metrics") for name in metrics],
+        "metrics": [name for metrics in _tables(run, "metrics") for name in metrics],
         "optimizer settings": _optimizer_settings(run.optimizer),
-        "schedules": [_points(schedules) for schedules in _held(run, "schedules")],
-        **{name: _without_addresses(value) for name, value in settings.items()},
+        "schedules": [_sample_schedules(schedules) for schedules in _tables(run, "schedules")],
+        **{name: _drop_addresses(value) for name, value in settings.items()},
+        "parts": _describe_parts(run),
     }
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what differs between two identities, one line each; empty where they are the same run."""
-    lines = []
+def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
+    """Compares the identity in a checkpoint with that of the run that is to go on from it."""
+    found = Comparison()
+    parts = saved.get("parts"), now.get("parts")
+    if isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping):
+        _compare_parts(parts[0], parts[1], found)
+        left_out = {"parts", "loss", "callbacks"}
+        by_argument = _shared(parts[0].get("callbacks"), parts[1].get("callbacks"))
+        found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), by_argument)
+    else:
+        left_out = {"parts"}
     for name in dict.fromkeys((*saved, *now)):
-        was, received = saved.get(name), now.get(name)
-        if isinstance(was, Mapping) and isinstance(received, Mapping):
-            keys = dict.fromkeys((*was, *received))
-            changed = [key for key in keys if not _is_same(was.get(key), received.get(key))]
-            lines += [
-                f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in changed[:3]
-            ]
-            lines += [f"{name}: {len(changed) - 3} more differ"] if len(changed) > 3 else []
-        elif not _is_same(was, received):
-            lines.append(f"{name}: saved {was!r:.500}, now {received!r:.500}")
-    return lines
+        if name not in left_out:
+            found.changed += _compare_setting(name, saved.get(name), now.get(name))
+    return found
 
 
-def _is_same(was: Any, received: Any) -> bool:
+def _describe_parts(run: Run) -> dict[str, Any]:
+    known = _known(run)
+    ours: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for owner, callback in _by_owner(run.callbacks):
+        ignored = callback.ignored_arguments
+        arguments = {
+            name: describe(_argument(callback, name, value), known)
+            for name, value in getattr(callback, "constructor_arguments", {}).items()
+            if name not in (ignored or ())
+        }
+        (own if ignored is None else ours)[owner] = arguments
+    return {
+        "loss": describe(run.step.loss_func, known),
+        "metrics": [
+            {name: _describe_metric(metric, known) for name, metric in metrics.items()}
+            for which in ("metrics", "train_metrics")
+            for metrics in _tables(run, which)
+            if all(isinstance(metric, Metric) for metric in metrics.values())
+        ],
+        "training metrics": [name for metrics in _tables(run, "train_metrics") for name in metrics],
+        "callbacks": ours,
+        _OWN_ARGUMENTS: own,
+    }
+
+
+def _argument(callback: Callback, name: str, value: Any) -> Any:
+    """Returns the argument, or what became of it: an iterator is used up, and what is "auto" is found by a sweep."""
+    is_replaced = isinstance(value, Iterator) or (isinstance(value, str) and value == "auto")
+    return vars(callback).get(name, value) if is_replaced else value
+
+
+def _known(run: Run) -> Known:
+    """Returns the names of what the run itself holds. All of it is compared elsewhere, or changes in training."""
+    model = getattr(run.model, "_orig_mod", run.model)
+    modules = {id(module): f"the layer {name!r} of the model" for name, module in model.named_modules()}
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {
+        **{id(tensor): f"the tensor {name!r} of the model" for name, tensor in tensors},
+        **modules,
+        id(run.model): "the model",
+        id(model): "the model",
+        id(run.dls): "the loaders",
+        id(run.optimizer): "the optimizer",
+        **{id(callback): f"the callback {owner}" for owner, callback in _by_owner(run.callbacks)},
+    }
+
+
+def _by_owner(callbacks: Any) -> Iterator[tuple[str, Callback]]:
+    """Gives each callback with its class's name, numbered from the second of a class on."""
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        name = type(callback).__name__
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), callback
+
+
+def _describe_metric(metric: Any, known: Known) -> Any:
+    """Describes a metric as one that has gathered nothing: what it gathered in an earlier run is no argument of it."""
     try:
-        return bool(was == received)
-    except (ValueError, RuntimeError):  # tensors and arrays, which no identity of ours holds
-        return False
+        metric = deepcopy(metric)
+        metric.reset()
+    except Exception as error:  # whatever a user's own raises
+        return {"is": type(metric).__qualname__, "unknown": f"{type(error).__name__} when it was reset"}
+    return describe(metric, known)
+
+
+def _compare_parts(saved: Mapping[str, Any], now: Mapping[str, Any], found: Comparison) -> None:
+    pairs = [("loss", saved.get("loss"), now.get("loss"))]
+    was_measured, is_measured = saved.get("metrics"), now.get("metrics")
+    if isinstance(was_measured, list) and isinstance(is_measured, list):
+        for was, received in zip(was_measured, is_measured, strict=False):
+            pairs += [(f"metric {name}", was[name], received[name]) for name in _shared(was, received)]
+    for owner in _shared(saved.get("callbacks"), now.get("callbacks")):
+        was, received = saved["callbacks"][owner], now["callbacks"][owner]
+        pairs += [(f"{owner}.{name}", was[name], received[name]) for name in _shared(was, received)]
+    for where, was, received in pairs:
+        changes = list_changes(was, received, where)
+        found.changed += changes.lines
+        found.unknown += changes.unknown
+    found.changed += _compare_setting("training metrics", saved.get("training metrics"), now.get("training metrics"))
+    for owner in _shared(saved.get(_OWN_ARGUMENTS), now.get(_OWN_ARGUMENTS)):
+        was, received = saved[_OWN_ARGUMENTS][owner], now[_OWN_ARGUMENTS][owner]
+        for name in _shared(was, received):
+            found.allowed += list_changes(was[name], received[name], f"{owner}.{name}").lines
+
+
+def _shared(saved: Any, now: Any) -> list[str]:
+    """Returns the names in both tables. A name in one of them alone is another part, which other lines report."""
+    return [name for name in saved if name in now] if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
+
+
+def _compare_callbacks(saved: Any, now: Any, by_argument: list[str]) -> list[str]:
+    """Compares which callbacks there are, and by their texts those whose arguments are not compared."""
+    if not isinstance(saved, list) or not isinstance(now, list) or _class_names(saved) != _class_names(now):
+        return _compare_setting("callbacks", saved, now)
+    return [
+        f"callback: saved {was!s:.500}, now {received!s:.500}"
+        for name, was, received in zip(_class_names(now), saved, now, strict=True)
+        if name not in by_argument and not is_same(was, received)
+    ]
+
+
+def _class_names(callbacks: list[Any]) -> list[str]:
+    return [str(text).partition("(")[0] for text in callbacks]
+
+
+def _compare_setting(name: str, was: Any, received: Any) -> list[str]:
+    if is_same(was, received):
+        return []
+    if not isinstance(was, Mapping) or not isinstance(received, Mapping):
+        return [f"{name}: saved {was!r:.500}, now {received!r:.500}"]
+    keys = [key for key in dict.fromkeys((*was, *received)) if not is_same(was.get(key), received.get(key))]
+    lines = [f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in keys]
+    more = [f"{name}: {len(lines) - _MOST_LINES} more differ"] if len(lines) > _MOST_LINES else []
+    return lines[:_MOST_LINES] + more
 
 
 def _layers(model: nn.Module) -> dict[str, str]:
-    """What each innermost module is, such as an activation or a dropout, which no weight tells."""
+    """Describes each innermost module, such as an activation or a dropout, which has no weights to compare."""
     leaves = [(f"{name}.", module) for name, module in model.named_modules() if not any(module.children())]
     layers = {name: f"{type(module).__name__}({module.extra_repr()})" for name, module in unwrap_names(leaves).items()}
-    return {name.rstrip("."): _without_addresses(layer) for name, layer in layers.items()}
+    return {name.rstrip("."): _drop_addresses(layer) for name, layer in layers.items()}
 
 
 def _optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
-    """All but the rate, which stands among the run's settings."""
+    """Returns all settings but the rate, which stands among the run's settings."""
     apart = ("lr", "initial_lr")
     return {
         f"{name} of group {i}": str(len(value) if name == "params" else value)
@@ -85,21 +225,21 @@ def _optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
     }
 
 
-def _held(run: Run, name: str) -> list[Mapping[str, Any]]:
-    """What the callbacks hold under this name, where it is a table."""
-    held = [getattr(callback, name, None) for callback in run.callbacks]
-    return [table for table in held if isinstance(table, Mapping)]
+def _tables(run: Run, name: str) -> list[Mapping[str, Any]]:
+    """Returns the callbacks' attributes of this name that are dictionaries."""
+    values = [getattr(callback, name, None) for callback in run.callbacks]
+    return [table for table in values if isinstance(table, Mapping)]
 
 
-def _points(schedules: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What schedules say at some points of a run: two that agree there are the same."""
+def _sample_schedules(schedules: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Returns the values of schedules at some points of a run."""
     several = {name: f if isinstance(f, (list, tuple)) else [f] for name, f in schedules.items()}
     return {name: [round(float(f(p / 8)), 12) for f in fs for p in range(8)] for name, fs in several.items()}
 
 
-def _without_addresses(value: Any) -> Any:
+def _drop_addresses(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_addresses(item) for name, item in value.items()}
+        return {name: _drop_addresses(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_addresses(item) for item in value]
+        return [_drop_addresses(item) for item in value]
     return ADDRESS.sub("", value) if isinstance(value, str) else value

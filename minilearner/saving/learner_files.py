@@ -1,4 +1,4 @@
-"""A learner's files: `learn.save`, `learn.load` and `learn.export`, from the parts that a learner holds."""
+"""A learner's files: what `learn.save`, `learn.load` and `learn.export` do with the parts of a learner."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt
 
 
 def save(folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None) -> Path:
-    """Writes weights and an optimizer's state; see `Learner.save`."""
+    """Writes the weights and the optimizer's state; see `Learner.save`."""
     return save_weights(weights_path(folder, file), model, optimizer)
 
 
 def load(
     folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None, *, strict: bool
 ) -> None:
-    """Puts back what `save` wrote; see `Learner.load`. Of several processes all must load: they wait for the writer."""
+    """Loads what `save` wrote; see `Learner.load`. With several processes, all must load: they wait for the writer."""
     processes.wait()
     load_weights(weights_path(folder, file), model, optimizer, strict=strict)
 
@@ -37,19 +37,19 @@ def load(
 def export(
     folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: TrainStep, *, precision: str, format: str
 ) -> Path:
-    """Writes a model for predicting; see `Learner.export`. Of several processes the first writes.
+    """Writes a model for prediction; see `Learner.export`. With several processes, only the first writes.
 
     Raises:
-        ValueError: an unknown `format`, a suffix that belongs to another, or the model is sharded.
+        ValueError: `format` is unknown, the suffix belongs to another format, or the model is sharded.
     """
     check_choice(format, "format", _FORMATS)
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
-        raise ValueError(f"a file of format {format!r} ends in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
+        raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
     if step.passes_together:
         raise ValueError(
-            '`strategy="fsdp"` cannot export, for no process has the whole model. Save it (learn.save), load that in a '
-            "process alone (learn.load), and export there."
+            '`strategy="fsdp"` cannot export, since no process has the whole model. Save it (learn.save), load the '
+            "file in a single process (learn.load), and export there."
         )
     if not processes.is_first():
         return path

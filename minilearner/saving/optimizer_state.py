@@ -1,4 +1,4 @@
-"""An optimizer's state from a file: looked at before it is believed, and put in whole or not at all."""
+"""Loads an optimizer's state from a file: checks it first, and then loads all of it or nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["check_optimizer_state", "load_optimizer"]
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Puts a `state_dict` into an optimizer, whose group objects stay the same: schedules hold on to them.
+    """Loads a `state_dict` into an optimizer. Its group objects stay the same, for schedules hold on to them.
 
     Raises:
-        FileFormatError: the optimizer does not take it. It is as before.
+        FileFormatError: the optimizer does not accept the state. It is as before.
     """
     kept, groups = optimizer.state, list(optimizer.param_groups)
     settings = [dict(group) for group in groups]
@@ -31,12 +31,12 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             group.clear()
             group.update(before)
         optimizer.param_groups[:] = groups
-        raise FileFormatError(f"{type(optimizer).__name__} does not take its state: {error!r:.200}") from error
+        raise FileFormatError(f"{type(optimizer).__name__} does not accept its state: {error!r:.200}") from error
 
 
 def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
     parameters = [p for group in groups for p in group["params"]]
-    kept = {i: {name: _like(parameters[i], t) for name, t in one.items()} for i, one in state["state"].items()}
+    kept = {i: {name: _match_layout(parameters[i], t) for name, t in one.items()} for i, one in state["state"].items()}
     optimizer.load_state_dict({**state, "state": kept})
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
         group.update(loaded)
@@ -44,18 +44,20 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str,
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)  # its layout, for speed
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(
+                    value
+                )  # in the layout of the parameter, for speed
 
 
-def _like(parameter: Tensor, value: Any) -> Any:
+def _match_layout(parameter: Tensor, value: Any) -> Any:
     return processes.laid_out(value, parameter) if isinstance(value, Tensor) else value
 
 
 def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
-    """Looks at what torch does not: kinds, and the shapes of tensors where torch's optimizers keep them.
+    """Checks what torch does not: types, and the shapes of the tensors that torch's own optimizers keep.
 
     Raises:
-        FileFormatError: the state cannot be this optimizer's. Says where.
+        FileFormatError: the state cannot belong to this optimizer. Says where.
     """
     if not isinstance(state, dict) or set(state) != {"state", "param_groups"} or not isinstance(state["state"], dict):
         raise FileFormatError("its optimizer's state is not what torch writes.")
@@ -67,32 +69,32 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for number, kept in state["state"].items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(kept, dict):
-            raise FileFormatError("its optimizer's state is of parameters that there are not.")
+            raise FileFormatError("the saved optimizer state refers to parameters that this model does not have.")
         if type(optimizer).__module__.startswith("torch.optim."):
-            _check_kept(kept, parameters[number], number, optimizer.state.get(parameters[number], {}))
+            _check_parameter_state(kept, parameters[number], number, optimizer.state.get(parameters[number], {}))
 
 
 def _check_group(group: dict[str, Any], now: Mapping[str, Any]) -> None:
     if odd := sorted(map(str, (group.keys() ^ now.keys()) - _SCHEDULERS)):
         raise FileFormatError(
-            f"it was saved with other settings of the optimizer: {', '.join(odd[:3])[:100]}. Make the same optimizer "
+            f"it was saved with other optimizer settings: {', '.join(odd[:3])[:100]}. Make the same optimizer "
             "(opt_func, splitter, wd)."
         )
     params = group["params"]
     if not isinstance(params, list) or any(type(n) is not int for n in params) or params != now["params"]:
-        raise FileFormatError("its optimizer's params are others.")
+        raise FileFormatError("the groups of its optimizer hold other parameters.")
     for name, value in group.items():
         own = now.get(name, 0.0)
-        if not _is_alike(value, own):
+        if not _is_same_kind(value, own):
             raise FileFormatError(f"its optimizer's {name} is {str(value)[:40]!r}, and now {str(own)[:40]!r}.")
 
 
 _SCHEDULERS = {"initial_lr", "min_lr", "max_lr", "base_momentum", "max_momentum"}
-"""Numbers that torch's schedulers note in an optimizer's groups, in a run and until its end."""
+"""Numbers that torch's schedulers keep in an optimizer's groups during a run."""
 
 
-def _check_kept(kept: dict[Any, Any], parameter: Tensor, number: int, now: Mapping[str, Any]) -> None:
-    """Of torch's optimizers each tensor has one element, or its parameter's shape, where sides may be 1 (Adafactor)."""
+def _check_parameter_state(kept: dict[Any, Any], parameter: Tensor, number: int, now: Mapping[str, Any]) -> None:
+    """Checks one parameter's state: tensors have one element, or the parameter's shape with sides of 1 (Adafactor)."""
     if now and set(kept) != set(now):
         raise FileFormatError(f"its optimizer's state of parameter {number} holds {str(sorted(map(str, kept)))[:100]}.")
     for name, value in kept.items():
@@ -108,12 +110,12 @@ def _check_kept(kept: dict[Any, Any], parameter: Tensor, number: int, now: Mappi
             )
 
 
-def _is_alike(saved: Any, now: Any) -> bool:
+def _is_same_kind(saved: Any, now: Any) -> bool:
     numbers = (int, float, type(None), Tensor)
     if isinstance(saved, (list, tuple)) and isinstance(now, (list, tuple)):
-        return _is_alike_each(saved, now)
+        return _are_same_kinds(saved, now)
     return type(saved) is type(now) or (isinstance(saved, numbers) and isinstance(now, numbers))
 
 
-def _is_alike_each(saved: Sequence[Any], now: Sequence[Any]) -> bool:
-    return type(saved) is type(now) and len(saved) == len(now) and all(map(_is_alike, saved, now))
+def _are_same_kinds(saved: Sequence[Any], now: Sequence[Any]) -> bool:
+    return type(saved) is type(now) and len(saved) == len(now) and all(map(_is_same_kind, saved, now))

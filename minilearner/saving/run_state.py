@@ -1,7 +1,7 @@
-"""All that a run is at one moment, as data: what a checkpoint keeps, how it is put back, and whose it is.
+"""The state of a run at one moment, as data: what a checkpoint keeps, and how it is put back.
 
-A state is taken between two batches, with no gradient waiting, or between two epochs. Put back into a fresh run of the
-same script, training goes on to the same bits.
+A state is taken between two batches with no gradient waiting, or between two epochs. After it is put back into a fresh
+run of the same script, training goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
 from minilearner.training.attributes import data_attributes
+from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors
 
@@ -29,11 +30,10 @@ __all__ = ["loader_states", "restore", "run_state"]
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
     callbacks = [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks]
-    return {**_apart_from_callbacks(run, epoch, batch), "callbacks": callbacks}
+    return {**_state_without_callbacks(run, epoch, batch), "callbacks": callbacks}
 
 
-def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
-    loss = run.step.loss_func
+def _state_without_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
     return {
         "epoch": epoch,
         "batch": batch,
@@ -43,7 +43,7 @@ def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
         "model": model_tensors(run.model),
         "learns": {name: p.requires_grad for name, p in unwrap_names(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
-        "loss": loss.state_dict() if isinstance(loss, nn.Module) else {},
+        "loss": loss_state(run),
         "step": run.step.state_dict(),
         "record": None if run.record is None else run.record.state_dict(),
         "loaders": loader_states(run),
@@ -51,26 +51,39 @@ def _apart_from_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:
     }
 
 
-def restore(run: Run, state: Mapping[str, Any]) -> None:
-    """Puts a state back into a run of the same script: all of it or, where it does not fit, nothing.
+def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> None:
+    """Puts a state back into a run of the same script: all of it or, if it does not fit, nothing.
 
-    Costs a copy of the weights, no more than the gradients that are not there yet.
+    Needs memory for a copy of the weights, no more than the gradients, which are not there yet, will take.
+
+    Args:
+        is_ending: the state is that of a finished run, and the `after_fit` of this run is still to come. What callbacks
+            set up in `before_fit` and undo in `after_fit` then stays: the loss in place of the learner's, and each
+            attribute that was None when the state was saved and is a live object now.
 
     Raises:
         CheckpointError: the state does not fit the run's model, optimizer, callbacks or loaders. Says where.
     """
+    if is_ending:
+        state = {**state, "loss": loss_state(run)}
     try:
         check_state(run, state)
     except FileFormatError as error:
         raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
-    before = _kept(run)
-    attributes = [(callback, dict(vars(callback)), _copied(data_attributes(callback))) for callback in run.callbacks]
+    if is_ending:
+        state = {**state, "callbacks": _leave_live(run, state["callbacks"])}
+    # What is put back goes on changing, and the state may be put back once more. Weights are copied in any case.
+    state = {name: part if name == "model" else copy.deepcopy(part) for name, part in state.items()}
+    before = _remember(run)
+    attributes = [
+        (callback, dict(vars(callback)), _copy_tensors(data_attributes(callback))) for callback in run.callbacks
+    ]
     try:
-        _put(run, state)
+        _put_back(run, state)
         _load_callbacks(run, state["callbacks"])
         set_rng_state(state["rng"])
     except BaseException as error:
-        _put(run, before)
+        _put_back(run, before)
         for callback, own, data in attributes:
             vars(callback).clear()
             vars(callback).update({**own, **data})
@@ -80,19 +93,29 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"the checkpoint cannot be put back: {error!r:.300}.") from error
 
 
-def _kept(run: Run) -> dict[str, Any]:
-    """The run as it stands, to go back to. An optimizer is given new tensors, and keeps its old ones as they are."""
-    kept = _apart_from_callbacks(run, run.epoch, run.start_batch)
+def _remember(run: Run) -> dict[str, Any]:
+    """Returns the run as it stands, to go back to. The optimizer's tensors need no copy: loading puts in new ones."""
+    kept = _state_without_callbacks(run, run.epoch, run.start_batch)
     optimizer = kept.pop("optimizer")
-    loaders = copy.deepcopy(kept.pop("loaders"))
-    return {**_copied(kept), "optimizer": optimizer, "loaders": loaders}
+    return {**_copy_tensors(kept), "optimizer": optimizer}
 
 
-def _copied(tree: Any) -> Any:
+def _leave_live(run: Run, saved: list[Any]) -> list[Any]:
+    """Returns the states of callbacks without what would take the place of a live object, such as an open file."""
+    left = []
+    for callback, (name, state) in zip(run.callbacks, saved, strict=True):
+        live = vars(callback).keys() - data_attributes(callback).keys()
+        is_by_attribute = type(callback).load_state_dict is Callback.load_state_dict
+        dropped = {key for key, value in state.items() if is_by_attribute and value is None and key in live}
+        left.append([name, {key: value for key, value in state.items() if key not in dropped}])
+    return left
+
+
+def _copy_tensors(tree: Any) -> Any:
     return map_tensors(lambda t: t.detach().clone(), tree)
 
 
-def _put(run: Run, state: Mapping[str, Any]) -> None:
+def _put_back(run: Run, state: Mapping[str, Any]) -> None:
     run.epoch, run.start_batch = state["epoch"], state["batch"]
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
@@ -110,13 +133,19 @@ def _put(run: Run, state: Mapping[str, Any]) -> None:
     load_loaders(run, state["loaders"])
 
 
+def loss_state(run: Run) -> dict[str, Any]:
+    """Returns the state of the loss as it is now; a callback may have put its own in place of the learner's."""
+    loss = run.step.loss_func
+    return dict(loss.state_dict()) if isinstance(loss, nn.Module) else {}
+
+
 def loader_states(run: Run) -> list[Any]:
-    """Returns where the loaders of a run stand."""
-    return [None if loader is None else loader.state_dict() for loader in (run.dls.train, run.dls.valid)]
+    """Returns where the loaders of a run stand. What a foreign loader gives may go on changing, so it is copied."""
+    return [None if loader is None else copy.deepcopy(loader.state_dict()) for loader in (run.dls.train, run.dls.valid)]
 
 
 def load_loaders(run: Run, states: list[Any]) -> None:
-    """Puts the loaders to where `loader_states` found them."""
+    """Puts the loaders back to where `loader_states` found them."""
     for loader, state in zip((run.dls.train, run.dls.valid), states, strict=True):
         if loader is not None and state is not None:
             loader.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Our single files: named tensors in safetensors' format, and JSON text beside them in its metadata.
+"""Single files: named tensors in safetensors' format, with JSON text in the metadata.
 
-Written whole or not at all, with digests of all that is in them; read without trust. Nothing is ever unpickled. What
-the JSON says is `weights_file`'s and `export`'s business.
+Files are written whole or not at all, with digests of all their content. They are read without trust, and nothing is
+ever unpickled. `weights_file` and `export` decide what the JSON says.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from minilearner.errors import FileFormatError
 from minilearner.files import replace_file
 from minilearner.saving.packing import pack, unpack
 
-__all__ = ["Layout", "TensorFile", "naming", "opened", "read_tensors", "save_tensors", "write_tensor_file"]
+__all__ = ["Layout", "TensorFile", "name_file", "open_tensors", "read_tensors", "save_tensors", "write_tensor_file"]
 
 FORMAT = 1
 """Counted up when a reader of the last version would misread what is written now."""
 
 _LARGEST_HEADER = 1 << 24  # bytes: names of tensors and the JSON; a vocabulary of 20,000 words takes 0.5 MB
-_LARGEST_DATA = 1 << 26  # bytes of the tensors that the JSON refers to, where nobody says how many there may be
+_LARGEST_DATA = 1 << 26  # bytes of the tensors that the JSON refers to, unless a caller says how many there may be
 
 
 class Layout(NamedTuple):
-    """What a tensor is, known before it is read."""
+    """The type and shape of a tensor, known before it is read."""
 
     dtype: str
     """As safetensors writes it, such as "F32"."""
@@ -44,15 +44,15 @@ class Layout(NamedTuple):
 def write_tensor_file(
     path: Path, kind: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor], *, prefix: str
 ) -> Path:
-    """Writes `tensors` by their names, and `content` with what tensors it holds, named `prefix` and a number.
+    """Writes `tensors` by name, and `content`, whose own tensors are named `prefix` and a number.
 
     Raises:
-        TypeError: `content` holds what is no data.
+        TypeError: `content` holds something that is not data.
         OSError: the file cannot be written. What was there before is untouched.
     """
     beside: dict[str, Tensor] = {}
     text = json.dumps(pack(dict(content), beside), allow_nan=False, separators=(",", ":"))
-    # Contiguous, as safetensors wants them, and each a copy of its own, tied weights too.
+    # safetensors needs each tensor contiguous and in memory of its own, tied weights too.
     stored = {
         name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()
     }
@@ -71,7 +71,7 @@ def write_tensor_file(
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
-    """Writes a new file in safetensors' format, with the permissions of any new file; safetensors' own is private."""
+    """Writes a new file in safetensors' format, with the permissions of any new file; safetensors makes it private."""
     path.touch()
     permissions = path.stat().st_mode
     save_file(tensors, path, metadata=about)
@@ -79,25 +79,25 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] |
 
 
 class TensorFile:
-    """A file that is being read: what is in it is known, and checked by the caller, before the tensors are.
+    """A file to read. Its layout is known, and the caller can check it, before any tensor is read.
 
     Args:
         path: a regular file.
-        kinds: which of our kinds will do. With None, a file of tensors by any other writer does too.
+        kinds: which kinds of file are accepted. None among them accepts a file of tensors by any other writer.
 
     Attributes:
-        kind: the file's kind; None where another wrote it.
-        layouts: of every tensor by name.
+        kind: the file's kind; None if another program wrote it.
+        layouts: the layout of every tensor, by name.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: it is damaged, foreign, of another kind, or newer than this version reads. Names the file.
+        FileFormatError: the file is damaged, foreign, of another kind, or newer than this version reads. Names it.
     """
 
     def __init__(self, path: Path, kinds: tuple[str | None, ...]) -> None:
         self.path = path
-        with naming(path):
-            with opened(path) as file:
+        with name_file(path):
+            with open_tensors(path) as file:
                 self._about = dict(file.metadata() or {})
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 self.layouts = {name: Layout(s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
@@ -113,7 +113,7 @@ class TensorFile:
             return
         version = self._about.get("version", "")
         if not (version.isascii() and version.isdigit() and len(version) < 10 and int(version) > 0):
-            raise FileFormatError(f"its format version is {version[:20]!r}, which is none.")
+            raise FileFormatError(f"its format version is {version[:20]!r}, which is not a version.")
         if int(version) > FORMAT:
             raise FileFormatError(
                 f"it was written by a newer version of minilearner, in format {version}; this one reads {FORMAT}. "
@@ -126,36 +126,36 @@ class TensorFile:
         """Returns the content, with the tensors called `prefix` and a number in their places.
 
         Raises:
-            FileFormatError: it is not what `pack` writes, or these tensors have more than `most_bytes`.
+            FileFormatError: the content is not what `pack` writes, or its tensors have more than `most_bytes`.
         """
         names = [name for name in self.layouts if name.startswith(prefix)]
         if sum(self._n_bytes(name) for name in names) > most_bytes:
             raise FileFormatError(f"the tensors beside the weights have more than {most_bytes:,} bytes.")
-        with naming(self.path):
+        with name_file(self.path):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in self._tensors(names).items()}
             try:
                 content = unpack(json.loads(self._about["content"]), tensors)
             except (ValueError, RecursionError) as error:
                 raise FileFormatError(f"what it says about itself cannot be read: {str(error)[:200]}") from error
             if not isinstance(content, dict):
-                raise FileFormatError("what it says about itself is no dictionary.")
+                raise FileFormatError("what it says about itself is not a dictionary.")
         return content
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns every tensor, after a look at their digest where the file has one.
+        """Returns every tensor, after a check of their digest if the file has one.
 
         Raises:
             FileFormatError: they are damaged.
         """
-        with naming(self.path):
+        with name_file(self.path):
             tensors = self._tensors(list(self.layouts))
             if self.kind is not None and self._about.get("tensors_sha256") != _digest_tensors(tensors):
                 raise FileFormatError("it is damaged: its tensors do not have the SHA-256 that they should.")
         return tensors
 
     def _tensors(self, names: list[str]) -> dict[str, Tensor]:
-        with opened(self.path) as file:
-            return {name: file.get_tensor(name).clone() for name in names}  # a copy: the file may change below a map
+        with open_tensors(self.path) as file:
+            return {name: file.get_tensor(name).clone() for name in names}  # a copy: a mapped file may change
 
     def _n_bytes(self, name: str) -> int:
         n = 8  # at most, for one element
@@ -165,13 +165,13 @@ class TensorFile:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file by any writer; errors as in `TensorFile`."""
+    """Returns the tensors of a safetensors file by any writer; raises what `TensorFile` raises."""
     return TensorFile(path, ("weights", "export", None)).tensors()
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Puts the file's name before whatever is wrong with it."""
+def name_file(path: Path) -> Iterator[None]:
+    """Puts the file's name in front of each FileFormatError."""
     try:
         yield
     except FileFormatError as error:
@@ -181,12 +181,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Opens a file in safetensors' format without trust, as `safetensors.safe_open` does with it.
+def open_tensors(path: Path) -> Iterator[Any]:
+    """Opens a file in safetensors' format without trust, and gives what `safetensors.safe_open` gives.
 
     Raises:
         FileNotFoundError: there is no such file.
-        FileFormatError: it is none, or truncated, or lies about what is in it.
+        FileFormatError: it is not such a file, or is truncated, or its header is wrong.
     """
     _check_header(path)
     try:
@@ -195,17 +195,17 @@ def opened(path: Path) -> Iterator[Any]:
     except FileFormatError:
         raise
     except MemoryError as error:
-        raise FileFormatError("it is larger than the memory that there is.") from error
+        raise FileFormatError("it is larger than the memory of this machine.") from error
     except (SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise FileFormatError(f"it is damaged, or no safetensors file: {str(error)[:200]}") from error
+        raise FileFormatError(f"it is damaged, or not a safetensors file: {str(error)[:200]}") from error
 
 
 def _check_header(path: Path) -> None:
-    """Looks at what a reader believes first: that this is a file, and how long its header is."""
+    """Checks what a reader trusts first: that this is a file, and how long its header is."""
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
-            raise FileFormatError("it is no file.")
+            raise FileFormatError("it is not a file.")
         with open(path, "rb") as file:
             first = file.read(8)
     except FileNotFoundError:
@@ -214,9 +214,9 @@ def _check_header(path: Path) -> None:
         raise FileFormatError(f"it cannot be read: {error.strerror}.") from error
     length = int.from_bytes(first, "little")
     if len(first) < 8 or length > status.st_size - 8:
-        raise FileFormatError(f"it is truncated, or no safetensors file: {status.st_size:,} bytes.")
+        raise FileFormatError(f"it is truncated, or not a safetensors file: {status.st_size:,} bytes.")
     if length > _LARGEST_HEADER:
-        raise FileFormatError(f"its header has {length:,} bytes, more than anything of ours.")
+        raise FileFormatError(f"its header has {length:,} bytes, more than any file of minilearner.")
 
 
 def _digest(text: str) -> str:

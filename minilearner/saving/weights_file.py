@@ -1,7 +1,7 @@
-"""The weights of a model, and the state of the optimizer that trains it, in one file: `learn.save` and `learn.load`.
+"""The weights of a model and the state of its optimizer in one file: `learn.save` and `learn.load`.
 
-Weights stand under their own names, so that any reader of safetensors finds them; the optimizer's state beside them.
-Names are the same whether a model is compiled, wrapped for several GPUs, or neither.
+Weights are stored under their own names, so any reader of safetensors finds them. Names are the same whether a model is
+compiled, wrapped for several GPUs, or neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minilearner import processes
 from minilearner.errors import FileFormatError
 from minilearner.models.tensors import collect_state, unwrap_names
 from minilearner.saving.optimizer_state import check_optimizer_state, load_optimizer
-from minilearner.saving.tensor_file import Layout, TensorFile, naming, write_tensor_file
+from minilearner.saving.tensor_file import Layout, TensorFile, name_file, write_tensor_file
 from minilearner.tree import map_tensors
 
 __all__ = ["load_weights", "save_weights", "weights_path"]
@@ -28,21 +28,29 @@ __all__ = ["load_weights", "save_weights", "weights_path"]
 _BESIDE = "optimizer/"
 
 BESIDE = (_BESIDE, "data/")
-"""How the names of tensors begin that are no weights: the optimizer's, and an export's arguments."""
+"""How the names of tensors begin that are not weights: the optimizer's, and an export's arguments."""
 
 _NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 _DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
-    """Returns the path of a file in a folder, with the suffix .safetensors where it has another or none.
+    """Returns the path of a file in a folder, with the suffix .safetensors added unless it has it.
 
     Raises:
-        ValueError: the suffix is that of pickles.
+        ValueError: the suffix is one of pickle files.
     """
     path = folder / file
     if path.suffix in _PICKLES:
@@ -54,12 +62,12 @@ def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
 
 
 def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> Path:
-    """Writes weights and persistent buffers, and an optimizer's state where one is given; returns the path.
+    """Writes weights and persistent buffers, and the optimizer's state if one is given; returns the path.
 
-    Of several processes the first writes. A sharded model is brought together for it, which all must do.
+    With several processes, only the first writes, but all must call this: they gather a sharded model for it.
 
     Raises:
-        TypeError: a state holds what is neither tensor nor data.
+        TypeError: a state holds something that is not data.
         OSError: the file cannot be written. What was there before is untouched.
     """
     weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
@@ -72,13 +80,13 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
 
 
 def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, strict: bool = True) -> None:
-    """Puts what `save_weights` wrote back: all of it or, on any mismatch, nothing.
+    """Loads what `save_weights` wrote: all of it or, on any mismatch, nothing.
 
-    Without an optimizer, the weights in an export, and in a file by any other writer of safetensors, will do too.
+    Without an optimizer, an export and a safetensors file by any other writer are accepted too.
 
     Args:
-        optimizer: gets its state from the file too, where it is given.
-        strict: without it, load what has the name and shape of a weight in the model, and warn of the rest.
+        optimizer: if given, its state is loaded from the file too.
+        strict: False loads only what has the name and shape of a weight in the model, and warns of the rest.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -101,7 +109,7 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
         content = file.content(_BESIDE, most_bytes=limit)
     tensors = file.tensors()
     if optimizer is not None:
-        with naming(path):
+        with name_file(path):
             _load_optimizer(content.get("optimizer"), optimizer, model)
     copy_weights(own, {neutral: tensors[names[neutral]] for neutral in fitting})
     if mismatch:
@@ -109,12 +117,12 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
 
 
 def layout(tensor: Tensor) -> Layout:
-    """Returns how a tensor of a model would stand in a file."""
+    """Returns the layout that a tensor of a model has in a file."""
     return Layout(_DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
 def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
-    """Returns what of a model's tensors and a file's differ, three examples each; empty where they fit."""
+    """Returns how a model's tensors and a file's differ, with three examples each; empty text if they fit."""
     now = {name: layout(tensor) for name, tensor in own.items()}
     other = [
         f"{name} {in_file[name].dtype} {in_file[name].shape} instead of {one.dtype} {one.shape}"
@@ -130,7 +138,7 @@ def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
 
 
 def copy_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Copies tensors into those of a model of the same names."""
+    """Copies tensors into a model's tensors of the same names."""
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(processes.laid_out(tensor, own[name]))

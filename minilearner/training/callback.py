@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from minilearner.errors import closest
 from minilearner.training.attributes import data_attributes, load_attributes
@@ -102,14 +103,36 @@ class Callback:
         differs_by_process: True for a callback that gathers, of several processes, this one's own part. Each process
             then goes on from its own state, and otherwise all from the first one's.
 
+        constructor_arguments: the arguments with which this callback was made, defaults included, by name.
+        ignored_arguments: names of constructor arguments that may change between the parts of a resumed run, such as
+            `verbose`. A change of any other argument is an error when the run is resumed. None, the default for your
+            own callbacks, allows every argument to change; the changed ones are printed.
+
     Raises:
         TypeError: a subclass defines a method whose name begins like an event's and is none. The nearest is offered.
     """
+
+    # A slot: `vars` and `state_dict` shall not see the arguments.
+    __slots__ = ("__dict__", "__weakref__", "constructor_arguments")
+    constructor_arguments: Mapping[str, Any]
 
     order: float = 0
     part_of_step: bool = False
     follows_weights: bool = False
     differs_by_process: bool = False
+    ignored_arguments: ClassVar[Collection[str] | None] = None
+
+    if not TYPE_CHECKING:  # type checkers read `__init__`, as people do
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Callback:
+            """Makes a callback and keeps the arguments that `__init__` is about to receive."""
+            if cls.__init__ is object.__init__ and (args or kwargs):
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            self = super().__new__(cls)
+            self.constructor_arguments = _bind_arguments(cls.__init__, self, args, kwargs)
+            return self
+
+        __new__.__signature__ = inspect.Signature([inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)])
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -205,6 +228,18 @@ class Callback:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _bind_arguments(init: Callable[..., None], self: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Returns arguments by name. Copying and unpickling give none; of wrong ones, `__init__` complains itself."""
+    if init is object.__init__:
+        return {}
+    try:
+        bound = inspect.signature(init).bind_partial(self, *args, **kwargs)
+    except (TypeError, ValueError):
+        return {}
+    bound.apply_defaults()
+    return dict(list(bound.arguments.items())[1:])
 
 
 EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswith(("before_", "after_")))

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from minilearner import MLP, DataLoaders, Learner, MinilearnerError, Normalize, load_learner
-from minilearner.saving.checkpoint_folder import CheckpointFolder, _fingerprint
+from minilearner.saving.checkpoint_folder import CheckpointFolder, fingerprint
 from minilearner.saving.tensor_file import FORMAT, _digest
 from minilearner.vision.pretrained import read_state_dict
 
@@ -92,7 +92,7 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
 
 def resign(folder: Path) -> None:
     """Gives a checkpoint that was changed the digests of what is there: its writer may be the liar."""
-    files = {name: _fingerprint(folder / name) for name in ("tensors.safetensors", "state.json")}
+    files = {name: fingerprint(folder / name) for name in ("tensors.safetensors", "state.json")}
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "number": 1, "files": files}))
 
 

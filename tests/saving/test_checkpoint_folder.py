@@ -90,7 +90,7 @@ def test_what_is_no_data_leaves_nothing_behind(folder):
 
 
 def hold(path, held, done):
-    with CheckpointFolder(path).locked():
+    with CheckpointFolder(path).hold():
         held.set()
         done.wait(30)
 
@@ -101,11 +101,11 @@ def test_two_processes_cannot_hold_one_folder(folder):
     other = context.Process(target=hold, args=(folder.path, held, done))
     other.start()
     assert held.wait(60)
-    with pytest.raises(CheckpointError, match="another process"), folder.locked():
+    with pytest.raises(CheckpointError, match="another process"), folder.hold():
         pass
     done.set()
     other.join()
-    with folder.locked():
+    with folder.hold():
         pass
 
 
@@ -160,7 +160,7 @@ def test_keep_is_checked(tmp_path, keep):
 KILLED = """
 import os, signal, sys, time
 from minilearner.saving.checkpoint_folder import CheckpointFolder
-with CheckpointFolder(sys.argv[1]).locked():
+with CheckpointFolder(sys.argv[1]).hold():
     if os.fork() == 0:  # as a loader worker, which notices seconds later that it is alone
         time.sleep(60)
         os._exit(0)
@@ -173,7 +173,7 @@ def test_the_lock_goes_with_a_killed_process_though_its_workers_live_on(tmp_path
     killed = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], start_new_session=True)
     try:
         assert killed.wait(60) == -signal.SIGKILL
-        with CheckpointFolder(tmp_path).locked():
+        with CheckpointFolder(tmp_path).hold():
             pass
     finally:
         os.killpg(killed.pid, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_the_lock_goes_with_a_killed_process_though_its_workers_live_on(tmp_path
 
 def test_two_runs_of_one_process_cannot_hold_a_folder(tmp_path):
     folder = CheckpointFolder(tmp_path)
-    with folder.locked(), pytest.raises(CheckpointError, match="another run of this process"), folder.locked():
+    with folder.hold(), pytest.raises(CheckpointError, match="another run of this process"), folder.hold():
         pass
-    with folder.locked():
+    with folder.hold():
         pass

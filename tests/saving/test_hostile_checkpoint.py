@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minilearner.errors import CheckpointError
-from minilearner.saving.checkpoint_folder import CheckpointFolder, _fingerprint
+from minilearner.saving.checkpoint_folder import CheckpointFolder, fingerprint
 
 FILES = ["tensors.safetensors", "state.json", "manifest.json"]
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def resign(path):
     """Gives a checkpoint that was changed the digests of what is there: its writer may be the liar."""
-    files = {name: _fingerprint(path / name) for name in FILES[:2]}
+    files = {name: fingerprint(path / name) for name in FILES[:2]}
     (path / "manifest.json").write_text(json.dumps({"format": 1, "number": 1, "files": files}))
 
 
@@ -114,7 +114,7 @@ def test_numbers_of_more_digits_are_newer(folder):
 def test_a_lock_that_is_no_file_is_told(folder, what, tmp_path):
     lock, victim = folder.path / ".lock", tmp_path / "victim"
     os.mkfifo(lock) if what == "pipe" else lock.mkdir() if what == "folder" else lock.symlink_to(victim)
-    with pytest.raises(CheckpointError, match=r"\.lock"), folder.locked():
+    with pytest.raises(CheckpointError, match=r"\.lock"), folder.hold():
         pass
     assert not victim.exists()
 

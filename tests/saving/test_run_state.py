@@ -12,9 +12,9 @@ from minilearner import EMA, Callback, CheckpointError, DataLoaders, EarlyStoppi
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder
-from minilearner.saving.identity import differences
+from minilearner.saving.identity import compare
 from minilearner.saving.run_state import restore
-from minilearner.saving.state_checks import check_of_each, check_whose
+from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.tree import map_tensors
 
 
@@ -203,8 +203,8 @@ def run(tmp_path_factory):
 def test_a_state_that_does_not_fit_is_refused_by_name_and_changes_nothing(path, value, named, saved, run):
     before, hostile = seen(run), changed(saved.state, path, value)
     with pytest.raises(CheckpointError, match=named):
-        check_whose(hostile)
-        check_of_each(hostile, 1)
+        check_owner(hostile)
+        check_process_parts(hostile, 1)
         restore(run, hostile)
     assert_same(before, seen(run))
 
@@ -226,8 +226,8 @@ def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(sav
     for number, path in enumerate(list(paths(saved.state))[1:]):
         hostile = changed(saved.state, path, WRONG[number % len(WRONG)])
         try:
-            check_whose(hostile)
-            check_of_each(hostile, 1)
+            check_owner(hostile)
+            check_process_parts(hostile, 1)
             restore(run, hostile)
         except CheckpointError:
             n_refused += 1
@@ -248,7 +248,7 @@ def test_a_run_that_was_refused_is_as_it_was_before(saved, tmp_path):
 
 def test_an_identity_of_tensors_is_another(saved):
     hostile = {**saved.state["identity"], "lr": torch.ones(3)}
-    assert differences(hostile, saved.state["identity"]) == ["lr: saved tensor([1., 1., 1.]), now 0.1"]
+    assert compare(hostile, saved.state["identity"]).changed == ["lr: saved tensor([1., 1., 1.]), now 0.1"]
 
 
 def test_the_state_as_it_was_saved_is_taken(saved, run):
