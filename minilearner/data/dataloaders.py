@@ -23,10 +23,10 @@ from minilearner.data.foreign_loader import ForeignLoader, from_dataset
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.line import NewItems
-from minilearner.data.loader import Loader, with_missing
-from minilearner.data.loader_state import unmoved
+from minilearner.data.loader import Loader
+from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
-from minilearner.data.show import first_batch, show_pictures, titles_of
+from minilearner.data.show import show_pictures, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import room
@@ -193,7 +193,7 @@ class DataLoaders:
         Raises:
             ValueError: as `loader`.
         """
-        return first_batch(self.loader(ds_idx))
+        return self.loader(ds_idx).first_batch()
 
     def show_batch(
         self,
@@ -223,8 +223,8 @@ class DataLoaders:
         """
         loader, max_n = self.loader(ds_idx), room(max_n, nrows, ncols)
         if unique:
-            loader = loader.picked([0] * max_n).augmented()
-        x, y = first_batch(loader) if b is None else b
+            loader = loader.pick([0] * max_n).augment()
+        x, y = loader.first_batch() if b is None else b
         titles = titles_of(self.target, y, max_n)
         return show_pictures(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
 
@@ -254,7 +254,7 @@ class DataLoaders:
             y = encode(raw, self.target or target_for(raw), "test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
             like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
-            return with_missing(self._arriving(items), like_training).in_order()
+            return _add_missing(self._arriving(items), like_training).in_order()
         else:
             x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
@@ -274,7 +274,7 @@ class DataLoaders:
         They meet what `with_batch_tfms` added here, such as a learner's `Normalize`, unless they bring it already; so
         loaders made before that was added give what the model needs. Datasets and foreign loaders meet it too.
         """
-        return with_missing(self._arriving(source), self._added)
+        return _add_missing(self._arriving(source), self._added)
 
     def _arriving(self, source: Any) -> Loader:
         return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
@@ -303,8 +303,8 @@ class DataLoaders:
         return moved
 
     def unmoved(self) -> AbstractContextManager[None]:
-        """Whatever is iterated inside this context leaves no trace on the loaders; see `unmoved.unmoved`."""
-        return unmoved(self.train, self.valid)
+        """Puts back, on leaving, whatever iterating these loaders inside moves; see `loader_state.restore_loaders`."""
+        return restore_loaders(self.train, self.valid)
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
@@ -341,6 +341,13 @@ def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.dev
     _check_iterable(source, split)
     _check_batches(source, split)
     return ForeignLoader(source, device=device)
+
+
+def _add_missing(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
+    """Returns the loader with those of the transforms, known by their identity, that it does not run yet."""
+    present = {id(transform) for transform in loader.batch_tfms.transforms}
+    missing = [transform for transform in transforms if id(transform) not in present]
+    return loader.with_batch_tfms(*missing) if missing else loader
 
 
 def _check_iterable(source: Any, split: str) -> None:

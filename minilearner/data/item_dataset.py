@@ -215,15 +215,15 @@ class ItemDataset(Dataset[Tree]):
             yield
         except Exception as e:
             is_named = isinstance(e, DataError) and str(self.items[position]) in str(e)
-            told = str(e) if is_named else f"I{self.named(position)[1:]} cannot be {done}: {_reason(e)}"
+            told = str(e) if is_named else f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
             if isinstance(e, FileFormatError):
                 raise FileFormatError(f"{told} {_LEAVE_OUT}") from e
             if is_named:
                 raise
             raise DataError(told) from e
 
-    def named(self, position: int) -> str:
-        """Returns what an error calls an item."""
+    def name_item(self, position: int) -> str:
+        """Returns how an error names an item."""
         return f"item {position} ({shown(self.items, [position])})"
 
     def _stacked(self, inputs: list[Any], positions: list[int]) -> Tree:
@@ -231,7 +231,7 @@ class ItemDataset(Dataset[Tree]):
             return tuple(self._stacked(list(part), positions) for part in zip(*inputs, strict=True))
         other = next((i for i, part in enumerate(inputs) if part.shape != inputs[0].shape), None)
         if other is not None:
-            seen = [f"{self.named(positions[i])} of {_size(inputs[i])}" for i in (0, other)]
+            seen = [f"{self.name_item(positions[i])} of {_size(inputs[i])}" for i in (0, other)]
             raise DataError(
                 f"The items of a batch must have one shape. Received: {', '.join(seen)}. Add one to `item_tfms` that "
                 "makes them alike, such as Resize(224)."

@@ -6,23 +6,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from minilearner.data.item_loader import ItemLoader
-from minilearner.data.loader import Loader
-from minilearner.data.loader_state import unmoved
-from minilearner.data.share import WHOLE
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
-from minilearner.runtime import derived_generator, isolated_rng
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["first_batch", "sample", "show_pictures", "show_predictions", "title", "titles_of"]
+__all__ = ["show_pictures", "show_predictions", "title", "titles_of"]
 
 _LONGEST_LINE = 32  # letters; more would make a picture a small thing below a wide title
 
@@ -92,29 +86,3 @@ def _text(label: Any) -> str:
     if isinstance(label, (list, tuple, set, frozenset)):
         return ", ".join(map(_text, label)) or "(none)"
     return f"{label:.4g}" if isinstance(label, float) else str(label)
-
-
-def first_batch(loader: Loader) -> tuple[Tree, Tree]:
-    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it.
-
-    Of several processes, all get the same.
-    """
-    whole = loader.shared(WHOLE)
-    if isinstance(whole, ItemLoader):
-        return whole.one_batch()
-    with unmoved(loader), isolated_rng():
-        return next(iter(whole))
-
-
-def sample(loader: Loader, n: int, seed: int | None) -> Loader:
-    """Returns a loader of `n` items in one batch (of all, where there are fewer): the first, or as `seed` draws them.
-
-    Of a loader that does not know how many items it has, they are taken from its first batch.
-    """
-    if n < 1:
-        raise ValueError(f"`max_n` must be at least 1. Received: max_n={n}.")
-    total = loader.n_items if loader.n_items is not None else n_items(first_batch(loader)[0])
-    if seed is None:
-        return loader.picked(range(min(n, total)))
-    order = torch.randperm(total, generator=derived_generator(seed, "sample"))
-    return loader.picked(order[:n].tolist())

@@ -112,7 +112,7 @@ class Workers:
         return [self._how(w.exitcode, p, w.pid) for w, p in workers if not w.is_alive()]
 
     def _how(self, code: int | None, position: int, pid: int) -> str:
-        item = f"while reading {self.dataset.named(position)}" if position >= 0 else "between two items"
+        item = f"while reading {self.dataset.name_item(position)}" if position >= 0 else "between two items"
         if code is not None and code >= 0:
             return f"a worker (pid {pid}) left with exit code {code} {item}. Read that with num_workers=0 to see why."
         name = "" if code is None else f" by {signal.Signals(-code).name}"

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.show import first_batch
 from minilearner.learner import Learner
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, create_head, initialize
@@ -201,7 +200,7 @@ def _normalized(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
 
 def _check_range(dls: DataLoaders) -> None:
     """Raises where pictures are clearly not in [0, 1]; first pictures without augmentation, which may go beyond."""
-    low, high = map(float, first_batch(dls.in_order(0))[0].aminmax())
+    low, high = map(float, dls.in_order(0).first_batch()[0].aminmax())
     if low < -0.5 or high > 1.5:  # resampling may overshoot a little
         raise ValueError(
             f"`normalize=True` needs pictures in [0, 1], and these reach from {low:.3g} to {high:.3g}. Pass "

@@ -251,25 +251,25 @@ def test_a_learner_trains_and_predicts_from_files(pictures):
 
 def test_picked_items_come_as_one_batch_read_as_in_validation(pictures):
     trained = loader(pictures, training=True, shuffle=True, num_workers=2)
-    ((x, y),) = trained.picked([5, 0, 5])
+    ((x, y),) = trained.pick([5, 0, 5])
     assert torch.equal(x, trained.items([5, 0, 5])[0]) and y.tolist() == [1, 0, 1]
 
 
 def test_one_item_picked_twice_is_augmented_twice(pictures):
-    ((x, _),) = loader(pictures).picked([0, 0]).augmented()
+    ((x, _),) = loader(pictures).pick([0, 0]).augment()
     assert not torch.equal(x[0], x[1])
 
 
 def test_augmented_items_are_in_order_complete_and_drawn_by_number(pictures):
     trained = loader(pictures, training=True, shuffle=True, drop_last=True)
-    first, again, other = (torch.cat([x for x, _ in trained.augmented(n)]) for n in (0, 0, 1))
+    first, again, other = (torch.cat([x for x, _ in trained.augment(n)]) for n in (0, 0, 1))
     assert len(first) == 10 and torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(torch.cat([y for _, y in trained.augmented()]), trained.y)
+    assert torch.equal(torch.cat([y for _, y in trained.augment()]), trained.y)
 
 
 def test_other_item_transforms_augment_and_the_loader_keeps_its_own(pictures):
     plain = loader(pictures)
-    ((x, _),) = plain.picked([0, 1]).augmented(item_tfms=Resize(8))
+    ((x, _),) = plain.pick([0, 1]).augment(item_tfms=Resize(8))
     assert x.shape == (2, 3, 8, 8)
     assert next(iter(plain))[0].shape == (4, 3, 16, 16)
 
@@ -326,7 +326,7 @@ def test_grey_pictures_have_one_channel_and_a_reader_is_told_the_size_that_is_en
     (x, *_), *_ = passes(loader(pictures, read=read, batch_tfms=None), 1)
     assert x.shape == (4, 1, 16, 16) and set(told) == {(16, 16)}
     told.clear()
-    list(loader(pictures, read=read).augmented(item_tfms=Resize(32)))
+    list(loader(pictures, read=read).augment(item_tfms=Resize(32)))
     assert set(told) == {(32, 32)}
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from minilearner import Category, DataError, DataLoaders, Flip, Normalize, RandomShift, Regression
-from minilearner.data.show import sample, title, titles_of
+from minilearner.data.show import title, titles_of
 
 
 class Several:
@@ -102,14 +102,6 @@ def test_targets_that_are_no_tensor_have_titles_too():
 def test_what_is_no_picture_is_told(x):
     with pytest.raises(DataError, match="only pictures can be shown"):
         DataLoaders([(x, torch.zeros(4).long())]).show_batch()
-
-
-def test_a_sample_has_no_more_than_there_are_and_none_twice(pictures):
-    loader = DataLoaders.from_arrays(pictures, bs=5, seed=1).in_order(0)
-    ((x, _),) = sample(loader, 99, 3)
-    assert sorted((x[:, 0, 0, 0] * 255 / 25).round().int().tolist()) == list(range(10))
-    assert torch.equal(next(iter(sample(loader, 3, 3)))[0], x[:3])
-    assert not torch.equal(next(iter(sample(loader, 3, 4)))[0], x[:3])
 
 
 def test_transparent_pictures_are_shown_on_white():

@@ -88,7 +88,7 @@ def test_a_function_receives_the_bytes_of_the_one_before_it():
     tfms = [v2.ToDtype(torch.uint8, scale=True), noting, RandomErasing(p=0), noting]
     loader = MemoryLoader(x, batch_tfms=tfms, training=True)
     assert torch.equal(next(iter(loader))[0], x.float() / 255)
-    assert torch.equal(next(iter(loader.augmented(batch_tfms=v2.RandomVerticalFlip(1.0))))[0], x.flip(2).float() / 255)
+    assert torch.equal(next(iter(loader.augment(batch_tfms=v2.RandomVerticalFlip(1.0))))[0], x.flip(2).float() / 255)
     assert received == [torch.uint8] * 4  # erasing runs last: its order is 100
 
 
