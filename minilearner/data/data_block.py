@@ -21,7 +21,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
-from minilearner.data.items import PathLike, shown
+from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
 from minilearner.data.line import Line, NewItems, Prepared, Read, as_sequence
 from minilearner.data.splits import RandomSplitter, Splitter
@@ -246,8 +246,8 @@ def _tell_skipped(prepared: Prepared) -> None:
     if (skipped := prepared.skipped) and processes.is_first():
         sources, reasons = zip(*skipped, strict=True)
         sys.stderr.write(
-            f"{len(skipped)} items cannot be read and are left out: {shown(sources, range(len(sources)), reasons)}. "
-            "All of them: dls.skipped.\n"
+            f"{len(skipped)} items cannot be read and are left out: "
+            f"{name_items(sources, range(len(sources)), reasons)}. All of them: dls.skipped.\n"
         )
 
 
@@ -287,7 +287,7 @@ def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
     except DataError:  # told when its batch comes
         return
     for x in parts:
-        check_unit_range(x, batch_tfms, shown(dataset.items, [0]))
+        check_unit_range(x, batch_tfms, name_items(dataset.items, [0]))
 
 
 def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
@@ -303,7 +303,7 @@ def _examples(items: Sequence[Any], shapes: Mapping[int, Tree]) -> str:
     """Returns one item of each shape, as many as three, and then more of them."""
     firsts = {shape: i for i, shape in sorted(shapes.items(), reverse=True)}.values()
     chosen = [*firsts, *(i for i in shapes if i not in set(firsts))]
-    return shown(items, chosen, [shapes[i] for i in chosen])
+    return name_items(items, chosen, [shapes[i] for i in chosen])
 
 
 def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any, bs: int) -> Iterator[str]:
@@ -315,7 +315,7 @@ def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any,
     with _station("get_items"):
         items = line.items(source)
     rows = as_sequence(items)
-    yield f"Items: {len(rows)}, first {shown(rows, [0])}"
+    yield f"Items: {len(rows)}, first {name_items(rows, [0])}"
     with _station("get_y"):
         labels = line.labels(rows)
     with _station("get_x"):
@@ -336,7 +336,7 @@ def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any,
 
 def _sample(dataset: ItemDataset) -> Iterator[str]:
     source = dataset.items[0]
-    yield f"One sample, from {shown(dataset.items, [0])}"
+    yield f"One sample, from {name_items(dataset.items, [0])}"
     with _station("input block", source):
         raw = dataset.read(source)
     parts = raw if isinstance(raw, tuple) else (raw,)
@@ -361,7 +361,7 @@ def _batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int
     if len(set(shapes)) > 1:
         raise DataError(
             f"making a batch failed, for {n} samples have {len(set(shapes))} shapes: "
-            f"{shown(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
+            f"{name_items(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
         )
     with _station("making a batch"):
         x, _ = ItemLoader(dataset, y, bs=n, num_workers=0).items(range(n))
@@ -378,7 +378,7 @@ def _station(name: str, item: Any = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        where = "" if item is None else f" on {shown([item], [0])}"
+        where = "" if item is None else f" on {name_items([item], [0])}"
         raise DataError(f"{name} failed{where}: {error}") from error
 
 

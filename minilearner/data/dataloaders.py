@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
+from minilearner.data.arrays import as_inputs, as_pair, check_alike
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
 from minilearner.data.foreign_loader import ForeignLoader, from_dataset
 from minilearner.data.item_dataset import as_tensor
@@ -27,7 +27,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.show import show_pictures, titles_of
-from minilearner.data.targets import Category, ClassNumbers, Target
+from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import room
 from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory, resolve_device
@@ -136,19 +136,19 @@ class DataLoaders:
         _check_one_meaning(target, vocab)
         seed = _seed(seed, is_used=True)
         x, raw = as_pair(train, "train")
-        target = target if target is not None else target_for(raw, vocab)
+        target = target if target is not None else infer_target(raw, vocab)
         pipeline = Pipeline(batch_tfms)
         how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
         options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
         loader = MemoryLoader(
-            x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
+            x, encode_labels(target, raw, split="train"), shuffle=True, drop_last=drop_last, training=True, **options
         )
         check_unit_range(loader.x, pipeline, "`x` of train")
         valid_loader = None
         if valid is not None:
             vx, raw = as_pair(valid, "valid")
             check_alike(x, vx)
-            valid_loader = MemoryLoader(vx, encode(raw, target, "valid"), **options)
+            valid_loader = MemoryLoader(vx, encode_labels(target, raw, split="valid"), **options)
         return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
 
     @property
@@ -251,7 +251,7 @@ class DataLoaders:
             return like_items.over(items)
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
-            y = encode(raw, self.target or target_for(raw), "test")
+            y = encode_labels(self.target or infer_target(raw), raw, split="test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
             like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
             return _add_missing(self._arriving(items), like_training).in_order()

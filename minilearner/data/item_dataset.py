@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 
 from minilearner.data.image_cache import PictureCache, Pixels, fingerprint, room_for_cache
 from minilearner.data.item_transforms import ItemPipeline
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derived_seed, in_threads
 from minilearner.tree import Tree, map_tensors
@@ -224,7 +224,7 @@ class ItemDataset(Dataset[Tree]):
 
     def name_item(self, position: int) -> str:
         """Returns how an error names an item."""
-        return f"item {position} ({shown(self.items, [position])})"
+        return f"item {position} ({name_items(self.items, [position])})"
 
     def _stacked(self, inputs: list[Any], positions: list[int]) -> Tree:
         if isinstance(inputs[0], tuple):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from minilearner.errors import DataError, closest
 from minilearner.sources.paths import Listing
 
-__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "shown"]
+__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "name_items"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 """A path, as text or as an object."""
@@ -94,7 +94,7 @@ def ImageGetter(  # noqa: N802 - fastai's name
     return FileGetter(suf, IMAGE_EXTENSIONS, recurse, folders)
 
 
-def shown(items: Sequence[Any], positions: Sequence[int], reasons: Sequence[Any] | None = None, n: int = 3) -> str:
+def name_items(items: Sequence[Any], positions: Sequence[int], reasons: Sequence[Any] | None = None, n: int = 3) -> str:
     """Returns the first `n` of these items as text for an error, each with its reason: "'a.jpg' (no label), ..."."""
     texts = []
     for k, position in enumerate(positions[:n]):

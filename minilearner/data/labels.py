@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.errors import DataError
 
 __all__ = [
@@ -166,7 +166,7 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
     if failed:
         told = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
         raise DataError(
-            f"`{name}` failed on {len(failed)} of {len(items)} items: {shown(items, failed, told)}. Correct "
+            f"`{name}` failed on {len(failed)} of {len(items)} items: {name_items(items, failed, told)}. Correct "
             f"`{name}={_name(getter if given is None else given)}`, or leave these items out."
         ) from reasons[0]
     return values

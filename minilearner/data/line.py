@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from minilearner.data.blocks import InputBlock, TargetBlock
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
 from minilearner.data.table import Row, as_row, as_table, is_table
@@ -252,7 +252,7 @@ def _kind(item: Any) -> type:
 
 def _unreadable_error(sources: list[Any], bad: dict[int, str]) -> DataError:
     positions = sorted(bad)
-    examples = shown(sources, positions, [bad[i] for i in positions[:3]])
+    examples = name_items(sources, positions, [bad[i] for i in positions[:3]])
     return FileFormatError(
         f"{len(bad)} of {len(sources)} items cannot be read: {examples}. "
         'Repair or remove them, or leave them out with on_unreadable="skip" and verify="headers" or "decode".'

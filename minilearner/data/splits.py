@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from minilearner.checks import check_share
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.data.table import as_table, is_table
 from minilearner.errors import DataError
 
@@ -200,7 +200,7 @@ class FileSplitter:
         if absent := sorted(set(wanted) - set(names)):
             raise DataError(
                 f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
-                f"{shown(absent, range(len(absent)))}. A name is a file's own, without its folder."
+                f"{name_items(absent, range(len(absent)))}. A name is a file's own, without its folder."
             )
         return _by_mask([name in set(wanted) for name in names])
 
@@ -223,7 +223,7 @@ class ColSplitter:
     def __call__(self, items: Any) -> Split:
         """Returns the positions, ascending."""
         if not is_table(items):
-            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {shown(items, [0])}.")
+            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {name_items(items, [0])}.")
         column = as_table(items).column(self.col)
         if self.on is not None:
             wanted = self.on if isinstance(self.on, (list, tuple, set, frozenset)) else [self.on]
@@ -231,7 +231,7 @@ class ColSplitter:
         if odd := [i for i, value in enumerate(column) if value not in (0, 1, True, False)]:
             raise DataError(
                 f"{len(odd)} of {len(column)} cells of column {self.col!r} are neither true nor false: "
-                f"{shown(column, odd)}. Say what means validation with `on=`."
+                f"{name_items(column, odd)}. Say what means validation with `on=`."
             )
         return _by_mask([bool(value) for value in column])
 
