@@ -30,25 +30,25 @@ __all__ = ["CategoryBlock", "InputBlock", "MultiCategoryBlock", "RegressionBlock
 
 @runtime_checkable
 class InputBlock(Protocol):
-    """How an input is read. It must pickle where loader workers are started by spawn.
+    """How an input is read. It must pickle if workers start by spawn.
 
-    A block that can read less where less is enough also has `read_reduced(source, reduce_to)`, with a (width, height);
-    one that knows sizes without reading everything has `sizes(sources)`, which returns position -> (width, height); one
-    that several threads may ask to read at once, for different items, has `in_threads`, which is true.
+    Three members are optional. `read_reduced(source, reduce_to)` reads an image at a lower size, if (width, height) is
+    enough. `sizes(sources)` returns position -> (width, height) without reading everything. A true `in_threads` lets
+    several threads read at once, for different items.
     """
 
     def read(self, source: Any) -> Any:
-        """Returns what item transforms start from: a PIL picture, an array or a tensor."""
+        """Returns what item transforms start from: a PIL image, an array or a tensor."""
         ...
 
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
-        """Returns what cannot be read: position -> reason. `verify` says how hard to look: see `DataBlock`."""
+        """Returns position -> reason for inputs that cannot be read. For `verify` see `DataBlock`."""
         ...
 
 
 @runtime_checkable
 class TargetBlock(Protocol):
-    """What labels mean, learnt from the training labels alone."""
+    """The meaning of labels, learnt from the training labels alone."""
 
     def target(self, labels: Sequence[Any]) -> Target:
         """Returns the meaning of these training labels."""
@@ -65,10 +65,10 @@ class TargetBlock(Protocol):
 
 @dataclass(frozen=True)
 class TransformBlock:
-    """An input, or a target, that is taken as it is. As a target, text and integers are classes, floats numbers.
+    """An input or a target that is used as it is. As a target, text and integers are classes, floats numbers.
 
     Args:
-        read_with: turns what the getter gives into a PIL picture, an array or a tensor; None takes it as it is.
+        read_with: turns what the getter returns into a PIL image, an array or a tensor; None uses it as it is.
     """
 
     read_with: Callable[[Any], Any] | None = None
@@ -78,7 +78,7 @@ class TransformBlock:
         return source if self.read_with is None else self.read_with(source)
 
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
-        """Returns nothing: there is no file to look into."""
+        """Returns nothing: there is no file to check."""
         return {}
 
     def target(self, labels: Sequence[Any]) -> Target:
@@ -98,7 +98,7 @@ class CategoryBlock:
     Args:
         vocab: the classes, in the order of their numbers; None for the distinct training labels.
         sort: sort the training labels; False keeps the order in which they come.
-        add_na: a class "#na#", number 0, for labels that are missing or not among the others.
+        add_na: add a class "#na#", number 0, for labels that are missing or not among the others.
 
     Raises:
         DataError: (when loaders are built) labels are missing, or not among the classes.
@@ -126,11 +126,11 @@ class MultiCategoryBlock:
     Args:
         encoded: labels are rows with one number for each class in `vocab`.
         vocab: the classes, in the order of their columns; None for the sorted distinct training labels.
-        add_na: a class "#na#", column 0, for names that are not among the others.
+        add_na: add a class "#na#", column 0, for names that are not among the others.
 
     Raises:
         ValueError: `encoded` without `vocab`.
-        DataError: (when loaders are built) labels are no lists, or have names that are not among the classes.
+        DataError: (when loaders are built) labels are not lists, or have names that are not among the classes.
     """
 
     encoded: bool = False
@@ -161,10 +161,10 @@ class RegressionBlock:
     """One or several real numbers for each item.
 
     Args:
-        n_out: how many; None counts those of the first training item.
+        n_out: how many; None counts the numbers of the first training item.
 
     Raises:
-        DataError: (when loaders are built) labels are no finite numbers, or not as many as said.
+        DataError: (when loaders are built) labels are not finite numbers, or not `n_out` of them.
     """
 
     n_out: int | None = None
@@ -175,7 +175,7 @@ class RegressionBlock:
         return Regression(self.n_out or (len(first) if is_several(first) else 1))
 
     def encode(self, labels: Sequence[Any], target: Target, items: Sequence[Any], split: str) -> Tensor:
-        """Returns float32 (items,), or (items, n_out) where labels are lists."""
+        """Returns float32 (items,), or (items, n_out) if labels are lists."""
         numbers = target if isinstance(target, Regression) else Regression(target.n_out or 1)
         return numbers.encode(list(labels), split=split, name_item=partial(_name_item, items))
 

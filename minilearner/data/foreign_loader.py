@@ -49,7 +49,11 @@ class ForeignLoader(Loader):
     """
 
     def __init__(
-        self, source: Iterable[Any], *, device: torch.device | str | None = None, batch_tfms: Pipeline | None = None
+        self,
+        source: Iterable[Any],
+        *,
+        device: torch.device | str | None = None,
+        batch_tfms: Pipeline | None = None,
     ) -> None:
         super().__init__(device, batch_tfms)
         self.source = source
@@ -146,7 +150,7 @@ class ForeignLoader(Loader):
         return self._copy_with(source=[self.items(indices)]).take_share(WHOLE)
 
     def augment(self, number: int = 0, *, item_tfms: object = None, batch_tfms: object = None) -> Self:
-        """Raises: nobody can say which of a foreign loader's steps are augmentation.
+        """Raises an error: a foreign loader does not say which of its steps are augmentation.
 
         Raises:
             ValueError: always.

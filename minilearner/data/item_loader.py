@@ -130,7 +130,7 @@ class ItemLoader(DerivedLoader):
 
     def _read(self, batches: list[list[Key]]) -> Iterator[Fetched]:
         n_left_out = len(self.dataset) % self.bs if self.drop_last else 0
-        if self.num_workers == 0 or self.dataset.is_at_hand(n_left_out):
+        if self.num_workers == 0 or self.dataset.is_cached(n_left_out):
             self._workers = None
             return map(self.dataset.fetch, batches)
         if self._workers is None:

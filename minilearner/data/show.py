@@ -1,4 +1,4 @@
-"""A batch as people see it: real colours, names for labels. `plots.image_grid` does the drawing."""
+"""A batch as people know it: real colours, names for labels. `plots.image_grid` draws it."""
 
 from __future__ import annotations
 
@@ -16,55 +16,65 @@ from minilearner.tree import Tree, map_tensors, n_items
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["show_pictures", "show_predictions", "title", "titles_of"]
+__all__ = ["show_images", "show_predictions", "title", "titles_of"]
 
-_LONGEST_LINE = 32  # letters; more would make a picture a small thing below a wide title
+_LONGEST_LINE = 32  # letters; longer titles would make their images small
 
 
-def show_pictures(
-    x: Tree, titles: Sequence[str], *, max_n: int = 9, colors: Sequence[str] | None = None, **layout: Any
+def show_images(
+    x: Tree,
+    titles: Sequence[str],
+    *,
+    max_n: int = 9,
+    colors: Sequence[str] | None = None,
+    **layout: Any,
 ) -> Figure:
-    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), those with 4 channels on white.
+    """Draws the first images of a batch of decoded inputs; transparent ones on white.
 
-    layout: as in `pictures.plot_images`.
+    Args:
+        x: (batch, 1, 3 or 4 channels, height, width).
+        titles: one for each image.
+        max_n: how many images at most.
+        colors: of the titles.
+        layout: as in `image_grid.plot_images`.
 
     Raises:
         ValueError: `max_n` is below 1, or the grid is too small.
-        DataError: the inputs are no pictures.
+        DataError: the inputs are not images.
     """
     if max_n < 1:
         raise ValueError(f"`max_n` must be at least 1. Received: max_n={max_n}.")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise DataError(
-            "only pictures can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
+            "only images can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
             f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}."
         )
-    pictures = x[:max_n].detach().float().cpu()
+    images = x[:max_n].detach().float().cpu()
     if x.shape[1] == 4:
-        alpha = pictures[:, 3:]
-        pictures = pictures[:, :3] * alpha + (1 - alpha)
-    return plot_images(pictures.unbind(), titles[:max_n], colors=colors, **layout)
+        alpha = images[:, 3:]
+        images = images[:, :3] * alpha + (1 - alpha)
+    return plot_images(images.unbind(), titles[:max_n], colors=colors, **layout)
 
 
 def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, **layout: Any) -> Figure:
-    """Draws decoded inputs below what each is and, in a second line, what it was taken for.
+    """Draws decoded inputs; each title has the actual label and, in a second line, the predicted one.
 
-    A title is green where the two are the same and red where they differ, for labels that can be the same: numbers of a
-    regression, and items without a target, are not judged.
+    A title is green if the two are equal, and red if they differ. Numbers of a regression, and items without a target,
+    are not judged.
     """
-    taken_for = titles_of(target, decoded, len(decoded))
+    predicted = titles_of(target, decoded, len(decoded))
     if y is None:
-        return show_pictures(x, taken_for, max_n=len(taken_for), heading="predicted", **layout)
+        return show_images(x, predicted, max_n=len(predicted), heading="predicted", **layout)
     actual = titles_of(target, y, len(decoded))
     is_judged = isinstance(y, Tensor) and not decoded.is_floating_point()
     same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
     colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
-    both = [f"{a}\n{p}" for a, p in zip(actual, taken_for, strict=True)]
-    return show_pictures(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
+    both = [f"{a}\n{p}" for a, p in zip(actual, predicted, strict=True)]
+    return show_images(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
 
 
 def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
-    """Returns one title for each of the first `n` targets: the label's name, several joined, or numbers."""
+    """Returns one title for each of the first `n` targets: the name of the label, several names, or numbers."""
     if y is None:
         return [""] * n
     if isinstance(y, Tensor):
@@ -75,7 +85,7 @@ def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
 
 
 def title(target: Target | None, value: Tensor) -> str:
-    """Returns the title of one item: what its target value means."""
+    """Returns the title of one item: the meaning of its target value."""
     if isinstance(target, ClassNumbers) and value.ndim:
         return " x ".join(map(str, value.shape)) + " labels"
     text = _text(value.tolist() if target is None else target.label(value))

@@ -64,7 +64,7 @@ class Target(Protocol):
 
     @property
     def loss_func(self) -> Loss:
-        """The loss of a learner to which nobody gave one."""
+        """The loss of a learner that was given none."""
         ...
 
     def activate(self, pred: Tensor) -> Tensor:
@@ -429,7 +429,11 @@ def encode_labels(target: Target, y: np.ndarray[Any, Any], *, split: str, name_i
 
 
 def build_vocabulary(
-    given: Sequence[Hashable] | None, labels: Iterable[Any], *, sort: bool, add_na: bool
+    given: Sequence[Hashable] | None,
+    labels: Iterable[Any],
+    *,
+    sort: bool,
+    add_na: bool,
 ) -> list[Hashable]:
     """Returns the classes in the order of their numbers: those given, or the distinct labels.
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minilearner.data.batch_transforms import PixelChange, changed, in_unit_range
+from minilearner.data.batch_transforms import PixelChange, apply_changes, in_unit_range
 from minilearner.vision.maps import Size, half_sides
 
 __all__ = ["MODES", "PAD_MODES", "resample"]
@@ -72,7 +72,7 @@ def resample(
             _sources(maps, axis, x.shape[2 + axis], size[axis], pad_mode, align_corners) for axis in (0, 1)
         )
         moved = _copied(x, rows, columns) if whole else _separable(in_unit_range(x), rows, columns)
-        return changed(in_unit_range(moved), *changes) if changes else moved
+        return apply_changes(in_unit_range(moved), *changes) if changes else moved
     # A quarter turn of an odd difference of sides lands between pixels: then only interpolating is right.
     exact = whole and (x.shape[2] - x.shape[3]) % 2 == 0
     return _grid_sampled(x, maps, size, "nearest" if exact else mode, pad_mode, align_corners, changes)

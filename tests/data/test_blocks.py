@@ -21,7 +21,7 @@ def test_classes_are_sorted_or_as_they_come_or_given():
     assert encoded(CategoryBlock(), [4, 2, 3, 4]).tolist() == [2, 0, 1, 2]
 
 
-def test_an_unknown_label_is_told_with_counts_and_files():
+def test_an_unknown_label_is_reported_with_counts_and_files():
     message = (
         r"5 of 6 validation labels are not among the classes: '1.jpg' \('c'\), '2.jpg' \('d'\), '3.jpg' \('c'\), "
         r"\.\.\.\. The classes are 'a', 'b'\. Name every class in `vocab`, keep each class in both sets with Strat"
@@ -32,7 +32,7 @@ def test_an_unknown_label_is_told_with_counts_and_files():
         encoded(CategoryBlock(vocab=["a"]), list("ab"))
 
 
-def test_missing_labels_are_told_or_get_a_class_of_their_own():
+def test_missing_labels_are_reported_or_get_a_class_of_their_own():
     labels = ["b", None, "a", float("nan")]
     with pytest.raises(DataError, match="2 of 4 training labels are missing: '1.jpg', '3.jpg'"):
         encoded(CategoryBlock(), labels)
@@ -80,7 +80,7 @@ def test_numbers_one_or_several():
     assert torch.equal(encoded(RegressionBlock(), [[1, 2], (3, 4)]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
 
 
-def test_what_is_no_number_is_told():
+def test_what_is_no_number_is_reported():
     with pytest.raises(
         DataError, match=r"3 of 4 training labels are not one finite number: '1.jpg' \('a'\), '2.jpg' \(nan\)"
     ):

@@ -65,7 +65,7 @@ def test_whole_batches_are_dealt_out_for_validation(make):
 
 
 @pytest.mark.parametrize("make", [in_memory, from_items, from_torch])
-def test_where_all_make_each_pass_an_empty_batch_stands_for_one_that_is_not_there(make):
+def test_an_empty_batch_stands_in_for_a_missing_one_if_all_make_each_pass(make):
     loader = make(8, 17).in_order()
     parts = [passes(loader.take_share(Share(rank, 4, is_filled_up=True)), 1)[0] for rank in range(4)]
     assert [part for part in parts if part[0][1]] == [[batch] for batch in passes(loader, 1)[0]]
