@@ -156,7 +156,7 @@ def test_a_kept_cache_is_made_anew_when_the_reader_changes_and_refused_when_it_c
         def __call__(self, path):
             return open_image(path)
 
-    with pytest.raises(ValueError, match="`cache` can be a folder where .* have a `__repr__`"):
+    with pytest.raises(ValueError, match="`cache` can only be a folder if .* have a `__repr__`"):
         passes(loader(images, read=Reader(), cache=folder), 1)
 
 
@@ -182,7 +182,7 @@ def test_a_full_disk_ends_the_cache_with_a_warning_not_the_training(images, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("minilearner.data.image_cache._write", full)
-    with pytest.warns(RuntimeWarning, match="cache is given up.*No space left"):
+    with pytest.warns(RuntimeWarning, match="Images are not cached any more: .*No space left"):
         got = passes(files)
     assert same(got, passes(loader(images))) and "off: No space left" in repr(files)
 

@@ -169,7 +169,7 @@ def test_a_class_of_one_stays_in_training():
 def test_what_cannot_be_stratified_is_reported():
     with pytest.raises(DataError, match="needs two items of each of 2 classes.*The rarest class has 1"):
         TrainTestSplitter(stratify=["a", "a", "a", "b"])(range(4))
-    with pytest.raises(DataError, match="one label an item"):
+    with pytest.raises(DataError, match="one label per item"):
         StratifiedSplitter(0.5)([0, 1], [["a"], ["b"]])
     with pytest.raises(DataError, match="needs labels, and the items have none"):
         split_items(StratifiedSplitter(), range(9), None)

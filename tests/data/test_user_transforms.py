@@ -112,9 +112,9 @@ def test_a_subclass_of_augmentation_is_augmentation():
         (v2.PILToTensor(), r"`batch_tfms` cannot run torchvision's PILToTensor: it converts PIL images"),
         (v2.ToPILImage(), r"ToPILImage: it converts PIL images"),
         (v1.ToTensor(), r"ToTensor: it converts PIL images"),
-        (v2.MixUp(num_classes=3), r"MixUp: it mixes the targets too"),
-        (v2.Compose([v2.CutMix(num_classes=3)]), r"CutMix: it mixes the targets too"),
-        (v2.FiveCrop(4), r"FiveCrop: it gives several images for one"),
+        (v2.MixUp(num_classes=3), r"MixUp: it also mixes the targets"),
+        (v2.Compose([v2.CutMix(num_classes=3)]), r"CutMix: it also mixes the targets"),
+        (v2.FiveCrop(4), r"FiveCrop: it returns several images for one"),
     ],
 )
 def test_what_cannot_see_batches_is_refused_at_once(transform, message):
