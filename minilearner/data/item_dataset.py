@@ -41,6 +41,9 @@ Key: TypeAlias = tuple[int, int | None]
 """(position, epoch); epoch None is validation."""
 
 _N_SAMPLED = 8  # images decoded to estimate how large a cache would be
+_BLOCK_MODULES = ("minilearner.vision.image_block.", "minilearner.vision.blocks.")
+"""Today's and the first module of `ImageBlock`. Its name is part of the name of caches that lie on disk."""
+
 _LEAVE_OUT = 'To leave out all such files when loaders are built: verify="decode", on_unreadable="skip".'
 
 
@@ -265,7 +268,7 @@ class ItemDataset(Dataset[Tree]):
                 "`cache` can only be a folder if `read` and the transforms have a `__repr__` that says what they do. "
                 f"Received: {how}. Define one, or use cache=True."
             )
-        return how
+        return how.replace(*_BLOCK_MODULES)
 
     def __getstate__(self) -> dict[str, Any]:
         # Only a process that is starting can get the cache's open file; any other copy opens its own.

@@ -179,9 +179,7 @@ def test_labels_that_fail_or_are_unseen_are_found_when_built(pets):
     with pytest.raises(DataError, match="`get_y` failed on 20 of 30 items: .*great_pyrenees_0.jpg' "):
         block(get_y=using_attr(RegexLabeller("^([A-Z])"), "name")).dataloaders(pets)
     pugs = [i for i, file in enumerate(get_image_files(pets)) if "pug" in file.name]
-    with pytest.raises(
-        DataError, match=r"10 of 10 validation labels are not among the classes: .*pug_0.jpg' \('pug'\)"
-    ):
+    with pytest.raises(DataError, match=r"10 of 10 validation labels are not among the classes.*pug_0.jpg' \('pug'\)"):
         block(splitter=IndexSplitter(pugs)).dataloaders(pets)
     assert block(splitter=StratifiedSplitter()).dataloaders(pets, bs=4).c == 3
 

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from minilearner import Learner
 from minilearner.data.blocks import TransformBlock
 from minilearner.data.data_plan import Read
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.image_cache import fingerprint
 from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
@@ -144,6 +146,13 @@ def test_a_kept_cache_serves_a_later_run_until_a_file_changes(images, tmp_path_f
     assert len(list(folder.iterdir())) == 2
     passes(loader(images, Resize(8), cache=folder), 1)
     assert len(list(folder.iterdir())) == 3
+
+
+def test_a_kept_cache_has_the_name_that_it_had_when_caches_were_new(images, tmp_path):
+    block = "ImageBlock(cls=<class 'minilearner.vision.blocks.PILImage'>)"
+    passes(loader(images, RandomCrop(16), Read((ImageBlock(),)), cache=tmp_path / "kept"), 1)
+    name = fingerprint(images, f"Read(blocks=({block},)) | RandomCrop(size=(16, 16)) | Pillow {PIL.__version__}")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{name}.pictures"]
 
 
 def test_a_kept_cache_is_made_anew_when_the_reader_changes_and_refused_when_it_cannot_tell(images, tmp_path_factory):
