@@ -79,6 +79,10 @@ class Loader(ABC):
         with restore_loaders(self), isolated_rng():
             return next(iter(whole))
 
+    def one_batch(self) -> tuple[Tree, Tree]:
+        """Returns `first_batch()`: fastai's name for it."""
+        return self.first_batch()
+
     # Items.
 
     @property
@@ -202,7 +206,7 @@ class Loader(ABC):
 _METHODS = {
     name
     for name, member in vars(Loader).items()
-    if callable(member) and (name in ("__len__", "__iter__") or not name.startswith("_"))
+    if callable(member) and (name in ("__len__", "__iter__") or not name.startswith("_")) and name != "one_batch"
 }
 
 

@@ -96,7 +96,7 @@ def test_a_worker_that_leaves_is_reported_with_its_item_at_once(images, leave):
         return leave(3) if path.stem == "6" else open_image(path)
 
     start = time.perf_counter()
-    with pytest.raises(DataError, match=r"left with exit code 3 while reading item 6 \('.*6\.png'\)\. Read that with"):
+    with pytest.raises(DataError, match=r"left with exit code 3 while reading item 6 \('.*6\.png'\)\. Read it with"):
         list(loader(images, num_workers=2, read=read))
     assert time.perf_counter() - start < 30
 
