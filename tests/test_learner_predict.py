@@ -356,9 +356,9 @@ def test_results_of_any_loader_of_pictures():
 
 def test_what_is_no_picture_cannot_be_shown(blobs, net):
     learn = Learner(DataLoaders.from_arrays(*blobs), net(), device="cpu")
-    with pytest.raises(DataError, match=r"only pictures can be shown.*Received: \(9, 2\)"):
+    with pytest.raises(DataError, match=r"only images can be shown.*Received: \(9, 2\)"):
         learn.show_results()
-    with pytest.raises(DataError, match=r"only pictures can be shown.*Received: \(64, 2\)"):
+    with pytest.raises(DataError, match=r"only images can be shown.*Received: \(64, 2\)"):
         learn.dls.show_batch()
     with pytest.raises(ValueError, match="`max_n` must be at least 1. Received: max_n=0"):
         learn.show_results(max_n=0)

@@ -250,4 +250,4 @@ def _odd_items(run: Run) -> list[int]:
 
 def _listed(run: Run, positions: list[int]) -> str:
     more = f" and {len(positions) - _SHOWN} more" if len(positions) > _SHOWN else ""
-    return ", ".join(map(run.dls.train.named, positions[:_SHOWN])) + more
+    return ", ".join(map(run.dls.train.name_item, positions[:_SHOWN])) + more

@@ -1,6 +1,6 @@
 """The contract of batch transforms, and the pipeline that runs them. The transforms themselves live in `vision`.
 
-A batch transform sees a whole batch that is already on the device. It draws from the generator that it is handed, so
+A batch transform gets a whole batch that is already on the device. It draws only from the generator that it gets, so
 the same seed gives the same bits whatever else the program draws.
 """
 
@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from minilearner.data.user_transforms import as_list, check_takes_batches, for_validation, run, taken_apart
+from minilearner.data.user_transforms import as_list, check_takes_batches, for_validation, run, split_compose
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
@@ -27,7 +27,7 @@ __all__ = [
     "PixelTransform",
     "TensorFunction",
     "Transforms",
-    "changed",
+    "apply_changes",
     "check_unit_range",
     "in_unit_range",
     "run_isolated",
@@ -39,15 +39,15 @@ __all__ = [
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
 PixelChange: TypeAlias = Callable[[Tensor, slice], None]
-"""Changes, in place, the pictures of a batch that the slice names: (pictures, channels, height, width)."""
+"""Changes some images of a batch in place: (images, channels, height, width), and the slice of the batch they are."""
 
-# Values that are changed at once on a CPU: many passes over a whole batch would each leave its cache. Hue took 2.5 x as
-# long without.
+# How many values a CPU changes at once, so that they stay in its cache through many passes. Hue took 2.5 times as long
+# on whole batches.
 _VALUES_AT_ONCE = 2**19
 
 
 class BatchTransform:
-    """One step on a whole batch. Subclasses define `__call__`, and `decode` where showing a picture must undo it."""
+    """One step on a whole batch. Subclasses define `__call__`, and `decode` if showing an image must undo the step."""
 
     train_only: bool = True
     """True for augmentation, which validation skips; False for what the model always needs, such as normalisation."""
@@ -56,16 +56,16 @@ class BatchTransform:
     """The argument that takes it."""
 
     order: ClassVar[float] = 50
-    """A pipeline runs lower numbers first, whatever place they have in the list; equal ones as listed.
+    """A pipeline runs lower numbers first, wherever they stand in the list; equal ones as listed.
 
     Geometry has 30, lighting 40, hue 41, `Normalize` 99 and `RandomErasing` 100; plain functions have 50.
     """
 
     takes_bytes: bool = False
-    """Takes uint8 too, and makes of it what it would make of `in_unit_range` of it, sooner. Others are given floats."""
+    """Takes uint8 too, with the same result as for its `in_unit_range`, but faster. Other transforms get floats."""
 
     needs_unit_range: bool = False
-    """Only makes sense of values in [0, 1], as changes of light do: loaders refuse items clearly beyond."""
+    """Needs values in [0, 1], as changes of light do. Loaders refuse items that are clearly outside."""
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns the transformed batch, never changing `x` in place.
@@ -76,7 +76,7 @@ class BatchTransform:
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, x, rng)`.")
 
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
-        """Returns the transformed batch after these changes of its pixels too. Here: one after the other."""
+        """Returns the transformed batch, with these changes of its pixels as well. Here: one after the other."""
         return run_steps(pixels, self(x, rng), rng) if pixels else self(x, rng)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -84,31 +84,31 @@ class BatchTransform:
         return x
 
     def for_validation(self) -> BatchTransform | None:
-        """Returns what validation runs in its place, without random choices; None where it runs nothing.
+        """Returns what validation runs in its place, without random choices; None if it runs nothing.
 
         Here: the transform itself unless it is `train_only`. A crop, say, keeps the resize.
         """
         return None if self.train_only else self
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
-        """Returns one transform that does `self` and then `later`, or None where two passes are needed."""
+        """Returns one transform that does `self` and then `later`, or None if two passes are needed."""
         return None
 
 
 class PixelTransform(BatchTransform):
-    """A new value for each pixel, made of that pixel alone and of what is drawn for its picture. Define `drawn`.
+    """Computes each pixel anew from that pixel and from what is drawn for its image. Subclasses define `drawn`.
 
-    A transform that made new pictures just before has these changed a few at a time, in its own memory and while they
-    are in the processor's cache (see `BatchTransform.run`).
+    If the transform before it made new images, they are changed in place, a few at a time, while they are in the
+    processor's cache (see `BatchTransform.run`).
     """
 
     def drawn(self, n: int, rng: torch.Generator) -> PixelChange:
-        """Draws for a batch of `n` pictures, and returns what changes any of them."""
+        """Draws for a batch of `n` images, and returns the function that changes any of them."""
         raise NotImplementedError(f"{type(self).__name__} must define `drawn(self, n, rng)`.")
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns changed pictures."""
-        return changed(x.clone(), self.drawn(len(x), rng))
+        """Returns the changed images."""
+        return apply_changes(x.clone(), self.drawn(len(x), rng))
 
 
 Transforms: TypeAlias = BatchTransform | TensorFunction | Sequence[BatchTransform | TensorFunction] | None
@@ -116,23 +116,23 @@ Transforms: TypeAlias = BatchTransform | TensorFunction | Sequence[BatchTransfor
 
 
 class Pipeline:
-    """Runs transforms by their `order`, neighbours fused where they can be (`BatchTransform.merge`).
+    """Runs transforms by their `order`, and fuses neighbours if they can be fused (`BatchTransform.merge`).
 
-    A plain function ``f(x)`` runs in training and in validation alike, with the global generators seeded from `rng` and
-    put back afterwards; `train_only` makes it augmentation. torchvision's transforms are functions too: random ones are
-    known as augmentation, those that decide the size run without chance in validation, a `Compose` is taken apart.
-    They draw once for the whole batch. What to run is decided here once, not per batch.
+    A plain function ``f(x)`` runs in training and in validation, with the global generators seeded from `rng` and put
+    back afterwards; `train_only` makes it augmentation. torchvision's transforms are functions too: random ones count
+    as augmentation, those that decide the size run without chance in validation, and a `Compose` is split. They draw
+    once for the whole batch. The steps are chosen once, here, not for every batch.
 
     Raises:
-        TypeError: a transform is not callable, is a class where an instance is meant, or cannot run on batches.
+        TypeError: a transform is not callable, is a class instead of an instance, or cannot run on batches.
     """
 
     def __init__(self, transforms: Transforms = None) -> None:
-        wrapped = [_wrapped(part) for f in as_list(transforms, "batch_tfms") for part in taken_apart(f)]
+        wrapped = [_as_transform(part) for f in as_list(transforms, "batch_tfms") for part in split_compose(f)]
         self.transforms = tuple(sorted(wrapped, key=lambda transform: transform.order))
-        self._in_training = _fused(self.transforms)
+        self._in_training = _fuse(self.transforms)
         in_validation = (transform.for_validation() for transform in self.transforms)
-        self._in_validation = _fused(transform for transform in in_validation if transform is not None)
+        self._in_validation = _fuse(transform for transform in in_validation if transform is not None)
 
     def __call__(self, x: Tensor, rng: torch.Generator, *, training: bool) -> Tensor:
         """Returns the batch after the transforms that belong to training, or to validation."""
@@ -141,32 +141,32 @@ class Pipeline:
         return x
 
     def steps(self, *, training: bool) -> tuple[BatchTransform, ...]:
-        """What really runs, after fusing. Empty where there is nothing to do."""
+        """Returns the steps that run, after fusing; none if there is nothing to do."""
         return self._in_training if training else self._in_validation
 
-    def wrapped(self, wrap: Callable[[BatchTransform, Sequence[PixelTransform]], BatchTransform]) -> Pipeline:
-        """Returns a pipeline that runs the same: each step, with what changes its pixels, as `wrap` makes it."""
+    def wrap_steps(self, wrap: Callable[[BatchTransform, Sequence[PixelTransform]], BatchTransform]) -> Pipeline:
+        """Returns a pipeline that runs ``wrap(step, pixels)`` in place of each step and the changes of its pixels."""
         other = copy.copy(self)
         other._in_training = tuple(wrap(*group) for group in _groups(self._in_training))
         other._in_validation = tuple(wrap(*group) for group in _groups(self._in_validation))
         return other
 
     def augments(self) -> bool:
-        """Whether a batch in training meets transforms that validation skips."""
+        """Returns whether training runs transforms that validation skips."""
         return any(t.train_only for t in self.transforms)
 
-    def in_need_of_unit_range(self) -> BatchTransform | None:
-        """Returns what needs inputs in [0, 1] and meets them as they come; None where a step may bring them there."""
+    def unit_range_transform(self) -> BatchTransform | None:
+        """Returns the transform that needs inputs to arrive in [0, 1]; None if an earlier step may bring them there."""
         before = list(takewhile(lambda transform: not transform.needs_unit_range, self.transforms))
-        is_met = len(before) < len(self.transforms) and all(transform.takes_bytes for transform in before)
-        return self.transforms[len(before)] if is_met else None
+        gets_inputs = len(before) < len(self.transforms) and all(transform.takes_bytes for transform in before)
+        return self.transforms[len(before)] if gets_inputs else None
 
     def with_augmentation(self, transforms: Transforms) -> Pipeline:
-        """Returns a pipeline of other transforms for training, and after them of what validation runs here."""
+        """Returns a pipeline of other transforms for training, followed by those that validation runs here."""
         return Pipeline([*as_list(transforms, "batch_tfms"), *self._in_validation])
 
     def decode(self, x: Tensor) -> Tensor:
-        """Undoes, last first, what validation does to a batch, for display."""
+        """Undoes the transforms of validation, the last one first, for display."""
         for transform in reversed(self._in_validation):
             x = transform.decode(x)
         return x
@@ -176,7 +176,7 @@ class Pipeline:
 
 
 def run_steps(steps: Sequence[BatchTransform], x: Tensor, rng: torch.Generator) -> Tensor:
-    """Returns a batch after these steps; uint8 becomes floats in [0, 1] where they are first needed, or at the end."""
+    """Returns a batch after these steps; uint8 becomes floats in [0, 1] when they are first needed, or at the end."""
     for step, pixels in _groups(steps):
         x = run_step(step, x if step.takes_bytes else in_unit_range(x), rng, pixels)
     return in_unit_range(x)
@@ -188,7 +188,7 @@ def run_step(step: BatchTransform, x: Tensor, rng: torch.Generator, pixels: Sequ
 
 
 def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[PixelTransform]]]:
-    """Returns steps in order, each with those after it that change the pixels which it made."""
+    """Returns the steps in order, each with the pixel changes that follow it."""
     groups: list[tuple[BatchTransform, list[PixelTransform]]] = []
     for step in steps:
         if groups and isinstance(step, PixelTransform) and _agrees(step, "drawn"):
@@ -199,11 +199,11 @@ def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[
 
 
 def _agrees(step: BatchTransform, method: str) -> bool:
-    """Whether a method does what calling does: not where a subclass defines another `__call__` and leaves it alone."""
+    """Returns whether a method does what a call does: not if a subclass overrides `__call__` alone."""
     return _defined_no_earlier(type(step), method)  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
-@cache  # every step of every batch is asked
+@cache  # called for every step of every batch
 def _defined_no_earlier(kind: type, method: str) -> bool:
     method_at, call_at = (
         next(i for i, base in enumerate(kind.__mro__) if name in vars(base)) for name in (method, "__call__")
@@ -211,13 +211,13 @@ def _defined_no_earlier(kind: type, method: str) -> bool:
     return method_at <= call_at
 
 
-def changed(x: Tensor, *changes: PixelChange) -> Tensor:
-    """Returns pictures after changes in place, one after the other; on a CPU a few pictures at a time."""
+def apply_changes(x: Tensor, *changes: PixelChange) -> Tensor:
+    """Returns images after changes in place, one after the other; on a CPU a few images at a time."""
     at_once = max(1, _VALUES_AT_ONCE // max(1, x[:1].numel())) if x.device.type == "cpu" else max(1, len(x))
     for i in range(0, len(x), at_once):
-        pictures = slice(i, i + at_once)
+        some = slice(i, i + at_once)
         for change in changes:
-            change(x[pictures], pictures)
+            change(x[some], some)
     return x
 
 
@@ -229,20 +229,24 @@ def in_unit_range(x: Tensor) -> Tensor:
 
 
 def check_unit_range(x: Tensor, pipeline: Pipeline, name: str) -> None:
-    """Raises where inputs are clearly beyond [0, 1] and a change of light would make black and white of them.
+    """Checks that inputs lie in [0, 1], if a transform needs that: a change of light would make others black or white.
+
+    Args:
+        x: the inputs.
+        pipeline: the transforms.
+        name: what the error calls the inputs.
 
     Raises:
-        DataError: so it is; says which transform needs them there, and calls them by this name.
+        DataError: they are clearly outside. Names the transform.
     """
-    transform = pipeline.in_need_of_unit_range()
+    transform = pipeline.unit_range_transform()
     if transform is None:
         return
     low, high = map(float, x.aminmax()) if x.is_floating_point() and x.numel() else (0.0, 1.0)
     if low < -0.5 or high > 1.5:  # resampling may overshoot a little
         raise DataError(
-            f"{transform!r} needs pictures in [0, 1], and {name} reaches from {low:.3g} to {high:.3g}. Give "
-            "`Normalize` in `batch_tfms`, where it runs after the light, and make floats with "
-            "v2.ToDtype(torch.float32, scale=True)."
+            f"{transform!r} needs images in [0, 1], and {name} reaches from {low:.3g} to {high:.3g}. Give `Normalize` "
+            "in `batch_tfms`, which runs it after light, and make floats with v2.ToDtype(torch.float32, scale=True)."
         )
 
 
@@ -252,7 +256,7 @@ def train_only(f: TensorFunction) -> BatchTransform:
     >>> train_only(lambda x: x + 0.1 * torch.randn_like(x))  # doctest: +SKIP
 
     Raises:
-        TypeError: `f` is not callable, or is a batch transform, which says so itself by its `train_only`.
+        TypeError: `f` is not callable, or is a batch transform, which has a `train_only` of its own.
     """
     if isinstance(f, BatchTransform):
         raise TypeError(f"{f!r} is a batch transform: set `train_only = True` on its class instead of wrapping it.")
@@ -274,7 +278,7 @@ class FunctionTransform(BatchTransform):
         return run_isolated(partial(run, self.f), x, seed)
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
-        """Becomes one step with another function, which so receives bytes where this one returned them."""
+        """Returns one step with both functions: the second one receives what the first one returned, even bytes."""
         return _Functions((*_functions(self), *_functions(later))) if isinstance(later, FunctionTransform) else None
 
     def for_validation(self) -> BatchTransform | None:
@@ -286,7 +290,7 @@ class FunctionTransform(BatchTransform):
 
 
 class _Functions(FunctionTransform):
-    """Functions one after another. Each receives what the one before returned: JPEG, say, bytes from a `ToDtype`."""
+    """Functions one after another. Each receives what the one before returned, such as bytes for JPEG."""
 
     def __init__(self, parts: Sequence[FunctionTransform]) -> None:
         self.parts = tuple(parts)
@@ -298,8 +302,8 @@ class _Functions(FunctionTransform):
         return x
 
     def for_validation(self) -> BatchTransform | None:
-        """Returns what validation runs for each of them, in a row."""
-        (fused,) = _fused(kept for part in self.parts if (kept := part.for_validation()) is not None) or (None,)
+        """Returns what validation runs for each of them, as one step."""
+        (fused,) = _fuse(kept for part in self.parts if (kept := part.for_validation()) is not None) or (None,)
         return fused
 
     def __repr__(self) -> str:
@@ -316,11 +320,11 @@ def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
         return f(x)
 
 
-def _wrapped(f: BatchTransform | TensorFunction) -> BatchTransform:
+def _as_transform(f: BatchTransform | TensorFunction) -> BatchTransform:
     return f if isinstance(f, BatchTransform) else FunctionTransform(f, for_validation(f))
 
 
-def _fused(transforms: Iterable[BatchTransform]) -> tuple[BatchTransform, ...]:
+def _fuse(transforms: Iterable[BatchTransform]) -> tuple[BatchTransform, ...]:
     done: list[BatchTransform] = []
     for transform in transforms:
         merged = done[-1].merge(transform) if done else None

@@ -17,19 +17,19 @@ from minilearner import processes
 from minilearner.checks import check_choice, check_count, check_unknown
 from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
+from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, Read, as_sequence
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
-from minilearner.data.items import PathLike, shown
+from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
-from minilearner.data.line import Line, NewItems, Prepared, Read, as_sequence
 from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.errors import DataError
 from minilearner.runtime import derived_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
 
-__all__ = ["DataBlock", "walk"]
+__all__ = ["DataBlock", "describe_steps"]
 
 Verify = Literal["names", "headers", "decode"]
 OnUnreadable = Literal["raise", "skip"]
@@ -48,24 +48,24 @@ class DataBlock:
     ... )
     >>> dls = pets.dataloaders(path / "images")
 
-    Nothing is read until `dataloaders`. As fastai's, except that the getters run once, when loaders are built: `get_x`
-    says *where* an input is, its block reads it. So a label that cannot be read is found before training, and functions
-    given here need not be sent to worker processes.
+    Nothing is read until `dataloaders`. It works as fastai's, except that getters run once, when loaders are built:
+    `get_x` says *where* an input is, and its block reads it. So a label that cannot be read is found before training,
+    and these functions are not sent to worker processes.
 
     Args:
         blocks: an input block for each input and a target block last; two plain `TransformBlock`s when None.
         getters: all getters in the order of the blocks, instead of `get_x` and `get_y`.
-        n_inp: how many blocks are inputs: all but the last, unless there is one only.
-        item_tfms: transforms of one item on the CPU, which give all items one shape.
+        n_inp: how many blocks are inputs: all but the last, or the only one.
+        item_tfms: transforms of one item on the CPU; they give all items one shape.
         batch_tfms: transforms of a whole batch on the device.
-        get_items: source -> items; None where the source is the items: a list, a mapping of columns or a frame.
+        get_items: source -> items; None if the source is the items: a list, a mapping of columns or a frame.
         splitter: items -> (train, valid); `RandomSplitter()` when None.
         get_y: item -> label.
-        get_x: item -> what the input is read from; the item itself when None. A list where there are several inputs.
+        get_x: item -> what the input is read from; the item itself when None. A list for several inputs.
 
     Raises:
-        TypeError: an argument is unknown, or a block is none of its place.
-        ValueError: the number of getters does not fit the blocks.
+        TypeError: an argument is unknown, or a block cannot stand in its place.
+        ValueError: the number of getters differs from the number of blocks.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class DataBlock:
         check_unknown(unknown, DataBlock)
         self.blocks = _instances(blocks)
         self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
-        inputs, outcome = _placed(self.blocks, self.n_inp)
+        inputs, outcome = _place_blocks(self.blocks, self.n_inp)
         of_inputs, of_outcome = _getters(getters, get_x, get_y, self.n_inp, len(self.blocks) - self.n_inp)
-        self.line = Line(inputs, outcome, get_items, of_inputs, of_outcome, splitter or RandomSplitter())
+        self.plan = DataPlan(inputs, outcome, get_items, of_inputs, of_outcome, splitter or RandomSplitter())
         self.item_tfms, self.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
 
     def new(self, item_tfms: ItemTransforms = None, batch_tfms: Transforms = None) -> DataBlock:
@@ -113,31 +113,31 @@ class DataBlock:
         cache: bool | PathLike | None = None,
         **unknown: NoReturn,
     ) -> DataLoaders:
-        """Returns loaders of what the source holds, after looking for everything that would stop training later.
+        """Returns loaders of a source, after checking for everything that would stop training later.
 
         Args:
             source: what `get_items` takes, or the items themselves.
             path: where a learner of these loaders puts its files.
-            bs: items a batch.
-            val_bs: items a batch in validation; `bs` when None.
+            bs: items per batch.
+            val_bs: items per batch in validation; `bs` when None.
             shuffle: a new order for every training epoch.
-            drop_last: leave out the short last batch of training; as `shuffle` when None.
-            num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this one.
-            seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own.)
+            drop_last: leave out the short last batch of training; the same as `shuffle` when None.
+            num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this process.
+            seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own seed.)
             device: where batches arrive.
-            verify: "names" looks whether files are there, and whether 8 of them come out in one shape; "headers" opens
-                each of them and compares all sizes too, where no transform makes them alike; "decode" reads all of it
-                besides. What nobody looked for is told when it is read, with its path.
-            on_unreadable: "raise", or "skip" what "headers" or "decode" found. It is then counted on standard error and
-                listed in ``dls.skipped``.
-            cache: whether decoded pictures are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
+            verify: "names" checks that files exist, and that 8 of them come out in one shape. "headers" also opens each
+                file, and compares all sizes unless a transform makes them equal. "decode" also reads every file. An
+                error that was not looked for is raised when the file is read, with its path.
+            on_unreadable: "raise", or "skip" what "headers" or "decode" found. Skipped items are counted on standard
+                error and listed in ``dls.skipped``.
+            cache: whether decoded images are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
 
         Raises:
             TypeError: an argument is unknown, or the source needs `get_items`.
             ValueError: an argument is out of range.
             DataError: there are no items, labels cannot be read or are unknown, the split is wrong, inputs differ in
-                shape or are beyond the range that a transform needs, or there is not one batch to train on. Says how
-                many items it is about, with three examples.
+                shape or are outside the range that a transform needs, or there is no batch to train on. Says how many
+                items are affected, with three examples.
             FileFormatError: files cannot be read.
         """
         check_unknown(unknown, self.dataloaders)
@@ -152,15 +152,15 @@ class DataBlock:
             raise ValueError(
                 'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'
             )
-        prepared = self.line.prepare(source, verify=verify, on_unreadable=on_unreadable)
-        _tell_skipped(prepared)
+        prepared = self.plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
+        _report_skipped(prepared)
         seed = draw_seed() if seed is None else seed
         train, valid = (
-            ItemDataset(part.sources, Read(self.line.inputs), self.item_tfms, seed=seed, cache=cache)
+            ItemDataset(part.sources, Read(self.plan.inputs), self.item_tfms, seed=seed, cache=cache)
             for part in (prepared.train, prepared.valid)
         )
         for dataset in (train, valid) if verify != "names" else (train,):
-            _check_shapes(dataset, {} if verify == "names" else self.line.sizes(list(dataset.items)))
+            _check_shapes(dataset, {} if verify == "names" else self.plan.sizes(list(dataset.items)))
         _check_range(train, self.batch_tfms)
         options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms
@@ -173,18 +173,18 @@ class DataBlock:
             target=prepared.target,
             device=device,
             path=path,
-            new_items=NewItems(self.line, prepared.target, prepared.kind),
+            new_items=NewItems(self.plan, prepared.target, prepared.kind),
         )
         dls.skipped = prepared.skipped
         return dls
 
     def summary(self, source: Any, bs: int = 4, show_batch: bool = False) -> None:
-        """Prints how one item, and then a batch of `bs`, go along the line; draws a batch too with `show_batch`.
+        """Prints what each step makes of one item, and then of a batch of `bs`; with `show_batch`, also draws a batch.
 
         Raises:
-            DataError: a station failed. Names it; what came before has been printed.
+            DataError: a step failed. Names the step; the steps before it have been printed.
         """
-        for text in walk(self.line, self.item_tfms, self.batch_tfms, source, bs):
+        for text in describe_steps(self.plan, self.item_tfms, self.batch_tfms, source, bs):
             sys.stdout.write(f"{text}\n")
         if show_batch:
             self.dataloaders(source, bs=bs, num_workers=0).show_batch(max_n=bs)
@@ -200,7 +200,7 @@ def _instances(blocks: Any) -> tuple[Any, ...]:
     return tuple(block() if isinstance(block, type) else block for block in several)
 
 
-def _placed(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...], TargetBlock | None]:
+def _place_blocks(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...], TargetBlock | None]:
     check_count(n_inp, "n_inp")
     if n_inp > len(blocks) or len(blocks) - n_inp > 1:
         raise ValueError(
@@ -216,7 +216,11 @@ def _placed(blocks: tuple[Any, ...], n_inp: int) -> tuple[tuple[InputBlock, ...]
 
 
 def _getters(
-    getters: Any, get_x: Any, get_y: Any, n_inp: int, n_targets: int
+    getters: Any,
+    get_x: Any,
+    get_y: Any,
+    n_inp: int,
+    n_targets: int,
 ) -> tuple[tuple[Getter | None, ...], Getter | None]:
     if getters is not None:
         if get_x is not None or get_y is not None:
@@ -238,156 +242,164 @@ def _check_count(getters: Any, name: str, n: int) -> None:
     if len(getters) != n:
         raise ValueError(
             f"`{name}` must have {n} functions, one for each block of its kind. Received: {len(getters)}. To run "
-            "several after one another, write one function that does."
+            "several functions in turn, write one function that calls them."
         )
     for getter in getters:
         if getter is not None and not callable(getter):
             raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
 
 
-def _tell_skipped(prepared: Prepared) -> None:
+def _report_skipped(prepared: PreparedData) -> None:
     if (skipped := prepared.skipped) and processes.is_first():
         sources, reasons = zip(*skipped, strict=True)
         sys.stderr.write(
-            f"{len(skipped)} items cannot be read and are left out: {shown(sources, range(len(sources)), reasons)}. "
-            "All of them: dls.skipped.\n"
+            f"{len(skipped)} items cannot be read and are left out: "
+            f"{name_items(sources, range(len(sources)), reasons)}. All of them: dls.skipped.\n"
         )
 
 
-_LOOKED_AT = 8  # a few pictures tell whether anything gives them one shape; all of them would be read twice
+_N_CHECKED = 8  # a few images show whether all get one shape; to check all of them would read them twice
 
 
 def _check_shapes(dataset: ItemDataset, sizes: Mapping[int, Any]) -> None:
-    """Raises where a few items, as validation reads them, differ in shape; of known `sizes`, rare ones are among them.
+    """Raises a DataError if a few items, as validation reads them, differ in shape.
 
-    sizes: position -> (width, height) of the picture as it lies in its file; empty where they are not known.
+    Args:
+        dataset: the items.
+        sizes: position -> (width, height) of the image in its file; empty if unknown. The rarest sizes are checked too.
     """
-    n = min(_LOOKED_AT, len(dataset))
+    n = min(_N_CHECKED, len(dataset))
     positions = [i * (len(dataset) - 1) // max(1, n - 1) for i in range(n)]
     first_of = {sizes[i]: i for i in sorted(sizes, reverse=True)}
-    rarest = Counter(sizes.values()).most_common()[: -_LOOKED_AT - 1 : -1]
+    rarest = Counter(sizes.values()).most_common()[: -_N_CHECKED - 1 : -1]
     positions = sorted({*positions, *(first_of[size] for size, _ in rarest)})
     shapes: dict[int, Tree] = {}
     for i in positions:
         try:
             shapes[i] = shape_of(dataset[i, None])
-        except DataError:  # one that cannot be read is told when its batch comes: see `verify`
+        except DataError:  # raised again when its batch is read: see `verify`
             if i == positions[-1] and not shapes:
                 raise
     if len(set(shapes.values())) > 1:
         raise DataError(
-            f"inputs must have one shape, so that they make batches. {_counted(shapes, sizes)}, as in "
+            f"inputs must have one shape to make batches. {_count_sizes(shapes, sizes)}, as in "
             f"{_examples(dataset.items, shapes)}. Give them one with item_tfms=Resize(...)."
         )
 
 
 def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
-    """Raises where the first item is clearly beyond [0, 1] and a transform needs it there."""
-    if batch_tfms.in_need_of_unit_range() is None:
+    """Raises a DataError if the first item is clearly outside [0, 1] and a transform needs it there."""
+    if batch_tfms.unit_range_transform() is None:
         return
     try:
         parts = tensors_of(dataset[0, None])
-    except DataError:  # told when its batch comes
+    except DataError:  # raised again when its batch is read
         return
     for x in parts:
-        check_unit_range(x, batch_tfms, shown(dataset.items, [0]))
+        check_unit_range(x, batch_tfms, name_items(dataset.items, [0]))
 
 
-def _counted(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
+def _count_sizes(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
     counts = Counter(sizes.values())
-    of_all = f"The {len(sizes)} pictures have {len(counts)} sizes (width, height)"
+    of_all = f"The {len(sizes)} images have {len(counts)} sizes (width, height)"
     if len(counts) < 2:
-        counts, of_all = Counter(shapes.values()), f"Of {len(shapes)} items looked at, by shape"
+        counts, of_all = Counter(shapes.values()), f"Shapes of {len(shapes)} items"
     most = ", ".join(f"{count} of {size}" for size, count in counts.most_common(3))
     return f"{of_all}: {most}{', ...' if len(counts) > 3 else ''}"
 
 
 def _examples(items: Sequence[Any], shapes: Mapping[int, Tree]) -> str:
-    """Returns one item of each shape, as many as three, and then more of them."""
+    """Returns examples for an error: first one item of each shape."""
     firsts = {shape: i for i, shape in sorted(shapes.items(), reverse=True)}.values()
     chosen = [*firsts, *(i for i in shapes if i not in set(firsts))]
-    return shown(items, chosen, [shapes[i] for i in chosen])
+    return name_items(items, chosen, [shapes[i] for i in chosen])
 
 
-def walk(line: Line, item_tfms: ItemPipeline, batch_tfms: Pipeline, source: Any, bs: int) -> Iterator[str]:
-    """Gives a text for each station, as it is reached.
+def describe_steps(
+    plan: DataPlan,
+    item_tfms: ItemPipeline,
+    batch_tfms: Pipeline,
+    source: Any,
+    bs: int,
+) -> Iterator[str]:
+    """Yields a text for each step, as soon as it is done.
 
     Raises:
-        DataError: a station failed. Names it, with its cause.
+        DataError: a step failed. Names the step and the cause.
     """
-    with _station("get_items"):
-        items = line.items(source)
+    with _name_step("get_items"):
+        items = plan.items(source)
     rows = as_sequence(items)
-    yield f"Items: {len(rows)}, first {shown(rows, [0])}"
-    with _station("get_y"):
-        labels = line.labels(rows)
-    with _station("get_x"):
-        sources = line.sources(rows)
-    with _station("splitter"):
-        train, valid = line.split(items, labels)
-    yield f"Split by {line.splitter!r:.100}: {len(train)} for training, {len(valid)} for validation"
-    with _station("target block"):
-        target = line.target(labels, train)
+    yield f"Items: {len(rows)}, first {name_items(rows, [0])}"
+    with _name_step("get_y"):
+        labels = plan.labels(rows)
+    with _name_step("get_x"):
+        sources = plan.sources(rows)
+    with _name_step("splitter"):
+        train, valid = plan.split(items, labels)
+    yield f"Split by {plan.splitter!r:.100}: {len(train)} for training, {len(valid)} for validation"
+    with _name_step("target block"):
+        target = plan.target(labels, train)
         chosen = None if labels is None else [labels[i] for i in train]
-        y = line.encoded(chosen, target, [sources[i] for i in train], "training")
+        y = plan.encode(chosen, target, [sources[i] for i in train], "training")
     if chosen is not None and y is not None:
-        yield f"Labels: {target!r:.200}\n  first training item: {chosen[0]!r} -> {_seen(y[0])}"
-    dataset = ItemDataset([sources[i] for i in train], Read(line.inputs), item_tfms)
-    yield from _sample(dataset)
-    yield from _batch(dataset, y, batch_tfms, bs)
+        yield f"Labels: {target!r:.200}\n  first training item: {chosen[0]!r} -> {_describe(y[0])}"
+    dataset = ItemDataset([sources[i] for i in train], Read(plan.inputs), item_tfms)
+    yield from _describe_sample(dataset)
+    yield from _describe_batch(dataset, y, batch_tfms, bs)
 
 
-def _sample(dataset: ItemDataset) -> Iterator[str]:
+def _describe_sample(dataset: ItemDataset) -> Iterator[str]:
     source = dataset.items[0]
-    yield f"One sample, from {shown(dataset.items, [0])}"
-    with _station("input block", source):
+    yield f"One sample, from {name_items(dataset.items, [0])}"
+    with _name_step("input block", source):
         raw = dataset.read(source)
     parts = raw if isinstance(raw, tuple) else (raw,)
-    yield f"  read: {', '.join(map(_seen, parts))}"
+    yield f"  read: {', '.join(map(_describe, parts))}"
     untouched, transforms = parts, dataset.item_tfms.transforms
     for k, f in enumerate(transforms):
-        with _station(f"item transform {f!r}", source):
+        with _name_step(f"item transform {f!r}", source):
             parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in untouched)
-        yield f"  {f!r}: {', '.join(map(_seen, parts))}"
-    with _station("making a tensor", source):
+        yield f"  {f!r}: {', '.join(map(_describe, parts))}"
+    with _name_step("making a tensor", source):
         parts = tuple(map(as_tensor, parts))
-    yield f"  as a tensor: {', '.join(map(_seen, parts))}"
+    yield f"  as a tensor: {', '.join(map(_describe, parts))}"
 
 
-def _batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int) -> Iterator[str]:
+def _describe_batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int) -> Iterator[str]:
     n = min(bs, len(dataset))
     inputs = []
     for i in range(n):
-        with _station("input block and item transforms", dataset.items[i]):
+        with _name_step("input block and item transforms", dataset.items[i]):
             inputs.append(dataset[i, None])
     shapes = [shape_of(x) for x in inputs]
     if len(set(shapes)) > 1:
         raise DataError(
-            f"making a batch failed, for {n} samples have {len(set(shapes))} shapes: "
-            f"{shown(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
+            f"making a batch failed: {n} samples have {len(set(shapes))} shapes: "
+            f"{name_items(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
         )
-    with _station("making a batch"):
+    with _name_step("making a batch"):
         x, _ = ItemLoader(dataset, y, bs=n, num_workers=0).items(range(n))
-    yield f"A batch of {n}: x {_seen(x)}" + ("" if y is None else f", y {_seen(y[:n])}")
+    yield f"A batch of {n}: x {_describe(x)}" + ("" if y is None else f", y {_describe(y[:n])}")
     rng = derived_generator(0, "summary")
     for step in batch_tfms.steps(training=True):
-        with _station(f"batch transform {step!r}"):
+        with _name_step(f"batch transform {step!r}"):
             x = map_tensors(partial(run_steps, (step,), rng=rng), x)
-        yield f"  {step!r}: x {_seen(x)}"
+        yield f"  {step!r}: x {_describe(x)}"
 
 
 @contextmanager
-def _station(name: str, item: Any = None) -> Iterator[None]:
+def _name_step(name: str, item: Any = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        where = "" if item is None else f" on {shown([item], [0])}"
+        where = "" if item is None else f" on {name_items([item], [0])}"
         raise DataError(f"{name} failed{where}: {error}") from error
 
 
-def _seen(value: Tree) -> str:
+def _describe(value: Tree) -> str:
     if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
-        return f"({', '.join(map(_seen, value))})"
+        return f"({', '.join(map(_describe, value))})"
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         if value.ndim <= 1 and value.numel() <= 10:
@@ -395,5 +407,5 @@ def _seen(value: Tree) -> str:
         span = f" from {value.min():.3g} to {value.max():.3g}" if value.dtype != torch.bool and value.numel() else ""
         return f"{tuple(value.shape)} {kind}{span}"
     if hasattr(value, "getbands"):
-        return f"{value.mode} picture, {value.width} x {value.height}"
+        return f"{value.mode} image, {value.width} x {value.height}"
     return f"{type(value).__name__} {getattr(value, 'shape', '')}".strip()

@@ -1,6 +1,6 @@
 """The loaders of a training run: one for training, one for validation, checked when they are built.
 
-Where batches come from is `memory`'s and `foreign`'s business; what labels mean is `targets`'.
+`memory_loader`, `item_loader` and `foreign_loader` make the batches; `targets` says what labels mean.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minilearner.checks import check_count
-from minilearner.data.arrays import as_inputs, as_pair, check_alike, encode, target_for
+from minilearner.data.arrays import as_inputs, as_pair, check_alike
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
+from minilearner.data.data_plan import NewItems
 from minilearner.data.foreign_loader import ForeignLoader, from_dataset
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
-from minilearner.data.line import NewItems
-from minilearner.data.loader import Loader, with_missing
-from minilearner.data.loader_state import unmoved
+from minilearner.data.loader import Loader
+from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
-from minilearner.data.show import first_batch, show_pictures, titles_of
-from minilearner.data.targets import Category, ClassNumbers, Target
+from minilearner.data.show import show_images, titles_of
+from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory, resolve_device
@@ -51,14 +51,14 @@ class DataLoaders:
         train: a loader, a map-style torch dataset, or a re-iterable with a length that yields batches ``(x, y)``.
             Datasets are shuffled by (seed, epoch) and the short last batch is dropped.
         valid: the same for validation, in order and complete; None for no validation.
-        bs: items a batch, for datasets only.
-        seed: decides every shuffle and augmentation that is ours. None draws one number from torch's generator, which
-            moves only when something here is derived from the seed; read it in `.seed`.
+        bs: items per batch, for datasets only.
+        seed: decides every shuffle and augmentation of ours. None draws one number from torch's generator, and leaves
+            that as it was if nothing here depends on the seed; `.seed` has the number.
         target: what labels mean. None: `vocab`, or the dataset's `.classes`, gives a `Category`; else it is unknown.
         vocab: names of the classes, in the order of their numbers.
         device: where batches arrive; the default device when None.
         path: where a learner of these loaders puts its files.
-        new_items: how `test_dl` turns new items into inputs and labels, where loaders read items one by one.
+        new_items: how `test_dl` turns new items into inputs and labels, if loaders read items one by one.
 
     Raises:
         TypeError: a source cannot be iterated twice, or has no length.
@@ -88,9 +88,9 @@ class DataLoaders:
         self.bs = bs
         self.path = Path(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()
-        """Items that were left out since they cannot be read, each with the reason."""
+        """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items
-        self._added: tuple[BatchTransform, ...] = ()
+        self._extra_tfms: tuple[BatchTransform, ...] = ()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -113,47 +113,48 @@ class DataLoaders:
     ) -> DataLoaders:
         """Returns loaders of arrays ``(x, y)`` in memory, NumPy's or tensors.
 
-        x: (items, ...), images as (items, channels, height, width); uint8 stays so in store and arrives as float32 in
-        [0, 1]. y: (items, ...): text or integers are classes, floats are numbers to regress. Text is numbered by
-        `vocab`, or by the sorted labels of `train`; integers are class numbers already, 0 to the largest in `train`.
+        Inputs x are (items, ...), images (items, channels, height, width). uint8 is stored as it is, and arrives as
+        float32 in [0, 1]. In labels y, (items, ...), text and integers are classes, and floats are numbers to regress.
+        `vocab`, or the sorted labels of `train`, give text its numbers; integers are class numbers already, from 0 to
+        the largest in `train`.
 
         Args:
             train: ``(x, y)``.
             valid: ``(x, y)`` of the same kind, or None.
-            bs: items a batch.
+            bs: items per batch.
             vocab: names of the classes.
-            target: what labels mean, instead of what `vocab` and the labels tell.
-            item_tfms: functions of all the inputs of a split, applied once, now.
-            batch_tfms: transforms of each batch; see `transforms.Pipeline`.
+            target: what labels mean, if `vocab` and the labels do not say it.
+            item_tfms: functions of all the inputs of a split, applied once, here.
+            batch_tfms: transforms of each batch; see `batch_transforms.Pipeline`.
             seed: as for `DataLoaders`.
             drop_last: leave out the short last batch of training.
             device: where the arrays are kept; the default device when None.
 
         Raises:
-            TypeError: `train` or `valid` is no pair.
-            DataError: the arrays do not fit each other, or hold what cannot be trained on; the message says where.
+            TypeError: `train` or `valid` is not a pair.
+            DataError: the arrays do not match, or hold values that cannot be trained on; the message says where.
         """
         _check_one_meaning(target, vocab)
         seed = _seed(seed, is_used=True)
         x, raw = as_pair(train, "train")
-        target = target if target is not None else target_for(raw, vocab)
+        target = target if target is not None else infer_target(raw, vocab)
         pipeline = Pipeline(batch_tfms)
         how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
         options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
         loader = MemoryLoader(
-            x, encode(raw, target, "train"), shuffle=True, drop_last=drop_last, training=True, **options
+            x, encode_labels(target, raw, split="train"), shuffle=True, drop_last=drop_last, training=True, **options
         )
         check_unit_range(loader.x, pipeline, "`x` of train")
         valid_loader = None
         if valid is not None:
             vx, raw = as_pair(valid, "valid")
             check_alike(x, vx)
-            valid_loader = MemoryLoader(vx, encode(raw, target, "valid"), **options)
+            valid_loader = MemoryLoader(vx, encode_labels(target, raw, split="valid"), **options)
         return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
 
     @property
     def target(self) -> Target | None:
-        """What labels mean. Where nobody said, integers in the first batch are class numbers, and all else is None."""
+        """What labels mean. If it was not given, integers in the first batch are class numbers; else None."""
         if self._target is None:
             _, y = self.one_batch()
             if isinstance(y, Tensor) and y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
@@ -162,12 +163,12 @@ class DataLoaders:
 
     @property
     def vocab(self) -> tuple[Any, ...] | None:
-        """The classes in the order of their numbers; None where there are none or they are unknown."""
+        """The classes in the order of their numbers; None if there are none or they are unknown."""
         return getattr(self.target, "vocab", None)
 
     @property
     def c(self) -> int | None:
-        """How many outputs a model needs: classes, or numbers to regress; None where it is unknown."""
+        """How many outputs a model needs: classes, or numbers to regress; None if it is unknown."""
         return None if self.target is None else self.target.n_out
 
     def loader(self, ds_idx: int) -> Loader:
@@ -189,12 +190,12 @@ class DataLoaders:
         return self.loader(ds_idx).in_order()
 
     def one_batch(self, ds_idx: int = 0) -> tuple[Tree, Tree]:
-        """Returns the first batch of the next pass (training, or validation for 1), and moves nothing by it.
+        """Returns the first batch of the next pass (training, or validation for 1), and changes nothing.
 
         Raises:
             ValueError: as `loader`.
         """
-        return first_batch(self.loader(ds_idx))
+        return self.loader(ds_idx).first_batch()
 
     def show_batch(
         self,
@@ -206,41 +207,41 @@ class DataLoaders:
         unique: bool = False,
         ds_idx: int = 0,
     ) -> Figure:
-        """Draws pictures as they reach the model, augmented but in their real colours, below their labels.
+        """Draws images as they reach the model, augmented but in their real colours, below their labels.
 
-        Nothing moves by it, so it shows what the next pass will begin with.
+        It changes nothing, so it shows the batch that the next pass begins with.
 
         Args:
             b: a batch `(x, y)` to show; by default the first of the next pass.
-            max_n: how many pictures at most.
-            nrows, ncols: the grid; about square by default. Where both are given, no more pictures than it has places.
-            figsize: width and height in inches; by default as the pictures and labels need.
-            unique: show `max_n` augmentations of one picture, the first of the split.
+            max_n: how many images at most.
+            nrows, ncols: the grid; about square by default. Both together limit the number of images.
+            figsize: width and height in inches; by default, what images and labels need.
+            unique: show `max_n` augmentations of one image, the first of the split.
             ds_idx: 0 for training, 1 for validation.
 
         Raises:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
-            DataError: the inputs are no pictures.
+            DataError: the inputs are not images.
         """
         loader, max_n = self.loader(ds_idx), limit_to_grid(max_n, nrows, ncols)
         if unique:
-            loader = loader.picked([0] * max_n).augmented()
-        x, y = first_batch(loader) if b is None else b
+            loader = loader.pick([0] * max_n).augment()
+        x, y = loader.first_batch() if b is None else b
         titles = titles_of(self.target, y, max_n)
-        return show_pictures(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
+        return show_images(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
 
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
         Args:
-            items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. Where
-                the loaders are a `DataBlock`'s, a list of items such as it was built from, or of paths, PIL pictures,
-                arrays or tensors; of arrays in memory, one array or a list of arrays, tensors or PIL pictures.
+            items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. For a
+                `DataBlock`'s loaders also a list of items like those it was built from, or of paths, PIL images, arrays
+                or tensors. For loaders of arrays also one array, or a list of arrays, tensors or PIL images.
             with_labels: label a `DataBlock`'s items as the training items were.
 
         Raises:
-            ValueError: `with_labels` is given and there is no `DataBlock` to know how.
-            TypeError, DataError: the items are none.
+            ValueError: `with_labels` is given, but the loaders have no `DataBlock`.
+            TypeError, DataError: `items` holds no items.
         """
         like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
         if like_items is not None and self.new_items is not None:
@@ -252,12 +253,12 @@ class DataLoaders:
             return like_items.over(items)
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
-            y = encode(raw, self.target or target_for(raw), "test")
+            y = encode_labels(self.target or infer_target(raw), raw, split="test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
-            like_training = self._added if isinstance(items, Loader) else self.train.batch_tfms.transforms
-            return with_missing(self._arriving(items), like_training).in_order()
+            like_training = self._extra_tfms if isinstance(items, Loader) else self.train.batch_tfms.transforms
+            return _add_missing(self._as_own_loader(items), like_training).in_order()
         else:
-            x, y = as_inputs([*map(as_tensor, items)] if _are_pictures(items) else items, "test"), None
+            x, y = as_inputs([*map(as_tensor, items)] if _are_images(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
         return MemoryLoader(
             x,
@@ -272,22 +273,22 @@ class DataLoaders:
     def from_other(self, source: Any) -> Loader:
         """Returns a loader of a dataset, or of another loader, whose batches arrive where these do.
 
-        They meet what `with_batch_tfms` added here, such as a learner's `Normalize`, unless they bring it already; so
-        loaders made before that was added give what the model needs. Datasets and foreign loaders meet it too.
+        It runs the transforms that `with_batch_tfms` added here, such as a learner's `Normalize`, unless it runs them
+        already. So loaders that were made before give what the model needs, and so do datasets and foreign loaders.
         """
-        return with_missing(self._arriving(source), self._added)
+        return _add_missing(self._as_own_loader(source), self._extra_tfms)
 
-    def _arriving(self, source: Any) -> Loader:
+    def _as_own_loader(self, source: Any) -> Loader:
         return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
         """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
 
-        In foreign loaders no transform may be random, for there is no epoch to derive its randomness from.
+        In foreign loaders no transform may be random, because they count no epochs to derive random numbers from.
         """
         added = Pipeline(transforms).transforms
         longer = copy.copy(self)
-        longer._added = (*self._added, *added)
+        longer._extra_tfms = (*self._extra_tfms, *added)
         longer.train = self.train.with_batch_tfms(*added)
         longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
         return longer
@@ -304,8 +305,8 @@ class DataLoaders:
         return moved
 
     def unmoved(self) -> AbstractContextManager[None]:
-        """Whatever is iterated inside this context leaves no trace on the loaders; see `unmoved.unmoved`."""
-        return unmoved(self.train, self.valid)
+        """Puts back, on leaving, whatever iterating these loaders inside moves; see `loader_state.restore_loaders`."""
+        return restore_loaders(self.train, self.valid)
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
@@ -345,6 +346,13 @@ def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.dev
     return ForeignLoader(source, device=device)
 
 
+def _add_missing(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
+    """Returns the loader with those of the transforms, known by their identity, that it does not run yet."""
+    present = {id(transform) for transform in loader.batch_tfms.transforms}
+    missing = [transform for transform in transforms if id(transform) not in present]
+    return loader.with_batch_tfms(*missing) if missing else loader
+
+
 def _check_iterable(source: Any, split: str) -> None:
     need = f"`{split}` must be a loader, a torch dataset, or a re-iterable with a length that yields (x, y)."
     if isinstance(source, (Tensor, np.ndarray)) or (
@@ -367,7 +375,7 @@ def _check_iterable(source: Any, split: str) -> None:
         ) from e
 
 
-def _are_pictures(items: Any) -> bool:
+def _are_images(items: Any) -> bool:
     return isinstance(items, list) and bool(items) and all(hasattr(item, "getbands") for item in items)
 
 

@@ -1,8 +1,7 @@
-"""Decoded pictures as uint8 in a memory-mapped file, so that later epochs read pixels instead of decoding files.
+"""Decoded images as uint8 in a memory-mapped file, so that later epochs read pixels instead of decoding files.
 
 One process writes, by `put`; any number of others read, by `get`, at the same time. Nothing is held in memory but the
-operating system's own page cache, which it takes back when it needs the room. What is worth storing is `dataset`'s
-business.
+operating system's own page cache, which frees the memory when others need it. `item_dataset` decides what to store.
 """
 
 from __future__ import annotations
@@ -27,36 +26,36 @@ import torch
 from minilearner.errors import DataError
 from minilearner.runtime import available_memory
 
-__all__ = ["PictureCache", "Pixels", "fingerprint", "room_for_cache"]
+__all__ = ["ImageCache", "Pixels", "fingerprint", "room_for_cache"]
 
 Pixels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
-"""A picture as uint8: (height, width) of a grey one, else (height, width, channels)."""
+"""An image as uint8: (height, width) if grey, else (height, width, channels)."""
 
 _RECORD = 4  # int64 each: where the pixels begin in the file (0: not stored), height, width, channels (0: grey)
 _PARTIAL = ".partial"
 _DAY_SECONDS = 24 * 60 * 60
 
 
-class PictureCache:
-    """Pictures by position in one file: first an index of fixed length, then pixels in the order they came.
+class ImageCache:
+    """Images by position in one file: first an index of fixed length, then pixels in the order of storing.
 
-    Without a path the file is temporary and has no name where the system allows it: it is gone when the last process
-    that uses it ends, however that comes about. With a path, it is written beside it under a temporary name, and
-    renamed when the last picture is in; a file that is already there and whole is read. So what has the name is always
-    whole, whoever else writes it and whatever crashes.
+    Without a path the file is temporary, and has no name if the system allows that: it disappears when the last process
+    that uses it ends, even by a crash. With a path, a file is written next to it under a temporary name, and renamed
+    when it holds the last image; a complete file that exists is read. So a file of that name is always complete,
+    whoever else writes it and whatever crashes.
 
     Args:
-        n: how many pictures there will be.
+        n: the number of images that it will hold.
         path: where to keep the file; None for a temporary one.
 
     Raises:
-        DataError: the file at `path` is no cache of `n` pictures.
+        DataError: the file at `path` is not a cache of `n` images.
     """
 
     def __init__(self, n: int, path: str | os.PathLike[str] | None = None) -> None:
         self.n, self.path = n, None if path is None else Path(path)
-        self._file = _opened(self.path, n * _RECORD * 8)
-        weakref.finalize(self, _closed, self._file, os.getpid())
+        self._file = _open(self.path, n * _RECORD * 8)
+        weakref.finalize(self, _close, self._file, os.getpid())
         self._map()
         self._end = max(os.fstat(self._file.fileno()).st_size, n * _RECORD * 8)
         self.n_stored = int(np.count_nonzero(self._index[:, 0]))
@@ -64,12 +63,12 @@ class PictureCache:
             self._check()
 
     def __len__(self) -> int:
-        """How many pictures there will be."""
+        """Returns the number of images that it will hold."""
         return self.n
 
     @property
     def is_complete(self) -> bool:
-        """Whether every picture is stored."""
+        """Whether every image is stored."""
         return self.n_stored == self.n
 
     @property
@@ -78,7 +77,7 @@ class PictureCache:
         return self._end
 
     def get(self, position: int) -> Pixels | None:
-        """Returns the picture at a position, read-only and not copied; None where it is not stored yet."""
+        """Returns the image at a position, read-only and not copied; None if it is not stored yet."""
         start, height, width, channels = self._index[position].tolist()
         if start == 0:
             return None
@@ -88,26 +87,26 @@ class PictureCache:
             self._map()
         return self._pixels[start:stop].reshape(shape)
 
-    def put(self, pictures: Iterable[tuple[int, Pixels]]) -> None:
-        """Stores pictures at their positions; those that are there already are passed over.
+    def put(self, images: Iterable[tuple[int, Pixels]]) -> None:
+        """Stores images at their positions; those that are stored already are skipped.
 
         Raises:
             OSError: the disk is full.
         """
-        for position, pixels in pictures:
+        for position, pixels in images:
             if self._index[position, 0]:
                 continue
             _write(self._file, np.ascontiguousarray(pixels), self._end)
             height, width, *channels = pixels.shape
             self._index[position, 1:] = height, width, channels[0] if channels else 0
-            self._index[position, 0] = self._end  # last: from here on readers in other processes take it for stored
+            self._index[position, 0] = self._end  # last: from now on other processes read it
             self._end += pixels.nbytes
             self.n_stored += 1
         if self.is_complete:
             self._keep()
 
     def _map(self) -> None:
-        # A mapping is as long as the file was when it was made; pictures handed out keep theirs alive.
+        # A mapping is as long as the file was when it was made. Images that were returned keep their mapping alive.
         length = self.n * _RECORD * 8
         access = mmap.ACCESS_WRITE if self._file.writable() else mmap.ACCESS_READ
         whole = mmap.mmap(self._file.fileno(), 0, access=access)
@@ -118,7 +117,9 @@ class PictureCache:
     def _check(self) -> None:
         starts, sizes = self._index[:, 0], self._index[:, 1] * self._index[:, 2] * self._index[:, 3].clip(1)
         if not self.is_complete or (starts + sizes).max(initial=0) != self._end:
-            raise DataError(f"{self.path} is no whole cache of {self.n} pictures. Remove it, and it is made anew.")
+            raise DataError(
+                f"{self.path} is not a complete cache of {self.n} images. Remove it, and the next run makes a new one."
+            )
 
     def _keep(self) -> None:
         name = str(self._file.name)
@@ -128,30 +129,30 @@ class PictureCache:
         os.replace(name, self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"n": self.n, "n_stored": self.n_stored, "_end": self._end, "path": self.path, "fd": _passed_on(self)}
+        return {"n": self.n, "n_stored": self.n_stored, "_end": self._end, "path": self.path, "fd": _pass_on(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         passed = state.pop("fd")
         self.__dict__.update(state)
         self._file = os.fdopen(passed.detach(), "rb")
-        weakref.finalize(self, _closed, self._file, os.getpid())
+        weakref.finalize(self, _close, self._file, os.getpid())
         self._map()
 
 
 def room_for_cache() -> int:
-    """Returns how many bytes a temporary cache may take: half the free disk, and half the memory that is at hand.
+    """Returns how many bytes a temporary cache may take: half the free disk or half the free memory, whichever is less.
 
-    A larger file would push itself out of memory again while it is read.
+    A larger file would push its own pages out of memory while it is read.
     """
     disk = shutil.disk_usage(tempfile.gettempdir()).free
     return min(disk, available_memory(torch.device("cpu"))) // 2
 
 
 def fingerprint(paths: Sequence[Any], preparation: str) -> str:
-    """Returns a name for pictures prepared in one way: it changes with any path, size or time of change.
+    """Returns a name for images that are prepared in one way. It changes with any path, file size or time of change.
 
     Raises:
-        DataError: an item is no path of a file that exists.
+        DataError: an item is not the path of an existing file.
     """
     digest = hashlib.blake2b(preparation.encode(), digest_size=12)
     for path in paths:
@@ -165,7 +166,7 @@ def fingerprint(paths: Sequence[Any], preparation: str) -> str:
     return digest.hexdigest()
 
 
-def _opened(path: Path | None, index_bytes: int) -> IO[bytes]:
+def _open(path: Path | None, index_bytes: int) -> IO[bytes]:
     if path is not None and path.exists():
         return path.open("rb", buffering=0)
     file: Any
@@ -182,18 +183,18 @@ def _opened(path: Path | None, index_bytes: int) -> IO[bytes]:
 
 
 def _sweep(path: Path) -> None:
-    """Removes what runs that were killed a day ago or more left unfinished."""
+    """Removes unfinished files that runs left when they were killed, a day ago or earlier."""
     for left in path.parent.glob(f"{path.name}.*{_PARTIAL}"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _DAY_SECONDS:
                 left.unlink()
 
 
-def _closed(file: IO[bytes], owner: int) -> None:
+def _close(file: IO[bytes], owner: int) -> None:
     file.close()
     name = str(file.name)
-    if name.endswith(_PARTIAL) and os.getpid() == owner:  # a worker process that ends leaves its parent's file alone
-        with contextlib.suppress(FileNotFoundError):  # it was renamed, because it is whole
+    if name.endswith(_PARTIAL) and os.getpid() == owner:  # a worker that ends must not remove its parent's file
+        with contextlib.suppress(FileNotFoundError):  # it was complete, and renamed
             os.unlink(name)
 
 
@@ -204,7 +205,7 @@ def _write(file: IO[bytes], pixels: Pixels, start: int) -> None:
         view = view[file.write(view) :]
 
 
-def _passed_on(cache: PictureCache) -> Any:
+def _pass_on(cache: ImageCache) -> Any:
     if get_spawning_popen() is None:
-        raise TypeError("A PictureCache goes only to a process that is being started.")
+        raise TypeError("An ImageCache goes only to a process that is being started.")
     return reduction.DupFd(cache._file.fileno())

@@ -1,6 +1,6 @@
-"""The contract of item transforms: one picture (or other item) at a time, on the CPU, before batches are made.
+"""The contract of item transforms: one image (or other item) at a time, on the CPU, before batches are made.
 
-The transforms themselves live in `vision`; batch transforms, which run on the device, in `transforms`.
+The transforms themselves live in `vision`. `batch_transforms` has those that run on the device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from minilearner.data.user_transforms import as_list, for_validation, prepares, taken_apart
+from minilearner.data.user_transforms import as_list, for_validation, is_preparation, split_compose
 from minilearner.errors import DataError
 from minilearner.runtime import isolated_rng
 
@@ -33,7 +33,7 @@ class ItemTransform:
     """The argument that takes it."""
 
     in_threads: ClassVar[bool] = False
-    """Whether it may run in several threads at once, on different items. Not inherited: a subclass may keep state."""
+    """Whether several threads may run it at once, on different items. Not inherited: a subclass may keep state."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -42,23 +42,23 @@ class ItemTransform:
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         """Returns the transformed item, never changing it in place.
 
-        item: what the reader gives, such as a PIL picture.
-        rng: the only source of randomness in training; None in validation, where the middle of every range is taken.
+        item: what the reader returns, such as a PIL image.
+        rng: the only source of randomness in training; None in validation, which takes the middle of every range.
         """
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, item, rng)`.")
 
 
 class SplitTransform(ItemTransform):
-    """A transform in two parts: what is always the same, whose result a cache may keep, and what may be random."""
+    """A transform in two parts: the first never varies, so a cache may keep its result; the second may draw."""
 
     @property
     def finishing(self) -> Finishing:
-        """What `finish` does: nothing; cut the `window` out and nothing else; or anything."""
+        """What `finish` does: nothing, only cut out the `window`, or anything."""
         return "any"
 
     @property
     def reduce_to(self) -> tuple[int, int] | None:
-        """(width, height) of a decoded picture that are enough; None where every pixel may be needed."""
+        """The (width, height) of a decoded image that is enough; None if every pixel may be needed."""
         return None
 
     def prepare(self, item: Any) -> Any:
@@ -66,11 +66,11 @@ class SplitTransform(ItemTransform):
         return item
 
     def finish(self, item: Any, rng: random.Random | None) -> Any:
-        """Returns the prepared item after the rest; `rng` as for `ItemTransform`. Here: the window of a picture."""
+        """Returns the prepared item after the rest; `rng` as for `ItemTransform`. Here: the window of an image."""
         return item if self.finishing == "none" else item.crop(self.window(item.size, rng))
 
     def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
-        """Returns what to cut out of a prepared picture of `size` (width, height), where `finishing` is "cut"."""
+        """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut"."""
         raise NotImplementedError(f"{type(self).__name__} must define `window` or `finish`.")
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
@@ -79,27 +79,27 @@ class SplitTransform(ItemTransform):
 
 
 ItemTransforms: TypeAlias = ItemTransform | Callable[[Any], Any] | Sequence[ItemTransform | Callable[[Any], Any]] | None
-"""What users pass as `item_tfms`: one transform, several, or none. A plain function of the item will do."""
+"""What users pass as `item_tfms`: one transform, several, or none. A plain function of the item also works."""
 
 
 class ItemPipeline:
     """Runs item transforms in the order given.
 
-    A plain function runs in training and in validation. A torchvision transform runs as `torchvision_transforms` says:
-    random ones in training only, those that decide the size without chance in validation, a `Compose` taken apart.
-    Around both kinds the global generators are seeded from `rng`, in validation by a constant; `isolated` puts them
-    back. An array of bytes (height, width, 1, 3 or 4) that comes out at the end is a picture: its channels come first.
+    A plain function runs in training and in validation. torchvision's transforms run as `user_transforms` says: random
+    ones in training only, those that decide the size without chance in validation, and a `Compose` is split. For both
+    kinds the global generators are seeded from `rng`, or by a constant in validation; `isolate_rng` puts them back. If
+    the result is an array of bytes (height, width, 1, 3 or 4), it is an image, and its channels are moved to the front.
 
-    The pipeline is split where its first random part begins: ``pipeline(item, rng)`` is
+    The pipeline is split before its first random part: ``pipeline(item, rng)`` is
     ``pipeline.finish(pipeline.prepare(item), rng)``, bit for bit.
 
     Raises:
-        TypeError: a transform is not callable, is a class where an instance is meant, or is one of batches.
+        TypeError: a transform is not callable, is a class instead of an instance, or belongs to batches.
     """
 
     def __init__(self, transforms: ItemTransforms = None) -> None:
         self.transforms = tuple(as_list(transforms, "item_tfms"))
-        steps = [_step(f) for given in self.transforms for f in taken_apart(given)]
+        steps = [_step(f) for given in self.transforms for f in split_compose(given)]
         n_fixed = next((i for i, f in enumerate(steps) if not _is_fixed(f)), len(steps))
         self._fixed = [f for f in steps[: n_fixed + 1] if isinstance(f, SplitTransform)]
         self._rest = steps[n_fixed:]
@@ -124,7 +124,7 @@ class ItemPipeline:
 
     @property
     def window(self) -> Callable[[tuple[int, int], random.Random | None], Box] | None:
-        """Where finishing a picture only cuts a window out of it: (size, rng) -> that window; else None."""
+        """The function (size, rng) -> window, if finishing an image only cuts a window out of it; else None."""
         if not self._rest:
             return _whole
         only = self._rest[0] if len(self._rest) == 1 else None
@@ -132,7 +132,7 @@ class ItemPipeline:
 
     @property
     def reduce_to(self) -> tuple[int, int] | None:
-        """(width, height) of a decoded picture that are enough for the first transform; None where unknown."""
+        """The (width, height) of a decoded image that is enough for the first transform; None if unknown."""
         return self._fixed[0].reduce_to if self._fixed else None
 
     @property
@@ -142,11 +142,11 @@ class ItemPipeline:
 
     @property
     def preparation(self) -> str:
-        """What `prepare` does, in words: equal text means equal results."""
+        """What `prepare` does, as text: equal texts mean equal results."""
         return ", ".join(map(repr, self._fixed))
 
-    def isolated(self) -> AbstractContextManager[None]:
-        """Puts the global generators back on leaving, where a transform moves them and somebody could notice."""
+    def isolate_rng(self) -> AbstractContextManager[None]:
+        """Puts the global generators back on leaving, if a transform moves them, except in a worker."""
         moves = any(isinstance(f, _Function) for f in self._rest)
         return isolated_rng() if moves and get_worker_info() is None else nullcontext()
 
@@ -155,7 +155,7 @@ class ItemPipeline:
 
 
 class _Preparation(SplitTransform):
-    """A torchvision transform that makes one picture of another, always in the same way."""
+    """A torchvision transform that always makes the same image from another."""
 
     in_threads = True
 
@@ -188,14 +188,14 @@ class _Function(ItemTransform):
         if transformed is None or isinstance(transformed, Mapping):
             hint = ": take its ['image']" if isinstance(transformed, Mapping) and "image" in transformed else ""
             raise DataError(
-                f"{_name(self.f)} in `item_tfms` must return a picture, an array or a tensor. Received: "
+                f"{_name(self.f)} in `item_tfms` must return an image, an array or a tensor. Received: "
                 f"{type(transformed).__name__}{hint}."
             )
         return transformed
 
 
 class _Finish(ItemTransform):
-    """The second part of a split transform, whose first has run."""
+    """The second part of a split transform; the first has run."""
 
     def __init__(self, split: SplitTransform) -> None:
         self.split = split
@@ -210,7 +210,7 @@ def _name(f: Any) -> str:
 
 
 def _as_planes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Returns an array that torch takes; bytes (height, width, 1, 3 or 4) are a picture, whose channels come first."""
+    """Returns an array that torch takes; bytes (height, width, 1, 3 or 4) get their channels in front."""
     if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3, 4):
         array = array.transpose(2, 0, 1)
     return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
@@ -219,7 +219,7 @@ def _as_planes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _step(f: Any) -> ItemTransform:
     if isinstance(f, ItemTransform):
         return f
-    return _Preparation(f) if prepares(f) else _Function(f)
+    return _Preparation(f) if is_preparation(f) else _Function(f)
 
 
 def _is_fixed(step: ItemTransform) -> bool:
@@ -231,7 +231,7 @@ def _whole(size: tuple[int, int], rng: random.Random | None) -> Box:
 
 
 def _seed_quickly(seed: int) -> None:
-    # A thirtieth of `set_seed`'s time, which asks every kind of device too: an item transform runs on the CPU.
+    # 30 times as fast as `set_seed`, which also seeds every device; item transforms run on the CPU.
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)

@@ -11,18 +11,35 @@ from typing import Any, TypeAlias
 from minilearner.errors import DataError, closest
 from minilearner.sources.paths import Listing
 
-__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "shown"]
+__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "name_items"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 """A path, as text or as an object."""
 
 IMAGE_EXTENSIONS = (
-    ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm",
-    ".ppm", ".tga", ".tif", ".tiff", ".webp",
-)  # fmt: skip
-"""What `get_image_files` takes for pictures: single pictures that Pillow reads, the same on every system and version.
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".ico",
+    ".j2k",
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+"""The files that `get_image_files` finds: single images that every version of Pillow reads, on every system.
 
-Not .avif, which Pillow reads from version 11.3 on only: `get_files(path, (*IMAGE_EXTENSIONS, ".avif"))` lists it there.
+Pillow reads .avif only from version 11.3 on; `get_files(path, (*IMAGE_EXTENSIONS, ".avif"))` lists such files too.
 """
 
 
@@ -35,7 +52,7 @@ def get_files(
 ) -> Listing[Path]:
     """Returns the files below a folder, sorted by their path as text with "/" between its parts.
 
-    Hidden files and folders, whose names begin with a dot, are left out. fastai's returns them in the order of the file
+    Hidden files and folders, whose names begin with a dot, are left out. fastai returns files in the order of the file
     system, which differs from one machine to the next.
 
     Args:
@@ -43,11 +60,11 @@ def get_files(
         extensions: such as ".jpg" or [".jpg", ".png"], in small or capital letters alike; None for all files.
         recurse: look into folders within folders.
         folders: only these folders directly below `path`; "." stands for the files directly in it.
-        followlinks: enter folders that are links. A link back to a folder that it lies in is not followed.
+        followlinks: enter folders that are links, but not a link back to a folder around it.
 
     Raises:
-        TypeError: `path` is no path, but a list of files, say.
-        DataError: `path` or one of `folders` is no folder, or there is no such file. Says what was looked for.
+        TypeError: `path` is not a path, but a list of files, for example.
+        DataError: `path` or one of `folders` is not a folder, or there is no such file. Says what was looked for.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(
@@ -67,15 +84,17 @@ def get_files(
 
 
 def get_image_files(
-    path: PathLike, recurse: bool = True, folders: str | Collection[str] | None = None
+    path: PathLike,
+    recurse: bool = True,
+    folders: str | Collection[str] | None = None,
 ) -> Listing[Path]:
-    """Returns the pictures below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`."""
+    """Returns the images below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`."""
     return get_files(path, IMAGE_EXTENSIONS, recurse, folders)
 
 
 @dataclass(frozen=True)
 class FileGetter:
-    """`get_files` of the folder `suf` below the source, for a `DataBlock` whose source is the folder above."""
+    """Calls `get_files` on the folder `suf` below the source, for a `DataBlock`."""
 
     suf: str = ""
     extensions: str | Collection[str] | None = None
@@ -90,21 +109,21 @@ class FileGetter:
 def ImageGetter(  # noqa: N802 - fastai's name
     suf: str = "", recurse: bool = True, folders: str | Collection[str] | None = None
 ) -> FileGetter:
-    """Returns a `FileGetter` of pictures."""
+    """Returns a `FileGetter` of images."""
     return FileGetter(suf, IMAGE_EXTENSIONS, recurse, folders)
 
 
-def shown(items: Sequence[Any], positions: Sequence[int], reasons: Sequence[Any] | None = None, n: int = 3) -> str:
-    """Returns the first `n` of these items as text for an error, each with its reason: "'a.jpg' (no label), ..."."""
+def name_items(items: Sequence[Any], positions: Sequence[int], reasons: Sequence[Any] | None = None, n: int = 3) -> str:
+    """Returns the first `n` of these items for an error, each with its reason: "'a.jpg' (no label), ..."."""
     texts = []
     for k, position in enumerate(positions[:n]):
         item = items[position]
-        text = f"'{item}'" if isinstance(item, (str, os.PathLike)) else _shortened(repr(item))
+        text = f"'{item}'" if isinstance(item, (str, os.PathLike)) else _shorten(repr(item))
         texts.append(text if reasons is None else f"{text} ({reasons[k]})")
     return ", ".join(texts) + (", ..." if len(positions) > n else "")
 
 
-def _shortened(text: str, limit: int = 100) -> str:
+def _shorten(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
@@ -128,9 +147,14 @@ def _what_is(path: Path) -> str:
 
 
 def _walk(
-    root: Path, endings: tuple[str, ...] | None, *, recurse: bool, folders: Sequence[str], followlinks: bool
+    root: Path,
+    endings: tuple[str, ...] | None,
+    *,
+    recurse: bool,
+    folders: Sequence[str],
+    followlinks: bool,
 ) -> Iterator[str]:
-    """Gives the names relative to `root`, with "/" between their parts, in any order."""
+    """Yields the names relative to `root`, with "/" between their parts, in any order."""
     real = os.path.realpath(root)
     to_visit: list[tuple[str, str, frozenset[str]]] = [(str(root), "", frozenset((real,)))]
     while to_visit:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.errors import DataError
 
 __all__ = [
@@ -26,23 +26,23 @@ __all__ = [
 ]
 
 Getter: TypeAlias = Callable[[Any], Any]
-"""Item -> what is wanted of it: a label, or what an input is read from."""
+"""Item -> its label, or what its input is read from."""
 
 
 @dataclass(frozen=True)
 class RegexLabeller:
-    r"""The label is the first group of a regular expression that is searched in the item, "/" between folders.
+    r"""The label is the first group of a regular expression, searched in the path of an item with "/" between folders.
 
     >>> using_attr(RegexLabeller(r"(.+)_\d+.jpg$"), "name")(Path("pets/great_pyrenees_12.jpg"))
     'great_pyrenees'
 
     Args:
         pat: the expression, with one group at least.
-        match: it must begin where the item begins.
+        match: the expression must match from the start of the item.
 
     Raises:
-        ValueError: `pat` is no regular expression, or has no group.
-        DataError: (when called) it is not found in the item.
+        ValueError: `pat` is not a regular expression, or has no group.
+        DataError: (when called) the expression is not found in the item.
     """
 
     pat: str | re.Pattern[str]
@@ -102,7 +102,7 @@ class ItemGetter:
 
 @dataclass(frozen=True)
 class AttrGetter:
-    """Takes the attribute `nm` of an item; `default` where it has none."""
+    """Takes the attribute `nm` of an item; `default` if it has none."""
 
     nm: str
     default: Any = None
@@ -123,7 +123,7 @@ class ColReader:
         cols: a name or position, or a list of them; then a list of values is returned.
         pref: put before the value; a folder, given as a `Path`, with a separator.
         suff: put after the value.
-        label_delim: what separates the labels of one cell; an empty cell has none.
+        label_delim: what separates the labels of one cell; an empty cell has no labels.
     """
 
     cols: str | int | Sequence[str | int]
@@ -146,12 +146,16 @@ class ColReader:
 
 
 def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = None) -> list[Any]:
-    """Returns what a getter gives for every item; `name` is the argument that an error is about.
+    """Returns what a getter returns for every item.
 
-    given: what the user gave for it, where that is not the getter itself.
+    Args:
+        getter: item -> value.
+        items: the items.
+        name: the argument that an error names.
+        given: what the user passed for that argument, if it is not the getter itself.
 
     Raises:
-        DataError: it failed. Says on how many of how many items, with three examples and their reasons.
+        DataError: the getter failed. Says on how many items, with three examples and their reasons.
     """
     values: list[Any] = []
     failed: list[int] = []
@@ -164,16 +168,16 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
             if len(reasons) < 3:
                 reasons.append(error)
     if failed:
-        told = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
+        causes = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
         raise DataError(
-            f"`{name}` failed on {len(failed)} of {len(items)} items: {shown(items, failed, told)}. Correct "
+            f"`{name}` failed on {len(failed)} of {len(items)} items: {name_items(items, failed, causes)}. Correct "
             f"`{name}={_name(getter if given is None else given)}`, or leave these items out."
         ) from reasons[0]
     return values
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, or the NaN that tables use for it."""
+    """Returns whether a cell is empty: None, or the NaN that tables use for it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

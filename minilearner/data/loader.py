@@ -1,115 +1,310 @@
-"""What a loader is to everybody else, whatever it reads from."""
+"""What every loader promises (`Loader`), and loaders whose passes follow from (seed, epoch) alone (`DerivedLoader`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction
-from minilearner.data.share import Share
-from minilearner.tree import Tree
+from minilearner.checks import check_count
+from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms
+from minilearner.data.loader_state import restore_loaders
+from minilearner.data.share import WHOLE, Share
+from minilearner.runtime import derived_generator, isolated_rng, resolve_device
+from minilearner.tree import Tree, map_tensors, n_items
 
-__all__ = ["Loader", "with_missing"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["DerivedLoader", "Loader"]
 
 
-@runtime_checkable
-class Loader(Protocol):
-    """What the training loop may use of a loader: `MemoryLoader`, `ItemLoader` and `ForeignLoader` are the kinds."""
+class Loader(ABC):
+    """Serves batches ``(x, y)`` on a device, pass after pass.
+
+    The training loop uses a loader only through these members. An object that has all of these methods counts as a
+    `Loader` without being derived from it.
+
+    A loader keeps three promises:
+
+    - ``iterate(k)`` gives what a whole pass gives from batch k on;
+    - methods that return a loader leave this one as it is, and share its data with the new one;
+    - ``load_state_dict(state)`` continues where `state_dict` was called.
+
+    Args:
+        device: where batches arrive; the default device when None.
+        batch_tfms: transforms that run on the inputs of every batch.
+    """
+
+    tensors_on_device: ClassVar[tuple[str, ...]] = ()
+    """Names of the attributes whose tensors `to` moves along."""
 
     batch_tfms: Pipeline
-    """What runs on the inputs of every batch."""
+    """The transforms that run on the inputs of every batch."""
+
+    device: torch.device
+    """Where batches arrive."""
 
     share: Share
-    """What of each pass this process reads."""
+    """The part of each pass that this process reads."""
 
-    @property
-    def n_items(self) -> int | None:
-        """How many items `in_order` gives; None where it is not known."""
-        ...
+    def __init__(self, device: torch.device | str | None, batch_tfms: Transforms | Pipeline) -> None:
+        self.device = resolve_device(device)
+        self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
+        self.share = WHOLE
 
+    # Passes.
+
+    @abstractmethod
     def __len__(self) -> int:
-        """The number of batches in a pass."""
-        ...
+        """Returns the number of batches in a pass."""
 
     def __iter__(self) -> Iterator[tuple[Tree, Tree]]:
         """Starts a pass; batches ``(x, y)`` arrive on the device."""
-        ...
+        return self.iterate()
 
+    @abstractmethod
     def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
         """Starts a pass at a batch, as a resumed run needs."""
-        ...
 
-    def in_order(self) -> Loader:
-        """Returns a loader of every item in dataset order, without augmentation, for one process."""
-        ...
+    def first_batch(self) -> tuple[Tree, Tree]:
+        """Returns the first batch of the next pass, and changes nothing: the next pass still begins with it.
 
-    def shared(self, share: Share) -> Loader:
-        """Returns a loader, standing at the same pass, of what one of several processes reads; see `sharing`."""
-        ...
+        With several processes, all get the same batch.
+        """
+        whole = self.take_share(WHOLE)
+        with restore_loaders(self), isolated_rng():
+            return next(iter(whole))
 
+    def one_batch(self) -> tuple[Tree, Tree]:
+        """Returns `first_batch()`: fastai's name for it."""
+        return self.first_batch()
+
+    # Items.
+
+    @property
+    @abstractmethod
+    def n_items(self) -> int | None:
+        """The number of items that `in_order` gives; None if it is unknown."""
+
+    @abstractmethod
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
-        """Returns the items at these positions of `in_order` as one batch, for showing them."""
-        ...
+        """Returns the items at these positions of `in_order` as one batch on the device, before batch transforms."""
 
+    @abstractmethod
     def positions_of(self, batch: int) -> list[int] | None:
-        """Returns where the items of a batch of the pass begun last stand in `in_order`; None where that is unknown."""
-        ...
+        """Returns the positions in `in_order` of a batch's items, in the latest pass; None if they are unknown."""
 
-    def named(self, position: int) -> str:
-        """Returns what an error calls an item: "item 7 ('cats/7.jpg')"."""
-        ...
+    def name_item(self, position: int) -> str:
+        """Returns how an error names an item: "item 7", or "item 7 ('cats/7.jpg')" if it comes from a file."""
+        return f"item {position}"
 
-    def picked(self, indices: Sequence[int]) -> Loader:
+    def data_in_memory(self) -> Iterator[tuple[Tree, Tree]]:
+        """Yields all data in pieces, for a check before training, if nothing must be read for it; else nothing.
+
+        Data that were checked when the loader was built are not given again.
+        """
+        return iter(())
+
+    # Other loaders of the same data.
+
+    @abstractmethod
+    def in_order(self) -> Loader:
+        """Returns a loader of every item, in dataset order, without augmentation, for one process."""
+
+    @abstractmethod
+    def take_share(self, share: Share) -> Loader:
+        """Returns a loader, at the same pass, of the part that one of several processes reads."""
+
+    @abstractmethod
+    def pick(self, indices: Sequence[int]) -> Loader:
         """Returns a loader of the items at these positions of `in_order`, as one batch, transformed as in validation.
 
         A position may be given more than once.
         """
-        ...
 
-    def augmented(self, number: int = 0, *, item_tfms: Any = None, batch_tfms: Any = None) -> Loader:
-        """Returns a loader of every item in dataset order with the transforms of training.
+    def sample(self, n: int, seed: int | None) -> Loader:
+        """Returns a loader of `n` items in one batch, or of all if there are fewer.
 
-        number: augmentations of another number are others; those of one are the same in every pass.
-        item_tfms, batch_tfms: in place of the loader's item transforms, and of its batch transforms for training only.
+        If the number of items is unknown, they come from the first batch.
+
+        Args:
+            n: how many, at least 1.
+            seed: decides which items; None takes the first ones.
 
         Raises:
-            ValueError: there is nothing to augment with.
+            ValueError: `n` is less than 1.
         """
-        ...
+        if n < 1:
+            raise ValueError(f"`max_n` must be at least 1. Received: max_n={n}.")
+        total = self.n_items if self.n_items is not None else n_items(self.first_batch()[0])
+        if seed is None:
+            return self.pick(range(min(n, total)))
+        order = torch.randperm(total, generator=derived_generator(seed, "sample"))
+        return self.pick(order[:n].tolist())
+
+    @abstractmethod
+    def augment(self, number: int = 0, *, item_tfms: Any = None, batch_tfms: Any = None) -> Loader:
+        """Returns a loader of every item, in dataset order, with the transforms of training.
+
+        Args:
+            number: each number gives other augmentations; those of one number are the same in every pass.
+            item_tfms: replace the loader's item transforms.
+            batch_tfms: replace the batch transforms that only training runs.
+
+        Raises:
+            ValueError: there is no augmentation.
+        """
+
+    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> Self:
+        """Returns a loader that runs further batch transforms after its own."""
+        return self._copy_with(batch_tfms=Pipeline((*self.batch_tfms.transforms, *transforms)))
+
+    def to(self, device: torch.device | str) -> Self:
+        """Returns a loader whose batches arrive on `device`, at the same pass; itself if they already do."""
+        device = resolve_device(device)
+        if device == self.device:
+            return self
+        tensors = {name: getattr(self, name) for name in self.tensors_on_device}
+        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        return self._copy_with(device=device, **moved)
+
+    def _copy_with(self, **changes: object) -> Self:
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    # The way back, and what a checkpoint keeps.
 
     def decode(self, x: Tree) -> Tree:
-        """Undoes, for showing, what validation's batch transforms did to inputs."""
-        ...
+        """Undoes the batch transforms of validation, to show inputs as people know them."""
+        return map_tensors(self.batch_tfms.decode, x)
 
-    def at_hand(self) -> Iterator[tuple[Tree, Tree]]:
-        """Gives all the data, in pieces, where that costs no reading and was not yet checked; else nothing."""
-        ...
-
-    def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> Loader:
-        """Returns a loader that runs further batch transforms after its own."""
-        ...
-
-    def to(self, device: torch.device | str) -> Loader:
-        """Returns a loader whose batches arrive on `device`; itself when they already do."""
-        ...
-
+    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """Returns what tells these data from others, in numbers and words: items, labels and transforms."""
-        ...
+        """Returns numbers and words that differ if items, labels or transforms differ."""
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the loader stands, for a checkpoint."""
-        ...
+        """Returns the position of the loader, for a checkpoint."""
 
+    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
-        ...
+        """Continues where `state_dict` was called."""
+
+    @classmethod
+    def __subclasshook__(cls, other: type) -> bool:
+        if cls is not Loader:
+            return NotImplemented  # type: ignore[no-any-return]
+        names = {name for base in other.__mro__ for name in vars(base)}
+        return True if names >= _METHODS else NotImplemented
 
 
-def with_missing(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
-    """Returns the loader with those of the transforms that it does not run yet; each is known by its identity."""
-    present = {id(transform) for transform in loader.batch_tfms.transforms}
-    missing = [transform for transform in transforms if id(transform) not in present]
-    return loader.with_batch_tfms(*missing) if missing else loader
+_METHODS = {
+    name
+    for name, member in vars(Loader).items()
+    if callable(member) and (name in ("__len__", "__iter__") or not name.startswith("_")) and name != "one_batch"
+}
+
+
+class DerivedLoader(Loader):
+    """A loader that draws nothing from global generators: (seed, epoch) decide each pass.
+
+    So a pass repeats whatever else a program draws, and a resumed run starts in the middle of one. A subclass writes
+    `_batches` and what depends on where its data lie.
+
+    Args:
+        bs: items per batch.
+        shuffle: a new order for every pass; without it, the order of the data.
+        drop_last: leave out the last batch of a pass if it is short.
+        seed: decides the order of every pass, together with the pass number.
+        training: whether augmentation runs.
+        device: where batches arrive; the default device when None.
+        batch_tfms: transforms that run on the inputs of every batch.
+
+    Raises:
+        ValueError: `bs` is less than 1.
+    """
+
+    epoch: int
+    """The number of the next pass, from 0; it goes up when a pass starts."""
+
+    def __init__(
+        self,
+        *,
+        bs: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        training: bool,
+        device: torch.device | str | None,
+        batch_tfms: Transforms | Pipeline,
+    ) -> None:
+        check_count(bs, "bs")
+        super().__init__(device, batch_tfms)
+        self.bs, self.shuffle, self.drop_last = bs, shuffle, drop_last
+        self.seed, self.training = seed, training
+        self.epoch = 0
+
+    @property
+    @abstractmethod
+    def n_items(self) -> int:
+        """The number of items, including those of a short batch that is dropped."""
+
+    @abstractmethod
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tree, Tensor | None]]:
+        """Yields the batches of a pass, of this process's share, from batch number `start` on."""
+
+    def __len__(self) -> int:
+        return self.share.n_batches(self.n_items, self.bs, drop_last=self.drop_last)
+
+    def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tensor | None]]:
+        """Starts pass number `self.epoch` at a batch; earlier batches are not read.
+
+        Raises:
+            ValueError: `start_batch` is negative, or greater than the number of batches.
+        """
+        if not 0 <= start_batch <= len(self):
+            raise ValueError(f"`start_batch` must be between 0 and {len(self)}. Received: start_batch={start_batch}.")
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return self._batches(epoch, start_batch)
+
+    def indices(self, epoch: int) -> Tensor:
+        """Returns the order of a pass: int64 positions (items,), on the CPU."""
+        if not self.shuffle:
+            return torch.arange(self.n_items)
+        return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
+
+    def positions_of(self, batch: int) -> list[int]:
+        """Returns the positions of a batch's items, in the latest pass."""
+        _, first, stop = self.share.piece(batch, self.n_items, self.bs, drop_last=self.drop_last)
+        return self.indices(self.epoch - 1)[first:stop].tolist()
+
+    def in_order(self) -> Self:
+        """Returns a loader of every item, in the order of the data, with validation transforms, for one process."""
+        return self._copy_with(shuffle=False, drop_last=False, training=False, epoch=0, share=WHOLE)
+
+    def take_share(self, share: Share) -> Self:
+        """Returns a loader of the same items, at the same pass, that reads this share of the batches."""
+        return self._copy_with(share=share)
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the seed and the number of the next pass."""
+        return {"seed": self.seed, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues where `state_dict` was called."""
+        self.seed, self.epoch = int(state["seed"]), int(state["epoch"])
+
+    def _augment_with(self, number: int, pipeline: Pipeline, **changes: object) -> Self:
+        # A negative pass number: no epoch of training has it.
+        return self.in_order()._copy_with(training=True, batch_tfms=pipeline, epoch=-1 - number, **changes)
+
+    def _generator(self, epoch: int, batch: int) -> torch.Generator:
+        """Returns the generator of a batch's transforms; in validation it is the same in every pass."""
+        path = ("augment", epoch, batch) if self.training else ("validate", batch)
+        return derived_generator(self.seed, *path)

@@ -1,4 +1,4 @@
-"""Leaving no trace on a loader: what is iterated inside `unmoved` does not change what comes after it."""
+"""The state that iterating moves in loaders: find it, and put it back after a look at the data."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minilearner.runtime import check_position
 
-__all__ = ["generator_state", "generators", "set_generator_state", "unmoved"]
+__all__ = ["find_generators", "generator_state", "restore_loaders", "set_generator_state"]
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 @contextmanager
-def unmoved(*loaders: Any) -> Iterator[None]:
-    """Puts back, on leaving, whatever iterating these loaders moves.
+def restore_loaders(*loaders: Any) -> Iterator[None]:
+    """Puts back, on leaving, whatever iterating these loaders inside moves.
 
-    These are:
+    That is:
     - the pass counters of our loaders;
-    - any torch, NumPy or Python generator held as an attribute of a loader, its sampler, batch sampler or dataset;
-    - plain numbers held by samplers and by loaders of the user's own class, such as an epoch count;
-    - what a loader with `state_dict` and `load_state_dict` reports;
-    - persistent workers of a torch `DataLoader`: put aside while others serve, which are then shut down.
+    - any torch, NumPy or Python generator in an attribute of a loader, its sampler, batch sampler or dataset;
+    - plain numbers in samplers and in loaders of the user's own class, such as an epoch count;
+    - the state of a loader that has `state_dict` and `load_state_dict`;
+    - persistent workers of a torch `DataLoader`: others serve inside, and are shut down on leaving.
 
-    The global generators are `runtime.isolated_rng`'s business. What a dataset keeps elsewhere is out of reach.
+    `runtime.isolated_rng` puts back the global generators. What a dataset keeps elsewhere is out of reach.
     """
     undo = [step for owner in _owners(loaders) for step in _undo_steps(owner)]
     try:
@@ -42,7 +42,7 @@ def unmoved(*loaders: Any) -> Iterator[None]:
 
 
 def _owners(loaders: tuple[Any, ...]) -> list[Any]:
-    """Returns the loaders and what they iterate: wrapped sources, samplers and datasets, each once."""
+    """Returns the loaders and what they iterate, each once: wrapped sources, samplers and datasets."""
     found: list[Any] = []
     waiting = [loader for loader in loaders if loader is not None]
     while waiting:
@@ -61,15 +61,15 @@ def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
         if isinstance(value, _GENERATORS):
             yield partial(set_generator_state, value, generator_state(value))
     if isinstance(owner, DataLoader):
-        yield _workers_put_aside(owner)
+        yield _put_workers_aside(owner)
     if not isinstance(owner, Dataset):
         yield _undo_numbers(owner)
     if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict"):
         yield partial(owner.load_state_dict, copy.deepcopy(owner.state_dict()))
 
 
-def generators(*loaders: Any) -> list[Any]:
-    """Returns the generators, of torch, NumPy and Python, that these loaders and what they iterate hold, each once."""
+def find_generators(*loaders: Any) -> list[Any]:
+    """Returns the generators in these loaders and in what they iterate, each once: torch's, NumPy's and Python's."""
     held = [
         value for owner in _owners(loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
     ]
@@ -77,7 +77,7 @@ def generators(*loaders: Any) -> list[Any]:
 
 
 def generator_state(generator: Any) -> Any:
-    """Returns where a generator stands, as data."""
+    """Returns the state of a generator, as data."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, np.random.Generator):
@@ -88,10 +88,10 @@ def generator_state(generator: Any) -> Any:
 
 
 def set_generator_state(generator: Any, state: Any) -> None:
-    """Puts a generator to where `generator_state` found it.
+    """Puts a generator back to a state that `generator_state` returned.
 
     Raises:
-        ValueError: this is no state of it.
+        ValueError: the generator has no such state.
     """
     if isinstance(generator, np.random.Generator):
         _check_bits(state)
@@ -105,7 +105,7 @@ def set_generator_state(generator: Any, state: Any) -> None:
 
 
 def _check_bits(state: Any) -> None:
-    """Positions that NumPy would believe, and read beyond its memory."""
+    """Refuses positions that NumPy would accept, and then read beyond its memory."""
     if state["bit_generator"] == "MT19937":
         check_position(state["state"]["pos"])
     if not 0 <= state.get("buffer_pos", 0) <= 4:  # Philox
@@ -122,8 +122,8 @@ def _undo_numbers(owner: Any) -> Callable[[], None]:
     return undo
 
 
-def _workers_put_aside(loader: DataLoader[Any]) -> Callable[[], None]:
-    # `_iterator` is where torch keeps persistent workers; to iterate with them would move their copies of the dataset.
+def _put_workers_aside(loader: DataLoader[Any]) -> Callable[[], None]:
+    # torch keeps persistent workers in `_iterator`. Iterating with them would move their copies of the dataset.
     kept = loader._iterator
     loader._iterator = None
 

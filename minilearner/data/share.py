@@ -1,4 +1,4 @@
-"""Which items each of several processes reads, and in which order."""
+"""Which items each process reads if several train together, and in which order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minilearner import processes
 from minilearner.runtime import derived_generator
 from minilearner.tree import map_tensors
 
-__all__ = ["WHOLE", "DerivedSampler", "Listed", "Piece", "Share", "SharedBatches", "dealt", "drops_last"]
+__all__ = ["WHOLE", "DerivedSampler", "ListSampler", "Piece", "Share", "SharedBatches", "drops_last", "share_batches"]
 
 
 class Piece(NamedTuple):
@@ -28,12 +28,12 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """What is read by process number `index` of `count`.
+    """The part of each pass that process number `index` of `count` reads.
 
     Attributes:
-        is_even: for training: all processes have equally many batches, and share out the last, short ones evenly, so
-            that a part may be empty. Without it, batches stay whole, and some processes may have one less.
-        is_filled_up: those that would have one less have an empty one, where all must make each pass together.
+        is_even: for training: all processes have the same number of batches, and divide the last, short ones evenly,
+            so that a part may be empty. Without it, batches stay whole, and some processes may have one fewer.
+        is_filled_up: a process with one batch fewer gets an empty one, because all must make each pass together.
     """
 
     index: int = 0
@@ -50,7 +50,7 @@ class Share:
         return len(range(0 if self.is_filled_up else self.index, total, self.count))
 
     def pieces(self, n_items: int, bs: int, *, drop_last: bool = False, start: int = 0) -> Iterator[Piece]:
-        """Gives the batches of this process from its batch number `start` on."""
+        """Yields the batches of this process from its batch number `start` on."""
         for i in range(start, self.n_batches(n_items, bs, drop_last=drop_last)):
             yield self.piece(i, n_items, bs, drop_last=drop_last)
 
@@ -64,20 +64,20 @@ class Share:
         return Piece(number, min(number * bs, end), min((number + 1) * bs, end))
 
     def part(self, start: int, stop: int) -> tuple[int, int]:
-        """Returns this process's part of a stretch that all share out evenly; the first get one more."""
+        """Returns this process's part of a range that all divide evenly; the first processes get one more."""
         least, extra = divmod(stop - start, self.count)
         first = start + self.index * least + min(self.index, extra)
         return first, first + least + (self.index < extra)
 
 
 WHOLE = Share()
-"""Everything: what a process alone reads."""
+"""Everything: the share of a single process."""
 
 
 class DerivedSampler(Sampler[int]):
     """A shuffle decided by (seed, pass number) alone: `epoch` counts the passes started.
 
-    `skip` items are left out at the start of the next pass only, for resuming in the middle of one.
+    The next pass, and only that one, leaves out its first `skip` items: a resumed run starts in the middle of a pass.
     """
 
     def __init__(self, n: int, seed: int) -> None:
@@ -99,8 +99,8 @@ class DerivedSampler(Sampler[int]):
         return iter(order[skip:].tolist())
 
 
-class Listed(Sampler[int]):
-    """The positions given, in their order."""
+class ListSampler(Sampler[int]):
+    """Given positions, in their order."""
 
     def __init__(self, indices: list[int]) -> None:
         self.indices = indices
@@ -115,12 +115,12 @@ class Listed(Sampler[int]):
 class SharedBatches(Sampler[list[int]]):
     """The part of a batch sampler's batches that one process reads.
 
-    `stands_in_at` is the number of the batch that stands for one without items, the last of a pass; -1 where all have.
+    `stand_in_at` is the number of the batch that stands in for an empty one, the last of a pass; -1 if none is empty.
     """
 
     def __init__(self, batches: Iterable[list[int]], share: Share, *, drop_last: bool) -> None:
         self.batches, self.share, self.drop_last = batches, share, drop_last
-        self.stands_in_at = -1
+        self.stand_in_at = -1
 
     def __len__(self) -> int:
         return self.share.n_batches(len(self.batches), 1, drop_last=self.drop_last)  # type: ignore[arg-type]
@@ -129,19 +129,19 @@ class SharedBatches(Sampler[list[int]]):
         lists = [list(batch) for batch in self.batches]
         if not _is_derived(getattr(self.batches, "sampler", None)):
             lists = processes.agreed(lists)
-        share, whole, self.stands_in_at = self.share, len(lists) // self.share.count, -1
+        share, whole, self.stand_in_at = self.share, len(lists) // self.share.count, -1
         yield from (lists[i * share.count + share.index] for i in range(whole))
         rest = lists[whole * share.count :]
         if not rest or (share.is_even and self.drop_last):
             return
-        indices = self._of_last(rest)
+        indices = self._divide(rest)
         if not indices and (share.is_even or share.is_filled_up):
-            self.stands_in_at = whole
+            self.stand_in_at = whole
             indices = rest[0][:1]
         if indices:
             yield indices
 
-    def _of_last(self, batches: list[list[int]]) -> list[int]:
+    def _divide(self, batches: list[list[int]]) -> list[int]:
         if not self.share.is_even:
             return batches[self.share.index] if self.share.index < len(batches) else []
         indices = [index for batch in batches for index in batch]
@@ -149,8 +149,8 @@ class SharedBatches(Sampler[list[int]]):
         return indices[first:stop]
 
 
-def dealt(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[Any]:
-    """Reads all batches of any source and gives those of a share."""
+def share_batches(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[Any]:
+    """Reads all batches of any source and yields those of a share."""
     source = iter(batches)
     while group := list(islice(source, share.count)):
         if len(group) < share.count and share.is_even and drop_last:
@@ -162,10 +162,10 @@ def dealt(batches: Iterable[Any], share: Share, *, drop_last: bool) -> Iterator[
 
 
 def drops_last(source: Any) -> bool:
-    """Whether a loader leaves out a short last batch."""
+    """Returns whether a loader leaves out a short last batch."""
     return bool(getattr(source, "drop_last", False) or getattr(getattr(source, "batch_sampler", None), "drop_last", 0))
 
 
 def _is_derived(sampler: Any) -> bool:
-    """Whether a sampler gives every process the same, whatever was drawn before."""
-    return isinstance(sampler, (SequentialSampler, DerivedSampler, Listed))
+    """Returns whether a sampler gives every process the same order, whatever was drawn before."""
+    return isinstance(sampler, (SequentialSampler, DerivedSampler, ListSampler))

@@ -1,4 +1,4 @@
-"""A batch as people see it: real colours, names for labels. `plots.image_grid` does the drawing."""
+"""A batch as people know it: real colours, names for labels. `plots.image_grid` draws it."""
 
 from __future__ import annotations
 
@@ -6,71 +6,75 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from minilearner.checks import check_count
-from minilearner.data.item_loader import ItemLoader
-from minilearner.data.loader import Loader
-from minilearner.data.loader_state import unmoved
-from minilearner.data.share import WHOLE
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
-from minilearner.runtime import derived_generator, isolated_rng
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["first_batch", "sample", "show_pictures", "show_predictions", "title", "titles_of"]
+__all__ = ["show_images", "show_predictions", "title", "titles_of"]
 
-_LONGEST_LINE = 32  # letters; more would make a picture a small thing below a wide title
+_LONGEST_LINE = 32  # letters; longer titles would make their images small
 
 
-def show_pictures(
-    x: Tree, titles: Sequence[str], *, max_n: int = 9, colors: Sequence[str] | None = None, **layout: Any
+def show_images(
+    x: Tree,
+    titles: Sequence[str],
+    *,
+    max_n: int = 9,
+    colors: Sequence[str] | None = None,
+    **layout: Any,
 ) -> Figure:
-    """Draws the first `max_n` of decoded inputs (batch, 1, 3 or 4, height, width), those with 4 channels on white.
+    """Draws the first images of a batch of decoded inputs; transparent ones on white.
 
-    layout: as in `pictures.plot_images`.
+    Args:
+        x: (batch, 1, 3 or 4 channels, height, width).
+        titles: one for each image.
+        max_n: how many images at most.
+        colors: of the titles.
+        layout: as in `image_grid.plot_images`.
 
     Raises:
         ValueError: `max_n` is below 1, or the grid is too small.
-        DataError: the inputs are no pictures.
+        DataError: the inputs are not images.
     """
     check_count(max_n, "max_n")
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise DataError(
-            "only pictures can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
+            "only images can be shown: inputs (batch, channels, height, width) with 1, 3 or 4 channels. Received: "
             f"{tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}."
         )
-    pictures = x[:max_n].detach().float().cpu()
+    images = x[:max_n].detach().float().cpu()
     if x.shape[1] == 4:
-        alpha = pictures[:, 3:]
-        pictures = pictures[:, :3] * alpha + (1 - alpha)
-    return plot_images(pictures.unbind(), titles[:max_n], colors=colors, **layout)
+        alpha = images[:, 3:]
+        images = images[:, :3] * alpha + (1 - alpha)
+    return plot_images(images.unbind(), titles[:max_n], colors=colors, **layout)
 
 
 def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, **layout: Any) -> Figure:
-    """Draws decoded inputs below what each is and, in a second line, what it was taken for.
+    """Draws decoded inputs; each title has the actual label and, in a second line, the predicted one.
 
-    A title is green where the two are the same and red where they differ, for labels that can be the same: numbers of a
-    regression, and items without a target, are not judged.
+    A title is green if the two are equal, and red if they differ. Numbers of a regression, and items without a target,
+    are not judged.
     """
-    taken_for = titles_of(target, decoded, len(decoded))
+    predicted = titles_of(target, decoded, len(decoded))
     if y is None:
-        return show_pictures(x, taken_for, max_n=len(taken_for), heading="predicted", **layout)
+        return show_images(x, predicted, max_n=len(predicted), heading="predicted", **layout)
     actual = titles_of(target, y, len(decoded))
     is_judged = isinstance(y, Tensor) and not decoded.is_floating_point()
     same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
     colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
-    both = [f"{a}\n{p}" for a, p in zip(actual, taken_for, strict=True)]
-    return show_pictures(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
+    both = [f"{a}\n{p}" for a, p in zip(actual, predicted, strict=True)]
+    return show_images(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
 
 
 def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
-    """Returns one title for each of the first `n` targets: the label's name, several joined, or numbers."""
+    """Returns one title for each of the first `n` targets: the name of the label, several names, or numbers."""
     if y is None:
         return [""] * n
     if isinstance(y, Tensor):
@@ -81,7 +85,7 @@ def titles_of(target: Target | None, y: Tree, n: int) -> list[str]:
 
 
 def title(target: Target | None, value: Tensor) -> str:
-    """Returns the title of one item: what its target value means."""
+    """Returns the title of one item: the meaning of its target value."""
     if isinstance(target, ClassNumbers) and value.ndim:
         return " x ".join(map(str, value.shape)) + " labels"
     text = _text(value.tolist() if target is None else target.label(value))
@@ -92,28 +96,3 @@ def _text(label: Any) -> str:
     if isinstance(label, (list, tuple, set, frozenset)):
         return ", ".join(map(_text, label)) or "(none)"
     return f"{label:.4g}" if isinstance(label, float) else str(label)
-
-
-def first_batch(loader: Loader) -> tuple[Tree, Tree]:
-    """Returns the first batch of the next pass, and moves nothing by it. No workers are started for it.
-
-    Of several processes, all get the same.
-    """
-    whole = loader.shared(WHOLE)
-    if isinstance(whole, ItemLoader):
-        return whole.one_batch()
-    with unmoved(loader), isolated_rng():
-        return next(iter(whole))
-
-
-def sample(loader: Loader, n: int, seed: int | None) -> Loader:
-    """Returns a loader of `n` items in one batch (of all, where there are fewer): the first, or as `seed` draws them.
-
-    Of a loader that does not know how many items it has, they are taken from its first batch.
-    """
-    check_count(n, "max_n")
-    total = loader.n_items if loader.n_items is not None else n_items(first_batch(loader)[0])
-    if seed is None:
-        return loader.picked(range(min(n, total)))
-    order = torch.randperm(total, generator=derived_generator(seed, "sample"))
-    return loader.picked(order[:n].tolist())

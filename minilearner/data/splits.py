@@ -1,8 +1,8 @@
 """Splitters: functions of the items that say which are for training and which for validation.
 
-Every one is `items -> (train positions, valid positions)`. Random ones draw from a generator of their own, so that the
-same items and seed always split the same way, and nobody else's randomness is moved. One whose `needs_labels` is true
-is called with the labels too, `(items, labels)`. `StratifiedSplitter` and `TrainTestSplitter` treat classes alike.
+Each is a function `items -> (train positions, valid positions)`. Random ones have a generator of their own: the same
+items and seed always split the same way, and no other random number changes. A splitter with a true `needs_labels` also
+gets the labels: `(items, labels)`. `StratifiedSplitter` and `TrainTestSplitter` split every class alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from minilearner.checks import check_count, check_fraction, is_number, is_whole_number
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.data.table import as_table, is_table
 from minilearner.errors import DataError
 
@@ -46,18 +46,18 @@ Split: TypeAlias = tuple[list[int], list[int]]
 """Positions for training and for validation."""
 
 Splitter: TypeAlias = Callable[..., Any]
-"""``items -> (train, valid)``; ``(items, labels) -> (train, valid)`` where its `needs_labels` is true."""
+"""``items -> (train, valid)``; or ``(items, labels) -> (train, valid)`` if it has a true `needs_labels`."""
 
 DEFAULT_SEED = 0
-"""What ``seed=None`` means to a splitter: the same items always split the same way."""
+"""The seed of a splitter with ``seed=None``: the same items always split the same way."""
 
 
 @dataclass(frozen=True)
 class RandomSplitter:
-    """A share of the items, drawn at random, is for validation. With a seed, the very split that fastai makes.
+    """A random share of the items is for validation. With a seed, it is the split that fastai makes.
 
     Args:
-        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation, and 0 is for no validation set.
+        valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation. 0 means no validation set.
         seed: decides the draw; None is the same as 0.
 
     Raises:
@@ -86,7 +86,7 @@ class IndexSplitter:
     valid_idx: Iterable[int]
 
     def __post_init__(self) -> None:
-        positions = tuple(self.valid_idx)  # some can be read only once
+        positions = tuple(self.valid_idx)  # it may be an iterator
         for position in positions:
             check_count(position, "valid_idx", least=None)
         object.__setattr__(self, "valid_idx", tuple(map(int, positions)))
@@ -99,15 +99,15 @@ class IndexSplitter:
 
 @dataclass(frozen=True)
 class EndSplitter:
-    """The last items are for validation, or the first: for data in order of time.
+    """The last items, or the first, are for validation: for data in order of time.
 
     Args:
         valid_pct: in [0, 1); ``int(valid_pct * n)`` items are for validation.
-        valid_last: False takes the first ones.
+        valid_last: False takes the first items.
 
     Raises:
         ValueError: `valid_pct` is outside [0, 1).
-        DataError: (when called) the share is less than one item. (fastai's then validates on everything.)
+        DataError: (when called) the share is less than one item. (fastai then validates on everything.)
     """
 
     valid_pct: float = 0.2
@@ -126,14 +126,14 @@ class EndSplitter:
 
 @dataclass(frozen=True)
 class GrandparentSplitter:
-    """By the folder above the folder that a file lies in: ``train/cat/1.jpg`` is for training.
+    """Splits by the folder two levels above a file: ``train/cat/1.jpg`` is for training.
 
     Args:
         train_name: the folder's name, or several.
         valid_name: the same for validation. Files in other folders are in neither set.
 
     Raises:
-        DataError: (when called) one of the two sets is empty. Says which folders there are.
+        DataError: (when called) one of the two sets is empty. Names the folders that exist.
     """
 
     train_name: str | Sequence[str] = "train"
@@ -142,10 +142,10 @@ class GrandparentSplitter:
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending for each name in turn."""
         names = [Path(item).parent.parent.name for item in items]
-        return self._having(names, self.train_name, "train_name"), self._having(names, self.valid_name, "valid_name")
+        return self._find(names, self.train_name, "train_name"), self._find(names, self.valid_name, "valid_name")
 
     @staticmethod
-    def _having(names: list[str], wanted: str | Sequence[str], argument: str) -> list[int]:
+    def _find(names: list[str], wanted: str | Sequence[str], argument: str) -> list[int]:
         several = (wanted,) if isinstance(wanted, str) else wanted
         found = [i for name in several for i, own in enumerate(names) if own == name]
         if not found:
@@ -170,7 +170,7 @@ class MaskSplitter:
     """The items for which a mask is true are for validation.
 
     Raises:
-        DataError: (when called) the mask has not one entry for each item.
+        DataError: (when called) the mask does not have one entry for each item.
     """
 
     mask: Sequence[Any]
@@ -187,7 +187,7 @@ class FileSplitter:
     """The files whose names stand in a text file, one a line, are for validation.
 
     Raises:
-        DataError: (when called) the file cannot be read, or names what is not among the items.
+        DataError: (when called) the file cannot be read, or names a file that is not among the items.
     """
 
     fname: str | os.PathLike[str]
@@ -203,21 +203,21 @@ class FileSplitter:
         if absent := sorted(set(wanted) - set(names)):
             raise DataError(
                 f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
-                f"{shown(absent, range(len(absent)))}. A name is a file's own, without its folder."
+                f"{name_items(absent, range(len(absent)))}. A name is a file's own, without its folder."
             )
         return _by_mask([name in set(wanted) for name in names])
 
 
 @dataclass(frozen=True)
 class ColSplitter:
-    """By a column of the table that the items are rows of.
+    """Splits by a column of a table; the items are its rows.
 
     Args:
         col: name or position of the column.
         on: the value, or a list of the values, that mean validation. None: the column holds truth values or 0 and 1.
 
     Raises:
-        DataError: (when called) the items are no table, there is no such column, or `on` is needed.
+        DataError: (when called) the items are not a table, there is no such column, or `on` is needed.
     """
 
     col: str | int = "is_valid"
@@ -226,7 +226,7 @@ class ColSplitter:
     def __call__(self, items: Any) -> Split:
         """Returns the positions, ascending."""
         if not is_table(items):
-            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {shown(items, [0])}.")
+            raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {name_items(items, [0])}.")
         column = as_table(items).column(self.col)
         if self.on is not None:
             wanted = self.on if isinstance(self.on, (list, tuple, set, frozenset)) else [self.on]
@@ -234,14 +234,14 @@ class ColSplitter:
         if odd := [i for i, value in enumerate(column) if value not in (0, 1, True, False)]:
             raise DataError(
                 f"{len(odd)} of {len(column)} cells of column {self.col!r} are neither true nor false: "
-                f"{shown(column, odd)}. Say what means validation with `on=`."
+                f"{name_items(column, odd)}. Give the values that mean validation with `on=`."
             )
         return _by_mask([bool(value) for value in column])
 
 
 @dataclass(frozen=True)
 class RandomSubsetSplitter:
-    """Random parts of the items for training and validation; the rest is in neither. With a seed, as fastai's.
+    """Random parts of the items are for training and validation; the rest is in neither. With a seed, as fastai splits.
 
     Args:
         train_sz: the share for training, in (0, 1).
@@ -274,10 +274,10 @@ class RandomSubsetSplitter:
 
 
 def split_items(splitter: Splitter, items: Sequence[Any], labels: Sequence[Any] | None) -> Split:
-    """Returns what a splitter makes of the items, checked.
+    """Calls a splitter, checks its result, and returns it.
 
     Raises:
-        DataError: it gives no two lists, no item to train, a position that there is not, or one twice.
+        DataError: it returns no two lists, no item to train on, a position that does not exist, or a position twice.
     """
     if getattr(splitter, "needs_labels", False):
         if labels is None:
@@ -317,7 +317,7 @@ def _by_mask(is_valid: list[bool]) -> Split:
 
 
 def n_for_validation(valid_pct: float, n: int) -> int:
-    """Returns how many of `n` items a share is, rounded down.
+    """Returns how many of `n` items are for validation, rounded down.
 
     Raises:
         DataError: the share is positive and less than one item.
@@ -333,13 +333,13 @@ def n_for_validation(valid_pct: float, n: int) -> int:
 
 @dataclass(frozen=True)
 class StratifiedSplitter:
-    """The same share of every class, drawn at random, is for validation. One item of each stays for training.
+    """The same random share of every class is for validation. At least one item of each class stays for training.
 
     scikit-learn's stratified split (`TrainTestSplitter`) refuses a class that has only one item; this one trains on it.
 
     Args:
-        valid_pct: in [0, 1); of each class the share, rounded up or down so that ``int(valid_pct * n)`` items are for
-            validation, or fewer where a class would have none left to train on.
+        valid_pct: in [0, 1), the share of each class. It is rounded up or down so that ``int(valid_pct * n)`` items are
+            for validation, or fewer if a class would have none left to train on.
         seed: decides the draw; None is the same as 0.
 
     Raises:
@@ -461,7 +461,7 @@ def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
     try:
         number = {label: i for i, label in enumerate(sorted(set(labels)))}
     except TypeError as error:
-        raise DataError("a stratified split needs one label an item, all of one kind.") from error
+        raise DataError("a stratified split needs one label per item, all of one kind.") from error
     return np.array([number[label] for label in labels])
 
 
@@ -474,7 +474,7 @@ def _describe_need(classes: NDArray[np.int64]) -> str:
 
 
 def _proportional(counts: NDArray[np.int64], n: int, rng: np.random.RandomState) -> NDArray[np.int64]:
-    """Shares `n` places out among classes by their counts; those with the largest remainders get the rest."""
+    """Divides `n` places among classes by their counts; the classes with the largest remainders get the rest."""
     exact = counts / counts.sum() * n
     places = np.floor(exact)
     remainder = exact - places

@@ -23,7 +23,7 @@ class Row(Mapping[str, Any]):
         self._table, self._position = table, position
 
     def __getitem__(self, col: str | int) -> Any:
-        """Returns the cell in a column, known by its name or, where no column is called so, its position."""
+        """Returns the cell in a column, given by its name or, if no column has that name, by its position."""
         return self._table.column(col)[self._position]
 
     def __getattr__(self, name: str) -> Any:
@@ -100,7 +100,7 @@ def as_table(source: Any) -> Table:
 def as_row(item: Any) -> Any:
     """Returns a dictionary, a named tuple or a row of pandas (`iloc`, `itertuples`) as a `Row`; anything else as it is.
 
-    The index that `itertuples` puts first is no column.
+    The index that `itertuples` puts first is not a column.
     """
     if isinstance(item, Row):
         return item
@@ -118,7 +118,7 @@ def as_row(item: Any) -> Any:
 
 
 def is_table(source: Any) -> bool:
-    """Whether `as_table` takes it."""
+    """Returns whether `as_table` takes it."""
     return isinstance(source, (Table, Mapping)) or hasattr(source, "columns")
 
 
@@ -133,11 +133,11 @@ def read_csv(
 
     Args:
         path: the file.
-        header: "infer" or 0 for names in the first line; None for none: columns are then known by their positions.
+        header: "infer" or 0 if the first line has names; None if columns have no names, but positions.
         delimiter: between cells, "," by default.
         quoting: as in the module `csv`.
-        typed: columns to read as whole numbers, numbers or truth values where every cell is one that is written so.
-            "007" stays text, since 7 is written otherwise; empty cells are None.
+        typed: columns to read as whole numbers, numbers or truth values, if all their cells are written like that.
+            "007" stays text, because 7 is written differently. Empty cells become None.
 
     Raises:
         DataError: the file is missing or empty, a line has more or fewer cells than the first, or a column is missing.
@@ -155,7 +155,7 @@ def read_csv(
     _check_lines(path, names, rows)
     table = Table({name: [row[i] for row in rows] for i, name in enumerate(names)})
     chosen = [table.column(col) for col in typed]
-    return Table({name: _typed(cells) if cells in chosen else cells for name, cells in table.columns.items()})
+    return Table({name: _convert(cells) if cells in chosen else cells for name, cells in table.columns.items()})
 
 
 def _check_lines(path: Path, names: Sequence[Any], rows: Sequence[Sequence[str]]) -> None:
@@ -183,7 +183,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 _TRUTH = {"True": True, "False": False, "true": True, "false": False, "TRUE": True, "FALSE": False}
 
 
-def _typed(column: Sequence[Any]) -> Sequence[Any]:
+def _convert(column: Sequence[Any]) -> Sequence[Any]:
     texts = [text for text in column if text]
     convert: Any = None
     if texts and all(text in _TRUTH for text in texts):

@@ -1,44 +1,75 @@
-"""What a label means, both ways: how many outputs a model needs for it, the loss, and how predictions are read back.
+"""What a label means, both ways: raw labels become numbers here, and predictions become labels again.
 
-Encoding raw labels into numbers is `arrays`' business; drawing them is `results`'.
+A `Target` also knows how many outputs a model needs and which loss. `blocks` and `arrays` say what kind of label they
+have; every class name becomes a number in `Category.encode`.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
+from minilearner.data.labels import is_missing
 from minilearner.errors import DataError
 
-__all__ = ["Category", "ClassNumbers", "Loss", "MultiCategory", "Regression", "Target", "mean_squared_error"]
+__all__ = [
+    "NO_LABEL",
+    "Category",
+    "ClassNumbers",
+    "Loss",
+    "MultiCategory",
+    "Regression",
+    "Target",
+    "as_labels",
+    "build_vocabulary",
+    "check_finite",
+    "encode_labels",
+    "infer_target",
+    "is_several",
+    "mean_squared_error",
+]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``(pred, target) -> scalar tensor``."""
 
+Labels: TypeAlias = "Sequence[Any] | np.ndarray[Any, Any]"
+"""Labels as people have them, one for each item."""
+
+NameItem: TypeAlias = Callable[[int], str]
+"""Position -> how an error names the item there."""
+
+NO_LABEL = "#na#"
+"""The class that `add_na` puts first, for labels that are missing or unknown."""
+
 
 @runtime_checkable
 class Target(Protocol):
-    """The meaning of a label. Any object with these five members will do."""
+    """The meaning of a label. Any object with these five members will do.
+
+    One that also has ``encode(labels, *, split, name_item)`` turns labels into numbers itself; see `encode_labels`.
+    """
 
     @property
     def n_out(self) -> int | None:
-        """How many outputs a model needs for one item; None where it is not known."""
+        """How many outputs a model needs for one item; None if it is unknown."""
         ...
 
     @property
     def loss_func(self) -> Loss:
-        """The loss that a learner takes when it is given none."""
+        """The loss of a learner that was given none."""
         ...
 
     def activate(self, pred: Tensor) -> Tensor:
-        """Turns raw outputs (batch, n_out) into what is reported, such as probabilities, of the same shape."""
+        """Turns raw outputs (batch, n_out) into reported ones of the same shape, such as probabilities."""
         ...
 
     def decode(self, pred: Tensor) -> Tensor:
@@ -54,13 +85,13 @@ class Target(Protocol):
 class ClassNumbers:
     """One class out of as many as the model has outputs, known by its number.
 
-    What integer labels of a loader mean that does not name its classes: int64, shaped (batch,), or (batch, ...) for
-    masks.
+    It is the meaning of integer labels if a loader does not name its classes: int64, shaped (batch,), or (batch, ...)
+    for masks.
     """
 
     @property
     def n_out(self) -> int | None:
-        """Not known: None."""
+        """None: it is unknown."""
         return None
 
     @property
@@ -80,6 +111,21 @@ class ClassNumbers:
         """Returns the number itself."""
         return int(value)
 
+    def encode(self, labels: Labels, *, split: str, name_item: NameItem) -> Tensor:
+        """Returns class numbers as int64, in the shape of the labels.
+
+        Raises:
+            DataError: labels are not whole numbers, or there is no such class.
+        """
+        y = np.asarray(labels)
+        if y.dtype.kind not in "biu":
+            raise DataError(
+                f"`y` of {split} must be class numbers or names. Received: dtype {y.dtype}. Use y.astype(int)."
+            )
+        if self.n_out is not None:
+            _check_range(y, self.n_out, split, name_item)
+        return torch.from_numpy(y.astype(np.int64))
+
 
 @dataclass(frozen=True, init=False)
 class Category(ClassNumbers):
@@ -95,7 +141,7 @@ class Category(ClassNumbers):
     vocab: tuple[Hashable, ...]
 
     def __init__(self, vocab: Sequence[Hashable]) -> None:
-        object.__setattr__(self, "vocab", _checked_vocab(vocab))
+        object.__setattr__(self, "vocab", _check_vocab(vocab))
 
     @property
     def c(self) -> int:
@@ -120,6 +166,45 @@ class Category(ClassNumbers):
             )
         return self.vocab[int(value)]
 
+    def encode(self, labels: Labels, *, split: str, name_item: NameItem, unknown: int | None = None) -> Tensor:
+        """Returns the numbers of class names as int64 (items,), or in the shape of an array.
+
+        An array of integers holds class numbers already; all other labels are names.
+
+        Args:
+            labels: one name for each item.
+            split: the set that an error names, such as "validation".
+            name_item: position -> how an error names an item.
+            unknown: the number of labels that are missing or not among the classes; None refuses them.
+
+        Raises:
+            DataError: a label is missing, or not among the classes. Says how many, with three examples.
+        """
+        if isinstance(labels, np.ndarray) and labels.dtype.kind != "U":
+            return super().encode(labels, split=split, name_item=name_item)
+        shape = np.shape(labels) if isinstance(labels, np.ndarray) else (len(labels),)
+        names = labels.ravel().tolist() if isinstance(labels, np.ndarray) else list(map(_as_hashable, labels))
+        number_of = {name: number for number, name in enumerate(self.vocab)}
+        numbers = [number_of.get(name, unknown) for name in names]
+        if None in numbers:
+            per_item = len(names) // len(labels)
+            self._refuse(names, numbers, split, lambda i: name_item(i // per_item))
+        return torch.tensor(numbers, dtype=torch.int64).reshape(shape)
+
+    def _refuse(self, names: list[Any], numbers: list[int | None], split: str, name_item: NameItem) -> None:
+        odd = [i for i, number in enumerate(numbers) if number is None]
+        if missing := [i for i in odd if is_missing(names[i])]:
+            raise DataError(
+                f"{len(missing)} of {len(names)} {split} labels are missing: {_examples(missing, name_item)}. Label "
+                "these items, leave them out, or give them a class of their own with add_na=True."
+            )
+        known = ", ".join(map(repr, self.vocab[:10])) + (f" and {self.c - 10} more" if self.c > 10 else "")
+        both_sets = ", keep each class in both sets with StratifiedSplitter()" if split == "validation" else ""
+        raise DataError(
+            f"{len(odd)} of {len(names)} {split} labels are not among the classes: {_examples(odd, name_item, names)}. "
+            f"The classes are {known}. Name every class in `vocab`{both_sets}, or leave these items out."
+        )
+
 
 @dataclass(frozen=True, init=False)
 class MultiCategory:
@@ -141,7 +226,7 @@ class MultiCategory:
 
     def __init__(self, vocab: Sequence[Hashable], thresh: float = 0.5) -> None:
         check_fraction(thresh, "thresh")
-        object.__setattr__(self, "vocab", _checked_vocab(vocab))
+        object.__setattr__(self, "vocab", _check_vocab(vocab))
         object.__setattr__(self, "thresh", thresh)
 
     @property
@@ -166,8 +251,44 @@ class MultiCategory:
         """Returns the names of the classes whose entry is not zero."""
         return [name for name, has in zip(self.vocab, torch.as_tensor(value).tolist(), strict=True) if has]
 
+    def encode(self, labels: Labels, *, split: str, name_item: NameItem, unknown: int | None = None) -> Tensor:
+        """Returns lists of class names as float32 zeros and ones (items, classes); arguments as `Category.encode`.
 
-def _checked_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
+        An array holds zeros and ones already.
+
+        Raises:
+            DataError: a label is no list, or has a name that is not among the classes.
+        """
+        if isinstance(labels, np.ndarray):
+            return _encode_numbers(labels, np.float32, split)
+        _check_lists(labels, split, name_item)
+        names = [(i, name) for i, several in enumerate(labels) for name in several]
+        rows = [i for i, _ in names]
+        columns = Category(self.vocab).encode(
+            [name for _, name in names], split=split, name_item=lambda k: name_item(rows[k]), unknown=unknown
+        )
+        y = torch.zeros(len(labels), len(self.vocab))
+        y[rows, columns] = 1
+        return y
+
+    def encode_rows(self, labels: Sequence[Any], *, split: str, name_item: NameItem) -> Tensor:
+        """Returns lists of zeros and ones, one for each class, as float32 (items, classes).
+
+        Raises:
+            DataError: a label is no list, or not of that kind.
+        """
+        _check_lists(labels, split, name_item)
+        n = len(self.vocab)
+        rows = [[float(value) for value in row] for row in labels]
+        if odd := [i for i, row in enumerate(rows) if len(row) != n or not set(row) <= {0.0, 1.0}]:
+            raise DataError(
+                f"{len(odd)} of {len(rows)} {split} labels are not {n} zeros and ones, one for each name in `vocab`: "
+                f"{_examples(odd, name_item, list(map(list, labels)))}."
+            )
+        return torch.tensor(rows).reshape(len(rows), -1)
+
+
+def _check_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
     names = tuple(vocab)
     if not names:
         raise ValueError("`vocab` must name at least one class. Received: vocab=().")
@@ -204,9 +325,26 @@ class Regression:
         return pred
 
     def label(self, value: Any) -> float | list[float]:
-        """Returns the number, or the list of numbers where there are several."""
+        """Returns the number, or a list if there are several."""
         numbers: list[float] = torch.as_tensor(value).flatten().tolist()
         return numbers[0] if len(numbers) == 1 else numbers
+
+    def encode(self, labels: Labels, *, split: str, name_item: NameItem) -> Tensor:
+        """Returns numbers as float32 (items,), lists as (items, n_out), and an array in its own shape.
+
+        Raises:
+            DataError: a label is not a finite number, or a list has not `n_out` of them.
+        """
+        if isinstance(labels, np.ndarray):
+            return _encode_numbers(labels, np.float32, split)
+        rows = [_as_finite_numbers(label) for label in labels]
+        if odd := [i for i, row in enumerate(rows) if row is None or len(row) != self.n_out]:
+            count = "one finite number" if self.n_out == 1 else f"{self.n_out} finite numbers"
+            raise DataError(
+                f"{len(odd)} of {len(rows)} {split} labels are not {count}: {_examples(odd, name_item, labels)}."
+            )
+        y = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), -1)
+        return y if any(map(is_several, labels)) else y.squeeze(1)
 
 
 def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -225,3 +363,175 @@ def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean")
             "item has target values."
         )
     return F.mse_loss(pred, target.reshape(pred.shape), reduction=reduction)
+
+
+def as_labels(value: Any, split: str) -> np.ndarray[Any, Any]:
+    """Returns labels, in whatever form users bring them, as a NumPy array of numbers or of text.
+
+    Raises:
+        DataError: they are neither numbers nor text.
+    """
+    raw = value.detach().cpu() if isinstance(value, Tensor) else value
+    raw = raw.float() if isinstance(raw, Tensor) and raw.dtype == torch.bfloat16 else raw
+    y = np.asarray(raw)
+    if y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat):
+        y = y.astype(str)
+    if y.dtype.kind not in "biufU" or y.ndim == 0:
+        raise DataError(
+            f"`y` of {split} must be a sequence of numbers or of text. Received: shape {y.shape}, dtype {y.dtype}."
+        )
+    return y
+
+
+def infer_target(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:
+    """Returns what training labels mean: text and integers are classes, floats are numbers to regress.
+
+    Without `vocab`, text gets the sorted distinct labels, and integers get 0 up to the largest.
+
+    Raises:
+        DataError: integers are two-dimensional, so that their meaning is unclear, or negative.
+    """
+    if vocab is not None:
+        return Category(tuple(vocab))
+    if y.dtype.kind == "U":
+        return Category(np.unique(y).tolist())
+    if y.dtype.kind == "f":
+        return Regression(int(np.prod(y.shape[1:])))
+    if y.ndim == 2:
+        raise DataError(
+            f"`y` of train holds integers of shape {y.shape}: one-hot rows or a column? Give class numbers of shape "
+            "(items,), such as y.argmax(1) or y[:, 0], or floats for regression."
+        )
+    _check_range(y, None, "train", _name_by_position)
+    return Category(range(int(y.max()) + 1))
+
+
+def encode_labels(target: Target, y: np.ndarray[Any, Any], *, split: str, name_item: NameItem | None = None) -> Tensor:
+    """Returns an array of labels as the target's numbers.
+
+    A target without an `encode` of its own gets floats as float32, and integers as int64.
+
+    Args:
+        target: what the labels mean.
+        y: numbers or text, as `as_labels` returns them.
+        split: the set that an error names.
+        name_item: position -> how an error names an item; "item 7" when None.
+
+    Raises:
+        DataError: a label is not among the classes, a class number is out of range, or a number is not finite.
+    """
+    encode = getattr(target, "encode", None)
+    if encode is None:
+        return _encode_numbers(y, np.float32 if y.dtype.kind == "f" else np.int64, split)
+    encoded: Tensor = encode(y, split=split, name_item=name_item or _name_by_position)
+    return encoded
+
+
+def build_vocabulary(
+    given: Sequence[Hashable] | None,
+    labels: Iterable[Any],
+    *,
+    sort: bool,
+    add_na: bool,
+) -> list[Hashable]:
+    """Returns the classes in the order of their numbers: those given, or the distinct labels.
+
+    Args:
+        given: the classes; None takes the labels.
+        labels: the labels of training.
+        sort: sort the labels; False keeps the order in which they come.
+        add_na: put `NO_LABEL` first.
+
+    Raises:
+        DataError: there are no labels, one is not a single name, or they cannot be sorted.
+    """
+    if given is None:
+        names = [label for label in dict.fromkeys(map(_as_hashable, labels)) if not is_missing(label)]
+        if not names:
+            raise DataError("no training item has a label, so there are no classes.")
+        names = _sort(names) if sort else names
+    else:
+        names = list(given)
+    return [NO_LABEL, *(name for name in names if name != NO_LABEL)] if add_na else names
+
+
+def is_several(label: Any) -> bool:
+    """Returns whether one label holds several names or numbers."""
+    return isinstance(label, (list, tuple, set, frozenset)) or getattr(label, "ndim", 0) == 1
+
+
+def check_finite(t: Tensor, name: str) -> None:
+    """Raises a DataError if a value is NaN or infinite; `name` is what the error calls the tensor."""
+    if not t.is_floating_point() or bool(t.isfinite().all()):
+        return
+    bad = ~t.isfinite().reshape(len(t), -1)
+    raise DataError(
+        f"{name} must be finite. Received: {int(bad.sum())} values that are NaN or infinite, the first in item "
+        f"{int(bad.any(1).nonzero()[0, 0])}. Fill or remove them."
+    )
+
+
+def _encode_numbers(y: np.ndarray[Any, Any], dtype: type, split: str) -> Tensor:
+    if y.dtype.kind == "U":
+        raise DataError(f"`y` of {split} must be numbers for this target. Received: text such as {str(y.flat[0])!r}.")
+    encoded = torch.from_numpy(y.astype(dtype))
+    check_finite(encoded, f"`y` of {split}")
+    return encoded
+
+
+def _check_range(y: np.ndarray[Any, Any], c: int | None, split: str, name_item: NameItem) -> None:
+    bad = (y < 0) if c is None else (y < 0) | (y >= c)
+    if not bad.any():
+        return
+    item = int(bad.reshape(len(y), -1).any(1).argmax())
+    raise DataError(
+        f"`y` of {split} must be class numbers from 0 {'up' if c is None else f'to {c - 1}'}. Received: "
+        f"{int(y[item][bad[item]].flat[0])} at {name_item(item)} ({int(bad.sum())} such labels). Correct the labels, "
+        "or name every class in `vocab=`."
+    )
+
+
+def _check_lists(labels: Sequence[Any], split: str, name_item: NameItem) -> None:
+    if odd := [i for i, label in enumerate(labels) if not is_several(label)]:
+        raise DataError(
+            f"{len(odd)} of {len(labels)} {split} labels are not lists: {_examples(odd, name_item, labels)}. Let "
+            "`get_y` return a list, for instance with ColReader(..., label_delim=' ')."
+        )
+
+
+def _examples(positions: list[int], name_item: NameItem, labels: Labels | None = None) -> str:
+    """Returns the first three of these items for an error, each with its label: "'a.jpg' ('cat'), ..."."""
+    labelled = [name_item(i) + ("" if labels is None else f" ({labels[i]!r})") for i in positions[:3]]
+    return ", ".join(labelled) + (", ..." if len(positions) > 3 else "")
+
+
+def _name_by_position(position: int) -> str:
+    return f"item {position}"
+
+
+def _as_hashable(label: Any) -> Hashable:
+    if not isinstance(label, Hashable):
+        raise DataError(
+            f"a label must be one name or number. Received: {label!r:.80}. For several labels an item use "
+            "MultiCategoryBlock, for several numbers RegressionBlock."
+        )
+    return label.item() if isinstance(label, Tensor) else label
+
+
+def _as_finite_numbers(label: Any) -> list[float] | None:
+    try:
+        numbers = [float(value) for value in label] if is_several(label) else [float(label)]
+    except (TypeError, ValueError):
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _sort(names: list[Any]) -> list[Any]:
+    try:
+        return sorted(names)
+    except TypeError as error:
+        kinds = sorted({type(name).__name__ for name in names})
+        raise DataError(
+            f"labels must be of one kind, so that they can be sorted. Received: {', '.join(kinds)}. Convert them in "
+            "`get_y`, or name the classes in `vocab`."
+        ) from error

@@ -11,18 +11,21 @@ from torch import Tensor
 
 from minilearner.errors import DataError
 
-__all__ = ["as_list", "check_takes_batches", "for_validation", "prepares", "run", "taken_apart"]
+__all__ = ["as_list", "check_takes_batches", "for_validation", "is_preparation", "run", "split_compose"]
 
 
 def as_list(transforms: Any, name: str, kind: str | None = None) -> list[Any]:
-    """Returns one transform, several or none as a list; `name` is the argument that an error is about.
+    """Returns one transform, several or none as a list.
 
-    kind: "item_tfms" or "batch_tfms", what may stand here; `name` when None. Transforms of ours say in an attribute
-    `belongs_to` which they are.
+    Args:
+        transforms: what the user passed.
+        name: the argument that an error names.
+        kind: "item_tfms" or "batch_tfms", the kind that is allowed; `name` when None. Our own transforms have their
+            kind in an attribute `belongs_to`.
 
     Raises:
-        TypeError: a transform is not callable, is a class or a function that makes transforms, where its result is
-            meant, or belongs to the other argument.
+        TypeError: a transform is not callable, is a class or a function that makes transforms instead of a transform,
+            or belongs to the other argument.
     """
     several = list(transforms) if isinstance(transforms, Sequence) else [] if transforms is None else [transforms]
     for f in several:
@@ -42,7 +45,7 @@ def as_list(transforms: Any, name: str, kind: str | None = None) -> list[Any]:
 
 
 def _makes_transforms(f: Any) -> bool:
-    """Whether it is a function that can be called without an input, such as `aug_transforms` itself."""
+    """Returns whether it is a function that needs no input, such as `aug_transforms` itself."""
     if not inspect.isfunction(f):
         return False
     inputs = [p for p in inspect.signature(f).parameters.values() if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
@@ -67,33 +70,33 @@ _AUGMENTATION = (
     "TrivialAugmentWide",
 )
 
-# Augmentation where a range was given, a fixed step of preparation where one number was.
+# Augmentation if a range was given; a fixed step of preparation if one number was given.
 _RANGES = {"GaussianBlur": "sigma", "JPEG": "quality"}
 
 
-def taken_apart(f: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """Returns the parts of a `Compose` or `torch.nn.Sequential`, and of those inside it; anything else alone."""
+def split_compose(f: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """Returns the parts of a `Compose` or `torch.nn.Sequential`, nested ones too; anything else alone."""
     if not _names(f) & set(_SEQUENCES):
         return [f]
     parts: Any = getattr(f, "transforms", f)
-    return [part for outer in parts for part in taken_apart(outer)]
+    return [part for outer in parts for part in split_compose(outer)]
 
 
-def prepares(f: Callable[..., Any]) -> bool:
-    """Tells whether it makes one picture of another, always in the same way: a cache may keep what it gives."""
+def is_preparation(f: Callable[..., Any]) -> bool:
+    """Returns whether it always makes the same image from another, so that a cache may keep the result."""
     return bool(_names(f)) and type(f).__name__ in _PREPARATION
 
 
 def check_takes_batches(f: Callable[..., Any]) -> None:
-    """Refuses what cannot work on a float batch of inputs.
+    """Refuses transforms that cannot work on a float batch of inputs.
 
     Raises:
-        TypeError: `f` takes or gives PIL pictures, mixes targets, or gives several batches.
+        TypeError: `f` takes or returns PIL images, mixes targets, or returns several batches.
     """
     for names, why in (
-        (_PIL, "converts PIL pictures; batches are float tensors already, so leave it out"),
-        (_TARGETS, "mixes the targets too, and batch transforms see the inputs alone; mixing is a callback's work"),
-        (_SEVERAL, "gives several pictures for one; crop in the item transforms"),
+        (_PIL, "converts PIL images; batches are float tensors already, so leave it out"),
+        (_TARGETS, "also mixes the targets, and batch transforms get only the inputs; use the callback of that name"),
+        (_SEVERAL, "returns several images for one; crop in the item transforms"),
     ):
         if _names(f) & set(names):
             raise TypeError(f"`batch_tfms` cannot run torchvision's {type(f).__name__}: it {why}.")
@@ -102,13 +105,13 @@ def check_takes_batches(f: Callable[..., Any]) -> None:
 def for_validation(f: Callable[..., Any]) -> Callable[..., Any] | None:
     """Returns what validation runs for `f`: itself, the same size without chance, or None for augmentation.
 
-    torchvision's random transforms are augmentation. Of the two that decide the size, `RandomResizedCrop` becomes the
-    whole picture resized, and `RandomCrop` the crop of the centre. Anything not torchvision's, a subclass of
-    `v2.Transform` with a name of its own among it, runs as it is.
+    torchvision's random transforms are augmentation. Two of them decide the size: `RandomResizedCrop` becomes a resize
+    of the whole image, and `RandomCrop` a crop of its centre. All other functions run as they are, even a user's
+    subclass of `v2.Transform`.
     """
     names = _names(f)
     if names & {"RandomResizedCrop", "RandomCrop"}:
-        # By now the user has imported it; at the top of the module everybody would.
+        # The user has imported it by now. At the top of this module, everybody would have to.
         from torchvision.transforms import v2
 
         crop: Any = f
@@ -122,7 +125,7 @@ def for_validation(f: Callable[..., Any]) -> Callable[..., Any] | None:
 
 
 def run(f: Callable[[Tensor], Any], x: Tensor) -> Tensor:
-    """Returns ``f(x)``; where `f` is torchvision's, a failure says what batch transforms are given.
+    """Returns ``f(x)``; if `f` is torchvision's, an error says what batch transforms get.
 
     Raises:
         DataError: torchvision refused the batch, or did not return one.
@@ -142,6 +145,6 @@ def run(f: Callable[[Tensor], Any], x: Tensor) -> Tensor:
 
 
 def _names(f: Callable[..., Any]) -> set[str]:
-    """Returns the names of those of its classes that are torchvision's transforms, or a sequence of modules."""
+    """Returns the names of its classes that are torchvision's transforms or sequences of modules."""
     modules = ("torchvision.transforms.", "torch.nn.modules.container")
     return {c.__name__ for c in type(f).__mro__ if c.__module__.startswith(modules)}

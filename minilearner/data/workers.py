@@ -1,7 +1,7 @@
 """Worker processes that read batches ahead, and what becomes of their errors.
 
-What a worker does to an item is `dataset`'s business; in which order, `item_loader`'s. Workers draw nothing, so neither
-their number nor how they are started changes a bit.
+`item_dataset` decides what a worker does to an item, and `item_loader` in which order. Workers draw no random numbers,
+so neither their number nor their start method changes a bit.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["Workers", "default_num_workers"]
 
 
 def default_num_workers(device: torch.device) -> int:
-    """Returns how many workers to start where nobody said: as many as there are processors at hand, 8 at most.
+    """Returns the default number of workers: one for each processor that this process may use, at most 8.
 
-    Several training processes on one machine share them out. Where a processor trains too (`device` is the CPU), one
-    less: otherwise training and workers take turns, and each waits for the other. None on systems that cannot fork
-    (Windows, macOS): there every worker starts as a fresh Python, which takes seconds and fails in notebooks and
-    scripts without ``if __name__ == "__main__"``. Ask for them by `num_workers`.
+    Several training processes on one machine divide them. If a processor also trains (`device` is the CPU), there is
+    one worker fewer; otherwise training and workers take turns, and each waits for the other. The default is 0 on
+    systems that cannot fork (Windows, macOS): every worker starts a new Python there, which takes seconds and fails in
+    notebooks and in scripts without ``if __name__ == "__main__"``. `num_workers` asks for them all the same.
     """
     if not sys.platform.startswith("linux"):
         return 0
@@ -47,24 +47,29 @@ class Workers:
     """Processes that live as long as this object, and read the batches of one pass at a time.
 
     Args:
-        dataset: what they read from; they get a copy as it is when the first pass starts.
-        num_workers: how many, at least 1.
+        dataset: what they read from; they get a copy of it when the first pass starts.
+        num_workers: the number of processes, at least 1.
         start_method: "fork", "spawn" or "forkserver"; None is "fork" on Linux and the system's own elsewhere.
         pin_memory: whether batches come in pinned memory, for copies to a GPU.
     """
 
     def __init__(
-        self, dataset: ItemDataset, num_workers: int, *, start_method: str | None = None, pin_memory: bool = False
+        self,
+        dataset: ItemDataset,
+        num_workers: int,
+        *,
+        start_method: str | None = None,
+        pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
         self._plan = _Plan()
-        # -1: between items. In shared memory, so that what a worker was reading is known after its death.
+        # The item that each worker reads; -1 between items. In shared memory, so that it outlives the worker.
         self._reading = torch.full((num_workers,), -1, dtype=torch.int64)
         self._reading.share_memory_()  # type: ignore[no-untyped-call]
         self._source = DataLoader(
             _WorkerSide(dataset, self._reading),
             batch_sampler=self._plan,
-            collate_fn=_only,
+            collate_fn=_take_only,
             num_workers=num_workers,
             persistent_workers=True,
             pin_memory=pin_memory,
@@ -74,13 +79,13 @@ class Workers:
         )
         weakref.finalize(self, _shut_down, self._source, os.getpid())
         self.is_busy = False
-        """Whether a pass is under way: another one would take its batches away."""
+        """Whether a pass is running; a second one would take its batches."""
 
     def read(self, batches: Sequence[list[Key]]) -> Iterator[Fetched]:
-        """Gives the inputs of each batch in turn.
+        """Yields the inputs of each batch in turn.
 
         Raises:
-            DataError: as `ItemDataset.fetch`, without the worker's own trace; or a worker died, with what it read last.
+            DataError: as `ItemDataset.fetch`, without the worker's own trace; or a worker died. Names the item.
         """
         self._plan.batches, self.is_busy = batches, True
         try:
@@ -89,53 +94,53 @@ class Workers:
                 warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
                 source = iter(self._source)
             for _ in batches:
-                yield _opened(self._next(source))
+                yield _unpack(self._next(source))
         finally:
             self.is_busy = False
 
     def _next(self, source: Iterator[Any]) -> Any:
         try:
             return next(source)
-        except (RuntimeError, EOFError, OSError) as e:  # the last two: a worker went while it handed a batch over
-            dead = self._dead(source)
+        except (RuntimeError, EOFError, OSError) as e:  # the last two: a worker died while it sent a batch
+            dead = self._describe_dead(source)
             if not dead:
                 raise
-            self._source._iterator = None  # the rest of them cannot be used any more
+            self._source._iterator = None  # the other workers are of no use any more
             raise DataError(" ".join(dead)) from e
 
-    def _dead(self, source: Iterator[Any]) -> list[str]:
-        """Returns a line for each worker that died: how, and over which item."""
+    def _describe_dead(self, source: Iterator[Any]) -> list[str]:
+        """Returns a sentence for each worker that died: how, and at which item."""
         for worker in source._workers:  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # torch's, from its handler of the signal that tells of it
-                worker.join(0.1)  # one that is going has closed its queue already
+            with suppress(RuntimeError):  # raised by torch's handler of the signal
+                worker.join(0.1)  # a worker that is ending has already closed its queue
         workers = zip(source._workers, self._reading.tolist(), strict=True)  # type: ignore[attr-defined]
-        return [self._how(w.exitcode, p, w.pid) for w, p in workers if not w.is_alive()]
+        return [self._describe_death(w.exitcode, p, w.pid) for w, p in workers if not w.is_alive()]
 
-    def _how(self, code: int | None, position: int, pid: int) -> str:
-        item = f"while reading {self.dataset.named(position)}" if position >= 0 else "between two items"
+    def _describe_death(self, code: int | None, position: int, pid: int) -> str:
+        item = f"while reading {self.dataset.name_item(position)}" if position >= 0 else "between two items"
         if code is not None and code >= 0:
-            return f"a worker (pid {pid}) left with exit code {code} {item}. Read that with num_workers=0 to see why."
+            return f"a worker (pid {pid}) left with exit code {code} {item}. Read it with num_workers=0 to see why."
         name = "" if code is None else f" by {signal.Signals(-code).name}"
         hint = " It has most likely run out of memory: try fewer `num_workers`." if code == -signal.SIGKILL else ""
         return f"a worker (pid {pid}) was killed{name} {item}.{hint}"
 
 
 @dataclass
-class _Sent:
-    """A batch on its way between processes: the fresh pictures laid end to end, which is one piece of shared memory."""
+class _Parcel:
+    """A batch on its way between processes: fresh images are joined end to end, into one piece of shared memory."""
 
     x: Any
     positions: list[int]
     shapes: list[tuple[int, ...]]
     flat: Tensor | None
 
-    def pin_memory(self) -> _Sent:
-        return _Sent(Fetched(self.x).pin_memory().x, self.positions, self.shapes, self.flat)
+    def pin_memory(self) -> _Parcel:
+        return _Parcel(Fetched(self.x).pin_memory().x, self.positions, self.shapes, self.flat)
 
 
 @dataclass
-class _Failed:
-    """An error on its way between processes, in words: not all errors pickle, and none does with its cause."""
+class _Failure:
+    """An error on its way between processes, as text: not all errors pickle, and none pickles with its cause."""
 
     kind: type[Exception]
     message: str
@@ -143,31 +148,31 @@ class _Failed:
 
 
 class _WorkerSide(Dataset[Any]):
-    """What a worker process runs: a batch for a list of keys."""
+    """What a worker runs: it makes a batch for a list of keys."""
 
     def __init__(self, dataset: ItemDataset, reading: Tensor) -> None:
         self.dataset, self.reading = dataset, reading
 
-    def __getitems__(self, keys: list[Key]) -> list[_Sent | _Failed]:
-        given: list[_Sent | _Failed]
+    def __getitems__(self, keys: list[Key]) -> list[_Parcel | _Failure]:
+        parcels: list[_Parcel | _Failure]
         worker = get_worker_info()
         slot = worker.id if worker is not None else 0
         try:
-            given = [_packed(self.dataset.fetch(keys, lambda position: self.reading.__setitem__(slot, position)))]
-        except Exception as e:  # an exit is none of these: it ends the worker, and the slot tells over what
-            given = [_failed(e)]
+            parcels = [_pack(self.dataset.fetch(keys, lambda position: self.reading.__setitem__(slot, position)))]
+        except Exception as e:  # not an exit: it ends the worker, and `reading` says at which item
+            parcels = [_as_failure(e)]
         self.reading[slot] = -1
-        return given
+        return parcels
 
 
 def _shut_down(source: DataLoader[Any], owner: int) -> None:
-    # Left to the collector of cycles, torch's queues may close before its workers have been told, and each costs 5 s.
+    # The garbage collector may close torch's queues before its workers are asked to stop. Each then takes 5 s.
     if source._iterator is not None and os.getpid() == owner:
         source._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _Plan(Sampler[list[Key]]):
-    """The batches of the pass that is about to start, as keys of the dataset."""
+    """The batches of the next pass, as keys of the dataset."""
 
     def __init__(self) -> None:
         self.batches: Sequence[list[Key]] = []
@@ -179,14 +184,14 @@ class _Plan(Sampler[list[Key]]):
         return iter(self.batches)
 
 
-def _packed(fetched: Fetched) -> _Sent:
+def _pack(fetched: Fetched) -> _Parcel:
     positions, shapes = [p for p, _ in fetched.fresh], [pixels.shape for _, pixels in fetched.fresh]
     flat = torch.from_numpy(np.concatenate([pixels.reshape(-1) for _, pixels in fetched.fresh])) if positions else None
-    return _Sent(fetched.x, positions, shapes, flat)
+    return _Parcel(fetched.x, positions, shapes, flat)
 
 
-def _opened(sent: _Sent | _Failed) -> Fetched:
-    if isinstance(sent, _Failed):
+def _unpack(sent: _Parcel | _Failure) -> Fetched:
+    if isinstance(sent, _Failure):
         raise sent.kind(sent.message) from RuntimeError(sent.cause)
     if sent.flat is None:
         return Fetched(sent.x)
@@ -199,20 +204,20 @@ def _opened(sent: _Sent | _Failed) -> Fetched:
     return Fetched(sent.x, fresh)
 
 
-def _failed(e: Exception) -> _Failed:
+def _as_failure(e: Exception) -> _Failure:
     kind = next((kind for kind in (FileFormatError, DataError) if isinstance(e, kind)), RuntimeError)
     message = str(e) if kind is not RuntimeError else _in_words(e)
-    return _Failed(kind, message, _in_words(e.__cause__ or e))
+    return _Failure(kind, message, _in_words(e.__cause__ or e))
 
 
 def _in_words(e: BaseException) -> str:
     return f"{type(e).__name__}: {e}"
 
 
-def _only(batches: list[Any]) -> Any:
+def _take_only(batches: list[Any]) -> Any:
     return batches[0]
 
 
 def _ignore_interrupt(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal: the one that trains stops the workers, who need not each say so.
+    # Ctrl-C reaches every process of the terminal. The training process stops the workers, so they stay silent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

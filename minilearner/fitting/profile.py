@@ -147,7 +147,7 @@ def _label_events(events: Events, stage: Callable[[str], _Stage]) -> None:
 @contextmanager
 def _labelled_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iterator[None]:
     pipeline = loader.batch_tfms
-    loader.batch_tfms = pipeline.wrapped(lambda transform, pixels: _Timed(transform, pixels, stage("augmentation")))
+    loader.batch_tfms = pipeline.wrap_steps(lambda transform, pixels: _Timed(transform, pixels, stage("augmentation")))
     try:
         yield
     finally:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from minilearner.data.batch_transforms import BatchTransform, FunctionTransform, Pipeline
+from minilearner.data.data_plan import DataPlan, NewItems, Read
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
-from minilearner.data.line import Line, NewItems, Read
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.splits import RandomSplitter
@@ -60,8 +60,8 @@ def _describe_inputs(dls: DataLoaders) -> dict[str, Any]:
     train = dls.train
     if isinstance(train, ItemLoader):
         if not isinstance(dls.new_items, NewItems):
-            raise TypeError("loaders that read items by a function of your own cannot be exported. Use DataBlock.")
-        blocks = dls.new_items.line.inputs
+            raise TypeError("loaders that read items with a function of your own cannot be exported. Use DataBlock.")
+        blocks = dls.new_items.plan.inputs
         return {
             "kind": "items",
             "blocks": [describe(block, "the block") for block in blocks],
@@ -122,7 +122,7 @@ class NoTrainingData(DataLoaders):
             raise FileFormatError("the batch size and the seed are not numbers.")
         self.source = source
         self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
-        self.skipped, self._added = (), ()
+        self.skipped, self._extra_tfms = (), ()
         self.valid = None
         pipeline = Pipeline(_build_all(description.get("batch_tfms"), BatchTransform, "the batch transform"))
         told = description.get("target")
@@ -144,8 +144,8 @@ class NoTrainingData(DataLoaders):
         if not blocks:
             raise FileFormatError("how inputs are read is not told.")
         tfms = ItemPipeline(_build_all(inputs.get("item_tfms"), ItemTransform, "the item transform"))
-        line = Line(blocks, None, None, (None,) * len(blocks), None, RandomSplitter())
-        self.new_items = NewItems(line, self._target, Path)
+        plan = DataPlan(blocks, None, None, (None,) * len(blocks), None, RandomSplitter())
+        self.new_items = NewItems(plan, self._target, Path)
         return ItemLoader(ItemDataset([], Read(blocks), tfms, seed=self.seed, cache=False), None, **options)
 
     @property

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from minilearner.data.batch_transforms import BatchTransform
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.show import first_batch
 from minilearner.errors import DataError
 from minilearner.files import replace_file
 from minilearner.models.tensors import unwrap
@@ -116,7 +115,7 @@ def _prepare(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
     """Returns the graph, on the CPU in fp32, and a batch to try it on."""
     graph = _Graph(dls, copy.deepcopy(unwrap(model)).cpu().float().eval()).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
-    x, _ = first_batch(dls.loader(0).in_order())
+    x, _ = dls.loader(0).in_order().first_batch()
     if not isinstance(x, Tensor):
         raise ValueError(f"a graph takes one tensor. Received from the loaders: {type(x).__name__}.")
     x = x[:2].cpu()

@@ -124,8 +124,8 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
     if is_sharded:
         fully_sharded(model, dls.device.type)
     part, index, count = copy.copy(dls), processes.rank(), processes.count()
-    part.train = dls.train.shared(Share(index, count, is_even=True))
-    part.valid = None if dls.valid is None else dls.valid.shared(Share(index, count, is_filled_up=is_sharded))
+    part.train = dls.train.take_share(Share(index, count, is_even=True))
+    part.valid = None if dls.valid is None else dls.valid.take_share(Share(index, count, is_filled_up=is_sharded))
     n = dls.train.n_items
     if not len(part.train) or (n is not None and n < count):
         raise DataError(

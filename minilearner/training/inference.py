@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.data.loader_state import unmoved
+from minilearner.data.loader_state import restore_loaders
 from minilearner.data.share import WHOLE
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
@@ -45,7 +45,7 @@ def predict_batches(
         with_loss: adds the losses `(items,)`; batches without labels have none.
     """
     item_loss = per_item(step.loss_func) if with_loss else None
-    with unmoved(loader), isolated_rng(), evaluation_mode(step.model), torch.no_grad():
+    with restore_loaders(loader), isolated_rng(), evaluation_mode(step.model), torch.no_grad():
         own: Iterator[BatchPrediction] = (_predicted(step, x, y, activate, item_loss) for x, y in watch(loader))
         if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
             own = _gathered(own, len(loader))

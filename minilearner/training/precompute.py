@@ -20,7 +20,6 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
-from minilearner.data.show import first_batch
 from minilearner.errors import DataError
 from minilearner.models.groups import NORMS
 from minilearner.models.heads import AdaptiveConcatPool2d
@@ -173,9 +172,9 @@ class FeatureLoader(MemoryLoader):
         """Returns what tells the items from others: features differ in their last bits from machine to machine."""
         return {**self.source.fingerprint(), "features": "precomputed"}
 
-    def named(self, position: int) -> str:
-        """Returns what an error calls an item."""
-        return self.source.named(position)
+    def name_item(self, position: int) -> str:
+        """Returns how an error names an item."""
+        return self.source.name_item(position)
 
 
 def check_repeats(loader: Loader, name: str) -> MemoryLoader | ItemLoader:
@@ -207,9 +206,9 @@ def check_repeats(loader: Loader, name: str) -> MemoryLoader | ItemLoader:
 
 
 def _is_as_in_validation(loader: MemoryLoader | ItemLoader) -> bool:
-    x, _ = first_batch(loader)
+    x, _ = loader.first_batch()
     chosen = loader.indices(loader.epoch)[: loader.bs]
-    in_validation, _ = first_batch(loader.picked(chosen))
+    in_validation, _ = loader.pick(chosen).first_batch()
     return all(map(torch.equal, tensors_of(x), tensors_of(in_validation))) and not _draws(loader, chosen[:_N_TRIED])
 
 

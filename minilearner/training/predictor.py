@@ -18,7 +18,7 @@ from minilearner.checks import check_count, check_fraction
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.share import Share
-from minilearner.data.show import first_batch, sample, show_predictions
+from minilearner.data.show import show_predictions
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
@@ -76,7 +76,7 @@ class Predictor:
         """
         target = self.dls.target
         with _ONE_AT_A_TIME:
-            loader = self.dls.test_dl([item]).picked([0])  # read in this process, without workers
+            loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
             (batch,) = self._predict(loader, watch=iter)
         preds = batch.preds.cpu()
         index = self._decode(preds)[0]
@@ -100,7 +100,7 @@ class Predictor:
         if beta is not None:
             check_fraction(beta, "beta")
         loader = self.loader
-        several = (loader.augmented(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
+        several = (loader.augment(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
         passes = [self._share_out(one) for one in several]
         plain, *others = [Predictions.from_batches(self._predict(one)) for one in (loader, *passes)]
         if use_max:
@@ -111,21 +111,21 @@ class Predictor:
     def show(self, n: int, *, shuffle: bool, **layout: Any) -> Figure:
         """Draws `n` items of the set with their targets and predictions."""
         n = limit_to_grid(n, layout.get("nrows"), layout.get("ncols"))
-        picked = sample(self.loader, n, self.dls.seed if shuffle else None)
+        picked = self.loader.sample(n, self.dls.seed if shuffle else None)
         (batch,) = self._predict(picked, watch=iter)
         decoded = self._decode(batch.preds)
         return show_predictions(picked.decode(batch.x), batch.targets, decoded, self.dls.target, **layout)
 
     def images(self, indices: Sequence[int]) -> list[Tensor]:
         """Returns the inputs at these positions of the set as the model sees them, but in their real colours."""
-        picked = self.loader.picked(indices)
-        return list(picked.decode(first_batch(picked)[0]))
+        picked = self.loader.pick(indices)
+        return list(picked.decode(picked.first_batch()[0]))
 
     def _share_out(self, loader: Loader) -> Loader:
         """Returns a loader of this process's batches if several processes predict together."""
         if self.step.n_processes == 1:
             return loader
-        return loader.shared(Share(processes.rank(), self.step.n_processes, is_filled_up=self.step.passes_together))
+        return loader.take_share(Share(processes.rank(), self.step.n_processes, is_filled_up=self.step.passes_together))
 
     def _predict(
         self,

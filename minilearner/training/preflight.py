@@ -98,7 +98,7 @@ def check_data(step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric])
             _check_metrics(step, x, y, metrics)
         else:
             _check_lone_item(step, x, dls.train)
-        for number, (x, y) in enumerate(dls.loader(ds_idx).at_hand()):
+        for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
             where = f"the {split} data" + (f", batch {number}" if number else "")
             _check_finite(x, where)
             _check_labels(n_outputs, y, where)

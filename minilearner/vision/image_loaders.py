@@ -18,7 +18,7 @@ from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, Regressio
 from minilearner.data.data_block import DataBlock
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_transforms import ItemTransforms
-from minilearner.data.items import PathLike, get_image_files, shown
+from minilearner.data.items import PathLike, get_image_files, name_items
 from minilearner.data.labels import ColReader, RegexLabeller, apply_to_all, is_missing, parent_label, using_attr
 from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
 from minilearner.data.table import as_table, read_csv
@@ -358,7 +358,7 @@ class _FolderSplitter(GrandparentSplitter):
         if rest := [i for i in range(len(items)) if i not in held]:
             raise DataError(
                 f"{len(rest)} of {len(items)} images are not in `{self.train_name}/<class>/` or "
-                f"`{self.valid_name}/<class>/`: {shown(items, rest)}. Move or remove them."
+                f"`{self.valid_name}/<class>/`: {name_items(items, rest)}. Move or remove them."
             )
         return train, valid
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minilearner.data.batch_transforms import PixelChange, changed, in_unit_range
+from minilearner.data.batch_transforms import PixelChange, apply_changes, in_unit_range
 from minilearner.vision.maps import Size, half_sides
 
 __all__ = ["MODES", "PAD_MODES", "resample"]
@@ -77,7 +77,7 @@ def resample(
             _find_sources(maps, axis, x.shape[2 + axis], size[axis], pad_mode, align_corners) for axis in (0, 1)
         )
         moved = _copy_pixels(x, rows, columns) if whole else _interpolate_separably(in_unit_range(x), rows, columns)
-        return changed(in_unit_range(moved), *changes) if changes else moved
+        return apply_changes(in_unit_range(moved), *changes) if changes else moved
     # If height and width differ by an odd number, a quarter turn lands between pixels and must interpolate.
     exact = whole and (x.shape[2] - x.shape[3]) % 2 == 0
     return _sample_grid(x, maps, size, "nearest" if exact else mode, pad_mode, align_corners, changes)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_not_negative, check_rate
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.show import first_batch
 from minilearner.learner import Learner
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, create_head, initialize
@@ -212,7 +211,7 @@ def _add_normalize(dls: DataLoaders, stats: Stats | None) -> DataLoaders:
 
 def _check_range(dls: DataLoaders) -> None:
     """Raises if images are clearly not in [0, 1]. Looks at images without augmentation, which may exceed it."""
-    low, high = map(float, first_batch(dls.in_order(0))[0].aminmax())
+    low, high = map(float, dls.in_order(0).first_batch()[0].aminmax())
     if low < -0.5 or high > 1.5:  # resampling may overshoot a little
         raise ValueError(
             f"`normalize=True` needs images in [0, 1], but these range from {low:.3g} to {high:.3g}. Pass "

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
-from minilearner.data.targets import Category, Regression
+from minilearner.data.targets import Category, MultiCategory, Regression
 from minilearner.errors import DataError
 
 
@@ -21,20 +21,20 @@ def test_classes_are_sorted_or_as_they_come_or_given():
     assert encoded(CategoryBlock(), [4, 2, 3, 4]).tolist() == [2, 0, 1, 2]
 
 
-def test_an_unknown_label_is_told_with_counts_and_files():
+def test_an_unknown_label_is_reported_with_counts_and_files():
     message = (
-        r"5 of 6 validation labels are not among the 2 classes of the training set: '1.jpg' \('c'\), '2.jpg' \('d'\), "
-        r"'3.jpg' \('c'\), \.\.\.\. Name every class in `vocab`, keep each class in both sets with StratifiedSplitter"
+        r"5 of 6 validation labels are not among the classes: '1.jpg' \('c'\), '2.jpg' \('d'\), '3.jpg' \('c'\), "
+        r"\.\.\.\. The classes are 'a', 'b'\. Name every class in `vocab`, keep each class in both sets with Strat"
     )
     with pytest.raises(DataError, match=message):
         encoded(CategoryBlock(), list("ab"), list("acdccc"), "validation")
-    with pytest.raises(DataError, match="1 of 2 training labels are not among the 1 names in `vocab`: '1.jpg'"):
+    with pytest.raises(DataError, match="1 of 2 training labels are not among the classes: '1.jpg'"):
         encoded(CategoryBlock(vocab=["a"]), list("ab"))
 
 
-def test_missing_labels_are_told_or_get_a_class_of_their_own():
+def test_missing_labels_are_reported_or_get_a_class_of_their_own():
     labels = ["b", None, "a", float("nan")]
-    with pytest.raises(DataError, match="2 of 4 training items have no label: '1.jpg', '3.jpg'"):
+    with pytest.raises(DataError, match="2 of 4 training labels are missing: '1.jpg', '3.jpg'"):
         encoded(CategoryBlock(), labels)
     assert CategoryBlock(add_na=True).target(labels).vocab == ("#na#", "a", "b")
     assert encoded(CategoryBlock(add_na=True), labels, [*labels, "new"]).tolist() == [2, 0, 1, 0, 0]
@@ -56,12 +56,12 @@ def test_several_labels_become_zeros_and_ones():
     y = encoded(MultiCategoryBlock(), labels)
     assert y.dtype == torch.float32 and y.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
     assert encoded(MultiCategoryBlock(add_na=True), [["a"]], [["z", "a"]]).tolist() == [[1, 1]]
-    with pytest.raises(DataError, match=r"1 of 2 validation labels are not among the 3 classes.*'1.jpg' \(\['z'\]\)"):
-        encoded(MultiCategoryBlock(), labels, [["a"], ["z"]], "validation")
+    with pytest.raises(DataError, match=r"1 of 3 validation labels are not among the classes: '1.jpg' \('z'\)"):
+        encoded(MultiCategoryBlock(), labels, [["a"], ["b", "z"]], "validation")
 
 
 def test_text_is_no_list_of_labels():
-    with pytest.raises(DataError, match=r"2 of 2 training labels are no lists: '0.jpg' \('a b'\).*label_delim"):
+    with pytest.raises(DataError, match=r"2 of 2 training labels are not lists: '0.jpg' \('a b'\).*label_delim"):
         encoded(MultiCategoryBlock(vocab="ab"), ["a b", "c"])
 
 
@@ -80,7 +80,7 @@ def test_numbers_one_or_several():
     assert torch.equal(encoded(RegressionBlock(), [[1, 2], (3, 4)]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
 
 
-def test_what_is_no_number_is_told():
+def test_what_is_no_number_is_reported():
     with pytest.raises(
         DataError, match=r"3 of 4 training labels are not one finite number: '1.jpg' \('a'\), '2.jpg' \(nan\)"
     ):
@@ -94,3 +94,11 @@ def test_a_plain_block_infers_what_labels_mean():
     assert block.read("x") == "x" and TransformBlock(len).read("xy") == 2
     assert block.target(["b", "a"]) == Category(["a", "b"]) and block.target([0.5]) == Regression(1)
     assert encoded(block, ["b", "a"]).tolist() == [1, 0]
+
+
+def test_a_block_encodes_with_the_target_that_it_is_given():
+    labels, items = ["b", "a"], ["0.jpg", "1.jpg"]
+    assert CategoryBlock().encode(labels, Category("ba"), items, "new").tolist() == [0, 1]
+    assert MultiCategoryBlock().encode([["b"]], MultiCategory("ab"), items, "new").tolist() == [[0, 1]]
+    with pytest.raises(DataError, match=r"1 of 2 new labels are not among the classes: '0.jpg' \('b'\)"):
+        TransformBlock().encode(labels, Category("a"), items, "new")

@@ -24,7 +24,7 @@ from minilearner.vision.augment import Flip
 from minilearner.vision.lighting import Brightness, Contrast, Hue
 
 
-def pictures(n, side=4):
+def images(n, side=4):
     return np.random.default_rng(n).integers(0, 256, (n, 1, side, side), dtype=np.uint8)
 
 
@@ -74,45 +74,45 @@ class Noisy(Dataset):
 
 class TestArrays:
     def test_numpy_and_tensors_are_served_alike(self):
-        x, y = pictures(20), np.arange(20) % 3
+        x, y = images(20), np.arange(20) % 3
         a = DataLoaders.from_arrays((x, y), bs=4, seed=1)
         b = DataLoaders.from_arrays((torch.from_numpy(x), torch.from_numpy(y)), bs=4, seed=1)
         assert same(list(a.train), list(b.train))
         assert (a.c, a.vocab, a.target) == (3, (0, 1, 2), Category(range(3)))
 
     def test_validation_is_in_order_and_complete_and_training_drops_the_short_batch(self):
-        dls = DataLoaders.from_arrays((pictures(10), np.arange(10)), (pictures(7), np.arange(7)), bs=4)
+        dls = DataLoaders.from_arrays((images(10), np.arange(10)), (images(7), np.arange(7)), bs=4)
         assert (len(dls.train), len(dls.valid)) == (2, 2)
         assert labels(dls.valid) == list(range(7))
         assert sorted(labels(dls.in_order(0))) == list(range(10))
-        kept = DataLoaders.from_arrays((pictures(10), np.arange(10)), bs=4, drop_last=False)
+        kept = DataLoaders.from_arrays((images(10), np.arange(10)), bs=4, drop_last=False)
         assert sorted(labels(kept.train)) == list(range(10))
 
     def test_text_labels_are_numbered_by_the_sorted_vocabulary_of_training(self):
         y = ["owl", "cat", "owl", "dog"]
-        dls = DataLoaders.from_arrays((pictures(4), y), (pictures(2), np.array(["dog", "cat"])), bs=2)
+        dls = DataLoaders.from_arrays((images(4), y), (images(2), np.array(["dog", "cat"])), bs=2)
         assert dls.vocab == ("cat", "dog", "owl")
         assert labels(dls.in_order(0)) == [2, 0, 2, 1]
         assert labels(dls.valid) == [1, 0]
 
     def test_a_given_vocabulary_decides_the_numbers(self):
-        dls = DataLoaders.from_arrays((pictures(2), ["b", "a"]), bs=2, vocab=["b", "a", "c"])
+        dls = DataLoaders.from_arrays((images(2), ["b", "a"]), bs=2, vocab=["b", "a", "c"])
         assert labels(dls.in_order(0)) == [0, 1]
         assert dls.c == 3
 
     @pytest.mark.parametrize(("y", "n_out"), [(np.zeros(6), 1), (np.zeros((6, 2)), 2), (torch.zeros(6, 1), 1)])
     def test_floats_are_regression(self, y, n_out):
-        dls = DataLoaders.from_arrays((pictures(6), y), bs=2)
+        dls = DataLoaders.from_arrays((images(6), y), bs=2)
         assert dls.target == Regression(n_out)
         assert dls.one_batch()[1].dtype == torch.float32
         assert dls.vocab is None
 
     def test_integers_can_be_regressed(self):
-        dls = DataLoaders.from_arrays((pictures(6), np.arange(6)), bs=2, target=Regression())
+        dls = DataLoaders.from_arrays((images(6), np.arange(6)), bs=2, target=Regression())
         assert dls.one_batch()[1].dtype == torch.float32
 
     def test_read_only_and_reversed_arrays_are_taken_without_a_warning(self):
-        x = pictures(6)
+        x = images(6)
         x.flags.writeable = False
         _, y = DataLoaders.from_arrays((x, np.arange(6)[::-1]), bs=2).train.items(range(6))
         assert y.tolist() == [5, 4, 3, 2, 1, 0]
@@ -121,14 +121,14 @@ class TestArrays:
 
     def test_the_seed_is_drawn_once_and_recorded(self):
         set_seed(3)
-        first = DataLoaders.from_arrays((pictures(20), np.arange(20)), bs=4)
-        second = DataLoaders.from_arrays((pictures(20), np.arange(20)), bs=4)
-        again = DataLoaders.from_arrays((pictures(20), np.arange(20)), bs=4, seed=first.seed)
+        first = DataLoaders.from_arrays((images(20), np.arange(20)), bs=4)
+        second = DataLoaders.from_arrays((images(20), np.arange(20)), bs=4)
+        again = DataLoaders.from_arrays((images(20), np.arange(20)), bs=4, seed=first.seed)
         assert first.seed != second.seed
         assert same(list(first.train), list(again.train))
 
     def test_one_batch_moves_nothing(self):
-        dls = DataLoaders.from_arrays((pictures(20), np.arange(20)), bs=4)
+        dls = DataLoaders.from_arrays((images(20), np.arange(20)), bs=4)
         before = torch.get_rng_state().clone()
         batch = dls.one_batch()
         assert torch.equal(torch.get_rng_state(), before)
@@ -137,16 +137,16 @@ class TestArrays:
 
     def test_new_items_get_the_item_and_validation_transforms(self):
         dls = DataLoaders.from_arrays(
-            (pictures(20), np.arange(20)), bs=4, item_tfms=lambda x: x[:, :, :2], batch_tfms=lambda x: x + 1
+            (images(20), np.arange(20)), bs=4, item_tfms=lambda x: x[:, :, :2], batch_tfms=lambda x: x + 1
         )
-        new = pictures(5)
+        new = images(5)
         batches = list(dls.test_dl(new))
         assert torch.equal(torch.cat([x for x, _ in batches]), torch.from_numpy(new[:, :, :2]).float() / 255 + 1)
         assert all(y is None for _, y in batches)
         assert labels(dls.test_dl((new, np.arange(5)))) == list(range(5))
 
     def test_to_the_same_device_is_itself(self):
-        dls = DataLoaders.from_arrays((pictures(6), np.arange(6)), bs=2, device="cpu")
+        dls = DataLoaders.from_arrays((images(6), np.arange(6)), bs=2, device="cpu")
         assert dls.to("cpu") is dls
         assert dls.to("meta").train.device.type == "meta"
         assert dls.device.type == "cpu"
@@ -161,7 +161,7 @@ BAD_ARRAYS = [
     ((X, [0, 1, -1, 0]), None, {}, r"`y` of train.*from 0 up. Received: -1 at item 2 \(1 such"),
     ((X, [0, 1, 3, 0]), None, {"vocab": "abc"}, r"`y` of train.*from 0 to 2. Received: 3 at item 2"),
     ((X, [0, 1, 1, 0]), (X, [0, 0, 0, 2]), {}, r"`y` of valid.*from 0 to 1. Received: 2 at item 3"),
-    ((X, list("abab")), (X, list("abca")), {}, r"`y` of valid.*not in the vocabulary: 'c', first at item 2"),
+    ((X, list("abab")), (X, list("abca")), {}, r"1 of 4 valid labels are not among the classes: item 2 \('c'\)"),
     ((NAN, [0, 1, 1, 0]), None, {}, r"`x` of train must be finite. Received: 1 values.*first in item 2"),
     ((X, [0.0, np.inf, 1.0, 1.0]), None, {}, r"`y` of train must be finite.*first in item 1"),
     ((X.astype(object), [0, 1, 1, 0]), None, {}, r"`x` of train must be uint8 or floating.*dtype object"),
@@ -186,7 +186,7 @@ def test_arrays_that_cannot_be_trained_on_are_refused(train, valid, options, mes
 @pytest.mark.parametrize("light", [Brightness(), [Flip(), Contrast()], Hue()])
 def test_arrays_beyond_the_range_of_light_are_refused(light):
     x, y = np.linspace(0, 255, 8 * 3 * 16, dtype=np.float32).reshape(8, 3, 4, 4), np.arange(8) % 2
-    with pytest.raises(DataError, match=r"needs pictures in \[0, 1\], and `x` of train reaches from 0 to 255"):
+    with pytest.raises(DataError, match=r"needs images in \[0, 1\], and `x` of train reaches from 0 to 255"):
         DataLoaders.from_arrays((x, y), bs=4, batch_tfms=light)
     for fine in (x / 255, x.astype(np.uint8)):
         DataLoaders.from_arrays((fine, y), bs=4, batch_tfms=light)
@@ -350,7 +350,7 @@ class TestUnmoved:
         assert str(list(dls.train)) == without
 
     def test_our_pass_counter_and_a_users_are_put_back(self):
-        ours = DataLoaders.from_arrays((pictures(8), np.arange(8)), bs=4)
+        ours = DataLoaders.from_arrays((images(8), np.arange(8)), bs=4)
         users = Listed([(1, 2)])
         with ours.unmoved(), DataLoaders(users).unmoved():
             list(ours.train), list(users)
@@ -378,7 +378,7 @@ class TestUnmoved:
         assert loader.seen == []
 
     def test_an_exception_passes_through_and_everything_is_put_back(self):
-        dls = DataLoaders.from_arrays((pictures(8), np.arange(8)), bs=4)
+        dls = DataLoaders.from_arrays((images(8), np.arange(8)), bs=4)
         with pytest.raises(KeyError), dls.unmoved():
             list(dls.train)
             raise KeyError
@@ -407,7 +407,7 @@ class TestUnmoved:
 
 
 def test_both_kinds_are_loaders():
-    dls = DataLoaders.from_arrays((pictures(8), np.arange(8)), bs=4)
+    dls = DataLoaders.from_arrays((images(8), np.arange(8)), bs=4)
     assert isinstance(dls.train, MemoryLoader) and isinstance(dls.train, Loader)
     assert isinstance(DataLoaders(dataset(), bs=4).train, ForeignLoader)
     assert isinstance(DataLoaders(dataset(), bs=4).train, Loader)

@@ -35,7 +35,7 @@ class Mirrored(ItemTransform):
         ([repr], (40, 30), False),
     ],
 )
-def test_a_pipeline_is_split_where_chance_begins(transforms, prepared, cuts):
+def test_a_pipeline_is_split_before_its_first_random_part(transforms, prepared, cuts):
     pipeline = ItemPipeline(transforms)
     image = noise(40, 30)
     assert pipeline.prepare(image).size == prepared
@@ -72,7 +72,7 @@ def test_what_is_no_instance_or_no_function_is_refused():
         ItemPipeline(3)
 
 
-def test_transforms_are_told_where_they_belong():
+def test_a_transform_in_the_wrong_argument_is_refused():
     for misplaced in (Flip(), Normalize.from_stats([0.5], [0.5]), aug_transforms()):
         with pytest.raises(TypeError, match=r"belongs to `batch_tfms`. Received among `item_tfms`"):
             ItemPipeline(misplaced)
@@ -83,7 +83,7 @@ def test_transforms_are_told_where_they_belong():
             pipeline(aug_transforms)
 
 
-def test_arrays_of_bytes_are_pictures_whose_channels_come_first_at_the_end():
+def test_arrays_of_bytes_are_images_whose_channels_come_first_at_the_end():
     image = noise(9, 6)
     pipeline = ItemPipeline([np.asarray, lambda x: x[:, ::-1], lambda x: x[:4]])
     finished = torch.as_tensor(pipeline(image, None))
@@ -93,14 +93,14 @@ def test_arrays_of_bytes_are_pictures_whose_channels_come_first_at_the_end():
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(lambda x: {"image": x}, r"dict: take its \['image'\]"), (print, "NoneType")]
+    ("given", "received"), [(lambda x: {"image": x}, r"dict: take its \['image'\]"), (print, "NoneType")]
 )
-def test_a_function_that_returns_no_picture_is_told(given, told):
-    with pytest.raises(DataError, match=f"must return a picture, an array or a tensor. Received: {told}"):
+def test_a_function_that_returns_no_image_is_reported(given, received):
+    with pytest.raises(DataError, match=f"must return an image, an array or a tensor. Received: {received}"):
         ItemPipeline(given)(noise(4, 4), None)
 
 
-def test_torchvision_transforms_vary_training_pictures_only_and_repeat_by_their_generator():
+def test_torchvision_transforms_vary_training_images_only_and_repeat_by_their_generator():
     v2 = pytest.importorskip("torchvision.transforms.v2")
     pipeline = ItemPipeline(
         v2.Compose([v2.Resize(20), v2.RandomHorizontalFlip(), v2.ColorJitter(0.5), v2.PILToTensor()])
@@ -124,7 +124,7 @@ def test_item_transforms_leave_the_global_generators_alone():
     v2 = pytest.importorskip("torchvision.transforms.v2")
     pipeline = ItemPipeline([v2.RandomHorizontalFlip(), Resize(8)])
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    with pipeline.isolated():
+    with pipeline.isolate_rng():
         pipeline(noise(9, 9), random.Random(3))
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1]) and before[2] == random.getstate()

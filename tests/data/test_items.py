@@ -20,7 +20,7 @@ def names(files, root):
     return [file.relative_to(root).as_posix() for file in files]
 
 
-def test_pictures_come_sorted_by_their_path_and_nothing_hidden_is_among_them(tree):
+def test_images_come_sorted_by_their_path_and_nothing_hidden_is_among_them(tree):
     assert names(get_image_files(tree), tree) == ["a.b/z.jpeg", "a/x.png", "b/10.JPG", "b/2.jpg", "top.gif"]
 
 
@@ -51,8 +51,13 @@ def test_links_are_followed_once_and_not_in_circles(tree):
     (tree / "a" / "up").symlink_to(tree)
     (tree / "b" / "to_a").symlink_to(tree / "a")
     assert names(get_image_files(tree), tree) == [
-        "a.b/z.jpeg", "a/x.png", "b/10.JPG", "b/2.jpg", "b/to_a/x.png", "top.gif",
-    ]  # fmt: skip
+        "a.b/z.jpeg",
+        "a/x.png",
+        "b/10.JPG",
+        "b/2.jpg",
+        "b/to_a/x.png",
+        "top.gif",
+    ]
     assert "b/to_a/x.png" not in names(get_files(tree, followlinks=False), tree)
 
 
@@ -81,5 +86,5 @@ def test_what_is_not_there_is_said(tree):
 
 
 def test_found_files_are_listed_in_short(pets):
-    told = repr(get_image_files(pets))
-    assert told.startswith("(#30) [") and told.endswith(", ...]") and told.count(".jpg") == 10
+    text = repr(get_image_files(pets))
+    assert text.startswith("(#30) [") and text.endswith(", ...]") and text.count(".jpg") == 10

@@ -48,7 +48,7 @@ def test_failures_are_counted_with_three_examples():
     assert "bad3" not in str(e.value) and isinstance(e.value.__cause__, DataError)
 
 
-def test_whatever_a_function_raises_is_told_with_its_kind():
+def test_whatever_a_function_raises_is_reported_with_its_kind():
     with pytest.raises(DataError, match=r"failed on 1 of 2 items: \[\] \(IndexError: list index out of range\)"):
         apply_to_all(ItemGetter(0), [[1], []], "get_x")
 

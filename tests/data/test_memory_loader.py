@@ -146,15 +146,15 @@ def test_to_the_same_device_is_the_loader_itself_and_another_a_view(arrays):
 
 def test_picked_items_come_as_one_batch_in_the_order_asked_for_without_augmentation(arrays):
     loader = training_loader(arrays, batch_tfms=AddNoise())
-    ((x, y),) = loader.picked([3, 0, 3])
+    ((x, y),) = loader.pick([3, 0, 3])
     assert torch.equal(x, loader.items([3, 0, 3])[0]) and torch.equal(y, loader.items([3, 0, 3])[1])
 
 
 def test_augmented_items_are_in_order_complete_and_drawn_by_number(arrays):
     loader = training_loader(arrays, batch_tfms=AddNoise())
-    first, again, other = (torch.cat([x for x, _ in loader.augmented(n)]) for n in (0, 0, 1))
+    first, again, other = (torch.cat([x for x, _ in loader.augment(n)]) for n in (0, 0, 1))
     plain = torch.cat([x for x, _ in loader.in_order()])
     assert first.shape == plain.shape and not torch.equal(first, plain)
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(torch.cat([y for _, y in loader.augmented()]), loader.y)
+    assert torch.equal(torch.cat([y for _, y in loader.augment()]), loader.y)
     assert loader.epoch == 0

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from minilearner import Category, DataError, DataLoaders, Flip, Normalize, RandomShift, Regression
-from minilearner.data.show import sample, title, titles_of
+from minilearner.data.show import title, titles_of
 
 
 class Several:
@@ -14,8 +14,8 @@ class Several:
 
 
 @pytest.fixture
-def pictures():
-    """Ten grey pictures of eight classes, each with its number for brightness."""
+def arrays():
+    """Ten grey images of eight classes, each with its number for brightness."""
     x = torch.arange(10, dtype=torch.uint8).mul(25).view(10, 1, 1, 1).expand(10, 1, 6, 6).contiguous()
     return x, np.array([f"c{i % 8}" for i in range(10)])
 
@@ -25,8 +25,8 @@ def shown(figure):
     return [ax.get_title() for ax in axes], [np.asarray(ax.images[0].get_array()) for ax in axes]
 
 
-def test_a_batch_is_shown_in_real_colours_with_the_names_of_its_labels(pictures):
-    dls = DataLoaders.from_arrays(pictures, bs=5, seed=1, batch_tfms=[Normalize.from_stats(0.4, 0.2)])
+def test_a_batch_is_shown_in_real_colours_with_the_names_of_its_labels(arrays):
+    dls = DataLoaders.from_arrays(arrays, bs=5, seed=1, batch_tfms=[Normalize.from_stats(0.4, 0.2)])
     titles, images = shown(dls.show_batch(max_n=4))
     x, y = dls.one_batch()
     assert titles == [dls.vocab[i] for i in y[:4]]
@@ -35,24 +35,24 @@ def test_a_batch_is_shown_in_real_colours_with_the_names_of_its_labels(pictures)
     assert titles == [f"c{number % 8}" for number in numbers]
 
 
-def test_what_is_shown_is_what_the_next_pass_begins_with_and_showing_moves_nothing(pictures):
-    dls = DataLoaders.from_arrays(pictures, bs=5, seed=1, batch_tfms=[Flip(), RandomShift(0.3)])
+def test_what_is_shown_is_what_the_next_pass_begins_with_and_showing_moves_nothing(arrays):
+    dls = DataLoaders.from_arrays(arrays, bs=5, seed=1, batch_tfms=[Flip(), RandomShift(0.3)])
     before, rng = dls.train.epoch, torch.get_rng_state()
     _, images = shown(dls.show_batch())
     assert dls.train.epoch == before and torch.equal(torch.get_rng_state(), rng)
     np.testing.assert_array_equal(images, next(iter(dls.train))[0][:, 0])
 
 
-def test_a_batch_of_ones_own_and_the_validation_set_are_shown_too(pictures):
-    dls = DataLoaders.from_arrays(pictures, pictures, bs=5, seed=1)
+def test_a_batch_of_ones_own_and_the_validation_set_are_shown_too(arrays):
+    dls = DataLoaders.from_arrays(arrays, arrays, bs=5, seed=1)
     assert shown(dls.show_batch(ds_idx=1))[0] == ["c0", "c1", "c2", "c3", "c4"]
     x, y = next(iter(dls.valid))
     assert shown(dls.show_batch((x[2:3], y[2:3])))[0] == ["c2"]
     with pytest.raises(ValueError, match="There is no validation set"):
-        DataLoaders.from_arrays(pictures, bs=5).show_batch(ds_idx=1)
+        DataLoaders.from_arrays(arrays, bs=5).show_batch(ds_idx=1)
 
 
-def test_unique_shows_one_picture_under_several_augmentations():
+def test_unique_shows_one_image_under_several_augmentations():
     x = torch.rand(10, 3, 12, 12)
     dls = DataLoaders.from_arrays((x, np.arange(10)), bs=5, seed=1, batch_tfms=[RandomShift(0.3), Flip()])
     titles, images = shown(dls.show_batch(unique=True, max_n=4))
@@ -63,7 +63,7 @@ def test_unique_shows_one_picture_under_several_augmentations():
         DataLoaders.from_arrays((x, np.arange(10)), bs=5).show_batch(unique=True)
 
 
-def test_colour_pictures_keep_their_channels_in_order():
+def test_colour_images_keep_their_channels_in_order():
     x = torch.zeros(2, 3, 4, 4)
     x[:, 2] = 1.0
     _, images = shown(DataLoaders.from_arrays((x, [0, 1]), bs=2).show_batch())
@@ -99,20 +99,12 @@ def test_targets_that_are_no_tensor_have_titles_too():
 
 
 @pytest.mark.parametrize("x", [torch.zeros(4, 2), torch.zeros(4, 2, 8, 8), (torch.zeros(4, 3, 8, 8),) * 2])
-def test_what_is_no_picture_is_told(x):
-    with pytest.raises(DataError, match="only pictures can be shown"):
+def test_what_is_no_image_is_reported(x):
+    with pytest.raises(DataError, match="only images can be shown"):
         DataLoaders([(x, torch.zeros(4).long())]).show_batch()
 
 
-def test_a_sample_has_no_more_than_there_are_and_none_twice(pictures):
-    loader = DataLoaders.from_arrays(pictures, bs=5, seed=1).in_order(0)
-    ((x, _),) = sample(loader, 99, 3)
-    assert sorted((x[:, 0, 0, 0] * 255 / 25).round().int().tolist()) == list(range(10))
-    assert torch.equal(next(iter(sample(loader, 3, 3)))[0], x[:3])
-    assert not torch.equal(next(iter(sample(loader, 3, 4)))[0], x[:3])
-
-
-def test_transparent_pictures_are_shown_on_white():
+def test_transparent_images_are_shown_on_white():
     x = torch.zeros(2, 4, 6, 6, dtype=torch.uint8)
     x[:, 0], x[0, 3], x[1, 3] = 255, 255, 51  # red, opaque and four fifths transparent
     dls = DataLoaders.from_arrays((x, [0, 1]), bs=2, seed=1)

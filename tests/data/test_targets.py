@@ -1,8 +1,18 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner.data.targets import Category, MultiCategory, Regression, Target, mean_squared_error
+from minilearner.data.targets import (
+    Category,
+    ClassNumbers,
+    MultiCategory,
+    Regression,
+    Target,
+    encode_labels,
+    mean_squared_error,
+)
+from minilearner.errors import DataError
 
 
 def test_a_category_has_one_output_a_class_and_cross_entropy():
@@ -80,3 +90,82 @@ def test_several_classes_need_names_and_a_threshold_that_is_a_probability():
         MultiCategory([])
     with pytest.raises(ValueError, match=r"`thresh` must be in \[0, 1\]. Received: thresh=2"):
         MultiCategory("ab", thresh=2)
+
+
+def encode(target, labels):
+    return encode_labels(target, np.asarray(labels), split="train")
+
+
+def test_names_become_numbers_and_integers_are_numbers_already():
+    assert encode(Category(["b", "a"]), ["a", "b", "a"]).tolist() == [1, 0, 1]
+    assert encode(Category(["b", "a"]), [["a", "b"], ["b", "b"]]).tolist() == [[1, 0], [0, 0]]
+    assert encode(Category([10, 20]), [1, 0]).tolist() == [1, 0]
+    assert Category([10, 20]).encode([20, 10], split="train", name_item=str).tolist() == [1, 0]
+    assert encode(ClassNumbers(), [7, -100]).tolist() == [7, -100]
+    assert encode(Category("ab"), ["b"]).dtype == encode(ClassNumbers(), [1]).dtype == torch.int64
+
+
+def test_unknown_names_are_reported_by_item_or_get_a_number():
+    masks = np.array([["a", "b"], ["b", "c"], ["d", "a"]])
+    with pytest.raises(
+        DataError, match=r"2 of 6 train labels are not among the classes: item 1 \('c'\), item 2 \('d'\)"
+    ):
+        encode(Category("ab"), masks)
+    assert Category("ab").encode(list("bxa"), split="new", name_item=str, unknown=0).tolist() == [1, 0, 0]
+    with pytest.raises(DataError, match=r"The classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 30 more\."):
+        Category(range(40)).encode(["x"], split="new", name_item=str)
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "message"),
+    [
+        (Category("ab"), [0, 2], "class numbers from 0 to 1. Received: 2 at item 1"),
+        (Category("ab"), [0.0, 1.0], "must be class numbers or names. Received: dtype float64"),
+        (Regression(), ["a"], "must be numbers for this target. Received: text such as 'a'"),
+        (
+            Regression(),
+            [0.0, np.nan],
+            "must be finite. Received: 1 values that are NaN or infinite, the first in item 1",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_their_target_are_refused(target, labels, message):
+    with pytest.raises(DataError, match=message):
+        encode(target, labels)
+
+
+def test_several_classes_are_lists_of_names_or_rows_that_are_encoded():
+    target = MultiCategory("abc")
+    assert target.encode([["c", "a"], []], split="train", name_item=str).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert target.encode_rows([[0, 1, 1]], split="train", name_item=str).tolist() == [[0, 1, 1]]
+    assert encode(target, [[0, 1, 1]]).dtype == torch.float32
+
+
+class Angle:
+    """A target of a user's own, with the five members and nothing else."""
+
+    n_out = 2
+    loss_func = staticmethod(F.mse_loss)
+
+    def activate(self, pred):
+        return pred
+
+    def decode(self, pred):
+        return pred
+
+    def label(self, value):
+        return float(value)
+
+
+class Degrees(Angle):
+    def encode(self, labels, *, split, name_item):
+        return torch.as_tensor(labels).deg2rad()
+
+
+def test_a_target_of_ones_own_needs_no_encode_and_may_have_one():
+    assert isinstance(Angle(), Target)
+    assert encode(Angle(), [0.5, 1.5]).tolist() == [0.5, 1.5] and encode(Angle(), [0.5]).dtype == torch.float32
+    assert encode(Angle(), [3, 4]).dtype == torch.int64
+    with pytest.raises(DataError, match="must be numbers for this target"):
+        encode(Angle(), ["north"])
+    torch.testing.assert_close(encode(Degrees(), [180.0]), torch.tensor([torch.pi], dtype=torch.float64))

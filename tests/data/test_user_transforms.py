@@ -55,7 +55,7 @@ def test_torchvisions_preparation_runs_in_both(transform):
     assert torch.equal(pipeline(x, rng(), training=False), transform(x))
 
 
-def test_a_random_resized_crop_is_the_whole_picture_in_validation():
+def test_a_random_resized_crop_is_the_whole_image_in_validation():
     x, pipeline = torch.rand(4, 3, 16, 20), Pipeline(v2.RandomResizedCrop(8))
     assert pipeline(x, rng(), training=True).shape == (4, 3, 8, 8)
     assert torch.equal(pipeline(x, rng(), training=False), v2.functional.resize(x, [8, 8]))
@@ -88,11 +88,11 @@ def test_a_function_receives_the_bytes_of_the_one_before_it():
     tfms = [v2.ToDtype(torch.uint8, scale=True), noting, RandomErasing(p=0), noting]
     loader = MemoryLoader(x, batch_tfms=tfms, training=True)
     assert torch.equal(next(iter(loader))[0], x.float() / 255)
-    assert torch.equal(next(iter(loader.augmented(batch_tfms=v2.RandomVerticalFlip(1.0))))[0], x.flip(2).float() / 255)
+    assert torch.equal(next(iter(loader.augment(batch_tfms=v2.RandomVerticalFlip(1.0))))[0], x.flip(2).float() / 255)
     assert received == [torch.uint8] * 4  # erasing runs last: its order is 100
 
 
-def test_a_transform_of_the_users_own_runs_in_both_unless_told():
+def test_a_transform_of_the_users_own_runs_in_both_unless_it_is_marked():
     x = torch.rand(2, 3, 4, 4)
     assert torch.equal(Pipeline(Doubled())(x, rng(), training=False), x * 2)
     assert Pipeline(train_only(Doubled())).steps(training=False) == ()
@@ -109,12 +109,12 @@ def test_a_subclass_of_augmentation_is_augmentation():
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (v2.PILToTensor(), r"`batch_tfms` cannot run torchvision's PILToTensor: it converts PIL pictures"),
-        (v2.ToPILImage(), r"ToPILImage: it converts PIL pictures"),
-        (v1.ToTensor(), r"ToTensor: it converts PIL pictures"),
-        (v2.MixUp(num_classes=3), r"MixUp: it mixes the targets too"),
-        (v2.Compose([v2.CutMix(num_classes=3)]), r"CutMix: it mixes the targets too"),
-        (v2.FiveCrop(4), r"FiveCrop: it gives several pictures for one"),
+        (v2.PILToTensor(), r"`batch_tfms` cannot run torchvision's PILToTensor: it converts PIL images"),
+        (v2.ToPILImage(), r"ToPILImage: it converts PIL images"),
+        (v1.ToTensor(), r"ToTensor: it converts PIL images"),
+        (v2.MixUp(num_classes=3), r"MixUp: it also mixes the targets"),
+        (v2.Compose([v2.CutMix(num_classes=3)]), r"CutMix: it also mixes the targets"),
+        (v2.FiveCrop(4), r"FiveCrop: it returns several images for one"),
     ],
 )
 def test_what_cannot_see_batches_is_refused_at_once(transform, message):
@@ -127,7 +127,7 @@ def test_a_failure_says_what_batch_transforms_receive():
         Pipeline(v2.RandomCrop(20))(torch.rand(2, 3, 8, 8), rng(), training=True)
 
 
-def test_a_lambda_that_gives_no_batch_is_told():
+def test_a_lambda_that_gives_no_batch_is_reported():
     with pytest.raises(DataError, match=r"Lambda returned no batch of the same length"):
         Pipeline(v2.Lambda(lambda x: x[0]))(torch.rand(2, 3, 8, 8), rng(), training=True)
 

@@ -17,31 +17,31 @@ from minilearner.vision.images import open_image
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(10):
         Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     return sorted(tmp_path.iterdir())
 
 
-def loader(pictures, num_workers, read=open_image):
-    return ItemLoader(ItemDataset(pictures, read, cache=False), bs=4, num_workers=num_workers)
+def loader(images, num_workers, read=open_image):
+    return ItemLoader(ItemDataset(images, read, cache=False), bs=4, num_workers=num_workers)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_damaged_file_is_told_by_its_path_and_cause_in_a_short_message(pictures, num_workers):
-    pictures[5].write_bytes(pictures[5].read_bytes()[:200])
-    with pytest.raises(FileFormatError, match="5.png: the picture is damaged or cut short") as told:
-        list(loader(pictures, num_workers=num_workers))
-    assert len(str(told.value)) < 300 and "Traceback" not in str(told.value)
-    assert told.value.__cause__ is not None
+def test_a_damaged_file_is_reported_by_its_path_and_cause_in_a_short_message(images, num_workers):
+    images[5].write_bytes(images[5].read_bytes()[:200])
+    with pytest.raises(FileFormatError, match="5.png: .*damaged or cut short") as error:
+        list(loader(images, num_workers=num_workers))
+    assert len(str(error.value)) < 300 and "Traceback" not in str(error.value)
+    assert error.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_workers_end_at_once_when_their_loader_goes(pictures, fails):
+def test_workers_end_at_once_when_their_loader_goes(images, fails):
     if fails:
-        pictures[5].write_bytes(b"")
-    helped = loader(pictures, 1)
+        images[5].write_bytes(b"")
+    helped = loader(images, 1)
     try:
         next(iter(helped))
         list(helped)
@@ -54,10 +54,10 @@ def test_workers_end_at_once_when_their_loader_goes(pictures, fails):
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-def test_an_error_that_does_not_pickle_is_told_all_the_same(pictures):
-    with pytest.raises(DataError, match="Odd: no way") as told:
-        list(loader(pictures, 1, read=raise_odd))
-    assert "Odd: no way" in str(told.value.__cause__)
+def test_an_error_that_does_not_pickle_is_reported_all_the_same(images):
+    with pytest.raises(DataError, match="Odd: no way") as error:
+        list(loader(images, 1, read=raise_odd))
+    assert "Odd: no way" in str(error.value.__cause__)
 
 
 class Odd(Exception):
@@ -78,10 +78,10 @@ def test_one_processor_is_left_to_training_on_the_cpu(monkeypatch):
     assert default_num_workers(torch.device("cuda")) == 0
 
 
-def test_the_death_of_a_worker_is_told_with_what_it_was_reading(pictures):
+def test_the_death_of_a_worker_is_reported_with_what_it_was_reading(images):
     for num_workers in (1, 2):
         with pytest.raises(DataError, match=r"killed by SIGKILL while reading item 7 \('.*7\.png'\).*out of memory"):
-            list(loader(pictures, num_workers=num_workers, read=die_at_seven))
+            list(loader(images, num_workers=num_workers, read=die_at_seven))
 
 
 def die_at_seven(path):
@@ -91,13 +91,13 @@ def die_at_seven(path):
 
 
 @pytest.mark.parametrize("leave", [os._exit, sys.exit])
-def test_a_worker_that_leaves_is_told_with_its_item_at_once(pictures, leave):
+def test_a_worker_that_leaves_is_reported_with_its_item_at_once(images, leave):
     def read(path):
         return leave(3) if path.stem == "6" else open_image(path)
 
     start = time.perf_counter()
-    with pytest.raises(DataError, match=r"left with exit code 3 while reading item 6 \('.*6\.png'\)\. Read that with"):
-        list(loader(pictures, num_workers=2, read=read))
+    with pytest.raises(DataError, match=r"left with exit code 3 while reading item 6 \('.*6\.png'\)\. Read it with"):
+        list(loader(images, num_workers=2, read=read))
     assert time.perf_counter() - start < 30
 
 

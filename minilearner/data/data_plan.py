@@ -1,6 +1,7 @@
-"""The line that data go along, from a source to inputs and targets: each station for itself, and all in one go.
+"""`DataPlan`: the steps from a source to inputs and targets, one by one and all together.
 
-source -> items -> labels -> split -> what is read -> target. `block` declares it, `walk` shows it.
+source -> items -> labels -> split -> input sources -> target. A `DataBlock` declares the steps, and its `summary`
+prints them.
 """
 
 from __future__ import annotations
@@ -14,42 +15,42 @@ from typing import Any
 from torch import Tensor
 
 from minilearner.data.blocks import InputBlock, TargetBlock
-from minilearner.data.items import shown
+from minilearner.data.items import name_items
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
 from minilearner.data.table import Row, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError
 
-__all__ = ["Line", "NewItems", "Part", "Prepared", "Read", "as_sequence"]
+__all__ = ["DataPlan", "NewItems", "PreparedData", "PreparedPart", "Read", "as_sequence"]
 
 
 @dataclass(frozen=True)
-class Part:
+class PreparedPart:
     """One of the two sets of a split."""
 
     sources: list[Any]
-    """What each input is read from: a path, say; a tuple where there are several inputs."""
+    """What each input is read from, such as a path; a tuple if a model takes several inputs."""
     y: Tensor | None
-    """(items, ...), or None where there is no target block."""
+    """(items, ...), or None without a target block."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything that is known before the first picture is read."""
+class PreparedData:
+    """All that is known before the first image is read."""
 
-    train: Part
-    valid: Part
+    train: PreparedPart
+    valid: PreparedPart
     target: Target | None
     kind: type
     """What the items are: rows, paths, ..."""
     skipped: tuple[tuple[Any, str], ...]
-    """What was left out since it cannot be read: (source, reason)."""
+    """What was left out because it cannot be read: (source, reason)."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """How items are found, labelled, split and read. See `DataBlock`, which checks what it puts in here."""
+class DataPlan:
+    """How items are found, labelled, split and read. `DataBlock` checks the arguments."""
 
     inputs: tuple[InputBlock, ...]
     outcome: TargetBlock | None
@@ -59,17 +60,17 @@ class Line:
     splitter: Splitter
 
     def items(self, source: Any) -> Any:
-        """Returns what the source is made of: a sequence, a `Table` or a frame.
+        """Returns the items of a source: a sequence, a `Table` or a frame.
 
         Raises:
-            TypeError: a source that is no collection needs `get_items`.
-            DataError: there is no item.
+            TypeError: the source is no collection, so `get_items` is needed.
+            DataError: there are no items.
         """
         items = source if self.get_items is None else self.get_items(source)
         if not _is_collection(items):
             raise TypeError(
                 "`get_items` is needed to find the items of a source that is no list or table. "
-                f"Received: {items!r:.100}. For a folder of pictures: get_items=get_image_files."
+                f"Received: {items!r:.100}. For a folder of images: get_items=get_image_files."
             )
         if isinstance(items, Mapping):
             items = as_table(items)  # whose length, unlike a dictionary's, is the number of its rows
@@ -80,10 +81,10 @@ class Line:
         return items
 
     def labels(self, items: Any) -> list[Any] | None:
-        """Returns the label of every item; None where there is no target block.
+        """Returns the label of every item; None without a target block.
 
         Raises:
-            ValueError: there is a target block and no `get_y`.
+            ValueError: there is a target block but no `get_y`.
             DataError: `get_y` failed; says on how many items, with three examples.
         """
         if self.outcome is None:
@@ -96,7 +97,7 @@ class Line:
         return apply_to_all(self.get_y, as_sequence(items), "get_y")
 
     def sources(self, items: Any) -> list[Any]:
-        """Returns what the input of every item is read from; tuples where there are several inputs.
+        """Returns what the input of every item is read from; tuples if a model takes several inputs.
 
         Raises:
             DataError: `get_x` failed; says on how many items, with three examples.
@@ -110,26 +111,26 @@ class Line:
         return split_items(self.splitter, items, labels)
 
     def target(self, labels: list[Any] | None, train: Sequence[int]) -> Target | None:
-        """Returns what labels mean, learnt from those of the training set."""
+        """Returns what labels mean, learnt from the training set alone."""
         if self.outcome is None or labels is None:
             return None
         return self.outcome.target([labels[i] for i in train])
 
-    def encoded(self, labels: list[Any] | None, target: Target | None, sources: list[Any], split: str) -> Tensor | None:
+    def encode(self, labels: list[Any] | None, target: Target | None, sources: list[Any], split: str) -> Tensor | None:
         """Returns labels as the target's numbers; errors as in `TargetBlock.encode`."""
         if self.outcome is None or labels is None or target is None:
             return None
         return self.outcome.encode(labels, target, sources, split)
 
     def unreadable(self, sources: list[Any], verify: str) -> dict[int, str]:
-        """Returns position -> reason for what cannot be read, as far as `verify` looks."""
+        """Returns position -> reason for inputs that cannot be read, as far as `verify` looks."""
         found: dict[int, str] = {}
         for k, block in enumerate(self.inputs):
             found.update(block.unreadable([s[k] for s in sources] if len(self.inputs) > 1 else sources, verify))
         return found
 
     def sizes(self, sources: list[Any]) -> dict[int, Any]:
-        """Returns position -> (width, height), as far as blocks know it without reading; a tuple of several inputs."""
+        """Returns position -> (width, height) if blocks know it without reading; a tuple for several inputs."""
         several = len(self.inputs) > 1
         parts = [[source[k] for source in sources] if several else sources for k in range(len(self.inputs))]
         found = [
@@ -138,11 +139,11 @@ class Line:
         known = sorted(set().union(*found))
         return {i: tuple(sizes.get(i) for sizes in found) if several else found[0][i] for i in known}
 
-    def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> Prepared:
-        """Goes along the whole line.
+    def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> PreparedData:
+        """Takes all the steps.
 
         Raises:
-            DataError, FileFormatError, TypeError, ValueError: as the stations do.
+            DataError, FileFormatError, TypeError, ValueError: as the steps do.
         """
         items = self.items(source)
         rows = as_sequence(items)
@@ -156,63 +157,63 @@ class Line:
             raise DataError(f"no item is left to train on: {len(bad)} of {len(sources)} cannot be read.")
         target = self.target(labels, train)
 
-        def part(positions: list[int], split: str) -> Part:
+        def part(positions: list[int], split: str) -> PreparedPart:
             chosen = [sources[i] for i in positions]
             of_these = None if labels is None else [labels[i] for i in positions]
-            return Part(chosen, self.encoded(of_these, target, chosen, split))
+            return PreparedPart(chosen, self.encode(of_these, target, chosen, split))
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         kind = _kind(rows[train[0]])
-        return Prepared(part(train, "training"), part(valid, "validation"), target, kind, skipped)
+        return PreparedData(part(train, "training"), part(valid, "validation"), target, kind, skipped)
 
 
 @dataclass(frozen=True)
 class Read:
-    """Reads the input of one item: with one block, or a tuple with several."""
+    """Reads the input of one item with its block, or a tuple of inputs with several blocks."""
 
     blocks: tuple[InputBlock, ...]
 
     @property
     def in_threads(self) -> bool:
-        """Whether it may be called from several threads at once, for different items."""
+        """Whether several threads may call it at once, for different items."""
         return all(getattr(block, "in_threads", False) for block in self.blocks)
 
     def __call__(self, source: Any, *, reduce_to: tuple[int, int] | None = None) -> Any:
-        """Returns a PIL picture, array or tensor, or a tuple of them; `reduce_to` as for `vision.images.open_image`."""
+        """Returns a PIL image, array or tensor, or a tuple of them; `reduce_to` as for `vision.images.open_image`."""
         if len(self.blocks) == 1:
             return _read(self.blocks[0], source, reduce_to)
         return tuple(_read(block, part, reduce_to) for block, part in zip(self.blocks, source, strict=True))
 
 
 def _read(block: InputBlock, source: Any, reduce_to: tuple[int, int] | None) -> Any:
-    # Not part of `InputBlock`: only files that can be decoded at a smaller size gain by it.
+    # Not a member of `InputBlock`: only files that can be decoded at a smaller size gain by it.
     read_reduced = getattr(block, "read_reduced", None)
     return block.read(source) if reduce_to is None or read_reduced is None else read_reduced(source, reduce_to)
 
 
 @dataclass(frozen=True)
 class NewItems:
-    """How items that come later, to be predicted, go the same way as those that the loaders were built from."""
+    """Prepares later items, to be predicted, as the items that the loaders were built from."""
 
-    line: Line
+    plan: DataPlan
     target: Target | None
     kind: type
 
     def sources(self, items: Any) -> list[Any]:
-        """Returns what these are read from. What is no item as the training items are is taken for it itself.
+        """Returns what these are read from. An item of another kind than the training items is its own source.
 
-        So a model trained on rows of a table predicts a row, which may be a dictionary or a row of pandas too, and a
-        path or a PIL picture as well.
+        So a model that was trained on rows of a table predicts a row, a dictionary or a row of pandas, but also a path
+        or a PIL image.
 
         Raises:
             TypeError: `items` is a single item.
-            DataError: there is none, or `get_x` failed.
+            DataError: there are no items, or `get_x` failed.
         """
-        listed = self._listed(items)
+        listed = self._as_list(items)
         alike = [i for i, item in enumerate(listed) if _kind(item) is self.kind]
         sources = list(listed)
         if alike:
-            for i, source in zip(alike, self.line.sources([listed[i] for i in alike]), strict=True):
+            for i, source in zip(alike, self.plan.sources([listed[i] for i in alike]), strict=True):
                 sources[i] = source
         return sources
 
@@ -222,10 +223,10 @@ class NewItems:
         Raises:
             DataError: `get_y` failed, or a label is unknown.
         """
-        listed = self._listed(items)
-        return self.line.encoded(self.line.labels(listed), self.target, listed, "new")
+        listed = self._as_list(items)
+        return self.plan.encode(self.plan.labels(listed), self.target, listed, "new")
 
-    def _listed(self, items: Any) -> list[Any]:
+    def _as_list(self, items: Any) -> list[Any]:
         if not _is_collection(items):
             raise TypeError(f"`items` must be a list of items. Received: one item, {items!r:.100}. Write [item].")
         listed = list(as_sequence(items))
@@ -252,7 +253,7 @@ def _kind(item: Any) -> type:
 
 def _unreadable_error(sources: list[Any], bad: dict[int, str]) -> DataError:
     positions = sorted(bad)
-    examples = shown(sources, positions, [bad[i] for i in positions[:3]])
+    examples = name_items(sources, positions, [bad[i] for i in positions[:3]])
     return FileFormatError(
         f"{len(bad)} of {len(sources)} items cannot be read: {examples}. "
         'Repair or remove them, or leave them out with on_unreadable="skip" and verify="headers" or "decode".'
