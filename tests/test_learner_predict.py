@@ -282,7 +282,7 @@ def test_tta_that_has_nothing_to_augment_with_is_refused(grey):
     learn, x = grey()
     with pytest.raises(ValueError, match="there is no augmentation"):
         learn.tta()
-    with pytest.raises(ValueError, match="`item_tfms` cannot be changed for items in memory"):
+    with pytest.raises(ValueError, match="`item_tfms` cannot change for items in memory"):
         learn.tta(item_tfms=Resize(4))
     with pytest.raises(ValueError, match="`n` must be at least 1. Received: n=0"):
         learn.tta(n=0)

@@ -315,7 +315,7 @@ class DataLoaders:
 def _seed(seed: int | None, *, is_used: bool) -> int:
     if seed is not None:
         check_count(seed, "seed", least=None)
-        return int(seed)
+        return seed if isinstance(seed, int) else int(seed)  # a drawn seed must stay one
     if is_used:
         return draw_seed()
     with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here
