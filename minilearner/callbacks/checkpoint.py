@@ -16,13 +16,13 @@ from typing import Any, TypeAlias
 from minilearner import processes
 from minilearner.callbacks.progress import Progress
 from minilearner.errors import CheckpointError
-from minilearner.runtime import rng_state, set_rng_state
+from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, packed
 from minilearner.saving.identity import differences, identity
 from minilearner.saving.run_state import loader_states, restore, run_state
 from minilearner.saving.state_checks import check_of_each, check_whose
 from minilearner.training.callback import Callback
-from minilearner.training.run import Run
+from minilearner.training.run import ResumePoint, Run
 from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint"]
@@ -160,12 +160,12 @@ class Checkpoint(Callback):
                 run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
-        resumed = self._found if run.start_batch else None
-        if resumed is not None:
+        if self._found is not None and run.resume is not None:
             # Once more, for `before_epoch` and `before_train` have come again, and nothing of theirs may count twice.
-            self._pass: dict[str, Any] = resumed.state["pass"]
-            restore(run, {**resumed.state, **self._pass})
-            run.at_start = partial(self._standing, run, resumed.state)
+            self._pass: dict[str, Any] = self._found.state["pass"]
+            restore(run, {**self._found.state, **self._pass})
+            # Reading begins as in the pass's first batch, and goes on with the generators of the resumed one.
+            run.resume = ResumePoint(self._found.state["batch"], self._found.state["rng"])
         else:
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}
 
@@ -202,11 +202,6 @@ class Checkpoint(Callback):
             return
         where = f"going on in epoch {run.epoch} at batch {state['batch']}"
         sys.stdout.write(f"{self.folder}: {'finished before, not trained again' if state['finished'] else where}\n")
-
-    def _standing(self, run: Run, state: dict[str, Any]) -> None:
-        """The resumed pass stands at its batch: reading on begins with the generators of that moment."""
-        run.at_start = None
-        set_rng_state(state["rng"])
 
     def _is_due(self, run: Run) -> bool:
         if run.global_step == self._at_step:

@@ -14,7 +14,7 @@ from minilearner.errors import closest
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
-from minilearner.training.step import TrainStep
+from minilearner.training.step import Step
 
 __all__ = ["export", "load", "save"]
 
@@ -35,7 +35,7 @@ def load(
 
 
 def export(
-    folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: TrainStep, *, precision: str, format: str
+    folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: Step, *, precision: str, format: str
 ) -> Path:
     """Writes a model for predicting; see `Learner.export`. Of several processes the first writes.
 
@@ -48,7 +48,7 @@ def export(
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
         raise ValueError(f"a file of format {format!r} ends in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
-    if step.passes_together:
+    if step.strategy.passes_together:
         raise ValueError(
             '`strategy="fsdp"` cannot export, for no process has the whole model. Save it (learn.save), load that in a '
             "process alone (learn.load), and export there."

@@ -20,7 +20,7 @@ from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
 from minilearner.training.attributes import data_attributes
-from minilearner.training.run import Run
+from minilearner.training.run import ResumePoint, Run
 from minilearner.tree import map_tensors
 
 __all__ = ["loader_states", "restore", "run_state"]
@@ -82,7 +82,7 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
 
 def _kept(run: Run) -> dict[str, Any]:
     """The run as it stands, to go back to. An optimizer is given new tensors, and keeps its old ones as they are."""
-    kept = _apart_from_callbacks(run, run.epoch, run.start_batch)
+    kept = _apart_from_callbacks(run, run.epoch, 0 if run.resume is None else run.resume.batch)
     optimizer = kept.pop("optimizer")
     loaders = copy.deepcopy(kept.pop("loaders"))
     return {**_copied(kept), "optimizer": optimizer, "loaders": loaders}
@@ -93,7 +93,8 @@ def _copied(tree: Any) -> Any:
 
 
 def _put(run: Run, state: Mapping[str, Any]) -> None:
-    run.epoch, run.start_batch = state["epoch"], state["batch"]
+    run.epoch = state["epoch"]
+    run.resume = ResumePoint(state["batch"], state["rng"]) if state["batch"] else None
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
     with torch.no_grad():
