@@ -31,7 +31,8 @@ class SplitOnOOM(Callback):
     once a batch, by the mean over the parts. Later batches of the run are split at once.
 
     The callback wraps `run.process_batch` and calls it once for each part. So `after_pred`, `after_loss` and
-    `before_backward` come for each part, whose items are ``run.part``; all other events come once. The first split
+    `before_backward` come for each part, whose items are ``run.part``; all other events come once. An update that such
+    a pass makes by hand is made for each part, and is not undone if a later part runs out of memory. The first split
     gives a warning, and at the end the record's ``settings["split"]`` has the size of the parts.
 
     The buffers are copied before each batch. With `GradientAccumulation`, the gradients gathered so far are held
