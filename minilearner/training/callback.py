@@ -33,11 +33,11 @@ class Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
 
 
 class CancelBatch(Cancel):
-    """Skips the rest of this batch, and its update. Its gradients are dropped.
+    """Skips the rest of this batch, its update included, and drops its gradients.
 
-    With gradient accumulation, gradients that were gathered before stay; so do those of this batch after its backward
-    pass. `after_cancel_batch` and `after_batch` still come. May be raised from `before_batch` to `after_step`, in
-    validation too.
+    With gradient accumulation nothing is dropped: gradients that were gathered before stay, and those of this batch too
+    if its backward pass was done. `after_cancel_batch` and `after_batch` still come. May be raised from `before_batch`
+    to `after_step`, in validation too.
     """
 
 
@@ -79,7 +79,7 @@ class CancelValidate(Cancel):
 class CancelEpoch(Cancel):
     """Ends this epoch, its validation included.
 
-    `after_cancel_epoch` and `after_epoch` still come; `after_train` and `after_validate` do not. May be raised from
+    `after_cancel_epoch` and `after_epoch` still come; the other events of a pass that it ends do not. May be raised from
     `before_epoch` on.
     """
 

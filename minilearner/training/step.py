@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import DataError
+from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.precision import Precision, make_precision
@@ -86,9 +87,9 @@ class Step:
         several = self.n_processes > 1
         try:
             loss = _sum_of_nothing(pred) if several and is_empty(pred) else self.loss_func(pred, y)
-        except torch.OutOfMemoryError:
-            raise
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise loss_error(pred, y, error) from error
         return self.strategy.mean_loss(loss) if several else loss
 
