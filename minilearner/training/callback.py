@@ -79,8 +79,8 @@ class CancelValidate(Cancel):
 class CancelEpoch(Cancel):
     """Ends this epoch, its validation included.
 
-    `after_cancel_epoch` and `after_epoch` still come; the other events of a pass that it ends do not. May be raised from
-    `before_epoch` on.
+    `after_cancel_epoch` and `after_epoch` still come. The other events of the pass that it ends do not. May be raised
+    from `before_epoch` on.
     """
 
 
