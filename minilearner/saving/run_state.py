@@ -63,7 +63,7 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
         check_state(run, state)
     except FileFormatError as error:
         raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
-    before = _kept(run)
+    before, resume = _kept(run), run.resume
     attributes = [(callback, dict(vars(callback)), _copied(data_attributes(callback))) for callback in run.callbacks]
     try:
         _put(run, state)
@@ -71,6 +71,7 @@ def restore(run: Run, state: Mapping[str, Any]) -> None:
         set_rng_state(state["rng"])
     except BaseException as error:
         _put(run, before)
+        run.resume = resume
         for callback, own, data in attributes:
             vars(callback).clear()
             vars(callback).update({**own, **data})
