@@ -37,15 +37,16 @@ from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
 from minilearner.saving import learner_files
 from minilearner.training import optimizers
-from minilearner.training.callback import Callback, Callbacks, as_callbacks, without
+from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
 from minilearner.training.compiler import Compile, resolve_compile
-from minilearner.training.distributed import Strategy, distributed_step, resolve_strategy, shared_out
+from minilearner.training.distributed import StrategyChoice as Strategy
+from minilearner.training.distributed import resolve_strategy, share_out
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
 from minilearner.training.preflight import Preflight, check_parts, default_loss
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction, TrainStep
+from minilearner.training.step import LossFunction, Step, make_step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,7 +121,7 @@ class Learner:
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
         self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
         dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
-        self.dls = shared_out(dls.to(self.device), model, self.strategy)
+        self.dls = share_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
@@ -342,7 +343,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before `n`, which counts from the end if negative. Drops the optimizer's state."""
-        self._features.check_idle()
+        self._features.check_unused()
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
@@ -357,7 +358,7 @@ class Learner:
             ValueError: the frozen layers do not form the start of a sequential model, or norm layers in them learn.
             DataError: training augments its items, or the features do not fit in memory.
         """
-        return self._features.precomputed(self._context().new_run(), self._output.watch("precomputing"))
+        return self._features.precompute(self._context().new_run(), self._output.watch("precomputing"))
 
     def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
         """Returns the loss and the metrics over a whole set, in order and without augmentation.
@@ -543,7 +544,7 @@ class Learner:
         Raises:
             ValueError: the learner has no such callback.
         """
-        self.cbs = without(self.cbs, cb)
+        self.cbs = drop_callbacks(self.cbs, cb)
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
@@ -574,7 +575,7 @@ class Learner:
         optimizer = self._optimizer()
         return FitContext(
             optimizer=optimizer,
-            new_run=lambda: self._features.served_in(self._run(optimizer)),
+            new_run=lambda: self._features.serve(self._run(optimizer)),
             callbacks=callbacks,
             metrics=self.metrics,
             recorder=self.recorder,
@@ -585,12 +586,12 @@ class Learner:
         )
 
     def _run(self, optimizer: Optimizer | None) -> Run:
-        step, activate = self._step(optimizer), getattr(self.dls.target, "activate", None)
-        step.network = step.model if self._compiler is None else self._compiler.network(step.model)
-        return Run(step, self.dls, recorder=self.recorder, activate=activate, seed=self.seed)
+        step = self._step(optimizer)
+        step.network = step.model if self._compiler is None else self._compiler.wrap(step.model)
+        return Run(step, self.dls, recorder=self.recorder, seed=self.seed)
 
-    def _step(self, optimizer: Optimizer | None) -> TrainStep:
-        return distributed_step(self.model, self.loss_func, optimizer, self.strategy, precision=self.precision)
+    def _step(self, optimizer: Optimizer | None) -> Step:
+        return make_step(self.model, self.loss_func, optimizer, precision=self.precision, wrap=self.strategy)
 
     def _predictor(self, ds_idx: int = 1, dl: Any = None) -> Predictor:
         return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))

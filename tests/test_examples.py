@@ -1,5 +1,6 @@
 """Program A and its example from end to end: an archive served on loopback, weights where torch's hub keeps them."""
 
+import ast
 import functools
 import http.server
 import importlib.util
@@ -95,6 +96,22 @@ def test_the_example_prints_its_table_and_draws(environment, tmp_path):
     assert "fine_tune(1, base_lr=0.1)" in out and "the book" in out
     drawn = {file.name for file in tmp_path.iterdir()}
     assert drawn == {f"{name}.png" for name in ("batch", "confusion", "top_losses", "results", "lr_find", "losses")}
+
+
+@pytest.mark.slow
+def test_the_custom_steps_train_a_gan_and_a_student(tmp_path):
+    offline = {**os.environ, "MINILEARNER_HOME": str(tmp_path / "home"), "MINILEARNER_OFFLINE": "1"}
+    out = run(offline, str(ROOT / "examples/custom_step.py"), "--small", "--output", str(tmp_path))
+    assert re.search(r"the generator's loss was \d", out)
+    assert re.search(r"accuracy: teacher .* student alone .* student with the teacher \d", out)
+    assert (tmp_path / "generated.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["GAN", "Distill"])
+def test_a_custom_step_takes_fewer_than_thirty_lines(name):
+    text = (ROOT / "examples/custom_step.py").read_text(encoding="utf-8")
+    (lines,) = [node for node in ast.parse(text).body if getattr(node, "name", "") == name]
+    assert lines.end_lineno - lines.lineno + 1 < 30
 
 
 @pytest.mark.slow

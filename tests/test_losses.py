@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from minilearner import FocalLoss, LabelSmoothingCrossEntropy
-from minilearner.training.inference import per_item
+from minilearner.training.inference import make_item_loss
 
 LOGITS, TARGET = torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0])
 
@@ -51,7 +51,7 @@ def test_gradients_are_finite_where_the_model_is_certain(gamma):
 @pytest.mark.parametrize("loss", [FocalLoss(weight=torch.ones(3) * 2), LabelSmoothingCrossEntropy()])
 def test_the_loss_of_each_item_averages_to_the_loss(loss):
     pred, y = batch(4, 5)
-    losses = per_item(loss)(pred, y)
+    losses = make_item_loss(loss)(pred, y)
     assert losses.shape == (6,)
     torch.testing.assert_close(losses.mean(), loss(pred, y))
 

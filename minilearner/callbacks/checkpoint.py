@@ -22,13 +22,13 @@ from minilearner import processes
 from minilearner.callbacks.progress import Progress
 from minilearner.checks import check_count, check_positive
 from minilearner.errors import CheckpointError
-from minilearner.runtime import rng_state, set_rng_state
+from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
 from minilearner.saving.identity import compare, identity
 from minilearner.saving.run_state import loader_states, restore, run_state
 from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.training.callback import Callback
-from minilearner.training.run import Run
+from minilearner.training.run import ResumePoint, Run
 from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint"]
@@ -179,12 +179,12 @@ class Checkpoint(Callback):
                 run.epoch = run.n_epochs
 
     def before_train(self, run: Run) -> None:
-        resumed = self._found if run.start_batch else None
-        if resumed is not None:
+        if self._found is not None and run.resume is not None:
             # Restore again: `before_epoch` and `before_train` have run again, and what they did must not count twice.
-            self._pass: dict[str, Any] = resumed.state["pass"]
-            restore(run, {**resumed.state, **self._pass})
-            run.at_start = partial(self._restore_generators, run, resumed.state)
+            self._pass: dict[str, Any] = self._found.state["pass"]
+            restore(run, {**self._found.state, **self._pass})
+            # Reading begins as in the pass's first batch, and goes on with the generators of the resumed one.
+            run.resume = ResumePoint(self._found.state["batch"], self._found.state["rng"])
         else:
             self._pass = {"loaders": loader_states(run), "rng": rng_state()}
 
@@ -226,11 +226,6 @@ class Checkpoint(Callback):
         sys.stdout.write(f"{self.folder}: {'finished before, so not trained again' if state['finished'] else where}\n")
         for line in self._allowed:
             sys.stdout.write(f"{self.folder}: {line}\n")
-
-    def _restore_generators(self, run: Run, state: dict[str, Any]) -> None:
-        """Restores the random generators, once the loader of a resumed pass stands at its batch."""
-        run.at_start = None
-        set_rng_state(state["rng"])
 
     def _is_due(self, run: Run) -> bool:
         if run.global_step == self._at_step:

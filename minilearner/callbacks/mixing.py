@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minilearner.checks import check_positive
 from minilearner.runtime import derived_seed
 from minilearner.training.callback import Callback
-from minilearner.training.inference import per_item
+from minilearner.training.inference import make_item_loss
 from minilearner.training.run import Run
 from minilearner.training.step import LossFunction
 from minilearner.tree import Tree, map_tensors, n_items
@@ -209,7 +209,7 @@ class _MixedLoss(nn.Module):
         self.loss_func = loss_func
         self.other: tuple[Any, Tensor] | None = None
         self.whole: tuple[Any, Tensor] | None = None
-        self._per_item: Callable[[Any, Any], Tensor] = per_item(loss_func)
+        self._per_item: Callable[[Any, Any], Tensor] = make_item_loss(loss_func)
         self._reduce = torch.sum if getattr(loss_func, "reduction", "mean") == "sum" else torch.mean
 
     def forward(self, pred: Any, y: Any) -> Tensor:

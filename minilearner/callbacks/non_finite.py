@@ -1,4 +1,4 @@
-"""What to do about a loss or a gradient that is NaN or infinite: raise, leave the update out, or roll back."""
+"""What to do if a loss or a gradient is NaN or infinite: raise, skip the update, or roll back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from minilearner.models.restore import BufferCopy
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.training.callback import Callback, CancelBatch
 from minilearner.training.run import Run
-from minilearner.training.step import ScaledStep
 from minilearner.tree import n_items, tensors_of
 
 __all__ = ["NonFinite"]
@@ -33,35 +32,35 @@ class NonFinite(Callback):
 
     Policies:
 
-    - "raise": a `NonFiniteError` that names the epoch, the batch, its items and their files, and of them those whose
-      own numbers are not finite. Nothing of the update is applied.
-    - "skip": the update is left out. Model, buffers such as batch norm's statistics, optimizer and schedule stay as
-      they were, and neither the batch's loss nor its metrics are recorded. With accumulation, the batches gathered for
-      this update go with it. More than `limit` in a row raise.
-    - "rollback": weights, buffers, optimizer and averages of the weights go back to a good state, at most `every_steps`
-      updates old, and the learning rate is multiplied by `factor` for the rest of the run, whatever schedule sets it.
-      Data and schedule go on from where they are. More than `limit` in a run raise.
+    - "raise": raises a `NonFiniteError` that names the epoch, the batch, its items and their files, and says which
+      items have numbers that are not finite. Nothing of the update is applied.
+    - "skip": skips the update. Model, buffers such as batch norm's statistics, optimizer and schedule stay as they
+      were, and neither the batch's loss nor its metrics are recorded. With accumulation, the batches gathered for this
+      update are dropped too. More than `limit` in a row raise.
+    - "rollback": puts weights, buffers, optimizer and averages of the weights back to a good state, at most
+      `every_steps` updates old, and multiplies the learning rate by `factor` for the rest of the run, whatever schedule
+      sets it. Data and schedule go on from where they are. More than `limit` in a run raise.
 
-    How often it happened, and where, is told by a warning at the end, and stands in the record's
-    ``settings["non_finite"]``. With fp16 gradients overflow now and then, which the loss scale takes care of: there,
+    A warning at the end, and the record's ``settings["non_finite"]``, say how often it happened, and where. In a
+    precision that scales the loss (fp16), gradients overflow now and then, and the scale takes care of that. There,
     only losses count.
 
     Each batch waits for the device, and the buffers are copied before each update. "rollback" keeps one more copy of
-    weights and optimizer state, in checkpoints too. Validations and `lr_find` are left alone. Several processes do the
-    same, also where only one has met such a batch: each batch waits for all, and messages name the rank and its items.
+    weights and optimizer state, in checkpoints too. Validations and `lr_find` are not checked. Several processes act
+    alike, even if only one has met such a batch: each batch waits for all, and messages name the process and its items.
 
     Args:
         policy: one of the three.
         limit: see the policies.
         every_steps: optimizer updates between two copies for "rollback".
-        factor: of the learning rate after each roll-back, in (0, 1].
+        factor: multiplies the learning rate after each roll-back, in (0, 1].
 
     Raises:
         ValueError: an argument is out of range.
-        NonFiniteError: in a run, as said.
+        NonFiniteError: in a run; see the policies.
     """
 
-    order = 80  # after whatever changes losses and gradients
+    order = 80  # after everything that changes losses and gradients
     ignored_arguments = ()
 
     def __init__(
@@ -77,17 +76,17 @@ class NonFinite(Callback):
         check_count(every_steps, "every_steps")
         check_fraction(factor, "factor", closed="right")
         self.policy, self.limit, self.every_steps, self.factor = policy, limit, every_steps, factor
-        self._start_anew()
+        self._reset()
 
-    def _start_anew(self) -> None:
+    def _reset(self) -> None:
         self.places: list[tuple[int, int]] = []
-        """The (epoch, batch) of each update that was left out or rolled back."""
+        """The (epoch, batch) of each update that was skipped or rolled back."""
         self.n_in_a_row = 0
         self.lr_factor = 1.0
         self._good: dict[str, Any] | None = None
 
     def before_fit(self, run: Run) -> None:
-        self._start_anew()
+        self._reset()
 
     def before_batch(self, run: Run) -> None:
         run.step.lr_factor = self.lr_factor
@@ -95,7 +94,7 @@ class NonFinite(Callback):
             self._buffers = BufferCopy(run.model)
 
     def after_backward(self, run: Run) -> None:
-        gradients = [] if isinstance(run.step, ScaledStep) else _gradients(run)
+        gradients = [] if run.step.precision.scales_loss else _gradients(run)
         is_finite = _are_finite([*tensors_of(run.loss), *gradients])
         if run.step.n_processes > 1:
             is_finite = not any(processes.add_up([not is_finite]))
@@ -104,12 +103,12 @@ class NonFinite(Callback):
             if self.policy == "rollback":
                 self._keep_good(run)
             return
-        told, positions = _told_by_all(run)
+        message, positions = _describe_in_all(run)
         run.step.zero_grad()
         self._buffers.put_back()
         if self.policy == "raise":
-            raise NonFiniteError(f'{told} Lower the rate, clip gradients, or give NonFinite("skip").', positions)
-        self._go_on(run, told, positions)
+            raise NonFiniteError(f'{message} Lower the rate, clip gradients, or give NonFinite("skip").', positions)
+        self._skip_or_roll_back(run, message, positions)
 
     def after_fit(self, run: Run) -> None:
         run.step.lr_factor = 1.0
@@ -119,19 +118,19 @@ class NonFinite(Callback):
             if processes.is_first():
                 warnings.warn(self._summary(), RuntimeWarning, stacklevel=2)
 
-    def _go_on(self, run: Run, told: str, positions: Sequence[int]) -> None:
+    def _skip_or_roll_back(self, run: Run, message: str, positions: Sequence[int]) -> None:
         self.places.append((run.epoch, run.iter))
         self.n_in_a_row += 1
         n, what = (self.n_in_a_row, "in a row") if self.policy == "skip" else (len(self.places), "in this run")
         if n > self.limit:
-            raise NonFiniteError(f"{told} There were more than limit={self.limit} of that {what}.", positions)
+            raise NonFiniteError(f"{message} There were more than limit={self.limit} of that {what}.", positions)
         if self.policy == "rollback":
-            self._roll_back(run, told, positions)
+            self._roll_back(run, message, positions)
         run.loss = None
         raise CancelBatch
 
     def _keep_good(self, run: Run) -> None:
-        """Keeps the state before this update, where that is due: its loss and gradients have proved it good."""
+        """Copies the state before this update, if a copy is due: its loss and gradients have proved it good."""
         if self._good is not None and run.global_step - self._good["global_step"] < self.every_steps:
             return
         self._good = {
@@ -142,11 +141,11 @@ class NonFinite(Callback):
             "followers": [copy.deepcopy(callback.state_dict()) for callback in _followers(run)],
         }
 
-    def _roll_back(self, run: Run, told: str, positions: Sequence[int]) -> None:
+    def _roll_back(self, run: Run, message: str, positions: Sequence[int]) -> None:
         good = self._good
         if good is None:
             raise NonFiniteError(
-                f"{told} There is no good state to go back to: the first batch was not finite.", positions
+                f"{message} There is no good state to go back to: the first batch was not finite.", positions
             )
         with torch.no_grad():
             for parameter, value in zip(run.model.parameters(), good["parameters"], strict=True):
@@ -176,7 +175,7 @@ def _gradients(run: Run) -> list[Tensor]:
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """Reads one flag from the device: NaN and infinity show in the largest absolute value of a tensor."""
+    """Reads one flag from the device: the largest absolute value of a tensor is NaN or infinite if any element is."""
     largest = torch._foreach_norm([t.detach() for t in tensors], math.inf)
     return bool(torch.stack([value.to(tensors[0].device) for value in largest]).isfinite().all())
 
@@ -187,67 +186,68 @@ def _followers(run: Run) -> list[Callback]:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What one process says of its part of a batch."""
+    """What one process found in its share of a batch."""
 
-    told: str
+    message: str
     positions: list[int]
     is_its_own: bool
-    """Whether its own loss or items show it, and not only gradients, in which those of other processes are too."""
-    is_odd: bool
+    """Whether its own loss or items are not finite. Gradients may have it from other processes."""
+    has_bad_gradient: bool
 
 
-def _told_by_all(run: Run) -> tuple[str, list[int]]:
-    """Returns what is wrong with this batch, in words, and the positions of its items, where those are known.
+def _describe_in_all(run: Run) -> tuple[str, list[int]]:
+    """Returns what is wrong with this batch, in words, and the positions of its items, if those are known.
 
-    Of several processes, those speak whose own loss or items are not finite or, where none is, whose gradients.
+    With several processes, it comes from those whose own loss or items are not finite or, if there are none, from those
+    whose gradients are not finite.
     """
-    found = processes.gather(_finding(run)) if run.step.n_processes > 1 else [_finding(run)]
+    found = processes.gather(_examine(run)) if run.step.n_processes > 1 else [_examine(run)]
     if len(found) == 1:
-        return found[0].told, found[0].positions
+        return found[0].message, found[0].positions
     at_fault = [finding.is_its_own for finding in found]
     if not any(at_fault):
-        at_fault = [finding.is_odd for finding in found]
-    named = [(rank, found[rank]) for rank, is_odd in enumerate(at_fault) if is_odd]
-    told = " ".join(f"rank {rank}: {finding.told}" for rank, finding in named[:_SHOWN])
-    return told, [position for _, finding in named for position in finding.positions]
+        at_fault = [finding.has_bad_gradient for finding in found]
+    named = [(number, found[number]) for number, is_bad in enumerate(at_fault) if is_bad]
+    message = " ".join(f"process {number}: {finding.message}" for number, finding in named[:_SHOWN])
+    return message, [position for _, finding in named for position in finding.positions]
 
 
-def _finding(run: Run) -> _Finding:
+def _examine(run: Run) -> _Finding:
     positions = run.dls.train.positions_of(run.iter)
     where = f"batch {run.iter} of epoch {run.epoch}"
-    own = run.loss if run.step.own_loss is None else run.step.own_loss
+    own = run.loss if run.step.strategy.own_loss is None else run.step.strategy.own_loss
     loss = float(own.detach()) if own is not None else math.nan
-    parameter = _odd_parameter(run)
+    parameter = _find_bad_parameter(run)
     what = (
         f"the gradient of {parameter} in {where} is not finite, though the loss is {loss:.4g}."
         if math.isfinite(loss)
         else f"the loss of {where} is {loss}."
     )
-    odd = _odd_items(run)
-    is_its_own = not math.isfinite(loss) or bool(odd)
+    bad = _find_bad_items(run)
+    is_its_own = not math.isfinite(loss) or bool(bad)
     if positions is None:
-        told = f"{what} It comes from a foreign loader, which does not tell its items."
-        return _Finding(told, [], is_its_own, bool(parameter))
-    which = [positions[i] for i in odd if i < len(positions)]
-    items = f"Not finite themselves are: {_listed(run, which)}" if which else f"Its items: {_listed(run, positions)}"
+        message = f"{what} It comes from a foreign loader, which does not say which items it holds."
+        return _Finding(message, [], is_its_own, bool(parameter))
+    which = [positions[i] for i in bad if i < len(positions)]
+    items = f"Not finite are: {_list_items(run, which)}" if which else f"Its items: {_list_items(run, positions)}"
     return _Finding(f"{what} {items}.", positions, is_its_own, bool(parameter))
 
 
-def _odd_parameter(run: Run) -> str:
-    """The name of the first whose gradient, as far as this process has it, is not finite."""
+def _find_bad_parameter(run: Run) -> str:
+    """Returns the first parameter whose gradient is not finite in the part that this process holds; "" if none is."""
     gradients = {name: p.grad for name, p in run.model.named_parameters() if p.grad is not None}
-    odd = (name for name, gradient in gradients.items() if not processes.own_part(gradient).isfinite().all())
-    return next(odd, "")
+    bad = (name for name, gradient in gradients.items() if not processes.own_part(gradient).isfinite().all())
+    return next(bad, "")
 
 
-def _odd_items(run: Run) -> list[int]:
+def _find_bad_items(run: Run) -> list[int]:
     """Returns which items of the batch hold numbers that are not finite, inputs or targets."""
     n = n_items(run.x)
-    several = [t for t in tensors_of((run.x, run.y)) if t.is_floating_point() and t.ndim and len(t) == n]
-    odd = [~t.detach().reshape(n, -1).isfinite().all(1).cpu() for t in several]
-    return torch.stack(odd).any(0).nonzero().flatten().tolist() if odd else []
+    tensors = [t for t in tensors_of((run.x, run.y)) if t.is_floating_point() and t.ndim and len(t) == n]
+    bad = [~t.detach().reshape(n, -1).isfinite().all(1).cpu() for t in tensors]
+    return torch.stack(bad).any(0).nonzero().flatten().tolist() if bad else []
 
 
-def _listed(run: Run, positions: list[int]) -> str:
+def _list_items(run: Run, positions: list[int]) -> str:
     more = f" and {len(positions) - _SHOWN} more" if len(positions) > _SHOWN else ""
     return ", ".join(map(run.dls.train.name_item, positions[:_SHOWN])) + more

@@ -148,7 +148,7 @@ class Record(Callback):
             return
         group = run.optimizer.param_groups[-1]
         lr = group["lr"] * run.step.lr_factor
-        self._record.add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.items_in(run.x))
+        self._record.add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.strategy.count_items(run.x))
         if self.train_metrics and not is_empty(run.x):
             self._updates.update(map_tensors(Tensor.detach, run.pred), run.y)
 

@@ -24,7 +24,7 @@ from minilearner.training.callback import Callback, Events
 from minilearner.training.loop import Loop
 from minilearner.training.run import Run
 from minilearner.training.snapshot import untouched
-from minilearner.training.step import TrainStep
+from minilearner.training.step import Step
 from minilearner.tree import n_items
 
 __all__ = ["StepProfile", "profile_steps"]
@@ -133,7 +133,7 @@ class _Feed:
             yield from self.loader
 
 
-def _label_step(step: TrainStep, stage: Callable[[str], _Stage]) -> None:
+def _label_step(step: Step, stage: Callable[[str], _Stage]) -> None:
     """Times what a step does. The step was made for this run, and goes with it."""
     for method, name in _METHODS.items():
         setattr(step, method, stage(name)(getattr(step, method)))
@@ -169,7 +169,7 @@ def _summarized(feed: _Feed, run: Run) -> StepProfile:
         operators={name: own[name] for name in longest},
         n_steps=feed.n_steps,
         n_items=feed.n_items,
-        where=f"{run.dls.device}, {run.step.precision}",
+        where=f"{run.dls.device}, {run.step.precision.name}",
     )
 
 

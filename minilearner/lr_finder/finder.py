@@ -21,8 +21,8 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.lr_finder.plain_loop import (
     DataLoaderIter,
     Feed,
-    PlainScaledStep,
-    PlainStep,
+    GivenAutocast,
+    PlainLoop,
     StateCacher,
     TrainDataLoaderIter,
     ValDataLoaderIter,
@@ -33,10 +33,12 @@ from minilearner.plots import lr_curves
 from minilearner.runtime import isolated_rng
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import is_adaptive
+from minilearner.training.precision import Fp32, Precision
 from minilearner.training.preflight import check_model
 from minilearner.training.run import Run
 from minilearner.training.snapshot import untouched
-from minilearner.training.step import LossFunction, TrainStep
+from minilearner.training.step import LossFunction, Step
+from minilearner.training.strategy import OneProcess
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -305,7 +307,7 @@ class LRFinder:
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
         try:
-            Loop(run, [sweep, Progress(table=False)], train=train).fit()
+            Loop(run, [PlainLoop(), sweep, Progress(table=False)], train=train).fit()
         except BaseException:
             sweep.stop_reason = "it was interrupted"
             raise
@@ -321,11 +323,12 @@ class LRFinder:
             self.sweep = LRSweep.from_curve(*curve, fixed=fixed, **settings)
         return self.sweep
 
-    def _step(self) -> TrainStep:
-        if self.grad_scaler is None or not self.amp_backend:
-            return PlainStep(self.model, self.criterion, self.optimizer)
-        config = self.amp_config or {"device_type": torch.device(self.device).type}
-        return PlainScaledStep(self.model, self.criterion, self.optimizer, self.grad_scaler, config)
+    def _step(self) -> Step:
+        precision: Precision = Fp32()
+        if self.grad_scaler is not None and self.amp_backend:
+            config = self.amp_config or {"device_type": torch.device(self.device).type}
+            precision = GivenAutocast(self.grad_scaler, config)
+        return Step(self.model, self.criterion, self.optimizer, precision=precision, strategy=OneProcess())
 
     def _list_parts(self) -> list[tuple[str, Any]]:
         parts = [("model", self.model), ("optimizer", self.optimizer), ("grad_scaler", self.grad_scaler)]

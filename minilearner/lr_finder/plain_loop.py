@@ -1,4 +1,4 @@
-"""The parts of a hand-written training loop: its batches, its step, and a cache for its state."""
+"""The parts of a hand-written training loop: its batches, how it trains one, and a cache for its state."""
 
 from __future__ import annotations
 
@@ -7,74 +7,75 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from minilearner.models.restore import evaluation_mode
+from minilearner.training.callback import Callback
+from minilearner.training.precision import ScaledFp16
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction, ScaledStep, TrainStep
+from minilearner.training.step import Step
 from minilearner.tree import map_tensors, n_items
 
 __all__ = [
     "DataLoaderIter",
     "Feed",
-    "PlainScaledStep",
-    "PlainStep",
+    "GivenAutocast",
+    "PlainLoop",
     "StateCacher",
     "TrainDataLoaderIter",
     "ValDataLoaderIter",
 ]
 
 
-class PlainStep(TrainStep):
-    """The step of a hand-written loop: whatever the inputs are, they are the model's one argument.
+class PlainLoop(Callback):
+    """Trains each batch as hand-written loops do.
 
-    Of the batches of one update each counts alike, as in `loss / accumulation_steps`, also a short one.
+    Whatever the inputs are, they are the model's one argument. Of the batches of one update each counts the same, as in
+    `loss / accumulation_steps`, even a short one.
     """
 
-    def predict(self, x: Any) -> Any:
-        """Returns `model(x)`, also where `x` is a tuple."""
-        return self.model(x)
+    def before_fit(self, run: Run) -> None:
+        run.process_batch = partial(self._train, run)
 
-    def backward(self, loss: Tensor, n_items: int) -> None:
-        """Adds the gradients of one batch out of `n_accumulate`."""
-        super().backward(loss, 1)
+    def _train(self, run: Run) -> None:
+        run.pred, run.loss = compute_pred_and_loss(run.step, run.x, run.y)
+        run.step.backward(run.loss, 1)
 
 
-class PlainScaledStep(PlainStep, ScaledStep):
-    """The same under the caller's own autocast settings and gradient scaler."""
+def compute_pred_and_loss(step: Step, x: Any, y: Any) -> tuple[Any, Tensor]:
+    """Returns the model's output for the one argument `x`, and its loss, both in the step's precision."""
+    pred = step.predict((x,))
+    return pred, step.precision.call(step.compute_loss, pred, y)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_func: LossFunction,
-        optimizer: Optimizer,
-        scaler: torch.amp.GradScaler,
-        config: Mapping[str, Any],
-    ):
-        ScaledStep.__init__(self, model, loss_func, optimizer, scaler)
+
+class GivenAutocast(ScaledFp16):
+    """Computes under the caller's own autocast settings, with the caller's gradient scaler.
+
+    Args:
+        scaler: the scaler of the caller's loop.
+        config: the arguments of `torch.amp.autocast`.
+    """
+
+    def __init__(self, scaler: torch.amp.GradScaler, config: Mapping[str, Any]):
+        super().__init__(str(config.get("device_type")), scaler)
         self.config = config
 
-    def predict(self, x: Any) -> Any:
-        """Returns `model(x)`, in whatever precision it comes."""
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Returns `function(*args)`, in whatever precision it comes."""
         with torch.amp.autocast(**self.config):
-            return self.model(x)
-
-    def compute_loss(self, pred: Any, y: Any) -> Tensor:
-        """Returns the loss, computed under autocast too."""
-        with torch.amp.autocast(**self.config):
-            return super().compute_loss(pred, y)
+            return function(*args)
 
 
 class Feed:
-    """Batches as the loop wants them: on the device, and in passes of `n_batches`, wherever the data begin anew."""
+    """Batches as the loop takes them: on the device, and in passes of `n_batches`, wherever the data begin again."""
 
     def __init__(self, batches: Iterator[tuple[Any, Any]], n_batches: int, *, device: torch.device, non_blocking: bool):
         self.batches = batches
@@ -91,24 +92,25 @@ class Feed:
                 x, y = next(self.batches)
             except StopIteration:
                 raise ValueError(
-                    "`train_loader` came to its end before the sweep did. Lower `num_iter` or leave auto_reset=True."
+                    "`train_loader` ended before the sweep did. Lower `num_iter` or leave auto_reset=True."
                 ) from None
-            yield self._moved(x), self._moved(y)
+            yield self._move(x), self._move(y)
 
     def mean_loss(self, run: Run, batches: Iterator[tuple[Any, Any]]) -> float:
-        """The loss over all items of `batches`, by the model in evaluation mode."""
+        """Returns the loss over all items of `batches`, of the model in evaluation mode."""
         total, n = 0.0, 0
         with evaluation_mode(run.model), torch.no_grad():
             for x, y in batches:
-                x, y = self._moved(x), self._moved(y)
+                x, y = self._move(x), self._move(y)
                 size = n_items(y) or n_items(x)
-                total, n = total + float(run.step.compute_loss(run.step.predict(x), y)) * size, n + size
+                _, loss = compute_pred_and_loss(run.step, x, y)
+                total, n = total + float(loss) * size, n + size
         if not n:
             raise ValueError("`val_loader` has no items.")
         return total / n
 
-    def _moved(self, tree: Any) -> Any:
-        if hasattr(tree, "to"):  # tensors, and what else knows how to move, such as a tokenizer's batch
+    def _move(self, tree: Any) -> Any:
+        if hasattr(tree, "to"):  # tensors and everything else that can move, such as a tokenizer's batch
             return tree.to(self.device, non_blocking=self.non_blocking)
         return map_tensors(lambda t: t.to(self.device, non_blocking=self.non_blocking), tree)
 
@@ -120,7 +122,7 @@ class DataLoaderIter:
         data_loader: a torch `DataLoader`, or any other re-iterable of batches.
 
     Raises:
-        ValueError: `data_loader` yields no batches, for it is a dataset, or cannot be iterated.
+        ValueError: `data_loader` is a dataset, which yields no batches, or cannot be iterated.
     """
 
     def __init__(self, data_loader: Any) -> None:
@@ -139,14 +141,14 @@ class DataLoaderIter:
         return self.data_loader.dataset
 
     def inputs_labels_from_batch(self, batch_data: Any) -> tuple[Any, Any]:
-        """Takes a batch apart: its first two parts. Override this for batches of another form, such as dictionaries::
+        """Returns the first two parts of a batch. Override this for batches of another form, such as dictionaries::
 
             class Batches(TrainDataLoaderIter):
                 def inputs_labels_from_batch(self, batch_data):
                     return batch_data["image"], batch_data["label"]
 
         Raises:
-            ValueError: the batch is no list or tuple of at least two parts.
+            ValueError: the batch is not a list or tuple of at least two parts.
         """
         if not isinstance(batch_data, (list, tuple)) or len(batch_data) < 2:
             keys = f" with keys {list(batch_data)}" if isinstance(batch_data, dict) else ""
@@ -165,7 +167,7 @@ class DataLoaderIter:
 
 
 class TrainDataLoaderIter(DataLoaderIter):
-    """Training batches without end: the loader begins anew when it ends, unless ``auto_reset=False``."""
+    """Training batches without end: the loader starts again when it ends, unless ``auto_reset=False``."""
 
     def __init__(self, data_loader: Any, auto_reset: bool = True) -> None:
         super().__init__(data_loader)
@@ -183,7 +185,7 @@ class TrainDataLoaderIter(DataLoaderIter):
 
 
 class ValDataLoaderIter(DataLoaderIter):
-    """Validation batches: each new `for` goes over all of them once more."""
+    """Validation batches: each new `for` goes over all of them again."""
 
     def __init__(self, data_loader: Any) -> None:
         super().__init__(data_loader)
@@ -202,13 +204,13 @@ class ValDataLoaderIter(DataLoaderIter):
 
 
 class StateCacher:
-    """Keeps states, such as `state_dict()` gives, by name: copies in memory, or their tensors in safetensors files.
+    """Keeps states, such as those of `state_dict()`, by name: copies in memory, or their tensors in safetensors files.
 
-    The files live in a folder of their own below `cache_dir` (the system's temporary folder when None) and go with
-    this object.
+    The files are in a folder of their own below `cache_dir` (the system's temporary folder if None). They are removed
+    together with this object.
 
     Raises:
-        ValueError: `cache_dir` is no folder.
+        ValueError: `cache_dir` is not a folder.
     """
 
     def __init__(self, in_memory: bool, cache_dir: str | os.PathLike[str] | None = None):
@@ -236,10 +238,10 @@ class StateCacher:
         save_file(tensors, self._folder / f"{key}.safetensors")
 
     def retrieve(self, key: str) -> Any:
-        """Returns a copy of what was kept, which the receiver may change.
+        """Returns a copy of what was stored, which the receiver may change.
 
         Raises:
-            KeyError: nothing was kept by this name.
+            KeyError: nothing was stored under this name.
         """
         if key not in self._kept:
             raise KeyError(f"no state {key!r} was stored; there are {sorted(self._kept)}.")

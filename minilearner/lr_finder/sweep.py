@@ -31,7 +31,7 @@ from minilearner.training.loop import Loop
 from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
 from minilearner.training.run import Run
 from minilearner.training.snapshot import untouched
-from minilearner.training.step import LossFunction, TrainStep
+from minilearner.training.step import LossFunction, Step
 from minilearner.tree import map_tensors, n_items
 
 __all__ = ["FixedLoss", "RateSweep", "SweepSettings", "find_rates", "ladder"]
@@ -257,7 +257,7 @@ class RateSweep(Callback):
     def after_batch(self, run: Run) -> None:
         if run.loss is None:
             return
-        items = run.step.items_in(run.x)
+        items = run.step.strategy.count_items(run.x)
         n = items if self._weigh is None else self._weigh(run.x)
         self._items += items
         self._sum, self._n = self._sum + float(run.loss.detach()) * n, self._n + n
@@ -353,7 +353,7 @@ class FixedLoss(Callback):
             torch.manual_seed(0)
             return float(sum(self._compute_loss(run.step, x, y) * n for x, y, n in self._batches))
 
-    def _compute_loss(self, step: TrainStep, x: Any, y: Any) -> torch.Tensor:
+    def _compute_loss(self, step: Step, x: Any, y: Any) -> torch.Tensor:
         """Computes the loss as the step does, but with the plain loss instead of one that a callback put there."""
         current, step.loss_func = step.loss_func, self.loss_func
         try:

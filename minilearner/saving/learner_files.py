@@ -14,7 +14,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
-from minilearner.training.step import TrainStep
+from minilearner.training.step import Step
 
 __all__ = ["export", "load", "save"]
 
@@ -35,7 +35,7 @@ def load(
 
 
 def export(
-    folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: TrainStep, *, precision: str, format: str
+    folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: Step, *, precision: str, format: str
 ) -> Path:
     """Writes a model for prediction; see `Learner.export`. With several processes, only the first writes.
 
@@ -46,7 +46,7 @@ def export(
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
     if path.suffix != _FORMATS[format]:
         raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
-    if step.passes_together:
+    if step.strategy.passes_together:
         raise ValueError(
             '`strategy="fsdp"` cannot export, since no process has the whole model. Save it (learn.save), load the '
             "file in a single process (learn.load), and export there."

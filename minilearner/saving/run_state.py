@@ -21,7 +21,7 @@ from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
 from minilearner.training.attributes import data_attributes
 from minilearner.training.callback import Callback
-from minilearner.training.run import Run
+from minilearner.training.run import ResumePoint, Run
 from minilearner.tree import map_tensors
 
 __all__ = ["loader_states", "restore", "run_state"]
@@ -74,7 +74,7 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         state = {**state, "callbacks": _leave_live(run, state["callbacks"])}
     # What is put back goes on changing, and the state may be put back once more. Weights are copied in any case.
     state = {name: part if name == "model" else copy.deepcopy(part) for name, part in state.items()}
-    before = _remember(run)
+    before, resume = _remember(run), run.resume
     attributes = [
         (callback, dict(vars(callback)), _copy_tensors(data_attributes(callback))) for callback in run.callbacks
     ]
@@ -84,6 +84,7 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         set_rng_state(state["rng"])
     except BaseException as error:
         _put_back(run, before)
+        run.resume = resume
         for callback, own, data in attributes:
             vars(callback).clear()
             vars(callback).update({**own, **data})
@@ -95,7 +96,7 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
 
 def _remember(run: Run) -> dict[str, Any]:
     """Returns the run as it stands, to go back to. The optimizer's tensors need no copy: loading puts in new ones."""
-    kept = _state_without_callbacks(run, run.epoch, run.start_batch)
+    kept = _state_without_callbacks(run, run.epoch, 0 if run.resume is None else run.resume.batch)
     optimizer = kept.pop("optimizer")
     return {**_copy_tensors(kept), "optimizer": optimizer}
 
@@ -116,7 +117,8 @@ def _copy_tensors(tree: Any) -> Any:
 
 
 def _put_back(run: Run, state: Mapping[str, Any]) -> None:
-    run.epoch, run.start_batch = state["epoch"], state["batch"]
+    run.epoch = state["epoch"]
+    run.resume = ResumePoint(state["batch"], state["rng"]) if state["batch"] else None
     run.global_step, run.position = state["global_step"], state["position"]
     run.metrics = dict(state["metrics"])
     with torch.no_grad():

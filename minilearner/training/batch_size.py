@@ -13,7 +13,7 @@ from minilearner.errors import DataError
 from minilearner.runtime import is_out_of_memory, resolve_precision
 from minilearner.training.optimizers import OptimizerFactory
 from minilearner.training.snapshot import untouched
-from minilearner.training.step import LossFunction, TrainStep, make_step
+from minilearner.training.step import LossFunction, Step, make_step
 from minilearner.tree import Tree, map_tensors, n_items
 
 __all__ = ["largest_batch_size"]
@@ -79,7 +79,7 @@ def _largest(fits: Callable[[int], bool], most: int) -> int | None:
     return low if low > 1 else None
 
 
-def _fits(step: TrainStep, batch: tuple[Tree, Tree], bs: int) -> bool:
+def _fits(step: Step, batch: tuple[Tree, Tree], bs: int) -> bool:
     try:
         x, y = (map_tensors(lambda t: _repeat(t, bs), part) for part in batch)
         for _ in range(_STEPS):

@@ -25,7 +25,7 @@ __all__ = [
     "Events",
     "as_callbacks",
     "check_event_name",
-    "without",
+    "drop_callbacks",
 ]
 
 
@@ -34,37 +34,69 @@ class Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
 
 
 class CancelBatch(Cancel):
-    """Leaves out the rest of this batch."""
+    """Skips the rest of this batch, its update included, and drops its gradients.
+
+    With gradient accumulation nothing is dropped: gradients that were gathered before stay, and those of this batch too
+    if its backward pass was done. `after_cancel_batch` and `after_batch` still come. May be raised from `before_batch`
+    to `after_step`, in validation too.
+    """
 
 
 class CancelBackward(Cancel):
-    """Leaves out the backward pass."""
+    """Skips the rest of the forward and backward pass, and the update: the optimizer never steps on what is left.
+
+    Raise it if you make the update by hand, after your own backward pass and optimizers. Gradients that they leave in
+    the optimizer's parameters are dropped. With gradient accumulation, gradients that were gathered before are kept:
+    then nothing is dropped, this batch does not count, and the update comes as soon as the window is full or the epoch
+    ends. `after_cancel_backward`, `after_backward` and `after_batch` still come; `before_step` and `after_step` only if
+    there is an update. May be raised from `after_pred` to `before_backward`, and in `run.process_batch`.
+    """
 
 
 class CancelStep(Cancel):
-    """Leaves out the update; its gradients are forgotten."""
+    """Skips this update and drops its gradients.
+
+    The schedule stands still, since no update was made. `after_cancel_step`, `after_step` and `after_batch` still come.
+    May be raised in `before_step`.
+    """
 
 
 class CancelTrain(Cancel):
-    """Ends the training pass of this epoch; validation follows."""
+    """Ends the training pass of this epoch.
+
+    Gathered gradients are dropped. `after_cancel_train`, `after_train`, the validation and `after_epoch` still come;
+    the events of the current batch do not. May be raised from `before_train` to the last `after_batch`.
+    """
 
 
 class CancelValidate(Cancel):
-    """Ends this validation pass."""
+    """Ends this validation pass.
+
+    `after_cancel_validate` and `after_validate` still come, with metrics of the batches so far. May be raised from
+    `before_validate` to the last `after_batch`.
+    """
 
 
 class CancelEpoch(Cancel):
-    """Ends this epoch."""
+    """Ends this epoch, its validation included.
+
+    `after_cancel_epoch` and `after_epoch` still come. The other events of the pass that it ends do not. May be raised
+    from `before_epoch` on.
+    """
 
 
 class CancelFit(Cancel):
-    """Ends the run in good order."""
+    """Ends the run in good order.
+
+    `after_cancel_fit` and `after_fit` still come, with `run.interrupted` False; no other event does. May be raised from
+    `before_fit` on.
+    """
 
 
 class Callback:
-    """Acts at the events of a run. Define those that you want; each receives the run, and may change it.
+    """Acts at the events of a run. Define the events that you want; each receives the run, and may change it.
 
-    The loop, with its events in place (`fit` runs all of it, `validate` only the validation pass)::
+    The loop with its events (`fit` runs all of it, `validate` only the validation pass)::
 
         before_fit
         for run.epoch in range(run.n_epochs):
@@ -72,13 +104,18 @@ class Callback:
             before_train
             for run.iter, run.batch in enumerate(run.dls.train):
                 before_batch
-                run.pred = model(run.x)                    after_pred
-                run.loss = loss_func(run.pred, run.y)      after_loss
-                before_backward
-                run.loss.backward()                        after_backward
+                run.process_batch():
+                    run.pred = model(run.x)
+                    after_pred
+                    run.loss = loss_func(run.pred, run.y)
+                    after_loss
+                    before_backward
+                    run.loss.backward()
+                after_backward
                 if an update is due:
                     before_step
-                    optimizer.step()                       after_step
+                    optimizer.step()
+                    after_step
                     optimizer.zero_grad()
                 after_batch
             after_train
@@ -90,18 +127,40 @@ class Callback:
         after_fit
 
     An event may raise `CancelBatch`, `CancelBackward`, `CancelStep`, `CancelTrain`, `CancelValidate`, `CancelEpoch` or
-    `CancelFit` to end the stretch of that name: `after_cancel_<stretch>` follows, and then always `after_<stretch>`.
-    Any other exception ends the run; of the events only `after_fit` follows then, for every callback whose `before_fit`
-    came, so what was changed for a while is undone there.
+    `CancelFit` to end the stretch of that name. `after_cancel_<stretch>` follows, and then always `after_<stretch>`.
+    Each class says what else is skipped and what still happens. Any other exception ends the run. Then only `after_fit`
+    follows, for every callback whose `before_fit` was called, so undo temporary changes there.
+
+    To train a batch in your own way, replace `run.process_batch` in `before_fit`. Set `run.pred` and `run.loss`, and
+    call `run.step.backward`; the loop makes the update. Distillation, in which a teacher's outputs are targets too::
+
+        class Distill(Callback):
+            def __init__(self, teacher):
+                self.teacher = teacher.eval()
+
+            def before_fit(self, run):
+                run.process_batch = partial(self.train, run)
+
+            def train(self, run):
+                with torch.no_grad():
+                    wanted = self.teacher(run.x).softmax(1)
+                run.pred = run.step.predict(run.x)
+                run.loss = run.step.compute_loss(run.pred, run.y) + F.cross_entropy(run.pred, wanted)
+                run.step.backward(run.loss, len(run.x))
+
+    To add something around the ordinary pass, wrap it: keep ``inner = run.process_batch`` and call ``inner()`` where
+    its work should be done; it brings its own events. If you make the update yourself, with several optimizers for
+    instance, raise `CancelBackward` at the end. The loop sets `run.process_batch` for each run and puts it back
+    afterwards. See ``examples/custom_step.py``.
 
     Attributes:
-        order: callbacks act in rising order; equal ones as they were given.
+        order: callbacks act in rising order; those with equal `order` act in the order in which they were given.
         part_of_step: True for a callback that changes what a batch does to the model (accumulation, clipping, mixing).
-            Such ones take part in `lr_find` and `validate` too. All others, which track, log or schedule, rest there.
-        follows_weights: True for a callback whose state is made of the weights, as their averages are: where the
-            weights go back to an earlier state, so does this.
-        differs_by_process: True for a callback that gathers, of several processes, this one's own part. Each process
-            then goes on from its own state, and otherwise all from the first one's.
+            Only such callbacks act in `lr_find` and `validate` too. Those that track, log or schedule do not.
+        follows_weights: True for a callback whose state is made of the weights, as their averages are. If the weights
+            go back to an earlier state, so does the callback.
+        differs_by_process: True for a callback that gathers what its own process sees. When a run is resumed, each
+            process then continues from its own state; otherwise all continue from that of process 0.
 
         constructor_arguments: the arguments with which this callback was made, defaults included, by name.
         ignored_arguments: names of constructor arguments that may change between the parts of a resumed run, such as
@@ -109,7 +168,7 @@ class Callback:
             own callbacks, allows every argument to change; the changed ones are printed.
 
     Raises:
-        TypeError: a subclass defines a method whose name begins like an event's and is none. The nearest is offered.
+        TypeError: a subclass defines a method that is named like an event but is none. The message offers the nearest.
     """
 
     # A slot: `vars` and `state_dict` shall not see the arguments.
@@ -141,24 +200,24 @@ class Callback:
                 check_event_name(name, owner=cls.__name__)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what this callback must remember for a run to go on exactly where it was stopped.
+        """Returns what this callback must remember so that a stopped run continues exactly where it was.
 
-        Data, as `training.packing` takes them: numbers, text, tensors, and lists, tuples and dictionaries of such. What
-        lives in the model, the optimizer, the loaders or the record is kept with them. Here: all attributes that are
-        data. Override both methods where an attribute's meaning ends with the process.
+        By default these are all attributes that are data: numbers, text, tensors, and lists, tuples and dictionaries of
+        them. What the model, the optimizer, the loaders or the record hold is saved with those. Override this and
+        `load_state_dict` if an attribute means nothing in another process.
         """
         return data_attributes(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` stood: afterwards this callback acts as the one that gave the state would have.
+        """Continues from what `state_dict` returned: afterwards this callback acts as the one that was saved would.
 
-        Called in a resumed run after `before_fit`, when model, optimizer and loaders stand as they stood, and in
-        mid-epoch again after `before_train`. Tensors may come on another device.
+        A resumed run calls this after `before_fit`, when model, optimizer and loaders are restored, and once more after
+        `before_train` if it was stopped in mid-epoch. Tensors may come on another device.
         """
         load_attributes(self, state)
 
     def before_fit(self, run: Run) -> None:
-        """Before anything else. Configure the run here."""
+        """Called first. Configure the run here."""
 
     def before_epoch(self, run: Run) -> None:
         """`run.epoch` has just been set."""
@@ -176,10 +235,10 @@ class Callback:
         """`run.loss` is set, and may be changed."""
 
     def before_backward(self, run: Run) -> None:
-        """Only in training."""
+        """The loss is final. Only called in training."""
 
     def after_backward(self, run: Run) -> None:
-        """The gradients of this batch are added."""
+        """The gradients of this batch are added. Also called if its backward pass was cancelled."""
 
     def before_step(self, run: Run) -> None:
         """An update is due. With accumulation, gradients are still sums."""
@@ -203,7 +262,7 @@ class Callback:
         """The epoch's row is written."""
 
     def after_fit(self, run: Run) -> None:
-        """Also when an exception passes through, told by `run.interrupted`. Undo what was changed for a while."""
+        """Also called when an exception ends the run (`run.interrupted` is then True). Undo temporary changes here."""
 
     def after_cancel_batch(self, run: Run) -> None:
         """`CancelBatch` was raised."""
@@ -247,7 +306,7 @@ EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswi
 
 
 def check_event_name(name: str, owner: str) -> None:
-    """Raises a TypeError that offers the nearest event, where `name` is none."""
+    """Raises a TypeError that offers the nearest event, if `name` is none."""
     if name not in EVENTS:
         raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
 
@@ -260,7 +319,7 @@ def as_callbacks(cbs: Any) -> list[Callback]:
     """Returns None, one callback, or several as a new list.
 
     Raises:
-        TypeError: something else is among them, such as a class instead of an instance.
+        TypeError: one of them is something else, such as a class instead of an instance.
     """
     given: list[Any] = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
     for callback in given:
@@ -270,11 +329,11 @@ def as_callbacks(cbs: Any) -> list[Callback]:
     return given
 
 
-def without(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
-    """Returns the callbacks but those named by `unwanted`: one or several, each by itself or by its class.
+def drop_callbacks(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
+    """Returns the callbacks except `unwanted`: one or several, each given as the callback or its class.
 
     Raises:
-        ValueError: there is none such.
+        ValueError: there is no such callback.
     """
     kept = list(callbacks)
     for one in unwanted if isinstance(unwanted, Iterable) else [unwanted]:
@@ -286,12 +345,12 @@ def without(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
 
 
 class Events:
-    """The callbacks of one run by event: for each, the bound methods of only those callbacks that define it.
+    """The callbacks of one run by event: for each event, the bound methods of the callbacks that define it.
 
-    An event that nobody listens to is an empty tuple, and costs nothing. Built when a run begins.
+    An event that no callback defines is an empty tuple, and costs nothing.
 
     Attributes:
-        of: event name -> what to call, in order. The loop reads it directly where every microsecond counts.
+        of: event name -> what to call, in order. The loop reads it directly in each batch, to save a call.
     """
 
     def __init__(self, callbacks: Iterable[Callback]):
@@ -307,13 +366,13 @@ class Events:
             act(run)
 
     def start(self, run: Run) -> None:
-        """`before_fit` of each callback, noting which were reached."""
+        """Calls `before_fit` of each callback, and notes which ones were reached."""
         for callback in self.callbacks:
             self._started.append(callback)
             callback.before_fit(run)
 
     def finish(self, run: Run) -> None:
-        """`after_fit` of each callback that was started: of all, even if one of them fails; then the first error."""
+        """Calls `after_fit` of each callback that `start` reached, even if one fails; then raises the first error."""
         first: BaseException | None = None
         for callback in self._started:
             try:

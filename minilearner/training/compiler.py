@@ -1,15 +1,14 @@
-"""Training through `torch.compile`: the model stays as it is, and only how a training step calls it is compiled.
+"""Train through `torch.compile`: the model stays as it is; only how a training step calls it is compiled.
 
-So names in files, hooks on the model and whatever else is done with it know nothing of it, and a run may go on with or
-without. Predicting, exporting and the look at the data before a run call the model itself: they are no reason to wait
-for a compiler.
+So names in files and hooks on the model do not change, and a run may be resumed with or without. Predicting, exporting
+and the check of the data before a run call the model itself: they do not wait for a compiler.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +20,18 @@ from minilearner.tree import map_tensors
 __all__ = ["Compile", "Compiler", "resolve_compile"]
 
 Compile: TypeAlias = "bool | str | Mapping[str, Any]"
-"""What users pass as `compile`: whether to, a mode of `torch.compile`, or its arguments."""
+"""What users pass as `compile`: whether to compile, a mode of `torch.compile`, or its arguments."""
 
 _MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _GRAPHS = ("reduce-overhead", "max-autotune")  # on a GPU these replay CUDA graphs, into the same memory each time
 
 
 def resolve_compile(compile: Compile, *, is_alone: bool = True) -> Compiler | None:
-    """Returns what compiles models as asked for; None where nothing is to be.
+    """Returns the compiler for this setting; None if the model is not to be compiled.
 
     Raises:
-        ValueError: a mode or an argument that `torch.compile` does not have, or several processes that train together.
-        TypeError: `compile` is nothing of the kind.
+        ValueError: `torch.compile` has no such mode or argument, or several processes train together.
+        TypeError: `compile` is neither a bool nor a string nor a dictionary.
     """
     if compile is False:
         return None
@@ -40,12 +39,12 @@ def resolve_compile(compile: Compile, *, is_alone: bool = True) -> Compiler | No
         raise TypeError(f"`compile` must be True, False, a mode or a dictionary. Received: compile={compile!r}.")
     options: dict[str, Any] = {} if isinstance(compile, bool) else _options(compile)
     known = [name for name in inspect.signature(torch.compile).parameters if name != "model"]
-    if strange := [name for name in options if name not in known]:
-        raise ValueError(f"`torch.compile` has no argument {strange[0]!r}.{closest(str(strange[0]), known)}")
+    if unknown := [name for name in options if name not in known]:
+        raise ValueError(f"`torch.compile` has no argument {unknown[0]!r}.{closest(str(unknown[0]), known)}")
     if options.get("mode") is not None:
         check_choice(options["mode"], "compile", _MODES)
     if not is_alone:
-        raise ValueError(f"`compile` is for one process; here several train together. Received: compile={compile!r}.")
+        raise ValueError(f"`compile` needs one process; here several train together. Received: compile={compile!r}.")
     return Compiler(options)
 
 
@@ -54,7 +53,7 @@ def _options(compile: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Compiler:
-    """Compiles a model when it is first called, and keeps what was compiled from one run to the next.
+    """Compiles a model when it is first called, and keeps the compiled code from one run to the next.
 
     Args:
         options: the arguments of `torch.compile`.
@@ -64,34 +63,37 @@ class Compiler:
         self.options = dict(options)
         self._model: nn.Module | None = None
         self._compiled: Callable[..., Any] | None = None
-        self._ways: list[Any] = []
+        self._known_calls: list[Any] = []
 
-    def network(self, model: nn.Module) -> Callable[..., Any]:
-        """Returns what a run calls in the model's place. Made before callbacks have their say on the run."""
-        ways = list(_ways_to_call(model).values())
-        if self._compiled is None or self._model is not model or self._ways != ways:
+    def wrap(self, model: nn.Module) -> Callable[..., Any]:
+        """Returns what a run calls in the model's place. Call this before callbacks change how layers are called."""
+        calls = list(_find_special_calls(model).values())
+        if self._compiled is None or self._model is not model or self._known_calls != calls:
             if self._compiled is not None:
-                torch.compiler.reset()  # hooks are not among what torch compiles anew for
+                torch.compiler.reset()  # torch does not compile again when hooks change
             self._compiled = torch.compile(model, **self.options)
-            self._model, self._ways = model, ways
-        return _Network(model, self._compiled, copies_outputs=self.options.get("mode") in _GRAPHS)
+            self._model, self._known_calls = model, calls
+        return _CompiledModel(model, self._compiled, copies_outputs=self.options.get("mode") in _GRAPHS)
 
     def __repr__(self) -> str:
         return f"Compiler({self.options})"
 
 
-class _Network:
+class _CompiledModel:
     """A model as one run calls it."""
+
+    settings: ClassVar = {"compiled": True}
+    """Becomes part of the run's settings; see `Step.network`."""
 
     def __init__(self, model: nn.Module, compiled: Callable[..., Any], *, copies_outputs: bool):
         self._model, self._compiled, self._copies_outputs = model, compiled, copies_outputs
-        self._ways = _ways_to_call(model)
-        self._seen_training: bool | None = None
+        self._known_calls = _find_special_calls(model)
+        self._was_training: bool | None = None
 
     def __call__(self, *inputs: Any) -> Any:
-        if self._model.training is not self._seen_training:  # a pass begins
-            _refuse_changed(self._ways, _ways_to_call(self._model))
-            self._seen_training = self._model.training
+        if self._model.training is not self._was_training:  # a pass begins
+            _check_same_calls(self._known_calls, _find_special_calls(self._model))
+            self._was_training = self._model.training
         try:
             outputs = self._compiled(*inputs)
         except Exception as error:
@@ -104,12 +106,12 @@ class _Network:
         return map_tensors(Tensor.clone, outputs) if self._copies_outputs else outputs
 
 
-def _ways_to_call(model: nn.Module) -> dict[str, Any]:
-    """Of each module that is not simply called: its hooks, and the `forward` that it has got in place of its class's.
+def _find_special_calls(model: nn.Module) -> dict[str, Any]:
+    """Returns the hooks of each module that has some, and the `forward` that replaces its class's.
 
-    What a compiled graph holds, and torch does not watch for changes.
+    A compiled graph contains these, and torch does not notice when they change.
     """
-    ways = {}
+    found = {}
     for name, module in model.named_modules():
         hooks = [
             *module._forward_pre_hooks.values(),
@@ -119,15 +121,15 @@ def _ways_to_call(model: nn.Module) -> dict[str, Any]:
         ]
         forward = vars(module).get("forward")
         if hooks or forward is not None:
-            ways[name] = (hooks, forward)
-    return ways
+            found[name] = (hooks, forward)
+    return found
 
 
-def _refuse_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_same_calls(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if changed:
         raise ValueError(
-            f"`compile` does not go with a callback that changes how layers are called, as ActivationStats and "
-            f"GradientCheckpointing do; here it is layer {changed[0] or 'the model itself'!r}. Leave the callback out, "
-            "or train with compile=False."
+            f"`compile` cannot be used with a callback that changes how layers are called, as ActivationStats and "
+            f"GradientCheckpointing do. Changed here: {changed[0] or 'the model itself'!r}. Leave the callback out, or "
+            "train with compile=False."
         )

@@ -1,8 +1,8 @@
 """Training by several processes at once: torch's own `DistributedDataParallel`, or `fully_shard` for large models.
 
-Each process holds the model and takes its part of every batch (`data.sharing`); gradients and losses are means over
-the items of all parts, so that N processes do what one would do with N times the batch size. The model itself stays as
-it is: what is wrapped is only how a training step calls it, so names in files never tell how a model was trained.
+Each process holds the model and takes its share of every batch (`data.share`). Gradients and losses are means over the
+items of all shares, so N processes do what one would do with N times the batch size. The model itself stays as it is.
+Only how a training step calls it is wrapped, so names in files do not depend on how a model was trained.
 """
 
 from __future__ import annotations
@@ -17,57 +17,75 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from minilearner import processes
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.share import Share
 from minilearner.errors import DataError, closest
 from minilearner.models.restore import evaluation_mode
-from minilearner.training.step import AutocastStep, LossFunction, ScaledStep, TrainStep, make_step
-from minilearner.tree import Tree, digest, is_empty, map_tensors
+from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.strategy import OneProcess, Strategy
+from minilearner.tree import Tree, digest, is_empty, map_tensors, n_items
 
-__all__ = ["DistributedStep", "Strategy", "distributed_step", "resolve_strategy", "shared_out"]
+__all__ = [
+    "DataParallel",
+    "Sharded",
+    "StrategyChoice",
+    "Wrapper",
+    "make_strategy",
+    "resolve_strategy",
+    "shard_model",
+    "share_out",
+    "wrap_in_ddp",
+]
 
 Wrapper: TypeAlias = Callable[[nn.Module], nn.Module]
 
-Strategy: TypeAlias = "str | Wrapper | None"
+StrategyChoice: TypeAlias = "str | Wrapper | None"
 """What users pass as `strategy`.
 
 - "auto", "ddp": every process holds the whole model.
-- "fsdp": every process holds a part of each weight, its gradient and the optimizer's state; see `fully_sharded`.
-- what wraps a model as "ddp" does, such as ``partial(DistributedDataParallel, find_unused_parameters=True)``.
+- "fsdp": every process holds a part of each weight, its gradient and the optimizer's state; see `shard_model`.
+- a function that wraps a model as "ddp" does, for instance
+  ``partial(DistributedDataParallel, find_unused_parameters=True)``.
 - None: every process trains for itself.
 """
 
-_STRATEGIES = ("auto", "ddp", "fsdp")
+_CHOICES = ("auto", "ddp", "fsdp")
 _LEAST_UNIT = 2**16  # weights: fewer are not worth an exchange of their own
 
 
-def resolve_strategy(strategy: Strategy) -> Wrapper | None:
-    """Returns what wraps a model for training by several processes; None in a process alone, or where None was given.
+def resolve_strategy(strategy: StrategyChoice) -> Wrapper | None:
+    """Returns the function that wraps a model for training by several processes; None if this process trains alone.
 
     Raises:
         ValueError: an unknown name.
     """
-    if strategy is not None and not callable(strategy) and strategy not in _STRATEGIES:
-        listed = ", ".join(map(repr, _STRATEGIES))
+    if strategy is not None and not callable(strategy) and strategy not in _CHOICES:
+        listed = ", ".join(map(repr, _CHOICES))
         raise ValueError(
-            f"`strategy` must be one of {listed}, None, or what wraps a model.{closest(str(strategy), _STRATEGIES)} "
-            f"Received: strategy={strategy!r}."
+            f"`strategy` must be one of {listed}, None, or a function that wraps a model."
+            f"{closest(str(strategy), _CHOICES)} Received: strategy={strategy!r}."
         )
     if strategy is None or processes.count() == 1:
         return None
     if callable(strategy):
         return strategy
-    return fully_sharded if strategy == "fsdp" else _ddp
+    return shard_model if strategy == "fsdp" else wrap_in_ddp
 
 
-def fully_sharded(model: nn.Module, device_type: str = "cuda") -> nn.Module:
-    """Has torch's `fully_shard` keep a part of each weight in each process, in place.
+def make_strategy(model: nn.Module, wrap: Wrapper | None) -> Strategy:
+    """Returns the strategy of the processes that train `model` wrapped by `wrap`; None if this process trains alone."""
+    if wrap is None:
+        return OneProcess()
+    return Sharded(model, wrap) if wrap is shard_model else DataParallel(model, wrap)
 
-    Weights are brought together layer by layer as a pass needs them: the members of every `nn.Sequential` and
-    `nn.ModuleList` that are large enough, and then what is left. A model that `fully_shard` has been at stays as it is.
+
+def shard_model(model: nn.Module, device_type: str = "cuda") -> nn.Module:
+    """Lets torch's `fully_shard` keep a part of each weight in each process, in place.
+
+    A pass brings weights together layer by layer: the members of every `nn.Sequential` and `nn.ModuleList` that are
+    large enough, and then what is left. A model that is sharded already stays as it is.
 
     Raises:
         ValueError: the model is on the CPU, and this version of torch shards on GPUs only.
@@ -88,21 +106,21 @@ def fully_sharded(model: nn.Module, device_type: str = "cuda") -> nn.Module:
     return model
 
 
-def _ddp(model: nn.Module) -> nn.Module:
-    """Wraps a model. Its buffers are made the same after each update, instead of before each pass: see `update`."""
+def wrap_in_ddp(model: nn.Module) -> nn.Module:
+    """Wraps a model so that gradients are exchanged. Buffers are not: `after_update` copies them, once an update."""
     renamed = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.15 and later
     buffers: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
     return DistributedDataParallel(model, **buffers)
 
 
-def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataLoaders:
-    """Returns this process's share of the loaders, and gives every process the first one's weights.
+def share_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataLoaders:
+    """Returns this process's share of the loaders, and gives every process the weights of process 0.
 
-    The model is on its device afterwards; one that is sharded never was there in one piece. Without a `wrap`, where a
-    process trains for itself, the loaders are returned as they are.
+    Afterwards the model is on its device; a sharded model was never there in one piece. Without a `wrap` this process
+    trains alone, and the loaders are returned as they are.
 
     Raises:
-        DataError: the processes have different data, or too few of them.
+        DataError: the processes have different data, or too few items.
         ValueError: a loader is shared out already.
     """
     if wrap is None:
@@ -113,16 +131,16 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
     odd = next((rank for rank, other in enumerate(found) if other != found[0]), None)
     if odd is not None:
         raise DataError(
-            f"the processes have different data: that of rank {odd} differs from that of rank 0. Every process must "
-            "make the same loaders; give seeds to whatever draws in making them, such as a random split."
+            f"the processes have different data: process {odd} differs from process 0. Every process must make the "
+            "same loaders. Give a seed to everything random in making them, such as a random split."
         )
-    is_sharded = wrap is fully_sharded
+    is_sharded = wrap is shard_model
     if not is_sharded:
         model.to(dls.device)
     with torch.no_grad():
         processes.copy_from_first([*model.parameters(), *model.buffers()])
     if is_sharded:
-        fully_sharded(model, dls.device.type)
+        shard_model(model, dls.device.type)
     part, index, count = copy.copy(dls), processes.rank(), processes.count()
     part.train = dls.train.take_share(Share(index, count, is_even=True))
     part.valid = None if dls.valid is None else dls.valid.take_share(Share(index, count, is_filled_up=is_sharded))
@@ -136,180 +154,144 @@ def shared_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> Data
     return part
 
 
-def distributed_step(
-    model: nn.Module,
-    loss_func: LossFunction,
-    optimizer: Optimizer | None = None,
-    wrap: Wrapper | None = None,
-    *,
-    precision: str = "fp32",
-) -> TrainStep:
-    """Returns the step for a resolved precision, by several processes where there is a `wrap`."""
-    if wrap is None:
-        return make_step(model, loss_func, optimizer, precision=precision)
-    if wrap is fully_sharded:
-        return _sharded_step(model, loss_func, optimizer, precision)
-    if precision == "bf16":
-        return _DistributedAutocastStep(model, loss_func, optimizer, torch.bfloat16).wrapped_by(wrap)
-    if precision == "fp16":
-        return _DistributedScaledStep(model, loss_func, optimizer).wrapped_by(wrap)
-    return DistributedStep(model, loss_func, optimizer).wrapped_by(wrap)
+class DataParallel(Strategy):
+    """Every process makes the step with its share of the batch, and all make the same update.
 
+    Gradients are exchanged while they are computed, once for each update, also if it gathers several batches. Batch
+    norm sees a process's own share; its running statistics are those of process 0, as always with DDP. (For statistics
+    over all shares, convert the model with `nn.SyncBatchNorm.convert_sync_batchnorm`.) Callbacks see the same loss and
+    metrics in every process, and must cancel in all or none. In fp16 an overflow in one process skips the update in
+    all, since it spreads with the gradients.
 
-class DistributedStep(TrainStep):
-    """A step that every process makes with its part of the batch, to one and the same update.
-
-    Gradients are exchanged while they are computed, once for each update also where several batches are gathered for
-    it. Batch norm sees a process's own part; its running statistics are the first process's, as ever with DDP. (For
-    statistics over all parts convert the model with `nn.SyncBatchNorm.convert_sync_batchnorm`.) Callbacks see the same
-    loss and metrics in every process, and must cancel in all or none.
+    Args:
+        model: the model that is trained.
+        wrap: wraps the model so that its gradients are exchanged.
     """
 
-    _wrap: Wrapper
-    _network: nn.Module | None = None
-    _learning: list[bool] | None = None
-    _is_exchanged = True
-    _is_apart = False
-    _seen: Tree = None
-    _n_items = 0
+    passes_together = False
 
-    def wrapped_by(self, wrap: Wrapper) -> DistributedStep:
-        """Returns the step, whose training passes run through ``wrap(model)``."""
-        self._wrap, self.n_processes = wrap, processes.count()
-        return self
+    def __init__(self, model: nn.Module, wrap: Wrapper):
+        self.model = model
+        self.n_processes = processes.count()
+        self.own_loss: Tensor | None = None
+        self._wrap = wrap
+        self._wrapped: nn.Module | None = None
+        self._learning: list[bool] = []
+        self._will_exchange = self._has_exchanged = True
+        self._is_apart = False
+        self._stand_in: Tree = None
+        self._n_own = self._n_all = 0
 
-    def together(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the mean loss over the items of all processes; what flows back into each is its own part.
+    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
+        """Returns `network(*inputs)`; in training, through the wrapped model."""
+        if not torch.is_grad_enabled():
+            return network(*inputs)
+        self._n_own, self._will_exchange = n_items(inputs), False
+        if not self.model.training:
+            return network(*inputs)
+        if self._is_apart:
+            return self._call_with_stand_in(self.model, inputs)
+        wrapped, self._will_exchange = self._wrap_model(), closes_window
+        no_sync = nullcontext if closes_window else getattr(wrapped, "no_sync", nullcontext)
+        with no_sync():
+            return self._call_with_stand_in(wrapped, inputs)
 
-        What is computed `apart` keeps its own value, and is brought together by `over_all`.
-        """
+    def mean_loss(self, loss: Tensor) -> Tensor:
+        """Returns the mean loss over the items of all processes; only this process's part of it has gradients here."""
+        if not torch.is_grad_enabled():
+            return loss
         own = mean = loss.detach()
         if not self._is_apart:
             self.own_loss = own
-            mean = self._mean_over_items(own, n_items)
-        return _Part.apply(loss, mean, self._scale(n_items))  # type: ignore[no-any-return]
-
-    def _mean_over_items(self, own: Tensor, n_items: int) -> Tensor:
-        if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
-            self._count(n_items)
-            return _mean_over_processes(own * self._scale(n_items))
-        value = float(own)
-        total, n, plain = processes.add_up([value * n_items, n_items, value])
-        self._n_items = round(n)
-        return own.new_tensor(total / n if n else plain / self.n_processes)
+            mean = self._mean_over_items(own)
+        return _OwnPart.apply(loss, mean, self._scale(self._n_own))  # type: ignore[no-any-return]
 
     @contextmanager
-    def apart(self, n_items: int) -> Iterator[None]:
+    def work_apart(self, n_items: int) -> Iterator[None]:
         """Lets each process make as many passes inside as it needs; gradients are exchanged at the update."""
-        self._count(n_items)
+        self._count_all(n_items)
         self._is_apart = True
         try:
             yield
         finally:
             self._is_apart = False
 
-    def over_all(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the mean over the items of all processes of a loss that was computed apart."""
+    def finish_loss(self, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the mean over the items of all processes of a loss that was computed in `work_apart`."""
         self.own_loss = loss.detach()
         return _mean_over_processes(self.own_loss * self._scale(n_items))
 
-    def _count(self, n_items: int) -> None:
-        self._n_items = round(processes.add_up([n_items])[0])
+    def count_items(self, x: Tree) -> int:
+        """Returns how many items all processes had in the latest training batch."""
+        return self._n_all
 
-    def _scale(self, n_items: int) -> float:
-        # The exchange takes the mean over processes, not over items. Inputs without tensors have none to be counted.
-        return n_items * self.n_processes / self._n_items if self._n_items else 1.0
+    def weigh(self, window: GradientWindow, loss: Tensor, n_items: int) -> Tensor:
+        """Returns the loss with its weight in the window: that of the batch's items in all processes."""
+        return window.weigh_again(loss) if window.part else window.weigh(loss, self._n_all)
 
-    def items_in(self, x: Tree) -> int:
-        """Returns how many items all processes had in the newest batch."""
-        return self._n_items
+    def before_backward(self) -> None:
+        """Notes whether this pass exchanges the gathered gradients."""
+        self._has_exchanged = self._will_exchange
 
-    def backward(self, loss: Tensor, n_items: int) -> None:
-        """Adds the gradients of `loss`; what counts is the number of items in all processes."""
-        if self.part:
-            self._backward(self._window.weigh_again(loss))
-        else:
-            super().backward(loss, self._n_items)
+    def before_update(self, gradients: list[Tensor]) -> None:
+        """Exchanges the gradients if the last backward pass did not."""
+        if not self._has_exchanged:
+            processes.average(gradients)
+            self._has_exchanged = True
 
-    def compute_loss(self, pred: Any, y: Any) -> Tensor:
-        """Returns the loss of a batch; that of no items, where the others had the last ones, is 0."""
-        if not is_empty(pred):
-            return super().compute_loss(pred, y)
-        empty: list[Tensor] = []
-        map_tensors(lambda t: empty.append(t.sum()) or t, pred)  # type: ignore[func-returns-value]
-        return torch.stack(empty).sum()
-
-    def update(self) -> bool:
-        """Updates the weights, alike in all processes."""
-        if not self._is_exchanged:  # the window ended before it was full
-            processes.average(self._gradients())
-            self._is_exchanged = True
-        is_updated = super().update()
+    def after_update(self) -> None:
+        """Copies the buffers of process 0 to the others."""
         with torch.no_grad():
             processes.copy_from_first(self.model.buffers())
-        return is_updated
 
-    def _forward(self, *inputs: Any) -> Any:
-        if not (torch.is_grad_enabled() and self.model.training):
-            return super()._forward(*inputs)
-        network = self.model if self._is_apart else self._wrapped()
-        self._is_exchanged = not self._is_apart and self._window.n_batches + 1 >= self.n_accumulate
-        no_sync = nullcontext if self._is_exchanged else getattr(network, "no_sync", nullcontext)
-        with no_sync():
-            return self._through(network, inputs)
+    def _mean_over_items(self, own: Tensor) -> Tensor:
+        if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
+            self._count_all(self._n_own)
+            return _mean_over_processes(own * self._scale(self._n_own))
+        value = float(own)
+        total, n, plain = processes.add_up([value * self._n_own, self._n_own, value])
+        self._n_all = round(n)
+        return own.new_tensor(total / n if n else plain / self.n_processes)
 
-    def _through(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        """What the network says; all must take part, so where no item is left, one of before stands in."""
+    def _count_all(self, n_items: int) -> None:
+        self._n_all = round(processes.add_up([n_items])[0])
+
+    def _scale(self, n_items: int) -> float:
+        # The exchange takes the mean over processes, not over items. Inputs without tensors have no number of items.
+        return n_items * self.n_processes / self._n_all if self._n_all else 1.0
+
+    def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Calls the network. All must take part, so a process that has no item left gives an earlier one."""
         if not is_empty(inputs):
-            self._seen = map_tensors(lambda t: t[:1].detach(), inputs)
+            self._stand_in = map_tensors(lambda t: t[:1].detach(), inputs)
             return network(*inputs)
-        if self._seen is None:
-            self._seen = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
+        if self._stand_in is None:
+            self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
         with evaluation_mode(self.model):
-            return map_tensors(lambda t: t[:0], network(*self._seen))
+            return map_tensors(lambda t: t[:0], network(*self._stand_in))
 
-    def _wrapped(self) -> nn.Module:
-        """The model, wrapped anew where other parameters learn than before."""
+    def _wrap_model(self) -> nn.Module:
+        """Returns the wrapped model. It is wrapped anew if other parameters learn than before."""
         learning = [p.requires_grad for p in self.model.parameters()]
-        if self._network is None or learning != self._learning:
-            self._network, self._learning = self._wrap(self.model), learning
-        return self._network
+        if self._wrapped is None or learning != self._learning:
+            self._wrapped, self._learning = self._wrap(self.model), learning
+        return self._wrapped
 
 
-class _DistributedAutocastStep(DistributedStep, AutocastStep):
-    """The same, in a lower precision."""
-
-
-class _DistributedScaledStep(DistributedStep, ScaledStep):
-    """The same in fp16: an overflow in one process skips the update in all, for it spreads with the gradients."""
-
-
-class _ShardedStep(DistributedStep):
-    """The same with a model whose weights are brought together in every forward pass, so that all must make each."""
+class Sharded(DataParallel):
+    """Like `DataParallel`, for a sharded model: every forward pass brings its weights together, so all must make it."""
 
     passes_together = True
 
-    def _forward(self, *inputs: Any) -> Any:
-        self._is_exchanged = True  # gradients of each batch: only a part of their sum fits into a process
-        return self._through(self.model, inputs)
+    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
+        """Returns `network(*inputs)`."""
+        if torch.is_grad_enabled():
+            self._n_own, self._will_exchange = n_items(inputs), True  # in every batch: a process has no room for sums
+        return self._call_with_stand_in(self.model, inputs)
 
 
-class _ShardedAutocastStep(_ShardedStep, AutocastStep):
-    """The same, in a lower precision."""
-
-
-def _sharded_step(
-    model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None, precision: str
-) -> DistributedStep:
-    if precision == "fp16":
-        raise ValueError('`strategy="fsdp"` computes in "fp32" or "bf16". Received: precision="fp16".')
-    if precision == "bf16":
-        return _ShardedAutocastStep(model, loss_func, optimizer, torch.bfloat16).wrapped_by(fully_sharded)
-    return _ShardedStep(model, loss_func, optimizer).wrapped_by(fully_sharded)
-
-
-class _Part(torch.autograd.Function):
-    """Has another number as its value, such as the mean over processes, and a scaled one as what is differentiated."""
+class _OwnPart(torch.autograd.Function):
+    """Replaces a loss's value, by the mean over processes for instance, and scales its gradient."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, value: Tensor, scale: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Asking a model without teaching it: evaluation mode, no gradients, no trace on flags or random generators."""
+"""Predict without training: evaluation mode, no gradients, no trace on flags or random generators."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ from minilearner.data.share import WHOLE
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolated_rng
-from minilearner.training.step import LossFunction, TrainStep
+from minilearner.training.step import LossFunction, Step
 from minilearner.tree import is_empty, map_tensors, n_items
 
-__all__ = ["per_item", "predict_batches"]
+__all__ = ["make_item_loss", "predict_batches"]
 
 
 def predict_batches(
-    step: TrainStep,
+    step: Step,
     loader: Iterable[Any],
     *,
     activate: Callable[[Any], Any] | None = None,
     with_loss: bool = False,
     watch: Callable[[Any], Iterable[Any]] = iter,
 ) -> Iterator[BatchPrediction]:
-    """Yields what the model says of each batch, activated, with its targets and, if wanted, the loss of each item.
+    """Yields the predictions for each batch, activated, with its targets and, if wanted, the loss of each item.
 
-    Where several processes share the loader, each predicts its batches, and all get all of them, in order, on the CPU.
-    Nothing is kept from one batch to the next, so memory does not grow with the data. The model's flags, the loader's
-    position and all random generators stand afterwards as they stood before.
+    If several processes share the loader, each predicts its own batches, and all get all of them, in order, on the CPU.
+    Nothing is kept from one batch to the next, so memory does not grow with the data. Afterwards the model's flags, the
+    loader's position and all random generators are as they were before.
 
     Args:
         step: predicts in its own precision and holds the loss function.
         loader: yields `(x, y)`; `y` is None for data without labels.
-        activate: turns outputs into what is shown, such as probabilities.
-        watch: is given the loader and passes its batches on, showing progress for instance.
+        activate: turns the model's outputs into predictions, such as probabilities.
         with_loss: adds the losses `(items,)`; batches without labels have none.
+        watch: receives the loader and yields its batches, for instance to show progress.
     """
-    item_loss = per_item(step.loss_func) if with_loss else None
+    item_loss = make_item_loss(step.loss_func) if with_loss else None
     with restore_loaders(loader), isolated_rng(), evaluation_mode(step.model), torch.no_grad():
-        own: Iterator[BatchPrediction] = (_predicted(step, x, y, activate, item_loss) for x, y in watch(loader))
+        own: Iterator[BatchPrediction] = (_predict_batch(step, x, y, activate, item_loss) for x, y in watch(loader))
         if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
-            own = _gathered(own, len(loader))
+            own = _gather_batches(own, len(loader))
         yield from own
 
 
-def _predicted(
-    step: TrainStep, x: Any, y: Any, activate: Callable[[Any], Any] | None, item_loss: LossFunction | None
+def _predict_batch(
+    step: Step,
+    x: Any,
+    y: Any,
+    activate: Callable[[Any], Any] | None,
+    item_loss: LossFunction | None,
 ) -> BatchPrediction:
     pred = step.predict(x)
     losses = item_loss(pred, y) if item_loss is not None and y is not None else None
@@ -61,26 +65,26 @@ def _predicted(
     return BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
 
 
-def _gathered(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchPrediction]:
-    """Joins what the processes predict, each with its share of the batches dealt out, in the order of the set."""
+def _gather_batches(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchPrediction]:
+    """Yields the batches that all processes predict, each its share of them, in the order of the data set."""
     for _ in range(max(processes.gather(n_batches))):
         mine = next(own, None)
-        for batch in processes.gather(None if mine is None else _on_cpu(mine)):
+        for batch in processes.gather(None if mine is None else _to_cpu(mine)):
             if batch is not None and not is_empty(batch.preds):
                 yield batch
 
 
-def _on_cpu(batch: BatchPrediction) -> BatchPrediction:
+def _to_cpu(batch: BatchPrediction) -> BatchPrediction:
     parts = (batch.x, batch.preds, batch.targets, batch.losses)
     x, preds, targets, losses = map_tensors(lambda t: t.detach().cpu(), parts)
     return BatchPrediction(x, preds, targets, losses, batch.n_items)
 
 
-def per_item(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
-    """Turns a mean loss into one that gives a value for each item, `(items,)`.
+def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
+    """Returns a loss function that gives a value for each item, `(items,)`, for one that gives their mean.
 
-    Losses that follow torch's convention, a `reduction` attribute or argument, are asked for "none". Any other is
-    called on one item at a time.
+    A loss that follows torch's convention, a `reduction` attribute or argument, is called with "none". Any other is
+    called with one item at a time.
     """
     if isinstance(loss_func, nn.Module) and hasattr(loss_func, "reduction"):
         unreduced: LossFunction = copy.copy(loss_func)
@@ -88,8 +92,8 @@ def per_item(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     elif _takes_reduction(loss_func):
         unreduced = partial(loss_func, reduction="none")  # type: ignore[call-arg]
     else:
-        return partial(_one_at_a_time, loss_func)
-    return lambda pred, y: _mean_of_each(unreduced(pred, y), n_items(y))
+        return partial(_compute_one_by_one, loss_func)
+    return lambda pred, y: _average_items(unreduced(pred, y), n_items(y))
 
 
 def _takes_reduction(loss_func: LossFunction) -> bool:
@@ -99,12 +103,12 @@ def _takes_reduction(loss_func: LossFunction) -> bool:
         return False
 
 
-def _mean_of_each(losses: Tensor, n: int) -> Tensor:
-    """`(items, ...)` or a flattened `(items * k,)` to `(items,)`."""
+def _average_items(losses: Tensor, n: int) -> Tensor:
+    """Averages `(items, ...)`, or a flattened `(items * k,)`, to `(items,)`."""
     return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
 
 
-def _one_at_a_time(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
+def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
     def item(i: int) -> Tensor:
         only: Callable[[Tensor], Tensor] = lambda t: t[i : i + 1]  # noqa: E731 - a slice with a name
         return loss_func(map_tensors(only, pred), map_tensors(only, y))

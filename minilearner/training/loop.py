@@ -1,15 +1,16 @@
-"""The one loop. `Callback`'s docstring is this file in pseudo-code."""
+"""The one loop. `Callback`'s docstring shows it without its details."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolated_rng, set_rng_state
 from minilearner.training.callback import (
     Callback,
     Cancel,
@@ -22,7 +23,6 @@ from minilearner.training.callback import (
     CancelValidate,
     Events,
 )
-from minilearner.training.preflight import loss_error
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
@@ -30,15 +30,15 @@ __all__ = ["Loop"]
 
 
 class Loop:
-    """Runs a `Run` through its epochs and tells the callbacks what happens. The only caller of the step.
+    """Takes a `Run` through its epochs and calls the callbacks at each event. The only caller of the step's `update`.
+
+    It is made afresh for each call. It adds a few microseconds a batch to a hand-written loop: it reads no tensor's
+    value, and calls a callback only at the events that it defines.
 
     Args:
-        run: where the state of the call lives.
-        callbacks: told of the events; sorted by their `order`.
+        run: holds the state of the call.
+        callbacks: act in the order of their `order`.
         train, valid: loaders of `(x, y)` batches with a length; `valid` may be None.
-
-    Built afresh for each call. Between batches it adds a few microseconds to a hand-written loop: it neither reads a
-    tensor's value nor calls a callback that does not listen.
     """
 
     def __init__(self, run: Run, callbacks: Iterable[Callback] = (), *, train: Any = None, valid: Any = None):
@@ -48,15 +48,32 @@ class Loop:
         self.valid = valid
         self.events = Events(callbacks)
         run.validate = self.validate_now
+        run.process_batch = self._process_batch
         run.callbacks = self.events.callbacks
 
     def fit(self) -> None:
         """Trains for `run.n_epochs` epochs."""
-        self._whole(self._epochs)
+        run = self.run
+        with self._whole_run():
+            self.events.start(run)
+            n_updates = -(-len(self.train) // self.step.n_accumulate)
+            run.n_positions = n_updates * run.n_epochs
+            for epoch in range(run.epoch, run.n_epochs):
+                run.epoch = epoch
+                run.position = run.epoch * n_updates
+                with self._stretch("epoch", CancelEpoch):
+                    self.events.emit("before_epoch", run)
+                    self._train()
+                    if self.valid is not None:
+                        self.validate_now()
 
     def validate(self) -> None:
         """Makes one validation pass, inside its fit and epoch events."""
-        self._whole(lambda: self._section("epoch", CancelEpoch, self.validate_now))
+        with self._whole_run():
+            self.events.start(self.run)
+            with self._stretch("epoch", CancelEpoch):
+                self.events.emit("before_epoch", self.run)
+                self.validate_now()
 
     def validate_now(self) -> None:
         """Makes a validation pass here, and puts the run back to the batch where it was.
@@ -68,151 +85,94 @@ class Loop:
         run.training = False
         run.n_batches = len(self.valid)
         try:
-            with isolated_rng(), evaluation_mode(self.step.model), torch.no_grad():
-                self._section("validate", CancelValidate, self._validation_batches)
+            stretch = self._stretch("validate", CancelValidate)
+            with isolated_rng(), evaluation_mode(self.step.model), torch.no_grad(), stretch:
+                self.events.emit("before_validate", run)
+                self._go_through(self.valid, 0, self._evaluate_batch)
         finally:
             run.training, run.iter, run.n_batches, run.x, run.y, run.pred, run.loss = before
 
-    def _whole(self, body: Callable[[], None]) -> None:
-        try:
-            self._until_cancelled(body)
-        except BaseException as error:
-            self.run.interrupted = True
-            try:
-                self.events.finish(self.run)
-            except Exception as second:
-                add_note(error, f"While undoing what callbacks had changed, this happened too: {second!r}")
-            raise
-        self.events.finish(self.run)
-
-    def _until_cancelled(self, body: Callable[[], None]) -> None:
-        try:
-            self.events.start(self.run)
-            body()
-        except CancelFit:
-            self.events.emit("after_cancel_fit", self.run)
-        except Cancel as stray:
-            name = type(stray).__name__
-            raise RuntimeError(
-                f"{name} was raised where there is nothing for it to cancel. It may be raised from "
-                f"`before_{name.removeprefix('Cancel').lower()}` on, until that stretch ends."
-            ) from stray
-
-    def _section(self, name: str, cancel: type[Exception], body: Callable[[], None]) -> None:
-        try:
-            self.events.emit(f"before_{name}", self.run)
-            body()
-        except cancel:
-            self.events.emit(f"after_cancel_{name}", self.run)
-        self.events.emit(f"after_{name}", self.run)
-
-    def _epochs(self) -> None:
-        run = self.run
-        updates = -(-len(self.train) // self.step.n_accumulate)
-        run.n_positions = updates * run.n_epochs
-        for epoch in range(run.epoch, run.n_epochs):
-            run.epoch = epoch
-            run.position = run.epoch * updates
-            self._section("epoch", CancelEpoch, self._epoch)
-
-    def _epoch(self) -> None:
-        run = self.run
+    def _train(self) -> None:
+        run, step = self.run, self.step
         run.training = run.in_mid_epoch = True
         run.n_batches = len(self.train)
-        self.step.model.train()
-        self.step.zero_grad()  # nothing of what came before, not of a cancelled epoch either, belongs to this one
+        step.model.train()
+        step.zero_grad()  # no gradient from before, such as from a cancelled epoch, belongs to this one
         try:
-            self._section("train", CancelTrain, self._training_batches)
+            with self._stretch("train", CancelTrain):
+                self.events.emit("before_train", run)
+                self._go_through(*self._start_pass(), self._train_batch)
+                if step.is_pending:  # the batch that should have closed the window was cancelled
+                    self._update()
         except Cancel:  # of the epoch or the fit, whose last events must not see a training pass
             run.training = run.in_mid_epoch = False
             raise
         run.training = run.in_mid_epoch = False
-        if self.valid is not None:
-            self.validate_now()
 
-    def _training_batches(self) -> None:
-        self._each(*self._training_pass(), self._training_batch)
-        if self.step.is_pending:  # the batch that should have closed the window of accumulation was cancelled
-            self._update()
+    def _start_pass(self) -> tuple[Iterable[Any], int]:
+        """Returns the training batches and the number of the first: a whole pass, or the rest of a resumed one."""
+        point, self.run.resume = self.run.resume, None
+        if point is None:
+            return iter(self.train), 0
+        batches = self.train.iterate(point.batch)
+        set_rng_state(point.rng)
+        return batches, point.batch
 
-    def _training_pass(self) -> tuple[Any, int]:
-        """The training batches and the number of the first: a whole pass, or the rest of a resumed one."""
-        start, self.run.start_batch = self.run.start_batch, 0
-        batches = self.train.iterate(start) if start else iter(self.train)
-        if self.run.at_start is not None:
-            self.run.at_start()
-        return batches, start
-
-    def _validation_batches(self) -> None:
-        self._each(self.valid, 0, self._validation_batch)
-
-    def _each(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
+    def _go_through(self, batches: Iterable[Any], start: int, act_on_batch: Callable[[], None]) -> None:
+        run, of = self.run, self.events.of
         try:
-            self._each_batch(batches, start, one)
+            for run.iter, (run.x, run.y) in enumerate(batches, start):
+                run.pred = run.loss = None  # a cancelled batch must not show those of the batch before
+                try:
+                    act_on_batch()
+                except CancelBatch:
+                    self.events.emit("after_cancel_batch", run)
+                    if run.training and self.step.n_accumulate == 1:
+                        self.step.zero_grad()
+                for act in of["after_batch"]:
+                    act(run)
         except Cancel:
             raise
         except BaseException as error:
-            _tell_where(error, self.run)
+            stage = "training" if run.training else "validation"
+            add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
             raise
 
-    def _each_batch(self, batches: Iterable[Any], start: int, one: Callable[[], None]) -> None:
-        run, after_batch, after_cancel = self.run, self.events.of["after_batch"], self.events.of["after_cancel_batch"]
-        for run.iter, (run.x, run.y) in enumerate(batches, start):
-            run.pred = run.loss = None  # what a cancelled batch leaves undone must not be the last batch's
-            try:
-                one()
-            except CancelBatch:
-                for act in after_cancel:
-                    act(run)
-                if run.training and self.step.n_accumulate == 1:
-                    self.step.zero_grad()
-            for act in after_batch:
-                act(run)
-
-    def _training_batch(self) -> None:
+    def _train_batch(self) -> None:
         run, step, of = self.run, self.step, self.events.of
+        is_cancelled = False
         for act in of["before_batch"]:
             act(run)
-        if run.in_parts is None:
-            self._gather()
-        else:
-            run.in_parts(self._gather)
+        try:
+            run.process_batch()
+        except CancelBackward:
+            is_cancelled = True
+            self.events.emit("after_cancel_backward", run)
         for act in of["after_backward"]:
             act(run)
-        if step.is_due(run.n_batches - 1 - run.iter):
+        if is_cancelled and not step.is_pending:
+            step.zero_grad()  # what an update made by hand has left must not be in the next one
+        elif step.is_due(run.n_batches - 1 - run.iter):
             self._update()
 
-    def _gather(self) -> None:
-        """Adds the gradients of the batch, or of that part of it that `run.x` and `run.y` hold."""
-        run = self.run
-        self._predict()
-        try:
-            for act in self.events.of["before_backward"]:
-                act(run)
-            self.step.backward(run.loss, n_items(run.x))  # type: ignore[arg-type]
-        except CancelBackward:
-            self.events.emit("after_cancel_backward", run)
-
-    def _validation_batch(self) -> None:
+    def _evaluate_batch(self) -> None:
         for act in self.events.of["before_batch"]:
             act(self.run)
-        self._predict()
+        self._process_batch()
 
-    def _predict(self) -> None:
+    def _process_batch(self) -> None:
+        """Makes the forward pass of a batch, or of a part of it, and in training the backward pass."""
         run, step, of = self.run, self.step, self.events.of
         run.pred = step.predict(run.x)
         for act in of["after_pred"]:
             act(run)
-        try:
-            run.loss = step.compute_loss(run.pred, run.y)
-        except torch.OutOfMemoryError:
-            raise
-        except (IndexError, TypeError, ValueError, RuntimeError) as error:
-            raise loss_error(run.pred, run.y, error) from error
-        if run.training and step.n_processes > 1:
-            run.loss = step.together(run.loss, n_items(run.x))
+        run.loss = step.compute_loss(run.pred, run.y)
         for act in of["after_loss"]:
             act(run)
+        if run.training:
+            for act in of["before_backward"]:
+                act(run)
+            step.backward(run.loss, n_items(run.x))
 
     def _update(self) -> None:
         run, of = self.run, self.events.of
@@ -220,16 +180,47 @@ class Loop:
             for act in of["before_step"]:
                 act(run)
             if self.step.update():
-                run.global_step += 1
-                run.position += 1
+                run.count_update()
         except CancelStep:
             self.events.emit("after_cancel_step", run)
-        for act in of["after_step"]:
-            act(run)
-        self.step.zero_grad()
+        try:
+            for act in of["after_step"]:
+                act(run)
+        finally:
+            self.step.zero_grad()
 
+    @contextmanager
+    def _stretch(self, name: str, cancel: type[Cancel]) -> Iterator[None]:
+        """Emits the last events of a stretch, which `cancel` may end. Any other exception skips them."""
+        try:
+            yield
+        except cancel:
+            self.events.emit(f"after_cancel_{name}", self.run)
+        self.events.emit(f"after_{name}", self.run)
 
-def _tell_where(error: BaseException, run: Run) -> None:
-    """Adds to an error the place in the run where it happened."""
-    stage = "training" if run.training else "validation"
-    add_note(error, f"This happened in {stage}, epoch {run.epoch} of {run.n_epochs}, batch {run.iter}.")
+    @contextmanager
+    def _whole_run(self) -> Iterator[None]:
+        """Emits `after_fit` at the end, also after an error, which is raised again."""
+        run = self.run
+        try:
+            try:
+                yield
+            except CancelFit:
+                self.events.emit("after_cancel_fit", run)
+            except Cancel as stray:
+                name = type(stray).__name__
+                raise RuntimeError(
+                    f"{name} was raised where there is nothing for it to cancel. It may be raised from "
+                    f"`before_{name.removeprefix('Cancel').lower()}` on, until that stretch ends."
+                ) from stray
+        except BaseException as error:
+            run.interrupted = True
+            try:
+                self.events.finish(run)
+            except Exception as second:
+                add_note(error, f"While callbacks undid their changes, another error happened: {second!r}")
+            raise
+        else:
+            self.events.finish(run)
+        finally:
+            run.process_batch = self._process_batch

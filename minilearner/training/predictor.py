@@ -23,7 +23,7 @@ from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_batches
-from minilearner.training.step import TrainStep
+from minilearner.training.step import Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,7 @@ class Predictor:
         watch: receives a loader and yields its batches, for example to show progress.
     """
 
-    step: TrainStep
+    step: Step
     dls: DataLoaders
     ds_idx: int = 1
     dl: Any = None
@@ -125,7 +125,8 @@ class Predictor:
         """Returns a loader of this process's batches if several processes predict together."""
         if self.step.n_processes == 1:
             return loader
-        return loader.take_share(Share(processes.rank(), self.step.n_processes, is_filled_up=self.step.passes_together))
+        is_filled_up = self.step.strategy.passes_together
+        return loader.take_share(Share(processes.rank(), self.step.n_processes, is_filled_up=is_filled_up))
 
     def _predict(
         self,

@@ -19,10 +19,10 @@ from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
 from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import isolated_rng
-from minilearner.training.step import LossFunction, TrainStep
+from minilearner.training.step import LossFunction, Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "describe", "loss_error"]
+__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss"]
 
 
 def check_parts(model: Any, loss_func: Any) -> None:
@@ -67,7 +67,7 @@ class Preflight:
     def __init__(self) -> None:
         self._passed: list[Any] = []
 
-    def check(self, step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
+    def check(self, step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
         """Runs `check_data`, unless exactly these parts passed it the last time."""
         parts = [*step.model.parameters(), step.loss_func, dls, *metrics.values()]
         if [id(part) for part in self._passed] != [id(part) for part in parts]:
@@ -75,7 +75,7 @@ class Preflight:
             self._passed = parts
 
 
-def check_data(step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
+def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
     """Sends two items through model and loss, in evaluation mode and without a trace, and checks the data at hand.
 
     Checks the first batch of each loader and, if that needs no reading (tensors and lists in memory), all data: inputs
@@ -104,12 +104,7 @@ def check_data(step: TrainStep, dls: DataLoaders, metrics: Mapping[str, Metric])
             _check_labels(n_outputs, y, where)
 
 
-def loss_error(pred: Any, y: Any, error: Exception) -> DataError:
-    """Returns an error that says what could not be compared."""
-    return DataError(f"the loss cannot compare predictions {describe(pred)} with targets {describe(y)}: {error}")
-
-
-def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
+def _check_pair(step: Step, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
     """Returns the number of classes that the model distinguishes, or None if the targets are not class numbers."""
     two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
     with isolated_rng(), evaluation_mode(step.model), torch.no_grad():
@@ -125,6 +120,8 @@ def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int 
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody wants
                 loss = step.compute_loss(pred, two_y)
+        except DataError:
+            raise
         except Exception as error:
             raise loss_error(pred, two_y, error) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -135,7 +132,7 @@ def _check_pair(step: TrainStep, x: Tree, y: Any, split: str, *, n_classes: int 
     return n_outputs
 
 
-def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
+def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
     functions = {name: metric.function for name, metric in metrics.items() if isinstance(metric, MeanMetric)}
     if not functions:
         return
@@ -152,7 +149,7 @@ def _check_metrics(step: TrainStep, x: Tree, y: Any, metrics: Mapping[str, Metri
                 ) from error
 
 
-def _check_lone_item(step: TrainStep, x: Tree, loader: Loader) -> None:
+def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
     """Raises if the last training batch is a single item that gives a batch norm one value a channel."""
     if _last_batch_size(loader) != 1:
         return
@@ -231,14 +228,3 @@ def _check_labels(n_outputs: int | None, y: Any, where: str, n_classes: int | No
             f"labels must lie in 0 to {n_outputs - 1}, since the model has {n_outputs} outputs. Received, in {where}: "
             f"labels from {low} to {high}. Give the model one output for each class."
         )
-
-
-def describe(tree: Tree) -> str:
-    """Returns shape and dtype of every tensor, such as `(64, 1, 32, 32) float32`."""
-    if isinstance(tree, Tensor):
-        return f"{tuple(tree.shape)} {str(tree.dtype).removeprefix('torch.')}"
-    if isinstance(tree, (tuple, list)):
-        return "(" + ", ".join(map(describe, tree)) + ")"
-    if isinstance(tree, dict):
-        return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items()) + "}"
-    return type(tree).__name__

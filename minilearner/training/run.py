@@ -12,47 +12,65 @@ from torch.optim import Optimizer
 from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.inference import predict_batches
-from minilearner.training.step import TrainStep
+from minilearner.training.step import Step
 
 if TYPE_CHECKING:
     from minilearner.data.dataloaders import DataLoaders
     from minilearner.results.recorder import Recorder, RunRecord
 
-__all__ = ["Run"]
+__all__ = ["ResumePoint", "Run"]
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where the next training pass begins in a run that is resumed in mid-epoch.
+
+    Attributes:
+        batch: the number of its first batch.
+        rng: the state of the random generators at that batch.
+    """
+
+    batch: int
+    rng: dict[str, Any]
+
+
+def _refuse() -> None:
+    raise RuntimeError("`run.process_batch` is set when the run begins.")
 
 
 @dataclass(slots=True)
 class Run:
-    """One call of `fit`, `validate` or `lr_find`, as it stands. Every field is plain; nothing falls through elsewhere.
+    """One call of `fit`, `validate` or `lr_find`, as it is now. Every field is plain; none is looked up elsewhere.
 
     Attributes:
-        step: what happens to one batch. Callbacks that configure it do so in `before_fit` and undo it in `after_fit`.
+        step: what happens to one batch. Callbacks configure it in `before_fit` and undo that in `after_fit`.
         dls: the loaders; `dls.train` gives the training batches, `dls.valid` may be None.
         n_epochs, epoch: how many passes, and the number of this one, from 0.
-        n_batches, iter: batches in this pass, and the number of this one, from 0.
+        recorder, record: the records of this learner's runs, and the record of this run.
+        n_batches, iter: how many batches this pass has, and the number of this one, from 0.
         global_step: optimizer updates made in this run. Schedules count these.
-        position, n_positions: where schedules stand: updates up to now, and in all. An epoch begins at a whole multiple
-            of the updates of an epoch, also where updates were skipped before.
+        position, n_positions: where schedules are: updates so far, and in all. An epoch begins at a whole multiple of
+            the updates of an epoch, even if updates were skipped before.
         training: False while validating.
         in_mid_epoch: True throughout the training pass of an epoch, also in a validation made inside it.
-        interrupted: True in `after_fit` where an exception or an interrupt ends the run, not a `CancelFit` or its end.
+        interrupted: True in `after_fit` if an exception or an interrupt ends the run; False if it ends in good order,
+            by `CancelFit` for instance.
         x, y: the batch. Assign to them, or to `batch`, to change it.
+        part: the items of the batch that `x` and `y` hold while it is trained in parts; else None.
         pred, loss: the model's output and the mean loss of the batch. Assign in `after_pred` and `after_loss`.
-        metrics: the newest value of each: "train_loss", "valid_loss" and the metrics' names. Add your own.
-        columns: the names that `metrics` will hold, known from `before_fit` on. Add your own, to have them monitored.
-        recorder, record: what has been written down in this sitting, and in this run.
-        driven: which hyperparameters are scheduled in this run, and what else has one master only; and by what.
+        process_batch: runs the forward and backward pass of one training batch: it sets `pred` and `loss` and adds the
+            gradients. A callback may wrap or replace it in `before_fit`; see `Callback`.
+        metrics: the latest value of each: "train_loss", "valid_loss" and the metrics' names. Add your own.
+        columns: the names that `metrics` will hold, known from `before_fit` on. Add your own, to let them be monitored.
+        driven: which hyperparameters are scheduled in this run, and what else only one callback may do; and which
+            callback does it.
         validate: makes a validation pass now, and writes its row.
         callbacks: all that take part, in the order in which they act.
-        start_batch: where the next training pass begins; above 0 only in a run that is resumed in mid-epoch.
-        at_start: called once, when that pass stands at its first batch.
-        in_parts: what makes a training batch's forward and backward pass, of which it is given a single one, several
-            over its parts; None for one over the whole. `SplitOnOOM` sets it.
-        part: the items of the batch that `x` and `y` hold, where it is trained in parts.
-        seed: what the learner seeded the global generators with, where it was given one.
+        resume: where the next training pass begins, if this run is resumed in mid-epoch; else None.
+        seed: the seed that the learner gave the global generators, if it had one.
     """
 
-    step: TrainStep
+    step: Step
     dls: DataLoaders
     n_epochs: int = 1
     recorder: Recorder | None = None
@@ -68,18 +86,16 @@ class Run:
     interrupted: bool = False
     x: Any = None
     y: Any = None
+    part: slice | None = None
     pred: Any = None
     loss: Tensor | None = None
+    process_batch: Callable[[], None] = _refuse
     metrics: dict[str, float] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)
     driven: dict[str, str] = field(default_factory=dict)
     validate: Callable[[], None] | None = None
-    activate: Callable[[Any], Any] | None = None
     callbacks: Sequence[Any] = ()
-    start_batch: int = 0
-    at_start: Callable[[], None] | None = None
-    in_parts: Callable[[Callable[[], None]], None] | None = None
-    part: slice | None = None
+    resume: ResumePoint | None = None
     seed: int | None = None
 
     @property
@@ -93,7 +109,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """How much of the run lies behind: (epoch + i / n) / n_epochs at update i of n. 0 at first, never quite 1."""
+        """The part of the run that is done: (epoch + i / n) / n_epochs at update i of n. 0 at first, never quite 1."""
         return self.position / self.n_positions
 
     @property
@@ -106,10 +122,10 @@ class Run:
         """The optimizer of this run.
 
         Raises:
-            RuntimeError: the run only validates and has none.
+            RuntimeError: the run only validates and has no optimizer.
         """
         if self.step.optimizer is None:
-            raise RuntimeError("this run only validates: it has no optimizer.")
+            raise RuntimeError("this run only validates, so it has no optimizer.")
         return self.step.optimizer
 
     @property
@@ -117,20 +133,25 @@ class Run:
         """The learning rate of each layer group."""
         return list({group.get("layer_group", 0): group["lr"] for group in self.optimizer.param_groups}.values())
 
+    def count_update(self) -> None:
+        """Counts an optimizer update, so that schedules move on. Call it if you make the update yourself."""
+        self.global_step += 1
+        self.position += 1
+
     def settings(self, callbacks: Iterable[Any] = ()) -> dict[str, Any]:
-        """How this run trains, in numbers and words, for its record and for people."""
-        layout, network = ", channels_last" if is_channels_last(self.model) else "", self.step.network
+        """Returns how this run trains, in numbers and words, for its record and for people."""
+        step = self.step
+        layout = ", channels_last" if is_channels_last(self.model) else ""
         return {
             "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
             "bs": self._batch_size(),
             "optimizer": type(self.optimizer).__name__,
-            "loss": getattr(self.step.loss_func, "__name__", None) or repr(self.step.loss_func),
-            "precision": self.step.precision + layout,
-            **({} if isinstance(network, nn.Module) else {"compiled": True}),
-            **({"features": "precomputed"} if isinstance(network, nn.Module) and network is not self.model else {}),
+            "loss": getattr(step.loss_func, "__name__", None) or repr(step.loss_func),
+            "precision": step.precision.name + layout,
+            **({} if step.network is step.model else getattr(step.network, "settings", {})),
             "device": str(next(self.model.parameters()).device),
-            **({"processes": self.step.n_processes} if self.step.n_processes > 1 else {}),
-            **({"strategy": "fsdp"} if self.step.passes_together else {}),
+            **({"processes": step.n_processes} if step.n_processes > 1 else {}),
+            **({"strategy": "fsdp"} if step.strategy.passes_together else {}),
             "callbacks": [repr(callback) for callback in callbacks],
         }
 
@@ -139,5 +160,6 @@ class Run:
         return getattr(train, "bs", None) or getattr(getattr(train, "source", None), "batch_size", None)
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
-        """Predicts a whole loader with the model as it stands, and leaves no trace on the run."""
-        return Predictions.from_batches(predict_batches(self.step, loader, activate=self.activate))
+        """Predicts a whole loader with the model as it is now, and leaves no trace on the run."""
+        activate = getattr(self.dls.target, "activate", None)
+        return Predictions.from_batches(predict_batches(self.step, loader, activate=activate))

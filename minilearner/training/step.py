@@ -1,102 +1,110 @@
 """What happens to one batch: predict, compute the loss, go backward, update the weights.
 
-A step knows a model, a loss and an optimizer, and nothing of epochs, callbacks or learners. Mixed precision is another
-step (`AutocastStep`, `ScaledStep`), so its contexts close themselves. `make_step` chooses.
+A step knows a model, a loss and an optimizer, and nothing of epochs, callbacks or learners. How it computes is its
+`Precision`; which processes take part is its `Strategy`. `make_step` picks both.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner.tree import Tree, map_tensors, n_items
+from minilearner.errors import DataError
+from minilearner.runtime import is_out_of_memory
+from minilearner.training.distributed import Wrapper, make_strategy
+from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.precision import Precision, make_precision
+from minilearner.training.strategy import Strategy
+from minilearner.tree import Tree, is_empty, tensors_of
 
-__all__ = ["AutocastStep", "LossFunction", "ScaledStep", "TrainStep", "make_step"]
+__all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 LossFunction = Callable[[Any, Any], Tensor]
-"""`(pred, target) -> loss`, a tensor without dimensions: the mean over the items of the batch."""
+"""`(pred, target) -> loss`: a tensor without dimensions, the mean over the items of the batch."""
 
 
-class TrainStep:
-    """The plain fp32 step: to the bit what a hand-written loop does.
+class Step:
+    """One training step. In fp32 and one process, it is to the bit what a hand-written loop does.
 
     Args:
         model: called with the inputs; a tuple of inputs is spread over its arguments.
         loss_func: mean loss of a batch.
-        optimizer: None where only `predict` and `compute_loss` are wanted.
+        optimizer: may be None if only `predict` and `compute_loss` are used.
+        precision: how the step computes.
+        strategy: which processes take part.
 
     Attributes:
-        n_accumulate: batches whose gradients are averaged, over their items, into one update. `GradientAccumulation`
-            sets it for a run.
-        max_norm: the total norm that gradients are scaled down to before an update, or None. `GradientClip` sets it.
-        part: the number, from 0, of the part of a batch that goes through now; None where batches stay whole.
-        network: what is called in the model's place; the model itself, unless it is compiled, or what its first layers
-            give was precomputed.
-        lr_factor: what each update's learning rates are multiplied by, whatever schedule sets them. `NonFinite` lowers
-            it.
+        network: what is called in the model's place. By default the model itself. If it has `settings`, they become
+            part of the run's settings.
+        n_accumulate: how many batches are averaged, over their items, into one update.
+        max_norm: the largest total norm of the gradients in an update; larger ones are scaled down. None allows any.
+        norm_type: the exponent of that norm.
+        lr_factor: multiplies the learning rates of each update, whatever schedule sets them.
+        window: the batches gathered for the next update.
+        n_processes: how many processes make this step together.
     """
 
-    precision = "fp32"
-    n_processes = 1
-    """How many make this step together."""
-    passes_together = False
-    """Whether each forward pass needs all of them."""
-    own_loss: Tensor | None = None
-    """Of several processes, the newest training batch's loss over the items of this one."""
-
-    def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_func: LossFunction,
+        optimizer: Optimizer | None = None,
+        *,
+        precision: Precision,
+        strategy: Strategy,
+    ):
         self.model = model
         self.network: Callable[..., Any] = model
         self.loss_func = loss_func
         self.optimizer = optimizer
+        self.precision = precision
+        self.strategy = strategy
+        self.n_processes = strategy.n_processes
         self.n_accumulate = 1
         self.max_norm: float | None = None
         self.norm_type = 2.0
-        self.part: int | None = None
         self.lr_factor = 1.0
-        self._window = _Window()
+        self.window = GradientWindow()
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
-        return self._forward(*x) if type(x) is tuple else self._forward(x)
+        inputs = x if type(x) is tuple else (x,)
+        closes_window = self.window.n_batches + 1 >= self.n_accumulate
+        return self.precision.call(self.strategy.call, self.network, inputs, closes_window)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
-        """Returns the loss of a batch: a tensor without dimensions that `backward` can start from."""
-        return self.loss_func(pred, y)
+        """Returns the loss of a batch. In training it is the mean over the items of all processes.
 
-    def together(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the loss over the items of all processes that train; asked for where there are several."""
-        return loss
-
-    def apart(self, n_items: int) -> AbstractContextManager[None]:
-        """Lets each process make as many passes over its `n_items` inside as it needs."""
-        return nullcontext()
-
-    def over_all(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the loss over the items of all processes, of one computed apart over `n_items`."""
-        return loss
-
-    def items_in(self, x: Tree) -> int:
-        """Returns how many items the loss of a training batch is the mean over."""
-        return n_items(x)
+        Raises:
+            DataError: the loss function cannot compare these predictions and targets.
+        """
+        several = self.n_processes > 1
+        try:
+            loss = _sum_of_nothing(pred) if several and is_empty(pred) else self.loss_func(pred, y)
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise loss_error(pred, y, error) from error
+        return self.strategy.mean_loss(loss) if several else loss
 
     def backward(self, loss: Tensor, n_items: int) -> None:
-        """Adds the gradients of `loss`, the mean over `n_items`, to what this update has gathered."""
-        if self.n_accumulate == 1 and self.part is None:
-            self._backward(loss)
-        else:
-            self._backward(self._window.weigh(loss, n_items, is_new_batch=not self.part))
+        """Adds the gradients of `loss`, the mean over `n_items`, to those gathered for the next update."""
+        if self.n_accumulate != 1 or self.window.part is not None:
+            loss = self.strategy.weigh(self.window, loss, n_items)
+        if self.n_processes > 1:
+            self.strategy.before_backward()
+        self.precision.backward(loss)
 
     @contextmanager
     def whole_or_nothing(self) -> Iterator[None]:
-        """Adds what is gathered inside once it is complete; after an error nothing of it is left."""
-        parameters, window = self._parameters(), copy.copy(self._window)
+        """Keeps the gradients that are added inside only if no error ends the block."""
+        parameters, window = self._parameters(), copy.copy(self.window)
         before = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None
@@ -105,7 +113,7 @@ class TrainStep:
         except BaseException:
             for parameter, gradient in zip(parameters, before, strict=True):
                 parameter.grad = gradient
-            self._window = window
+            self.window = window
             raise
         for parameter, gradient in zip(parameters, before, strict=True):
             if gradient is not None:
@@ -113,55 +121,49 @@ class TrainStep:
 
     @property
     def is_pending(self) -> bool:
-        """Whether gradients wait for an update: a window of accumulation has begun and not ended."""
-        return self._window.n_batches > 0
+        """Whether gradients of earlier batches wait for an update."""
+        return self.window.n_batches > 0
 
     def is_due(self, batches_left: int) -> bool:
-        """Whether the update follows this batch. The last batch of an epoch closes a window that is not yet full."""
-        return self.n_accumulate == 1 or self._window.n_batches >= self.n_accumulate or batches_left == 0
+        """Whether an update follows this batch. The last batch of an epoch closes a window that is not yet full."""
+        return self.n_accumulate == 1 or self.window.n_batches >= self.n_accumulate or batches_left == 0
 
     def update(self) -> bool:
-        """Updates the weights from the gathered gradients. Returns False where the update had to be skipped."""
-        self._unscale()
-        if self._window.n_batches:
-            self._window.average(self._gradients())
+        """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
+        if self.n_processes > 1:
+            self.strategy.before_update(self._gradients())
+        if self.optimizer is not None and self.precision.scales_loss:
+            self.precision.unscale(self.optimizer)
+        if self.window.n_batches:
+            self.window.average(self._gradients())
         if self.max_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters(), self.max_norm, self.norm_type)
         if self.lr_factor == 1.0:
-            return self._step()
-        with self._rates_cut():
-            return self._step()
+            is_updated = self.optimizer is None or self.precision.step(self.optimizer)
+        else:
+            with self._cut_rates():
+                is_updated = self.optimizer is None or self.precision.step(self.optimizer)
+        if self.n_processes > 1:
+            self.strategy.after_update()
+        return is_updated
 
     def zero_grad(self) -> None:
-        """Forgets the gathered gradients."""
+        """Drops the gathered gradients."""
         if self.optimizer is not None:
             self.optimizer.zero_grad()
-        if self._window.n_batches:
-            self._window = _Window()
+        if self.window.n_batches:
+            self.window = GradientWindow()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep between two updates."""
-        return {}
+        return self.precision.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
-
-    def _forward(self, *inputs: Any) -> Any:
-        return self.network(*inputs)
-
-    def _backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def _unscale(self) -> None:
-        """Brings gradients to their true size. Nothing to do without a loss scale."""
-
-    def _step(self) -> bool:
-        if self.optimizer is not None:
-            self.optimizer.step()
-        return True
+        """Continues from what `state_dict` returned."""
+        self.precision.load_state_dict(state)
 
     @contextmanager
-    def _rates_cut(self) -> Iterator[None]:
+    def _cut_rates(self) -> Iterator[None]:
         groups = self.optimizer.param_groups if self.optimizer is not None else []
         rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, rates, strict=True):
@@ -180,107 +182,46 @@ class TrainStep:
         return [p.grad for p in self._parameters() if p.grad is not None]
 
 
-class _Window:
-    """The batches gathered for one update, weighed so that the update is the mean over all their items.
-
-    The first batch counts 1 and any other by its size relative to the first, so batches of one size, the ordinary case,
-    multiply by exactly 1. The sum of the counts is divided out once, at the update, when a short tail is known.
-    """
-
-    def __init__(self) -> None:
-        self.n_batches = 0
-        self.total = 0.0
-        self._first = 1
-        self._weight = 1.0
-
-    def weigh(self, loss: Tensor, n_items: int, *, is_new_batch: bool) -> Tensor:
-        if not self.n_batches:
-            self._first = max(n_items, 1)
-        self._weight = n_items / self._first
-        self.n_batches += is_new_batch
-        self.total += self._weight
-        return self.weigh_again(loss)
-
-    def weigh_again(self, loss: Tensor) -> Tensor:
-        """Weighs a further part of the newest batch, whose items were all counted with the first."""
-        return loss if self._weight == 1.0 else loss * self._weight
-
-    def average(self, gradients: list[Tensor]) -> None:
-        if gradients and self.total not in (0.0, 1.0):
-            torch._foreach_div_(gradients, self.total)
-
-
-class AutocastStep(TrainStep):
-    """Forward passes in a lower precision where that is safe; weights, loss and updates stay in fp32.
-
-    Predictions are returned in fp32, so losses and metrics are never computed in 8 bits of mantissa.
-    """
-
-    def __init__(self, model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None, dtype: torch.dtype):
-        super().__init__(model, loss_func, optimizer)
-        self.dtype = dtype
-        self.precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-        self.device_type = next((p.device.type for p in model.parameters()), "cpu")
-
-    def predict(self, x: Tree) -> Any:
-        """Returns the model's output, computed in the lower precision and given in fp32."""
-        with torch.autocast(self.device_type, dtype=self.dtype):
-            pred = super().predict(x)
-        return _to_float(pred)
-
-
-class ScaledStep(AutocastStep):
-    """fp16: an autocast step whose loss is scaled up so that small gradients survive, as in torch's `GradScaler`.
-
-    An update whose gradients overflowed is skipped, and does not count as an update.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        loss_func: LossFunction,
-        optimizer: Optimizer | None,
-        scaler: torch.amp.GradScaler | None = None,
-    ):
-        super().__init__(model, loss_func, optimizer, torch.float16)
-        self.scaler = torch.amp.GradScaler(self.device_type) if scaler is None else scaler
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the loss scale and how many updates it has lasted."""
-        return self.scaler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` stood."""
-        self.scaler.load_state_dict(state)
-
-    def _backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-
-    def _unscale(self) -> None:
-        if self.optimizer is not None:
-            self.scaler.unscale_(self.optimizer)
-
-    def _step(self) -> bool:
-        if self.optimizer is None:
-            return True
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return bool(self.scaler.get_scale() >= scale)
-
-
 def make_step(
-    model: nn.Module, loss_func: LossFunction, optimizer: Optimizer | None = None, *, precision: str = "fp32"
-) -> TrainStep:
-    """Returns the step for a resolved precision: "fp32", "bf16" or "fp16"."""
-    if precision == "bf16":
-        return AutocastStep(model, loss_func, optimizer, torch.bfloat16)
-    if precision == "fp16":
-        return ScaledStep(model, loss_func, optimizer)
-    return TrainStep(model, loss_func, optimizer)
+    model: nn.Module,
+    loss_func: LossFunction,
+    optimizer: Optimizer | None = None,
+    *,
+    precision: str = "fp32",
+    wrap: Wrapper | None = None,
+) -> Step:
+    """Returns a step in the precision "fp32", "bf16" or "fp16".
+
+    Args:
+        model, loss_func, optimizer: see `Step`.
+        precision: its name.
+        wrap: what `resolve_strategy` returned; None if this process trains alone.
+
+    Raises:
+        ValueError: a sharded model was to be trained in fp16.
+    """
+    strategy = make_strategy(model, wrap)
+    if strategy.passes_together and precision == "fp16":
+        raise ValueError('`strategy="fsdp"` computes in "fp32" or "bf16". Received: precision="fp16".')
+    return Step(model, loss_func, optimizer, precision=make_precision(precision, model), strategy=strategy)
 
 
-def _to_float(pred: Any) -> Any:
-    if isinstance(pred, Tensor):  # the ordinary case
-        return pred.float() if pred.dtype in (torch.bfloat16, torch.float16) else pred
-    return map_tensors(lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t, pred)
+def loss_error(pred: Any, y: Any, error: Exception) -> DataError:
+    """Returns an error that says what the loss could not compare."""
+    return DataError(f"the loss cannot compare predictions {describe(pred)} with targets {describe(y)}: {error}")
+
+
+def describe(tree: Tree) -> str:
+    """Returns shape and dtype of every tensor, such as `(64, 1, 32, 32) float32`."""
+    if isinstance(tree, Tensor):
+        return f"{tuple(tree.shape)} {str(tree.dtype).removeprefix('torch.')}"
+    if isinstance(tree, (tuple, list)):
+        return "(" + ", ".join(map(describe, tree)) + ")"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items()) + "}"
+    return type(tree).__name__
+
+
+def _sum_of_nothing(pred: Tree) -> Tensor:
+    """Returns 0 with a graph: the loss of a process that has no item left when the others have the last ones."""
+    return torch.stack([t.sum() for t in tensors_of(pred)]).sum()

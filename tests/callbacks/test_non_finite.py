@@ -94,7 +94,7 @@ def test_raise_names_epoch_batch_and_the_odd_item_and_applies_nothing():
         def before_batch(self, run):
             before.update({k: v.clone() for k, v in run.model.state_dict().items()})
 
-    message = rf"the loss of batch {at} of epoch 0 is (nan|inf). Not finite themselves are: item 13\."
+    message = rf"the loss of batch {at} of epoch 0 is (nan|inf). Not finite are: item 13\."
     with learn.no_logging(), pytest.raises(NonFiniteError, match=message) as told:
         learn.fit(1, cbs=[NonFinite(), Watch()])
     assert told.value.positions == learn.dls.train.indices(0)[at * 5 : at * 5 + 5].tolist()
@@ -212,7 +212,9 @@ def test_rollback_has_a_limit_and_needs_a_good_state():
 def test_fp16_leaves_gradients_to_the_loss_scale_and_losses_to_the_policy():
     class Overflow(Callback):
         def before_fit(self, run):
-            run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # scaled gradients overflow at first
+            run.step.precision.scaler = torch.amp.GradScaler(
+                "cpu", init_scale=2.0**40
+            )  # scaled gradients overflow at first
 
     learn = trained(batches(30, [28]), [NonFinite("skip"), Overflow()], precision="fp16")
     assert learn.recorder.runs[0].settings["non_finite"].endswith("1 update was left out: epoch 0 batch 28")

@@ -120,7 +120,7 @@ def test_batch_norm_moves_once_a_batch_by_the_mean_of_its_parts():
 
 
 def test_it_is_told_once_and_in_the_record():
-    with pytest.warns(RuntimeWarning, match="a batch of 12 items did not fit into memory") as told:
+    with pytest.warns(RuntimeWarning, match="a batch of 12 items did not fit in memory") as told:
         learn = trained(batches(12, 12, 12), net(3), SplitOnOOM())
     assert len(told) == 1
     assert learn.recorder.runs[0].settings["split"] == "in parts of at most 3 items"
@@ -137,7 +137,7 @@ def test_one_item_that_does_not_fit_is_the_original_error_with_what_to_do():
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate 20.00 GiB") as told:
         trained(batches(4), net(0), SplitOnOOM())
     if sys.version_info >= (3, 11):
-        assert "One item alone does not fit" in "".join(told.value.__notes__)
+        assert "A single item does not fit" in "".join(told.value.__notes__)
 
 
 def test_other_errors_pass():

@@ -64,7 +64,7 @@ def seen(run):
     found = [
         run.model.state_dict(), [p.requires_grad for p in run.model.parameters()], run.step.loss_func.state_dict(),
         list(run.optimizer.state_dict()["state"].values()), settings, callbacks, run.record.epochs,
-        [run.epoch, run.global_step, run.position, run.start_batch, run.metrics],
+        [run.epoch, run.global_step, run.position, run.resume and vars(run.resume), run.metrics],
         run.dls.train.state_dict(), run.dls.valid.state_dict(), rng_state(),
     ]  # fmt: skip
     return copy.deepcopy(map_tensors(lambda t: t.detach().clone(), found))

@@ -22,6 +22,7 @@ from minilearner import (
     EMA,
     SWA,
     Callback,
+    CancelBackward,
     ClassificationInterpretation,
     CSVLogger,
     DataLoaders,
@@ -112,6 +113,22 @@ def accumulation(folder):
     return {"weights": weights(learn)}
 
 
+class SkipLast(Callback):
+    """Cancels the backward pass of the last batch, which would have closed the window."""
+
+    def before_backward(self, run):
+        if run.iter == run.n_batches - 1:
+            raise CancelBackward
+
+
+def cancelled(folder):
+    dls = loaders()
+    learn = Learner(dls, net(), opt_func=SGD)
+    assert len(dls.train) % 2 == 0
+    learn.fit(2, 0.05, cbs=[GradientAccumulation(2), SkipLast()])
+    return {"weights": weights(learn)}
+
+
 def last_item(folder):
     """One item is left over for the last batch: all processes but the first have none."""
     (x, y), valid = arrays()
@@ -182,7 +199,7 @@ def resumed(folder):
     return {"weights": weights(learn), "history": [history["valid_loss"], history["train_accuracy"]]}
 
 
-_ALL = (training, accumulation, last_item, torch_loaders, averages, frozen, sharded, resumed)
+_ALL = (training, accumulation, cancelled, last_item, torch_loaders, averages, frozen, sharded, resumed)
 PARTS = {part.__name__: part for part in _ALL}
 
 

@@ -66,6 +66,27 @@ def test_a_step_makes_few_python_calls(metrics, most):
     assert 0 < (calls(3 * N_BATCHES) - calls(N_BATCHES)) / (2 * N_BATCHES) <= most
 
 
+class Frames(Plain):
+    """Notes how many functions of minilearner lie between the call of `fit` and the model."""
+
+    deepest = 0
+
+    def forward(self, x):
+        frame, n, own = sys._getframe(1), 0, str(Path(minilearner.__file__).parent)
+        while frame is not None:
+            n += frame.f_code.co_filename.startswith(own)
+            frame = frame.f_back
+        self.deepest = max(self.deepest, n * self.training)
+        return super().forward(x)
+
+
+def test_few_frames_lie_between_fit_and_the_model():
+    learn = Learner(DataLoaders(batches(2)), Frames(), nn.CrossEntropyLoss(), device="cpu")
+    with learn.no_logging():
+        learn.fit(1)
+    assert 0 < learn.model.deepest <= 13
+
+
 class Reads(TorchDispatchMode):
     """Counts what makes a program wait for the device: a tensor's value wanted in Python."""
 

@@ -35,7 +35,7 @@ def close(expected):
     return pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("part", ["training", "accumulation", "last_item", "torch_loaders"])
+@pytest.mark.parametrize("part", ["training", "accumulation", "cancelled", "last_item", "torch_loaders"])
 def test_two_processes_reach_the_weights_of_one(alone, two, part):
     assert two[0][0][part]["weights"] == close(alone[part]["weights"])
 
@@ -79,7 +79,7 @@ def test_the_finder_sees_the_loss_of_all_processes(alone, two):
 def test_the_first_process_alone_writes_and_shows(two):
     _, ended, folder = two
     tables = re.findall("epoch +train_loss", ended.stdout)
-    assert len(tables) == (14 if two[0][0]["sharded"] else 10)
+    assert len(tables) == (15 if two[0][0]["sharded"] else 11)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 

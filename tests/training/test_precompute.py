@@ -12,7 +12,7 @@ from torchvision import models
 from minilearner import EMA, SWA, Callback, Checkpoint, DataLoaders, Learner, accuracy
 from minilearner.data.batch_transforms import train_only
 from minilearner.errors import DataError
-from minilearner.training.precompute import fixed_part
+from minilearner.training.precompute import split_fixed_part
 from minilearner.vision.augment import Flip
 from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.resize import Resize
@@ -199,7 +199,7 @@ def test_a_layer_that_is_called_twice_is_called_twice():
     relu = nn.ReLU()
     model = nn.Sequential(nn.Conv2d(3, 6, 3), relu, nn.Conv2d(6, 8, 3), relu, nn.Flatten(), nn.Linear(512, 3), relu)
     model[:5].requires_grad_(False)
-    fixed, rest = fixed_part(model)
+    fixed, rest = split_fixed_part(model)
     x = torch.randn(2, 3, SIDE, SIDE)
     assert torch.equal(rest(fixed(x)), model(x))
 
@@ -209,7 +209,7 @@ def test_data_that_the_model_cannot_take_are_told_before_anything_is_computed():
     refused("number of input channels", DataError, DataLoaders.from_arrays((x[:, :1], y), bs=16, seed=3))
 
 
-def test_a_model_that_is_no_row_of_layers_is_refused():
+def test_a_model_that_is_no_sequence_of_layers_is_refused():
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
@@ -218,7 +218,9 @@ def test_a_model_that_is_no_row_of_layers_is_refused():
         def forward(self, x):
             return self.head(self.body(x))
 
-    refused("row of layers", model=Own(), splitter=lambda m: [list(m.body.parameters()), list(m.head.parameters())])
+    refused(
+        "sequence of layers", model=Own(), splitter=lambda m: [list(m.body.parameters()), list(m.head.parameters())]
+    )
 
 
 def test_augmentation_is_refused_by_name_and_by_evidence():
@@ -261,7 +263,7 @@ def test_a_pretrained_body_with_fastais_head_is_split_behind_its_pooling():
     dls = DataLoaders.from_arrays(arrays(), arrays(20, 1), bs=16, seed=3)
     learn = vision_learner(dls, models.shufflenet_v2_x0_5, pretrained=False, train_bn=False, device="cpu")
     learn.freeze()
-    fixed, rest = fixed_part(learn.model)
+    fixed, rest = split_fixed_part(learn.model)
     assert fixed(torch.randn(2, 3, 32, 32)).shape == (2, 2048) and isinstance(rest[0], nn.BatchNorm1d)
 
 
@@ -309,7 +311,7 @@ def test_the_fixed_part_takes_pooling_along_and_stops_at_what_chance_or_statisti
     model = nn.Sequential(body(), head())
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
-    fixed, rest = fixed_part(model)
+    fixed, rest = split_fixed_part(model)
     assert [type(layer).__name__ for layer in fixed][-2:] == ["AdaptiveAvgPool2d", "Flatten"]
     assert rest[0] is model[1][2]
     x = torch.randn(4, 3, SIDE, SIDE)
@@ -321,6 +323,6 @@ def test_a_hook_on_a_row_is_not_lost():
     model = nn.Sequential(body(), head())
     model[0].requires_grad_(False)
     calls = calls_of(model[0])
-    fixed, _ = fixed_part(model)
+    fixed, _ = split_fixed_part(model)
     fixed(torch.randn(2, 3, SIDE, SIDE))
     assert len(calls) == 1

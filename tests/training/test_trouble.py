@@ -62,7 +62,7 @@ def test_raise_names_the_rank_and_its_items_in_every_process(two, script, part):
     assert first == second
     i = first["order"].index(script.BAD)
     rank, start = i % 12 // 6, i // 6 * 6
-    told = f"rank {rank}: the loss of batch {i // 12} of epoch 0 is nan. Not finite themselves are: item {script.BAD}. "
+    told = f"process {rank}: the loss of batch {i // 12} of epoch 0 is nan. Not finite are: item {script.BAD}. "
     assert first["message"].startswith(told)
     assert first["positions"] == first["order"][start : start + 6]
 
