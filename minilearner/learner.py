@@ -598,5 +598,5 @@ class Learner:
 
     def _optimizer(self) -> Optimizer:
         how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
-        self.optimizer = optimizers.kept_or_built(self.optimizer, self.model, self.opt_func, self.lr, **how)
+        self.optimizer = optimizers.keep_or_build_optimizer(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer

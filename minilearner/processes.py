@@ -22,18 +22,18 @@ from torch import Tensor
 
 __all__ = [
     "add_up",
-    "agreed",
     "average",
     "copy_from_first",
     "count",
+    "distribute_like",
     "gather",
     "is_first",
     "join",
-    "laid_out",
     "local_count",
     "local_rank",
     "own_part",
     "rank",
+    "take_from_first",
     "wait",
     "whole",
 ]
@@ -100,7 +100,7 @@ def gather(value: Any) -> list[Any]:
     return gathered
 
 
-def agreed(value: Any) -> Any:
+def take_from_first(value: Any) -> Any:
     """Returns, in every process, the value of process 0."""
     if count() == 1:
         return value
@@ -124,7 +124,7 @@ def average(tensors: Iterable[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, in place."""
     if count() > 1:
         join()
-        for flat in _laid_end_to_end(tensors):
+        for flat in _join_by_kind(tensors):
             dist.all_reduce(flat)
             flat /= count()
 
@@ -133,7 +133,7 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
     """Replaces the values of these tensors by those of process 0, in place."""
     if count() > 1:
         join()
-        for flat in _laid_end_to_end(tensors):
+        for flat in _join_by_kind(tensors):
             dist.broadcast(flat, src=0)
 
 
@@ -149,7 +149,7 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor if local is None else local()
 
 
-def laid_out(values: Tensor, like: Tensor) -> Tensor:
+def distribute_like(values: Tensor, like: Tensor) -> Tensor:
     """Returns whole values split like the tensor `like`, if `fully_shard` has split that; else unchanged."""
     if not hasattr(like, "full_tensor") or hasattr(values, "full_tensor") or values.shape != like.shape:
         return values
@@ -164,7 +164,7 @@ def wait() -> None:
     add_up([0.0])
 
 
-def _laid_end_to_end(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+def _join_by_kind(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
     """Yields flat copies of tensors of one kind, small ones together, and copies their new values back."""
     kinds: dict[Any, list[list[Tensor]]] = {}
     for tensor in tensors:

@@ -29,13 +29,13 @@ __all__ = [
     "available_memory",
     "check_position",
     "default_device",
-    "derived_generator",
-    "derived_seed",
+    "derive_generator",
+    "derive_seed",
     "draw_seed",
-    "in_threads",
     "is_out_of_memory",
-    "isolated_rng",
+    "isolate_rng",
     "keep_freed_memory",
+    "map_in_threads",
     "resolve_device",
     "resolve_precision",
     "rng_state",
@@ -158,10 +158,10 @@ def draw_seed() -> DrawnSeed:
 
     With several processes, all get the seed that process 0 draws.
     """
-    return DrawnSeed(processes.agreed(int(torch.randint(2**31, ()).item())))
+    return DrawnSeed(processes.take_from_first(int(torch.randint(2**31, ()).item())))
 
 
-def derived_seed(seed: int, *path: int | str) -> int:
+def derive_seed(seed: int, *path: int | str) -> int:
     """Mixes a seed with a path such as ``("shuffle", epoch)`` into a new 63-bit seed.
 
     Any two different paths give unrelated seeds, so neighbouring epochs and batches share nothing. The mixing is a hash
@@ -171,10 +171,10 @@ def derived_seed(seed: int, *path: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def derived_generator(seed: int, *path: int | str, device: torch.device | None = None) -> torch.Generator:
-    """Returns a new generator, seeded by `derived_seed`, on `device` (the CPU by default)."""
+def derive_generator(seed: int, *path: int | str, device: torch.device | None = None) -> torch.Generator:
+    """Returns a new generator, seeded by `derive_seed`, on `device` (the CPU by default)."""
     generator = torch.Generator(device or "cpu")
-    generator.manual_seed(derived_seed(seed, *path))
+    generator.manual_seed(derive_seed(seed, *path))
     return generator
 
 
@@ -211,7 +211,7 @@ def check_position(position: Any) -> None:
 
 
 @contextmanager
-def isolated_rng(seed: int | None = None) -> Iterator[None]:
+def isolate_rng(seed: int | None = None) -> Iterator[None]:
     """Puts the four global generators back on leaving, so that draws inside the context leave no trace.
 
     Args:
@@ -271,7 +271,7 @@ Made = TypeVar("Made")
 _MOST_AT_ONCE = 64
 
 
-def in_threads(work: Callable[[Given], Made], things: Sequence[Given], n_threads: int) -> list[Made]:
+def map_in_threads(work: Callable[[Given], Made], things: Sequence[Given], n_threads: int) -> list[Made]:
     """Returns ``list(map(work, things))``, computed in threads.
 
     If `work` fails, the first error in the order of the things is raised, and by then no thread is working any more.

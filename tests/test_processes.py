@@ -15,9 +15,13 @@ def test_alone_everything_is_a_word_about_itself():
     processes.wait()
     assert (processes.rank(), processes.count(), processes.local_count()) == (0, 1, 1)
     assert processes.is_first() and not torch.distributed.is_initialized()
-    assert processes.gather("a") == ["a"] and processes.agreed("a") == "a" and processes.add_up([1, 2.5]) == [1, 2.5]
+    assert (
+        processes.gather("a") == ["a"]
+        and processes.take_from_first("a") == "a"
+        and processes.add_up([1, 2.5]) == [1, 2.5]
+    )
     assert t.tolist() == [1, 1, 1]
-    assert processes.whole(t) is t and processes.laid_out(t, like=torch.zeros(3)) is t
+    assert processes.whole(t) is t and processes.distribute_like(t, like=torch.zeros(3)) is t
 
 
 @pytest.fixture

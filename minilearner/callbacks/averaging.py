@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from minilearner import processes
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.loader_state import restore_loaders
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import n_items
@@ -139,7 +139,7 @@ class _Averaging(Callback):
         if self.averages and self._places:
             pairs = zip(self.averages.items(), self._live(), strict=True)
             self.averages = {
-                name: torch.empty_like(t).copy_(processes.laid_out(average, t)) for (name, average), t in pairs
+                name: torch.empty_like(t).copy_(processes.distribute_like(average, t)) for (name, average), t in pairs
             }
 
     def _check(self, state: Mapping[str, Any]) -> None:
@@ -302,7 +302,7 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # makes them the plain mean over all batches
-        with restore_loaders(run.dls.train), isolated_rng(), torch.no_grad():
+        with restore_loaders(run.dls.train), isolate_rng(), torch.no_grad():
             for x, _ in run.dls.train:
                 if n_items(x):  # with several processes, one may get no items of the last batch
                     run.step.predict(x)

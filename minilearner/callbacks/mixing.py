@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minilearner.checks import check_positive
-from minilearner.runtime import derived_seed
+from minilearner.runtime import derive_seed
 from minilearner.training.callback import Callback
 from minilearner.training.inference import make_item_loss
 from minilearner.training.run import Run
@@ -61,7 +61,7 @@ class _Mixing(Callback):
             return
         of_all = run.dls.train.share
         number = self._n_batches * of_all.count + of_all.index
-        rng = np.random.default_rng(derived_seed(run.dls.seed, "mix", number))
+        rng = np.random.default_rng(derive_seed(run.dls.seed, "mix", number))
         self._n_batches += 1
         n, device = n_items(run.x), run.dls.device
         partner = torch.from_numpy(rng.permutation(n)).to(device, non_blocking=True)

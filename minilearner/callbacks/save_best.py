@@ -92,7 +92,9 @@ class SaveBest(Tracker):
         if not self._weights:
             raise RuntimeError(f"{self!r} has kept no weights yet.")
         own = model.state_dict()
-        model.load_state_dict({name: processes.laid_out(t, own.get(name, t)) for name, t in self._weights.items()})
+        model.load_state_dict(
+            {name: processes.distribute_like(t, own.get(name, t)) for name, t in self._weights.items()}
+        )
 
     def _keep_if_best(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):

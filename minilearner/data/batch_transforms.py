@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minilearner.data.user_transforms import as_list, check_takes_batches, for_validation, run, split_compose
 from minilearner.errors import DataError
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 
 __all__ = [
     "BatchTransform",
@@ -316,7 +316,7 @@ def _functions(transform: FunctionTransform) -> tuple[FunctionTransform, ...]:
 
 def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
-    with isolated_rng(seed):
+    with isolate_rng(seed):
         return f(x)
 
 

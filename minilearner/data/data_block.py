@@ -26,7 +26,7 @@ from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
 from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.errors import DataError
-from minilearner.runtime import derived_generator, draw_seed
+from minilearner.runtime import derive_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
 
 __all__ = ["DataBlock", "describe_steps"]
@@ -356,10 +356,10 @@ def _describe_sample(dataset: ItemDataset) -> Iterator[str]:
         raw = dataset.read(source)
     parts = raw if isinstance(raw, tuple) else (raw,)
     yield f"  read: {', '.join(map(_describe, parts))}"
-    untouched, transforms = parts, dataset.item_tfms.transforms
+    restore_after, transforms = parts, dataset.item_tfms.transforms
     for k, f in enumerate(transforms):
         with _name_step(f"item transform {f!r}", source):
-            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in untouched)
+            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in restore_after)
         yield f"  {f!r}: {', '.join(map(_describe, parts))}"
     with _name_step("making a tensor", source):
         parts = tuple(map(as_tensor, parts))
@@ -381,7 +381,7 @@ def _describe_batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline
     with _name_step("making a batch"):
         x, _ = ItemLoader(dataset, y, bs=n, num_workers=0).items(range(n))
     yield f"A batch of {n}: x {_describe(x)}" + ("" if y is None else f", y {_describe(y[:n])}")
-    rng = derived_generator(0, "summary")
+    rng = derive_generator(0, "summary")
     for step in batch_tfms.steps(training=True):
         with _name_step(f"batch transform {step!r}"):
             x = map_tensors(partial(run_steps, (step,), rng=rng), x)

@@ -31,7 +31,7 @@ from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
-from minilearner.runtime import draw_seed, isolated_rng, keep_freed_memory, resolve_device
+from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
 from minilearner.tree import Tree
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _seed(seed: int | None, *, is_used: bool) -> int:
         return seed if isinstance(seed, int) else int(seed)  # a drawn seed must stay one
     if is_used:
         return draw_seed()
-    with isolated_rng():  # a plain loop over the same foreign loaders would draw nothing here
+    with isolate_rng():  # a plain loop over the same foreign loaders would draw nothing here
         return draw_seed()
 
 

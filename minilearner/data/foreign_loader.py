@@ -30,7 +30,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.loader_state import find_generators, generator_state, restore_loaders, set_generator_state
 from minilearner.data.share import WHOLE, DerivedSampler, ListSampler, Share, SharedBatches, drops_last, share_batches
 from minilearner.errors import DataError
-from minilearner.runtime import derived_generator, derived_seed, isolated_rng
+from minilearner.runtime import derive_generator, derive_seed, isolate_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class ForeignLoader(Loader):
         They are read one by one from a map-style dataset; from any other source a pass is read as far as needed.
         """
         source = self.in_order().source
-        with isolated_rng():  # a dataset may draw
+        with isolate_rng():  # a dataset may draw
             if isinstance(source, DataLoader) and not isinstance(source.dataset, IterableDataset):
                 order = list(source.sampler)
                 return self._deliver(source.collate_fn([source.dataset[order[int(i)]] for i in indices]))
@@ -250,12 +250,12 @@ def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoa
     n = len(dataset)
     sampler: Sampler[int] = DerivedSampler(n, seed) if training else SequentialSampler(dataset)
     # Its own generator: without one, every pass would draw a number from torch's global generator.
-    generator = derived_generator(seed, "workers", int(training))
+    generator = derive_generator(seed, "workers", int(training))
     return DataLoader(dataset, batch_size=bs, sampler=sampler, drop_last=training, generator=generator)
 
 
 def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:
-    generator = torch.Generator().manual_seed(derived_seed(0, "in_order"))
+    generator = torch.Generator().manual_seed(derive_seed(0, "in_order"))
     bs = loader.batch_size
     if bs is None and loader.batch_sampler is not None:
         bs = int(getattr(loader.batch_sampler, "batch_size", 64))
@@ -285,7 +285,7 @@ def _items_in_order(loader: DataLoader[Any]) -> SequentialSampler | ListSampler:
         return SequentialSampler(dataset)
     if isinstance(sampler, SubsetRandomSampler):
         return ListSampler(list(sampler.indices))
-    with restore_loaders(loader), isolated_rng():
+    with restore_loaders(loader), isolate_rng():
         indices = list(sampler) if sampler is not None else [index for batch in batches or () for index in batch]
     # A sampler that draws as many as there are covers the whole dataset, even if it draws some twice.
     return SequentialSampler(dataset) if len(indices) == len(dataset) else ListSampler(sorted(set(indices)))

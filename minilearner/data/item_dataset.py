@@ -32,7 +32,7 @@ from minilearner.data.image_cache import ImageCache, Pixels, fingerprint, room_f
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
 from minilearner.errors import DataError, FileFormatError
-from minilearner.runtime import derived_seed, in_threads
+from minilearner.runtime import derive_seed, map_in_threads
 from minilearner.tree import Tree, map_tensors
 
 __all__ = ["Fetched", "ItemDataset", "Key", "as_tensor"]
@@ -118,7 +118,7 @@ class ItemDataset(Dataset[Tree]):
             # Items that `drop_last` leaves out of every pass are never stored. They are fewer than a batch.
             is_work = not self.is_cached(len(keys) - 1)
             if started is None and self.in_threads and is_work:
-                read = in_threads(self._fetch_one, keys, torch.get_num_threads())
+                read = map_in_threads(self._fetch_one, keys, torch.get_num_threads())
             else:
                 read = [self._fetch_one(key, started) for key in keys]
         stacked = self._stack([item for item, _ in read], [position for position, _ in keys])
@@ -204,7 +204,7 @@ class ItemDataset(Dataset[Tree]):
             return _map_parts(lambda part: self._finish_part(part, *key), prepared)
 
     def _finish_part(self, part: Any, position: int, epoch: int | None) -> Any:
-        rng = None if epoch is None else random.Random(derived_seed(self.seed, "item", epoch, position))
+        rng = None if epoch is None else random.Random(derive_seed(self.seed, "item", epoch, position))
         if isinstance(part, _ByteImage) and self.item_tfms.window is not None:
             left, upper, right, lower = self.item_tfms.window(part.size, rng)
             cut = part.pixels[upper:lower, left:right]

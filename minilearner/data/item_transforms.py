@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 
 from minilearner.data.user_transforms import as_list, for_validation, is_preparation, split_compose
 from minilearner.errors import DataError
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 
 __all__ = ["Box", "Finishing", "ItemPipeline", "ItemTransform", "ItemTransforms", "SplitTransform"]
 
@@ -148,7 +148,7 @@ class ItemPipeline:
     def isolate_rng(self) -> AbstractContextManager[None]:
         """Puts the global generators back on leaving, if a transform moves them, except in a worker."""
         moves = any(isinstance(f, _Function) for f in self._rest)
-        return isolated_rng() if moves and get_worker_info() is None else nullcontext()
+        return isolate_rng() if moves and get_worker_info() is None else nullcontext()
 
     def __repr__(self) -> str:
         return f"ItemPipeline([{', '.join(map(repr, self.transforms))}])"

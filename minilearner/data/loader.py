@@ -14,7 +14,7 @@ from minilearner.checks import check_count
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.share import WHOLE, Share
-from minilearner.runtime import derived_generator, isolated_rng, resolve_device
+from minilearner.runtime import derive_generator, isolate_rng, resolve_device
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Loader(ABC):
         With several processes, all get the same batch.
         """
         whole = self.take_share(WHOLE)
-        with restore_loaders(self), isolated_rng():
+        with restore_loaders(self), isolate_rng():
             return next(iter(whole))
 
     def one_batch(self) -> tuple[Tree, Tree]:
@@ -118,7 +118,7 @@ class Loader(ABC):
 
     @abstractmethod
     def take_share(self, share: Share) -> Loader:
-        """Returns a loader, at the same pass, of the part that one of several processes reads."""
+        """Returns a loader at the same pass, for the part that one process reads when several train together."""
 
     @abstractmethod
     def pick(self, indices: Sequence[int]) -> Loader:
@@ -144,7 +144,7 @@ class Loader(ABC):
         total = self.n_items if self.n_items is not None else n_items(self.first_batch()[0])
         if seed is None:
             return self.pick(range(min(n, total)))
-        order = torch.randperm(total, generator=derived_generator(seed, "sample"))
+        order = torch.randperm(total, generator=derive_generator(seed, "sample"))
         return self.pick(order[:n].tolist())
 
     @abstractmethod
@@ -277,7 +277,7 @@ class DerivedLoader(Loader):
         """Returns the order of a pass: int64 positions (items,), on the CPU."""
         if not self.shuffle:
             return torch.arange(self.n_items)
-        return torch.randperm(self.n_items, generator=derived_generator(self.seed, "shuffle", epoch))
+        return torch.randperm(self.n_items, generator=derive_generator(self.seed, "shuffle", epoch))
 
     def positions_of(self, batch: int) -> list[int]:
         """Returns the positions of a batch's items, in the latest pass."""
@@ -307,4 +307,4 @@ class DerivedLoader(Loader):
     def _generator(self, epoch: int, batch: int) -> torch.Generator:
         """Returns the generator of a batch's transforms; in validation it is the same in every pass."""
         path = ("augment", epoch, batch) if self.training else ("validate", batch)
-        return derived_generator(self.seed, *path)
+        return derive_generator(self.seed, *path)

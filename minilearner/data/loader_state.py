@@ -31,7 +31,7 @@ def restore_loaders(*loaders: Any) -> Iterator[None]:
     - the state of a loader that has `state_dict` and `load_state_dict`;
     - persistent workers of a torch `DataLoader`: others serve inside, and are shut down on leaving.
 
-    `runtime.isolated_rng` puts back the global generators. What a dataset keeps elsewhere is out of reach.
+    `runtime.isolate_rng` puts back the global generators. What a dataset keeps elsewhere is out of reach.
     """
     undo = [step for owner in _owners(loaders) for step in _undo_steps(owner)]
     try:

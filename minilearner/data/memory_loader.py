@@ -23,7 +23,7 @@ from minilearner.data.batch_transforms import (
 from minilearner.data.loader import DerivedLoader
 from minilearner.data.user_transforms import as_list
 from minilearner.errors import DataError
-from minilearner.runtime import derived_seed
+from minilearner.runtime import derive_seed
 from minilearner.tree import digest, map_tensors
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _as_stored(t: Tensor) -> Tensor:
 def _apply_once(functions: list[TensorFunction], x: Tensor, seed: int) -> Tensor:
     n = len(x)
     for i, f in enumerate(functions):
-        x = run_isolated(f, x, derived_seed(seed, "item_tfms", i) % 2**32)
+        x = run_isolated(f, x, derive_seed(seed, "item_tfms", i) % 2**32)
         if len(x) != n:
             raise DataError(
                 f"`item_tfms[{i}]` changed the number of items from {n} to {len(x)}. It receives the whole tensor "

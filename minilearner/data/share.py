@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
 from minilearner import processes
-from minilearner.runtime import derived_generator
+from minilearner.runtime import derive_generator
 from minilearner.tree import map_tensors
 
 __all__ = ["WHOLE", "DerivedSampler", "ListSampler", "Piece", "Share", "SharedBatches", "drops_last", "share_batches"]
@@ -90,7 +90,7 @@ class DerivedSampler(Sampler[int]):
 
     def order(self, epoch: int) -> Tensor:
         """Returns the positions in the order of a pass."""
-        return torch.randperm(self.n, generator=derived_generator(self.seed, "shuffle", epoch))
+        return torch.randperm(self.n, generator=derive_generator(self.seed, "shuffle", epoch))
 
     def __iter__(self) -> Iterator[int]:
         order = self.order(self.epoch)
@@ -128,7 +128,7 @@ class SharedBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         lists = [list(batch) for batch in self.batches]
         if not _is_derived(getattr(self.batches, "sampler", None)):
-            lists = processes.agreed(lists)
+            lists = processes.take_from_first(lists)
         share, whole, self.stand_in_at = self.share, len(lists) // self.share.count, -1
         yield from (lists[i * share.count + share.index] for i in range(whole))
         rest = lists[whole * share.count :]

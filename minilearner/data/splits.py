@@ -453,7 +453,7 @@ def _check_size(value: float | int | None, name: str) -> None:
 
 
 def _plain_size(value: float | int | None) -> float | int | None:
-    """Returns a size as Python's own number, which scikit-learn needs to tell a count from a share."""
+    """Returns a size as Python's own number, which scikit-learn needs to distinguish a count from a share."""
     return None if value is None else int(value) if is_whole_number(value) else float(value)
 
 

@@ -12,7 +12,7 @@ from minilearner.callbacks.progress import Output
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
 from minilearner.training.callback import Callback
-from minilearner.training.optimizers import Rate, hyperparameters_set, n_layer_groups
+from minilearner.training.optimizers import Rate, n_layer_groups, set_hyperparameters
 from minilearner.training.run import Run
 
 __all__ = ["FitContext"]
@@ -51,4 +51,4 @@ class FitContext:
 
     def set_hyperparameters(self, run: Run, rates: Sequence[float]) -> AbstractContextManager[None]:
         """Gives the layer groups these rates and the call's weight decay. On leaving, puts the optimizer's own back."""
-        return hyperparameters_set(run.optimizer, run.model, rates, self.wd, wd_bn_bias=self.wd_bn_bias)
+        return set_hyperparameters(run.optimizer, run.model, rates, self.wd, wd_bn_bias=self.wd_bn_bias)

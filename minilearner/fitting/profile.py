@@ -23,7 +23,7 @@ from minilearner.results.recorder import Recorder
 from minilearner.training.callback import Callback, Events
 from minilearner.training.loop import Loop
 from minilearner.training.run import Run
-from minilearner.training.snapshot import untouched
+from minilearner.training.snapshot import restore_after
 from minilearner.training.step import Step
 from minilearner.tree import n_items
 
@@ -47,7 +47,7 @@ def profile_steps(
     """Trains for `n_steps` steps, after three that do not count, puts everything back, and returns where they went.
 
     On a GPU each stage waits until the device has done it, so that it is charged with its own work; steps then overlap
-    less than in a `fit`. The profiler itself adds a microsecond or two to each operator: that tells in tiny models.
+    less than in a `fit`. The profiler itself adds a microsecond or two to each operator, which shows in tiny models.
 
     Args:
         run: a fresh one, with an optimizer.
@@ -62,14 +62,14 @@ def profile_steps(
     stage = partial(_Stage, on_gpu=run.dls.device.type == "cuda")
     train_metrics = deepcopy(dict(metrics)) if run.recorder is not None and run.recorder.train_metrics else {}
     run.record = Recorder().start_run("profile")
-    with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
+    with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *taking_part):
         feed = _Feed(run.dls.train, n_steps, stage)
         loop = Loop(run, [*taking_part, Record(train_metrics)], train=feed)
         _label_step(run.step, stage)
         _label_events(loop.events, stage)
-        with _labelled_transforms(run.dls.train, stage):
+        with _label_transforms(run.dls.train, stage):
             loop.fit()
-    return _summarized(feed, run)
+    return _summarize(feed, run)
 
 
 class _Stage:
@@ -145,7 +145,7 @@ def _label_events(events: Events, stage: Callable[[str], _Stage]) -> None:
 
 
 @contextmanager
-def _labelled_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iterator[None]:
+def _label_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iterator[None]:
     pipeline = loader.batch_tfms
     loader.batch_tfms = pipeline.wrap_steps(lambda transform, pixels: _Timed(transform, pixels, stage("augmentation")))
     try:
@@ -154,7 +154,7 @@ def _labelled_transforms(loader: Loader, stage: Callable[[str], _Stage]) -> Iter
         loader.batch_tfms = pipeline
 
 
-def _summarized(feed: _Feed, run: Run) -> StepProfile:
+def _summarize(feed: _Feed, run: Run) -> StepProfile:
     averages = feed.profiler.key_averages()
     total = {event.key: event.cpu_time_total / 1e6 / feed.n_steps for event in averages}
     names = ("data", "augmentation", *dict.fromkeys(_METHODS.values()), "callbacks")

@@ -123,7 +123,7 @@ def _keep_sweep(folder: Path | None, sweep: Callable[[], LRSweep]) -> LRSweep:
     if folder is None:
         return sweep()
     path = folder / "sweep.json"
-    if not processes.agreed(path.exists()):
+    if not processes.take_from_first(path.exists()):
         found = sweep()
         folder.mkdir(parents=True, exist_ok=True)
         found.to_json(path)

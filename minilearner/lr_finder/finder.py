@@ -30,13 +30,13 @@ from minilearner.lr_finder.plain_loop import (
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.sweep import RateSweep, check_stop_factor, ladder
 from minilearner.plots import lr_curves
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import is_adaptive
 from minilearner.training.precision import Fp32, Precision
 from minilearner.training.preflight import check_model
 from minilearner.training.run import Run
-from minilearner.training.snapshot import untouched
+from minilearner.training.snapshot import restore_after
 from minilearner.training.step import LossFunction, Step
 from minilearner.training.strategy import OneProcess
 
@@ -202,7 +202,7 @@ class LRFinder:
         check_count(batch_size, "batch_size")
         check_count(epochs, "epochs")
         check_positive(start_lr, "start_lr")
-        with isolated_rng():  # drawing the seed of the order must not leave a trace either
+        with isolate_rng():  # drawing the seed of the order must not leave a trace either
             dls = DataLoaders.from_arrays((x, y), bs=batch_size, drop_last=False, device=self.device)
         n = epochs * len(dls.train)
         _check_range(start_lr, end_lr, n, "exp", 0.0, 4.0, 1)
@@ -214,7 +214,7 @@ class LRFinder:
             grace=6,
             ratios=[start / starts[0] for start in starts],
         )
-        with untouched(self.model, self.optimizer, dls):
+        with restore_after(self.model, self.optimizer, dls):
             return self._run_sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
 
     @overload

@@ -25,12 +25,12 @@ from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
 from minilearner.metrics import SmoothedLoss
 from minilearner.models.restore import restore_buffers
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
 from minilearner.training.run import Run
-from minilearner.training.snapshot import untouched
+from minilearner.training.snapshot import restore_after
 from minilearner.training.step import LossFunction, Step
 from minilearner.tree import map_tensors, n_items
 
@@ -160,7 +160,7 @@ def find_rates(
         confirm=True,
     )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
-    with untouched(run.model, run.optimizer, run.dls, run.step.loss_func, *of_step):
+    with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *of_step):
         if momentum is not None:
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
@@ -349,7 +349,7 @@ class FixedLoss(Callback):
         return total / n if n else math.nan
 
     def _sum_losses(self, run: Run) -> float:
-        with isolated_rng(), restore_buffers(run.model), torch.no_grad():
+        with isolate_rng(), restore_buffers(run.model), torch.no_grad():
             torch.manual_seed(0)
             return float(sum(self._compute_loss(run.step, x, y) * n for x, y, n in self._batches))
 

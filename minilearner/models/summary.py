@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minilearner.models.hooks import ForwardHooks
 from minilearner.models.restore import evaluation_mode, restore_buffers
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.tree import Tree, n_items
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
@@ -49,7 +49,7 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
     hooks = ForwardHooks((layer for _, layer in layers), note)
-    with hooks, restore_buffers(model), evaluation_mode(model), isolated_rng(), torch.no_grad():
+    with hooks, restore_buffers(model), evaluation_mode(model), isolate_rng(), torch.no_grad():
         model(*inputs)
     n = n_items(x) or 1
     seen: set[Tensor] = set()

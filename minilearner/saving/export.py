@@ -20,7 +20,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError, FileFormatError
 from minilearner.models.tensors import collect_state, is_channels_last, to_channels_last, unwrap
 from minilearner.registry import build, describe, is_class_of
-from minilearner.runtime import Precision, isolated_rng
+from minilearner.runtime import Precision, isolate_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
 from minilearner.saving.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.saving.weights_file import BESIDE, copy_weights, mismatches
@@ -37,7 +37,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
 
     Raises:
         TypeError: a transform, block, target or vocabulary cannot be described by a name and plain arguments.
-        OSError: the file cannot be written. What was there before is untouched.
+        OSError: the file cannot be written. What was there before is restore_after.
     """
     model = unwrap(model)
     weights = collect_state(model)
@@ -92,7 +92,7 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
         loss_func = _build_loss(content.get("loss"), dls)
         make = _find_builder(content, path) if model is None else lambda: model
         _check_fits(make, file)
-    with name_file(path), isolated_rng():
+    with name_file(path), isolate_rng():
         tensors = file.tensors()
         ready = make()
         if content.get("channels_last") is True:
@@ -137,7 +137,7 @@ def _find_builder(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Mod
 
 def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
     """Compares names and shapes before the model or any weight takes memory."""
-    with _Unallocated(), isolated_rng():
+    with _Unallocated(), isolate_rng():
         own = collect_state(make())
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
     if mismatch := mismatches(own, in_file):

@@ -125,8 +125,8 @@ class NoTrainingData(DataLoaders):
         self.skipped, self._extra_tfms = (), ()
         self.valid = None
         pipeline = Pipeline(_build_all(description.get("batch_tfms"), BatchTransform, "the batch transform"))
-        told = description.get("target")
-        self._target = None if told is None else build(told, _is_target, "the target")
+        target = description.get("target")
+        self._target = None if target is None else build(target, _is_target, "the target")
         self.new_items = None
         self.train = self._like(description.get("inputs"), pipeline)
 
@@ -134,7 +134,7 @@ class NoTrainingData(DataLoaders):
         """Returns an empty loader that knows how items are read."""
         options: dict[str, Any] = {"bs": self.bs, "seed": self.seed, "batch_tfms": pipeline, "device": self.device}
         if not isinstance(inputs, dict) or str(inputs.get("kind")) not in ("items", "arrays"):
-            raise FileFormatError("how inputs are read is not told.")
+            raise FileFormatError("the file does not say how to read inputs.")
         if inputs["kind"] == "arrays":
             x = _make_empty_array(inputs.get("dtype"), inputs.get("shape"))
             loader = MemoryLoader(x, **options)
@@ -142,7 +142,7 @@ class NoTrainingData(DataLoaders):
             return loader
         blocks = tuple(build(one, _is_block, "the block") for one in _check_list(inputs.get("blocks"), "blocks"))
         if not blocks:
-            raise FileFormatError("how inputs are read is not told.")
+            raise FileFormatError("the file does not say how to read inputs.")
         tfms = ItemPipeline(_build_all(inputs.get("item_tfms"), ItemTransform, "the item transform"))
         plan = DataPlan(blocks, None, None, (None,) * len(blocks), None, RandomSplitter())
         self.new_items = NewItems(plan, self._target, Path)

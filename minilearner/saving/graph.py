@@ -22,7 +22,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
 from minilearner.files import replace_file
 from minilearner.models.tensors import unwrap
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 
 __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
 
@@ -158,7 +158,7 @@ def _compare(expected: Any, found: Any, what: str) -> None:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Silences the warnings of torch's exporters, and undoes their draws of random numbers."""
-    with isolated_rng(), torch.no_grad(), warnings.catch_warnings():
+    with isolate_rng(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

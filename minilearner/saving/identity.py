@@ -63,7 +63,7 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "training": _drop_addresses(run.dls.train.fingerprint()),
         "validation": None if run.dls.valid is None else _drop_addresses(run.dls.valid.fingerprint()),
         "seed": None if isinstance(run.dls.seed, DrawnSeed) else run.dls.seed,
-        "seed of the learner": run.seed if run.step.n_processes == 1 else processes.agreed(run.seed),
+        "seed of the learner": run.seed if run.step.n_processes == 1 else processes.take_from_first(run.seed),
         "metrics": [name for metrics in _tables(run, "metrics") for name in metrics],
         "optimizer settings": _optimizer_settings(run.optimizer),
         "schedules": [_sample_schedules(schedules) for schedules in _tables(run, "schedules")],

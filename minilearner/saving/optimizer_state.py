@@ -50,7 +50,7 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str,
 
 
 def _match_layout(parameter: Tensor, value: Any) -> Any:
-    return processes.laid_out(value, parameter) if isinstance(value, Tensor) else value
+    return processes.distribute_like(value, parameter) if isinstance(value, Tensor) else value
 
 
 def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:

@@ -123,7 +123,7 @@ def _put_back(run: Run, state: Mapping[str, Any]) -> None:
     run.metrics = dict(state["metrics"])
     with torch.no_grad():
         for name, tensor in model_tensors(run.model).items():
-            tensor.copy_(processes.laid_out(state["model"][name], tensor))
+            tensor.copy_(processes.distribute_like(state["model"][name], tensor))
     for name, parameter in unwrap_names(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
     load_optimizer(run.optimizer, state["optimizer"])

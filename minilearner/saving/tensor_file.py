@@ -48,7 +48,7 @@ def write_tensor_file(
 
     Raises:
         TypeError: `content` holds something that is not data.
-        OSError: the file cannot be written. What was there before is untouched.
+        OSError: the file cannot be written. What was there before is restore_after.
     """
     beside: dict[str, Tensor] = {}
     text = json.dumps(pack(dict(content), beside), allow_nan=False, separators=(",", ":"))

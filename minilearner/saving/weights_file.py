@@ -68,7 +68,7 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
 
     Raises:
         TypeError: a state holds something that is not data.
-        OSError: the file cannot be written. What was there before is untouched.
+        OSError: the file cannot be written. What was there before is restore_after.
     """
     weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
     state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
@@ -141,7 +141,7 @@ def copy_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> No
     """Copies tensors into a model's tensors of the same names."""
     with torch.no_grad():
         for name, tensor in tensors.items():
-            own[name].copy_(processes.laid_out(tensor, own[name]))
+            own[name].copy_(processes.distribute_like(tensor, own[name]))
 
 
 def _optimizer_content(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
 from minilearner.runtime import is_out_of_memory, resolve_precision
 from minilearner.training.optimizers import OptimizerFactory
-from minilearner.training.snapshot import untouched
+from minilearner.training.snapshot import restore_after
 from minilearner.training.step import LossFunction, Step, make_step
 from minilearner.tree import Tree, map_tensors, n_items
 
@@ -62,7 +62,7 @@ def largest_batch_size(
     optimizer = opt_func([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     device = next(model.parameters()).device
     step = make_step(model, loss_func, optimizer, precision=resolve_precision(precision, device))
-    with untouched(model, optimizer, DataLoaders([batch], device=device), loss_func):
+    with restore_after(model, optimizer, DataLoaders([batch], device=device), loss_func):
         model.train()
         largest = _largest(lambda bs: _fits(step, batch, bs), max_bs)
     if largest is None:

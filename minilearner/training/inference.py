@@ -16,7 +16,7 @@ from minilearner.data.loader_state import restore_loaders
 from minilearner.data.share import WHOLE
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.training.step import LossFunction, Step
 from minilearner.tree import is_empty, map_tensors, n_items
 
@@ -45,7 +45,7 @@ def predict_batches(
         watch: receives the loader and yields its batches, for instance to show progress.
     """
     item_loss = make_item_loss(step.loss_func) if with_loss else None
-    with restore_loaders(loader), isolated_rng(), evaluation_mode(step.model), torch.no_grad():
+    with restore_loaders(loader), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         own: Iterator[BatchPrediction] = (_predict_batch(step, x, y, activate, item_loss) for x, y in watch(loader))
         if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
             own = _gather_batches(own, len(loader))

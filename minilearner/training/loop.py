@@ -10,7 +10,7 @@ import torch
 
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolated_rng, set_rng_state
+from minilearner.runtime import isolate_rng, set_rng_state
 from minilearner.training.callback import (
     Callback,
     Cancel,
@@ -86,7 +86,7 @@ class Loop:
         run.n_batches = len(self.valid)
         try:
             stretch = self._stretch("validate", CancelValidate)
-            with isolated_rng(), evaluation_mode(self.step.model), torch.no_grad(), stretch:
+            with isolate_rng(), evaluation_mode(self.step.model), torch.no_grad(), stretch:
                 self.events.emit("before_validate", run)
                 self._go_through(self.valid, 0, self._evaluate_batch)
         finally:

@@ -20,13 +20,13 @@ __all__ = [
     "Rate",
     "adamw",
     "build_optimizer",
-    "hyperparameters_restored",
-    "hyperparameters_set",
     "is_adaptive",
-    "kept_or_built",
+    "keep_or_build_optimizer",
     "momentum_key",
     "momentum_of",
     "n_layer_groups",
+    "restore_hyperparameters",
+    "set_hyperparameters",
     "set_momentum",
     "set_rates",
     "set_weight_decay",
@@ -94,7 +94,7 @@ def build_optimizer(
     return optimizer
 
 
-def kept_or_built(
+def keep_or_build_optimizer(
     optimizer: Optimizer | None, model: nn.Module, factory: OptimizerFactory | None, lr: Rate, **options: Any
 ) -> Optimizer:
     """Returns the optimizer with its state, or builds one if there is none or the model's parameters have changed.
@@ -193,11 +193,11 @@ def set_rates(optimizer: Optimizer, rates: Sequence[float]) -> None:
 
 
 @contextmanager
-def hyperparameters_set(
+def set_hyperparameters(
     optimizer: Optimizer, model: nn.Module, rates: Sequence[float], wd: float | None, *, wd_bn_bias: bool = False
 ) -> Iterator[None]:
     """Gives each layer group its rate and, if `wd` is given, its weight decay, until leaving."""
-    with hyperparameters_restored(optimizer):
+    with restore_hyperparameters(optimizer):
         set_rates(optimizer, rates)
         if wd is not None:
             set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
@@ -205,7 +205,7 @@ def hyperparameters_set(
 
 
 @contextmanager
-def hyperparameters_restored(optimizer: Optimizer) -> Iterator[None]:
+def restore_hyperparameters(optimizer: Optimizer) -> Iterator[None]:
     """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back."""
     before = [(group, dict(group)) for group in optimizer.param_groups]
     try:

@@ -23,7 +23,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.errors import DataError
 from minilearner.models.groups import NORMS
 from minilearner.models.heads import AdaptiveConcatPool2d
-from minilearner.runtime import available_memory, derived_generator
+from minilearner.runtime import available_memory, derive_generator
 from minilearner.training.inference import predict_batches
 from minilearner.training.run import Run
 from minilearner.training.step import Step
@@ -236,7 +236,7 @@ def _has_random_function(loader: MemoryLoader | ItemLoader, chosen: Tensor) -> b
     if not any(isinstance(step, FunctionTransform) for step in steps):
         return False
     inputs = tensors_of(loader.items(chosen)[0])
-    first, *others = ([run_steps(steps, t, derived_generator(seed)) for t in inputs] for seed in range(_N_DRAWS))
+    first, *others = ([run_steps(steps, t, derive_generator(seed)) for t in inputs] for seed in range(_N_DRAWS))
     return not all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
 
 

@@ -18,7 +18,7 @@ from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 from minilearner.training.step import LossFunction, Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors
 
@@ -107,7 +107,7 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
 def _check_pair(step: Step, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
     """Returns the number of classes that the model distinguishes, or None if the targets are not class numbers."""
     two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
-    with isolated_rng(), evaluation_mode(step.model), torch.no_grad():
+    with isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         try:
             pred = step.predict(two_x)
         except Exception as error:
@@ -136,7 +136,7 @@ def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -
     functions = {name: metric.function for name, metric in metrics.items() if isinstance(metric, MeanMetric)}
     if not functions:
         return
-    with isolated_rng(), evaluation_mode(step.model), torch.no_grad(), warnings.catch_warnings():
+    with isolate_rng(), evaluation_mode(step.model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that matters comes again in validation
         pred = step.predict(x)
         for name, function in functions.items():
@@ -154,7 +154,7 @@ def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
     if _last_batch_size(loader) != 1:
         return
     starved: list[str] = []
-    with ExitStack() as hooks, isolated_rng(), evaluation_mode(step.model), torch.no_grad():
+    with ExitStack() as hooks, isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         for name, norm in step.model.named_modules():
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and _takes_statistics(norm):
                 hook = norm.register_forward_pre_hook(

@@ -1,4 +1,4 @@
-"""`untouched`: a trial run that leaves no trace."""
+"""`restore_after`: a trial run that leaves no trace."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.models.restore import restore_model
-from minilearner.runtime import isolated_rng
+from minilearner.runtime import isolate_rng
 
-__all__ = ["untouched"]
+__all__ = ["restore_after"]
 
 
 @contextmanager
-def untouched(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others: Any) -> Iterator[None]:
+def restore_after(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others: Any) -> Iterator[None]:
     """On leaving, puts back everything that training changes, even after an error or an interrupt.
 
     Restored to the bit: parameters, buffers (also those that are not saved), gradients, the training flag of every
@@ -31,17 +31,17 @@ def untouched(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *others:
     """
     shared = {id(part): part for part in (model, optimizer, dls, *model.parameters(), *model.buffers())}
     with ExitStack() as kept:
-        for keeping in (isolated_rng(), dls.unmoved(), restore_model(model), _optimizer_kept(optimizer)):
+        for keeping in (isolate_rng(), dls.unmoved(), restore_model(model), _restore_optimizer(optimizer)):
             kept.enter_context(keeping)
         for other in others:
             kept.enter_context(
-                restore_model(other) if isinstance(other, nn.Module) else _attributes_kept(other, shared)
+                restore_model(other) if isinstance(other, nn.Module) else _restore_attributes(other, shared)
             )
         yield
 
 
 @contextmanager
-def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
+def _restore_attributes(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
     """Restores an object's attributes from a deep copy, which does not copy the `shared` objects."""
     attributes = getattr(owner, "__dict__", {})
     before = copy.deepcopy(attributes, dict(shared))
@@ -53,7 +53,7 @@ def _attributes_kept(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _optimizer_kept(optimizer: Optimizer) -> Iterator[None]:
+def _restore_optimizer(optimizer: Optimizer) -> Iterator[None]:
     state: dict[Any, Any] = copy.deepcopy(optimizer.state_dict())
     try:
         yield

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
 from minilearner.errors import DataError, FileFormatError
-from minilearner.runtime import in_threads
+from minilearner.runtime import map_in_threads
 
 __all__ = [
     "PathLike",
@@ -108,7 +108,7 @@ def image_size(path: PathLike) -> tuple[int, int]:
 
 def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
     """Returns the `image_size` of every file, read in threads. Raises the same errors."""
-    return in_threads(image_size, paths, _n_threads())
+    return map_in_threads(image_size, paths, _n_threads())
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def verify_images(
     if n_threads is not None:
         check_count(n_threads, "n_threads")
     paths = list(paths)
-    reasons = in_threads(partial(_find_problem, how=how), paths, n_threads or _n_threads())
+    reasons = map_in_threads(partial(_find_problem, how=how), paths, n_threads or _n_threads())
     found = VerifiedImages(
         [path for path, reason in zip(paths, reasons, strict=True) if reason is None],
         [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None],

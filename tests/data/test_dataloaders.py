@@ -19,7 +19,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.targets import Category, Regression
 from minilearner.errors import DataError
-from minilearner.runtime import isolated_rng, set_seed
+from minilearner.runtime import isolate_rng, set_seed
 from minilearner.vision.augment import Flip
 from minilearner.vision.lighting import Brightness, Contrast, Hue
 
@@ -344,7 +344,7 @@ class TestUnmoved:
         without = str(list(DataLoaders(make(), bs=4, seed=1).train))
         set_seed(1)
         dls = DataLoaders(make(), bs=4, seed=1)
-        with dls.unmoved(), isolated_rng():
+        with dls.unmoved(), isolate_rng():
             list(dls.train)
             next(iter(dls.train))
         assert str(list(dls.train)) == without

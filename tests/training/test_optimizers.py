@@ -8,8 +8,8 @@ from torch import nn
 
 from minilearner.training.optimizers import (
     build_optimizer,
-    hyperparameters_restored,
     is_adaptive,
+    restore_hyperparameters,
     set_weight_decay,
     spread,
 )
@@ -116,7 +116,7 @@ def test_a_factory_that_makes_no_optimizer_is_refused():
 def test_settings_and_groups_are_put_back():
     m = model()
     optimizer = build_optimizer(m, torch.optim.SGD, 1e-3)
-    with hyperparameters_restored(optimizer):
+    with restore_hyperparameters(optimizer):
         set_weight_decay(optimizer, m, 0.3)
         optimizer.param_groups[0]["lr"] = 7
         assert len(optimizer.param_groups) == 2

@@ -170,7 +170,7 @@ def test_verify_checks_its_arguments(broken):
 MEANWHILE = """
 import linecache, sys, threading, time
 import PIL.Image
-from minilearner.runtime import in_threads
+from minilearner.runtime import map_in_threads
 from minilearner.vision.images import open_image
 
 begun = []
@@ -184,7 +184,7 @@ def lets_the_other_go_ahead(frame, event, _):
     return lets_the_other_go_ahead
 
 threading.settrace(lets_the_other_go_ahead)
-in_threads(open_image, sys.argv[1:] * 2, 2)
+map_in_threads(open_image, sys.argv[1:] * 2, 2)
 assert len(set(begun)) == 2
 """
 
