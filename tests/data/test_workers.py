@@ -31,7 +31,7 @@ def loader(pictures, num_workers, read=open_image):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_damaged_file_is_told_by_its_path_and_cause_in_a_short_message(pictures, num_workers):
     pictures[5].write_bytes(pictures[5].read_bytes()[:200])
-    with pytest.raises(FileFormatError, match="5.png: the picture is damaged or cut short") as told:
+    with pytest.raises(FileFormatError, match="5.png: the image is damaged or cut short") as told:
         list(loader(pictures, num_workers=num_workers))
     assert len(str(told.value)) < 300 and "Traceback" not in str(told.value)
     assert told.value.__cause__ is not None
