@@ -31,7 +31,7 @@ def loader(images, num_workers, read=open_image):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_damaged_file_is_reported_by_its_path_and_cause_in_a_short_message(images, num_workers):
     images[5].write_bytes(images[5].read_bytes()[:200])
-    with pytest.raises(FileFormatError, match="5.png: .*damaged or cut short") as error:
+    with pytest.raises(FileFormatError, match="5.png: the image is damaged or cut short") as error:
         list(loader(images, num_workers=num_workers))
     assert len(str(error.value)) < 300 and "Traceback" not in str(error.value)
     assert error.value.__cause__ is not None
