@@ -193,7 +193,7 @@ class Checkpoint(Callback):
             return  # processes leave together after the validation
         elif (
             not run.in_mid_epoch and self._signal is not None
-        ):  # in a validation, or if the accumulation window never closed
+        ):  # validating, or a window was never closed
             if self._before_validation is not None:
                 self._store.save(*self._before_validation)
             self._leave_on_signal(run)

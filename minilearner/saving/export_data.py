@@ -99,8 +99,8 @@ def _check_vocab(vocab: Any) -> None:
         plain = name.item() if isinstance(name, np.generic) else name
         if type(plain) not in (str, int, float, bool):
             raise TypeError(
-                "the vocabulary must be text or numbers to be written to a file. "
-                f"Received: {name!r:.80}, a {type(name).__name__}. Give such names by `vocab`, or label the items with them."
+                f"the vocabulary must be text or numbers. Received: {name!r:.80}, a {type(name).__name__}. "
+                "Give such names by `vocab`, or label the items with them."
             )
 
 
