@@ -215,7 +215,7 @@ class Opaque:
     [
         ({"batch_tfms": lambda x: x * 2}, r"batch transform .*<lambda> is not registered.*@minilearner\.register"),
         ({"batch_tfms": Unregistered(1)}, "batch transform Unregistered is not registered"),
-        ({"batch_tfms": Shifted(Opaque())}, "'by'.* is a Opaque, which is no data"),
+        ({"batch_tfms": Shifted(Opaque())}, "'by'.* is a Opaque, which is not data"),
         ({"item_tfms": lambda x: x * 2}, "item transform .*<lambda> is not registered"),
         ({"vocab": [Opaque(), Opaque(), Opaque()]}, "vocabulary must be text or numbers.*Opaque"),
     ],

@@ -191,9 +191,7 @@ class Checkpoint(Callback):
             self._after_training_batch(run)
         elif run.step.n_processes > 1:
             return  # processes leave together after the validation
-        elif (
-            not run.in_mid_epoch and self._signal is not None
-        ):  # validating, or a window was never closed
+        elif not run.in_mid_epoch and self._signal is not None:  # validating, or a window was never closed
             if self._before_validation is not None:
                 self._store.save(*self._before_validation)
             self._leave_on_signal(run)
