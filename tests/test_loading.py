@@ -179,7 +179,7 @@ def test_a_model_of_ones_own_is_passed_in(learner):
     fresh = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     loaded = load_learner(path, model=fresh)
     assert torch.equal(loaded.predict([1.0, 2.0])[2], learn.predict([1.0, 2.0])[2])
-    with pytest.raises(FileFormatError, match=r"does not say how its model is built.*model=Sequential\(\.\.\.\)"):
+    with pytest.raises(FileFormatError, match=r"does not say how to build its model.*model=Sequential\(\.\.\.\)"):
         load_learner(path)
     before = copy.deepcopy(fresh.state_dict())
     with pytest.raises(FileFormatError, match=r"export\.safetensors.*do not fit its model: 9 missing.*0\.weight"):
@@ -190,7 +190,7 @@ def test_a_model_of_ones_own_is_passed_in(learner):
 def test_a_model_that_was_changed_after_it_was_made_is_not_taken_for_another(learner):
     changed = MLP((2, 8, 3))
     changed[2] = nn.Tanh()
-    with pytest.raises(FileFormatError, match="its layers are not those that MLP makes of its arguments"):
+    with pytest.raises(FileFormatError, match="its layers are not those that MLP builds from its arguments"):
         load_learner(learner(changed).export())
 
 
@@ -215,7 +215,7 @@ class Opaque:
     [
         ({"batch_tfms": lambda x: x * 2}, r"batch transform .*<lambda> is not registered.*@minilearner\.register"),
         ({"batch_tfms": Unregistered(1)}, "batch transform Unregistered is not registered"),
-        ({"batch_tfms": Shifted(Opaque())}, "'by'.* is a Opaque, which is no data"),
+        ({"batch_tfms": Shifted(Opaque())}, "'by'.* is a Opaque, which is not data"),
         ({"item_tfms": lambda x: x * 2}, "item transform .*<lambda> is not registered"),
         ({"vocab": [Opaque(), Opaque(), Opaque()]}, "vocabulary must be text or numbers.*Opaque"),
     ],
@@ -277,7 +277,7 @@ def test_known_losses_come_back(learner, blobs, loss):
 def test_an_unknown_loss_is_missed_only_where_it_is_needed(learner, blobs):
     loaded = load_learner(learner(loss_func=lambda pred, y: pred.sum() * 0).export())
     assert loaded.predict([1.0, 2.0])[1] in (0, 1, 2)
-    with pytest.raises(DataError, match="does not tell its loss"):
+    with pytest.raises(DataError, match="does not describe its loss"):
         loaded.validate(dl=loaded.dls.test_dl(blobs[1]))
 
 

@@ -100,7 +100,7 @@ def _check_vocab(vocab: Any) -> None:
         if type(plain) not in (str, int, float, bool):
             raise TypeError(
                 "the vocabulary must be text or numbers to be written to a file. "
-                f"Received: {name!r:.80}, a {type(name).__name__}. Give such names as `vocab`, or as labels."
+                f"Received: {name!r:.80}, a {type(name).__name__}. Give such names as `vocab` or as labels."
             )
 
 

@@ -84,7 +84,7 @@ def test_rests_of_a_process_that_died_are_cleared(folder):
 
 def test_what_is_no_data_leaves_nothing_behind(folder):
     folder.save(1, state(1))
-    with pytest.raises(TypeError, match="no data"):
+    with pytest.raises(TypeError, match="not data"):
         folder.save(2, {"f": print})
     assert names(folder) == ["checkpoint-00000001"] and folder.newest().state["value"] == 1
 

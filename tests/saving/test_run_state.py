@@ -143,7 +143,7 @@ HOSTILE = [
     (("optimizer", "param_groups"), [], "optimizer"),
     ((*GROUP, "lr"), "0.1", "lr"),
     ((*GROUP, "betas"), (0.9, "x"), "betas"),
-    ((*GROUP, "params"), [0, 0], "params"),
+    ((*GROUP, "params"), [0, 0], "optimizer hold other parameters"),
     ((*GROUP, "amsgrad"), GONE, "amsgrad"),
     (MOMENT, torch.ones(7), "exp_avg"),
     (MOMENT, "x", "exp_avg"),

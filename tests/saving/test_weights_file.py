@@ -186,7 +186,7 @@ def test_an_optimizer_that_refuses_its_state_keeps_what_it_had(learner):
     trained(learner(opt_func=Refusing)).save("w")
     loaded = trained(learner(opt_func=Refusing, lr=0.5))
     state, before = loaded.optimizer.state, weights(loaded)
-    with pytest.raises(FileFormatError, match="Refusing does not take its state: ValueError.*not this one"):
+    with pytest.raises(FileFormatError, match="Refusing does not accept its state: ValueError.*not this one"):
         loaded.load("w")
     assert loaded.optimizer.state is state and loaded.optimizer.param_groups[0]["lr"] == 0.5
     assert all(map(torch.equal, before, weights(loaded)))
