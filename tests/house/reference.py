@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes what the pages about the code say, from the code: the public names, and the callbacks in their order.
 
-    python tests/house/reference.py write      writes minilearner/API.md and the table in minilearner/README.md
-    python tests/house/reference.py check      names the pages that are stale; exit status 1 if there are any
+python tests/house/reference.py write      writes minilearner/API.md and the table in minilearner/README.md
+python tests/house/reference.py check      names the pages that are stale; exit status 1 if there are any
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def find_owner(name: str) -> ModuleType | None:
 def find_constant_docstring(module: ModuleType, name: str) -> str | None:
     """Returns the string below an assignment to `name` in a module, which documents a constant."""
     body = ast.parse(inspect.getsource(module)).body
-    for statement, below in zip(body, body[1:], strict=False):
+    for statement, below in itertools.pairwise(body):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
@@ -77,7 +78,7 @@ def find_docstring(name: str) -> str:
 
 def first_sentence(text: str) -> str:
     """Returns a docstring's first line, ready for a cell of a table."""
-    return text.strip().split("\n")[0].replace("|", "\\|").strip()
+    return text.strip().split("\n")[0].replace("|", "\\|").replace("``", "`").strip()
 
 
 def write_api() -> str:
@@ -89,10 +90,16 @@ def write_api() -> str:
             foreign.append(f"`{name}`")
             continue
         shown = f"**`{name}`**" if name in minilearner.__all__ else f"`{name}`"
-        path = owner.__name__.removeprefix("minilearner.").replace(".", "/") + ".py"
-        rows.setdefault(path, []).append(f"| {shown} | {first_sentence(find_docstring(name))} |")
-    sections = [f"## [{path}]({path})\n\n| name | what it does |\n|---|---|\n" + "\n".join(rows[path]) for path in sorted(rows)]
+        floor = owner.__name__.split(".")[1]
+        rows.setdefault(floor, []).append(f"| {shown} | {link(owner)} | {first_sentence(find_docstring(name))} |")
+    head = "| name | file | what it does |\n|---|---|---|\n"
+    sections = [f"## {floor}\n\n{head}" + "\n".join(rows[floor]) for floor in sorted(rows)]
     return HEAD + "\n" + "\n\n".join(sections) + f"\n\n## From other libraries\n\n{', '.join(foreign)}\n"
+
+
+def link(module: ModuleType) -> str:
+    path = module.__name__.removeprefix("minilearner.").replace(".", "/") + ".py"
+    return f"[{path}]({path})"
 
 
 def callbacks() -> list[type[Callback]]:
@@ -111,8 +118,8 @@ def callbacks() -> list[type[Callback]]:
 def write_callbacks() -> str:
     rows = ["| order | callback | file | part of the step |", "|---|---|---|---|"]
     for cls in callbacks():
-        path = cls.__module__.removeprefix("minilearner.").replace(".", "/") + ".py"
-        rows.append(f"| {cls.order:g} | `{cls.__name__}` | [{path}]({path}) | {'yes' if cls.part_of_step else ''} |")
+        file = link(sys.modules[cls.__module__])
+        rows.append(f"| {cls.order:g} | `{cls.__name__}` | {file} | {'yes' if cls.part_of_step else 'no'} |")
     return "\n".join(rows) + "\n"
 
 
@@ -139,7 +146,9 @@ def main(arguments: list[Any]) -> int:
     for page in stale:
         if arguments == ["write"]:
             page.write_text(PAGES[page](), encoding="utf-8")
-        print(f"{page}: {'written' if arguments == ['write'] else 'stale; run `python tests/house/reference.py write`'}")
+        print(
+            f"{page}: {'written' if arguments == ['write'] else 'stale; run `python tests/house/reference.py write`'}"
+        )
     return int(bool(stale) and arguments == ["check"])
 
 

@@ -14,7 +14,7 @@ spec.loader.exec_module(reference)
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = ROOT / "minilearner" / "README.md"
 MENTIONS = sorted(set(re.findall(r"`([^`\n]+)`", ARCHITECTURE.read_text(encoding="utf-8"))))
-PAGES = [ARCHITECTURE, ROOT / "minilearner" / "API.md", *(ROOT / ".github").glob("*.md")]
+PAGES = [ROOT / "README.md", ARCHITECTURE, ROOT / "minilearner" / "API.md", *(ROOT / ".github").glob("*.md")]
 FOREIGN = {"float", "item", "tensor"}
 
 
