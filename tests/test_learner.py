@@ -488,7 +488,7 @@ def test_a_broadcast_that_nobody_means_is_refused():
 
 def test_doubles_are_told_to_be_converted():
     learn = Learner(DataLoaders(a_loader(torch.zeros(40).long(), torch.zeros(40, 2).double())), nn.Linear(2, 3))
-    with pytest.raises(DataError, match=r"convert the inputs, `x.float\(\)`"):
+    with pytest.raises(DataError, match=r"convert the inputs with `x.float\(\)`"):
         learn.fit(1)
 
 

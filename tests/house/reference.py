@@ -8,6 +8,7 @@ python tests/house/reference.py check      names the pages that are stale; exit 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import itertools
@@ -43,6 +44,11 @@ def public_names() -> list[str]:
     return sorted({*minilearner.__all__, *everything.__all__}, key=lambda name: (name.lower(), name))
 
 
+@functools.cache
+def body_of(module: ModuleType) -> list[ast.stmt]:
+    return ast.parse(inspect.getsource(module)).body
+
+
 def find_owner(name: str) -> ModuleType | None:
     """Returns the module of ours that defines a public name; None if another library does."""
     value = getattr(everything, name)
@@ -56,8 +62,7 @@ def find_owner(name: str) -> ModuleType | None:
 
 def find_constant_docstring(module: ModuleType, name: str) -> str | None:
     """Returns the string below an assignment to `name` in a module, which documents a constant."""
-    body = ast.parse(inspect.getsource(module)).body
-    for statement, below in itertools.pairwise(body):
+    for statement, below in itertools.pairwise(body_of(module)):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)

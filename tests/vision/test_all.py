@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import minilearner
 from minilearner.vision import all as everything
 
@@ -23,6 +25,7 @@ def test_the_star_brings_exactly_what_it_says():
     assert imported >= ON_TOP
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_outside():
     program = """
 import pathlib, random, warnings
