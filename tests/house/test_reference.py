@@ -40,8 +40,8 @@ def defined():
 
 @pytest.mark.parametrize("mention", MENTIONS)
 def test_every_path_and_name_that_the_architecture_mentions_exists(mention, defined):
-    if "/" in mention or re.search(r"\.(py|md|toml)$", mention):
-        assert any((folder / mention).exists() for folder in (ARCHITECTURE.parent, ROOT))
+    if paths := [word for word in mention.split() if "/" in word or re.search(r"\.(py|md|toml)$", word)]:
+        assert all(any((folder / path).exists() for folder in (ARCHITECTURE.parent, ROOT)) for path in paths)
     else:
         words = {word for word in re.findall(r"[A-Za-z_]\w*", mention) if not word.endswith("_")}
         assert words - FOREIGN <= defined
