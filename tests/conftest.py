@@ -1,7 +1,11 @@
 """What every test may count on: fixed seeds, an Agg canvas, and no network but loopback."""
 
 import ipaddress
+import os
 import socket
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores, so each computes in one thread
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch and NumPy when they are imported
 
 import matplotlib
 import numpy as np

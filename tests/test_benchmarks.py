@@ -109,6 +109,7 @@ def test_the_error_of_a_contender_has_its_own_traceback(benchmark):
         contender()
 
 
+@pytest.mark.slow
 def test_contenders_run_in_processes_of_their_own_and_what_is_not_installed_is_left_out(benchmark, capsys):
     makers = {"here": (partial, os.getpid), "elsewhere": (importlib.import_module, "no_such_peer")}
     ((name, pids),) = benchmark("turns").by_turns(makers, rounds=2).items()

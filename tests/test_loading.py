@@ -143,7 +143,7 @@ def test_a_vision_learner_predicts_the_same_bits_of_paths_pictures_and_tensors(p
 
 ARCHITECTURES = [
     (models.regnet_y_400mf, {}),
-    (models.vit_b_16, {"lin_ftrs": []}),
+    pytest.param(models.vit_b_16, {"lin_ftrs": []}, marks=pytest.mark.slow),
     (models.googlenet, {"concat_pool": False}),
     (models.resnet18, {"cut": -3, "n_in": 1, "bn_final": True}),
 ]

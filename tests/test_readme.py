@@ -35,5 +35,18 @@ def test_the_snippets_run_one_after_the_other(monkeypatch, capsys):
     assert "weighted avg" in capsys.readouterr().out
 
 
-def test_the_test_command_is_where_ci_looks_for_it():
-    assert re.search(r"^.*pip install .*\[test\].*pytest.*$", README, re.M)
+def test_the_test_command_is_where_ci_looks_for_it_and_runs_the_quick_tests():
+    (command,) = re.findall(r"^.*pip install .*\[test\].*&& (python -m pytest.*)$", README, re.M)
+    quick = (Path(__file__).parents[1] / ".ci" / "test").read_text(encoding="utf-8")
+    assert f'{command} "$@"\n' in quick
+
+
+def test_ci_runs_every_test():
+    """What the quick command leaves out, `.ci/run` runs in its later steps."""
+    gate = (Path(__file__).parents[1] / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.findall(r"pytest .*-m (.*)$", gate, re.M) == ['"slow and not alone"', "alone"]
+
+
+def test_a_test_that_runs_alone_is_slow_too(request):
+    marked = [item for item in request.session.items if item.get_closest_marker("alone")]
+    assert all(item.get_closest_marker("slow") for item in marked)

@@ -35,12 +35,14 @@ def page_faults(made, **environment):
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @glibc
 def test_loaders_on_the_cpu_make_large_tensors_reuse_memory():
     assert page_faults(LOADERS) < 10 * 16_384  # those of the first round, or a few where addresses fit badly
     assert page_faults("None") > 20 * 16_384  # importing alone changes nothing
 
 
+@pytest.mark.slow
 @glibc
 @pytest.mark.parametrize(
     "environment",
@@ -71,6 +73,8 @@ assert resident_bytes() < before + 2**26
 """
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 @glibc
 def test_memory_that_is_kept_counts_as_at_hand():
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_", "MINILEARNER_"))}

@@ -50,7 +50,7 @@ def main():
     median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
     for what in ("aug_transforms(size=128)", "with Saturation, Hue, RandomErasing"):
         is_usual = what == "aug_transforms(size=128)"
-        told = f"pictures of 160 px a second through `{what}` and normalisation" if is_usual else f"the same {what}"
+        told = f"images of 160 px a second through `{what}` and normalisation" if is_usual else f"the same {what}"
         theirs = f"fastai {median[f'fastai, {what}']}" if f"fastai, {what}" in median else ""
         readme_row(told, median[f"minilearner, {what}"], theirs)
 

@@ -114,7 +114,7 @@ def phase_times(name, arch, args):
         norms, resting, features = (statistics.median(pair[i] for pair in column) for column in times.values())
         print(f"| {name}, {n_epochs} | {norms:.2f} s | {resting:.2f} s ({norms / resting:.2f}) ", end="")
         print(f"| {features:.2f} s ({norms / features:.2f}) |", flush=True)
-    what = f"a frozen phase of three epochs over {args.steps * args.bs} pictures, with `precompute`: {name}"
+    what = f"a frozen phase of three epochs over {args.steps * args.bs} images, with `precompute`: {name}"
     told = f"`train_bn=False` alone {resting:.1f} s; norm layers that learn {norms:.1f} s"
     readme_row(what, f"{features:.1f} s", told)
 

@@ -38,7 +38,7 @@ def main():
     median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
     others = {"`grid_sample` by hand": GRID, "fastai": FASTAI, "torchvision": TORCHVISION}
     peers = ", ".join(f"{name} {median[key]}" for name, key in others.items() if key in median)
-    readme_row(f"pictures a second, 32 px, batch {options.bs}, shift + flip", median[OURS], peers)
+    readme_row(f"images a second, 32 px, batch {options.bs}, shift + flip", median[OURS], peers)
     readme_row("the same with whole-pixel shifts", median[WHOLE], f"a gather by hand {median[GATHER]}")
 
 

@@ -47,7 +47,7 @@ CLASSES = {
     "road sign": ["town/roadsigns"],
 }
 MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # what this body was trained with
-PICTURES = {"stamps": "drawings and photos", "fashion": "pictures of Fashion-MNIST"}
+PICTURES = {"stamps": "drawings and photos", "fashion": "images of Fashion-MNIST"}
 KINDS = ("fastai", "alike", "minilearner")
 
 

@@ -219,6 +219,7 @@ def start(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_a_signal_saves_undoes_and_leaves_with_its_code(tmp_path, number, code):
     wanted = start(tmp_path / "whole").communicate(timeout=120)[0].splitlines()[-1]
@@ -232,6 +233,7 @@ def test_a_signal_saves_undoes_and_leaves_with_its_code(tmp_path, number, code):
     assert out.splitlines()[-1] == wanted and wanted.startswith("weights"), err
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once(tmp_path):
     child = start(tmp_path, "slow")
     child.stdout.readline()

@@ -184,6 +184,7 @@ print(learn.recorder.runs[0].settings["split"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_process_short_of_memory_trains_on_in_parts():
     def run(how):

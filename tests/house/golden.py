@@ -2,10 +2,12 @@
 """Trains and asks on small data in many ways, and writes a digest of each outcome, or compares with those written.
 
     PYTHONPATH=REPO OMP_NUM_THREADS=1 python golden.py write golden.json
-    PYTHONPATH=REPO OMP_NUM_THREADS=1 python golden.py compare golden.json     exit status 1 where one differs
+    PYTHONPATH=REPO OMP_NUM_THREADS=1 python golden.py compare golden.json     exit status 1 if one differs
+    python tests/house/golden.py against main                                  both, for the outcomes of a revision
 
-To the bit, on one machine with one torch. Write it before a step of the redesign, compare after it. It knows public
-names only, so that it stays as it is while the house moves. Some ten seconds on one core.
+The outcomes are compared to the bit, so both must come from one machine with one torch. `against` checks out the
+revision into a temporary folder, writes its outcomes there, and compares them with those of the working tree. The
+script knows public names only, so it stays as it is while the house moves. It takes some ten seconds on one core.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -231,7 +234,31 @@ CASES: dict[str, Case] = {
 }
 
 
+def compare_against(revision: str) -> int:
+    """Compares the outcomes of the working tree with those of a revision; returns the exit status."""
+    script = Path(__file__).resolve()
+    root = script.parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        tree, outcomes = Path(folder, "tree"), Path(folder, "golden.json")
+        git = ["git", "-C", str(root), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), revision], check=True)
+        try:
+            # The revision's own script, if it has one: it knows only what both have.
+            its_script = tree / script.relative_to(root)
+            command = [sys.executable, str(its_script if its_script.exists() else script)]
+            for mode, house in (("write", tree), ("compare", root)):
+                environment = {**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"}
+                done = subprocess.run([*command, mode, str(outcomes)], env=environment, cwd=house)
+                if done.returncode:
+                    return done.returncode
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+    return 0
+
+
 def main() -> int:
+    if sys.argv[1] == "against":
+        return compare_against(sys.argv[2])
     mode, path = sys.argv[1], Path(sys.argv[2]).resolve()
     os.chdir(tempfile.mkdtemp())
     torch.set_num_threads(1)

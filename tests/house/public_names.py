@@ -2,7 +2,7 @@
 """Writes down every public name with its signature, or compares with what was written down before.
 
     PYTHONPATH=REPO python public_names.py write names.json
-    PYTHONPATH=REPO python public_names.py compare names.json      exit status 1 where a name was lost or changed
+    PYTHONPATH=REPO python public_names.py compare names.json      exit status 1 if a name was lost or changed
 
 Public are the names in `minilearner.__all__` and `minilearner.vision.all.__all__`, and of each class the methods and
 properties without a leading underscore, with their parameters, kinds and defaults. New names are listed, not refused.
@@ -50,6 +50,13 @@ def snapshot() -> dict[str, str]:
     return names
 
 
+def find_differences(before: dict[str, str], now: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Returns the names that were lost, and those whose signature changed."""
+    lost = sorted(set(before) - set(now))
+    changed = sorted(name for name in set(before) & set(now) if before[name] != now[name])
+    return lost, changed
+
+
 def main() -> int:
     mode, path = sys.argv[1:]
     now = snapshot()
@@ -60,8 +67,7 @@ def main() -> int:
         return 0
     with open(path, encoding="utf-8") as file:
         before = json.load(file)
-    lost = sorted(set(before) - set(now))
-    changed = sorted(name for name in set(before) & set(now) if before[name] != now[name])
+    lost, changed = find_differences(before, now)
     for name in lost:
         print(f"lost     {name}{before[name]}")
     for name in changed:

@@ -10,6 +10,7 @@ from minilearner import schedules
 from minilearner.plots import lines
 
 
+@pytest.mark.slow
 def test_importing_the_results_does_not_load_matplotlib():
     modules = "interpretation, predictions, recorder, report"
     code = f"import sys; from minilearner.results import {modules}; sys.exit('matplotlib' in sys.modules)"

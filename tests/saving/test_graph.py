@@ -47,6 +47,7 @@ def test_a_graph_normalises_and_activates_batches_of_any_size(tmp_path, format):
         torch.testing.assert_close(run(path, x[:n]), preds[:n], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_minigooglenet_becomes_a_graph(tmp_path, format):
     x = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
     learn = learner(x, MiniGoogLeNet(3), tmp_path)

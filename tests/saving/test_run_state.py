@@ -219,6 +219,7 @@ def paths(state, here=()):
         yield from paths(part, (*here, key))
 
 
+@pytest.mark.slow
 def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(saved, run):
     n_refused = 0
     restore(run, saved.state)

@@ -10,6 +10,7 @@ from minilearner.errors import DataError, FileFormatError
 from minilearner.sources.idx import parse_idx, read_idx_bytes
 
 IMAGES = struct.pack(">HBB3I", 0, 8, 3, 4, 2, 3) + bytes(range(24))
+PACKED = gzip.compress(IMAGES, mtime=0)  # the same bytes in each test process
 
 
 def test_images_and_labels_are_read_in_row_major_order():
@@ -45,7 +46,7 @@ def test_an_error_says_what_is_wrong(data, message):
 
 
 def test_the_content_decides_whether_a_file_is_gzipped(tmp_path):
-    for name, content in {"packed": gzip.compress(IMAGES), "plain.gz": IMAGES}.items():
+    for name, content in {"packed": PACKED, "plain.gz": IMAGES}.items():
         (tmp_path / name).write_bytes(content)
         assert read_idx_bytes(tmp_path / name) == IMAGES
 
@@ -54,10 +55,10 @@ def test_the_content_decides_whether_a_file_is_gzipped(tmp_path):
     ("content", "message"),
     [
         (b"", "file.gz is empty"),
-        (gzip.compress(IMAGES)[:-12], "file.gz is truncated: its gzip stream ends early, after"),
-        (gzip.compress(IMAGES)[:-8] + b"\0" * 8, "file.gz holds a damaged gzip stream: CRC"),
-        (gzip.compress(IMAGES)[:10] + b"\xff" * 40, "file.gz holds a damaged gzip stream"),
-        (gzip.compress(IMAGES) + b"more", "file.gz holds a damaged gzip stream"),
+        (PACKED[:-12], "file.gz is truncated: its gzip stream ends early, after"),
+        (PACKED[:-8] + b"\0" * 8, "file.gz holds a damaged gzip stream: CRC"),
+        (PACKED[:10] + b"\xff" * 40, "file.gz holds a damaged gzip stream"),
+        (PACKED + b"more", "file.gz holds a damaged gzip stream"),
     ],
 )
 def test_the_error_names_a_damaged_gzip_file(tmp_path, content, message):

@@ -84,6 +84,7 @@ def test_the_graph_is_what_a_step_runs():
     assert len(calls) == 5
 
 
+@pytest.mark.slow
 def test_frozen_layers_rest_and_learn_again():
     def use(learn):
         learn.freeze()
@@ -94,6 +95,7 @@ def test_frozen_layers_rest_and_learn_again():
     both(use, train_bn=False)
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_no_trace():
     def use(learn):
         before = [p.detach().clone() for p in learn.model.parameters()]
@@ -104,6 +106,7 @@ def test_a_sweep_leaves_no_trace():
     both(use)
 
 
+@pytest.mark.slow
 def test_accumulation_averages_and_bf16_go_with_it():
     both(lambda learn: learn.fit(2, cbs=[GradientAccumulation(n_batches=2), EMA(0.9)]))
     both(lambda learn: learn.fit(1), precision="bf16", atol=2e-2)
@@ -117,6 +120,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_checkpoint_with_or_without(tmp_path, monkeypatch):
     compiled, whole = learner(), learner(False)
     with compiled.no_logging(), pytest.raises(KeyboardInterrupt):
@@ -129,6 +133,7 @@ def test_a_run_goes_on_from_its_checkpoint_with_or_without(tmp_path, monkeypatch
     assert_alike(eager, whole)
 
 
+@pytest.mark.slow
 def test_an_export_knows_nothing_of_it(tmp_path):
     learn = learner()
     with learn.no_logging():
@@ -137,6 +142,7 @@ def test_an_export_knows_nothing_of_it(tmp_path):
     assert torch.equal(again.predict(torch.ones(4))[2], learn.predict(torch.ones(4))[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", [lambda _: ActivationStats(), lambda model: GradientCheckpointing([model[1]])])
 def test_callbacks_that_change_how_layers_are_called_are_refused(callback):
     learn = learner()
@@ -148,6 +154,7 @@ def test_callbacks_that_change_how_layers_are_called_are_refused(callback):
         learn.fit(1)
 
 
+@pytest.mark.slow
 def test_hooks_of_ones_own_are_compiled_in_and_followed():
     seen = []
 

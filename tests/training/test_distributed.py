@@ -106,6 +106,7 @@ def test_a_sharded_model_learns_what_one_process_would(alone, two):
     assert ours["after"] == ours["clip"]
 
 
+@pytest.mark.slow
 def test_four_processes_reach_the_weights_of_one(alone, script, torchrun, told, tmp_path):
     ended = torchrun(script, 4, "training", tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -114,6 +115,7 @@ def test_four_processes_reach_the_weights_of_one(alone, script, torchrun, told, 
         assert found["training"]["matrix"] == alone["training"]["matrix"]
 
 
+@pytest.mark.slow
 def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchrun, told, tmp_path):
     began = time.monotonic()
     ended = torchrun(script, 2, "resumed", tmp_path, FAIL="1")

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 SHARDED = pytest.mark.skipif(
     not hasattr(torch.cpu.current_stream(), "record_event"), reason="this torch shards on GPUs only"
 )

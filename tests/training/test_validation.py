@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 COUNTS = ("accuracy", "error_rate", "top_k_accuracy", "multiclass_f1_score", "multiclass_confusion_matrix")
 
 

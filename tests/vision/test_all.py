@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import minilearner
 from minilearner.vision import all as everything
 
@@ -23,6 +25,7 @@ def test_the_star_import_brings_exactly_its_all():
     assert imported >= ON_TOP
 
 
+@pytest.mark.slow
 def test_the_star_import_changes_nothing_else():
     program = """
 import pathlib, random, warnings

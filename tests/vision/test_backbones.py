@@ -71,7 +71,8 @@ def test_a_resnet_computes_the_same_as_in_fastai():
     x = torch.cos(torch.arange(2 * 3 * 32 * 32, dtype=torch.float64) * 0.37).float().reshape(2, 3, 32, 32)
     expected = [-81.21335, -174.90628, -256.98199, -82.0188, -176.08331, -258.45221]
     with torch.no_grad():
-        torch.testing.assert_close(model(x).flatten(), torch.tensor(expected), rtol=1e-5, atol=0)
+        # fp32 through 18 layers: processors differ by up to 3e-5.
+        torch.testing.assert_close(model(x).flatten(), torch.tensor(expected), rtol=1e-4, atol=0)
 
 
 def test_auxiliary_classifiers_of_a_module_are_left_out():
