@@ -139,8 +139,7 @@ class Loader(ABC):
         Raises:
             ValueError: `n` is less than 1.
         """
-        if n < 1:
-            raise ValueError(f"`max_n` must be at least 1. Received: max_n={n}.")
+        check_count(n, "max_n")
         total = self.n_items if self.n_items is not None else n_items(self.first_batch()[0])
         if seed is None:
             return self.pick(range(min(n, total)))
