@@ -273,7 +273,7 @@ def test_too_few_points_negative_skips_and_no_sweep_are_refused():
         ({"start_lr": [1e-3, 1e-2]}, "one value for each of the 1"),
         ({"val_loader": TrainDataLoaderIter([])}, "`val_loader` must be a ValDataLoaderIter"),
         ({"train_loader": DATA}, "`train_loader` must yield batches"),
-        ({"train_loader": TrainDataLoaderIter(loader(), auto_reset=False)}, "came to its end"),
+        ({"train_loader": TrainDataLoaderIter(loader(), auto_reset=False)}, "ended before the sweep"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, message):
