@@ -114,7 +114,7 @@ MAKERS = {
 }
 # A learner creates these for one call. Their data belong to the record or last for one pass; a `Checkpoint`'s are on
 # disk.
-INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "Checkpoint"}
+INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint"}
 
 
 def stock_callbacks():
