@@ -20,7 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 MOST_LINES = 600
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "minilearner/learner.py": "every public call stands there with its signature and docstring, and no logic",
+    "minilearner/schedules.py": "a third are formulas and examples that run as tests",
+}
 """Path of a file that may be longer -> why it holds one idea all the same."""
 
 WORDS = {
