@@ -150,7 +150,7 @@ def test_a_state_that_is_no_data_is_refused_before_anything_is_written(learner, 
         def get_extra_state(self):
             return {"a": 1}
 
-    with pytest.raises(TypeError, match="_extra_state.*no tensor"):
+    with pytest.raises(TypeError, match="_extra_state.*not a tensor"):
         learner(Odd(2, 3)).save("odd")
     assert not list(tmp_path.iterdir())
 
