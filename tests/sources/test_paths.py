@@ -72,7 +72,10 @@ def test_ls_selects_by_kind_and_by_suffix_and_then_limits_the_number(folder):
     ("arguments", "message"),
     [
         ({"n_max": -1}, "`n_max` must be at least 0. Received: n_max=-1."),
-        ({"file_type": "images"}, r"`file_type` must be one of .*'image'.* Received: file_type='images'."),
+        (
+            {"file_type": "images"},
+            r"`file_type` must be one of .*Did you mean 'image'\? Received: file_type='images'.",
+        ),
         ({"file_exts": "jpg"}, r"with their dot, such as '.jpg'. Received: \['jpg'\]."),
     ],
 )
