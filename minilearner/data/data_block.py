@@ -356,10 +356,10 @@ def _describe_sample(dataset: ItemDataset) -> Iterator[str]:
         raw = dataset.read(source)
     parts = raw if isinstance(raw, tuple) else (raw,)
     yield f"  read: {', '.join(map(_describe, parts))}"
-    restore_after, transforms = parts, dataset.item_tfms.transforms
+    original, transforms = parts, dataset.item_tfms.transforms
     for k, f in enumerate(transforms):
         with _name_step(f"item transform {f!r}", source):
-            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in restore_after)
+            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in original)
         yield f"  {f!r}: {', '.join(map(_describe, parts))}"
     with _name_step("making a tensor", source):
         parts = tuple(map(as_tensor, parts))

@@ -126,7 +126,7 @@ class CheckpointFolder:
         """Writes a checkpoint, reads it back, and only then deletes the oldest.
 
         Raises:
-            CheckpointError: the checkpoint could not be written. Those before it are restore_after.
+            CheckpointError: the checkpoint could not be written. Earlier ones stay untouched.
             TypeError: `state` holds something that is not data.
         """
         text, tensors = state if isinstance(state, Packed) else pack_state(state)
@@ -153,7 +153,7 @@ class CheckpointFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint {final.name} could not be written to {self.path}: {error}. "
-                "What was saved before it is restore_after."
+                "What was saved before it stays untouched."
             ) from error
         for old in self._list()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)

@@ -37,7 +37,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
 
     Raises:
         TypeError: a transform, block, target or vocabulary cannot be described by a name and plain arguments.
-        OSError: the file cannot be written. What was there before is restore_after.
+        OSError: the file cannot be written. What was there before stays as it was.
     """
     model = unwrap(model)
     weights = collect_state(model)

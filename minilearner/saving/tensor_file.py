@@ -48,7 +48,7 @@ def write_tensor_file(
 
     Raises:
         TypeError: `content` holds something that is not data.
-        OSError: the file cannot be written. What was there before is restore_after.
+        OSError: the file cannot be written. What was there before stays as it was.
     """
     beside: dict[str, Tensor] = {}
     text = json.dumps(pack(dict(content), beside), allow_nan=False, separators=(",", ":"))

@@ -68,7 +68,7 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
 
     Raises:
         TypeError: a state holds something that is not data.
-        OSError: the file cannot be written. What was there before is restore_after.
+        OSError: the file cannot be written. What was there before stays as it was.
     """
     weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
     state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
