@@ -90,22 +90,25 @@ class ClassificationReport:
     @property
     def precision(self) -> dict[str, float]:
         """Precision by label."""
-        return {label: s.precision for label, s in zip(self.labels, self.scores, strict=True)}
+        return self._by_label("precision")
 
     @property
     def recall(self) -> dict[str, float]:
         """Recall by label."""
-        return {label: s.recall for label, s in zip(self.labels, self.scores, strict=True)}
+        return self._by_label("recall")
 
     @property
     def f1(self) -> dict[str, float]:
         """F1 by label."""
-        return {label: s.f1 for label, s in zip(self.labels, self.scores, strict=True)}
+        return self._by_label("f1")
 
     @property
     def support(self) -> dict[str, int]:
         """The number of items by label."""
-        return {label: s.support for label, s in zip(self.labels, self.scores, strict=True)}
+        return self._by_label("support")
+
+    def _by_label(self, name: str) -> dict[str, Any]:
+        return {label: getattr(scores, name) for label, scores in zip(self.labels, self.scores, strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
         """Returns a dictionary for each label and average, as scikit-learn does with ``output_dict=True``."""
