@@ -1,6 +1,6 @@
 """Train a batch in your own way: a GAN with two optimizers, and a student that learns from a teacher.
 
-    python examples/custom_step.py             both, on 6,000 images of Fashion-MNIST: a few minutes on two cores
+    python examples/custom_step.py             both, on 5,000 images of Fashion-MNIST: a few minutes on two cores
     python examples/custom_step.py --small     a few hundred images, to see that everything runs
 
 Both are callbacks that replace `run.process_batch`, the forward and backward pass of one training batch. Everything
@@ -58,7 +58,7 @@ class Distill(Callback):
         temperature: divides the logits, so that the teacher's small probabilities count too.
     """
 
-    def __init__(self, teacher, weight=0.7, temperature=3.0):
+    def __init__(self, teacher, weight=0.9, temperature=2.0):
         self.teacher, self.weight, self.temperature = teacher.eval(), weight, temperature
 
     def before_fit(self, run):
@@ -84,8 +84,17 @@ def main() -> None:
 
 def train_gan(dls: DataLoaders, args: argparse.Namespace) -> None:
     set_seed(0)
-    generator = nn.Sequential(MLP((N_NOISE, 256, 512, 28 * 28)), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
-    critic = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
+    generator = nn.Sequential(
+        *block(N_NOISE, 256, nn.BatchNorm1d(256)),
+        *block(256, 512, nn.BatchNorm1d(512)),
+        *(nn.Linear(512, 28 * 28), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28))),
+    )
+    critic = nn.Sequential(
+        nn.Flatten(),
+        *block(28 * 28, 512, nn.Dropout(0.3)),
+        *block(512, 256, nn.Dropout(0.3)),
+        nn.Linear(256, 1),
+    )
     images, _ = dls.train.items(range(args.images))
     real = DataLoaders.from_arrays((images, torch.ones(len(images), 1)), bs=64, seed=0)
     learn = Learner(real, critic, F.binary_cross_entropy_with_logits, cbs=GAN(generator, critic))
@@ -96,6 +105,10 @@ def train_gan(dls: DataLoaders, args: argparse.Namespace) -> None:
     print(f"the generator's loss was {learn.recorder.losses[-1]:.2f} in the last batch; its images are in {file}\n")
 
 
+def block(n_in: int, n_out: int, regularizer: nn.Module) -> list[nn.Module]:
+    return [nn.Linear(n_in, n_out), regularizer, nn.LeakyReLU(0.2)]
+
+
 def train_student(dls: DataLoaders, args: argparse.Namespace) -> None:
     def train(widths, epochs, cbs=None):
         set_seed(0)
@@ -104,8 +117,8 @@ def train_student(dls: DataLoaders, args: argparse.Namespace) -> None:
         return learn.model, learn.validate()[1]
 
     teacher, best = train((512, 256), args.epochs)
-    _, alone = train((12,), args.epochs)
-    _, taught = train((12,), args.epochs, Distill(teacher))
+    _, alone = train((24,), args.epochs)
+    _, taught = train((24,), args.epochs, Distill(teacher))
     print(f"accuracy: teacher {best:.1%}, student alone {alone:.1%}, student with the teacher {taught:.1%}")
 
 
@@ -121,8 +134,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few hundred images and one epoch")
     parser.add_argument("--images", type=int, default=5000, help="how many training images")
-    parser.add_argument("--epochs", type=int, default=5, help="of teacher and students")
-    parser.add_argument("--gan-epochs", type=int, default=20, help="of the GAN")
+    parser.add_argument("--epochs", type=int, default=10, help="of teacher and students")
+    parser.add_argument("--gan-epochs", type=int, default=50, help="of the GAN")
     parser.add_argument("--data", type=Path, default=None, help="the folder of Fashion-MNIST's four files")
     parser.add_argument("--output", type=Path, default=Path("runs/custom_step"), help="where the images go")
     args = parser.parse_args()
