@@ -343,7 +343,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before `n`, which counts from the end if negative. Drops the optimizer's state."""
-        self._features.check_unused()
+        self._features.check_inactive()
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 

@@ -19,7 +19,7 @@ from minilearner import (
 from minilearner.training.run import Run
 from minilearner.training.step import make_step
 
-TOLD = pytest.mark.filterwarnings("ignore:a batch of")
+IGNORE_WARNING = pytest.mark.filterwarnings("ignore:a batch of")
 
 
 def net():
@@ -194,7 +194,7 @@ class Small(nn.Module):
         return x
 
 
-@TOLD
+@IGNORE_WARNING
 def test_a_split_batch_trains_each_part_by_hand():
     sizes, model = [], nn.Sequential(Small(), net())
 
