@@ -64,6 +64,7 @@ def both(use, *, atol=1e-5, compile=FAST, **options):
     return learners
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_an_eager_one():
     compiled, eager = both(lambda learn: learn.fit_one_cycle(2), compile=FULL)
     assert compiled.recorder.runs[0].settings["compiled"] and "compiled" not in eager.recorder.runs[0].settings
