@@ -9,7 +9,7 @@ from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.errors import NoSuggestion
-from minilearner.fitting.rates import compute_ratios, take_recommended
+from minilearner.fitting.rates import compute_ratios, take_recommendation
 from minilearner.lr_finder.result import LRSweep
 
 
@@ -123,7 +123,7 @@ def test_without_a_fall_the_learners_rate_is_taken_and_that_is_told(make, capsys
 def test_where_the_loss_only_rose_the_rate_stays_well_below():
     lrs = np.logspace(-7, 1, 100)
     sweep = LRSweep.from_curve(lrs, 2 + 0.01 * np.sin(np.arange(100) * 1.7) + np.maximum(np.log10(lrs) + 5, 0))
-    (lr,) = take_recommended(sweep, [1.0], otherwise=1e-3, verbose=False)
+    (lr,) = take_recommendation(sweep, [1.0], otherwise=1e-3, verbose=False)
     assert lr == sweep.turns["rise"] / 4 < 1e-4
 
 
