@@ -136,7 +136,7 @@ def compare(dls: DataLoaders, args: argparse.Namespace) -> list[Path]:
     short, long = learner(dls, args), learner(dls, args)
     print(f"One cycle, {args.epochs // 3} epochs:")
     files = train_one_cycle(short, args.epochs // 3, None, args)
-    files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # saved now: the other run takes hours
+    files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # saved before the other, longer run
     print(f"\nCyclical, {args.epochs} epochs:")
     files += train_cyclical(long, args)
     files.append(long.recorder.to_csv(args.output / "cyclical.csv"))
