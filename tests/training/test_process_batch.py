@@ -1,4 +1,4 @@
-"""A callback may wrap or replace the forward and backward pass of a batch, and may make the update by hand."""
+"""A callback may wrap or replace the forward and backward pass of a batch, and may update the weights itself."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from minilearner import (
 from minilearner.training.run import Run
 from minilearner.training.step import make_step
 
-TOLD = pytest.mark.filterwarnings("ignore:a batch of")
+IGNORE_WARNING = pytest.mark.filterwarnings("ignore:a batch of")
 
 
 def net():
@@ -49,7 +49,7 @@ def assert_same(a, b):
 
 
 class Replaces(Callback):
-    """The documented way to train a batch: predict, loss, backward. The loop makes the update."""
+    """Trains a batch in the documented way: predict, compute the loss, go backward. The loop updates the weights."""
 
     def before_fit(self, run):
         run.process_batch = partial(self.train, run)
@@ -106,7 +106,7 @@ def test_a_run_without_a_loop_has_no_pass():
 
 
 class ByHand(Callback):
-    """Makes the whole update with an optimizer of its own, at an event or in place of the pass."""
+    """Updates the weights with its own optimizer, at an event or in place of the pass."""
 
     def __init__(self, model, *, at):
         self.optimizer, self.at = torch.optim.SGD(model.parameters(), 0.05), at
@@ -194,7 +194,7 @@ class Small(nn.Module):
         return x
 
 
-@TOLD
+@IGNORE_WARNING
 def test_a_split_batch_trains_each_part_by_hand():
     sizes, model = [], nn.Sequential(Small(), net())
 
