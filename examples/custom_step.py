@@ -1,10 +1,10 @@
 """Train a batch in your own way: a GAN with two optimizers, and a student that learns from a teacher.
 
     python examples/custom_step.py             both, on 5,000 images of Fashion-MNIST: a few minutes on two cores
-    python examples/custom_step.py --small     a few hundred images, to see that everything runs
+    python examples/custom_step.py --small     a few hundred images, to check that everything runs
 
 Both are callbacks that replace `run.process_batch`, the forward and backward pass of one training batch. Everything
-else stays: the loop, schedules, the recorder, the progress bar, checkpoints.
+else still works: the loop, schedules, the recorder, the progress bar, checkpoints.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class GAN(Callback):
         run.pred, run.loss = made, F.softplus(-self.critic(made)).mean()
         self.update(self.of_generator, run.loss)
         run.count_update()
-        raise CancelBackward  # both updates are made; the learner's own optimizer must not step
+        raise CancelBackward  # both updates are done, so the learner's own optimizer must not step
 
     def update(self, optimizer, loss):
         optimizer.zero_grad()
@@ -50,12 +50,12 @@ class GAN(Callback):
 
 
 class Distill(Callback):
-    """Trains on a teacher's soft outputs beside the labels (Hinton et al., "Distilling the Knowledge", 2015).
+    """Trains on a teacher's soft outputs as well as the labels (Hinton et al., "Distilling the Knowledge", 2015).
 
     Args:
         teacher: a trained model, on the learner's device.
-        weight: of the teacher's part in the loss, in [0, 1].
-        temperature: divides the logits, so that the teacher's small probabilities count too.
+        weight: the teacher's share of the loss, in [0, 1].
+        temperature: divides the logits, so that the small probabilities of the teacher matter too.
     """
 
     def __init__(self, teacher, weight=0.9, temperature=2.0):
@@ -71,7 +71,7 @@ class Distill(Callback):
         soft = F.cross_entropy(run.pred / self.temperature, wanted) * self.temperature**2
         hard = run.step.compute_loss(run.pred, run.y)
         run.loss = self.weight * soft + (1 - self.weight) * hard
-        run.step.backward(run.loss, len(run.x))  # the loop makes the update
+        run.step.backward(run.loss, len(run.x))  # the loop updates the weights
 
 
 def main() -> None:
@@ -134,8 +134,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a few hundred images and one epoch")
     parser.add_argument("--images", type=int, default=5000, help="how many training images")
-    parser.add_argument("--epochs", type=int, default=10, help="of teacher and students")
-    parser.add_argument("--gan-epochs", type=int, default=50, help="of the GAN")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs of the teacher and of each student")
+    parser.add_argument("--gan-epochs", type=int, default=50, help="epochs of the GAN")
     parser.add_argument("--data", type=Path, default=None, help="the folder of Fashion-MNIST's four files")
     parser.add_argument("--output", type=Path, default=Path("runs/custom_step"), help="where the images go")
     args = parser.parse_args()

@@ -1,19 +1,19 @@
-"""Fashion-MNIST, from a found learning rate to where the model errs.
+"""Trains on Fashion-MNIST, from finding a learning rate to showing where the model errs.
 
     python examples/fashion_mnist.py              find a rate, train three epochs, report
-    python examples/fashion_mnist.py --lr-find    only sweep the rate, and read off bounds
-    python examples/fashion_mnist.py --schedule clr --epochs 48   the cyclical run between the bounds
-    python examples/fashion_mnist.py --epochs 16  our recipe: one cycle at the found rate, a third of those epochs
-    python examples/fashion_mnist.py --compare --epochs 48   both of these, from the same weights, in one figure
-    python examples/fashion_mnist.py --small      a few hundred pictures, to see that everything runs
+    python examples/fashion_mnist.py --lr-find    only sweep the rate and read off its bounds
+    python examples/fashion_mnist.py --schedule clr --epochs 48   a cyclical run between the bounds
+    python examples/fashion_mnist.py --epochs 16  our recipe: one cycle at the found rate, in a third of the epochs
+    python examples/fashion_mnist.py --compare --epochs 48   the last two, from the same weights, in one figure
+    python examples/fashion_mnist.py --small      a few hundred images, to check that everything runs
 
-`--pictures 10000` trains on fewer of them, which is what two cores can compare in an evening.
-It says beforehand what it will do and about how long that takes, and lists the files that it wrote.
+`--pictures 10000` trains on the first 10,000 images; two cores can compare both runs on those in an evening.
+The script first prints its plan and about how long it will take. At the end it lists the files that it wrote.
 
-The programme is that of the MiniGoogLeNet tutorials, which report 94.33 % of the test pictures after 48 cyclical epochs
-(73.5 % after the first, 81.1 % after the second). Measured here: three epochs of one cycle that peaks at 0.03, 91.6 %.
-Whether 48 cyclical epochs, or 16 of one cycle, reach 94.3 % has not been measured yet: it wants a GPU, for on two cores
-an epoch takes from three to fifteen minutes.
+It follows the MiniGoogLeNet tutorials, which report a test accuracy of 94.33 % after 48 cyclical epochs (73.5 % after
+the first, 81.1 % after the second). We measured 91.6 % after three epochs of one cycle that peaks at 0.03. We have not
+yet measured whether 48 cyclical epochs, or 16 of one cycle, reach 94.3 %. That needs a GPU: on two cores, an epoch
+takes 3 to 15 minutes.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def load(args: argparse.Namespace) -> DataLoaders:
-    """All pictures, or as many of the first as were asked for, and of the test pictures."""
+    """Returns loaders of all images, or of the first ones only with `--pictures` or `--small`."""
     set_seed(args.seed)
     try:
         dls = fashion_mnist(args.data, bs=args.batch_size, seed=args.seed)
@@ -82,7 +82,7 @@ def load(args: argparse.Namespace) -> DataLoaders:
         sys.exit(f"{error}")
     n_train, n_test = args.pictures or dls.train.n_items, 320 if args.small else dls.valid.n_items
     if n_train > dls.train.n_items:
-        sys.exit(f"--pictures: there are {dls.train.n_items}, received {n_train}")
+        sys.exit(f"--pictures must be at most {dls.train.n_items}. Received: {n_train}")
     if n_train == dls.train.n_items and n_test == dls.valid.n_items:
         return dls
     train, valid = dls.train.items(range(n_train)), dls.valid.items(range(n_test))
@@ -91,7 +91,7 @@ def load(args: argparse.Namespace) -> DataLoaders:
 
 
 def learner(dls: DataLoaders, args: argparse.Namespace) -> Learner:
-    """The same weights each time."""
+    """Returns a learner whose weights are the same each time."""
     set_seed(args.seed)
     sgd = partial(torch.optim.SGD, momentum=0.9)
     learn = Learner(dls, MiniGoogLeNet(10), opt_func=sgd, metrics=accuracy, precision=args.precision)
@@ -100,43 +100,43 @@ def learner(dls: DataLoaders, args: argparse.Namespace) -> Learner:
 
 
 def find_bounds(learn: Learner, args: argparse.Namespace) -> list[Path]:
-    """The tutorial's range test: whole epochs, eleven decades, stopped at four times the best loss."""
+    """Runs the tutorial's range test: whole epochs over eleven decades, until the loss is four times its best."""
     sweep = learn.lr_find(1e-10, 1e1, sample_steps=args.sweep_steps, show_plot=False, skip_start=10, skip_end=1)
     print(f"{len(sweep.lrs)} updates; {sweep.stop_reason}.")
     if sweep.bounds is None:
         print("No bounds can be read off this curve: the loss never fell.")
     else:
         low, high = sweep.bounds
-        print(f"The loss falls from a rate of about {low:.1e} on, and rises again after about {high:.1e}.")
+        print(f"The loss begins to fall at a rate of about {low:.1e}, and to rise at about {high:.1e}.")
         print("To train between these bounds:")
         print(f"  {next_command(args, low, high)}")
     return [save(sweep.plot(), args.output / "lrfind_plot.png")]
 
 
 def train_one_cycle(learn: Learner, epochs: int, lr: float | None, args: argparse.Namespace) -> list[Path]:
-    """A sweep of a hundred updates, its suggestion, and one cycle at that rate, or at `lr`."""
+    """Sweeps the rate for a hundred updates, then trains one cycle at the rate it recommends, or at `lr`."""
     sweep = learn.lr_find(suggest_funcs=(minimum, steep, slide, valley), show_plot=False)
     file = save(sweep.plot(), args.output / "lrfind_plot.png")
     if lr is None and sweep.recommended is None:
-        sys.exit(f"No learning rate can be read off the sweep: {sweep.reason}. Give one with --max-lr.")
+        sys.exit(f"The sweep recommends no learning rate: {sweep.reason}. Give one with --max-lr.")
     print(f"Learning rate {lr or sweep.recommended:.2g}: {sweep.reason if lr is None else 'as given'}\n")
     learn.fit_one_cycle(epochs, lr_max=lr or sweep.recommended)
     return [file, save(learn.recorder.plot_sched(), args.output / "schedule_plot.png")]
 
 
 def train_cyclical(learn: Learner, args: argparse.Namespace) -> list[Path]:
-    """The rate moves between two bounds, half a cycle in `--step-epochs` epochs."""
+    """Trains with a rate that moves between two bounds. Half a cycle takes `--step-epochs` epochs."""
     step_size = args.step_epochs * len(learn.dls.train)
     learn.fit(args.epochs, cbs=CyclicLR(args.max_lr, args.min_lr, step_size=step_size, mode=args.mode, gamma=0.99994))
     return [save(learn.recorder.plot_sched("lr"), args.output / "clr_plot.png")]
 
 
 def compare(dls: DataLoaders, args: argparse.Namespace) -> list[Path]:
-    """One cycle at the found rate over a third of the epochs, then the cyclical run over all of them."""
+    """Trains one cycle at the found rate for a third of the epochs, then the cyclical run for all of them."""
     short, long = learner(dls, args), learner(dls, args)
     print(f"One cycle, {args.epochs // 3} epochs:")
     files = train_one_cycle(short, args.epochs // 3, None, args)
-    files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # now: the other run lasts three times as long
+    files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # saved before the other, longer run
     print(f"\nCyclical, {args.epochs} epochs:")
     files += train_cyclical(long, args)
     files.append(long.recorder.to_csv(args.output / "cyclical.csv"))
@@ -157,11 +157,11 @@ def print_comparison(runs: dict[str, Learner]) -> None:
     print(
         f"\nOne cycle in a third of the epochs was {verdict} here: {short:.4f} against {long:.4f}; one standard error"
     )
-    print(f"of such an accuracy is {error:.4f} with {n} test pictures. Published, after 48 cyclical epochs: 0.9433.")
+    print(f"of such an accuracy is {error:.4f} with {n} test images. Published, after 48 cyclical epochs: 0.9433.")
 
 
 def draw_comparison(runs: dict[str, Learner]):
-    """Test accuracy, and the rate beneath it, over the epochs of both runs."""
+    """Draws the test accuracy of both runs by epoch, and the learning rate below it."""
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(8.5, 6), sharex=True, height_ratios=(2, 1), layout="constrained"
     )
@@ -182,7 +182,7 @@ def draw_comparison(runs: dict[str, Learner]):
 
 
 def report(learn: Learner, args: argparse.Namespace) -> list[Path]:
-    """How good the model is, class by class, and where it errs: one pass over the test images."""
+    """Prints how good the model is for each class, and draws where it errs, from one pass over the test images."""
     interp = ClassificationInterpretation.from_learner(learn)
     print()
     interp.print_classification_report()
@@ -197,7 +197,7 @@ def report(learn: Learner, args: argparse.Namespace) -> list[Path]:
 
 
 def print_plan(learn: Learner, args: argparse.Namespace) -> None:
-    """What will happen, and about how long it takes, judged by a few updates that leave no trace."""
+    """Prints the plan and about how long it will take, estimated from a few updates that leave no trace."""
     n_train, n_valid = len(learn.dls.train), learn.dls.valid.n_items
     print(f"MiniGoogLeNet on {learn.device} in {learn.precision}: {n_train} updates an epoch of {learn.dls.bs} images,")
     print(f"{n_valid} test images; seed {args.seed}.")
@@ -214,10 +214,10 @@ def print_plan(learn: Learner, args: argparse.Namespace) -> None:
     elif args.schedule == "clr":
         n, what = n_train * args.epochs, f"train {args.epochs} epochs {cyclical}"
         if args.epochs % (2 * args.step_epochs):
-            print(f"Note: best end with a whole cycle, a multiple of {2 * args.step_epochs} epochs.")
+            print(f"Note: the run should end with a whole cycle, after a multiple of {2 * args.step_epochs} epochs.")
     else:
         n, what = 100 + n_train * args.epochs, f"find a learning rate, train {args.epochs} epochs in one cycle"
-    minutes = 1.15 * n * seconds / 60  # testing takes about a seventh of training
+    minutes = 1.15 * n * seconds / 60  # testing takes about a seventh of the training time
     about = f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute or less"
     print(f"Plan: {what}; about {about}. Files go to {args.output}/.\n")
 
@@ -249,37 +249,41 @@ def next_command(args: argparse.Namespace, low: float, high: float) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--lr-find", type=int, nargs="?", const=1, choices=(0, 1), default=0, help="only sweep the rate, and plot it")
-    add("--schedule", choices=("one-cycle", "clr"), help="default one-cycle")
-    add("--compare", action="store_true", help="a cyclical run, and one cycle in a third of its epochs, in one figure")
-    add("--epochs", type=positive(int), help="default 3; with --compare those of the cyclical run, default 48")
-    add("--pictures", type=positive(int), help="train on the first so many, default all; with --small 640")
+    add("--lr-find", type=int, nargs="?", const=1, choices=(0, 1), default=0, help="only sweep the rate and plot it")
+    add("--schedule", choices=("one-cycle", "clr"), help="how the rate moves, default one-cycle")
+    add("--compare", action="store_true", help="compare a cyclical run with one cycle in a third of its epochs")
+    add("--epochs", type=positive(int), help="default 3; with --compare, epochs of the cyclical run, default 48")
+    add("--pictures", type=positive(int), help="train on the first N images, default all; with --small 640")
     add("--batch-size", type=positive(int), help="default 64, with --small 32")
     add("--min-lr", type=positive(float), help="lower bound of the cyclical rate, default 1e-5")
-    add("--max-lr", type=positive(float), help="upper bound, default 1e-2; or the peak of the one cycle, default found")
-    add("--step-epochs", type=positive(int), help="epochs in half a cycle, default 8; with --compare a sixth of them")
+    add(
+        "--max-lr",
+        type=positive(float),
+        help="upper bound, default 1e-2; or the peak of one cycle, default from a sweep",
+    )
+    add("--step-epochs", type=positive(int), help="epochs in half a cycle, default 8; with --compare, a sixth of all")
     add("--mode", choices=("triangular", "triangular2", "exp_range"), help="of the cyclical rate, default triangular")
     add("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     add("--data", type=Path, help="folder with the four IDX files; by default found or downloaded")
     add("--output", type=Path, default=Path("output"), help="folder for the figures, default output")
     add("--seed", type=int, default=42)
-    add("--small", action="store_true", help="a few hundred pictures, to see that everything runs")
+    add("--small", action="store_true", help="a few hundred images, to check that everything runs")
     args = parser.parse_args()
     unused = ["epochs", "max_lr", "compare"] if args.lr_find else ["schedule"] if args.compare else []
     unused += ["min_lr", "step_epochs", "mode"] if args.lr_find or not is_cyclical(args) else []
     for name in unused:
         if getattr(args, name):
-            parser.error(f"--{name.replace('_', '-')} means nothing here: it belongs to another way of training")
+            parser.error(f"--{name.replace('_', '-')} has no effect with the other options. Leave it out.")
     fill_in_defaults(args)
     if args.compare and args.epochs < 3:
-        parser.error(f"--epochs must be at least 3 with --compare, for one cycle takes a third; received {args.epochs}")
+        parser.error(f"--epochs must be at least 3 with --compare: one cycle takes a third. Received: {args.epochs}")
     if is_cyclical(args) and args.min_lr >= args.max_lr:
-        parser.error(f"--min-lr must be below --max-lr, received {args.min_lr:g} and {args.max_lr:g}")
+        parser.error(f"--min-lr must be below --max-lr. Received: {args.min_lr:g} and {args.max_lr:g}")
     try:  # better now than after an hour of training
         there = next(folder for folder in (args.output, *args.output.absolute().parents) if folder.exists())
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        parser.error(f"--output: nothing can be written there: {error}")
+        parser.error(f"--output must be a folder that can be written to: {error}")
     return args
 
 
@@ -302,7 +306,7 @@ def positive(kind: type):
     def parse(text: str):
         value = kind(text)
         if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"must be above 0, received {text}")
+            raise argparse.ArgumentTypeError(f"must be above 0. Received: {text}")
         return value
 
     parse.__name__ = kind.__name__

@@ -1,9 +1,9 @@
-"""The learning-rate finder on a training loop of one's own: a plain model, plain loaders, no Learner.
+"""Uses the learning-rate finder with your own training loop: a plain model and plain loaders, without a Learner.
 
     python examples/lr_finder_plain_pytorch.py            about half a minute on two cores
-    python examples/lr_finder_plain_pytorch.py --small    to see that everything runs
+    python examples/lr_finder_plain_pytorch.py --small    a quick run that only checks that everything works
 
-Whoever has used torch-lr-finder changes one import. A good rate lies 10 to 100 times below the largest that works.
+If you come from torch-lr-finder, change one import. A good rate is 10 to 100 times lower than the largest that works.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from minilearner import DataLoaders, LambdaCallback, Learner, LRFinder, accuracy
 def main() -> None:
     args = parse_arguments()
     args.output.mkdir(parents=True, exist_ok=True)
-    train, valid = pictures(args)
+    train, valid = load_images(args)
     train_loader = DataLoader(train, batch_size=64, shuffle=True)
     valid_loader = DataLoader(TensorDataset(*valid[: args.sweep_valid]), batch_size=250)
 
@@ -40,7 +40,7 @@ def main() -> None:
     files.append(save(finder.sweep.plot(), args.output / "recommendation_plot.png"))
     change = finder.plot_loss_change(sma=max(args.num_iter // 10, 1))
     files.append(save(change, args.output / "loss_change_plot.png"))
-    finder.reset()  # the weights and the optimizer as they were
+    finder.reset()  # puts the weights and the optimizer back
 
     finder.range_test(train_loader, valid_loader, start_lr=1e-5, end_lr=10, num_iter=args.num_iter // 2)
     ax, suggestion = finder.plot(skip_start=3, skip_end=2)
@@ -53,7 +53,7 @@ def main() -> None:
     rows.append(("4 batches of 16", finder.sweep, finder.plot()[1]))
     finder.reset()
 
-    sweep = finder.find(*train.tensors, start_lr=1e-5, end_lr=10, batch_size=64)  # Keras' rule; it resets by itself
+    sweep = finder.find(*train.tensors, start_lr=1e-5, end_lr=10, batch_size=64)  # resets by itself
     rows.append(("arrays, one epoch", sweep, finder.plot()[1]))
     files.append(save(finder.plot_loss_change(sma=20, y_lim=None), args.output / "arrays_loss_change_plot.png"))
 
@@ -73,14 +73,12 @@ def make_finder(args: argparse.Namespace) -> LRFinder:
 
 
 def net() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten(),
-        nn.Linear(16 * 5 * 5, 64), nn.ReLU(), nn.Linear(64, 10),
-    )  # fmt: skip
+    body = (nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(*body, nn.Linear(16 * 5 * 5, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def pictures(args: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
-    """Pictures of Fashion-MNIST as plain tensors on the CPU: (items, 1, 28, 28) in [0, 1]."""
+def load_images(args: argparse.Namespace) -> tuple[TensorDataset, TensorDataset]:
+    """Returns images of Fashion-MNIST as plain tensors on the CPU: (items, 1, 28, 28) in [0, 1]."""
     dls = fashion_mnist(args.data, size=28, augment=False, seed=args.seed).to("cpu")
     train, valid = min(args.train, dls.train.n_items), min(args.valid, dls.valid.n_items)
     return TensorDataset(*dls.train.items(range(train))), TensorDataset(*dls.valid.items(range(valid)))
@@ -96,12 +94,12 @@ def print_sweeps(rows: list) -> None:
         print(f"{name:<18} {len(sweep.lrs):>7} {suggestion:>9.1e} {recommended:>11} {bounds:>20}   {sweep.stop_reason}")
     n_late = sum(suggestion > sweep.turns.get("turn", math.inf) for _, sweep, suggestion in rows)
     if n_late:
-        print(f"In {n_late} of them the steepest fall, torch-lr-finder's suggestion, lies past the turn of the loss,")
-        print("where it jumps about; the range to train in ends before.")
+        print(f"In {n_late} of these sweeps the steepest fall, which torch-lr-finder suggests, comes after the loss")
+        print("has turned, where it jumps about. The range to train in ends before that point.")
 
 
 def compare_rates(loader: DataLoader, valid: TensorDataset, largest: float, args: argparse.Namespace) -> None:
-    """A plain loop at the largest rate that works, and below it."""
+    """Trains a plain loop at the largest rate that works, and at lower ones."""
     print(f"\nOne epoch of a plain loop; the smoothed loss was lowest at a rate of {largest:.1e}.")
     for name, lr in (("that rate", largest), ("a tenth", largest / 10), ("a hundredth", largest / 100)):
         set_seed(args.seed)
@@ -117,7 +115,7 @@ def compare_rates(loader: DataLoader, valid: TensorDataset, largest: float, args
 
 
 def count_events(train: TensorDataset, valid: TensorDataset, lr: float) -> None:
-    """The same model in a Learner, watched by functions at the beginning and end of fit, epoch and batch."""
+    """Trains the same model in a Learner, and counts the calls of functions at the start and end of each stretch."""
     seen: dict[str, int] = {}
 
     def count(name):
@@ -129,7 +127,7 @@ def count_events(train: TensorDataset, valid: TensorDataset, lr: float) -> None:
     learn = Learner(dls, net(), nn.CrossEntropyLoss(), torch.optim.SGD, lr=lr, metrics=accuracy, device="cpu")
     with learn.no_logging():
         learn.fit(1, cbs=watch)
-    print("\nA LambdaCallback of functions saw:", ", ".join(f"{name} {n}" for name, n in seen.items()))
+    print("\nCalls that a LambdaCallback received:", ", ".join(f"{name} {n}" for name, n in seen.items()))
 
 
 def save(figure, path: Path) -> Path:
@@ -144,7 +142,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--data", type=Path, help="folder with the four IDX files (default: found or downloaded)")
     add("--output", type=Path, default=Path("output"))
     add("--seed", type=int, default=42)
-    add("--small", action="store_true", help="2,000 pictures, to see that everything runs")
+    add("--small", action="store_true", help="2,000 images, to check that everything runs")
     args = parser.parse_args()
     args.train, args.valid, args.sweep_valid = (2000, 500, 250) if args.small else (20_000, 10_000, 1000)
     args.num_iter = 60 if args.small else 200

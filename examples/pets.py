@@ -1,14 +1,15 @@
-"""Oxford Pets, fastai's workflow: 37 breeds told apart by a ResNet-34 that has seen ImageNet.
+"""Fine-tunes a ResNet-34 with ImageNet weights to distinguish the 37 breeds of Oxford Pets, as in the fastai book.
 
-    python examples/pets.py                      downloads the pictures (811 MB) and the weights (83 MB), once
-    python examples/pets.py --data pets --weights resnet34.pth       both from disk
-    python examples/pets.py --small              to see that everything runs
+    python examples/pets.py                      downloads the images (811 MB) and the weights (83 MB) once
+    python examples/pets.py --data pets --weights resnet34.pth       reads both from disk
+    python examples/pets.py --small              a quick run that only checks that everything works
 
-The programme is that of chapter 5 of the fastai book. First: look at the pictures, fine-tune, see where the model errs;
-then a rate that is far too high, on purpose; find a rate, and fine-tune with that. The second part has discriminative
-rates: early layers, which see edges and colours, learn a hundred times more slowly than the head.
+The script follows chapter 5 of the book. It looks at the images, fine-tunes, and shows where the model errs. Then it
+trains at a rate that is far too high, on purpose, finds a good rate, and fine-tunes with that. The last part uses
+discriminative rates: early layers, which see edges and colours, learn a hundred times more slowly than the head.
 
-The error rates printed beside ours are the book's: one run each, with the weights of 2020; runs differ by 0.01.
+The table prints our error rates beside those of the book, which are one run each with the weights of 2020. Such runs
+differ by 0.01.
 """
 
 import argparse
@@ -42,17 +43,22 @@ def main() -> None:
     set_seed(args.seed)
     dls = load(args)
     new_learner = partial(
-        vision_learner, dls, getattr(models, args.arch), pretrained=args.pretrained, weights=args.weights,
-        metrics=error_rate, precision=args.precision,
-    )  # fmt: skip
+        vision_learner,
+        dls,
+        getattr(models, args.arch),
+        pretrained=args.pretrained,
+        weights=args.weights,
+        metrics=error_rate,
+        precision=args.precision,
+    )
     written = [save(dls.show_batch(nrows=1, ncols=3), args, "batch.png")]
     results = []
 
-    learn, seconds = timed(new_learner(), "fine_tune", args.epochs)
+    learn, seconds = time_call(new_learner(), "fine_tune", args.epochs)
     results.append((f"fine_tune({args.epochs})", learn, seconds, 0.0663))
     written += interpret(learn, args)
 
-    learn, seconds = timed(new_learner(), "fine_tune", 1, base_lr=0.1)
+    learn, seconds = time_call(new_learner(), "fine_tune", 1, base_lr=0.1)
     results.append(("fine_tune(1, base_lr=0.1), too high on purpose", learn, seconds, 0.955))
 
     sweep = new_learner().lr_find(num_it=args.num_it, suggest_funcs=(minimum, steep, slide, valley))
@@ -60,7 +66,7 @@ def main() -> None:
     print(f"lr_find: minimum/10 {lr_min}, steepest {lr_steep}, slide {lr_slide}, valley {lr_valley}")
     written.append(save(sweep.plot(), args, "lr_find.png"))
 
-    learn, seconds = timed(new_learner(), "fine_tune", args.epochs, base_lr=3e-3)
+    learn, seconds = time_call(new_learner(), "fine_tune", args.epochs, base_lr=3e-3)
     results.append((f"fine_tune({args.epochs}, base_lr=3e-3)", learn, seconds, 0.0819))
 
     learn, seconds = discriminative(new_learner(), args)
@@ -74,7 +80,7 @@ def main() -> None:
 
 
 def load(args: argparse.Namespace) -> DataLoaders:
-    """Pictures named like `great_pyrenees_12.jpg`, a fifth of them held out."""
+    """Returns loaders of images named like `great_pyrenees_12.jpg`. A fifth of them validates."""
     path = args.data if args.data is not None else untar_data(URLs.PETS)
     pets = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
@@ -85,13 +91,11 @@ def load(args: argparse.Namespace) -> DataLoaders:
         batch_tfms=aug_transforms(size=args.size, min_scale=0.75),
     )
     dls = pets.dataloaders(path / "images", bs=args.bs, seed=args.seed)
-    print(
-        f"{dls.train.n_items} pictures to train, {dls.valid.n_items} to validate, {dls.c} breeds: {dls.vocab[:3]} ..."
-    )
+    print(f"{dls.train.n_items} images to train, {dls.valid.n_items} to validate, {dls.c} breeds: {dls.vocab[:3]} ...")
     return dls
 
 
-def timed(learn: Learner, method: str, *arguments, **options) -> tuple[Learner, float]:
+def time_call(learn: Learner, method: str, *arguments, **options) -> tuple[Learner, float]:
     began = time.perf_counter()
     getattr(learn, method)(*arguments, **options)
     return learn, time.perf_counter() - began
@@ -100,9 +104,9 @@ def timed(learn: Learner, method: str, *arguments, **options) -> tuple[Learner, 
 def interpret(learn: Learner, args: argparse.Namespace) -> list[Path]:
     interp = ClassificationInterpretation.from_learner(learn)
     print(f"most confused: {interp.most_confused(min_val=5)[:3]}")
-    picture = Path(learn.dls.valid.dataset.items[0])
-    label, _, probabilities = learn.predict(picture)
-    print(f"{picture.name} is a {label}, with probability {probabilities.max():.3f}")
+    file = Path(learn.dls.valid.dataset.items[0])
+    label, _, probabilities = learn.predict(file)
+    print(f"{file.name} is a {label}, with probability {probabilities.max():.3f}")
     return [
         save(interp.plot_confusion_matrix(figsize=(12, 12)), args, "confusion.png"),
         save(interp.plot_top_losses(2, nrows=2), args, "top_losses.png"),
@@ -111,7 +115,7 @@ def interpret(learn: Learner, args: argparse.Namespace) -> list[Path]:
 
 
 def discriminative(learn: Learner, args: argparse.Namespace) -> tuple[Learner, float]:
-    """The head alone first; then everything, the early layers most slowly."""
+    """Trains the head alone first, then all layers, the early ones most slowly."""
     began = time.perf_counter()
     learn.fit_one_cycle(args.frozen_epochs, 3e-3)
     learn.unfreeze()
@@ -133,17 +137,15 @@ def save(figure, args: argparse.Namespace, name: str) -> Path:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the unpacked folder that holds images/; by default it is downloaded")
-    parser.add_argument("--arch", default="resnet34", help="a constructor of torchvision.models")
+    parser.add_argument("--data", type=Path, help="the unpacked folder that holds images/ (default: downloaded)")
+    parser.add_argument("--arch", default="resnet34", help="the name of a constructor in torchvision.models")
     parser.add_argument("--weights", type=Path, help="a state dict on disk, instead of torchvision's download")
-    parser.add_argument("--untrained", dest="pretrained", action="store_false", help="begin with random weights")
+    parser.add_argument("--untrained", dest="pretrained", action="store_false", help="start from random weights")
     parser.add_argument("--output", type=Path, default=Path("output/pets"))
     parser.add_argument("--bs", type=int, default=64)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument(
-        "--small", action="store_true", help="small pictures, small batches, few epochs, no training before"
-    )
+    parser.add_argument("--small", action="store_true", help="small images, small batches, few epochs, random weights")
     args = parser.parse_args()
     args.presize, args.size, args.epochs, args.frozen_epochs, args.long_epochs, args.num_it = 460, 224, 2, 3, 12, 100
     if args.small:

@@ -39,32 +39,32 @@ __all__ = [
 def check_count(value: Any, name: str, *, least: int | None = 1) -> None:
     """Checks for a whole number, at least `least`. With None, any whole number passes."""
     if not is_whole_number(value):
-        raise TypeError(f"`{name}` must be a whole number. {_received(value, name)}")
+        raise TypeError(f"`{name}` must be a whole number. {_echo(value, name)}")
     if least is not None and value < least:
-        raise ValueError(f"`{name}` must be at least {least}. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be at least {least}. {_echo(value, name)}")
 
 
 def check_number(value: Any, name: str, *, least: float | None = None) -> None:
     """Checks for a finite number, at least `least` if given."""
     _check_kind(value, name)
     if not -math.inf < value < math.inf:
-        raise ValueError(f"`{name}` must be finite. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be finite. {_echo(value, name)}")
     if least is not None and value < least:
-        raise ValueError(f"`{name}` must be at least {least}. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be at least {least}. {_echo(value, name)}")
 
 
 def check_positive(value: Any, name: str) -> None:
     """Checks for a finite number above 0."""
     _check_kind(value, name)
     if not 0 < value < math.inf:
-        raise ValueError(f"`{name}` must be positive and finite. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be positive and finite. {_echo(value, name)}")
 
 
 def check_not_negative(value: Any, name: str) -> None:
     """Checks for a finite number, 0 or above."""
     _check_kind(value, name)
     if not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be finite and not negative. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be finite and not negative. {_echo(value, name)}")
 
 
 def check_fraction(value: Any, name: str, *, closed: Literal["both", "left", "right", "neither"] = "both") -> None:
@@ -73,7 +73,7 @@ def check_fraction(value: Any, name: str, *, closed: Literal["both", "left", "ri
     with_0, with_1 = closed in ("both", "left"), closed in ("both", "right")
     if not (0 < value < 1 or (with_0 and value == 0) or (with_1 and value == 1)):
         interval = f"{'[' if with_0 else '('}0, 1{']' if with_1 else ')'}"
-        raise ValueError(f"`{name}` must be in {interval}. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be in {interval}. {_echo(value, name)}")
 
 
 def check_rate(value: Any, name: str, *, auto: bool = False) -> None:
@@ -88,15 +88,15 @@ def check_rate(value: Any, name: str, *, auto: bool = False) -> None:
     elif isinstance(value, (list, tuple)):
         rates = list(value)
     if not rates:
-        raise ValueError(f"`{name}` must not be an empty list. {_received(value, name)} Give one rate for each group.")
+        raise ValueError(f"`{name}` must not be an empty list. {_echo(value, name)} Give one rate for each group.")
     for rate in rates:
         if not is_number(rate):
             forms = (
                 'a number, a list of numbers, a slice or "auto"' if auto else "a number, a list of numbers or a slice"
             )
-            raise TypeError(f"`{name}` must be {forms}. {_received(value, name)}")
+            raise TypeError(f"`{name}` must be {forms}. {_echo(value, name)}")
         if not 0 <= rate < math.inf:
-            raise ValueError(f"`{name}` must be finite and not negative. {_received(value, name)}")
+            raise ValueError(f"`{name}` must be finite and not negative. {_echo(value, name)}")
 
 
 def check_moms(value: Any, name: str = "moms") -> None:
@@ -104,7 +104,7 @@ def check_moms(value: Any, name: str = "moms") -> None:
     is_triple = isinstance(value, Sequence) and len(value) == 3
     if not is_triple or not all(is_number(momentum) and 0 <= momentum < 1 for momentum in value):
         raise ValueError(
-            f"`{name}` must be three momenta in [0, 1): at the start, the peak and the end. {_received(value, name)}"
+            f"`{name}` must be three momenta in [0, 1): at the start, the peak and the end. {_echo(value, name)}"
         )
 
 
@@ -112,7 +112,7 @@ def check_ratio(value: Any, name: str) -> None:
     """Checks for two positive, finite numbers, the smaller one first."""
     is_pair = isinstance(value, Sequence) and len(value) == 2 and all(map(is_number, value))
     if not is_pair or not 0 < value[0] <= value[1] < math.inf:
-        raise ValueError(f"`{name}` must be two positive numbers, the smaller one first. {_received(value, name)}")
+        raise ValueError(f"`{name}` must be two positive numbers, the smaller one first. {_echo(value, name)}")
 
 
 def check_size(value: Any, name: str) -> None:
@@ -120,7 +120,7 @@ def check_size(value: Any, name: str) -> None:
     sides = value if isinstance(value, (list, tuple)) and len(value) == 2 else (value,)
     if not all(is_whole_number(side) and side >= 1 for side in sides):
         raise ValueError(
-            f"`{name}` must be a whole number of pixels, at least 1, or (height, width). {_received(value, name)}"
+            f"`{name}` must be a whole number of pixels, at least 1, or (height, width). {_echo(value, name)}"
         )
 
 
@@ -128,7 +128,7 @@ def check_choice(value: Any, name: str, choices: Collection[str | None]) -> None
     """Checks for one of `choices`, which may include None. The message lists them, and offers the nearest."""
     if not (value is None or isinstance(value, str)) or value not in choices:
         hint = closest(str(value), [choice for choice in choices if choice is not None])
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} {_received(value, name)}")
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} {_echo(value, name)}")
 
 
 def is_auto(value: Any) -> bool:
@@ -204,7 +204,7 @@ def _longer_name(name: str, known: Iterable[str]) -> str:
 
 def _check_kind(value: Any, name: str) -> None:
     if not is_number(value):
-        raise TypeError(f"`{name}` must be a number. {_received(value, name)}")
+        raise TypeError(f"`{name}` must be a number. {_echo(value, name)}")
 
 
 def _without_dimensions(value: Any) -> Any:
@@ -212,6 +212,6 @@ def _without_dimensions(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
-def _received(value: Any, name: str) -> str:
+def _echo(value: Any, name: str) -> str:
     text = repr(value)
     return f"Received: {name}={text if len(text) <= 80 else f'{text[:77]}...'}."

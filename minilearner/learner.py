@@ -22,7 +22,7 @@ from minilearner.checks import check_count, check_moms, check_not_negative, chec
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
-from minilearner.fitting.fit import fit, undo_unless_trained, validate
+from minilearner.fitting.fit import fit, undo_on_early_error, validate
 from minilearner.fitting.profile import StepProfile, profile_steps
 from minilearner.fitting.rates import sweep_rates
 from minilearner.lr_finder.result import LRSweep
@@ -325,7 +325,7 @@ class Learner:
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
         train = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
-        with undo_unless_trained(self):
+        with undo_on_early_error(self):
             self.freeze()
             with self.precompute() if precompute else nullcontext():
                 train(freeze_epochs, head, {**how, "div": 25.0, "pct_start": 0.99}, ratios=slice(1.0), checkpoint=first)
@@ -343,7 +343,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before `n`, which counts from the end if negative. Drops the optimizer's state."""
-        self._features.check_inactive()
+        self._features.check_not_in_use()
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
@@ -433,7 +433,7 @@ class Learner:
             beta: the weight of the plain pass, in [0, 1], or None to return the pair `(a, p)`.
             use_max: take the largest value of all passes instead.
         """
-        return self._predictor(ds_idx, dl).augmented(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
+        return self._predictor(ds_idx, dl).tta(n, item_tfms, batch_tfms, beta=beta, use_max=use_max)
 
     def show_results(
         self,

@@ -185,7 +185,7 @@ def rng_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (kind, keys, position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        # Asking for CUDA's state would start CUDA; a process that has not used it has nothing to put back.
+        # Reading CUDA's state would start CUDA; a process that has not used it has nothing to put back.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,  # type: ignore[no-untyped-call]
     }
 

@@ -1,4 +1,4 @@
-"""What every test may count on: fixed seeds, an Agg canvas, and no network but loopback."""
+"""Every test gets fixed seeds, an Agg canvas, its own data home, and no network except loopback."""
 
 import ipaddress
 import os
@@ -26,7 +26,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-    """A test that leaves this machine fails, and says where it wanted to go."""
+    """Makes a test fail if it connects to another machine, with the address in the message."""
     connect = socket.socket.connect
 
     def connect_to_loopback(self, address):
@@ -47,7 +47,7 @@ def _is_loopback(host):
 
 @pytest.fixture(autouse=True)
 def _own_home(monkeypatch, tmp_path_factory):
-    """The data home is an empty folder, so that no test reads or writes the user's."""
+    """Makes the data home an empty folder, so that no test reads or writes the user's."""
     monkeypatch.setenv("MINILEARNER_HOME", str(tmp_path_factory.mktemp("home")))
 
 
@@ -61,7 +61,7 @@ def _figures_closed():
 
 @pytest.fixture
 def blobs():
-    """Three classes of points in the plane, 90 to train and 30 to validate, that a small net soon learns."""
+    """Three classes of points in the plane that a small net learns quickly: 90 to train, 30 to validate."""
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
     y = np.arange(120) % 3
@@ -71,7 +71,7 @@ def blobs():
 
 @pytest.fixture
 def net():
-    """A maker of small nets with batch norm and dropout; the same seed gives the same weights."""
+    """Returns a function that makes a small net with batch norm and dropout, from a seed for its weights."""
 
     def make(seed=0):
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def net():
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder of thirty pictures of three breeds, named as in Oxford Pets, each of another size."""
+    """A folder of 30 images of three breeds, named as in Oxford Pets, in different sizes."""
     folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Makes an archive in the layout of Oxford Pets, with images drawn here, and a folder to serve as a mirror.
+"""Makes an archive with the layout of Oxford Pets from images drawn here, in a folder that can serve as a mirror.
 
     python tests/pets_like.py FOLDER [--breeds 4] [--each 24] [--side 96] [--weights]
 

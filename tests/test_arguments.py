@@ -1,6 +1,6 @@
-"""Whatever takes a number refuses a bad one, by the name of its argument, before it changes anything.
+"""Everything that takes a number refuses a bad one by the name of its argument, before it changes anything.
 
-The parameters are read from the signatures, so a new class is tested from its first day.
+The parameters are read from the signatures, so a new class is tested automatically.
 """
 
 import copy
@@ -80,7 +80,7 @@ quickly = settings(max_examples=12, deadline=None, database=None, suppress_healt
 
 
 def kind_of(parameter):
-    """Returns the kind of number that a parameter takes, by its annotation; None for other parameters."""
+    """Returns the kind of number that the annotation of a parameter asks for, or None."""
     words = set(re.findall(r"[A-Za-z]+", str(parameter.annotation)))
     is_size = str(parameter.annotation).strip("'").startswith("int | tuple")
     if words & {"Any", "Callable", "Iterable", "Sequence", "str", "tuple"} and not is_size:
@@ -91,7 +91,7 @@ def kind_of(parameter):
 
 
 def numeric_parameters(name, function):
-    """Yields each number that the function takes, with values for what else it needs."""
+    """Yields each number that the function takes, with values for its other arguments."""
     parameters = inspect.signature(function).parameters.values()
     needed = {p.name: 0.5 if kind_of(p) == "float" else 2 for p in parameters if p.default is p.empty and kind_of(p)}
     for parameter in parameters:
@@ -120,7 +120,7 @@ def methods_of(cls):
 
 
 def is_bad(value, label, parameter):
-    """Whether the parameter takes no such value, whatever its range is."""
+    """Returns whether the parameter refuses the value whatever its range is."""
     if value is None and label == "lr_find.stop_factor":  # the same as stop_div=False
         return False
     if value is None:

@@ -1,4 +1,4 @@
-"""The table of all benchmarks: what was measured is kept, whatever fails after it. Contenders say what went wrong."""
+"""The table of benchmarks keeps finished results if a later benchmark fails, and contenders report their errors."""
 
 import importlib
 import operator
@@ -25,7 +25,7 @@ after
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """Returns a script of the folder as a module, by its name."""
+    """Returns a function that imports a script of the folder by its name."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module
     for name in ("table", "rows", "turns"):
@@ -34,7 +34,7 @@ def benchmark(monkeypatch):
 
 @pytest.fixture
 def run(benchmark, tmp_path, monkeypatch):
-    """Runs table.py with made-up benchmarks, what -> code; returns what it wrote, README, and how it failed."""
+    """Runs table.py with made-up benchmarks, name -> code. Returns the file it wrote, README, and the error message."""
 
     def run(codes, *options, readme=README):
         table = benchmark("table")
@@ -61,7 +61,7 @@ GOOD = "print('fast')\nprint('README | a step | 3 µs | raw 2 µs |')"
 BAD = "import os\nprint('one row\\nREADME | half | 1 | |', flush=True)\nos._exit(3)"
 
 
-def test_a_benchmark_that_fails_keeps_its_rows_and_is_told(run):
+def test_a_benchmark_that_fails_keeps_its_rows_and_is_reported(run):
     text, readme, message = run({"Worse": BAD, "Well": GOOD}, "--readme")
     assert "Worse" in message and "Well" not in message
     assert "one row" in text and "status 3" in text and "fast" in text and "\n| half | 1 | |\n" in text
@@ -75,7 +75,7 @@ def test_the_rows_of_all_benchmarks_make_one_table_before_the_details(run):
     assert text.index(rows) < text.index("## Well\n\n```\nfast\n```\n\n## Too") and "README |" not in text
 
 
-def test_the_readme_gets_the_table_and_is_else_what_it_was(run):
+def test_the_readme_gets_the_table_and_otherwise_stays_the_same(run):
     _, readme, _ = run({"Well": GOOD}, "--readme")
     before, rest = readme.split("<!-- speed -->")
     table, after = rest.split("<!-- end of speed -->")
@@ -85,13 +85,13 @@ def test_the_readme_gets_the_table_and_is_else_what_it_was(run):
     )
 
 
-def test_the_bank_has_a_table_of_its_own(run):
+def test_the_bank_has_its_own_table(run):
     _, readme, _ = run({"Well": GOOD}, "--readme", "--bank")
     _, rest = readme.split("<!-- learning rates -->")
     assert "kept" not in readme and "| a step | 3 µs | raw 2 µs |\n\n<!-- end of learning rates -->\nafter\n" in rest
 
 
-def test_a_readme_without_its_comments_is_told_before_anything_is_measured(run):
+def test_a_readme_without_its_comments_is_refused_before_anything_is_measured(run):
     text, readme, message = run({"Well": GOOD}, "--readme", readme="# no table\n")
     assert "<!-- speed -->" in message and text is None and readme == "# no table\n"
 
@@ -110,7 +110,7 @@ def test_the_error_of_a_contender_has_its_own_traceback(benchmark):
 
 
 @pytest.mark.slow
-def test_contenders_run_in_processes_of_their_own_and_what_is_not_installed_is_left_out(benchmark, capsys):
+def test_contenders_run_in_separate_processes_and_missing_packages_are_left_out(benchmark, capsys):
     makers = {"here": (partial, os.getpid), "elsewhere": (importlib.import_module, "no_such_peer")}
     ((name, pids),) = benchmark("turns").by_turns(makers, rounds=2).items()
     assert name == "here" and len(pids) == 2 and len({*pids, os.getpid()}) == 2

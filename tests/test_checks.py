@@ -1,4 +1,4 @@
-"""Each check takes what it should and refuses everything else, with the argument's name in the message."""
+"""Each check accepts what it should and refuses everything else, with the argument's name in the message."""
 
 from fractions import Fraction
 

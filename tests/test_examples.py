@@ -1,4 +1,4 @@
-"""Program A and its example from end to end: an archive served on loopback, weights where torch's hub keeps them."""
+"""The examples run from end to end, with an archive served on loopback and weights in the folder of torch's hub."""
 
 import ast
 import functools
@@ -50,7 +50,7 @@ print(lr_min, lr_steep, lr_slide, lr_valley, len(learn.recorder.epochs))
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A home of one's own, a mirror on loopback, and a ResNet-34 where torch's hub would have put it."""
+    """A fresh data home, a mirror on loopback, and a ResNet-34 in the place where torch's hub would have put it."""
     folder = tmp_path_factory.mktemp("pets")
     mirror = pets_like.make_mirror(folder / "mirror", breeds=3, each=30, side=48)
     pets_like.save_weights(folder / "torch" / "hub" / "checkpoints")
@@ -75,13 +75,13 @@ def run(environment, *command):
 
 
 @pytest.mark.slow
-def test_program_a_runs_as_it_stands_on_smaller_pictures(environment):
+def test_program_a_runs_unchanged_on_smaller_images(environment):
     text = PROGRAM_A.replace("Resize(460)", "Resize(48)").replace("size=224", "size=32")
     assert run(environment, "-c", text).split()[-1] == "4"
 
 
 @pytest.mark.slow
-def test_the_readmes_pets_run_on_smaller_pictures(environment, tmp_path):
+def test_the_pets_code_of_the_readme_runs_on_smaller_images(environment, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (text,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "URLs.PETS" in text]
     for full, small in (("Resize(460)", "Resize(48)"), ("size=224", "size=32"), ('"runs/pets"', repr(str(tmp_path)))):
@@ -121,10 +121,10 @@ def test_the_notebook_runs_in_small_mode(environment, monkeypatch):
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MPLBACKEND")  # the kernel's own shows figures
+    monkeypatch.delenv("MPLBACKEND")  # the kernel needs its own backend to show figures
     notebook = nbformat.read(ROOT / "examples/pets.ipynb", as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source = "small = True"
     NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) >= 6
+    images = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(images) >= 6

@@ -1,4 +1,4 @@
-"""A file is whole or not there, and a path that cannot be written is refused before the work starts."""
+"""A file is written whole or not at all, and a path that cannot be written is refused before work starts."""
 
 import os
 

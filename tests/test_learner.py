@@ -1,4 +1,4 @@
-"""The menu: what each dish is, that asking leaves no trace, and that what cannot work is said before training."""
+"""Each method of the learner does what it says, prediction leaves no trace, and mistakes are found before training."""
 
 from functools import partial
 
@@ -79,7 +79,7 @@ def test_validate_gives_the_loss_and_the_metrics_as_fit_does(learner):
     assert err == pytest.approx(1 - acc)
 
 
-def test_asking_changes_nothing(learner):
+def test_predicting_changes_nothing(learner):
     learn = learner()
     quietly(learn)
     before = [t.clone() for t in learn.model.state_dict().values()]
@@ -154,7 +154,7 @@ def test_training_metrics_when_asked_for(learner):
 
 
 def training_and_validation_accuracy(change, first, metric):
-    """The row of an epoch without training, of a model whose output is changed, over single items."""
+    """Returns both accuracies of an epoch with rate 0 over single items, with `change` applied to the output."""
     x, y = torch.randn(36, 4), torch.arange(36) % 3
     model = nn.Linear(4, 3)
     model.register_forward_hook(lambda module, inputs, pred: change(pred))
@@ -177,7 +177,7 @@ def test_training_metrics_take_outputs_without_a_batch_axis():
     assert trained == validated
 
 
-def test_classes_may_be_the_last_dimension_where_the_loss_takes_them_so():
+def test_classes_may_be_the_last_dimension_if_the_loss_takes_them_so():
     x, y = torch.randn(8, 3, 5), torch.arange(24).reshape(8, 3) % 4  # 8 sequences of 3
     batches = list(zip(x.split(4), y.split(4), strict=True))
     loss = lambda pred, y: nn.functional.cross_entropy(pred.flatten(0, 1), y.flatten())  # noqa: E731
@@ -284,7 +284,7 @@ def test_what_fine_tune_cannot_do_is_refused_before_anything_is_frozen(learner, 
     assert learn.optimizer is optimizer and len(learn.recorder.runs) == 1
 
 
-def test_what_stands_for_something_else_is_told_with_what_to_write(learner, net):
+def test_an_argument_of_another_library_is_refused_with_our_name_for_it(learner, net):
     with pytest.raises(TypeError, match=r"Received: CrossEntropyLoss. Write CrossEntropyLoss\(\)"):
         learner(loss_func=nn.CrossEntropyLoss)
     with pytest.raises(TypeError, match=r"`model` must be a torch module. Received: make_one, which .*make_one\(...\)"):
@@ -298,7 +298,7 @@ def make_one():
     return nn.Linear(2, 3)
 
 
-def test_an_output_without_a_class_is_told_in_predict(learner):
+def test_predict_reports_an_output_without_a_class(learner):
     model = nn.Linear(2, 5)
     nn.init.constant_(model.bias, 0)
     model.bias.data[4] = 1e6
@@ -346,21 +346,21 @@ def lone(n, bs, *modules):
 
 
 @pytest.mark.parametrize(("n", "bs"), [(34, 11), (4, 1)])
-def test_a_single_last_item_that_batch_norm_cannot_take_is_told_before_training(n, bs):
+def test_a_single_last_item_that_batch_norm_cannot_take_is_refused_before_training(n, bs):
     learn = lone(n, bs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
     with pytest.raises(ValueError, match=r"single item, and batch norm \('3' in the model\).*`bs`.*drop_last=True"):
         learn.fit(1)
     assert learn.recorder.runs == [] and not learn.model[3]._forward_pre_hooks
 
 
-def test_a_single_last_item_is_enough_where_each_channel_has_several_values():
+def test_a_single_last_item_is_enough_if_each_channel_has_several_values():
     pixels = lone(34, 11, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     assert len(quietly(pixels).steps) == 4
     full = lone(33, 11, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
     assert len(quietly(full).steps) == 3
 
 
-def test_summary_tells_layers_and_how_it_is_trained(learner):
+def test_summary_lists_the_layers_and_the_settings_of_training(learner):
     text = str(learner(model=MLP((2, 16, 3))).summary())
     assert "Parameters: 99 (99 trainable" in text
     assert "optimizer: AdamW" in text
@@ -473,7 +473,7 @@ def test_nan_late_in_a_tensor_dataset_is_found_before_training():
         learn.fit(1)
 
 
-def test_validation_pictures_of_another_shape_are_found_before_training():
+def test_validation_images_of_another_shape_are_found_before_training():
     y = torch.zeros(40).long()
     learn = Learner(DataLoaders(a_loader(y), a_loader(y, torch.zeros(40, 5))), nn.Linear(2, 3), device="cpu")
     with pytest.raises(DataError, match=r"cannot take a validation batch of inputs \(8, 5\)"):
@@ -486,7 +486,7 @@ def test_a_broadcast_that_nobody_means_is_refused():
         learn.fit(1)
 
 
-def test_doubles_are_told_to_be_converted():
+def test_the_error_for_doubles_says_how_to_convert_them():
     learn = Learner(DataLoaders(a_loader(torch.zeros(40).long(), torch.zeros(40, 2).double())), nn.Linear(2, 3))
     with pytest.raises(DataError, match=r"convert the inputs with `x.float\(\)`"):
         learn.fit(1)
@@ -529,7 +529,7 @@ def test_a_cancelled_batch_is_not_recorded(learner):
     assert len(record.steps) == len(learn.dls.train) - 1
 
 
-def test_asking_does_not_move_a_datasets_own_generator(net):
+def test_predicting_does_not_move_a_datasets_own_generator(net):
     class Noisy(torch.utils.data.Dataset):
         def __init__(self):
             self.rng = np.random.default_rng(0)
@@ -577,7 +577,7 @@ def test_what_is_no_module_is_refused(learner):
         Learner(learner().dls, MLP)
 
 
-def test_loaders_that_do_not_tell_their_target_need_a_loss():
+def test_loaders_without_a_target_need_a_loss():
     with pytest.raises(ValueError, match="`loss_func` is needed"):
         Learner(DataLoaders([(torch.zeros(2, 2), torch.zeros(2))]), nn.Linear(2, 1))
 

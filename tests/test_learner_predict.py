@@ -1,4 +1,4 @@
-"""Asking a learner about items and pictures: real colours, names for labels, and no trace."""
+"""Predictions for items and images have real colours and names for labels, and leave no trace."""
 
 import os
 import random
@@ -37,18 +37,18 @@ IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 @pytest.fixture
 def files(tmp_path):
-    """Six pictures, 16 x 16, of three colours; left half darker, so that a flip is seen."""
+    """Six images, 16 x 16, in three colours. The left half is darker, so that a flip can be seen."""
     for i in range(6):
         name, colour = list(COLOURS.items())[i % 3]
-        picture = np.full((16, 16, 3), colour, dtype=np.uint8)
-        picture[:, :8] //= 2 + i // 3
-        Image.fromarray(picture).save(tmp_path / f"{name}_{i}.png")
+        image = np.full((16, 16, 3), colour, dtype=np.uint8)
+        image[:, :8] //= 2 + i // 3
+        Image.fromarray(image).save(tmp_path / f"{name}_{i}.png")
     return sorted(tmp_path.glob("*.png"))
 
 
 @pytest.fixture
 def learner(files):
-    """A learner over the files, augmented and normalised, that is perfect: it knows the three colours."""
+    """A learner with augmented, normalised files that always answers correctly, because it knows the three colours."""
     vocab = ["blue", "green", "red"]
     y = torch.tensor([vocab.index(path.stem.split("_")[0]) for path in files])
 
@@ -65,7 +65,7 @@ def learner(files):
 
 
 class Brightest(nn.Module):
-    """Takes a picture for its brightest channel; the dropout shows whether it is evaluated."""
+    """Predicts the brightest channel of an image. Its dropout shows whether it is in evaluation mode."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ def global_state():
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-# What leaves no trace
+# Predictions leave no trace
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def global_state():
         lambda learn, path: learn.items(0, None, [1, 2]),
     ],
 )
-def test_asking_moves_nothing(learner, files, ask):
+def test_predicting_moves_nothing(learner, files, ask):
     learn = learner()
     with learn.no_logging():
         learn.fit(1)
@@ -132,7 +132,7 @@ def test_predict_takes_a_path_and_names_the_label(learner, files):
 @pytest.mark.parametrize(
     "kind", [str, open_image, lambda path: np.asarray(open_image(path)), lambda path: as_tensor(open_image(path))]
 )
-def test_predict_takes_a_picture_in_any_form(files, kind):
+def test_predict_takes_an_image_in_any_form(files, kind):
     tfms = {"item_tfms": Resize(8), "batch_tfms": Normalize.from_stats(*IMAGENET)}
     dls = ImageDataLoaders.from_name_func(
         ".", files, lambda name: name.split("_")[0], valid_pct=0.5, seed=1, bs=2, device="cpu", **tfms
@@ -170,7 +170,7 @@ def test_predict_gives_the_input_in_its_real_colours_when_asked(learner, files):
     assert next(iter(found)) == found.label == found[0]
 
 
-def test_predict_takes_a_picture_or_an_array_where_items_are_in_memory():
+def test_predict_takes_an_image_or_an_array_if_items_are_in_memory():
     x = torch.randint(0, 256, (8, 1, 6, 6), dtype=torch.uint8)
     learn = Learner(DataLoaders.from_arrays((x, np.arange(8) % 2), bs=4), MLP((36, 2)), device="cpu")
     expected = learn.get_preds(0).preds[3]
@@ -204,7 +204,7 @@ def test_threads_that_predict_at_once_get_the_same_answers_and_leave_the_flags(l
 
 
 class Darker(BatchTransform):
-    """Every picture of a batch by a factor of its own, up to a half."""
+    """Darkens each image of a batch by its own factor, down to a half."""
 
     def __call__(self, x, rng):
         return x * (1 - 0.5 * torch.rand(len(x), 1, 1, 1, generator=rng))
@@ -217,7 +217,7 @@ class Halved(BatchTransform):
 
 @pytest.fixture
 def grey():
-    """A learner over grey pictures in memory, augmented and normalised."""
+    """A learner with grey images in memory, augmented and normalised."""
     x = torch.rand(10, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
     def make(*tfms):
@@ -262,7 +262,7 @@ def test_each_augmented_pass_draws_anew_and_every_call_the_same(grey):
 def test_tta_takes_other_item_transforms_for_items_from_files(learner, files):
     learn = learner()
 
-    def black(picture):
+    def black(image):
         return Image.new("RGB", (16, 16))
 
     pair, targets = learn.tta(n=1, item_tfms=black, batch_tfms=[], beta=None)
@@ -333,7 +333,7 @@ def test_results_of_a_regression_are_numbers_unjudged():
     assert {ax.title.get_color() for ax in figure.axes} == {NEUTRAL}
 
 
-def test_several_labels_are_right_where_all_are():
+def test_several_labels_are_right_if_all_are():
     x, y = torch.eye(3).view(3, 1, 1, 3).repeat(1, 1, 3, 1), torch.eye(3)
     y[2, 0] = 1.0
     dls = DataLoaders.from_arrays((x, y), (x, y), bs=3, target=MultiCategory(["cat", "dog", "mat"]))
@@ -346,15 +346,15 @@ def test_several_labels_are_right_where_all_are():
     assert [ax.title.get_color() for ax in figure.axes if ax.images] == [RIGHT, RIGHT, WRONG]
 
 
-def test_results_of_any_loader_of_pictures():
+def test_results_of_any_loader_of_images():
     batches = [(torch.rand(4, 3, 4, 4), torch.arange(4) % 2) for _ in range(2)]
     learn = Learner(DataLoaders(batches, batches), MLP((48, 2)), device="cpu")
-    assert len(learn.show_results().axes) == 4  # its first batch: how many items there are, it does not tell
+    assert len(learn.show_results().axes) == 4  # the first batch, because the loader does not say how many items it has
     dataset = torch.utils.data.TensorDataset(*batches[0])
     assert len(learn.show_results(dl=torch.utils.data.DataLoader(dataset, batch_size=2), max_n=3).axes) == 4
 
 
-def test_what_is_no_picture_cannot_be_shown(blobs, net):
+def test_what_is_no_image_cannot_be_shown(blobs, net):
     learn = Learner(DataLoaders.from_arrays(*blobs), net(), device="cpu")
     with pytest.raises(DataError, match=r"only images can be shown.*Received: \(9, 2\)"):
         learn.show_results()

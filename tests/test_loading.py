@@ -1,4 +1,4 @@
-"""`learn.export` and `load_learner`: the same bits from one file, and every way in which a file can be wrong."""
+"""`learn.export` and `load_learner` restore the same bits from one file, and refuse every wrong file."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ from minilearner.vision.vision_learner import vision_learner
 
 @register
 class Shifted(BatchTransform):
-    """A transform of a user's own, that holds a tensor."""
+    """A user's transform that holds a tensor."""
 
     train_only = False
 
@@ -59,7 +59,7 @@ def doubled(x, factor=2):
 
 @register
 class OwnNet(nn.Module):
-    """A model of a user's own."""
+    """A user's model."""
 
     def __init__(self, width):
         super().__init__()
@@ -81,10 +81,10 @@ def learner(blobs, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Six pictures of two kinds and several sizes."""
+def images(tmp_path):
+    """Six image files of two classes and several sizes."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(6):
         pixels = rng.integers(0, 256, (40 + 5 * i, 50, 3), dtype=np.uint8)
@@ -103,7 +103,7 @@ def test_a_model_of_arrays_predicts_the_same_bits(learner, blobs):
     assert loaded.predict(x[3])[0] == learn.predict(x[3])[0] and loaded.dls.vocab == ("a", "b", "c")
 
 
-def test_minigooglenet_on_fashion_predicts_the_same_bits_of_raw_pictures(tmp_path):
+def test_minigooglenet_on_fashion_predicts_the_same_bits_from_raw_images(tmp_path):
     learn = Learner(fashion_mnist(download=False, bs=32), MiniGoogLeNet(10), path=tmp_path, device="cpu")
     loaded = load_learner(learn.export(), device="cpu")
     raw = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
@@ -126,18 +126,18 @@ def pets(files, **options):
     )
 
 
-def test_a_vision_learner_predicts_the_same_bits_of_paths_pictures_and_tensors(pictures, tmp_path):
+def test_a_vision_learner_predicts_the_same_bits_from_paths_images_and_tensors(images, tmp_path):
     dls = pets(
-        pictures, batch_tfms=[*aug_transforms(size=32, min_scale=0.75), Normalize.from_stats([0.5] * 3, [0.2] * 3)]
+        images, batch_tfms=[*aug_transforms(size=32, min_scale=0.75), Normalize.from_stats([0.5] * 3, [0.2] * 3)]
     )
     learn = vision_learner(dls, models.resnet18, pretrained=False, path=tmp_path, device="cpu", n_in=3, ps=0.3)
     loaded = load_learner(learn.export("pets.safetensors"), device="cpu")
-    preds, other = (one.get_preds(dl=one.dls.test_dl(pictures))[0] for one in (learn, loaded))
+    preds, other = (one.get_preds(dl=one.dls.test_dl(images))[0] for one in (learn, loaded))
     assert torch.equal(preds, other) and loaded.dls.vocab == ("cat", "dog")
-    with Image.open(pictures[0]) as picture:
-        for item in (pictures[0], str(pictures[0]), picture, np.asarray(picture)):
-            assert torch.equal(loaded.predict(item).probabilities, learn.predict(pictures[0]).probabilities)
-    augmented, again = (one.tta(dl=one.dls.test_dl(pictures), n=2)[0] for one in (learn, loaded))
+    with Image.open(images[0]) as image:
+        for item in (images[0], str(images[0]), image, np.asarray(image)):
+            assert torch.equal(loaded.predict(item).probabilities, learn.predict(images[0]).probabilities)
+    augmented, again = (one.tta(dl=one.dls.test_dl(images), n=2)[0] for one in (learn, loaded))
     assert torch.equal(augmented, again) and not torch.equal(augmented, preds)
 
 
@@ -170,7 +170,7 @@ def test_a_model_of_timm_is_rebuilt_without_its_weights(tmp_path):
     assert torch.equal(loaded.predict(x[0]).probabilities, learn.predict(x[0]).probabilities)
 
 
-def test_a_model_of_ones_own_is_passed_in(learner):
+def test_your_own_model_is_passed_in(learner):
     net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     learn = learner(net)
     with learn.no_logging():
@@ -194,7 +194,7 @@ def test_a_model_that_was_changed_after_it_was_made_is_not_taken_for_another(lea
         load_learner(learner(changed).export())
 
 
-def test_registered_parts_of_ones_own_come_back(learner):
+def test_your_own_registered_parts_come_back(learner):
     tfms = [Shifted(torch.tensor([1.0, 2.0])), doubled, partial(doubled, factor=3)]
     learn = learner(OwnNet(5), batch_tfms=tfms)
     loaded = load_learner(learn.export())
@@ -207,7 +207,7 @@ class Unregistered(Shifted):
 
 
 class Opaque:
-    """No text and no number."""
+    """A label that is neither text nor a number."""
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_known_losses_come_back(learner, blobs, loss):
     assert loaded.validate(dl=loaded.dls.test_dl(blobs[1])) == learn.validate()
 
 
-def test_an_unknown_loss_is_missed_only_where_it_is_needed(learner, blobs):
+def test_an_unknown_loss_is_missed_only_if_it_is_needed(learner, blobs):
     loaded = load_learner(learner(loss_func=lambda pred, y: pred.sum() * 0).export())
     assert loaded.predict([1.0, 2.0])[1] in (0, 1, 2)
     with pytest.raises(DataError, match="does not describe its loss"):

@@ -1,4 +1,4 @@
-"""Losses: fastai's golden values, torch's where they must agree, and hand-made ones where fastai's are wrong."""
+"""Losses have the values of fastai or torch, and hand-made ones where fastai is wrong."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_without_focus_it_is_cross_entropy():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_gradients_are_finite_where_the_model_is_certain(gamma):
+def test_gradients_are_finite_if_the_model_is_certain(gamma):
     pred = torch.tensor([[200.0, 0.0], [0.0, 200.0]], requires_grad=True)
     FocalLoss(gamma)(pred, torch.tensor([0, 0])).backward()
     assert torch.isfinite(pred.grad).all() and pred.grad[1].abs().sum() > 0

@@ -163,7 +163,7 @@ def test_the_smoothed_loss_has_fastais_values():
 
 
 class Noted:
-    """A metric that notes how long each batch was."""
+    """A metric that records the length of each batch."""
 
     def __init__(self):
         self.lengths = []
@@ -179,7 +179,7 @@ class Noted:
 
 
 def grouped_and_each(functions, batches):
-    """The values of metrics that took the batches in groups, and of such that took each."""
+    """Returns the values of metrics updated with groups of batches, and of those updated with each batch."""
     grouped, each = [MeanMetric(f) for f in functions], [MeanMetric(f) for f in functions]
     updates = GroupedUpdates(grouped)
     for pred, y in batches:

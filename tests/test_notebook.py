@@ -13,7 +13,7 @@ learn = Learner(dls, MLP((64, 3)))
 
 @pytest.fixture
 def outputs(monkeypatch):
-    """Runs cells in a real kernel, and gives the outputs of each."""
+    """Returns a function that runs cells in a real kernel, and returns the outputs of each."""
     monkeypatch.delenv("MPLBACKEND", raising=False)
 
     def run(*sources):

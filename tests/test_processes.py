@@ -1,4 +1,4 @@
-"""A process alone speaks for all; what several do is tested with the training that they share."""
+"""A single process exchanges values only with itself. Tests of distributed training cover several processes."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from minilearner.files import write_atomically
 from minilearner.runtime import default_device
 
 
-def test_alone_everything_is_a_word_about_itself():
+def test_alone_each_exchange_returns_its_own_value():
     t = torch.ones(3)
     processes.average([t])
     processes.copy_from_first([t])
@@ -31,7 +31,7 @@ def second_of_four(monkeypatch):
         monkeypatch.setenv(name, str(value))
 
 
-def test_torchruns_environment_says_who_one_is(second_of_four):
+def test_torchruns_environment_says_which_process_this_is(second_of_four):
     assert (processes.rank(), processes.count()) == (1, 4)
     assert (processes.local_rank(), processes.local_count()) == (1, 2)
     assert not processes.is_first()

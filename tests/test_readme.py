@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on fewer pictures."""
+"""The README's Python runs unchanged, on fewer images."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import minilearner
 from minilearner import MLP, DataLoaders
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-# Pets are run by test_examples, which serves an archive.
+# The pets code runs in test_examples, which serves an archive.
 SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", README, re.S) if "URLs.PETS" not in text]
 
 
@@ -42,7 +42,7 @@ def test_the_test_command_is_where_ci_looks_for_it_and_runs_the_quick_tests():
 
 
 def test_ci_runs_every_test():
-    """What the quick command leaves out, `.ci/run` runs in its later steps."""
+    """`.ci/run` runs in later steps what the quick command leaves out."""
     gate = (Path(__file__).parents[1] / ".ci" / "run").read_text(encoding="utf-8")
     assert re.findall(r"pytest .*-m (.*)$", gate, re.M) == ['"slow and not alone"', "alone"]
 

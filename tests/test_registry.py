@@ -6,7 +6,7 @@ from minilearner import BatchTransform, FileFormatError, register, registry
 
 @register(name="our.Noise")
 class Noise(BatchTransform):
-    """Under a name of its own."""
+    """A class with a registered name."""
 
     def __init__(self, scale, *, twice=False):
         self.scale, self.twice = scale, twice
@@ -54,7 +54,7 @@ def test_nor_a_class_whose_arguments_have_none():
 
 def test_a_name_of_ours_cannot_be_taken_but_a_cell_run_again_may():
     class MLP(nn.Module):
-        """Not ours."""
+        """A class with the name of one of ours."""
 
     with pytest.raises(ValueError, match=r"'MLP' belongs to minilearner\.models\.mlp\.MLP.*register\(name=\.\.\.\)"):
         register(MLP)
@@ -62,7 +62,7 @@ def test_a_name_of_ours_cannot_be_taken_but_a_cell_run_again_may():
 
         @register
         class Cell(BatchTransform):
-            """Defined anew each time."""
+            """A class that each run of the cell defines again."""
 
     assert registry.describe(Cell(), "the transform") == {"name": "Cell", "arguments": {}}
 

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process for the next tensor, and running out of memory is recognised."""
+"""The process keeps freed memory for the next tensor, and out-of-memory errors are recognised."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def page_faults(made, **environment):
 @pytest.mark.slow
 @glibc
 def test_loaders_on_the_cpu_make_large_tensors_reuse_memory():
-    assert page_faults(LOADERS) < 10 * 16_384  # those of the first round, or a few where addresses fit badly
+    assert page_faults(LOADERS) < 10 * 16_384  # those of the first round, or a few if addresses fit badly
     assert page_faults("None") > 20 * 16_384  # importing alone changes nothing
 
 

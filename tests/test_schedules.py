@@ -16,7 +16,7 @@ QUARTERS = np.array([0, 0.25, 0.5, 0.75, 1])
 
 
 def torch_rates(factory, n_steps, momentum=False):
-    """What a torch scheduler sets, read step by step."""
+    """Returns the rates that a torch scheduler sets, step by step."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
     scheduler = factory(optimizer)
     values = []
@@ -168,7 +168,7 @@ def test_one_cycle_in_torchs_convention_has_torchs_defaults():
     )
 
 
-def test_one_cycle_starts_high_where_torch_divides_by_zero():
+def test_one_cycle_starts_high_if_torch_divides_by_zero():
     lr = s.one_cycle(1.0, pct_start=0.1, convention="torch", total_steps=10)["lr"]
     assert lr(0.0) == 1.0 and lr(np.array([0.0]))[0] == 1.0 and np.isfinite(lr(np.arange(10) / 10)).all()
 

@@ -1,4 +1,4 @@
-"""Work in threads gives what a plain loop gives, and meets what a plain loop meets."""
+"""Work in threads returns the results and raises the errors of a plain loop."""
 
 import threading
 import time

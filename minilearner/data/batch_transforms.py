@@ -30,9 +30,9 @@ __all__ = [
     "apply_changes",
     "check_unit_range",
     "in_unit_range",
-    "run_isolated",
     "run_step",
     "run_steps",
+    "run_with_seed",
     "train_only",
 ]
 
@@ -200,11 +200,11 @@ def _groups(steps: Sequence[BatchTransform]) -> list[tuple[BatchTransform, list[
 
 def _agrees(step: BatchTransform, method: str) -> bool:
     """Returns whether a method does what a call does: not if a subclass overrides `__call__` alone."""
-    return _defined_no_earlier(type(step), method)  # type: ignore[arg-type]  # mypy takes no class for hashable
+    return _is_defined_no_earlier(type(step), method)  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
 @cache  # called for every step of every batch
-def _defined_no_earlier(kind: type, method: str) -> bool:
+def _is_defined_no_earlier(kind: type, method: str) -> bool:
     method_at, call_at = (
         next(i for i, base in enumerate(kind.__mro__) if name in vars(base)) for name in (method, "__call__")
     )
@@ -275,7 +275,7 @@ class FunctionTransform(BatchTransform):
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns ``f(x)``, with the global generators seeded from `rng` and put back."""
         seed = int(torch.randint(2**32, (), generator=rng, device=rng.device).item())
-        return run_isolated(partial(run, self.f), x, seed)
+        return run_with_seed(partial(run, self.f), x, seed)
 
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Returns one step with both functions: the second one receives what the first one returned, even bytes."""
@@ -314,7 +314,7 @@ def _functions(transform: FunctionTransform) -> tuple[FunctionTransform, ...]:
     return transform.parts if isinstance(transform, _Functions) else (transform,)
 
 
-def run_isolated(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
+def run_with_seed(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
     """Returns ``f(x)``, run with the global generators seeded by `seed` (32 bits) and put back afterwards."""
     with isolate_rng(seed):
         return f(x)

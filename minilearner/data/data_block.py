@@ -153,7 +153,7 @@ class DataBlock:
                 'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'
             )
         prepared = self.plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
-        _report_skipped(prepared)
+        _report_skipped_items(prepared)
         seed = draw_seed() if seed is None else seed
         train, valid = (
             ItemDataset(part.sources, Read(self.plan.inputs), self.item_tfms, seed=seed, cache=cache)
@@ -249,7 +249,7 @@ def _check_count(getters: Any, name: str, n: int) -> None:
             raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
 
 
-def _report_skipped(prepared: PreparedData) -> None:
+def _report_skipped_items(prepared: PreparedData) -> None:
     if (skipped := prepared.skipped) and processes.is_first():
         sources, reasons = zip(*skipped, strict=True)
         sys.stderr.write(

@@ -256,7 +256,7 @@ class DataLoaders:
             y = encode_labels(self.target or infer_target(raw), raw, split="test")
         elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
             like_training = self._extra_tfms if isinstance(items, Loader) else self.train.batch_tfms.transforms
-            return _add_missing(self._as_own_loader(items), like_training).in_order()
+            return _add_missing_transforms(self._as_own_loader(items), like_training).in_order()
         else:
             x, y = as_inputs([*map(as_tensor, items)] if _are_images(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
@@ -276,7 +276,7 @@ class DataLoaders:
         It runs the transforms that `with_batch_tfms` added here, such as a learner's `Normalize`, unless it runs them
         already. So loaders that were made before give what the model needs, and so do datasets and foreign loaders.
         """
-        return _add_missing(self._as_own_loader(source), self._extra_tfms)
+        return _add_missing_transforms(self._as_own_loader(source), self._extra_tfms)
 
     def _as_own_loader(self, source: Any) -> Loader:
         return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
@@ -346,7 +346,7 @@ def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.dev
     return ForeignLoader(source, device=device)
 
 
-def _add_missing(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
+def _add_missing_transforms(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
     """Returns the loader with those of the transforms, known by their identity, that it does not run yet."""
     present = {id(transform) for transform in loader.batch_tfms.transforms}
     missing = [transform for transform in transforms if id(transform) not in present]

@@ -17,8 +17,8 @@ from minilearner.data.batch_transforms import (
     TensorFunction,
     Transforms,
     in_unit_range,
-    run_isolated,
     run_steps,
+    run_with_seed,
 )
 from minilearner.data.loader import DerivedLoader
 from minilearner.data.user_transforms import as_list
@@ -84,8 +84,8 @@ class MemoryLoader(DerivedLoader):
         if y is not None and len(x) != len(y):
             raise DataError(f"`x` and `y` must have the same number of items. Received: {len(x)} and {len(y)}.")
         self.item_tfms: list[TensorFunction] = as_list(item_tfms, "item_tfms")
-        self.x = _as_stored(_apply_once(self.item_tfms, x, seed)).to(self.device)
-        self.y = None if y is None else _as_stored(y).to(self.device)
+        self.x = _to_storage_type(_apply_once(self.item_tfms, x, seed)).to(self.device)
+        self.y = None if y is None else _to_storage_type(y).to(self.device)
 
     @property
     def n_items(self) -> int:
@@ -146,7 +146,7 @@ class MemoryLoader(DerivedLoader):
         )
 
 
-def _as_stored(t: Tensor) -> Tensor:
+def _to_storage_type(t: Tensor) -> Tensor:
     t = t.detach()
     return t.float() if t.is_floating_point() or t.dtype == torch.bool else t
 
@@ -154,7 +154,7 @@ def _as_stored(t: Tensor) -> Tensor:
 def _apply_once(functions: list[TensorFunction], x: Tensor, seed: int) -> Tensor:
     n = len(x)
     for i, f in enumerate(functions):
-        x = run_isolated(f, x, derive_seed(seed, "item_tfms", i) % 2**32)
+        x = run_with_seed(f, x, derive_seed(seed, "item_tfms", i) % 2**32)
         if len(x) != n:
             raise DataError(
                 f"`item_tfms[{i}]` changed the number of items from {n} to {len(x)}. It receives the whole tensor "

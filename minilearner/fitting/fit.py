@@ -21,7 +21,7 @@ from minilearner.training.loop import Loop
 from minilearner.training.optimizers import Rate
 from minilearner.training.run import Run
 
-__all__ = ["fit", "undo_unless_trained", "validate"]
+__all__ = ["fit", "undo_on_early_error", "validate"]
 
 
 def fit(
@@ -77,7 +77,7 @@ def validate(
 
 
 @contextmanager
-def undo_unless_trained(learner: Any) -> Iterator[None]:
+def undo_on_early_error(learner: Any) -> Iterator[None]:
     """Puts the learner's frozen layers and optimizer back if an error comes before the first training step."""
     optimizer, n_runs = learner.optimizer, len(learner.recorder.runs)
     before = [(parameter, parameter.requires_grad) for parameter in learner.model.parameters()]

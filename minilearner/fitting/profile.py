@@ -79,14 +79,14 @@ class _Stage:
         self.name, self.on_gpu = _LABEL + name, on_gpu
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any) -> Any:
+        def run(*args: Any) -> Any:
             with record_function(self.name):
                 result = function(*args)
                 if self.on_gpu:
                     torch.cuda.synchronize()
             return result
 
-        return timed
+        return run
 
 
 class _Timed(BatchTransform):
@@ -140,8 +140,8 @@ def _label_step(step: Step, stage: Callable[[str], _Stage]) -> None:
 
 
 def _label_events(events: Events, stage: Callable[[str], _Stage]) -> None:
-    timed = stage("callbacks")
-    events.of = {event: tuple(map(timed, acts)) for event, acts in events.of.items()}
+    label = stage("callbacks")
+    events.of = {event: tuple(map(label, acts)) for event, acts in events.of.items()}
 
 
 @contextmanager

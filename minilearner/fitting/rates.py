@@ -17,7 +17,7 @@ from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.sweep import SweepSettings, find_rates
 from minilearner.training.optimizers import Rate, spread
 
-__all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommended"]
+__all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
 
 
 def settle_rates(
@@ -45,7 +45,7 @@ def settle_rates(
     if lr == "auto":
         found = _keep_sweep(folder, lambda: sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum))
         by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
-        rates = take_recommended(found, by_last, otherwise=context.lr, verbose=context.output.table)
+        rates = take_recommendation(found, by_last, otherwise=context.lr, verbose=context.output.table)
     else:
         rates = spread(lr, context.n_groups)
     return rates, _settle_bounds(context, folder) or found
@@ -75,7 +75,7 @@ def sweep_rates(
         )
 
 
-def take_recommended(sweep: LRSweep, ratios: Sequence[float], *, otherwise: Rate, verbose: bool) -> list[float]:
+def take_recommendation(sweep: LRSweep, ratios: Sequence[float], *, otherwise: Rate, verbose: bool) -> list[float]:
     """Returns the rate that a sweep recommends, times each layer group's ratio. Prints it and the reason if `verbose`.
 
     A sweep recommends nothing if its loss does not fall, because the model is already good or does not learn yet. Such

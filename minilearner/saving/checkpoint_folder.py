@@ -133,7 +133,7 @@ class CheckpointFolder:
         temporary = self.path / f"{_TEMPORARY}{number:08d}-{os.getpid()}"
         final = self.path / f"{_PREFIX}{number:08d}"
         try:
-            self._remove_unfinished()
+            self._remove_leftovers()
             temporary.mkdir()
             save_tensors(tensors, temporary / _TENSORS)
             (temporary / _STATE).write_text(text, encoding="utf-8")
@@ -185,7 +185,7 @@ class CheckpointFolder:
         found = [path for path in self.path.glob(f"{_PREFIX}*") if re.fullmatch(r"[0-9]+", _number_text(path))]
         return sorted(found, key=lambda path: int(_number_text(path)))
 
-    def _remove_unfinished(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Removes what a process left unfinished when it died."""
         for rest in self.path.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(rest, ignore_errors=True)

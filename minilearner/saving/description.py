@@ -279,12 +279,12 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _global_names(code: CodeType) -> set[str]:
-    return {i.argval for part in _nested(code) for i in dis.get_instructions(part) if i.opname in _READS_GLOBAL}
+    return {i.argval for part in _walk_code(code) for i in dis.get_instructions(part) if i.opname in _READS_GLOBAL}
 
 
 def _attribute_names(code: CodeType) -> frozenset[str]:
     return frozenset(
-        i.argval for part in _nested(code) for i in dis.get_instructions(part) if i.opname in _READS_ATTRIBUTE
+        i.argval for part in _walk_code(code) for i in dis.get_instructions(part) if i.opname in _READS_ATTRIBUTE
     )
 
 
@@ -292,11 +292,11 @@ _READS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _READS_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
+def _walk_code(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from _walk_code(constant)
 
 
 def _code_parts(code: CodeType, doc: str | None = None) -> list[Any]:

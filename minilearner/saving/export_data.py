@@ -83,14 +83,14 @@ def _describe_batch_tfms(pipeline: Pipeline) -> list[dict[str, Any]]:
         in_validation = transform.for_validation()
         try:
             given = in_validation if isinstance(transform, FunctionTransform) else transform
-            described += [] if given is None else [describe(_as_given(given), "the batch transform")]
+            described += [] if given is None else [describe(_unwrap_function(given), "the batch transform")]
         except TypeError:
             if in_validation is not None:
                 raise
     return described
 
 
-def _as_given(transform: BatchTransform) -> Any:
+def _unwrap_function(transform: BatchTransform) -> Any:
     return transform.f if isinstance(transform, FunctionTransform) else transform
 
 

@@ -79,7 +79,7 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
     if isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping):
         _compare_parts(parts[0], parts[1], found)
         left_out = {"parts", "loss", "callbacks"}
-        by_argument = _shared(parts[0].get("callbacks"), parts[1].get("callbacks"))
+        by_argument = _names_in_both(parts[0].get("callbacks"), parts[1].get("callbacks"))
         found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), by_argument)
     else:
         left_out = {"parts"}
@@ -90,7 +90,7 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
 
 
 def _describe_parts(run: Run) -> dict[str, Any]:
-    known = _known(run)
+    known = _name_parts(run)
     ours: dict[str, Any] = {}
     own: dict[str, Any] = {}
     for owner, callback in _by_owner(run.callbacks):
@@ -121,7 +121,7 @@ def _argument(callback: Callback, name: str, value: Any) -> Any:
     return vars(callback).get(name, value) if is_replaced else value
 
 
-def _known(run: Run) -> Known:
+def _name_parts(run: Run) -> Known:
     """Returns the names of what the run itself holds. All of it is compared elsewhere, or changes in training."""
     model = getattr(run.model, "_orig_mod", run.model)
     modules = {id(module): f"the layer {name!r} of the model" for name, module in model.named_modules()}
@@ -161,22 +161,22 @@ def _compare_parts(saved: Mapping[str, Any], now: Mapping[str, Any], found: Comp
     was_measured, is_measured = saved.get("metrics"), now.get("metrics")
     if isinstance(was_measured, list) and isinstance(is_measured, list):
         for was, received in zip(was_measured, is_measured, strict=False):
-            pairs += [(f"metric {name}", was[name], received[name]) for name in _shared(was, received)]
-    for owner in _shared(saved.get("callbacks"), now.get("callbacks")):
+            pairs += [(f"metric {name}", was[name], received[name]) for name in _names_in_both(was, received)]
+    for owner in _names_in_both(saved.get("callbacks"), now.get("callbacks")):
         was, received = saved["callbacks"][owner], now["callbacks"][owner]
-        pairs += [(f"{owner}.{name}", was[name], received[name]) for name in _shared(was, received)]
+        pairs += [(f"{owner}.{name}", was[name], received[name]) for name in _names_in_both(was, received)]
     for where, was, received in pairs:
         changes = list_changes(was, received, where)
         found.changed += changes.lines
         found.unknown += changes.unknown
     found.changed += _compare_setting("training metrics", saved.get("training metrics"), now.get("training metrics"))
-    for owner in _shared(saved.get(_OWN_ARGUMENTS), now.get(_OWN_ARGUMENTS)):
+    for owner in _names_in_both(saved.get(_OWN_ARGUMENTS), now.get(_OWN_ARGUMENTS)):
         was, received = saved[_OWN_ARGUMENTS][owner], now[_OWN_ARGUMENTS][owner]
-        for name in _shared(was, received):
+        for name in _names_in_both(was, received):
             found.allowed += list_changes(was[name], received[name], f"{owner}.{name}").lines
 
 
-def _shared(saved: Any, now: Any) -> list[str]:
+def _names_in_both(saved: Any, now: Any) -> list[str]:
     """Returns the names in both tables. A name in one of them alone is another part, which other lines report."""
     return [name for name in saved if name in now] if isinstance(saved, Mapping) and isinstance(now, Mapping) else []
 

@@ -100,7 +100,7 @@ def _float(text: Any, tensors: Mapping[str, Tensor], depth: int) -> float:
     return float(text)
 
 
-def _unsigned(content: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
+def _numpy_array(content: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
     try:
         name, numbers = content
         if type(numbers) is not list or not all(type(number) is int for number in numbers):
@@ -138,7 +138,7 @@ def _dict(pairs: Any, tensors: Mapping[str, Tensor], depth: int) -> dict[Any, An
 _KINDS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Any]] = {
     "tensor": _tensor,
     "float": _float,
-    "unsigned": _unsigned,
+    "unsigned": _numpy_array,
     "tuple": _tuple,
     "dict": _dict,
 }

@@ -19,7 +19,7 @@ from minilearner.sources.download import Check, data_home, download, lock_file, 
 from minilearner.sources.fashion import fashion_mnist_folder
 from minilearner.sources.paths import DataPath
 from minilearner.sources.unpack import check_is_archive, unpack
-from minilearner.sources.urls import PUBLISHED, URLs, check_published
+from minilearner.sources.urls import PUBLISHED, URLs, check_archive
 
 __all__ = ["untar_data"]
 
@@ -118,7 +118,7 @@ def _choose_check(url: str) -> Check:
     published = PUBLISHED.get(url)
     if published is None or mirror() is not None:
         return check_is_archive
-    return partial(check_published, published=published)
+    return partial(check_archive, published=published)
 
 
 def _install(archive: Path, folder: Path) -> None:

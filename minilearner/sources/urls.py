@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from minilearner.errors import FileFormatError, closest
 
-__all__ = ["PUBLISHED", "Published", "URLs", "check_published"]
+__all__ = ["PUBLISHED", "Published", "URLs", "check_archive"]
 
 _IMAGECLAS = "https://s3.amazonaws.com/fast-ai-imageclas"
 _IMAGELOCAL = "https://s3.amazonaws.com/fast-ai-imagelocal"
@@ -100,7 +100,7 @@ PUBLISHED = {
 """Every archive of `URLs`, by URL. FASHION_MNIST is missing: the SHA-256 hashes of its files are in `fashion`."""
 
 
-def check_published(path: Path, published: Published) -> None:
+def check_archive(path: Path, published: Published) -> None:
     """Compares an archive with its published size and hash. Bytes after the first MiB are left to its own checksums.
 
     Raises:

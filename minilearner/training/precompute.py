@@ -89,7 +89,7 @@ class Features:
                 in use already.
             DataError: training sees an item differently in each pass, or the features would not fit in memory.
         """
-        self.check_inactive()
+        self.check_not_in_use()
         if run.step.n_processes > 1:
             raise ValueError("features can be precomputed in one process only; here several train together.")
         dls, body = run.dls, copy.copy(run.step)
@@ -107,7 +107,7 @@ class Features:
             for name, loader in loaders.items():
                 loader.load_state_dict(getattr(served, name).state_dict())
 
-    def check_inactive(self) -> None:
+    def check_not_in_use(self) -> None:
         """Raises a ValueError if features are in use: they would no longer be those of the model."""
         if self._computed is not None:
             raise ValueError("features were precomputed for the layers that are frozen now. Leave `precompute` first.")

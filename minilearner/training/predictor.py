@@ -83,7 +83,7 @@ class Predictor:
         seen = loader.decode(batch.x)[0].cpu() if with_input else None
         return Prediction(index if target is None else target.label(index), index, preds[0], seen)
 
-    def augmented(self, n: int, item_tfms: Any, batch_tfms: Any, *, beta: float | None, use_max: bool) -> Predictions:
+    def tta(self, n: int, item_tfms: Any, batch_tfms: Any, *, beta: float | None, use_max: bool) -> Predictions:
         """Returns `a + beta * (p - a)`, with `p` the plain predictions and `a` the mean of `n` augmented passes.
 
         Args:

@@ -67,7 +67,7 @@ def build_timm_body(
     timm = _import_timm(name)
     path = _weights_path(timm, name, weights) if pretrained else None
     if pretrained and path is None:
-        model = _create_pretrained(timm, name, n_in)
+        model = _create_pretrained_model(timm, name, n_in)
     else:
         model = timm.create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
     config = model.pretrained_cfg
@@ -151,7 +151,7 @@ def _source(config: Any) -> tuple[str, Path | None]:
     )
 
 
-def _create_pretrained(timm: Any, name: str, n_in: int) -> Any:
+def _create_pretrained_model(timm: Any, name: str, n_in: int) -> Any:
     url, _ = _source(timm.get_pretrained_cfg(name))
     try:
         return timm.create_model(name, pretrained=True, num_classes=0, in_chans=n_in)

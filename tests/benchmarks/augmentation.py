@@ -1,8 +1,8 @@
-"""Images a second of `aug_transforms` and normalisation on whole batches, beside fastai's: 160 to 128 pixels, RGB.
+"""Measures images per second of `aug_transforms` and normalisation on whole RGB batches, 160 to 128 pixels.
 
 Run: ``python tests/benchmarks/augmentation.py [--batches 20] [--rounds 5] [--bs 64] [--threads 2] [--device cpu]``.
-Both get one float batch on the device, so only the transforms are measured. The contenders take turns, each in a
-process of its own, so that a busy machine slows all alike; the figures are medians. fastai takes part where it is
+minilearner and fastai get the same float batch on the device, so only the transforms are measured. They take turns,
+each in its own process, so that a busy machine slows both alike. The figures are medians. fastai takes part if it is
 installed.
 """
 
@@ -41,7 +41,7 @@ def main():
     torch.set_num_threads(options.threads)
     print(machine(options), f"on {options.device}")
     contenders = {
-        f"{who}, {what}": (rated, make, how, options)
+        f"{who}, {what}": (make_benchmark, make, how, options)
         for who, make in {"minilearner": ours, "fastai": fastais}.items()
         for what, how in LISTS.items()
     }
@@ -50,19 +50,19 @@ def main():
     median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
     for what in ("aug_transforms(size=128)", "with Saturation, Hue, RandomErasing"):
         is_usual = what == "aug_transforms(size=128)"
-        told = f"images of 160 px a second through `{what}` and normalisation" if is_usual else f"the same {what}"
+        row = f"images of 160 px a second through `{what}` and normalisation" if is_usual else f"the same {what}"
         theirs = f"fastai {median[f'fastai, {what}']}" if f"fastai, {what}" in median else ""
-        readme_row(told, median[f"minilearner, {what}"], theirs)
+        readme_row(row, median[f"minilearner, {what}"], theirs)
 
 
-def rated(make, how, options):
-    """Returns what transforms a batch, time after time, and gives its images a second."""
+def make_benchmark(make, how, options):
+    """Returns a function that transforms a batch several times and returns the images per second."""
     x = torch.rand(options.bs, 3, 160, 160, device=options.device)
-    transformed = make(*how)
+    transform = make(*how)
 
     def several():
         for _ in range(options.batches):
-            transformed(x)
+            transform(x)
 
     return lambda: options.batches * len(x) / seconds(several)
 
@@ -70,7 +70,7 @@ def rated(make, how, options):
 def ours(arguments, is_more):
     more = [Saturation(), Hue(), RandomErasing()] if is_more else []
     transforms = [*aug_transforms(**arguments), *more, Normalize.from_stats(*imagenet_stats)]
-    keep_freed_memory()  # as loaders do
+    keep_freed_memory()  # as our loaders do
     steps, rng = Pipeline(transforms).steps(training=True), torch.Generator().manual_seed(0)
     return lambda x: run_steps(steps, x, rng)
 

@@ -1,10 +1,10 @@
-"""What saving every 100 steps costs: MiniGoogLeNet on Fashion-MNIST at 32 pixels, batches of 64.
+"""Measures what it costs to save every 100 steps: MiniGoogLeNet on Fashion-MNIST at 32 pixels, batches of 64.
 
     python tests/benchmarks/checkpoint_cost.py [--steps 200] [--every 100] [--rounds 3]
 
-Runs with and without `Checkpoint` take turns in one process, over the same batches. Printed are the medians and their
-ratio, which a busy machine blurs, and what the saves themselves took, timed inside the run: their median, as a share of
-the steps between two of them. The aim is 3 % at most.
+Runs with and without `Checkpoint` take turns in one process, over the same batches. The script prints the medians and
+their ratio, which is noisy on a busy machine. It also times each save inside the run, and prints the median as a share
+of the time of the steps between two saves. The goal is 3 % at most.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from minilearner.runtime import default_device
 
 
 class FirstBatches:
-    """The first batches of a loader, anew each time."""
+    """Yields the first batches of a loader, in every pass."""
 
     def __init__(self, loader, n):
         self.loader, self.n = loader, n
@@ -36,12 +36,12 @@ class FirstBatches:
 
 
 def time_saves():
-    """Returns a list to which each save adds its seconds: taking the state, and writing it."""
+    """Returns a list to which each save adds its seconds, for taking the state and writing it."""
     original, several = Checkpoint._save, []
 
     def save(self, run, **where):
         if run.dls.device.type == "cuda":
-            torch.cuda.synchronize()  # what was waiting belongs to the steps
+            torch.cuda.synchronize()  # work still in the queue belongs to the steps
         start = time.perf_counter()
         original(self, run, **where)
         several.append(time.perf_counter() - start)

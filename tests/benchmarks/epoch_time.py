@@ -1,10 +1,10 @@
-"""How long an epoch of MiniGoogLeNet on Fashion-MNIST takes, and what of it is the trainer's.
+"""Measures how long an epoch of MiniGoogLeNet on Fashion-MNIST takes, and how much of that is the trainer's overhead.
 
     python tests/benchmarks/epoch_time.py [--bs 128] [--steps 6] [--rounds 5] [--compile]
 
-In each mode (fp32; fp32 and bf16 with channels_last; with `--compile` each again, compiled) a hand-written loop and
-minilearner take turns, each in a process of its own and each with its own shifted and flipped 32-pixel batches; medians
-of rounds, scaled up to the updates of an epoch. bf16 is measured where the hardware computes it.
+The modes are fp32, and fp32 and bf16 with channels_last; `--compile` adds each of them compiled. In each mode a
+hand-written loop and minilearner take turns, each in its own process with its own shifted and flipped 32-pixel batches.
+The figures are medians over rounds, scaled up to the updates of an epoch. bf16 is measured if the hardware supports it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
 
 class FirstBatches:
-    """The first batches of a loader, anew each time."""
+    """Yields the first batches of a loader, in every pass."""
 
     def __init__(self, loader, n):
         self.loader, self.n = loader, n
@@ -70,7 +70,7 @@ def ours(bs, steps, channels_last, bf16, compile):
     train = FirstBatches(fashion_mnist(bs=bs, seed=0).train, steps)
     torch.manual_seed(0)
     model = MiniGoogLeNet(10)
-    if channels_last and not bf16:  # what precision="auto" does where bf16 is slow
+    if channels_last and not bf16:  # what precision="auto" does if bf16 is slow
         model = model.to(memory_format=torch.channels_last)
     precision = "bf16" if bf16 else "fp32"
     learn = Learner(DataLoaders(train, vocab=range(10)), model, opt_func=SGD, precision=precision, compile=compile)
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--bs", type=int, default=128)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--compile", action="store_true", help="also compiled; needs minutes before its first step")
+    parser.add_argument("--compile", action="store_true", help="also measure compiled runs; they start slowly")
     args = parser.parse_args()
     device, updates = default_device(), len(load_fashion_mnist().train_labels) // args.bs
     modes = {"fp32": (False, False, False), "fp32, channels_last": (True, False, False)}
@@ -104,8 +104,8 @@ def main():
         by_hand, mine = (statistics.median(times[who]) / args.steps * updates for who in ("raw", "ours"))
         pairs = ratio(times["ours"], times["raw"])
         print(f"{name:32} {by_hand:10.0f} s {mine:10.0f} s {pairs:7.3f}")
-        told = f"raw loop {by_hand:.0f} s (ratio of pairs {pairs:.3f})"
-        readme_row(f"an epoch of MiniGoogLeNet, {name}", f"{mine:.0f} s", told)
+        peers = f"raw loop {by_hand:.0f} s (ratio of pairs {pairs:.3f})"
+        readme_row(f"an epoch of MiniGoogLeNet, {name}", f"{mine:.0f} s", peers)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""The frozen phase of fine-tuning: norm layers that learn (fastai's way), `train_bn=False`, and `precompute`.
+"""Measures the frozen phase of fine-tuning: norm layers that learn, as in fastai, `train_bn=False`, and `precompute`.
 
     python tests/benchmarks/frozen.py [--size 96] [--bs 32] [--steps 3] [--rounds 5] [--seeds 0] [--epochs 2]
 
-First a step's time, CPU seconds of one thread (so that a busy machine tells little), by turns with a hand-written loop
-whose body has no gradient, each in a process of its own; medians. ResNet-18 untrained, and EfficientNet-Lite0 where
-`transfer.py`'s packages are. Then whole frozen phases of one and of three epochs over data that nothing augments, each
-with its validation, by turns of processes too.
-With `--seeds`: the error rate after one frozen epoch and `--epochs` unfrozen ones on `transfer.py`'s stamps, both ways;
-and without augmentation, three frozen epochs, all three ways.
+First it measures one step, in turns with a hand-written loop whose body has no gradient, each in its own process. The
+figures are median CPU seconds of one thread, which a busy machine changes little. The models are an untrained
+ResNet-18, and EfficientNet-Lite0 if the packages for `transfer.py` are installed. Then it measures whole frozen phases
+of one and three epochs, with validation but without augmentation, in turns too.
+
+`--seeds` adds error rates on the stamps of `transfer.py`: after one frozen epoch and `--epochs` unfrozen ones, without
+`precompute`, and after three frozen epochs without augmentation, in all three ways.
 """
 
 import argparse
@@ -38,7 +39,7 @@ HOWS = ("norms learn", "train_bn=False", "precompute")
 
 
 def step(make, arch, args):
-    """Returns what gives the CPU milliseconds of a frozen step."""
+    """Returns a function that returns the CPU milliseconds of a frozen step."""
     g = torch.Generator().manual_seed(0)
     shape = (args.bs, 3, args.size, args.size)
     data = [(torch.rand(shape, generator=g), torch.randint(10, (args.bs,), generator=g)) for _ in range(args.steps)]
@@ -82,7 +83,7 @@ def frozen_learner(arch, dls, train_bn):
 
 
 def phases(how, arch, args):
-    """Returns what gives the CPU seconds of a frozen phase of one and of three epochs, from fresh weights each time."""
+    """Returns a function that returns the CPU seconds of frozen phases of one and three epochs, from fresh weights."""
     g, n = torch.Generator().manual_seed(0), args.steps * args.bs
     x, y = torch.rand((n, 3, args.size, args.size), generator=g), torch.randint(10, (n,), generator=g)
     dls = DataLoaders.from_arrays((x, y), (x[: n // 4], y[: n // 4]), bs=args.bs, vocab=range(10), seed=0)
@@ -104,8 +105,8 @@ def step_times(name, arch, args):
     times = by_turns({who: (step, make, arch, args) for who, make in makers.items()}, args.rounds)
     norms, resting, by_hand = map(statistics.median, times.values())
     print(f"| {name} | {norms:.0f} ms | {resting:.0f} ms | {norms / resting:.2f} | {by_hand:.0f} ms |")
-    told = f"body without gradient by hand {by_hand:.0f} ms; norm layers that learn {norms:.0f} ms"
-    readme_row(f"a frozen step of {name}, {args.size} px, one thread, `train_bn=False`", f"{resting:.0f} ms", told)
+    others = f"body without gradient by hand {by_hand:.0f} ms; norm layers that learn {norms:.0f} ms"
+    readme_row(f"a frozen step of {name}, {args.size} px, one thread, `train_bn=False`", f"{resting:.0f} ms", others)
 
 
 def phase_times(name, arch, args):
@@ -115,8 +116,8 @@ def phase_times(name, arch, args):
         print(f"| {name}, {n_epochs} | {norms:.2f} s | {resting:.2f} s ({norms / resting:.2f}) ", end="")
         print(f"| {features:.2f} s ({norms / features:.2f}) |", flush=True)
     what = f"a frozen phase of three epochs over {args.steps * args.bs} images, with `precompute`: {name}"
-    told = f"`train_bn=False` alone {resting:.1f} s; norm layers that learn {norms:.1f} s"
-    readme_row(what, f"{features:.1f} s", told)
+    others = f"`train_bn=False` alone {resting:.1f} s; norm layers that learn {norms:.1f} s"
+    readme_row(what, f"{features:.1f} s", others)
 
 
 def errors(args):
@@ -127,7 +128,7 @@ def errors(args):
         means = {}
         for augment in (True, False):
             for how in HOWS[: 2 if augment else 3]:
-                found = [fine_tuned(folder, seed, how, augment, args) for seed in range(args.seeds)]
+                found = [fine_tune(folder, seed, how, augment, args) for seed in range(args.seeds)]
                 rates, took = zip(*found)
                 what = f"{how}, {'augmented' if augment else 'not augmented'}"
                 print(f"| {what} | {' '.join(f'{rate:.4f}' for rate in rates)} | {statistics.mean(rates):.4f} ", end="")
@@ -135,11 +136,11 @@ def errors(args):
                 means[how] = statistics.mean(rates)
         n = len(list(folder.iterdir()))
         what = f"fine-tuning after it, {n} drawings and photos, not augmented, {args.seeds} seeds: error rate"
-        told = f"`train_bn=False` alone {means[HOWS[1]]:.3f}; norm layers that learn {means[HOWS[0]]:.3f}"
-        readme_row(what, f"{means[HOWS[2]]:.3f}", told)
+        others = f"`train_bn=False` alone {means[HOWS[1]]:.3f}; norm layers that learn {means[HOWS[0]]:.3f}"
+        readme_row(what, f"{means[HOWS[2]]:.3f}", others)
 
 
-def fine_tuned(folder, seed, how, augment, args):
+def fine_tune(folder, seed, how, augment, args):
     set_seed(seed)
     plain = Normalize.from_stats(transfer.MEAN, transfer.STD)
     dls = ImageDataLoaders.from_name_re(
@@ -149,7 +150,7 @@ def fine_tuned(folder, seed, how, augment, args):
     )  # fmt: skip
     learn = vision_learner(dls, transfer.trained_body(), metrics=error_rate, train_bn=how == HOWS[0])
     with learn.no_logging():
-        learn.validate()  # pictures are decoded here, into the cache
+        learn.validate()  # decodes the images into the cache
         next(iter(dls.train))
         unfrozen = When()
         learn.fine_tune(args.epochs, freeze_epochs=1 if augment else 3, precompute=how == "precompute", cbs=unfrozen)
@@ -157,7 +158,7 @@ def fine_tuned(folder, seed, how, augment, args):
 
 
 class When(Callback):
-    """How long it takes from here to the first step of the second run: the frozen phase."""
+    """Measures the time from its creation to the start of the second run: the frozen phase."""
 
     def __init__(self):
         self.began, self.n_runs, self.seconds = time.perf_counter(), 0, 0.0

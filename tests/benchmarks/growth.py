@@ -1,10 +1,10 @@
-"""How cost grows: with items, classes, weights and steps, each at N, 2N and 4N.
+"""Measures how cost grows with items, classes, weights and steps, each at N, 2N and 4N.
 
     python tests/benchmarks/growth.py [--rounds 5]
 
-For each quantity the CPU time of one thread (medians) or the memory kept, and the slope of a line through the
-logarithms: 1 is proportional, 0 is not at all. Where a row says "flat", more than a little above 0 is a fault. The
-slopes of a few go into README's table.
+For each quantity it prints the median CPU time of one thread, or the memory kept, and the slope of a line through the
+logarithms. A slope of 1 means proportional growth, 0 means none. If a row says "flat", a slope clearly above 0 is a
+fault. Some of the slopes go into the table of README.
 """
 
 import argparse
@@ -67,7 +67,7 @@ BYTES = {
     "kept by interpretation, by classes": (kept_by_interpretation, {"classes": 256}, "2"),
     "kept by the recorder, by steps": (kept_by_recorder, {"items": 4096}, "1"),
 }
-TOLD = {
+README_ROWS = {
     "epoch and validation, by items": "an epoch with validation, time over items at N, 2N, 4N: slope",
     "epoch, by width of the hidden layer": "an epoch, time over weights: slope",
     "predict of one item, by items of the data": "`predict` of one item, time over items of the data: slope",
@@ -81,10 +81,10 @@ def seconds(act, options, rounds):
     learn = learner(**options)
     with learn.no_logging():
         act(learn)
-        return statistics.median(timed(act, learn) for _ in range(rounds))
+        return statistics.median(time_once(act, learn) for _ in range(rounds))
 
 
-def timed(act, learn):
+def time_once(act, learn):
     began = time.process_time()
     act(learn)
     return time.process_time() - began
@@ -102,8 +102,8 @@ def row(what, options, expected, measure, unit):
     slope = np.polyfit(np.log([1, 2, 4]), np.log(found), 1)[0]
     cells = " | ".join(f"{value:,.0f} {unit}" if unit == "bytes" else f"{1e3 * value:.1f} ms" for value in found)
     print(f"| {what} (N = {n:,}) | {cells} | {slope:.2f} | {expected} |", flush=True)
-    if what in TOLD:
-        readme_row(TOLD[what], f"{slope:.2f}", "flat is 0" if expected == "flat" else "proportional is 1")
+    if what in README_ROWS:
+        readme_row(README_ROWS[what], f"{slope:.2f}", "flat is 0" if expected == "flat" else "proportional is 1")
 
 
 def main():

@@ -1,16 +1,17 @@
-"""Images a second from JPEG files to augmented batches of 128 x 128, beside fastai.
+"""Measures images per second from JPEG files to augmented batches of 128 x 128, beside fastai.
 
 Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--threads 2] [--only fastai]``.
-Makes JPEG files of about 420 pixels (quality 90) in a temporary folder: the stamps that `tuxpaint-stamps-default`
-installs where it is there, else shapes, on soft backgrounds with noise. Item transform `Resize(160)`, then the whole
-batch: rotation, zoom, warp, flip, lighting, at 128 pixels. The contenders take turns, each in a process of its own, so
-that a busy machine slows all alike; figures are medians. The first epoch starts with an empty cache and includes
-starting the workers; the operating system holds the files in memory for all. Where no workers help, images per second
-of processor time are told too, which a busy machine changes less. fastai takes part where it is installed.
+It makes JPEG files of about 420 pixels (quality 90) in a temporary folder. They show the stamps of the Debian package
+`tuxpaint-stamps-default` if it is installed, and simple shapes otherwise, on soft backgrounds with noise. Each item is
+resized to 160 pixels; then whole batches are rotated, zoomed, warped, flipped and lit at 128 pixels. The contenders
+take turns, each in its own process, so that a busy machine slows all alike. The figures are medians. The first epoch
+starts with an empty cache and includes starting the workers. The operating system keeps the files in memory for all
+contenders. Without workers, the table also has images per second of processor time, which a busy machine changes less.
+fastai takes part if it is installed.
 
-A second table has what no epoch can do without, each alone on one thread: decoding, resizing, one `grid_sample`, one
-logit and sigmoid. What they add up to bounds the rates: cores / sum, were everything else free, and did cores that
-share a processor's units not slow each other.
+A second table times the parts that every epoch needs, each alone on one thread: decoding, resizing, one `grid_sample`,
+one logit and sigmoid. No rate can be above cores / sum of these times. To reach that bound, everything else would
+have to be free, and cores that share a processor's units would have to leave each other alone.
 """
 
 import argparse
@@ -46,9 +47,9 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        paths = made_pictures(Path(folder), options.pictures)
+        paths = make_images(Path(folder), options.pictures)
         contenders = {
-            f"{library}, {n} worker{'' if n == 1 else 's'}": (passed, library, paths, options.bs, n)
+            f"{library}, {n} worker{'' if n == 1 else 's'}": (three_passes, library, paths, options.bs, n)
             for library, numbers in {"minilearner": (0, 1, 2), "fastai": (0, 2)}.items()
             if options.only in (None, library)
             for n in numbers
@@ -61,21 +62,21 @@ def main():
         report_bound(parts_alone(paths[:200], options.rounds))
 
 
-def made_pictures(folder, n):
+def make_images(folder, n):
     rng, choice = np.random.default_rng(0), random.Random(0)
     stamps = sorted(STAMPS.rglob("*.png"))
     paths = []
     for i in range(n):
         width, height = choice.choice(SIZES)
-        picture = background(rng, width, height)
+        image = background(rng, width, height)
         if stamps:
             stamp = Image.open(choice.choice(stamps)).convert("RGBA")
             stamp.thumbnail((width * 0.9, height * 0.9))
-            picture.paste(stamp, (choice.randrange(width // 3), choice.randrange(height // 3)), stamp)
+            image.paste(stamp, (choice.randrange(width // 3), choice.randrange(height // 3)), stamp)
         else:
-            ImageDraw.Draw(picture).ellipse((20, 20, width - 40, height - 30), fill=tuple(rng.integers(0, 255, 3)))
+            ImageDraw.Draw(image).ellipse((20, 20, width - 40, height - 30), fill=tuple(rng.integers(0, 255, 3)))
         paths.append(folder / f"{i % 2}_{i}.jpg")
-        picture.save(paths[-1], quality=90)
+        image.save(paths[-1], quality=90)
     return paths
 
 
@@ -85,8 +86,8 @@ def background(rng, width, height):
     return Image.blend(soft, noise, 0.08)
 
 
-def passed(library, paths, bs, num_workers):
-    """Returns what makes a fresh loader, so that every round has a first epoch, and passes three times over it."""
+def three_passes(library, paths, bs, num_workers):
+    """Returns a function that makes a new loader, so that every round has a first epoch, and times three passes."""
     vision = importlib.import_module(f"{library}.vision.all")
     arguments = {"label_func": first_letter, "valid_pct": 0, "bs": bs, "num_workers": num_workers, "device": "cpu"}
 
@@ -103,7 +104,7 @@ def first_letter(name):
 
 
 def rates_by_epoch(rounds):
-    """Returns (name, epoch) -> pairs of images per second, by the clock and by the processor time of the process."""
+    """Returns (name, epoch) -> pairs of images per second, of the clock and of the processor time of the process."""
     return {
         (name, epoch): [pair for three in column for pair in three[which]]
         for name, column in rounds.items()
@@ -144,14 +145,14 @@ def report(rates):
 def readme_rows(rates):
     what = {"first": "JPEG files of 420 px to augmented batches of 128 px, first epoch, a second"}
     what["later"] = "the same from the cache, every later epoch"
-    for epoch, told in what.items():
+    for epoch, row in what.items():
         mine, theirs = (best(rates, who, epoch) for who in ("minilearner", "fastai"))
         if mine:
-            readme_row(told, mine, theirs and f"fastai {theirs}")
+            readme_row(row, mine, theirs and f"fastai {theirs}")
 
 
 def best(rates, who, epoch):
-    """The median of its best number of workers, and how many those are."""
+    """Returns the median rate with the best number of workers, and that number."""
     medians = {
         name: statistics.median(clock for clock, _ in pairs)
         for (name, e), pairs in rates.items()
@@ -162,21 +163,21 @@ def best(rates, who, epoch):
 
 
 def parts_alone(paths, rounds):
-    """Returns part -> the milliseconds of processor time that a picture takes on one thread, in the best round."""
+    """Returns part -> the milliseconds of processor time that one image takes on one thread, in the best round."""
     pixels = [torch.from_numpy(np.array(open_image(path, reduce_to=(160, 160)))) for path in paths]
-    pictures, light = torch.rand(16, 3, 160, 160), torch.rand(16, 3, 128, 128)
+    images, light = torch.rand(16, 3, 160, 160), torch.rand(16, 3, 128, 128)
     turned = torch.tensor([[0.9, 0.1, 0.0], [-0.1, 0.9, 0.0]]).expand(16, 2, 3)
     grid = F.affine_grid(turned, (16, 3, 128, 128), align_corners=True)
     parts = {
         "decode": (lambda: [open_image(path, reduce_to=(160, 160)) for path in paths], len(paths)),
-        "resize": (lambda: [scaled(few) for few in pixels], len(paths)),
-        "grid_sample": (lambda: F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=True), 16),
+        "resize": (lambda: [scale(few) for few in pixels], len(paths)),
+        "grid_sample": (lambda: F.grid_sample(images, grid, padding_mode="reflection", align_corners=True), 16),
         "logit and sigmoid": (lambda: light.logit(1e-7).sigmoid_(), 16),
     }
     return {name: min(milliseconds(run, n) for _ in range(3 * rounds)) for name, (run, n) in parts.items()}
 
 
-def scaled(pixels):
+def scale(pixels):
     height, width = (round(side * 160 / min(pixels.shape[:2])) for side in pixels.shape[:2])
     return F.interpolate(pixels[None].permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
 
@@ -189,7 +190,7 @@ def milliseconds(run, n):
 
 def report_bound(parts):
     cores = os.cpu_count()
-    print("\n| alone, on one thread | ms a picture |\n| --- | --- |")
+    print("\n| alone, on one thread | ms per image |\n| --- | --- |")
     for name, took in parts.items():
         print(f"| {name} | {took:.2f} |")
     later = parts["grid_sample"] + parts["logit and sigmoid"]

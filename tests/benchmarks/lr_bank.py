@@ -1,16 +1,17 @@
-"""How good a finder's rate is: error points lost on real tasks, against the best of a grid of 19 peak rates.
+"""Measures how good the rate of a finder is: the error points it loses on real tasks to the best of 19 peak rates.
 
     python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--held-out] [--fresh]
 
-Each task of `lr_tasks.py` is trained by `fit_one_cycle` at each rate and seed (rates that cost the first seed over
-8 points are not tried again). These errors, and what the peers' own finders suggest, are kept in `lr_bank.json` and
-computed only where they are missing or the task has changed. Our own sweeps run each time. A rate is scored by the
-grid, between its points by the logarithm; none at all as 1e-3, the Learner's default. A seed decides weights and order.
+The bank trains each task of `lr_tasks.py` with `fit_one_cycle` at each rate and seed. If a rate costs the first seed
+more than 8 points, the other seeds do not try it. These errors, and the suggestions of the peers' own finders, are kept
+in `lr_bank.json`. They are computed again only if they are missing or the task has changed; our own sweeps run every
+time. A rate between two points of the grid is scored by interpolation over its logarithm. A finder that suggests
+nothing is scored at 1e-3, the default of the Learner. The seed decides weights and order.
 
-Printed: the mean and the worst loss over tasks (of each the mean over its seeds), the spread of the suggestion over
-seeds (its standard deviation in decades), how often there was none; then the same with all constants of the rule
-calibrated without the task at hand. README's rows have the mean and the worst, ours after 100 steps. Needs the packages
-of `minilearner[peers,test]` and mlxtend.
+It prints the mean and the worst loss over tasks (each task is a mean over seeds), the spread of the suggestion over
+seeds (standard deviation in decades), and how often there was no suggestion. Then it prints the same with the constants
+of the rule calibrated without the task at hand. The rows of README have the mean and the worst loss, ours after 100
+steps. The bank needs the packages of `minilearner[peers,test]` and mlxtend.
 """
 
 import argparse
@@ -38,7 +39,7 @@ CALIBRATIONS = [
 
 
 def fingerprint(task, what):
-    """Changes where the task does."""
+    """Returns a digest that changes if the task does."""
     (x, y), _ = task.data()
     parts = task.name, what, x.shape, y.shape, str(task.model()), task.bs, task.epochs, task.loss, task.ratio, task.opt
     plain = [getattr(part, "__name__", None) or str(part).split(" at 0x")[0] for part in parts]
@@ -46,7 +47,7 @@ def fingerprint(task, what):
 
 
 class Store:
-    """Results by task and seed in one JSON file, written after each."""
+    """Keeps results by task and seed in one JSON file, and writes it after each new one."""
 
     def __init__(self, path, fresh):
         self.path = path
@@ -64,7 +65,7 @@ class Store:
 
 
 def errors(task, seed, first):
-    """The error at each rate of the grid; None where the first seed lost more than 8 points there."""
+    """Returns the error at each rate of the grid, None for rates at which the first seed lost over 8 points."""
     found = []
     for k, lr in enumerate(task.grid):
         if first is not None and first[k] > min(first) + 8:
@@ -78,17 +79,17 @@ def errors(task, seed, first):
 
 
 def grids_of(store, task, seeds):
-    """(seed, rate) errors."""
+    """Returns the errors as an array (seeds, rates)."""
     first = store.get(task, "grid", 0, partial(errors, task, 0, None))
     later = [store.get(task, "grid", seed, partial(errors, task, seed, first)) for seed in range(1, seeds)]
     return np.array([first, *later], dtype=float)
 
 
 def floor(grids):
-    """Points lost by the rate that is best for the other seeds, against each seed's own best: a rule loses no less.
+    """Returns the points that each seed loses with the rate that is best for the other seeds. No rule can lose less.
 
-    The best of 19 noisy errors flatters itself. With the mean over several seeds, which rules are scored by, it does so
-    less; so this is the upper end of what noise alone costs.
+    The lowest of 19 noisy errors is too low by chance. In a mean over several seeds, by which rules are scored, this
+    matters less, so the result is an upper bound of what noise alone costs.
     """
     if len(grids) < 2:
         return np.nan
@@ -97,7 +98,7 @@ def floor(grids):
     return np.mean([own[other.argmin()] - own.min() for own, other in zip(tried, others, strict=True)])
 
 
-def lost(task, grid, lr):
+def points_lost(task, grid, lr):
     at = np.interp(np.log10(DEFAULT if lr is None else lr), np.log10(task.grid), grid)
     return float(at - grid.min())
 
@@ -109,7 +110,7 @@ def ours(task, seed, num_it):
 
 
 def measure(store, tasks, seeds):
-    """For each task its grid, our sweeps, and every rule's suggestions, one a seed."""
+    """Returns for each task its grid, our sweeps, and the suggestions of every rule, one for each seed."""
     rows, noise = [], []
     for task in tasks:
         sweeps = {n: [ours(task, seed, n) for seed in range(seeds)] for n in (100, 60)}
@@ -123,38 +124,41 @@ def measure(store, tasks, seeds):
 
 
 def score(rows, rule):
-    points = [np.mean([lost(task, grid, lr) for lr in rules[rule]]) for task, grid, _, rules in rows]
+    points = [np.mean([points_lost(task, grid, lr) for lr in rules[rule]]) for task, grid, _, rules in rows]
     found = [[np.log10(lr) for lr in rules[rule] if lr] for *_, rules in rows]
     spread = np.mean([np.std(logs) for logs in found if logs]) if any(found) else np.nan
     return np.array(points), spread, sum(lr is None for *_, rules in rows for lr in rules[rule])
 
 
 def best_constants(rows):
-    """The points lost by the one rate for each kind of optimizer that would have been best: hindsight."""
+    """Returns the points lost by the best single rate for each kind of optimizer, chosen in hindsight."""
     points = []
     for is_sgd in (True, False):
         kind = [(task, grid) for task, grid, *_ in rows if (task.opt in (SGD, SGD_WD)) is is_sgd]
-        table = np.array([[lost(task, grid, lr) for task, grid in kind] for lr in 10 ** np.arange(-4, 1, 0.05)])
+        table = np.array([[points_lost(task, grid, lr) for task, grid in kind] for lr in 10 ** np.arange(-4, 1, 0.05)])
         points += list(table[table.mean(1).argmin()]) if kind else []
     return np.array(points)
 
 
 def left_out(rows, n):
-    """Points lost with the constants that are best for the other tasks, and the constants that are best for all."""
+    """Returns the points lost with the constants that suit the other tasks best, and the best constants for all."""
     table = np.array(
-        [[np.mean([lost(t, g, advised(s, c)) for s in sweeps[n]]) for t, g, sweeps, _ in rows] for c in CALIBRATIONS]
+        [
+            [np.mean([points_lost(t, g, advise(s, c)) for s in sweeps[n]]) for t, g, sweeps, _ in rows]
+            for c in CALIBRATIONS
+        ]
     )
     own = [table[np.delete(table, i, 1).mean(1).argmin(), i] for i in range(len(rows))]
     return np.array(own), CALIBRATIONS[table.mean(1).argmin()]
 
 
-def advised(sweep, calibration):
+def advise(sweep, calibration):
     known = {name: sweep.settings[name] for name in ("bs", "adaptive")}
     return recommend(sweep.lrs, sweep.losses, sweep.fixed, **known, calibration=calibration).lr
 
 
 def coverage(rows, n):
-    """The share of sweeps whose interval holds a rate within half a point of the best."""
+    """Returns the share of sweeps whose interval contains a rate within half a point of the best."""
     hits = [
         any(s.interval[0] <= lr <= s.interval[1] for lr in task.grid[grid <= grid.min() + 0.5])
         for task, grid, sweeps, _ in rows
@@ -164,14 +168,14 @@ def coverage(rows, n):
     return np.mean(hits)
 
 
-def tell(what, rows):
-    """The rows of README's table: mean and worst points lost."""
-    told = {}
+def print_readme_row(what, rows):
+    """Prints a row of README's table: mean and worst points lost."""
+    cells = {}
     for rule in rows[0][3]:
         points = score(rows, rule)[0]
-        told[rule] = f"{points.mean():.1f}, {points.max():.1f}"
-    others = "; ".join(f"{name} {told[name]}" for name in ("fastai minimum", "fastai valley", *PEERS[-2:]))
-    readme_row(what, told["minilearner, 100 steps"], others)
+        cells[rule] = f"{points.mean():.1f}, {points.max():.1f}"
+    others = "; ".join(f"{name} {cells[name]}" for name in ("fastai minimum", "fastai valley", *PEERS[-2:]))
+    readme_row(what, cells["minilearner, 100 steps"], others)
 
 
 def show(title, rows, noise):
@@ -200,12 +204,12 @@ def show(title, rows, noise):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=[], help="words of the names of tasks")
-    parser.add_argument("--held-out", action="store_true", help="also the tasks that calibrate nothing")
-    parser.add_argument("--fresh", action="store_true", help="forget what was kept")
+    parser.add_argument("--only", nargs="+", default=[], help="only tasks whose names contain one of these words")
+    parser.add_argument("--held-out", action="store_true", help="also the tasks that calibrated nothing")
+    parser.add_argument("--fresh", action="store_true", help="ignore the results kept in lr_bank.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, twenty times slower
+    torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, 20 times slower
     store = Store(KEPT, args.fresh)
     what = "error points that the recommended rate of a sweep loses to the best of 19, {} tasks: mean, worst"
     parts = [("Bank", TASKS, what), ("Held out", HELD_OUT, "the same, {} tasks that calibrated nothing")]
@@ -214,7 +218,7 @@ def main():
         if chosen:
             rows, noise = measure(store, chosen, args.seeds)
             show(title, rows, noise)
-            tell(what.format(len(chosen)), rows)
+            print_readme_row(what.format(len(chosen)), rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the peers' own finders suggest for a task of the bank, each run from its own package with its own defaults.
+"""Runs the learning-rate finders of other libraries on a task of the bank, each with its own defaults.
 
-Model, data, loss and optimizer are the task's; the seed gives weights and order, as for our own sweep.
+Model, data, loss and optimizer come from the task. The seed decides weights and order, as for our own sweep.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ PEERS = (*(f"fastai {name}" for name in FASTAI), "torch-lr-finder", "Lightning")
 
 
 def peers(task, seed):
-    """Suggestion by name of the peer; None where the peer gives none or fails."""
+    """Returns name of the finder -> its suggestion, or None if it gives none or fails."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

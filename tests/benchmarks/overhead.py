@@ -1,10 +1,11 @@
-"""What a trainer costs beyond a hand-written loop, in microseconds a step.
+"""Measures what a trainer costs beyond a hand-written loop, in microseconds per step.
 
     python tests/benchmarks/overhead.py [--steps 1000] [--rounds 9] [--cpu]
 
-A two-layer net, batches of 64 in a list, SGD, one thread: next to no computing, so what is left is the trainer. Raw
-loop, minilearner and the peers that are installed (fastai, Lightning, skorch, Keras on torch) take turns, round by
-round, each in a process of its own; medians over rounds, and each round's difference to its own raw loop.
+It trains a two-layer net with SGD on one thread, from a list of batches of 64. There is next to no computing, so almost
+all of the time is the trainer's. A raw loop, minilearner and the installed peers (fastai, Lightning, skorch, Keras on
+torch) take turns, round by round, each in its own process. The figures are medians over rounds, and medians of each
+round's difference from its own raw loop.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def fastai(data):
 
 
 class _Loader:
-    """The batches of a list as a loader, with what fastai asks of one."""
+    """Serves the batches of a list as a loader, with the attributes that fastai needs."""
 
     device, dataset = torch.device("cpu"), [0]
 
@@ -161,7 +162,7 @@ def keras(data):
 
 
 class _Terminal(io.StringIO):
-    """Nobody's terminal, so that bars are drawn."""
+    """A terminal that nobody sees, so that bars are drawn."""
 
     def isatty(self):
         return True
@@ -179,8 +180,8 @@ def quiet():
         yield
 
 
-def timed(make, args):
-    """Returns what trains an epoch and gives its microseconds a step."""
+def make_benchmark(make, args):
+    """Returns a function that trains an epoch and returns its microseconds per step."""
     clock = time.process_time if args.cpu else time.perf_counter
     with quiet():
         epoch = make(batches(args.steps))
@@ -200,13 +201,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--cpu", action="store_true", help="CPU time, which a busy machine tells little on")
+    parser.add_argument("--cpu", action="store_true", help="measure CPU time, which a busy machine changes less")
     args = parser.parse_args()
     torch.set_num_threads(1)
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, one thread"
     print(f"{machine}, torch {torch.__version__}; {'CPU' if args.cpu else 'wall'} time,")
     print(f"{args.steps} steps of {N_ITEMS} items, medians of {args.rounds} rounds\n")
-    report(by_turns({name: (timed, make, args) for name, make in CONTENDERS.items()}, args.rounds))
+    report(by_turns({name: (make_benchmark, make, args) for name, make in CONTENDERS.items()}, args.rounds))
 
 
 def report(times):

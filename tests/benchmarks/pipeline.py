@@ -1,8 +1,8 @@
-"""Images a second of the input pipeline beside others: shift and flip at 32 pixels.
+"""Measures images per second of input pipelines that shift and flip images of 32 pixels in memory.
 
-Run: ``python tests/benchmarks/pipeline.py [--items 20000] [--rounds 5] [--bs 128] [--threads 2]``. The pictures are
-synthetic uint8: only their number and size matter for throughput. The contenders take turns, each in a process of its
-own, so that a busy machine slows all alike; the figures are medians. fastai takes part where it is installed.
+Run: ``python tests/benchmarks/pipeline.py [--items 20000] [--rounds 5] [--bs 128] [--threads 2]``. The images are
+synthetic uint8, because only their number and size matter for throughput. The contenders take turns, each in its own
+process, so that a busy machine slows all alike. The figures are medians. fastai takes part if it is installed.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(machine(options), "synthetic 1 x 32 x 32 uint8")
-    contenders = {name: (rated, make, options.items, options.bs) for name, make in CONTENDERS.items()}
+    contenders = {name: (make_benchmark, make, options.items, options.bs) for name, make in CONTENDERS.items()}
     rates = by_turns(contenders, options.rounds)
     report(rates)
     median = {name: f"{statistics.median(column):,.0f}" for name, column in rates.items()}
@@ -49,8 +49,8 @@ def machine(options):
     )
 
 
-def rated(make, n, bs):
-    """Returns what passes over a loader of made-up pictures and gives its images a second."""
+def make_benchmark(make, n, bs):
+    """Returns a function that makes a pass over a loader of made-up images and returns the images per second."""
     x, y = torch.randint(0, 256, (n, 1, 32, 32), dtype=torch.uint8), torch.randint(0, 10, (n,))
     loader = make(x, y, bs)
 
@@ -71,7 +71,7 @@ def our_loader(batch_tfms, x, y, bs):
 
 
 class GridSampleLoop:
-    """What one would write by hand: index, scale, one affine grid a batch."""
+    """The loop that one would write by hand: index, scale, and one affine grid for each batch."""
 
     def __init__(self, x, y, bs):
         self.x, self.y, self.bs = x, y, bs
@@ -89,14 +89,14 @@ class GridSampleLoop:
             theta[:, 1, 1] = 1
             theta[:, :, 2] = (
                 torch.rand(self.bs, 2, device=device) * 2 - 1
-            ) * 0.2  # of half a side: a tenth of the side
+            ) * 0.2  # 0.2 of half a side is a tenth of the side
             x = self.x[chosen].float() / 255
             grid = F.affine_grid(theta, x.shape, align_corners=False)
             yield F.grid_sample(x, grid, padding_mode="border", align_corners=False), self.y[chosen]
 
 
 class GatherLoop(GridSampleLoop):
-    """The same by whole pixels: rows and columns that each picture takes, from a padded store."""
+    """The same with whole-pixel shifts: each image takes its rows and columns from a padded store."""
 
     def __init__(self, x, y, bs):
         super().__init__(x, y, bs)
@@ -112,7 +112,7 @@ class GatherLoop(GridSampleLoop):
             yield x[:, None].float() / 255, self.y[chosen]
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __init__(self, x, y, transform):
         self.x, self.y, self.transform = x, y, transform
 
@@ -124,7 +124,7 @@ class Pictures(Dataset):
 
 
 def torchvision_loader(x, y, bs):
-    x, y = x[:2000], y[:2000]  # it takes its time
+    x, y = x[:2000], y[:2000]  # it is slow
     from torchvision.transforms import InterpolationMode, v2
 
     steps = [
@@ -132,7 +132,7 @@ def torchvision_loader(x, y, bs):
         v2.RandomHorizontalFlip(),
         v2.ToDtype(torch.float32, scale=True),
     ]
-    return DataLoader(Pictures(x, y, v2.Compose(steps)), batch_size=bs, shuffle=True, drop_last=True)
+    return DataLoader(Images(x, y, v2.Compose(steps)), batch_size=bs, shuffle=True, drop_last=True)
 
 
 def fastai_loader(x, y, bs):

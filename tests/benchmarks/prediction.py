@@ -1,10 +1,10 @@
-"""Asking a trained model: one picture beside what it must cost, and interpretation's passes, bytes and memory.
+"""Measures prediction with a trained model: the time for one image, and the passes and memory of interpretation.
 
     python tests/benchmarks/prediction.py [--rounds 15] [--items 50000] [--classes 1000]
 
-`predict` of a JPEG file takes turns with plain torchvision, each in a process of its own: decode, resize, crop,
-normalise, one forward pass of ResNet-18 at 128 pixels; CPU time of one thread, medians. Interpretation reads made-up
-predictions of a model that only looks them up, so what memory grows by is its own.
+`predict` of a JPEG file takes turns with plain torchvision, each in its own process: decode, resize, crop, normalise,
+and one forward pass of ResNet-18 at 128 pixels. The figures are median CPU times of one thread. Interpretation reads
+the predictions of a model that only looks them up, so all growth of memory is due to interpretation.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def predict_one(folder, rounds):
     hand, ours = (statistics.median(times[name]) * 1e3 for name in ("by_hand", "predict"))
     print("| predict of one JPEG file, ResNet-18, 128 px | preprocessing and a forward pass by hand | ratio |")
     print(f"|---|---|---|\n| {ours:.2f} ms | {hand:.2f} ms | {ratio(times['predict'], times['by_hand']):.2f} |\n")
-    told = f"preprocessing and a forward pass by hand {hand:.1f} ms"
-    readme_row("`predict` of one JPEG file, ResNet-18, 128 px", f"{ours:.1f} ms", told)
+    others = f"preprocessing and a forward pass by hand {hand:.1f} ms"
+    readme_row("`predict` of one JPEG file, ResNet-18, 128 px", f"{ours:.1f} ms", others)
 
 
 def by_hand(files):
@@ -53,26 +53,26 @@ def by_hand(files):
     steps = [transforms.Resize(128), transforms.CenterCrop(128), transforms.ToTensor()]
     prepared = transforms.Compose([*steps, transforms.Normalize(*imagenet_stats)])
 
-    def asked():
+    def predict_once():
         with torch.no_grad():
             return model(prepared(Image.open(files[0]).convert("RGB"))[None]).softmax(1)[0]
 
-    return partial(typical, asked)
+    return partial(typical_seconds, predict_once)
 
 
 def predict(files):
     dls = ImageDataLoaders.from_name_re(files[0].parent, files, r"(.)_\d+.jpg$", bs=4, item_tfms=Resize(128), seed=0)
     learn = vision_learner(dls, resnet18, pretrained=False, device="cpu")
-    return partial(typical, partial(learn.predict, files[0]))
+    return partial(typical_seconds, partial(learn.predict, files[0]))
 
 
-def typical(ask):
-    """The median CPU seconds of five calls: the first finds the processor's caches full of the other contender."""
-    return statistics.median(seconds(ask, time.process_time) for _ in range(5))
+def typical_seconds(predict):
+    """Returns the median CPU seconds of five calls. In the first, the caches still hold the other contender's data."""
+    return statistics.median(seconds(predict, time.process_time) for _ in range(5))
 
 
 class LookUp(nn.Module):
-    """Scores that follow from the item's number alone."""
+    """Returns scores that depend on the number of the item alone."""
 
     def __init__(self, n_classes):
         super().__init__()
@@ -91,7 +91,7 @@ def interpretation(n_items, n_classes):
     dls = DataLoaders.from_arrays((x[:64], y[:64]), (x, y), bs=64, vocab=range(n_classes), device="cpu")
     learn = Learner(dls, LookUp(n_classes), nn.CrossEntropyLoss(), device="cpu")
     with learn.no_bar():
-        next(learn.predict_batches())  # what any pass needs is there before we look
+        next(learn.predict_batches())  # allocates what every pass needs before memory is measured
         learn.model.calls, before = 0, peak_mb(reset=True)
         began = time.perf_counter()
         interp = ClassificationInterpretation.from_learner(learn)
@@ -110,7 +110,7 @@ def interpretation(n_items, n_classes):
 
 
 def peak_mb(*, reset=False):
-    """The largest memory of this process, since the last reset; Linux."""
+    """Returns the peak memory of this process since the last reset. Linux only."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

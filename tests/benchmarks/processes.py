@@ -1,11 +1,11 @@
-"""What several processes cost beyond torch's own `DistributedDataParallel`: our training step against one by hand.
+"""Compares a training step in several processes with torch's own `DistributedDataParallel`, written by hand.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tests/benchmarks/processes.py [--turns 15]
 
-Both train the same model on the same batches, turn by turn in the same two processes (so a setting that we make for a
-whole process helps both), so that a busy machine slows both alike. What is beyond: the number of items and the mean
-loss of all processes at each step, and batch norm's statistics after it. Prints, for each model, the median time of a
-step and the median ratio of the turns.
+Both train the same model on the same batches and take turns in the same two processes, so that a busy machine slows
+both alike. A setting that minilearner makes for the whole process therefore helps both. minilearner exchanges more: at
+each step the number of items and the mean loss of all processes, and after it the statistics of batch norm. For each
+model the script prints the median time of a step and the median ratio of the turns.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from minilearner import MLP, DataLoaders, Learner, MiniGoogLeNet, processes
 
 BS = 64
-STEPS = {"MLP": 100, "MiniGoogLeNet": 8}  # a turn
+STEPS = {"MLP": 100, "MiniGoogLeNet": 8}  # in each turn
 MODELS = {"MLP": lambda: MLP((784, 300, 100, 10)), "MiniGoogLeNet": lambda: MiniGoogLeNet(10)}
 
 
 def by_hand(model, batches):
-    """One epoch of a plain loop; the network is wrapped before the clock starts."""
+    """Returns a function that trains one epoch in a plain loop. The network is wrapped before the clock starts."""
     network = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
 

@@ -1,4 +1,4 @@
-"""The rows that a benchmark gives to README's table, amid all else that it prints."""
+"""Prints rows for the table in README, and finds them again in the output of a benchmark."""
 
 MARK = "README "
 HEAD = "| | minilearner | others |\n|---|---|---|"
@@ -8,7 +8,7 @@ def readme_row(what, ours, others=""):
     print(f"{MARK}| {what} | {ours} | {others} |", flush=True)
 
 
-def told_apart(text):
+def split_rows(text):
     """Returns the rows among the lines of `text`, and the other lines."""
     lines = text.splitlines()
     rows = [line.removeprefix(MARK) for line in lines if line.startswith(f"{MARK}|")]

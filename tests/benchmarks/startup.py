@@ -1,14 +1,14 @@
-"""What must pass before the first step: the import, the loaders over many files, and an epoch's own cost.
+"""Measures the time before the first step: the import, loaders over many files, and the overhead of an epoch.
 
     python tests/benchmarks/startup.py [--files 100000] [--rounds 5]
 
-Import: CPU seconds of fresh processes by turns: of minilearner once torch and torchvision are there, as it comes and
-after a garbage collection, and of those two. (What they load brings a full collection near, which looks at some 340,000
-objects of theirs; the next two thousand objects, whosever they are, set it off.)
+Import: CPU seconds in fresh processes, in turns, of minilearner after torch and torchvision, and of those two. The
+import of minilearner is timed with and without a garbage collection before it. Torch and torchvision create some
+340,000 objects, so a full collection is due soon. The next two thousand objects trigger it, whoever creates them.
 
-Files: a few small pictures under many names (hard links), by `ImageDataLoaders.from_folder`, then a training batch of
-64; fewer than one in a thousand are opened. Epoch: training passes over 1 and 41 batches in memory; what is left when
-the batches' time is taken off.
+Files: a few small images under many names (hard links), with `ImageDataLoaders.from_folder`, and then a training batch
+of 64. Fewer than one file in a thousand is opened. Epoch: training passes over 1 and over 41 batches in memory; the
+difference gives the time of a batch, and the rest is the overhead.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.resize import Resize
 
 OTHERS, OURS = "import torch, torchvision", "from minilearner.vision.all import *"
-IMPORTS = {  # what was done before, and what is timed
+IMPORTS = {  # row -> (the code before the clock starts, the code that is timed)
     "`from minilearner.vision.all import *` beyond torch and torchvision": (OTHERS, OURS),
     "the same where Python has just collected garbage": (f"{OTHERS}, gc; gc.collect()", OURS),
     "`from fastai.vision.all import *` beyond them": (OTHERS, "from fastai.vision.all import *"),
@@ -40,9 +40,9 @@ IMPORTS = {  # what was done before, and what is timed
 }
 
 
-def importing(rounds):
+def time_imports(rounds):
     times = {name: [] for name in IMPORTS}
-    with tempfile.TemporaryDirectory() as scratch:  # byte code is kept there, as an installation keeps it
+    with tempfile.TemporaryDirectory() as scratch:  # for byte code, which an installed package keeps too
         env = {**os.environ, "PYTHONPYCACHEPREFIX": scratch}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):
@@ -51,16 +51,16 @@ def importing(rounds):
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
                 if done.returncode and "No module named" not in done.stderr:
                     raise RuntimeError(done.stderr)
-                if number and not done.returncode:  # the first compiles
+                if number and not done.returncode:  # the first round compiles
                     times[name].append(float(done.stdout))
-    told = {name: f"{statistics.median(column):.2f} s" for name, column in times.items() if column}
+    cells = {name: f"{statistics.median(column):.2f} s" for name, column in times.items() if column}
     for name in times:
-        row(name, f"{told[name]} of CPU" if name in told else "not installed")
+        row(name, f"{cells[name]} of CPU" if name in cells else "not installed")
     ours, collected, *others = IMPORTS
     peers = {"fastai": others[0], "Lightning": others[1]}
-    beside = ", ".join(f"{peer} {told[name]}" for peer, name in peers.items() if name in told)
-    readme_row(f"{ours}, CPU time", told[ours], beside)
-    readme_row(collected, told[collected])
+    beside = ", ".join(f"{peer} {cells[name]}" for peer, name in peers.items() if name in cells)
+    readme_row(f"{ours}, CPU time", cells[ours], beside)
+    readme_row(collected, cells[collected])
 
 
 def many_files(n, rounds):
@@ -118,12 +118,12 @@ def row(what, figure):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=100_000, help="a hundred classes, so some thousands at least")
+    parser.add_argument("--files", type=int, default=100_000, help="files in 100 classes; at least some thousands")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}\n\n| | |\n|---|---|")
-    importing(args.rounds)
+    time_imports(args.rounds)
     epoch_constant(args.rounds)
     many_files(args.files, args.rounds)
 

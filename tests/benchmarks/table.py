@@ -1,15 +1,16 @@
-"""All benchmarks of speed, one after another, as one Markdown table with machine, versions and date.
+"""Runs all speed benchmarks, one after another, and writes one Markdown table with machine, versions and date.
 
     python tests/benchmarks/table.py speed.md [--readme] [--bank] [--quick]
 
-Each runs in a process of its own, with the interpreter that runs this: take one where the peers are installed
-(`pip install ".[peers]"`), and leave the machine alone meanwhile. The file holds the table of all rows, then what each
-benchmark printed, and is written anew as soon as one more has ended. What a benchmark lacks (a peer, pictures, trained
-weights) it says itself; one that fails keeps the rows that it had, says why, and makes the whole end with status 1.
+Each benchmark runs in its own process, with the interpreter that runs this script. Use one in which the peers are
+installed (`pip install ".[peers]"`), and leave the machine alone while it runs. The file holds the table of all rows,
+and then the output of each benchmark. It is written again after each benchmark. A benchmark prints what it lacks (a
+peer, images, trained weights). If one fails, the file keeps its rows so far and the reason, and the script ends with
+status 1.
 
-`--readme` puts the table into README.md, where none failed. `--bank` also scores the learning rates that sweeps
-recommend, up to an hour, for README's second table; without it that one stays as it is. `--quick` takes fewer rounds,
-to see that all run; such figures are not for README.
+`--readme` puts the table into README.md if no benchmark failed. `--bank` also scores the learning rates that sweeps
+recommend, for the second table of README; this takes up to an hour. Without it, that table stays as it is. `--quick`
+takes fewer rounds, to check that everything runs; its figures are not for README.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rows import HEAD, told_apart
+from rows import HEAD, split_rows
 
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
@@ -34,11 +35,11 @@ class Benchmark(NamedTuple):
     what: str
     script: str
     quick: tuple = ()
-    """Options of a quick run."""
+    """Options for a quick run."""
     full: tuple = ()
-    """Options of a run that counts."""
+    """Options for a full run."""
     starter: tuple = ()
-    """What Python runs the script by."""
+    """Options for Python that start the script."""
 
 
 BENCHMARKS = [
@@ -85,16 +86,16 @@ def main():
         parser.error("--readme takes the figures of a full run: leave out --quick")
     parts = {"speed": BENCHMARKS} | ({"learning rates": [BANK]} if args.bank else {})
     if args.readme:
-        with_tables(README, dict.fromkeys(parts, ""))  # raises now what would be raised at the end
-    tables, failed = measured(parts, args.file, args.quick)
+        with_tables(README, dict.fromkeys(parts, ""))  # if README lacks its comments, fail now and not at the end
+    tables, failed = run_all(parts, args.file, args.quick)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
     if args.readme:
         README.write_text(with_tables(README, tables), encoding="utf-8")
 
 
-def measured(parts, file, quick):
-    """Returns the table of each of `parts`, and which benchmarks failed. After each, all that there is is written."""
+def run_all(parts, file, quick):
+    """Runs all benchmarks. Returns the table of each part, and which benchmarks failed. Writes the file after each."""
     tables, sections, failed = {}, [], []
     for mark, benchmarks in parts.items():
         lines = [heading(), HEAD]
@@ -117,11 +118,11 @@ def heading():
 
 
 def run(benchmark, options):
-    """Returns the rows for README, the section as Markdown, and whether the benchmark ran to its end."""
+    """Returns the rows for README, the section as Markdown, and whether the benchmark succeeded."""
     command = [sys.executable, *benchmark.starter, HERE / benchmark.script, *options]
     env = {**os.environ, "OMP_NUM_THREADS": "1"} if benchmark.starter else None
     done = subprocess.run(command, capture_output=True, text=True, env=env)
-    rows, text = told_apart(done.stdout)
+    rows, text = split_rows(done.stdout)
     parts = [f"## {benchmark.what}", as_markdown(text)]
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it was killed"]
@@ -130,7 +131,7 @@ def run(benchmark, options):
 
 
 def with_tables(file, tables):
-    """Returns the text of `file` with each table between the comments of its mark, and all else as it was."""
+    """Returns the text of `file` with each table put between the comments that mark its place."""
     text = file.read_text(encoding="utf-8")
     for mark, table in tables.items():
         begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
@@ -142,7 +143,7 @@ def with_tables(file, tables):
 
 
 def as_markdown(text):
-    """Markdown stays; columns made with spaces are shown as they are."""
+    """Returns Markdown as it is, and puts any other text into a code block."""
     return text if "\n|" in text else f"```\n{text}\n```"
 
 
@@ -154,10 +155,10 @@ def version_of(name):
 
 
 def processor():
-    told = Path("/proc/cpuinfo")
+    file = Path("/proc/cpuinfo")
     names = (
-        [line.split(":")[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")]
-        if told.exists()
+        [line.split(":")[1].strip() for line in file.read_text().splitlines() if line.startswith("model name")]
+        if file.exists()
         else []
     )
     return names[0] if names else platform.processor() or platform.machine()

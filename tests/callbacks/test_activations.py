@@ -1,4 +1,4 @@
-"""Activation statistics equal those computed by hand, hooks are removed, and figures show the numbers."""
+"""Activation statistics equal values computed by hand, hooks are removed, and figures show the numbers."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_layers_without_parameters_can_be_included(net, blobs):
     assert stats.names == [str(i) for i in range(len(model))]
 
 
-def test_a_layer_that_rests_is_nan(blobs):
+def test_a_layer_that_is_not_called_is_nan(blobs):
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()

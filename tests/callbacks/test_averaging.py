@@ -1,4 +1,4 @@
-"""EMA and SWA equal torch's, replace the weights in validation, and leave only the averages at the end."""
+"""EMA and SWA equal torch's, replace the weights during validation, and leave only the averages at the end."""
 
 import copy
 
@@ -33,7 +33,7 @@ def learner(blobs, model=None, **kwargs):
 
 
 def plain_loop(blobs, n_epochs, after_step=None, after_epoch=None):
-    """The same training by hand; returns the model and the training loader."""
+    """Does the same training by hand. Returns the model and the training loader."""
     dls, model = DataLoaders.from_arrays(*blobs, bs=16, seed=3), norm_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(n_epochs):
@@ -54,7 +54,7 @@ def tensors(model):
 
 def assert_same(model, other, **tolerance):
     for (name, a), (_, b) in zip(model.state_dict().items(), other.state_dict().items(), strict=True):
-        if a.is_floating_point():  # torch averages the count of batches too, which is no average
+        if a.is_floating_point():  # torch also averages the count of batches, which makes no sense
             torch.testing.assert_close(a, b, msg=lambda m, name=name: f"{name}: {m}", **tolerance)
 
 
@@ -91,7 +91,7 @@ def test_debiased_ema_is_the_mean_weighted_by_age(blobs):
     torch.testing.assert_close(learn.model[0].weight.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_ema_every_other_step_from_the_middle_on(blobs):
+def test_ema_every_other_step_from_the_middle(blobs):
     states = []
     plain_loop(blobs, 2, after_step=lambda model: states.append(tensors(model)["0.weight"]))
     with (learn := learner(blobs)).no_logging():
@@ -205,7 +205,7 @@ def test_an_interrupt_leaves_the_models_own_weights(blobs, averaging, event):
 
 
 @pytest.mark.parametrize("event", ["after_epoch", "after_batch"])
-def test_a_run_cancelled_in_good_order_ends_with_the_averages(blobs, event):
+def test_a_cancelled_run_ends_with_the_averages(blobs, event):
     class Cancels(Callback):
         order = 300
 
@@ -220,7 +220,7 @@ def test_a_run_cancelled_in_good_order_ends_with_the_averages(blobs, event):
     assert all(torch.equal(t, ema.averages[name]) for name, t in learn.model.state_dict().items())
 
 
-def test_the_best_model_is_that_of_the_averages(blobs):
+def test_the_best_model_is_made_of_the_averages(blobs):
     learn, best = learner(blobs), SaveBest()
     with learn.no_logging():
         record = learn.fit(5, cbs=[best, EMA(0.7)])
@@ -264,7 +264,7 @@ def test_masks_of_infinities_are_copied(blobs):
     assert learn.model.mask.tolist() == [0, float("-inf"), 0]
 
 
-def test_a_validation_cancelled_with_its_epoch_gives_the_weights_back(blobs):
+def test_a_validation_cancelled_with_its_epoch_restores_the_weights(blobs):
     class Cancels(Callback):
         def before_batch(self, run):
             if not run.training:

@@ -1,4 +1,4 @@
-"""Frozen norm layers keep their statistics; others update them."""
+"""Frozen norm layers keep their statistics, and other norm layers update theirs."""
 
 import copy
 

@@ -20,7 +20,7 @@ class Stop(Exception):
 
 
 class StopAt(Callback):
-    """Ends a run as a crash in user code does. A checkpoint sees no difference to a run without it."""
+    """Ends a run as a crash in user code would. To a checkpoint, the run looks the same with and without it."""
 
     order = 200
 
@@ -168,7 +168,7 @@ def numbers(folder):
     [({"every_steps": 5}, [5, 11, 16, 17]), ({"every_epochs": 1}, [8, 16, 17]), ({"every_epochs": 2}, [16, 17])],
 )
 def test_it_saves_at_its_intervals(tmp_path, intervals, expected):
-    """Seven batches an epoch: number 8 is the first epoch's end, 16 the second's, 17 the finished run."""
+    """An epoch has seven batches, so save 8 ends the first epoch, 16 the second, and 17 is the finished run."""
     make().fit(2, checkpoint=Checkpoint(tmp_path, keep=100, **intervals))
     assert numbers(tmp_path) == [n for n in expected if n != 16 or "every_epochs" in intervals]
 
@@ -245,7 +245,7 @@ def test_a_second_signal_leaves_at_once(tmp_path):
 
 
 class SignalInValidation(StopAt):
-    """Ctrl-C while the first epoch is validated."""
+    """Presses Ctrl-C during the validation of the first epoch."""
 
     order = 50
 

@@ -1,4 +1,4 @@
-"""Accumulation equals one big batch; clipping equals torch's."""
+"""Gradient accumulation equals one big batch, and clipping equals torch's."""
 
 import pytest
 import torch

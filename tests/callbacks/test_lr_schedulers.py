@@ -1,4 +1,4 @@
-"""Rates from a function of the epoch, a metric or torch's schedulers have Keras' and torch's values."""
+"""Rates set by a function of the epoch, a metric or a torch scheduler equal those of Keras and torch."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ from minilearner import (
 )
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
-# Keras 3.16 gave these rates for the same calls, with the torch backend in float64 and a rate of 0.1.
+# Rates that Keras 3.16 gives for the same calls, with the torch backend in float64 and a rate of 0.1.
 LOSSES = [1.0, 0.8, 0.8, 0.79995, 0.8, 0.81, 0.7, 0.7, 0.71, 0.72, 0.70, 0.70, 0.70, 0.6, 0.61, 0.62, 0.63, 0.64,
           math.nan, 0.65]  # fmt: skip
 PLATEAUS = {

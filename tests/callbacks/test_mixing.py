@@ -1,4 +1,4 @@
-"""MixUp and CutMix mix as in their papers, and any loss is mixed from both targets' losses."""
+"""MixUp and CutMix mix as in their papers, and the loss is the weighted mean of the losses for both targets."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_a_run_equals_a_plain_loop_over_the_mixed_batches(mixing):
 
 
 class Shares(Callback):
-    """Keeps, for each training batch, the mixed inputs, both targets, and the share of the first."""
+    """Keeps the mixed inputs, both targets and the share of the first target for each training batch."""
 
     order = 50
 

@@ -1,4 +1,4 @@
-"""A loss or gradient that is NaN or infinite never reaches the weights, and is told with its batch and items."""
+"""A NaN or infinite loss or gradient never reaches the weights, and the error names its batch and items."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from minilearner import (
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 
-TOLD = pytest.mark.filterwarnings("ignore:NonFinite")
+IGNORE_WARNING = pytest.mark.filterwarnings("ignore:NonFinite")
 
 
 def net():
@@ -29,7 +29,7 @@ def net():
 
 
 class Stream:
-    """Batches that cannot be looked at beforehand, as those of a list are."""
+    """Serves batches that cannot be checked before training, as those of a list are."""
 
     def __init__(self, made):
         self.made = made
@@ -74,7 +74,7 @@ def assert_same(a, b):
 
 
 class BadGradient(Callback):
-    """A finite loss with an infinite gradient, in one batch."""
+    """Makes the gradient of one batch infinite, although its loss is finite."""
 
     def __init__(self, batch):
         self.batch = batch
@@ -87,7 +87,7 @@ class BadGradient(Callback):
 def test_raise_names_epoch_batch_and_the_odd_item_and_applies_nothing():
     x, y = torch.randn(20, 4), torch.arange(20) % 3
     learn = Learner(DataLoaders.from_arrays((x, y), bs=5, seed=1), net(), nn.CrossEntropyLoss(), torch.optim.SGD, 0.1)
-    learn.dls.train.x[13] = float("inf")  # as a transform may make it: arrays are checked when loaders are built
+    learn.dls.train.x[13] = float("inf")  # as a transform might do; arrays are checked when loaders are built
     before, at = {}, learn.dls.train.indices(0).tolist().index(13) // 5
 
     class Watch(Callback):
@@ -95,9 +95,9 @@ def test_raise_names_epoch_batch_and_the_odd_item_and_applies_nothing():
             before.update({k: v.clone() for k, v in run.model.state_dict().items()})
 
     message = rf"the loss of batch {at} of epoch 0 is (nan|inf). Not finite are: item 13\."
-    with learn.no_logging(), pytest.raises(NonFiniteError, match=message) as told:
+    with learn.no_logging(), pytest.raises(NonFiniteError, match=message) as caught:
         learn.fit(1, cbs=[NonFinite(), Watch()])
-    assert told.value.positions == learn.dls.train.indices(0)[at * 5 : at * 5 + 5].tolist()
+    assert caught.value.positions == learn.dls.train.indices(0)[at * 5 : at * 5 + 5].tolist()
     assert all(torch.equal(before[k], v) for k, v in learn.model.state_dict().items())
     assert all(p.grad is None for p in learn.model.parameters())
 
@@ -106,7 +106,7 @@ def test_items_from_files_are_named_with_their_files(tmp_path):
     paths = [tmp_path / f"{i}.txt" for i in range(8)]
     values = dict.fromkeys(paths, 1.0) | {paths[6]: float("nan")}
     dataset = ItemDataset(paths, lambda path: torch.full((4,), values[path]))
-    assert 6 not in ItemLoader(dataset, bs=4, shuffle=True, seed=2).indices(0)[:4]  # which is looked at beforehand
+    assert 6 not in ItemLoader(dataset, bs=4, shuffle=True, seed=2).indices(0)[:4]  # checked before training
     train = ItemLoader(dataset, torch.arange(8) % 3, bs=4, shuffle=True, seed=2, num_workers=0)
     learn = Learner(DataLoaders(train, vocab=range(3)), net(), nn.CrossEntropyLoss(), torch.optim.SGD, 0.1)
     with learn.no_logging(), pytest.raises(NonFiniteError, match=r"item 6 \('.*6\.txt'\)\."):
@@ -118,16 +118,16 @@ def test_a_batch_of_a_foreign_loader_is_named_by_its_number():
         trained(batches(4, [2]), NonFinite())
 
 
-def test_an_infinite_gradient_under_a_finite_loss_is_told_by_its_parameter():
+def test_an_infinite_gradient_under_a_finite_loss_is_reported_with_its_parameter():
     with pytest.raises(NonFiniteError, match=r"gradient of 3.weight in batch 1 of epoch 0 is not finite, .* loss is"):
         trained(batches(3), [NonFinite(), BadGradient(1)])
 
 
-@TOLD
+@IGNORE_WARNING
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 @pytest.mark.parametrize("extra", [[], [BadGradient(2)], [GradientClip(0.5)]], ids=["loss", "gradient", "clip"])
-def test_an_update_left_out_equals_a_batch_that_never_was(policy, extra):
-    """Rolling back, with a copy before every update and a factor of 1, undoes the update before it too."""
+def test_skipping_an_update_equals_training_without_that_batch(policy, extra):
+    """With a copy before every update and a factor of 1, rolling back also undoes the previous update."""
     train = batches(6, [] if extra and isinstance(extra[0], BadGradient) else [2])
     learn = trained(train, [NonFinite(policy, every_steps=1, factor=1.0), *extra])
     clip = [cb for cb in extra if isinstance(cb, GradientClip)]
@@ -135,33 +135,33 @@ def test_an_update_left_out_equals_a_batch_that_never_was(policy, extra):
     assert len(learn.recorder.losses) == 5 and learn.recorder.runs[0].steps["step"].tolist() == [1, 2, 3, 4, 5]
 
 
-@TOLD
+@IGNORE_WARNING
 def test_with_accumulation_the_batches_gathered_so_far_go_too():
     train = batches(8, [1])
     learn = trained(train, [NonFinite("skip"), GradientAccumulation(3)])
     assert_same(learn, trained(without(train, 0, 1), [GradientAccumulation(3)]))
 
 
-def test_how_often_and_where_is_told_at_the_end_and_in_the_record():
+def test_the_end_of_the_run_and_the_record_say_how_often_and_where():
     with pytest.warns(RuntimeWarning, match="2 updates were left out: epoch 0 batch 1, epoch 0 batch 4$"):
         learn = trained(batches(6, [1, 4]), NonFinite("skip"))
     assert learn.recorder.runs[0].settings["non_finite"].startswith("NonFinite: 2 updates")
 
 
-@TOLD
+@IGNORE_WARNING
 def test_too_many_in_a_row_raise():
     with pytest.raises(NonFiniteError, match="batch 3 of epoch 0.* more than limit=2 of that in a row"):
         trained(batches(6, [1, 2, 3]), NonFinite("skip", limit=2))
     trained(batches(6, [1, 2, 4, 5]), NonFinite("skip", limit=2))
 
 
-def test_nothing_changes_where_all_is_finite():
+def test_nothing_changes_if_all_is_finite():
     for policy in ("raise", "skip", "rollback"):
         assert_same(trained(batches(), NonFinite(policy)), trained(batches(), None))
 
 
 class Snapshots(Callback):
-    """The whole state before each update."""
+    """Keeps the whole state before each update."""
 
     def __init__(self):
         self.kept = []
@@ -171,7 +171,7 @@ class Snapshots(Callback):
         self.kept.append([*(v.clone() for v in run.model.state_dict().values()), *optimizer])
 
 
-@TOLD
+@IGNORE_WARNING
 def test_rollback_returns_to_the_last_good_copy_and_cuts_the_rate_from_then_on():
     seen = Snapshots()
     learn = trained(batches(8, [5]), [NonFinite("rollback", every_steps=3), seen, ParamScheduler({"lr": linear(1, 0)})])
@@ -182,7 +182,7 @@ def test_rollback_returns_to_the_last_good_copy_and_cuts_the_rate_from_then_on()
     assert torch.equal(learn.model[1].num_batches_tracked, torch.tensor(5))
 
 
-@TOLD
+@IGNORE_WARNING
 def test_a_copy_serves_more_than_once():
     seen = Snapshots()
     trained(batches(9, [5, 7]), [NonFinite("rollback", every_steps=4), seen])
@@ -190,7 +190,7 @@ def test_a_copy_serves_more_than_once():
         assert all(torch.equal(a, b) for a, b in zip(seen.kept[i], seen.kept[4], strict=True))
 
 
-@TOLD
+@IGNORE_WARNING
 def test_rollback_takes_the_averages_along():
     ema = EMA(0.5, at_end=False)
     learn = trained(batches(6, [5]), [NonFinite("rollback", every_steps=3), ema])
@@ -200,7 +200,7 @@ def test_rollback_takes_the_averages_along():
     assert learn.recorder.runs[0].settings["non_finite"].endswith("cut to 0.5 of: epoch 0 batch 5")
 
 
-@TOLD
+@IGNORE_WARNING
 def test_rollback_has_a_limit_and_needs_a_good_state():
     with pytest.raises(NonFiniteError, match="more than limit=2 of that in this run"):
         trained(batches(8, [1, 3, 5]), NonFinite("rollback", limit=2))
@@ -208,7 +208,7 @@ def test_rollback_has_a_limit_and_needs_a_good_state():
         trained(batches(2), [NonFinite("rollback"), BadGradient(0)])
 
 
-@TOLD
+@IGNORE_WARNING
 def test_fp16_leaves_gradients_to_the_loss_scale_and_losses_to_the_policy():
     class Overflow(Callback):
         def before_fit(self, run):
@@ -222,7 +222,7 @@ def test_fp16_leaves_gradients_to_the_loss_scale_and_losses_to_the_policy():
     assert all(v.isfinite().all() for v in state(learn))
 
 
-@TOLD
+@IGNORE_WARNING
 def test_the_rate_is_whole_again_in_the_next_run_and_mixing_goes_on():
     learn = trained(batches(6, [3]), [NonFinite("rollback"), MixUp()])
     assert learn.recorder.lrs[-1] == pytest.approx(0.05)
@@ -246,6 +246,6 @@ def test_lr_find_and_validation_are_left_alone():
         ({"factor": 0.0}, r"`factor` must be in \(0, 1\]"),
     ],
 )
-def test_wrong_arguments_are_told(kwargs, message):
+def test_wrong_arguments_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message):
         NonFinite(**kwargs)

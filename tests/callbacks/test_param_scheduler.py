@@ -1,4 +1,4 @@
-"""Schedules as callbacks have the values of fastai's one cycle and torch's CyclicLR; settings are restored."""
+"""Scheduled values equal fastai's one cycle and torch's CyclicLR, and settings are restored afterwards."""
 
 import math
 from functools import partial

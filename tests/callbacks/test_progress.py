@@ -1,4 +1,4 @@
-"""A real terminal shows a bar; any output gets the table."""
+"""A real terminal shows a bar, and every kind of output gets the table."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ def learner(n_batches=20):
 
 @contextmanager
 def terminal():
-    """Makes standard error a real terminal of 90 columns. On exit, the list holds everything that was written to it."""
+    """Makes standard error a real terminal of 90 columns. On exit, the list holds all that was written to it."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     frames = []

@@ -1,4 +1,4 @@
-"""Images grow during training, have the right sizes and pixels, and stay whole in validation."""
+"""Images grow during training with the right sizes and pixels, and have full size in validation."""
 
 import pytest
 import torch

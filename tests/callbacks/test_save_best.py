@@ -1,4 +1,4 @@
-"""The best model is restored, from memory or from disk, and only when it should be."""
+"""The best model is restored from memory or from disk, and only when it should be."""
 
 import os
 

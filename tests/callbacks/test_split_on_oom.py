@@ -1,4 +1,4 @@
-"""A batch that does not fit into memory is trained in parts, and to the same update."""
+"""A batch that does not fit in memory is trained in parts, with the same update as a result."""
 
 import subprocess
 import sys
@@ -18,11 +18,11 @@ from minilearner import (
     SplitOnOOM,
 )
 
-TOLD = pytest.mark.filterwarnings("ignore:a batch of")
+IGNORE_WARNING = pytest.mark.filterwarnings("ignore:a batch of")
 
 
 class Small(nn.Module):
-    """A memory for so many items at once: it fills up in the forward pass, or in the backward pass."""
+    """Has memory for `room` items, and runs out of it in the forward or the backward pass."""
 
     def __init__(self, room, backward=False):
         super().__init__()
@@ -68,7 +68,7 @@ def assert_close(a, b, *, rtol=1e-5, atol=1e-6):
     assert a.recorder.runs[0].steps["step"].tolist() == b.recorder.runs[0].steps["step"].tolist()
 
 
-@TOLD
+@IGNORE_WARNING
 @pytest.mark.parametrize("backward", [False, True], ids=["in the forward pass", "in the backward pass"])
 @pytest.mark.parametrize(
     "make",
@@ -81,18 +81,18 @@ def test_a_batch_in_parts_is_the_whole_batch(make, backward):
     assert_close(split, trained(train, net(99), *make()))
     seen = split.model[1].seen
     if make is list:
-        assert seen[:8] == [12, 6, 3, 3, 3, 3, 3, 3] and max(seen[2:]) <= 3  # found once, then kept to
+        assert seen[:8] == [12, 6, 3, 3, 3, 3, 3, 3] and max(seen[2:]) <= 3  # searched once, then kept
 
 
-@TOLD
+@IGNORE_WARNING
 def test_half_of_a_window_survives_a_batch_that_does_not_fit():
     train = batches(3, 12, 3, 2)
     split = trained(train, net(4, backward=True), SplitOnOOM(), GradientAccumulation(2))
     assert_close(split, trained(train, net(99), GradientAccumulation(2)))
 
 
-@TOLD
-def test_the_whole_is_told_to_metrics_and_callbacks():
+@IGNORE_WARNING
+def test_metrics_and_callbacks_see_the_whole_batch():
     seen = []
 
     class Watch(Callback):
@@ -106,12 +106,12 @@ def test_the_whole_is_told_to_metrics_and_callbacks():
     assert seen == [(slice(0, 4), 4), (slice(4, 8), 4), (None, 8, 8, (8, 3), False)]
 
 
-@TOLD
+@IGNORE_WARNING
 def test_batch_norm_moves_once_a_batch_by_the_mean_of_its_parts():
     ((x, _),) = train = batches(10)
     norm = trained(train, net(3, norm=True), SplitOnOOM()).model[1]
     plain = net(99, norm=True)
-    parts = [plain[0](x[a:b]) for a, b in ((0, 2), (2, 5), (5, 7), (7, 10))]  # four parts: 10, then 5, then 3 at most
+    parts = [plain[0](x[a:b]) for a, b in ((0, 2), (2, 5), (5, 7), (7, 10))]  # four parts: 10, then 5, then up to 3
     mean = sum(len(part) / 10 * part.mean(0) for part in parts)
     var = sum(len(part) / 10 * part.var(0) for part in parts)
     torch.testing.assert_close(norm.running_mean, 0.1 * mean)
@@ -119,25 +119,25 @@ def test_batch_norm_moves_once_a_batch_by_the_mean_of_its_parts():
     assert norm.num_batches_tracked == 1
 
 
-def test_it_is_told_once_and_in_the_record():
-    with pytest.warns(RuntimeWarning, match="a batch of 12 items did not fit in memory") as told:
+def test_it_is_reported_once_and_in_the_record():
+    with pytest.warns(RuntimeWarning, match="a batch of 12 items did not fit in memory") as warned:
         learn = trained(batches(12, 12, 12), net(3), SplitOnOOM())
-    assert len(told) == 1
+    assert len(warned) == 1
     assert learn.recorder.runs[0].settings["split"] == "in parts of at most 3 items"
 
 
-def test_nothing_changes_where_batches_fit():
+def test_nothing_changes_if_batches_fit():
     a, b = trained(batches(8, 5), net(8, norm=True), SplitOnOOM()), trained(batches(8, 5), net(8, norm=True))
     assert all(torch.equal(x, y) for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
     assert "split" not in a.recorder.runs[0].settings
 
 
-@TOLD
+@IGNORE_WARNING
 def test_one_item_that_does_not_fit_is_the_original_error_with_what_to_do():
-    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate 20.00 GiB") as told:
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate 20.00 GiB") as caught:
         trained(batches(4), net(0), SplitOnOOM())
     if sys.version_info >= (3, 11):
-        assert "A single item does not fit" in "".join(told.value.__notes__)
+        assert "A single item does not fit" in "".join(caught.value.__notes__)
 
 
 def test_other_errors_pass():
@@ -149,7 +149,7 @@ def test_other_errors_pass():
         learn.fit(1)
 
 
-@TOLD
+@IGNORE_WARNING
 def test_fp16_scales_each_part():
     train = batches(12, 12, 12)
     split = trained(train, net(6), SplitOnOOM(), precision="fp16")
@@ -173,7 +173,7 @@ def learner(n):
 
 small, learn = learner(1), learner(64)
 with small.no_logging():
-    small.fit(1)  # what is imported and started late
+    small.fit(1)  # first import and start what is loaded late
 with open("/proc/self/statm") as file:
     pages = int(file.read().split()[0])
 limit = pages * resource.getpagesize() + 100_000_000
@@ -186,7 +186,7 @@ print(learn.recorder.runs[0].settings["split"])
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-def test_a_process_short_of_memory_trains_on_in_parts():
+def test_a_process_short_of_memory_trains_in_parts():
     def run(how):
         return subprocess.run([sys.executable, "-c", REAL, how], capture_output=True, text=True, timeout=300)
 

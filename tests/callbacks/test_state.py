@@ -1,4 +1,4 @@
-"""A run can stop anywhere and resume with new instances of every stock callback, as if nothing had happened."""
+"""A run can stop anywhere and resume with new instances of all our callbacks as if it had not stopped."""
 
 import csv
 import importlib
@@ -75,7 +75,7 @@ class ShortOfMemory(Callback):
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-# One or several makers for each stock callback; a maker may return further callbacks. Every new callback must be added.
+# One or several makers for each of our callbacks; a maker may return more callbacks. Add every new callback here.
 MAKERS = {
     ActivationStats: [lambda: ActivationStats(every=2, with_hist=True)],
     BnFreeze: [BnFreeze],
@@ -112,8 +112,7 @@ MAKERS = {
     ],
     Validate: [lambda: Validate(every_steps=3)],
 }
-# A learner creates these for one call. Their data belong to the record or last for one pass; a `Checkpoint`'s are on
-# disk.
+# A learner creates these for one call. Their data are in the record, on disk, or last for one pass.
 INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint"}
 
 
@@ -154,7 +153,7 @@ def learner():
 
 
 class Scores(Callback):
-    """Adds a metric for trackers, the same in each run."""
+    """Adds a metric for trackers that is the same in each run."""
 
     order = -100
 
@@ -166,9 +165,9 @@ class Scores(Callback):
 
 
 class Trace(Callback):
-    """Keeps rates and losses of all batches. Its rows are data, so a resumed run has them too."""
+    """Keeps the rates and losses of all batches. A resumed run keeps them too, because they are data."""
 
-    order = 99  # before the checkpoint, which saves it
+    order = 99  # runs before the checkpoint, which saves it
 
     def __init__(self):
         self.rows = []
@@ -185,7 +184,7 @@ class PowerCut(Callback):
         self.at = epoch, batch
 
     def load_state_dict(self, state):
-        """Restores nothing: the second time, the power must stay on."""
+        """Restores nothing, because the power must stay on in the second run."""
 
     def before_batch(self, run):
         if run.training and (run.epoch, run.iter) == self.at:

@@ -1,4 +1,4 @@
-"""Early stopping, and when to validate."""
+"""Training stops early when it should, and validates when it should."""
 
 import pytest
 import torch

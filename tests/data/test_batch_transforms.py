@@ -126,7 +126,7 @@ def test_order_numbers_decide_and_equal_ones_stay_as_listed():
 
 
 class Choosing(Scale):
-    """Times a drawn number in training, times a fixed one in validation."""
+    """Multiplies by a random number in training, and by a fixed one in validation."""
 
     train_only = True
 

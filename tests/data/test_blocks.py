@@ -1,4 +1,4 @@
-"""What labels become: vocabularies of the training set, class numbers, zeros and ones, numbers; and what is refused."""
+"""Labels become class numbers, zeros and ones, or numbers, by the vocabulary of the training set, or are refused."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def encoded(block, train, labels=None, split="training"):
     return block.encode(labels, block.target(train), [f"{i}.jpg" for i in range(len(labels))], split)
 
 
-def test_classes_are_sorted_or_as_they_come_or_given():
+def test_classes_are_sorted_or_in_the_given_order():
     assert CategoryBlock().target([4, 2, 3, 4]).vocab == (2, 3, 4)
     assert CategoryBlock(sort=False).target(list("bac")).vocab == ("b", "a", "c")
     assert CategoryBlock(vocab=["b", "a"]).target(list("aa")).vocab == ("b", "a")
@@ -65,7 +65,7 @@ def test_text_is_no_list_of_labels():
         encoded(MultiCategoryBlock(vocab="ab"), ["a b", "c"])
 
 
-def test_rows_that_are_encoded_already():
+def test_rows_that_are_already_encoded():
     block = MultiCategoryBlock(encoded=True, vocab=["x", "y"])
     assert encoded(block, [[0, 1], np.array([1, 1])]).tolist() == [[0, 1], [1, 1]]
     with pytest.raises(DataError, match=r"2 of 3 training labels are not 2 zeros and ones.*'1.jpg' \(\[1\]\)"):

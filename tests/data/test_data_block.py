@@ -1,4 +1,4 @@
-"""`DataBlock`: a source becomes loaders, and what would stop training later is found at once."""
+"""`DataBlock` turns a source into loaders, and finds at once what would stop training later."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -210,7 +210,7 @@ def test_a_damaged_file_is_reported_at_its_first_read(pets):
 
 @pytest.fixture
 def damaged(pets):
-    """One image that is no image at all, and one that is cut short."""
+    """A folder with one file that is not an image and one that is truncated."""
     (pets / "pug_3.jpg").write_text("no image")
     (pets / "pug_5.jpg").write_bytes((pets / "pug_5.jpg").read_bytes()[:-300])
     return pets

@@ -43,7 +43,7 @@ def labels(loader):
 
 
 class Listed:
-    """A plain re-iterable, which also counts its passes."""
+    """A plain re-iterable that counts its passes."""
 
     def __init__(self, batches):
         self.batches, self.passes = batches, 0
@@ -57,7 +57,7 @@ class Listed:
 
 
 class Noisy(Dataset):
-    """Draws its items from a generator of its own."""
+    """Draws its items from its own generator."""
 
     def __init__(self, rng):
         self.rng = rng
@@ -356,7 +356,7 @@ class TestUnmoved:
             list(ours.train), list(users)
         assert (ours.train.epoch, users.passes) == (0, 0)
 
-    def test_a_loader_with_a_state_of_its_own_is_asked(self):
+    def test_a_loader_keeps_its_own_state(self):
         class Stateful(Listed):
             def __init__(self, batches):
                 super().__init__(batches)

@@ -71,7 +71,7 @@ def test_two_that_write_the_same_cache_do_not_disturb_each_other(tmp_path):
         assert all(np.array_equal(cache.get(i), pixels) for i, pixels in images())
 
 
-def test_a_process_that_is_killed_leaves_nothing_with_the_name_and_its_rest_is_swept_up_in_a_day(tmp_path):
+def test_a_killed_process_leaves_no_finished_file_and_its_leftovers_are_removed_after_a_day(tmp_path):
     program = (
         "import os, sys, numpy as np\nfrom minilearner.data.image_cache import ImageCache\n"
         "c = ImageCache(2, sys.argv[1])\nc.put([(0, np.zeros((9, 9), np.uint8))])\nos.kill(os.getpid(), 9)"

@@ -53,7 +53,7 @@ def same(a, b):
 
 
 class Invert(ItemTransform):
-    """Half of the training images become their negative."""
+    """Inverts half of the training images."""
 
     def __call__(self, item, rng):
         return item if rng is None or rng.random() < 0.5 else Image.eval(item, lambda v: 255 - v)
@@ -88,7 +88,7 @@ def test_passes_from_the_cache_are_the_same_bits_as_passes_from_files(images, re
     assert cached.dataset.store.is_complete
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # torch, on less than four processors
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # with few processors
 @pytest.mark.parametrize("cache", [False, True])
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_batches_do_not_depend_on_the_number_of_workers(images, num_workers, cache):
@@ -325,7 +325,7 @@ def open_and_scale(path):
     return torch.tensor(np.asarray(Resize(16)(open_image(path), None))).permute(2, 0, 1) / 255
 
 
-def test_grey_images_have_one_channel_and_a_reader_is_reported_the_size_that_is_enough(images):
+def test_grey_images_have_one_channel_and_a_reader_receives_the_size_that_is_enough(images):
     sizes = []
 
     def read(path, reduce_to=None):
@@ -370,7 +370,7 @@ def test_images_read_in_threads_are_the_same_bits(images, item_tfms, two_threads
 
 
 class Met(ImageBlock):
-    """Reads no image before two threads want one."""
+    """Reads an image only when two threads have asked for one."""
 
     in_threads = True
     together = threading.Barrier(2)

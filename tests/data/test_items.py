@@ -1,4 +1,4 @@
-"""Finding files: one order everywhere, nothing hidden, and errors that say what was looked for."""
+"""Files are found in the same order everywhere, without hidden ones, and errors say what was searched for."""
 
 import os
 

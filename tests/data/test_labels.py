@@ -1,4 +1,4 @@
-"""Labellers and getters: what they take from an item, and what is said where they fail."""
+"""Labellers and getters take the right part of an item, and explain their failures."""
 
 from collections import namedtuple
 from pathlib import Path

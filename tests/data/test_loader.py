@@ -1,4 +1,4 @@
-"""What all loaders promise, whatever they read from."""
+"""All loaders keep the same promises, whatever they read from."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ MEMBERS = {name for name, member in vars(Loader).items() if callable(member) and
 
 
 def duck_typed(without=()):
-    """A class with the methods of a loader that is not derived from `Loader`."""
+    """Returns a class with the methods of a loader that does not inherit from `Loader`."""
     names = (MEMBERS | {"__len__", "__iter__"}) - set(without)
     return type("OfMyOwn", (), dict.fromkeys(names, lambda self, *args: None))()
 

@@ -1,4 +1,4 @@
-"""Together, processes read what one would read with a batch as large as all of theirs."""
+"""Together, the processes read what one process would read with a batch as large as all of theirs."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def passes(loader, n=2):
 
 
 def joined(parts):
-    """The batches of all processes, one after another within each step."""
+    """Joins the batches of all processes, in order within each step."""
     steps = [zip(*these, strict=True) for these in zip(*parts, strict=True)]
     return [[[i for _, y in step for i in y] for step in one] for one in steps]
 

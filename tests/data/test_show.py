@@ -7,7 +7,7 @@ from minilearner.data.show import title, titles_of
 
 
 class Several:
-    """A target of several labels an item, as far as titles need it."""
+    """A target with several labels for each item, with only the part that titles need."""
 
     def label(self, value):
         return [name for name, is_there in zip("abc", value.tolist()) if is_there]
@@ -15,7 +15,7 @@ class Several:
 
 @pytest.fixture
 def arrays():
-    """Ten grey images of eight classes, each with its number for brightness."""
+    """Ten grey images of eight classes. The brightness of each is its number."""
     x = torch.arange(10, dtype=torch.uint8).mul(25).view(10, 1, 1, 1).expand(10, 1, 6, 6).contiguous()
     return x, np.array([f"c{i % 8}" for i in range(10)])
 
@@ -43,7 +43,7 @@ def test_what_is_shown_is_what_the_next_pass_begins_with_and_showing_moves_nothi
     np.testing.assert_array_equal(images, next(iter(dls.train))[0][:, 0])
 
 
-def test_a_batch_of_ones_own_and_the_validation_set_are_shown_too(arrays):
+def test_your_own_batch_and_the_validation_set_are_shown_too(arrays):
     dls = DataLoaders.from_arrays(arrays, arrays, bs=5, seed=1)
     assert shown(dls.show_batch(ds_idx=1))[0] == ["c0", "c1", "c2", "c3", "c4"]
     x, y = next(iter(dls.valid))

@@ -1,4 +1,4 @@
-"""Splitters: fastai's and scikit-learn's semantics and values, and no global randomness."""
+"""Splitters give the same splits as fastai and scikit-learn, and use no global randomness."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Tables: any mapping of columns, and CSV files, row by row."""
+"""Tables are read row by row, from any mapping of columns or a CSV file."""
 
 import pickle
 

@@ -142,7 +142,7 @@ def test_several_classes_are_lists_of_names_or_rows_that_are_encoded():
 
 
 class Angle:
-    """A target of a user's own, with the five members and nothing else."""
+    """A target written by a user, with the five members and nothing else."""
 
     n_out = 2
     loss_func = staticmethod(F.mse_loss)
@@ -162,7 +162,7 @@ class Degrees(Angle):
         return torch.as_tensor(labels).deg2rad()
 
 
-def test_a_target_of_ones_own_needs_no_encode_and_may_have_one():
+def test_your_own_target_needs_no_encode_and_may_have_one():
     assert isinstance(Angle(), Target)
     assert encode(Angle(), [0.5, 1.5]).tolist() == [0.5, 1.5] and encode(Angle(), [0.5]).dtype == torch.float32
     assert encode(Angle(), [3, 4]).dtype == torch.int64

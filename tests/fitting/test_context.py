@@ -1,4 +1,4 @@
-"""A call builds one context, and one run for each pass of training that it makes."""
+"""Each call builds one context, and one run for each pass of training."""
 
 import pytest
 

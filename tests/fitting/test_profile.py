@@ -1,4 +1,4 @@
-"""Where a step's time goes: every stage is told, parts make the whole, and nothing is changed by asking."""
+"""The profile of a step reports every stage, its parts add up, and profiling leaves no trace."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Find, tell, train: a rate that is "auto" is what a sweep recommends, and nothing else is different."""
+"""A rate that is "auto" is found by a sweep and printed, and training is otherwise the same."""
 
 import json
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.errors import NoSuggestion
-from minilearner.fitting.rates import compute_ratios, take_recommended
+from minilearner.fitting.rates import compute_ratios, take_recommendation
 from minilearner.lr_finder.result import LRSweep
 
 
@@ -58,7 +58,7 @@ def test_a_learner_whose_rate_is_auto_finds_it_for_each_run(make):
     assert first.sweep.recommended is not None and first.sweep is not second.sweep
 
 
-def test_it_is_told_with_the_reason_and_stands_in_the_recorder(make, capsys, tmp_path):
+def test_it_is_printed_with_the_reason_and_kept_in_the_recorder(make, capsys, tmp_path):
     learn = make()
     with learn.no_bar():
         record = learn.fit_one_cycle(1, "auto")
@@ -112,7 +112,7 @@ def test_fine_tune_sweeps_for_each_of_its_phases(make):
     assert all(p.requires_grad for p in learn.model.parameters())
 
 
-def test_without_a_fall_the_learners_rate_is_taken_and_that_is_told(make, capsys):
+def test_without_a_fall_the_learners_rate_is_taken_and_this_is_printed(make, capsys):
     learn = make(loss_func=lambda pred, y: pred.sum() * 0 + 2.0, lr=0.02)
     with learn.no_bar():
         record = learn.fit(1, "auto")
@@ -120,10 +120,10 @@ def test_without_a_fall_the_learners_rate_is_taken_and_that_is_told(make, capsys
     assert "no learning rate was found, so 2.00e-02 is taken: the loss fell by 0" in capsys.readouterr().out
 
 
-def test_where_the_loss_only_rose_the_rate_stays_well_below():
+def test_if_the_loss_only_rose_the_rate_stays_well_below():
     lrs = np.logspace(-7, 1, 100)
     sweep = LRSweep.from_curve(lrs, 2 + 0.01 * np.sin(np.arange(100) * 1.7) + np.maximum(np.log10(lrs) + 5, 0))
-    (lr,) = take_recommended(sweep, [1.0], otherwise=1e-3, verbose=False)
+    (lr,) = take_recommendation(sweep, [1.0], otherwise=1e-3, verbose=False)
     assert lr == sweep.turns["rise"] / 4 < 1e-4
 
 

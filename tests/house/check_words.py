@@ -50,8 +50,8 @@ PARTICIPLES = re.compile(
 )
 VERBS_AND_NOUNS = re.compile(
     r"embed|exceed|feed|indeed|need|proceed|sched|seed|shed|speed|succeed|"
-    r"anything|bring|embedding|ending|heading|listing|mapping|meaning|nothing|padding|ring|rounding|sampling|setting|"
-    r"smoothing|spelling|spring|string|thing|training|warning"
+    r"anything|bring|embedding|ending|heading|listing|mapping|meaning|nothing|padding|pooling|ring|rounding|sampling|"
+    r"setting|smoothing|spelling|spring|string|thing|training|warning"
 )
 """Words that look like participles, and are verbs or nouns of the field."""
 ALLOWED: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The finder of a plain loop: torch-lr-finder's interface and values, unless it is wrong."""
+"""The finder for plain loops has the interface and values of torch-lr-finder, except where those are wrong."""
 
 import math
 
@@ -12,7 +12,7 @@ from minilearner import LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIte
 
 X = torch.linspace(-1, 1, 24).reshape(12, 2)
 DATA = TensorDataset(X, X.sum(1, keepdim=True) * 2)
-# What torch-lr-finder 0.2.2 gave for this model and data: losses, best loss, suggestion of plot(1, 1).
+# Values of torch-lr-finder 0.2.2 for this model and data: losses, best loss, suggestion of plot(1, 1).
 EXP = [0.001, 0.0029619362959451734, 0.008773066621237413, 0.025985264452188184, 0.07696669794067006,
        0.22797045620951936, 0.675233968650155, 2.0]  # fmt: skip
 LINEAR = [0.001, 0.2865714285714286, 0.5721428571428572, 0.8577142857142858, 1.1432857142857142, 1.4288571428571428,
@@ -309,7 +309,7 @@ def test_wrong_parts_of_a_finder_are_refused(wrong, message):
         LRFinder(**({"model": model, "optimizer": optimizer, "criterion": nn.MSELoss()} | wrong))
 
 
-# Arrays, by the rule of Keras' finders
+# Arrays, by the rule of the finders for Keras
 
 
 def test_arrays_are_swept_in_whole_epochs_and_everything_is_restored():

@@ -1,4 +1,4 @@
-"""The rule, on curves with an answer that is known by hand."""
+"""The rule gives the right rate for curves whose answer is known."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A sweep's result: reading it, plotting it, and writing it to files."""
+"""The result of a sweep can be read, plotted and written to files."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ RISING, FLAT = 1 + 0.01 * np.arange(85), np.full(85, 2.0)
 
 
 def full_curve(kept=SIGMOID):
-    """A raw curve of 100 steps whose points 10 to 94 are `kept`."""
+    """Returns a raw curve of 100 steps whose points 10 to 94 are `kept`."""
     return np.concatenate([np.full(10, kept[0]), kept, np.full(5, kept[-1])])
 
 

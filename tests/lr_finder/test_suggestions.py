@@ -1,4 +1,4 @@
-"""The suggestion rules have fastai's values if the loss falls, and raise if it does not."""
+"""The suggestion rules give fastai's values if the loss falls, and raise an error if it does not."""
 
 import numpy as np
 import pytest

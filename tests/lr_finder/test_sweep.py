@@ -1,4 +1,4 @@
-"""The sweep leaves no trace, stops when it should, and has fastai's rates."""
+"""The sweep leaves no trace, stops when it should, and uses the same rates as fastai."""
 
 import copy
 import random

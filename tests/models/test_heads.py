@@ -1,4 +1,4 @@
-"""Heads and bodies, against what fastai 2.8.12 gives for the same weights."""
+"""Heads and bodies compute what fastai 2.8.12 does with the same weights."""
 
 import copy
 
@@ -136,7 +136,7 @@ def test_a_model_that_gives_a_map_is_a_body_as_it_is():
         (small(), lambda m: None, TypeError, "must return a module"),
     ],
 )
-def test_where_it_cannot_be_cut_is_an_error(model, cut, error, match):
+def test_a_wrong_place_to_cut_is_an_error(model, cut, error, match):
     with pytest.raises(error, match=match):
         create_body(model, cut=cut)
 

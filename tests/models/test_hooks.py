@@ -1,4 +1,4 @@
-"""Hooks see what layers give, and come off."""
+"""Hooks see the outputs of layers, and are removed."""
 
 import torch
 from torch import nn

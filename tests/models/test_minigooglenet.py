@@ -1,4 +1,4 @@
-"""MiniGoogLeNet: the published counts, shapes and start."""
+"""MiniGoogLeNet has the published numbers of weights, shapes and initial values."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The multilayer perceptron."""
+"""The multilayer perceptron has the right layers, and refuses wrong sizes."""
 
 import pytest
 import torch

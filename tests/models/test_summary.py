@@ -1,4 +1,4 @@
-"""The model's table: what it counts, and that it leaves no trace."""
+"""The table of a model counts correctly, and making it leaves no trace."""
 
 import copy
 import random
@@ -17,7 +17,7 @@ def small_model():
     )
 
 
-def test_rows_tell_path_type_shape_weights_and_work():
+def test_rows_have_path_type_shape_weights_and_work():
     model = small_model()
     model[0].requires_grad_(False)
     summary = summarize(model, torch.zeros(5, 2, 5, 5))
@@ -32,7 +32,7 @@ def test_rows_tell_path_type_shape_weights_and_work():
 
 
 class Odd(nn.Module):
-    """A lone parameter, a shared layer, a tied weight, an unused layer, and a nested output."""
+    """Has a lone parameter, a shared layer, a tied weight, an unused layer, and a nested output."""
 
     def __init__(self):
         super().__init__()
@@ -63,7 +63,7 @@ def test_the_table_says_which_outputs_are_odd_and_which_layers_unused():
 
 
 class Restless(nn.Module):
-    """Draws from every generator and changes its buffers, in evaluation mode too; may raise."""
+    """Draws from every generator and changes its buffers, even in evaluation mode. Raises an error on request."""
 
     def __init__(self, fails=False):
         super().__init__()
@@ -133,7 +133,7 @@ def test_partly_frozen_layers_are_marked():
 
 
 class Watcher(nn.Module):
-    """Notes how it is called."""
+    """Records how it is called."""
 
     def forward(self, x):
         self.seen = self.training, torch.is_grad_enabled()

@@ -20,7 +20,7 @@ VOCAB = ["cat", "dog", "cow"]
 
 
 class TinyLearner:
-    """The part of a learner that an interpretation uses: a real model on real images, counting its passes."""
+    """The part of a learner that an interpretation uses. Runs a real model on real images, and counts the passes."""
 
     def __init__(self, n=50, bs=8, vocab=VOCAB):
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 4 * 4, 3)).eval()
@@ -55,7 +55,7 @@ def all_of(learn):
 
 
 def batch_of(counts):
-    """One batch whose confusion matrix is `counts`."""
+    """Returns one batch whose confusion matrix is `counts`."""
     counts = torch.tensor(counts)
     actual, predicted = counts.nonzero().T.repeat_interleave(counts[counts > 0], dim=1)
     probs = torch.full((len(actual), len(counts)), 0.1 / len(counts)) + 0.9 * F.one_hot(predicted, len(counts))
@@ -84,7 +84,7 @@ def test_each_item_has_its_loss_classes_and_both_probabilities(learn, interp):
     assert interp.actual_probs == pytest.approx(probs[torch.arange(50), learn.y].numpy())
 
 
-def test_a_loader_of_ones_own_is_interpreted(learn):
+def test_your_own_loader_is_interpreted(learn):
     interp = ClassificationInterpretation.from_learner(learn, dl=[(learn.x[:4], learn.y[:4])])
     assert len(interp) == 4 and "4 items, 3 classes" in repr(interp)
 

@@ -12,7 +12,7 @@ from minilearner.results.recorder import _CHUNK, Recorder
 
 @pytest.fixture
 def recorder():
-    """Two runs: two epochs of three unequal batches, then one epoch of two."""
+    """A recorder of two runs: two epochs of three unequal batches, then one epoch of two batches."""
     recorder = Recorder()
     losses = iter([4.0, 3.0, 2.0, 2.0, 1.0, 1.5, 0.5, 0.75])
     for kind, n_epoch, sizes in [("fit_one_cycle", 2, [4, 4, 2]), ("fit", 1, [4, 4])]:

@@ -6,7 +6,7 @@ from minilearner.results.report import classification_report
 
 
 def both(actual, predicted, labels, **kw):
-    """Our report and scikit-learn's, of the same answers."""
+    """Returns our report and that of scikit-learn for the same predictions."""
     numbers = np.arange(len(labels))
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(confusion, (actual, predicted), 1)

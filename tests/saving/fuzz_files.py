@@ -1,11 +1,11 @@
-"""Reads files that a fuzzer makes up, guided by which lines of ours they reach; run by hand.
+"""Reads files that a fuzzer makes up, guided by the lines of our code that they reach. Run it by hand.
 
     pip install atheris
     python tests/saving/fuzz_files.py FOLDER -max_total_time=300
 
-Any error but our own, any unpickling, stops it; the input is then written beside. FOLDER keeps what was found to reach
-new lines. An input's first byte says what the rest is: a whole file, the header of one, or what it says about itself,
-with digests that agree.
+It stops at any error that is not ours, and at any unpickling, and writes the input to a file. FOLDER keeps the inputs
+that reached new lines. The first byte of an input says what the rest is: a whole file, the header of one, or what a
+file says about itself, with matching digests.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ with atheris.instrument_imports(
 
 import torch
 
-_JSON = ("checkpoint", "manifest")  # read as they are; all others are in safetensors' format
+_JSON = ("checkpoint", "manifest")  # read as they are; all others are in the safetensors format
 
 
 class Target:
-    """The valid files that inputs are put into, and who reads them."""
+    """The valid files that inputs are put into, and the readers for them."""
 
     def __init__(self, folder: Path) -> None:
         self.valid, self.readers = hostile.write_valid(folder), hostile.readers(folder)

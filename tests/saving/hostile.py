@@ -1,9 +1,9 @@
-"""Files that lie, by the thousand, and a process that reads them under guard: little memory, a clock, no unpickling.
+"""Reads thousands of damaged and lying files in a process with little memory, a time limit and no unpickling.
 
     python tests/saving/hostile.py FOLDER
 
-writes valid files into FOLDER, reads every damaged version of them with every reader of ours, and prints as JSON how
-many there were and what went wrong: any error but our own, any unpickling, import or execution, too much time.
+writes valid files into FOLDER, reads every damaged version of them with each of our readers, and prints as JSON how
+many there were and what went wrong: an error that is not ours, an unpickling, an import or execution, or a timeout.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def learner(folder: Path) -> Learner:
 
 
 def write_valid(folder: Path) -> dict[str, Path]:
-    """Returns reader -> a file that it reads."""
+    """Writes valid files. Returns reader -> a file that it reads."""
     learn = learner(folder)
     with learn.no_logging():
         learn.fit(1)
@@ -91,7 +91,7 @@ def readers(folder: Path) -> dict[str, Callable[[Path], object]]:
 
 
 def resign(folder: Path) -> None:
-    """Gives a checkpoint that was changed the digests of what is there: its writer may be the liar."""
+    """Writes matching digests into a changed checkpoint, because its writer may be the liar."""
     files = {name: fingerprint(folder / name) for name in ("tensors.safetensors", "state.json")}
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "number": 1, "files": files}))
 
@@ -117,7 +117,7 @@ def taken_apart(content: bytes) -> tuple[dict, bytes]:
 
 
 def all_cases(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every damaged version of a file in safetensors' format, each with a name."""
+    """Yields every damaged version of a file in the safetensors format, with a name."""
     yield from foreign()
     yield from (("truncated", content[:n]) for n in range(len(content)))
     yield from flipped(content)
@@ -155,7 +155,7 @@ def foreign() -> Iterator[tuple[str, bytes]]:
 
 
 def flipped(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every bit of the header, and one in eleven of the data."""
+    """Yields the file with one bit flipped: each bit of the header, and one in eleven of the data."""
     header = 8 + int.from_bytes(content[:8], "little")
     for bit in (*range(header * 8), *range(header * 8, len(content) * 8, 11)):
         changed = bytearray(content)
@@ -187,7 +187,7 @@ def lying_headers(header: dict, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def lying_contents(header: dict, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """What the file says about itself, with digests that agree: its writer may be the liar."""
+    """Yields files that lie about themselves with matching digests, because their writer may be the liar."""
     about = header["__metadata__"]
     content = json.loads(about["content"])
     texts = {
@@ -215,7 +215,7 @@ def signed(about: dict[str, str]) -> dict[str, str]:
 
 
 def lying_states(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Versions of a checkpoint's JSON files."""
+    """Yields damaged versions of the JSON files of a checkpoint."""
     state = json.loads(content)
     yield from (("truncated", content[:n]) for n in range(len(content)))
     for text in (b"", b"[" * 100_000, b"9" * 100_000, b"NaN", b'{"dict": [[NaN, NaN]]}', b"\xff", b"{}", b"[]"):
@@ -242,16 +242,16 @@ def replaced(value, path: tuple, by: object):
 
 
 class Forbidden(BaseException):
-    """Something was unpickled, imported or run."""
+    """Raised if something was unpickled, imported or run."""
 
 
 class TooSlow(BaseException):
-    """A case took longer than any should."""
+    """Raised if a case takes too long."""
 
 
 @contextmanager
 def guarded() -> Iterator[list[str]]:
-    """Notes every sign of unpickling, and every import or execution of code, while it is open."""
+    """Records every sign of unpickling, and every import or execution of code, inside the block."""
     seen: list[str] = []
     is_open = [True]
     events = ("pickle.find_class", "import", "exec", "compile", "os.system", "subprocess.Popen", "socket.connect")
@@ -275,7 +275,7 @@ def guarded() -> Iterator[list[str]]:
 
 
 def attempt(read: Callable[[Path], object], path: Path) -> str:
-    """Returns what went wrong in reading; an empty text where nothing did."""
+    """Returns what went wrong while reading, or an empty text if nothing did."""
 
     def too_slow(*_: object) -> None:
         raise TooSlow
@@ -286,7 +286,7 @@ def attempt(read: Callable[[Path], object], path: Path) -> str:
         read(path)
     except (MinilearnerError, FileNotFoundError):
         return ""
-    except BaseException as error:  # a panic in safetensors' Rust is none of Exception's
+    except BaseException as error:  # a panic in the Rust code of safetensors is not an Exception
         return f"{type(error).__name__}: {error!s:.200}"
     finally:
         signal.alarm(0)
@@ -294,7 +294,7 @@ def attempt(read: Callable[[Path], object], path: Path) -> str:
 
 
 def special(folder: Path) -> Iterator[Path]:
-    """What is no file, or no end of one."""
+    """Yields paths that are not files, or files that never end."""
     (folder / "a-folder.safetensors").mkdir()
     os.mkfifo(folder / "a-pipe.safetensors")
     (folder / "endless.safetensors").symlink_to("/dev/zero")
@@ -323,7 +323,7 @@ def main(folder: Path) -> None:
     valid, by_name = write_valid(folder), readers(folder)
     resign(valid["manifest"].parent)
     failures: list[str] = []
-    for name, path in valid.items():  # what torch imports late, and compiles for itself, comes now
+    for name, path in valid.items():  # let torch import and compile now what it needs late
         content, read = path.read_bytes(), by_name[name]
         if failure := attempt(read, path):
             failures.append(f"{name} of a valid file: {failure}")

@@ -1,14 +1,14 @@
-"""Kills training processes with SIGKILL wherever it hurts, runs them again, and compares what comes out with a run that
-was left in peace: weights, buffers, optimizer, record, random generators, to the bit.
+"""Kills training processes with SIGKILL at the worst moments, runs them again, and compares the result with a run that
+was left alone. Weights, buffers, optimizer, record and random generators must be equal to the bit.
 
     python tests/saving/kill_matrix.py --kills 200          # what CI runs
     python tests/saving/kill_matrix.py --kills 5000 --seed 7
 
-Children are forked from this process, which has imported torch and trained a little already: what torch imports and
-compiles at first use, seconds of it, comes once. A child kills itself at a file-system call of a save (counted by an
-audit hook and by the calls that hooks do not see), or at a training batch. First come all the calls of three saves, one
-by one: the first save, one that replaces another, and the last; then scenarios, moments and numbers of kills in a row
-are drawn. Prints how many kills of each kind struck in each scenario, and where in a save.
+Children are forked from this process after it has imported torch and trained a little, so that the seconds of torch's
+first imports and compilation are spent only once. A child kills itself at a training batch, or at a file-system call of
+a save. An audit hook counts these calls, together with those that hooks do not see. The script first tries every call
+of three saves: the first one, one that replaces another, and the last. Then it draws scenarios, moments and numbers of
+kills in a row at random. It prints how many kills of each kind struck in each scenario, and where in a save.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Noisy(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Counting(Callback):
-    """A user's callback with state of its own and no word about saving it."""
+    """A user's callback with its own state, and no code to save it."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -198,7 +198,7 @@ SCENARIOS: dict[str, tuple[Callable[[], Learner], Callable[[Learner, Any], None]
 
 
 def train(name: str, folder: Path | None, every_steps: int) -> Outcome:
-    """Runs a scenario as a script would, from its seed on, and returns digests of all that it leaves."""
+    """Runs a scenario as a script would, starting with its seed. Returns digests of everything that it leaves."""
     set_seed(11)
     make, fit = SCENARIOS[name]
     learn = make()
@@ -229,10 +229,10 @@ def digest(state: Any) -> str:
 
 
 class Executioner:
-    """Kills this process at the n-th moment of a kind, and until then writes the moments down.
+    """Kills this process at the n-th moment of a kind, and records the moments before it.
 
     Attributes:
-        moments: the number of the save, from 0, or -1 outside of any, and what was about to be called or just done.
+        moments: the number of the save, from 0, or -1 outside a save, and what was about to be called or was just done.
     """
 
     def __init__(self, kind: str, n: float, folder: Path) -> None:
@@ -255,7 +255,7 @@ class Executioner:
             self._around_batches()
 
     def _on_audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        # `rmtree` names files by their folder's descriptor: in a save, whatever is called counts.
+        # `rmtree` names files by the descriptor of their folder, so every call inside a save counts.
         here = self._is_saving or any(self.folder in str(a) for a in arguments[:2])
         if here and event.startswith(("open", "os.", "shutil.")) and event != "os.kill":
             self.moment(event)
@@ -294,9 +294,9 @@ class Executioner:
 
 
 def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, float] | None) -> Any:
-    """Runs a scenario in a forked child. Returns its outcome and the moments that it passed; None where it was killed.
+    """Runs a scenario in a forked child. Returns its outcome, or None if it was killed, and the moments that it passed.
 
-    A child that does not end within two minutes is an error.
+    It is an error if a child does not end within two minutes.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -311,16 +311,16 @@ def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, 
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    status = ended(child, name)
+    status = wait_for(child, name)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:  # not before its end: loader workers hold the other side for seconds more
+    with os.fdopen(reading, "rb") as pipe:  # do not wait for its end: loader workers keep it open
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             return None
         assert os.waitstatus_to_exitcode(status) == 0, f"{name}: the child failed"
         return json.loads(os.read(pipe.fileno(), 1 << 16))
 
 
-def ended(child: int, name: str, seconds: float = 120) -> int:
+def wait_for(child: int, name: str, seconds: float = 120) -> int:
     """Waits for a child and returns its status."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -336,7 +336,7 @@ def ended(child: int, name: str, seconds: float = 120) -> int:
 def every_call(name: str, wanted: Outcome, most: int) -> Counter[str]:
     """Kills a scenario once at each call of its first save, of one that replaces another, and of its last.
 
-    Returns how many kills struck, by the call. Raises AssertionError where a run does not end as `wanted`.
+    Returns call -> how many kills struck. Raises AssertionError if a run does not end as `wanted`.
     """
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
         _, moments = in_child(name, Path(folder), 3, ("file", math.inf))
@@ -354,9 +354,9 @@ def every_call(name: str, wanted: Outcome, most: int) -> Counter[str]:
 
 
 def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -> Counter[str]:
-    """Kills a scenario again and again, then lets it end. Returns how many kills struck, by their kind.
+    """Kills a scenario again and again, then lets it end. Returns kind -> how many kills struck.
 
-    Raises AssertionError where the outcome is another than `wanted`.
+    Raises AssertionError if the outcome differs from `wanted`.
     """
     folder = Path(tempfile.mkdtemp(prefix="kill-matrix-"))
     every_steps, plans = rng.choice([1, 2, 3, 5]), []
@@ -378,7 +378,7 @@ def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -
 
 
 def forget(part: str) -> None:
-    """Breaks resuming: what is put back lacks a part."""
+    """Breaks resuming: leaves a part out of what is put back."""
     from minilearner.callbacks import checkpoint
 
     whole = checkpoint.restore
@@ -408,7 +408,7 @@ def main() -> None:
         control = {name: in_child(name, Path(folder, str(i)), 4, None)[0] for i, name in enumerate(SCENARIOS)}
     assert control == wanted, f"saving alone changes a run: {control} is not {wanted}"
     differ = {json.dumps(outcome) for outcome in wanted.values()}
-    assert len(differ) == len(wanted) - 1, "scenarios that cannot be told apart, but for the number of workers"
+    assert len(differ) == len(wanted) - 1, "only the two scenarios that differ in workers alone may agree"
     calls = every_call("one cycle", wanted["one cycle"], arguments.kills) if arguments.every_call else Counter[str]()
     struck = {name: Counter[str]() for name in SCENARIOS}
     while calls.total() + sum(map(Counter.total, struck.values())) < arguments.kills:
@@ -421,7 +421,7 @@ def main() -> None:
 
 
 def warm_up() -> None:
-    """Trains a little in this process, so that children need not import and compile what torch needs first."""
+    """Trains a little in this process, so that children need not import and compile what torch needs at first."""
     for name in ("one cycle", "bf16", "EMA, MixUp, the best kept", "torch's own schedule", "items, no workers"):
         with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
             train(name, Path(folder), 4)

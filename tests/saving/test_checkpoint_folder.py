@@ -111,7 +111,7 @@ def test_two_processes_cannot_hold_one_folder(folder):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 256 KiB."""
+    """Mounts a file system of 256 KiB."""
     path = tmp_path / "disk"
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path], capture_output=True)
@@ -121,7 +121,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_full_disk_is_told_and_costs_nothing_that_was_saved(small_disk):
+def test_a_full_disk_is_reported_and_loses_nothing_that_was_saved(small_disk):
     folder = CheckpointFolder(small_disk / "run")
     folder.save(1, state(1))
     with pytest.raises(CheckpointError, match="could not be written .* untouched"):
@@ -141,7 +141,7 @@ def as_nobody(path, outcome):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_a_folder_without_permission_is_told_before_training(tmp_path):
+def test_a_folder_without_permission_is_refused_before_training(tmp_path):
     tmp_path.chmod(stat.S_IRWXU)
     context = multiprocessing.get_context("fork")
     outcome = context.Queue()

@@ -1,4 +1,4 @@
-"""What a description says of a value, and that equal values have equal ones."""
+"""Equal values have equal descriptions, and different values have different ones."""
 
 import copy
 import functools

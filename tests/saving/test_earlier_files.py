@@ -1,4 +1,4 @@
-"""What earlier versions wrote is read for ever: a checkpoint folder, an export and a weights file, in `earlier/`.
+"""Files of earlier versions can still be read: a checkpoint folder, an export and a weights file in `earlier/`.
 
 They were written before constructor arguments were compared:  PYTHONPATH=<that code> python test_earlier_files.py
 """
@@ -37,7 +37,7 @@ N_EPOCHS = 3
 
 
 class StopAt(Callback):
-    """Ends a run after a batch, as a crash in a user's own code does."""
+    """Ends a run after a batch, as a crash in user code would."""
 
     order = 200
 
@@ -57,7 +57,7 @@ class StopAt(Callback):
 
 
 def resumable(stop_at: int | None = None) -> Learner:
-    """The learner whose run is in `earlier/folder`, stopped in the second of its three epochs."""
+    """Returns the learner whose run is in `earlier/folder`, stopped in the second of its three epochs."""
     set_seed(5)
     x, y = torch.rand(20, 2), torch.arange(20) % 2
     loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]), label_smoothing=0.1)
@@ -80,7 +80,7 @@ def fit(learn: Learner, folder: Path | None) -> Any:
 
 
 def trained() -> Learner:
-    """The learner whose weights and export are in `earlier/`: what it predicts is in `expected`."""
+    """Returns the learner whose weights and export are in `earlier/`. Its predictions are in `expected`."""
     set_seed(6)
     x, y = torch.rand(12, 2), torch.arange(12) % 2
     dls = DataLoaders.from_arrays((x, y), (x[:6], y[:6]), bs=4, seed=2, vocab=["cat", "dog"])
@@ -96,13 +96,13 @@ def folder(tmp_path):
     return shutil.copytree(EARLIER / "folder", tmp_path / "folder")
 
 
-def test_a_run_of_an_earlier_version_goes_on(folder):
+def test_a_run_of_an_earlier_version_resumes(folder):
     whole, resumed = resumable(), resumable()
     expected, record = fit(whole, None), fit(resumed, folder)
     assert record.steps["step"].tolist() == expected.steps["step"].tolist()
     assert [row["epoch"] for row in record.epochs] == [0, 1, 2]
     assert resumed.cbs[-1].epochs == [0, 1, 2]
-    # Not to the bit: the first half was trained on another machine.
+    # Not equal to the bit, because the first half was trained on another machine.
     torch.testing.assert_close(resumed.model.weight, whole.model.weight)
     torch.testing.assert_close(torch.tensor(record.steps["loss"]), torch.tensor(expected.steps["loss"]))
 

@@ -1,4 +1,4 @@
-"""Graphs for other runtimes give what `get_preds` gives, for any number of items."""
+"""Graphs for other runtimes return what `get_preds` returns, for any number of items."""
 
 import sys
 
@@ -71,7 +71,7 @@ def test_a_transform_that_no_graph_holds_is_refused(tmp_path, format):
 
 
 class Undecided(nn.Module):
-    """Does one thing or another, as its inputs are."""
+    """Does one of two things, depending on its inputs."""
 
     def __init__(self, decide):
         super().__init__()
@@ -81,11 +81,11 @@ class Undecided(nn.Module):
         return self.layer(x) if self.decide(x) else self.layer(-x)
 
 
-def test_a_model_that_is_no_graph_is_told_and_nothing_is_written(tmp_path, format):
+def test_a_model_that_is_no_graph_is_refused_and_nothing_is_written(tmp_path, format):
     learn = learner(torch.rand(4, 2), Undecided(lambda x: bool(x.sum() > 0)), tmp_path)
-    with pytest.raises(DataError, match=f"cannot be exported with format='{format}'") as told:
+    with pytest.raises(DataError, match=f"cannot be exported with format='{format}'") as caught:
         learn.export(format=format)
-    assert "\x1b" not in str(told.value)
+    assert "\x1b" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -96,7 +96,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path, format):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_the_extra_its_name_is_told(tmp_path, monkeypatch):
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"pip install 'minilearner\[onnx\]'"):
         learner(torch.rand(4, 2), MLP((2, 3)), tmp_path).export(format="onnx")

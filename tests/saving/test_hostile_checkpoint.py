@@ -1,4 +1,4 @@
-"""What stands in a checkpoint's folder is read without trust, though its digests agree."""
+"""The files of a checkpoint are not trusted, even if their digests match."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def resign(path):
-    """Gives a checkpoint that was changed the digests of what is there: its writer may be the liar."""
+    """Writes matching digests into a changed checkpoint, because its writer may be the liar."""
     files = {name: fingerprint(path / name) for name in FILES[:2]}
     (path / "manifest.json").write_text(json.dumps({"format": 1, "number": 1, "files": files}))
 
@@ -111,7 +111,7 @@ def test_numbers_of_more_digits_are_newer(folder):
 
 
 @pytest.mark.parametrize("what", ["pipe", "folder", "linked"])
-def test_a_lock_that_is_no_file_is_told(folder, what, tmp_path):
+def test_a_lock_that_is_no_file_is_refused(folder, what, tmp_path):
     lock, victim = folder.path / ".lock", tmp_path / "victim"
     os.mkfifo(lock) if what == "pipe" else lock.mkdir() if what == "folder" else lock.symlink_to(victim)
     with pytest.raises(CheckpointError, match=r"\.lock"), folder.hold():

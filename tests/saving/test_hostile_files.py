@@ -1,4 +1,4 @@
-"""No file, however made, does more than raise an error of ours: in little memory and time, and without unpickling."""
+"""Every bad file only raises one of our errors, with little memory and time, and without unpickling."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A run that is to go on with another argument is refused, and the argument is named."""
+"""A run cannot resume with a changed argument, and the error names the argument."""
 
 import functools
 import inspect
@@ -55,7 +55,7 @@ class StopAt(Callback):
         self.step = step
 
     def load_state_dict(self, state):
-        """When to stop is the script's business."""
+        """Restores nothing, because the script decides when to stop."""
 
     def before_fit(self, run):
         self.run = run
@@ -81,7 +81,7 @@ def fit(learn, folder, **options):
 
 
 class Weighted(nn.Module):
-    """A user's loss, with an argument, a buffer and a part."""
+    """A user's loss with an argument, a buffer and a submodule."""
 
     def __init__(self, power=1.0, weight=(1.0, 1.0, 1.0), base=None):
         super().__init__()
@@ -94,7 +94,7 @@ class Weighted(nn.Module):
 
 
 class Callable:
-    """A user's loss that is no module; metrics of this kind are called too."""
+    """A user's loss that is not a module. Metrics can be objects of this kind too."""
 
     def __init__(self, scale, nested=None):
         self.scale, self.nested = scale, nested
@@ -344,7 +344,7 @@ def test_a_changed_argument_is_refused_by_name(change, is_finished, tmp_path, mo
         "Put the arguments back to go on with that run, or use another folder for a new one."
     )
     assert torch.equal(learn.model.weight, before)
-    fit(make(None, **saved), "run")  # nothing of the folder was changed
+    fit(make(None, **saved), "run")  # the folder is unchanged
 
 
 @pytest.mark.parametrize("make_scheduler", [of_global, of_helper])
@@ -368,7 +368,7 @@ def test_every_difference_has_its_line(tmp_path):
 
 
 def test_the_learner_of_a_stopped_run_goes_on_itself(tmp_path):
-    """What callbacks, metrics and schedulers have gathered by then is no argument of theirs."""
+    """State that callbacks, metrics and schedulers have gathered is not an argument."""
     seen = []
     cbs = [TorchScheduler(exponential(0.9)), EMA(0.9), SaveBest(), LambdaCallback(after_train=lambda run: seen)]
     learn = make(4, cbs=cbs, metrics=[accuracy, Gathered(1)], train_metrics=True, loss=Weighted())
@@ -404,7 +404,7 @@ def test_the_code_of_another_version_of_python_cannot_be_compared(saved_identity
 
 @pytest.fixture(scope="module")
 def saved_identity():
-    """Returns a function that gives the identity of a run with these callbacks."""
+    """Returns a function that returns the identity of a run with the given callbacks."""
     learn = make(1)
     with pytest.raises(Stop), learn.no_logging():
         learn.fit(1, 0.1)
@@ -464,7 +464,7 @@ OTHER = {
 
 
 def other_value(cls, name, value):
-    """A value that this argument may have and does not."""
+    """Returns another value that is valid for this argument."""
     if (cls, name) in OTHER:
         return OTHER[cls, name]
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A few kills of the matrix. CI runs two hundred of them as a step of its own."""
+"""Runs a few kills of the matrix. CI runs two hundred in a separate step."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def test_a_run_killed_anywhere_ends_on_the_same_bits():
 
 @pytest.mark.slow
 def test_the_comparison_can_fail():
-    """A checkpoint that forgets one thing must be caught: here the generators."""
+    """A checkpoint that leaves something out, here the generators, must be noticed."""
     script = Path(__file__).with_name("kill_matrix.py")
     done = subprocess.run(
         [sys.executable, script, "--kills", "40", "--no-every-call", "--forget", "rng"],

@@ -1,4 +1,4 @@
-"""What a checkpoint puts back goes on changing; the saved state does not, for it may be put back once more."""
+"""A restored object may change, but the saved state must not, because it may be restored again."""
 
 from collections import deque
 
@@ -15,7 +15,7 @@ class Stop(Exception):
 
 
 class Gathering(Callback):
-    """Notes each epoch in every kind of attribute that a user may choose, at each event that comes again."""
+    """Records each epoch in every kind of attribute that a user may choose, at each repeated event."""
 
     def __init__(self):
         self.rows, self.by_event, self.total, self.nested = [], {}, torch.zeros(1), {"rows": [[]]}
@@ -35,7 +35,7 @@ class Gathering(Callback):
 
 
 class OwnState(Gathering):
-    """Keeps what it is given, without a copy of its own."""
+    """Keeps the state that it is given, without a copy."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ class OwnState(Gathering):
 
 
 class CountingMetric:
-    """Adds up in place, as torchmetrics objects do."""
+    """Accumulates in place, as torchmetrics objects do."""
 
     def __init__(self):
         self.reset()
@@ -71,7 +71,7 @@ class StopAt(Callback):
         self.step = step
 
     def load_state_dict(self, state):
-        """When to stop is the script's business."""
+        """Restores nothing, because the script decides when to stop."""
 
     def after_batch(self, run):
         if run.training and run.global_step == self.step:
@@ -89,7 +89,7 @@ def make(*cbs, loss=None, **options):
 
 
 def stopped_and_resumed(folder, step, *cbs, **options):
-    """Returns what the callbacks are after a run that was stopped, and the record."""
+    """Returns the callbacks after a run that was stopped and resumed, and the record."""
     made = [cls() for cls in cbs]
     with pytest.raises(Stop):
         make(*[cls() for cls in cbs], StopAt(step), **options).fit(3, 0.1, checkpoint=Checkpoint(folder, every_steps=2))
@@ -154,7 +154,7 @@ def test_fine_tune_with_a_mixed_weighted_loss_goes_on_in_its_second_phase(tmp_pa
 
 
 class Handle(Callback):
-    """Holds something for as long as a run lasts, and None otherwise."""
+    """Holds an object during a run, and None otherwise."""
 
     def __init__(self):
         self.handle = None

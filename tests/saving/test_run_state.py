@@ -1,4 +1,4 @@
-"""A state that does not fit is refused by name, though its digests agree, and leaves the run as it was."""
+"""A state that does not fit is refused by name, even if its digests match, and the run stays as it was."""
 
 import copy
 import math
@@ -23,7 +23,7 @@ class Stop(Exception):
 
 
 class Witness(Callback):
-    """Sees a run before the checkpoint restores it, and when it ends; crashes it once."""
+    """Looks at a run before the checkpoint restores it and when it ends, and makes it crash once."""
 
     order = 99
 
@@ -51,7 +51,7 @@ class Witness(Callback):
 
 
 class Own(nn.CrossEntropyLoss):
-    """A loss with something to learn."""
+    """A loss with a parameter to learn."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +95,7 @@ def saved(tmp_path_factory):
 
 
 def changed(state, path, value):
-    """A copy of `state` in which `value` stands at `path`; a function is given what stood there; `GONE` removes it."""
+    """Returns a copy of `state` with `value` at `path`. A function gets the old value; `GONE` removes it."""
     if not path:
         return value(state) if callable(value) else value
     key, *rest = path
@@ -188,7 +188,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that stands where a checkpoint would restore it."""
+    """A run at the point where a checkpoint would restore it."""
     witness = Witness(stop=True)
     with pytest.raises(Stop):
         fit(tmp_path_factory.mktemp("other"), witness)

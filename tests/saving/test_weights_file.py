@@ -12,7 +12,7 @@ from minilearner import MLP, DataLoaders, FileFormatError, Learner, SaveBest
 
 @pytest.fixture
 def learner(blobs, tmp_path):
-    """A maker of learners with one seed, whose files go to one folder."""
+    """Returns a function that makes learners with the same seed and the same folder for files."""
 
     def make(model=None, **options):
         torch.manual_seed(0)
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_an_error_that_changes_nothing(learner, other, mess
     assert before[1] == json.dumps(loaded.optimizer.state_dict(), default=lambda t: t.tolist())
 
 
-def test_a_part_is_loaded_on_demand_and_the_rest_is_told(learner):
+def test_a_part_is_loaded_on_demand_and_the_rest_is_reported(learner):
     saved = trained(learner())
     saved.save("w")
     loaded = learner(MLP((2, 8, 5)))
@@ -90,7 +90,7 @@ def test_a_part_is_loaded_on_demand_and_the_rest_is_told(learner):
 
 
 class Wrapped(nn.Module):
-    """What DDP does to names."""
+    """Changes names as DDP does."""
 
     def __init__(self, module):
         super().__init__()
@@ -169,13 +169,13 @@ def test_others_may_read_a_file_as_any_new_one(learner, tmp_path):
     assert stat.S_IMODE(learner().save("w").stat().st_mode) == stat.S_IMODE((tmp_path / "any").stat().st_mode)
 
 
-def test_a_missing_file_is_told_by_its_path(learner, tmp_path):
+def test_a_missing_file_is_reported_with_its_path(learner, tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path / "none.safetensors")):
         learner().load("none")
 
 
 class Refusing(torch.optim.SGD):
-    """Fails when its state is there already."""
+    """Raises an error after its state has been loaded."""
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)

@@ -1,4 +1,4 @@
-"""A web server on loopback that misbehaves if a test asks it to."""
+"""A web server on loopback that misbehaves on request."""
 
 import contextlib
 import http.server

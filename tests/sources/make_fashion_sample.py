@@ -1,4 +1,4 @@
-"""Makes the sample that minilearner embeds, from the full set:
+"""Makes the sample that minilearner ships from the full set:
 ``python tests/sources/make_fashion_sample.py [folder]``.
 
 It takes 500 training and 100 test images of each class, evenly spaced over that class in the order of the published

@@ -1,4 +1,4 @@
-"""`untar_data`, tested with a real misbehaving server on loopback, and with processes that race and are killed."""
+"""`untar_data` works with a server that misbehaves, and with processes that race or are killed."""
 
 import gzip
 import hashlib

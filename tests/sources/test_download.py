@@ -1,4 +1,4 @@
-"""Downloads from a real server on loopback, which misbehaves if a test asks it to."""
+"""Downloads survive a server that misbehaves: a real one on loopback."""
 
 import hashlib
 import json

@@ -1,6 +1,6 @@
-"""Fashion-MNIST: where it is searched, in which order, and that no wrong file passes.
+"""Fashion-MNIST is searched for in the right places and order, and wrong files are refused.
 
-Tests of the whole set read Debian's files; they are skipped on a machine without them, but never in CI.
+Tests of the full set read the files of the Debian package. Without them they are skipped, but never in CI.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def full():
 
 @pytest.fixture
 def no_system(monkeypatch, tmp_path):
-    """A machine without the Debian package, and without a mirror."""
+    """Imitates a machine without the Debian package and without a mirror."""
     monkeypatch.setattr(fashion, "_SYSTEM_FOLDER", tmp_path / "no-system")
     for name in ("MINILEARNER_MIRROR", "MINILEARNER_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -50,7 +50,7 @@ def home():
 
 
 def link(source, folder, **instead):
-    """Fills `folder` with links to the four files, or to what `instead` names for them."""
+    """Fills `folder` with links to the four files, or to the files that `instead` names for them."""
     folder.mkdir(exist_ok=True)
     for part in FULL:
         other = instead.get(part.name.split("-ubyte")[0].replace("-", "_"), f"{part.name}.gz")

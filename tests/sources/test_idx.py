@@ -1,4 +1,4 @@
-"""IDX: the format, and every way in which a file can violate it."""
+"""IDX files are read correctly, and every violation of the format is an error."""
 
 import gzip
 import struct

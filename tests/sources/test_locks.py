@@ -1,4 +1,4 @@
-"""`lock_file`: one holder at a time, even if each deletes the file that the next one waits for."""
+"""`lock_file` has one holder at a time, even if each deletes the file that the next one waits for."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Unpacking: all four kinds of tar and zip give the same files, and hostile or damaged archives are refused."""
+"""All kinds of tar and zip archives give the same files, and hostile or damaged ones are refused."""
 
 import io
 import os

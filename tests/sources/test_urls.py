@@ -1,11 +1,11 @@
-"""The public addresses and their published hashes. fastai's own table is the oracle for both."""
+"""The addresses and published hashes of archives equal those in fastai's own table."""
 
 import re
 
 import pytest
 
 from minilearner.errors import FileFormatError
-from minilearner.sources.urls import PUBLISHED, Published, URLs, check_published
+from minilearner.sources.urls import PUBLISHED, Published, URLs, check_archive
 
 NAMES = [name for name in vars(URLs) if name.isupper()]
 
@@ -49,10 +49,10 @@ def test_only_the_first_mib_and_the_size_are_compared(tmp_path):
     file = tmp_path / "a.tgz"
     published = Published(len(mib) + 1, "b6d81b360a5672d80c27430f39153e2c")  # md5sum of a MiB of zeros
     file.write_bytes(mib + b"x")
-    check_published(file, published)
+    check_archive(file, published)
     file.write_bytes(mib)
     with pytest.raises(FileFormatError, match="a.tgz has 1,048,576 bytes, but the published archive has 1,048,577"):
-        check_published(file, published)
+        check_archive(file, published)
     file.write_bytes(b"x" + mib)
     with pytest.raises(FileFormatError, match="but b6d81b360a5672d80c27430f39153e2c is published"):
-        check_published(file, published)
+        check_archive(file, published)

@@ -1,4 +1,4 @@
-"""Scripts that run alone, in the test's own process, and by torchrun in several on this machine."""
+"""Fixtures that run scripts alone in the test's process, and with torchrun in several processes."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-def imported(name):
+def import_script(name):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,11 +29,11 @@ def torchrun():
 
 
 @pytest.fixture(scope="session")
-def told():
-    """What each of n processes has written."""
+def reports():
+    """Reads what each of n processes has written."""
     return lambda folder, n: [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(n)]
 
 
 @pytest.fixture(scope="session")
 def script_named():
-    return imported
+    return import_script

@@ -1,8 +1,8 @@
-"""What `test_distributed` runs: alone in its own process, and by torchrun in several. One script for both.
+"""The script of `test_distributed`, which runs it alone in its own process and with torchrun in several.
 
     torchrun --nproc-per-node 2 tests/training/distributed_script.py all FOLDER
 
-The batch size of a process is a part of one global batch size, so that every number of processes does the same.
+The global batch size is divided among the processes, so that any number of them does the same training.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SGD = partial(torch.optim.SGD, momentum=0.9)
 
 
 def arrays():
-    """Three overlapping classes of points in the plane: 151 to train, which no batch divides, and 61 to validate."""
+    """Returns three overlapping classes of points: 151 to train, which no batch size divides, and 61 to validate."""
     rng = np.random.default_rng(0)
     y = np.arange(212) % 3
     x = (np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])[y] + rng.normal(size=(212, 2)) * 2).astype(np.float32)
@@ -58,7 +58,7 @@ def loaders(**options):
 
 
 def net(norm=False):
-    # Every process begins with weights of its own, and takes the first one's.
+    # Every process starts with its own weights, and takes those of process 0.
     torch.manual_seed(processes.rank())
     middle = [nn.BatchNorm1d(16)] if norm else []
     return nn.Sequential(nn.Linear(2, 16), *middle, nn.ReLU(), nn.Linear(16, 3))
@@ -70,7 +70,7 @@ def weights(learn):
 
 
 class Distinct:
-    """A metric that can only be computed from all items, in their order, and is no mean."""
+    """A metric that is not a mean, and needs all items in order."""
 
     def reset(self):
         self.seen = []
@@ -114,7 +114,7 @@ def accumulation(folder):
 
 
 class SkipLast(Callback):
-    """Cancels the backward pass of the last batch, which would have closed the window."""
+    """Cancels the backward pass of the last batch, which would have completed the accumulation."""
 
     def before_backward(self, run):
         if run.iter == run.n_batches - 1:
@@ -130,7 +130,7 @@ def cancelled(folder):
 
 
 def last_item(folder):
-    """One item is left over for the last batch: all processes but the first have none."""
+    """Trains with one item in the last batch, so that only process 0 has one."""
     (x, y), valid = arrays()
     dls = DataLoaders.from_arrays((x[:145], y[:145]), valid, bs=batch_size(), seed=3, drop_last=False)
     learn = Learner(dls, net(), opt_func=SGD)
@@ -140,7 +140,7 @@ def last_item(folder):
 
 
 def torch_loaders(folder):
-    set_seed(processes.rank())  # the first process's order is everybody's
+    set_seed(processes.rank())  # all processes use the order of process 0
     train, valid = (TensorDataset(torch.tensor(x), torch.tensor(y)) for x, y in arrays())
     dls = DataLoaders(DataLoader(train, batch_size(), shuffle=True), DataLoader(valid, 10))
     learn = Learner(dls, net(), nn.CrossEntropyLoss(), metrics=accuracy, opt_func=SGD)
@@ -166,7 +166,7 @@ def frozen(folder):
 
 
 def sharded(folder):
-    """Each process holds a part of the weights; `fully_shard` is on CPUs in newer versions of torch only."""
+    """Trains with a part of the weights in each process. Only newer versions of torch have `fully_shard` on CPUs."""
     found = {}
     if processes.count() > 1 and not hasattr(torch.cpu.current_stream(), "record_event"):
         return found
@@ -183,7 +183,7 @@ def sharded(folder):
 
 
 class Fail(Callback):
-    """Ends the second process with an error in the sixth batch."""
+    """Raises an error in the second process in the sixth batch."""
 
     def after_batch(self, run):
         if run.training and run.global_step == 6 and os.environ.get("FAIL") and processes.rank() == 1:

@@ -1,4 +1,4 @@
-"""The largest batch that fits is found exactly, in few trials, and nothing remembers the search."""
+"""The largest batch that fits is found exactly, in few trials, and the search leaves no trace."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ FULL = torch.OutOfMemoryError("full")
 
 
 class Limited(nn.Module):
-    """A net with batch norm and dropout for which more than `room` items are too many."""
+    """A net with batch norm and dropout that has memory for `room` items."""
 
     def __init__(self, room, error=FULL):
         super().__init__()
@@ -80,7 +80,7 @@ def test_random_generators_stay():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_cannot_work_is_told():
+def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match=r"`max_bs` must be at least 2.* Received: max_bs=1"):
         found(Limited(9), max_bs=1)
     with pytest.raises(MemoryError, match="not even a batch of 2"):

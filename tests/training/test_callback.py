@@ -1,4 +1,4 @@
-"""Callbacks: names are checked, order is explicit, functions will do."""
+"""Names of events are checked, callbacks run in an explicit order, and functions can be callbacks."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-"""A compiled run does what an eager one does; what cannot be joined with it is refused.
+"""A compiled run does what an eager one does, and refuses what does not work with it.
 
-Where there is a C++ compiler, torch's own backend compiles; elsewhere the same graphs run without one.
+If there is a C++ compiler, torch's own backend compiles. Otherwise the same graphs run without one.
 """
 
 import shutil
@@ -42,7 +42,7 @@ def learner(compile=FAST, **options):
     options = {
         "opt_func": torch.optim.SGD,
         "lr": 0.1,
-    } | options  # Adam makes steps of what should be 0 but for rounding
+    } | options  # Adam turns rounding errors of what should be 0 into whole steps
     return Learner(dls, model, splitter=splitter, metrics=accuracy, compile=compile, device="cpu", **options)
 
 
@@ -55,7 +55,7 @@ def assert_alike(a, b, atol=1e-5):
 
 
 def both(use, *, atol=1e-5, compile=FAST, **options):
-    """Uses a compiled learner and an eager one in the same way."""
+    """Uses a compiled and an eager learner in the same way."""
     learners = [learner(compile, **options), learner(False, **options)]
     for learn in learners:
         with learn.no_logging():
@@ -156,7 +156,7 @@ def test_callbacks_that_change_how_layers_are_called_are_refused(callback):
 
 
 @pytest.mark.slow
-def test_hooks_of_ones_own_are_compiled_in_and_followed():
+def test_your_own_hooks_are_compiled_in_and_run():
     seen = []
 
     def use(learn):
@@ -170,7 +170,7 @@ def test_hooks_of_ones_own_are_compiled_in_and_followed():
     both(use)
 
 
-def test_a_missing_compiler_is_told():
+def test_a_missing_compiler_is_reported():
     from torch._inductor import config
 
     learn = learner(True)

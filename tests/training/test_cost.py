@@ -1,4 +1,4 @@
-"""What a step may cost, counted rather than timed: Python calls, values read off the device, calls of the model."""
+"""A step costs few Python calls, reads from the device and calls of the model. They are counted, not timed."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ N_BATCHES = 20
 
 
 class Plain(nn.Module):
-    """A linear layer that calls nothing in Python, and counts how often it is asked."""
+    """A linear layer that calls nothing in Python, and counts how often it is called."""
 
     def __init__(self):
         super().__init__()
@@ -39,7 +39,7 @@ def learner(n=N_BATCHES, valid=None, **options):
 
 
 def own_calls(function):
-    """How many functions of minilearner are entered while `function` runs."""
+    """Returns how many functions of minilearner are called while `function` runs."""
     count, own = 0, str(Path(minilearner.__file__).parent)
 
     def watch(frame, event, arg):
@@ -60,14 +60,14 @@ def test_a_step_makes_few_python_calls(metrics, most):
         learn = learner(n, metrics=metrics)
         learn.recorder.train_metrics = True
         with learn.no_logging():
-            learn.fit(1)  # before the first of all the data is looked through
+            learn.fit(1)  # the first fit also checks all the data
             return own_calls(lambda: learn.fit(1))
 
     assert 0 < (calls(3 * N_BATCHES) - calls(N_BATCHES)) / (2 * N_BATCHES) <= most
 
 
 class Frames(Plain):
-    """Notes how many functions of minilearner lie between the call of `fit` and the model."""
+    """Records how many functions of minilearner lie between the call of `fit` and the model."""
 
     deepest = 0
 
@@ -88,7 +88,7 @@ def test_few_frames_lie_between_fit_and_the_model():
 
 
 class Reads(TorchDispatchMode):
-    """Counts what makes a program wait for the device: a tensor's value wanted in Python."""
+    """Counts reads of a tensor's value in Python, which make a program wait for the device."""
 
     count = 0
 
@@ -98,7 +98,7 @@ class Reads(TorchDispatchMode):
 
 
 class Lists(TorchFunctionMode):
-    """Counts what waits in the same way for many values at once."""
+    """Counts reads of many values at once, which wait in the same way."""
 
     count = 0
 
@@ -112,19 +112,19 @@ def test_values_are_read_once_an_epoch_and_never_in_a_step():
         learn = learner(n, valid=batches(n), metrics=[accuracy, error_rate])
         learn.recorder.train_metrics = True
         with learn.no_logging():
-            learn.fit(1)  # before the first of all the data is looked through
+            learn.fit(1)  # the first fit also checks all the data
             with Reads() as values, Lists() as lists:
                 learn.fit_one_cycle(2)
         return values.count, lists.count
 
-    # Each epoch two metrics of two passes, and the loss.
+    # For each epoch: two metrics of two passes, and the loss.
     assert reads(N_BATCHES) == reads(3 * N_BATCHES) == (0, 2 * 5)
 
 
 class Operations(TorchDispatchMode):
     """Counts the tensor operations that compute: each costs microseconds, however small the tensors.
 
-    `detach` is none of them, and older torch makes two of one.
+    `detach` is not counted, because older versions of torch call it twice.
     """
 
     count = 0

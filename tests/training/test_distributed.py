@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun on this machine, against one with the same global batch."""
+"""Several processes started by torchrun train as one process does with the same global batch."""
 
 import json
 import re
@@ -24,11 +24,11 @@ def alone(script, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(script, torchrun, told, tmp_path_factory):
+def two(script, torchrun, reports, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     ended = torchrun(script, 2, "all", folder)
     assert ended.returncode == 0, ended.stderr
-    return told(folder, 2), ended, folder
+    return reports(folder, 2), ended, folder
 
 
 def close(expected):
@@ -83,7 +83,7 @@ def test_the_first_process_alone_writes_and_shows(two):
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 
-def test_what_was_saved_is_loaded_by_one_process(two, script):
+def test_one_process_loads_what_two_saved(two, script):
     ranks, _, folder = two
     learn = script.Learner(script.loaders(), script.net(), opt_func=script.SGD, path=folder).load("model")
     assert script.weights(learn) == ranks[0]["training"]["after"] == ranks[0]["training"]["weights"]
@@ -107,16 +107,16 @@ def test_a_sharded_model_learns_what_one_process_would(alone, two):
 
 
 @pytest.mark.slow
-def test_four_processes_reach_the_weights_of_one(alone, script, torchrun, told, tmp_path):
+def test_four_processes_reach_the_weights_of_one(alone, script, torchrun, reports, tmp_path):
     ended = torchrun(script, 4, "training", tmp_path)
     assert ended.returncode == 0, ended.stderr
-    for found in told(tmp_path, 4):
+    for found in reports(tmp_path, 4):
         assert found["training"]["weights"] == close(alone["training"]["weights"])
         assert found["training"]["matrix"] == alone["training"]["matrix"]
 
 
 @pytest.mark.slow
-def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchrun, told, tmp_path):
+def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchrun, reports, tmp_path):
     began = time.monotonic()
     ended = torchrun(script, 2, "resumed", tmp_path, FAIL="1")
     assert ended.returncode != 0
@@ -126,7 +126,7 @@ def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchr
     again = torchrun(script, 2, "resumed", tmp_path)
     assert again.returncode == 0, again.stderr
     assert "resuming in epoch 0 at batch 4" in again.stdout
-    assert told(tmp_path, 2)[0]["resumed"] == two[0][0]["resumed"]
+    assert reports(tmp_path, 2)[0]["resumed"] == two[0][0]["resumed"]
 
 
 def test_a_folder_of_more_processes_is_refused(two, script):
@@ -142,6 +142,6 @@ def test_alone_nothing_is_wrapped_or_shared():
     assert learn.dls is dls
 
 
-def test_an_unknown_strategy_is_told_with_the_nearest():
+def test_an_unknown_strategy_is_refused_and_the_nearest_suggested():
     with pytest.raises(ValueError, match=r"`strategy` must be one of 'auto', 'ddp'.*'ddp'.*strategy='dpp'"):
         resolve_strategy("dpp")

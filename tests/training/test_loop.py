@@ -1,4 +1,4 @@
-"""The loop is a hand-written loop with events in it: the same bits, in the documented order, cancelled where told."""
+"""The loop gives the bits of a hand-written loop, its events come in the documented order, and can be cancelled."""
 
 import contextlib
 import sys
@@ -30,7 +30,7 @@ VALID_BATCH = [*INNER, "after_batch"]
 
 
 def events_log(**raising):
-    """A callback that writes down every event, and raises the given exception, once, at the events named."""
+    """Returns a callback that records every event, and raises the given exception once at each of the named events."""
     log = []
 
     def event(name):
@@ -141,7 +141,7 @@ def test_an_epoch_cancelled_in_its_middle_still_has_its_row_and_the_next_is_whol
     assert learn.recorder.runs == [record]
 
 
-def test_a_label_beyond_the_outputs_in_mid_epoch_is_told_with_shapes(net):
+def test_a_label_beyond_the_outputs_in_mid_epoch_is_reported_with_shapes(net):
     learn = learner(net, train=3)
 
     class Spoils(Callback):
@@ -156,7 +156,7 @@ def test_a_label_beyond_the_outputs_in_mid_epoch_is_told_with_shapes(net):
         learn.fit(1, cbs=Spoils())
 
 
-def test_a_cancel_outside_its_stretch_is_told(net):
+def test_a_cancel_outside_its_stretch_is_refused(net):
     stray, _ = events_log(before_epoch=CancelTrain())
     with (learn := learner(net)).no_logging(), pytest.raises(RuntimeError, match="CancelTrain was raised where"):
         learn.fit(1, cbs=stray)
@@ -327,7 +327,7 @@ def test_run_predict_in_mid_training_leaves_the_run_alone(net):
     ("error", "expected"), [(None, False), (CancelFit(), False), (KeyboardInterrupt(), True), (ValueError(), True)]
 )
 def test_callbacks_can_tell_an_interrupted_run_from_one_that_ends_in_good_order(error, expected):
-    told = []
+    seen = []
 
     class Ends(Callback):
         def after_batch(self, run):
@@ -335,9 +335,9 @@ def test_callbacks_can_tell_an_interrupted_run_from_one_that_ends_in_good_order(
                 raise error
 
         def after_fit(self, run):
-            told.append(run.interrupted)
+            seen.append(run.interrupted)
 
     learn = Learner(DataLoaders([(torch.ones(2, 1), torch.ones(2, 1))]), nn.Linear(1, 1), nn.MSELoss())
     with learn.no_logging(), contextlib.suppress(KeyboardInterrupt, ValueError):
         learn.fit(1, cbs=Ends())
-    assert told == [expected]
+    assert seen == [expected]

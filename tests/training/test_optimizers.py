@@ -1,4 +1,4 @@
-"""Parameter groups: rates spread over them, weight decay where it belongs, settings put back."""
+"""Rates are spread over parameter groups, weight decay goes where it belongs, and settings are put back."""
 
 from functools import partial
 
@@ -68,7 +68,7 @@ def test_decay_that_a_users_factory_brings_goes_to_all():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5]
 
 
-def test_an_explicit_decay_spares_unless_told_not_to():
+def test_an_explicit_decay_spares_norms_and_biases_by_default():
     spares = build_optimizer(model(), torch.optim.SGD, 1e-3, wd=0.1)
     takes_all = build_optimizer(model(), torch.optim.SGD, 1e-3, wd=0.1, wd_bn_bias=True)
     assert [group["weight_decay"] for group in spares.param_groups] == [0.1, 0]

@@ -1,4 +1,4 @@
-"""Training on precomputed features: the same weights as without, sooner, and refused where it would not be the same."""
+"""Training on precomputed features gives the same weights sooner, and is refused if it would not."""
 
 import copy
 from contextlib import nullcontext
@@ -83,7 +83,7 @@ def test_the_head_ends_where_it_would_have_without(cbs):
             with learn.precompute() if precompute else nullcontext():
                 record = learn.fit_one_cycle(3, 1e-2, cbs=[make() for make in cbs])
             learn.unfreeze()
-            learn.fit(1, 1e-3)  # the loaders stand at the same pass, or the order would be another one
+            learn.fit(1, 1e-3)  # the loaders are at the same pass, otherwise the order would differ
         ends.append((weights(learn), [epoch["valid_loss"] for epoch in record.epochs]))
     assert_close(ends[0][0], ends[1][0])
     assert ends[0][1] == pytest.approx(ends[1][1], rel=1e-4)
@@ -94,7 +94,7 @@ def test_frozen_layers_see_each_item_once_however_many_epochs():
     learn.freeze()
     seen = calls_of(learn.model[0][0])
     with learn.no_logging():
-        learn.fit(1)  # before the first of all the data is looked through
+        learn.fit(1)  # the first fit also checks all the data
         seen.clear()
         with learn.precompute():
             assert sum(seen) == N + 20
@@ -119,7 +119,7 @@ def test_a_rate_is_found_on_features():
     learn = learner()
     learn.freeze()
     with learn.no_logging(), learn.precompute():
-        learn.fit(1)  # before the first of all the data is looked through
+        learn.fit(1)  # the first fit also checks all the data
         seen = calls_of(learn.model[0][0])
         sweep = learn.lr_find(show_plot=False)
         assert len(sweep.lrs) > 10 and not seen
@@ -204,7 +204,7 @@ def test_a_layer_that_is_called_twice_is_called_twice():
     assert torch.equal(rest(fixed(x)), model(x))
 
 
-def test_data_that_the_model_cannot_take_are_told_before_anything_is_computed():
+def test_data_that_the_model_cannot_take_are_refused_before_anything_is_computed():
     x, y = arrays()
     refused("number of input channels", DataError, DataLoaders.from_arrays((x[:, :1], y), bs=16, seed=3))
 
@@ -251,7 +251,7 @@ def of_files(folder, method):
     return ImageDataLoaders.from_name_re(folder, files, pattern, item_tfms=Resize(24, method), **options)
 
 
-def test_random_crops_of_files_are_refused_and_whole_pictures_taken(pets):
+def test_random_crops_of_files_are_refused_and_whole_images_are_accepted(pets):
     refused("Resize", DataError, of_files(pets, "crop"))
     learn = learner(of_files(pets, "squish"))
     with learn.no_logging():
@@ -286,7 +286,7 @@ def test_layers_cannot_be_frozen_or_unfrozen_inside(change):
             learn.fit(1)
 
 
-def test_what_features_were_computed_from_cannot_be_changed_inside():
+def test_the_source_of_features_cannot_be_changed_inside():
     learn = learner()
     learn.freeze()
     weights_of_before = learn.model.state_dict()

@@ -1,4 +1,4 @@
-"""A callback may wrap or replace the forward and backward pass of a batch, and may make the update by hand."""
+"""A callback may wrap or replace the forward and backward pass of a batch, and may update the weights itself."""
 
 from functools import partial
 
@@ -49,7 +49,7 @@ def assert_same(a, b):
 
 
 class Replaces(Callback):
-    """The documented way to train a batch: predict, loss, backward. The loop makes the update."""
+    """Trains a batch in the documented way: predict, compute the loss, go backward. The loop updates the weights."""
 
     def before_fit(self, run):
         run.process_batch = partial(self.train, run)
@@ -106,7 +106,7 @@ def test_a_run_without_a_loop_has_no_pass():
 
 
 class ByHand(Callback):
-    """Makes the whole update with an optimizer of its own, at an event or in place of the pass."""
+    """Updates the weights with its own optimizer, at an event or in place of the pass."""
 
     def __init__(self, model, *, at):
         self.optimizer, self.at = torch.optim.SGD(model.parameters(), 0.05), at

@@ -1,4 +1,4 @@
-"""Trouble in several processes, also where only one of them has it: all do the same, and none waits for ever."""
+"""If one process has trouble, all processes do the same, and none waits for ever."""
 
 import re
 
@@ -22,11 +22,11 @@ def alone(script, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(script, torchrun, told, tmp_path_factory):
+def two(script, torchrun, reports, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     ended = torchrun(script, 2, "non_finite,non_finite_sharded,split", folder)
     assert ended.returncode == 0, ended.stderr
-    return told(folder, 2)
+    return reports(folder, 2)
 
 
 def assert_same_training(found, expected):
@@ -58,13 +58,13 @@ def test_an_odd_gradient_in_the_part_of_one_is_known_to_all(two, case):
 
 
 @pytest.mark.parametrize("part", ["non_finite", pytest.param("non_finite_sharded", marks=SHARDED)])
-def test_raise_names_the_rank_and_its_items_in_every_process(two, script, part):
+def test_the_error_names_the_process_and_its_items_everywhere(two, script, part):
     first, second = (found[part]["raise"] for found in two)
     assert first == second
     i = first["order"].index(script.BAD)
     rank, start = i % 12 // 6, i // 6 * 6
-    told = f"process {rank}: the loss of batch {i // 12} of epoch 0 is nan. Not finite are: item {script.BAD}. "
-    assert first["message"].startswith(told)
+    message = f"process {rank}: the loss of batch {i // 12} of epoch 0 is nan. Not finite are: item {script.BAD}. "
+    assert first["message"].startswith(message)
     assert first["positions"] == first["order"][start : start + 6]
 
 
@@ -76,23 +76,23 @@ def test_one_process_may_split_its_batch_and_the_others_not(two, alone, case):
     assert first["settings"]["split"] == "in parts of at most 3 items"
 
 
-def test_a_sharded_model_cannot_be_trained_in_parts_and_nothing_is_said_of_a_batch(two):
+def test_a_sharded_model_cannot_be_trained_in_parts_and_the_error_names_no_batch(two):
     message, notes = two[1]["split"]["sharded"]
     assert message.startswith('`SplitOnOOM` cannot split with `strategy="fsdp"`')
     assert not notes
 
 
 @pytest.fixture(scope="module", params=["ddp", pytest.param("fsdp", marks=SHARDED)])
-def interrupted(request, script, torchrun, told, tmp_path_factory):
-    """A strategy, what it comes to without a stop, and the folder of a run that was stopped at step 6 of 12."""
+def interrupted(request, script, torchrun, reports, tmp_path_factory):
+    """A strategy, the result of a run without a stop, and the folder of a run that was stopped at step 6 of 12."""
     whole, folder = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("interrupted")
     assert torchrun(script, 2, "resumed", whole, STRATEGY=request.param).returncode == 0
     assert torchrun(script, 2, "resumed", folder, STRATEGY=request.param, FAIL="1").returncode != 0
-    return request.param, told(whole, 2), folder
+    return request.param, reports(whole, 2), folder
 
 
 def test_other_processes_are_refused_and_the_same_go_on_to_the_same_bits(
-    interrupted, script, torchrun, told, monkeypatch
+    interrupted, script, torchrun, reports, monkeypatch
 ):
     strategy, whole, folder = interrupted
     three = torchrun(script, 3, "resumed", folder, STRATEGY=strategy)
@@ -103,10 +103,10 @@ def test_other_processes_are_refused_and_the_same_go_on_to_the_same_bits(
         script.resumed(folder)
     again = torchrun(script, 2, "resumed", folder, STRATEGY=strategy)
     assert again.returncode == 0, again.stderr
-    assert told(folder, 2) == whole
+    assert reports(folder, 2) == whole
 
 
-def test_a_signal_that_torchrun_hands_on_once_more_is_no_second_one(script, torchrun, tmp_path):
+def test_a_signal_that_torchrun_sends_twice_counts_once(script, torchrun, tmp_path):
     ended = torchrun(script, 2, "resumed", tmp_path, FAIL="signals")
     assert ended.returncode != 0 and "SIGTERM: saved in" in ended.stderr
     assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-00000006"]

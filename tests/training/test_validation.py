@@ -1,4 +1,4 @@
-"""With the same weights, any number of processes finds the very losses and metrics of one, to the last bit."""
+"""With the same weights, any number of processes computes the losses and metrics of one process, to the bit."""
 
 import json
 
@@ -17,7 +17,7 @@ def script(script_named):
 @pytest.fixture(scope="module")
 def alone(script, tmp_path_factory):
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as torchrun's processes: a product divided among threads is rounded otherwise
+    torch.set_num_threads(1)  # as in the processes of torchrun, because products rounded in several threads differ
     try:
         return json.loads(json.dumps(script.main(tmp_path_factory.mktemp("alone"))))
     finally:
@@ -25,11 +25,11 @@ def alone(script, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=[2, 3, 4], ids=lambda n: f"{n} processes")
-def several(request, script, torchrun, told, tmp_path_factory):
+def several(request, script, torchrun, reports, tmp_path_factory):
     folder = tmp_path_factory.mktemp("several")
     ended = torchrun(script, request.param, folder)
     assert ended.returncode == 0, ended.stderr
-    return told(folder, request.param)
+    return reports(folder, request.param)
 
 
 def test_losses_metrics_and_predictions_are_those_of_one_process(several, alone):

@@ -1,4 +1,4 @@
-"""What `test_trouble` runs, alone and by torchrun in two: trouble that only one of the processes has."""
+"""The script of `test_trouble`, run alone and with torchrun in two processes. Only one process has trouble."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from minilearner.training import distributed
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
 SHARDS = hasattr(torch.cpu.current_stream(), "record_event")  # whether this torch has fully_shard on CPUs
-BAD = 17  # an item that is not finite
+BAD = 17  # the number of an item that is not finite
 
 
 class Small(nn.Module):
-    """A memory that holds three items in the second process, and any number elsewhere."""
+    """Has memory for three items in the second process, and for any number elsewhere."""
 
     def forward(self, x):
         if self.training and processes.rank() == 1 and len(x) > 3:
@@ -42,7 +42,7 @@ class Small(nn.Module):
 
 
 class BadGradient(Callback):
-    """An infinite gradient under a finite loss, in the last process alone, where it is not exchanged at once."""
+    """Makes the gradient infinite under a finite loss, only in the last process's own part of it."""
 
     def after_backward(self, run):
         if run.iter == 2 and run.epoch == 0 and processes.rank() == processes.count() - 1:
@@ -56,7 +56,7 @@ class Fail(Callback):
         if os.environ["FAIL"] != "signals":
             raise ValueError("enough")
         if processes.rank() == 1:
-            signal.raise_signal(signal.SIGTERM)  # to all, and from torchrun once more
+            signal.raise_signal(signal.SIGTERM)  # once as sent to all processes, and once as torchrun passes it on
             signal.raise_signal(signal.SIGTERM)
 
 
@@ -89,7 +89,7 @@ def roomy(learn):
 
 def poisoned(strategy="ddp"):
     learn = roomy(learner(strategy))
-    learn.dls.train.x[BAD] = float("nan")  # as a transform may make it: arrays are checked when loaders are built
+    learn.dls.train.x[BAD] = float("nan")  # as a transform might do; arrays are checked when loaders are built
     return learn
 
 
@@ -135,7 +135,7 @@ def split(folder):
 
 
 def resumed(folder):
-    """In "ddp" and, where that is, "fsdp": with dropout, metrics of training, and an interruption at step 6 of 12."""
+    """Trains with "ddp" or "fsdp", with dropout and training metrics, and with an interruption at step 6 of 12."""
     strategy = os.environ.get("STRATEGY", "ddp")
     distributed._LEAST_UNIT = 20
     learn = roomy(learner(strategy, dropout=0.3, metrics=accuracy, seed=7 + processes.rank()))

@@ -1,6 +1,6 @@
-"""What `test_validation` runs, alone in its own process and by torchrun in several: the same weights, asked.
+"""The script of `test_validation`, which runs it alone and with torchrun in several processes with the same weights.
 
-Every loss and metric must be the very number, not one near it, that one process finds.
+Every loss and metric must equal that of one process to the bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ N_TRAIN, N_VALID = 400, 61
 
 
 def items():
-    """Four classes; some batches are easy and others hard, so that their losses are of very different sizes."""
+    """Returns items of four classes. Some batches are easy and others hard, so that their losses differ widely."""
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(N_TRAIN + N_VALID, 5, generator=rng) * torch.logspace(-3, 2, N_TRAIN + N_VALID)[:, None]
     y = torch.randint(4, (len(x),), generator=rng)
@@ -74,7 +74,7 @@ def from_list(bs):
 
 
 class MeanOfMargins:
-    """A metric of one's own that adds up in float32, in which the order counts."""
+    """A user's metric that adds up in float32, so that the order matters."""
 
     def reset(self):
         self.total = torch.zeros(())
@@ -100,7 +100,7 @@ def _off_diagonal(compute):
 
 
 def _spread(pred, y):
-    """A mean of its own size in every batch."""
+    """Returns a mean whose size differs in every batch."""
     return pred.std()
 
 
@@ -115,7 +115,7 @@ SIZES = (8, 25, 100)  # many batches with a short last one, fewer batches than f
 SHARDS = hasattr(torch.cpu.current_stream(), "record_event")  # whether this torch has fully_shard on CPUs
 
 
-def asked(learn):
+def evaluate(learn):
     with learn.no_bar(), learn.no_logging():
         validated = learn.validate()
         learn.fit(1, 0.0)
@@ -131,14 +131,14 @@ def asked(learn):
 
 
 def same_batches():
-    found = {f"{name} {bs}": asked(learner(make(bs))) for name, make in LOADERS.items() for bs in SIZES}
+    found = {f"{name} {bs}": evaluate(learner(make(bs))) for name, make in LOADERS.items() for bs in SIZES}
     if SHARDS:
-        found.update({f"fsdp {bs}": asked(learner(from_arrays(bs), "fsdp")) for bs in SIZES})
+        found.update({f"fsdp {bs}": evaluate(learner(from_arrays(bs), "fsdp")) for bs in SIZES})
     return found
 
 
 def counts(per_process):
-    """What counts items alone, with a batch size of so many for each process."""
+    """Returns the metrics that only count items, with the given batch size in each process."""
     learn = learner(from_arrays(per_process))
     with learn.no_bar(), learn.no_logging():
         return dict(zip(learn.metrics, learn.validate()[1:]))

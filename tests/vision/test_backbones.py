@@ -1,4 +1,4 @@
-"""Every family gives a body, layer groups and statistics, equal to fastai's if fastai has the architecture."""
+"""Every family has a body, layer groups and statistics, equal to fastai's if fastai has the architecture."""
 
 import sys
 from functools import partial

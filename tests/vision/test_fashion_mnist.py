@@ -1,4 +1,4 @@
-"""Fashion-MNIST as loaders: the source is printed, and images are resized once."""
+"""`fashion_mnist` prints the source of its data, and resizes images once."""
 
 import numpy as np
 import pytest

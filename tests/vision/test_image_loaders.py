@@ -1,4 +1,4 @@
-"""`ImageDataLoaders`: every layout in which image data sets come."""
+"""`ImageDataLoaders` reads every common layout of image data sets."""
 
 import csv
 from collections import namedtuple

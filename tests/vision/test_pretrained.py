@@ -1,4 +1,4 @@
-"""Trained weights: choosing, finding, downloading and loading them, and the errors."""
+"""Trained weights are chosen, found, downloaded and loaded, and problems raise clear errors."""
 
 import hashlib
 import io

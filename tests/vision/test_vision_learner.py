@@ -1,4 +1,4 @@
-"""Transfer learning in one call: the model, frozen layers, statistics, and fastai's two phases of fine-tuning."""
+"""`vision_learner` sets up the model, frozen layers and statistics, and fine-tunes in fastai's two phases."""
 
 import inspect
 import math
