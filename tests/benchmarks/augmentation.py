@@ -6,14 +6,13 @@ each in its own process, so that a busy machine slows both alike. The figures ar
 installed.
 """
 
-import argparse
 import statistics
 import warnings
 
 import torch
 from pipeline import machine, report
 from rows import readme_row
-from turns import by_turns, seconds
+from turns import by_turns, make_parser, seconds
 
 from minilearner.data.batch_transforms import Pipeline, run_steps
 from minilearner.runtime import keep_freed_memory
@@ -31,11 +30,8 @@ LISTS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, rounds=5, bs=64)
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bs", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

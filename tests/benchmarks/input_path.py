@@ -14,7 +14,6 @@ one logit and sigmoid. No rate can be above cores / sum of these times. To reach
 have to be free, and cores that share a processor's units would have to leave each other alone.
 """
 
-import argparse
 import importlib
 import os
 import random
@@ -29,7 +28,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from pipeline import machine
 from rows import readme_row
-from turns import by_turns
+from turns import by_turns, make_parser
 
 from minilearner.vision.images import open_image
 
@@ -38,11 +37,8 @@ SIZES = [(420, 315), (420, 420), (315, 420), (420, 280), (500, 375), (375, 500)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, rounds=3, bs=64)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bs", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", choices=["minilearner", "fastai"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -5,7 +5,6 @@ synthetic uint8, because only their number and size matter for throughput. The c
 process, so that a busy machine slows all alike. The figures are medians. fastai takes part if it is installed.
 """
 
-import argparse
 import os
 import platform
 import statistics
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from rows import readme_row
 from torch.utils.data import DataLoader, Dataset
-from turns import by_turns, seconds
+from turns import by_turns, make_parser, seconds
 
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.memory_loader import MemoryLoader
@@ -24,11 +23,8 @@ from minilearner.vision.shift import RandomShift
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, rounds=5, bs=128)
     parser.add_argument("--items", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bs", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(machine(options), "synthetic 1 x 32 x 32 uint8")

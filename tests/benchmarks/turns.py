@@ -4,6 +4,7 @@ A contender's settings for its whole process (the C library's allocator, warning
 other, and each is measured as its users see it. A busy machine still slows all alike.
 """
 
+import argparse
 import atexit
 import multiprocessing
 import statistics
@@ -12,6 +13,15 @@ import traceback
 from contextlib import ExitStack
 
 import torch
+
+
+def make_parser(doc, *, rounds, bs):
+    """Returns a parser with the options that benchmarks by turns share, described by a script's docstring."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--bs", type=int, default=bs)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return parser
 
 
 def by_turns(makers, rounds, *, warm_up=1):

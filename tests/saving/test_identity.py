@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from interruptions import Stop, StopAt
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -42,27 +43,6 @@ from minilearner import (
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.losses import FocalLoss
 from minilearner.saving.identity import compare, identity
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Callback):
-    order = 200
-
-    def __init__(self, step):
-        self.step = step
-
-    def load_state_dict(self, state):
-        """Restores nothing, because the script decides when to stop."""
-
-    def before_fit(self, run):
-        self.run = run
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Stop
 
 
 def make(stop_at, *, loss=None, cbs=(), train_metrics=False, metrics=accuracy, opt_func=None):

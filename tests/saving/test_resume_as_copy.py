@@ -4,14 +4,11 @@ from collections import deque
 
 import pytest
 import torch
+from interruptions import Stop, StopAt
 from torch import nn
 
 from minilearner import Callback, CutMix, DataLoaders, Learner, MixUp, set_seed
 from minilearner.callbacks.checkpoint import Checkpoint
-
-
-class Stop(Exception):
-    pass
 
 
 class Gathering(Callback):
@@ -62,20 +59,6 @@ class CountingMetric:
 
     def compute(self):
         return self.n
-
-
-class StopAt(Callback):
-    order = 200
-
-    def __init__(self, step):
-        self.step = step
-
-    def load_state_dict(self, state):
-        """Restores nothing, because the script decides when to stop."""
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Stop
 
 
 def make(*cbs, loss=None, **options):
