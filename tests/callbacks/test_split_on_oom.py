@@ -7,16 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import (
-    Callback,
-    DataLoaders,
-    GradientAccumulation,
-    GradientClip,
-    Learner,
-    MixUp,
-    NonFinite,
-    SplitOnOOM,
-)
+from minilearner import Callback, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp, NonFinite, SplitOnOOM
 
 IGNORE_WARNING = pytest.mark.filterwarnings("ignore:a batch of")
 
