@@ -24,6 +24,8 @@ N_NOISE = 64
 class GAN(Callback):
     """Trains a generator against a critic, the learner's model (Goodfellow et al., "Generative Adversarial Nets")."""
 
+    part_of_step = True
+
     def __init__(self, generator, critic):
         self.generator, self.critic = generator, critic
         self.of_generator, self.of_critic = (
@@ -57,6 +59,8 @@ class Distill(Callback):
         weight: the teacher's share of the loss, in [0, 1].
         temperature: divides the logits, so that the small probabilities of the teacher matter too.
     """
+
+    part_of_step = True  # the rate finder must train in the same way
 
     def __init__(self, teacher, weight=0.9, temperature=2.0):
         self.teacher, self.weight, self.temperature = teacher.eval(), weight, temperature

@@ -6,8 +6,9 @@
     learn.lr_find()
     learn.fit_one_cycle(3, lr_max=1e-2)
 
-Data flows one way through the package: `data` -> `models` -> `training` (with `callbacks`) -> `results`; `learner` is
-the menu on top. Importing it loads torch, but not torchvision, matplotlib or scikit-learn.
+Data flow one way through the package: `data` and `models` -> `training` -> `callbacks` -> `fitting` -> `learner`, the
+menu on top; `results` keeps what a run leaves behind. Importing it loads torch, but not torchvision, matplotlib or
+scikit-learn.
 """
 
 from minilearner.callbacks.activations import ActivationStats

@@ -48,7 +48,7 @@ class _Averaging(Callback):
         self._own: list[Tensor] | None = None
 
     def weight_of_newest(self) -> float:
-        """Returns the next state's weight in the averages, in (0, 1], given that they contain `n_averaged` states."""
+        """Returns the next state's weight in the averages, in (0, 1], when they already contain `n_averaged` states."""
         raise NotImplementedError
 
     def is_averaged(self, live: Tensor) -> bool:

@@ -45,6 +45,7 @@ class SplitOnOOM(Callback):
     """
 
     part_of_step = True
+    order = 70  # after callbacks that replace `run.process_batch`, so that it wraps what they do
     ignored_arguments = ()
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class SplitOnOOM(Callback):
         run.process_batch = partial(self._train, run, run.process_batch)
 
     def after_fit(self, run: Run) -> None:
-        several = run.step.n_processes > 1 and not run.interrupted  # after an error the others do not come here
+        several = run.step.n_processes > 1 and not run.interrupted  # after an error the other processes never get here
         found = [most for most in (processes.gather(self.most_items) if several else [self.most_items]) if most]
         if found and run.record is not None:
             run.record.settings["split"] = f"in parts of at most {min(found)} items"

@@ -64,7 +64,7 @@ class DataBlock:
         get_x: item -> what the input is read from; the item itself when None. A list for several inputs.
 
     Raises:
-        TypeError: an argument is unknown, or a block cannot stand in its place.
+        TypeError: an argument is unknown, or a block is not allowed there.
         ValueError: the number of getters differs from the number of blocks.
     """
 

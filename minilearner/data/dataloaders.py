@@ -305,7 +305,7 @@ class DataLoaders:
         return moved
 
     def unmoved(self) -> AbstractContextManager[None]:
-        """Puts back, on leaving, whatever iterating these loaders inside moves; see `loader_state.restore_loaders`."""
+        """Restores the loaders' positions and generators on exit; see `loader_state.restore_loaders`."""
         return restore_loaders(self.train, self.valid)
 
     def __repr__(self) -> str:

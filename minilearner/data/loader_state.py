@@ -22,7 +22,7 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 
 @contextmanager
 def restore_loaders(*loaders: Any) -> Iterator[None]:
-    """Puts back, on leaving, whatever iterating these loaders inside moves.
+    """Restores the loaders' positions and generators on exit.
 
     That is:
     - the pass counters of our loaders;

@@ -184,7 +184,7 @@ class MaskSplitter:
 
 @dataclass(frozen=True)
 class FileSplitter:
-    """The files whose names stand in a text file, one a line, are for validation.
+    """Files whose names are listed in a text file, one per line, are for validation.
 
     Raises:
         DataError: (when called) the file cannot be read, or names a file that is not among the items.

@@ -150,7 +150,7 @@ class Category(ClassNumbers):
 
     @property
     def n_out(self) -> int:
-        """One output a class."""
+        """One output per class."""
         return self.c
 
     def label(self, value: Any) -> Hashable:
@@ -231,7 +231,7 @@ class MultiCategory:
 
     @property
     def n_out(self) -> int:
-        """One output a class."""
+        """One output per class."""
         return len(self.vocab)
 
     @property
@@ -300,7 +300,7 @@ def _check_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
 
 @dataclass(frozen=True)
 class Regression:
-    """One or several real numbers an item; targets are float32, shaped (batch,) or (batch, n_out).
+    """One or several real numbers per item; targets are float32, shaped (batch,) or (batch, n_out).
 
     Raises:
         ValueError: `n_out` is less than 1.

@@ -1,4 +1,4 @@
-"""Worker processes that read batches ahead, and what becomes of their errors.
+"""Worker processes that read batches ahead, and how their errors are reported.
 
 `item_dataset` decides what a worker does to an item, and `item_loader` in which order. Workers draw no random numbers,
 so neither their number nor their start method changes a bit.
@@ -140,7 +140,7 @@ class _Parcel:
 
 @dataclass
 class _Failure:
-    """An error on its way between processes, as text: not all errors pickle, and none pickles with its cause."""
+    """An error being sent between processes, as text: not all errors pickle, and none pickles with its cause."""
 
     kind: type[Exception]
     message: str

@@ -59,7 +59,7 @@ def fine_tune_rates(
     """Returns the rates of fine-tuning's two phases: of the head alone, then of all layer groups.
 
     Raises:
-        TypeError, ValueError: an argument is no positive number, or a number of epochs not even a whole one.
+        TypeError, ValueError: an argument is not positive, or a number of epochs is not whole.
     """
     check_count(epochs, "epochs")
     check_count(freeze_epochs, "freeze_epochs")

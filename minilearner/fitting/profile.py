@@ -101,7 +101,7 @@ class _Timed(BatchTransform):
 
 
 class _Feed:
-    """The batches of one pass as long as is measured, over and over if there are fewer; it starts and stops the clock.
+    """Yields as many batches as are timed, repeating the loader if needed; it starts and stops the clock.
 
     Attributes:
         seconds, n_items: the time of all measured steps, and the items of the last one.
@@ -134,7 +134,7 @@ class _Feed:
 
 
 def _label_step(step: Step, stage: Callable[[str], _Stage]) -> None:
-    """Times what a step does. The step was made for this run, and goes with it."""
+    """Times what a step does. The step belongs to this run and is discarded with it."""
     for method, name in _METHODS.items():
         setattr(step, method, stage(name)(getattr(step, method)))
 

@@ -38,7 +38,7 @@ __all__ = [
 class PlainLoop(Callback):
     """Trains each batch as hand-written loops do.
 
-    Whatever the inputs are, they are the model's one argument. Of the batches of one update each counts the same, as in
+    Whatever the inputs are, they are the model's one argument. Every batch in an update has the same weight, as in
     `loss / accumulation_steps`, even a short one.
     """
 
@@ -75,7 +75,7 @@ class GivenAutocast(ScaledFp16):
 
 
 class Feed:
-    """Batches as the loop takes them: on the device, and in passes of `n_batches`, wherever the data begin again."""
+    """Batches for the loop: on the device, in passes of `n_batches`, regardless of where the data restart."""
 
     def __init__(self, batches: Iterator[tuple[Any, Any]], n_batches: int, *, device: torch.device, non_blocking: bool):
         self.batches = batches

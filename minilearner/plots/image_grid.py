@@ -80,7 +80,7 @@ def plot_images(
 
 
 def limit_to_grid(max_n: int, nrows: int | None, ncols: int | None) -> int:
-    """Returns how many of at most `max_n` images fit: all of them, or the places of a grid with both sides given.
+    """Returns how many images fit: `max_n`, or at most the cells of the grid if `nrows` and `ncols` are given.
 
     Raises:
         ValueError: `max_n`, `nrows` or `ncols` is below 1.

@@ -36,7 +36,7 @@ _STEP_FIELDS = np.dtype(
 )
 
 
-class RateSweep(Protocol):
+class SweepOutcome(Protocol):
     """The part of an `LRSweep` that a record uses. This module may not import `lr_finder`."""
 
     @property
@@ -76,7 +76,7 @@ class RunRecord:
         self.number = number
         self.kind = kind
         self.settings = dict(settings or {})
-        self.sweep: RateSweep | None = None
+        self.sweep: SweepOutcome | None = None
         self.saved_in: Path | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0

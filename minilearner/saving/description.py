@@ -235,7 +235,7 @@ def _describe_tensor(value: Tensor | np.ndarray[Any, Any]) -> str:
 
 
 def _describe_opaque(value: Any) -> Any:
-    """Describes an object that keeps its content out of sight: by its text, unless that is just an address."""
+    """Describes an object that hides its contents: uses its repr, unless that is just an address."""
     text = repr(value)
     if ADDRESS.search(text) or isinstance(value, Iterator):
         return _unknown(value, "its content cannot be read")

@@ -116,7 +116,7 @@ def _describe_parts(run: Run) -> dict[str, Any]:
 
 
 def _argument(callback: Callback, name: str, value: Any) -> Any:
-    """Returns the argument, or what became of it: an iterator is used up, and what is "auto" is found by a sweep."""
+    """Returns the argument, or the value that replaced a used-up iterator or "auto"."""
     is_replaced = isinstance(value, Iterator) or (isinstance(value, str) and value == "auto")
     return vars(callback).get(name, value) if is_replaced else value
 
@@ -215,7 +215,7 @@ def _layers(model: nn.Module) -> dict[str, str]:
 
 
 def _optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
-    """Returns all settings but the rate, which stands among the run's settings."""
+    """Returns all settings except the learning rate, which is already in the run's settings."""
     apart = ("lr", "initial_lr")
     return {
         f"{name} of group {i}": str(len(value) if name == "params" else value)

@@ -16,7 +16,7 @@ __all__ = ["check_optimizer_state", "load_optimizer"]
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Loads a `state_dict` into an optimizer. Its group objects stay the same, for schedules hold on to them.
+    """Loads a `state_dict` into an optimizer. The group objects stay, because schedules keep references to them.
 
     Raises:
         FileFormatError: the optimizer does not accept the state. It is as before.

@@ -1,7 +1,7 @@
 """The state of a run at one moment, as data: what a checkpoint keeps, and how it is put back.
 
 A state is taken between two batches with no gradient waiting, or between two epochs. After it is put back into a fresh
-run of the same script, training goes on to the same bits.
+run of the same script, training ends with bit-identical results.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from torch import nn
+from torch.optim import Optimizer
+
 from minilearner.errors import closest
 from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.run import Run
@@ -135,6 +138,8 @@ class Callback:
     call `run.step.backward`; the loop makes the update. Distillation, in which a teacher's outputs are targets too::
 
         class Distill(Callback):
+            part_of_step = True  # `lr_find` must train in the same way
+
             def __init__(self, teacher):
                 self.teacher = teacher.eval()
 
@@ -149,9 +154,12 @@ class Callback:
                 run.step.backward(run.loss, len(run.x))
 
     To add something around the ordinary pass, wrap it: keep ``inner = run.process_batch`` and call ``inner()`` where
-    its work should be done; it brings its own events. If you make the update yourself, with several optimizers for
-    instance, raise `CancelBackward` at the end. The loop sets `run.process_batch` for each run and puts it back
-    afterwards. See ``examples/custom_step.py``.
+    its work should be done; it emits its own events. A pass of your own emits none of them. If you make the update
+    yourself, with several optimizers for instance, call `run.count_update()`, so that schedules advance, and then raise
+    `CancelBackward`. Several callbacks that set `run.process_batch` act in their `order`: one that replaces it drops
+    the wrappers of those before it. The learner's model must be able to take `run.x`, because it is checked before
+    training. Networks of your own are not exchanged between processes. The loop sets `run.process_batch` for each run
+    and puts it back afterwards. See ``examples/custom_step.py``.
 
     Attributes:
         order: callbacks act in rising order; those with equal `order` act in the order in which they were given.
@@ -168,7 +176,8 @@ class Callback:
             own callbacks, allows every argument to change; the changed ones are printed.
 
     Raises:
-        TypeError: a subclass defines a method that is named like an event but is none. The message offers the nearest.
+        TypeError: a subclass defines a method that is named like an event but is not one. The message offers the
+            nearest.
     """
 
     # A slot: `vars` and `state_dict` shall not see the arguments.
@@ -202,11 +211,19 @@ class Callback:
     def state_dict(self) -> dict[str, Any]:
         """Returns what this callback must remember so that a stopped run continues exactly where it was.
 
-        By default these are all attributes that are data: numbers, text, tensors, and lists, tuples and dictionaries of
-        them. What the model, the optimizer, the loaders or the record hold is saved with those. Override this and
-        `load_state_dict` if an attribute means nothing in another process.
+        By default these are all attributes that are data (numbers, text, tensors, and lists, tuples and dictionaries of
+        them) or that are modules or optimizers of this callback's own. Attributes that still hold a constructor
+        argument are left out, so that a resumed run uses the arguments of its own script. What the model, the
+        optimizer, the loaders or the record hold is saved with those. Override this and `load_state_dict` if an
+        attribute means nothing in another process.
         """
-        return data_attributes(self)
+        arguments = self.constructor_arguments
+        data = {
+            name: value
+            for name, value in data_attributes(self).items()
+            if not (name in arguments and value is arguments[name] and isinstance(value, _FIXED))
+        }
+        return {**data, **{name: part.state_dict() for name, part in _stateful_attributes(self).items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from what `state_dict` returned: afterwards this callback acts as the one that was saved would.
@@ -214,7 +231,10 @@ class Callback:
         A resumed run calls this after `before_fit`, when model, optimizer and loaders are restored, and once more after
         `before_train` if it was stopped in mid-epoch. Tensors may come on another device.
         """
-        load_attributes(self, state)
+        parts = _stateful_attributes(self)
+        for name in parts.keys() & state.keys():
+            parts[name].load_state_dict(state[name])
+        load_attributes(self, {name: value for name, value in state.items() if name not in parts})
 
     def before_fit(self, run: Run) -> None:
         """Called first. Configure the run here."""
@@ -290,7 +310,7 @@ class Callback:
 
 
 def _bind_arguments(init: Callable[..., None], self: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Returns arguments by name. Copying and unpickling give none; of wrong ones, `__init__` complains itself."""
+    """Returns arguments by name. Copying and unpickling give none; `__init__` reports wrong arguments itself."""
     if init is object.__init__:
         return {}
     try:
@@ -301,12 +321,20 @@ def _bind_arguments(init: Callable[..., None], self: Any, args: Any, kwargs: Any
     return dict(list(bound.arguments.items())[1:])
 
 
+_FIXED = (bool, int, float, str, type(None))  # values that nobody can change in place
+
+
+def _stateful_attributes(owner: Any) -> dict[str, nn.Module | Optimizer]:
+    """Returns the attributes that keep a state of their own, such as the second network of a GAN and its optimizer."""
+    return {name: part for name, part in vars(owner).items() if isinstance(part, (nn.Module, Optimizer))}
+
+
 EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswith(("before_", "after_")))
 """The names of all events."""
 
 
 def check_event_name(name: str, owner: str) -> None:
-    """Raises a TypeError that offers the nearest event, if `name` is none."""
+    """Raises a TypeError that offers the nearest event, if `name` is not an event."""
     if name not in EVENTS:
         raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
 

@@ -261,7 +261,7 @@ class DataParallel(Strategy):
         return n_items * self.n_processes / self._n_all if self._n_all else 1.0
 
     def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        """Calls the network. All must take part, so a process that has no item left gives an earlier one."""
+        """Calls the network. All must take part, so a process with no items left passes an earlier item."""
         if not is_empty(inputs):
             self._stand_in = map_tensors(lambda t: t[:1].detach(), inputs)
             return network(*inputs)

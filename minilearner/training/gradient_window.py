@@ -18,7 +18,7 @@ class GradientWindow:
     Attributes:
         n_batches: how many batches have been weighed.
         total: the sum of their weights.
-        part: the number, from 0, of the part that is going through, if the batch is trained in parts; else None.
+        part: the number, from 0, of the part being trained, if the batch is trained in parts; else None.
     """
 
     def __init__(self) -> None:

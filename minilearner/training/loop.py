@@ -148,6 +148,8 @@ class Loop:
         except CancelBackward:
             is_cancelled = True
             self.events.emit("after_cancel_backward", run)
+        if run.loss is None and not is_cancelled:
+            raise RuntimeError("`run.process_batch` must set `run.loss`, or raise a cancel. It did neither.")
         for act in of["after_backward"]:
             act(run)
         if is_cancelled and not step.is_pending:

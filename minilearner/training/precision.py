@@ -19,8 +19,8 @@ class Precision(Protocol):
 
     Attributes:
         name: what a record calls it, such as "bf16".
-        scales_loss: True if `backward` multiplies the loss. Then the gradients are not true to size before `unscale`,
-            and they overflow now and then; `step` skips such an update.
+        scales_loss: True if `backward` multiplies the loss. Then the gradients are still scaled until `unscale`,
+            and may overflow; `step` skips such an update.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
@@ -15,6 +15,8 @@ from minilearner.models.restore import restore_model
 from minilearner.runtime import isolate_rng
 
 __all__ = ["restore_after"]
+
+Part = TypeVar("Part")
 
 
 @contextmanager
@@ -27,17 +29,31 @@ def restore_after(model: nn.Module, optimizer: Optimizer, dls: DataLoaders, *oth
     optimizer's state.
 
     Args:
-        others: what else takes part, such as a loss module with state or callbacks. All their attributes are restored.
+        others: what else takes part, such as a loss module with state or callbacks. All their attributes are restored,
+            modules and optimizers among them.
     """
-    shared = {id(part): part for part in (model, optimizer, dls, *model.parameters(), *model.buffers())}
+    held = [part for other in others for part in getattr(other, "__dict__", {}).values()]
+    modules = _distinct([model, *(part for part in held if isinstance(part, nn.Module))])
+    optimizers = _distinct([optimizer, *(part for part in held if isinstance(part, Optimizer))])
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    shared = {id(part): part for part in (*modules, *optimizers, dls, *tensors)}
     with ExitStack() as kept:
-        for keeping in (isolate_rng(), dls.unmoved(), restore_model(model), _restore_optimizer(optimizer)):
+        for keeping in (
+            isolate_rng(),
+            dls.unmoved(),
+            *map(restore_model, modules),
+            *map(_restore_optimizer, optimizers),
+        ):
             kept.enter_context(keeping)
         for other in others:
             kept.enter_context(
                 restore_model(other) if isinstance(other, nn.Module) else _restore_attributes(other, shared)
             )
         yield
+
+
+def _distinct(parts: list[Part]) -> list[Part]:
+    return list({id(part): part for part in parts}.values())
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Geometric(BatchTransform):
     """The smallest part of the input's side that can fill the whole side of the output, in (0, 1]."""
 
     sampling: Sampling = Sampling()
-    """How this transform looks up pixels, as far as it matters to it."""
+    """How this transform looks up pixels, only the settings that affect this transform."""
 
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws one map per image and composes it, in place, onto the maps of earlier transforms.
