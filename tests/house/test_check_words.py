@@ -19,6 +19,9 @@ def found(text, path="minilearner/data/items.py", public=()):
     [
         "def share_out(items):\n    return items",
         "def set_seed(): ...",
+        "def cut_before_pooling(): ...",
+        "position = file.tell()",
+        "def __init__(self, pictures: str) -> None:\n        self.images = pictures",
         "class A:\n    @property\n    def drawn(self): ...",
         "class A:\n    def is_averaged(self): ...",
         "parser.add_argument('--pictures')",
