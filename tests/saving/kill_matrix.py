@@ -273,13 +273,13 @@ class Executioner:
         checkpoint_folder.CheckpointFolder.save = save  # type: ignore[method-assign]
 
     def _around_batches(self) -> None:
-        original = Loop._predict
+        original = Loop._process_batch
 
-        def predicted(loop: Loop) -> None:
+        def process_batch(loop: Loop) -> None:
             self.moment("a batch")
             original(loop)
 
-        Loop._predict = predicted  # type: ignore[method-assign]
+        Loop._process_batch = process_batch  # type: ignore[method-assign]
 
     def _around(self, module: Any, name: str) -> None:
         original = getattr(module, name)
@@ -294,7 +294,7 @@ class Executioner:
 
 
 def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, float] | None) -> Any:
-    """Runs a scenario in a forked child. Returns its outcome, or None if it was killed, and the moments that it passed.
+    """Runs a scenario in a forked child. Returns its outcome and the moments that it passed, or None if it was killed.
 
     It is an error if a child does not end within two minutes.
     """
@@ -313,7 +313,7 @@ def in_child(name: str, folder: Path | None, every_steps: int, plan: tuple[str, 
             os._exit(1)
     status = wait_for(child, name)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:  # do not wait for its end: loader workers keep it open
+    with os.fdopen(reading, "rb") as pipe:  # not read to its end: loader workers keep it open
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             return None
         assert os.waitstatus_to_exitcode(status) == 0, f"{name}: the child failed"
@@ -380,15 +380,16 @@ def trial(name: str, rng: random.Random, wanted: Outcome, kills_in_a_row: int) -
 def forget(part: str) -> None:
     """Breaks resuming: leaves a part out of what is put back."""
     from minilearner.callbacks import checkpoint
+    from minilearner.training import loop
 
-    whole = checkpoint.restore
+    restore = checkpoint.restore
 
-    def partly(run: Any, state: dict[str, Any]) -> None:
+    def restore_partly(run: Any, state: dict[str, Any], **options: Any) -> None:
         now = checkpoint.run_state(run, epoch=state["epoch"], batch=state["batch"])
-        whole(run, {**state, part: now[part]})
+        restore(run, {**state, part: now[part]}, **options)
 
-    checkpoint.restore = partly  # type: ignore[assignment]
-    checkpoint.set_rng_state = lambda state: None
+    checkpoint.restore = restore_partly  # type: ignore[assignment]
+    loop.set_rng_state = lambda state: None  # type: ignore[assignment]
 
 
 def main() -> None:
