@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minilearner.data.image_cache import ImageCache, Pixels, fingerprint, room_for_cache
+from minilearner.data.image_modes import as_input_image
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
 from minilearner.errors import DataError, FileFormatError
@@ -76,6 +77,7 @@ class ItemDataset(Dataset[Tree]):
             not decode. None keeps them if there is room (see `image_cache.room_for_cache`), False never, and True
             always, in a temporary file. A folder keeps them for later runs, until a file or a transform changes. Images
             are the same bits with and without the cache. The first pass decides.
+        rows: the number of each item's row, if items come from a table, for errors.
     """
 
     def __init__(
@@ -86,8 +88,9 @@ class ItemDataset(Dataset[Tree]):
         *,
         seed: int = 0,
         cache: bool | str | os.PathLike[str] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        self.items, self.seed = items, seed
+        self.items, self.seed, self.rows = items, seed, rows
         self.item_tfms = ItemPipeline() if item_tfms is None else item_tfms
         self._read = read
         self.read = _give_size(read, self.item_tfms)
@@ -143,6 +146,7 @@ class ItemDataset(Dataset[Tree]):
         other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
         other.read = _give_size(self._read, other.item_tfms)
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
+        other.rows = None
         return other
 
     def open_store(self) -> None:
@@ -194,7 +198,7 @@ class ItemDataset(Dataset[Tree]):
     def _prepare(self, position: int) -> Any:
         """Returns the part of an item that is always the same; an image as a `_ByteImage`."""
         with self._name_failures(position, "read"):
-            raw = self.read(self.items[position])
+            raw = _map_parts(_upright, self.read(self.items[position]))
         with self._name_failures(position, "transformed"):
             return _map_parts(lambda part: _as_byte_image(self.item_tfms.prepare(part)), raw)
 
@@ -205,8 +209,10 @@ class ItemDataset(Dataset[Tree]):
 
     def _finish_part(self, part: Any, position: int, epoch: int | None) -> Any:
         rng = None if epoch is None else random.Random(derive_seed(self.seed, "item", epoch, position))
-        if isinstance(part, _ByteImage) and self.item_tfms.window is not None:
-            left, upper, right, lower = self.item_tfms.window(part.size, rng)
+        window = self.item_tfms.window if isinstance(part, _ByteImage) else None
+        box = None if window is None else window(part.size, rng)
+        if box is not None:
+            left, upper, right, lower = box
             cut = part.pixels[upper:lower, left:right]
             # A view would keep the whole decoded image, perhaps 36 MB, until its batch is made.
             return _ByteImage(pixels=cut.copy() if part.is_decoded else cut)
@@ -219,16 +225,21 @@ class ItemDataset(Dataset[Tree]):
             yield
         except Exception as e:
             is_named = isinstance(e, DataError) and str(self.items[position]) in str(e)
-            message = str(e) if is_named else f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
+            if is_named:
+                message = f"{e} It is {self._name_row(position)}."
+            else:
+                message = f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
             if isinstance(e, FileFormatError):
                 raise FileFormatError(f"{message} {_LEAVE_OUT}") from e
-            if is_named:
-                raise
             raise DataError(message) from e
 
     def name_item(self, position: int) -> str:
         """Returns how an error names an item."""
-        return f"item {position} ({name_items(self.items, [position])})"
+        row = "" if self.rows is None else f"row {self.rows[position]} of the table, "
+        return f"item {position} ({row}{name_items(self.items, [position])})"
+
+    def _name_row(self, position: int) -> str:
+        return f"item {position}" if self.rows is None else f"row {self.rows[position]} of the table, counted from 0"
 
     def _stack(self, inputs: list[Any], positions: list[int]) -> Tree:
         if isinstance(inputs[0], tuple):
@@ -315,13 +326,17 @@ class _ByteImage:
         return tuple(self.pixels.shape)
 
 
+def _upright(item: Any) -> Any:
+    return as_input_image(item) if isinstance(item, Image.Image) else item
+
+
 def _as_byte_image(item: Any) -> Any:
     return _ByteImage(image=item) if isinstance(item, Image.Image) and item.mode in ("L", "RGB", "RGBA") else item
 
 
 def _as_input(item: Any) -> _ByteImage | Tensor:
     if isinstance(item, Image.Image):
-        return _ByteImage(image=item)
+        return _ByteImage(image=as_input_image(item))
     if isinstance(item, Tensor):
         return item.as_subclass(Tensor)  # torchvision's own kind of tensor would slow every operation on it
     return item if isinstance(item, _ByteImage) else torch.as_tensor(item)
