@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from minilearner.data.blocks import InputBlock, TargetBlock
-from minilearner.data.items import name_items
+from minilearner.data.items import ItemName, name_items
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
-from minilearner.data.table import Row, as_row, as_table, is_table
+from minilearner.data.table import Row, Table, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError
 
@@ -32,7 +32,9 @@ class PreparedPart:
     sources: list[Any]
     """What each input is read from, such as a path; a tuple if a model takes several inputs."""
     y: Tensor | None
-    """(items, ...), or None without a target block."""
+    """(items, ...), or None without a target block or without items."""
+    positions: list[int]
+    """Where each item stands among all items of the source."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,11 @@ class DataPlan:
             return None
         return self.outcome.target([labels[i] for i in train])
 
-    def encode(self, labels: list[Any] | None, target: Target | None, sources: list[Any], split: str) -> Tensor | None:
-        """Returns labels as the target's numbers; errors as in `TargetBlock.encode`."""
-        if self.outcome is None or labels is None or target is None:
+    def encode(
+        self, labels: list[Any] | None, target: Target | None, sources: Sequence[Any], split: str
+    ) -> Tensor | None:
+        """Returns labels as the target's numbers, or None without any; errors as in `TargetBlock.encode`."""
+        if self.outcome is None or not labels or target is None:
             return None
         return self.outcome.encode(labels, target, sources, split)
 
@@ -160,7 +164,8 @@ class DataPlan:
         def part(positions: list[int], split: str) -> PreparedPart:
             chosen = [sources[i] for i in positions]
             of_these = None if labels is None else [labels[i] for i in positions]
-            return PreparedPart(chosen, self.encode(of_these, target, chosen, split))
+            names = _RowNames(rows, positions, chosen) if isinstance(rows, Table) else chosen
+            return PreparedPart(chosen, self.encode(of_these, target, names, split), positions)
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         kind = _kind(rows[train[0]])
@@ -235,6 +240,19 @@ class NewItems:
         if self.kind is Row:
             return list(map(as_row, listed))
         return [Path(item) if self.kind is Path and isinstance(item, str) else item for item in listed]
+
+
+class _RowNames(Sequence[ItemName]):
+    """What errors call the rows at some positions of a table: "line 5 of 'labels.csv' ('cats/7.jpg')"."""
+
+    def __init__(self, table: Table, positions: Sequence[int], sources: Sequence[Any]) -> None:
+        self._table, self._positions, self._sources = table, positions, sources
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, i: Any) -> Any:
+        return ItemName(f"{self._table.name_row(self._positions[i])} ({name_items(self._sources, [i])})")
 
 
 def as_sequence(items: Any) -> Sequence[Any]:
