@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from minilearner.tree import Tree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DataLoaders"]
+__all__ = ["DataLoaders", "take_turn"]
 
 
 class DataLoaders:
@@ -66,6 +67,8 @@ class DataLoaders:
         DataError: a source has no batches.
     """
 
+    _turns: _Turns | None = None  # loaders without training data have none
+
     def __init__(
         self,
         train: Any,
@@ -91,6 +94,7 @@ class DataLoaders:
         """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items
         self._extra_tfms: tuple[BatchTransform, ...] = ()
+        self._turns = _Turns()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         vocab = vocab if vocab is not None else _classes(train)
@@ -310,6 +314,47 @@ class DataLoaders:
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+
+
+class _Turns:
+    """Where each learner that trains on the same loaders stands in them. Copies of the loaders share it."""
+
+    def __init__(self) -> None:
+        self.start: Any = None  # the position at which the first learner began
+        self.positions: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self.last: tuple[ref[Any], ref[DataLoaders]] | None = None  # who trained last, and on which copy
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Turns, ()  # who trains on a deep copy goes on from where the copy stands
+
+
+def take_turn(dls: DataLoaders, learner: object) -> None:
+    """Puts loaders where a learner left them, or for a new learner where the first one began.
+
+    So two learners on the same loaders see the same shuffles and augmentations, whoever trained before.
+    """
+    turns = dls._turns
+    if turns is None:
+        return
+    who, whose = (None, None) if turns.last is None else (one() for one in turns.last)
+    if who is not learner or whose is not dls:
+        if turns.start is None:
+            turns.start = _positions(dls)
+        else:
+            if who is not None and whose is not None:
+                turns.positions[who] = _positions(whose)
+            _move_to(dls, turns.positions.get(learner, turns.start))
+    turns.last = ref(learner), ref(dls)
+
+
+def _positions(dls: DataLoaders) -> list[Any]:
+    return [None if one is None else copy.deepcopy(one.state_dict()) for one in (dls.train, dls.valid)]
+
+
+def _move_to(dls: DataLoaders, positions: list[Any]) -> None:
+    for loader, position in zip((dls.train, dls.valid), positions, strict=True):
+        if loader is not None and position is not None:
+            loader.load_state_dict(copy.deepcopy(position))
 
 
 def _seed(seed: int | None, *, is_used: bool) -> int:
