@@ -28,6 +28,7 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
+from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
@@ -50,7 +51,8 @@ class DataLoaders:
 
     Args:
         train: a loader, a map-style torch dataset, or a re-iterable with a length that yields batches ``(x, y)``.
-            Datasets are shuffled by (seed, epoch) and the short last batch is dropped.
+            Datasets are shuffled by (seed, epoch). Their short last batch is dropped, unless it has more than a tenth
+            of the items.
         valid: the same for validation, in order and complete; None for no validation.
         bs: items per batch, for datasets only.
         seed: decides every shuffle and augmentation of ours. None draws one number from torch's generator, and leaves
@@ -97,6 +99,8 @@ class DataLoaders:
         self._turns = _Turns()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
+        if isinstance(train, DataLoader) and drops_last(train) and (n := _length(train.dataset)) and train.batch_size:
+            choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
         vocab = vocab if vocab is not None else _classes(train)
         self._target = target if target is not None or vocab is None else Category(vocab)
 
@@ -131,7 +135,8 @@ class DataLoaders:
             item_tfms: functions of all the inputs of a split, applied once, here.
             batch_tfms: transforms of each batch; see `batch_transforms.Pipeline`.
             seed: as for `DataLoaders`.
-            drop_last: leave out the short last batch of training.
+            drop_last: leave out the short last batch of training, unless it has more than a tenth of the items: then it
+                is kept, and a line says so.
             device: where the arrays are kept; the default device when None.
 
         Raises:
@@ -145,9 +150,11 @@ class DataLoaders:
         pipeline = Pipeline(batch_tfms)
         how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
         options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
-        loader = MemoryLoader(
-            x, encode_labels(target, raw, split="train"), shuffle=True, drop_last=drop_last, training=True, **options
-        )
+        y = encode_labels(target, raw, split="train")
+        check_count(bs, "bs")
+        does_drop = drop_last and choose_drop_last(len(x), bs)
+        loader = MemoryLoader(x, y, shuffle=True, drop_last=does_drop, training=True, **options)
+        loader.keeps_large_rest = True
         check_unit_range(loader.x, pipeline, "`x` of train")
         valid_loader = None
         if valid is not None:
