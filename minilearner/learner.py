@@ -19,7 +19,7 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
-from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.dataloaders import DataLoaders, take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.fit import fit, undo_on_early_error, validate
@@ -29,7 +29,7 @@ from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
 from minilearner.metrics import name_metrics
-from minilearner.models.groups import Splitter, all_parameters, freeze_to
+from minilearner.models.groups import Splitter, all_parameters, freeze_to, layer_groups
 from minilearner.models.summary import ModelSummary, summarize
 from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
@@ -69,7 +69,8 @@ class Learner:
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01, which spares norm layers and biases.
         lr: the rate for calls that give none: a number, a list with one for each layer group, a slice, or "auto".
-        splitter: divides the model's parameters into layer groups, from input to output. One group by default.
+        splitter: divides the model's parameters into layer groups, from input to output. One group by default, of which
+            `freeze` cannot freeze a part.
         cbs: callbacks for every run of this learner.
         metrics: functions `(pred, target)`, averaged over items, or objects with reset, update and compute.
         wd: weight decay in place of the optimizer's own.
@@ -82,6 +83,9 @@ class Learner:
         seed: seeds the four global random generators now, if given.
         strategy: how the processes that torchrun started train together. "auto" is "ddp". See `training.distributed`.
         compile: trains and validates through `torch.compile`: True, a mode such as "reduce-overhead", or its arguments.
+
+    Several learners may have the same loaders. Each trains as if it were alone: its first epoch has the order and the
+    augmentation of the first epoch.
 
     Attributes:
         recorder: all runs of this learner. It is never wiped.
@@ -306,6 +310,8 @@ class Learner:
         With the learner's `train_bn=False`, norm layers are frozen too, and the backward pass stops before the body. We
         measured frozen steps 2.1 times (ResNet-18) to 2.9 times (EfficientNet) as fast.
 
+        Without layer groups, for which a `splitter` is needed, phase one trains everything, and a line says so.
+
         Source: Howard and Ruder, "Universal Language Model Fine-tuning", 2018. The constants and phases are fastai's.
 
         Args:
@@ -326,7 +332,7 @@ class Learner:
         how = {"div_final": div_final, "moms": moms}
         train = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
         with undo_on_early_error(self):
-            self.freeze()
+            self._freeze_body()
             with self.precompute() if precompute else nullcontext():
                 train(freeze_epochs, head, {**how, "div": 25.0, "pct_start": 0.99}, ratios=slice(1.0), checkpoint=first)
         self.unfreeze()
@@ -334,7 +340,11 @@ class Learner:
         return train(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
 
     def freeze(self) -> None:
-        """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False."""
+        """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False.
+
+        Raises:
+            ValueError: nothing would be frozen, for example because the learner has no `splitter`.
+        """
         self.freeze_to(-1)
 
     def unfreeze(self) -> None:
@@ -548,6 +558,17 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
+    def _freeze_body(self) -> None:
+        """Freezes all layer groups but the last, for `fine_tune`. If there is only one, says that all layers train."""
+        if len(layer_groups(self.model, self.splitter)) > 1:
+            self.freeze()
+            return
+        self._output.note(
+            "fine_tune freezes no layers, because the learner has one layer group: all layers train in both phases. "
+            "Give the learner a `splitter=` to freeze the first layers."
+        )
+        self.unfreeze()
+
     def _fit_one_cycle(self, n_epoch: int, lr: Rate | None, how: dict[str, Any], **options: Any) -> RunRecord:
         if how["moms"] is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
             how = {**how, "moms": self.moms}
@@ -571,6 +592,7 @@ class Learner:
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
+        take_turn(self.dls, self)
         self._preflight.check(self._step(None), self.dls, self.metrics)
         optimizer = self._optimizer()
         return FitContext(

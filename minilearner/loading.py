@@ -17,7 +17,15 @@ from torch import nn
 
 from minilearner import processes, registry
 from minilearner.data.blocks import TransformBlock
-from minilearner.data.targets import Category, ClassNumbers, MultiCategory, Regression, mean_squared_error
+from minilearner.data.targets import (
+    Category,
+    ClassNumbers,
+    MultiCategory,
+    Regression,
+    mean_squared_error,
+    restore_category,
+    restore_multi_category,
+)
 from minilearner.learner import Learner
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.models.minigooglenet import MiniGoogLeNet
@@ -119,11 +127,11 @@ def _get_recipe(model: VisionModel) -> dict[str, Any]:
 
 
 def _build_category(vocab: Any) -> Category:
-    return Category(_check_vocab(vocab))
+    return restore_category(_check_vocab(vocab))
 
 
 def _build_multi_category(vocab: Any, thresh: float) -> MultiCategory:
-    return MultiCategory(_check_vocab(vocab), thresh)
+    return restore_multi_category(_check_vocab(vocab), thresh)
 
 
 def _check_vocab(vocab: Any) -> tuple[Any, ...]:

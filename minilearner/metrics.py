@@ -1,8 +1,9 @@
 """Metrics: functions of one batch, objects that accumulate over many batches, and the smoothed loss.
 
 A metric function takes `(pred, target)` and returns a 0-d tensor, the mean over the batch. `as_metric` makes an object
-of it that averages over items, so that a short last batch does not count too much. Nothing here waits for the device:
-values stay there until somebody reads them.
+of it that averages over items, so that a short last batch does not count too much. A function that is known to be no
+mean, such as F1, gets the whole set at once. Nothing here waits for the device: values stay there until somebody reads
+them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import CodeType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from minilearner.checks import check_count, check_fraction
-from minilearner.tree import n_items
+from minilearner.tree import map_tensors, n_items
 
 __all__ = [
     "GroupedUpdates",
@@ -25,10 +27,12 @@ __all__ = [
     "Metric",
     "MetricFunction",
     "SmoothedLoss",
+    "WholeSetMetric",
     "accuracy",
     "accuracy_multi",
     "as_metric",
     "error_rate",
+    "is_no_mean",
     "mean_over",
     "metric_name",
     "metric_names",
@@ -209,6 +213,101 @@ class MeanMetric:
         return f"MeanMetric({metric_name(self.function)})"
 
 
+class WholeSetMetric:
+    """A metric function of all items at once, for what is no mean over items: F1, AUC, a correlation.
+
+    It keeps the predictions and targets of a pass, on their device.
+
+    Example: ``m = WholeSetMetric(f1); m.update(pred, y); float(m.compute())``.
+    """
+
+    def __init__(self, function: MetricFunction) -> None:
+        self.function = function
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+        self._batches: list[tuple[Any, Any]] = []
+
+    def update(self, pred: Any, target: Any) -> None:
+        """Adds one batch. It is copied, since the model or the loader may reuse its memory."""
+        self._batches.append(map_tensors(lambda t: t.detach().clone(), (pred, target)))
+
+    def compute(self) -> Tensor:
+        """Returns the function's value for all items so far, a 0-d tensor. NaN without any item.
+
+        Raises:
+            ValueError: the function did not return one number.
+        """
+        if not self._batches:
+            return torch.tensor(math.nan)
+        pred, target = _join([pred for pred, _ in self._batches]), _join([target for _, target in self._batches])
+        value = torch.as_tensor(self.function(pred, target))
+        if value.ndim:
+            name = metric_name(self.function)
+            raise ValueError(f"Metric {name!r} must return one number. Received: shape {tuple(value.shape)}.")
+        return value.detach()
+
+    def __repr__(self) -> str:
+        return f"WholeSetMetric({metric_name(self.function)})"
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Joins batches of one structure along their items."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat([part if part.ndim else part[None] for part in parts])
+    if isinstance(first, Mapping):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    if isinstance(first, (tuple, list)):
+        joined = [_join(column) for column in zip(*parts, strict=True)]
+        return type(first)(*joined) if hasattr(first, "_fields") else type(first)(joined)
+    return first
+
+
+# Words of a function's name. Each says that its value for a set is not the mean of its values for parts of the set.
+_NO_MEANS = {
+    *("f1", "fbeta", "fscore", "precision", "recall", "sensitivity", "specificity", "ppv", "npv", "auc", "auroc"),
+    *("rocauc", "auprc", "prauc", "roc", "gini", "mcc", "matthews", "kappa", "qwk", "corr", "correlation"),
+    *("corrcoef", "pcc", "pearson", "pearsonr", "spearman", "spearmanr", "kendall", "kendalltau", "concordance"),
+    *("ccc", "r2", "r2score", "rsquared", "nse", "explained", "jaccard", "rmse", "rmsle", "perplexity", "ece"),
+    *("informedness", "youden", "silhouette", "ndcg"),
+}
+_NO_MEAN_PHRASES = (
+    *("f_score", "f_beta", "r_squared", "r_2", "r2_score", "average_precision", "balanced_accuracy", "balanced_acc"),
+    *("root_mean", "calibration_error", "explained_variance", "median_absolute", "mutual_info", "g_mean"),
+)
+
+
+def is_no_mean(function: Any) -> bool:
+    """Whether a metric function is known to be no mean over items.
+
+    Known by its name, such as `macro_f1`, `AUC` or `r2`, or because it calls a function with such a name, such as
+    scikit-learn's `f1_score`.
+    """
+    while isinstance(function, partial):
+        function = function.func
+    if function in (accuracy, error_rate, accuracy_multi, top_k_accuracy):
+        return False
+    body: Any = getattr(function, "__func__", function)
+    if not hasattr(body, "__code__"):  # an object that can be called
+        body = getattr(type(function), "forward", type(function).__call__)
+    called = _names_in(body.__code__) if hasattr(body, "__code__") else []
+    return any(map(_names_no_mean, [metric_name(function), *called]))
+
+
+def _names_in(code: CodeType) -> list[str]:
+    """Returns the names of what a function reads outside itself, such as the functions that it calls."""
+    inner = [name for part in code.co_consts if isinstance(part, CodeType) for name in _names_in(part)]
+    return [*code.co_names, *code.co_freevars, *inner]
+
+
+def _names_no_mean(name: str) -> bool:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    words = {snake.replace("_", ""), *snake.split("_")}
+    return bool(words & _NO_MEANS) or any(phrase in snake for phrase in _NO_MEAN_PHRASES)
+
+
 def mean_over(batches: Sequence[tuple[float, int]]) -> float:
     """Returns the mean over all items of batches `(total, number of items)`, in any order. NaN without any item."""
     totals, sizes = zip(*batches, strict=True) if batches else ((), ())
@@ -299,11 +398,14 @@ def _kind_of(pred: Any, target: Any) -> Any:
 def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
     """Makes a `Metric` of a function or a `functools.partial`.
 
+    A function becomes the mean over items (`MeanMetric`). If it is known to be no mean, as F1 is, it gets the whole set
+    at once (`WholeSetMetric`); see `is_no_mean`.
+
     An object with reset, update and compute is returned itself. It is moved to `device` if it has a method `to`, as
     torchmetrics objects do.
 
     Raises:
-        TypeError: `thing` is something else, such as a class instead of an object.
+        TypeError: `thing` is something else, such as a class instead of an object, or scikit-learn's own function.
     """
     if isinstance(thing, type):
         raise TypeError(
@@ -314,10 +416,44 @@ def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
             thing.to(device)
         return thing  # type: ignore[no-any-return]
     if callable(thing):
-        return MeanMetric(thing)
+        _check_not_scikit_learns(thing)
+        return WholeSetMetric(thing) if is_no_mean(thing) else MeanMetric(thing)
     raise TypeError(
         "A metric must be a function (pred, target) or an object with reset, update and compute. "
         f"Received: {thing!r} of type {type(thing).__name__}."
+    )
+
+
+_TAKE_INSTEAD = {
+    "f1": "MulticlassF1Score(num_classes=...)",
+    "fbeta": "MulticlassFBetaScore(beta=..., num_classes=...)",
+    "average_precision": "MulticlassAveragePrecision(num_classes=...)",
+    "precision": "MulticlassPrecision(num_classes=...)",
+    "recall": "MulticlassRecall(num_classes=...)",
+    "balanced_accuracy": 'MulticlassRecall(num_classes=..., average="macro")',
+    "auc": "MulticlassAUROC(num_classes=...)",
+    "matthews": "MulticlassMatthewsCorrCoef(num_classes=...)",
+    "kappa": "MulticlassCohenKappa(num_classes=...)",
+    "jaccard": "MulticlassJaccardIndex(num_classes=...)",
+    "r2": "R2Score()",
+    "explained_variance": "ExplainedVariance()",
+    "root_mean_squared_error": "MeanSquaredError(squared=False)",
+}
+
+
+def _check_not_scikit_learns(thing: Any) -> None:
+    function = thing
+    while isinstance(function, partial):
+        function = function.func
+    if not str(getattr(function, "__module__", "")).startswith("sklearn."):
+        return
+    name = metric_name(function)
+    instead = next((metric for key, metric in _TAKE_INSTEAD.items() if key in name), None)
+    take = "a function of yours" if instead is None else f"torchmetrics' {instead}, or a function of yours"
+    raise TypeError(
+        f"A metric takes (pred, target), raw predictions first, and scikit-learn's {name} takes (y_true, y_pred). Give "
+        f"{take} that calls it, for classes: def {name}_of(pred, target): "
+        f"return {name}(target.cpu(), pred.argmax(1).cpu())."
     )
 
 
@@ -334,7 +470,7 @@ def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, 
 
 def metric_name(thing: Any) -> str:
     """Returns the column name of a metric: the function's name, also inside a partial, or the class in snake case."""
-    if isinstance(thing, MeanMetric):
+    if isinstance(thing, (MeanMetric, WholeSetMetric)):
         return metric_name(thing.function)
     if isinstance(thing, partial):
         return metric_name(thing.func)
@@ -363,7 +499,7 @@ def metric_names(things: Sequence[Any]) -> list[str]:
 
 
 def _keywords(thing: Any) -> str:
-    function = thing.function if isinstance(thing, MeanMetric) else thing
+    function = thing.function if isinstance(thing, (MeanMetric, WholeSetMetric)) else thing
     if not isinstance(function, partial):
         return ""
     return "".join(f"_{key}_{value}" for key, value in function.keywords.items())

@@ -37,6 +37,11 @@ class Output:
         """Returns a function that iterates over a loader, and shows a bar if bars are on."""
         return partial(iterate_with_bar, what=what) if self.bar else iter
 
+    def note(self, text: str) -> None:
+        """Writes a line to standard error, unless the table is hidden."""
+        if self.table:
+            sys.stderr.write(f"{text}\n")
+
     @contextmanager
     def hide(self, *, bar: bool = False, table: bool = False) -> Iterator[None]:
         """Hides the bar or the table inside the `with` block; what is hidden already stays hidden."""

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from minilearner.checks import check_count
 from minilearner.data.items import name_items
+from minilearner.data.labels import is_missing
 from minilearner.data.targets import (
     Category,
     MultiCategory,
     Regression,
     Target,
+    are_zeros_and_ones,
     as_labels,
     build_vocabulary,
     encode_labels,
     infer_target,
     is_several,
+    order_vocabulary,
 )
+from minilearner.errors import DataError
 
 __all__ = ["CategoryBlock", "InputBlock", "MultiCategoryBlock", "RegressionBlock", "TargetBlock", "TransformBlock"]
 
@@ -84,12 +88,13 @@ class TransformBlock:
 
     def target(self, labels: Sequence[Any]) -> Target:
         """Returns what such labels mean in `DataLoaders.from_arrays`."""
-        return infer_target(as_labels(labels, "train"))
+        # `encode` names the items whose labels are missing.
+        return infer_target(as_labels([label for label in labels if not is_missing(label)], "train"))
 
     def encode(self, labels: Sequence[Any], target: Target, items: Sequence[Any], split: str) -> Tensor:
         """Returns int64 class numbers or float32 numbers."""
-        y = as_labels(labels, split)
-        return encode_labels(target, y, split=split, name_item=partial(_name_item, items))
+        name_item = partial(_name_item, items)
+        return encode_labels(target, as_labels(labels, split, name_item), split=split, name_item=name_item)
 
 
 @dataclass(frozen=True)
@@ -97,17 +102,24 @@ class CategoryBlock:
     """One class for each item. Its classes are those of the training set, so validation cannot leak into the model.
 
     Args:
-        vocab: the classes, in the order of their numbers; None for the distinct training labels.
+        vocab: the classes, in the order of their numbers; None for the distinct training labels. A set is sorted.
         sort: sort the training labels; False keeps the order in which they come.
         add_na: add a class "#na#", number 0, for labels that are missing or not among the others.
 
+    Blanks around a name do not count: "cat" and " cat" are one class. Labels that are empty or blank are missing.
+
     Raises:
+        TypeError: `vocab` can be read only once, or is a dictionary.
         DataError: (when loaders are built) labels are missing, or not among the classes.
     """
 
     vocab: Sequence[Hashable] | None = None
     sort: bool = True
     add_na: bool = False
+
+    def __post_init__(self) -> None:
+        if self.vocab is not None:
+            object.__setattr__(self, "vocab", order_vocabulary(self.vocab))
 
     def target(self, labels: Sequence[Any]) -> Category:
         """Returns the classes."""
@@ -126,10 +138,12 @@ class MultiCategoryBlock:
 
     Args:
         encoded: labels are rows with one number for each class in `vocab`.
-        vocab: the classes, in the order of their columns; None for the sorted distinct training labels.
+        vocab: the classes, in the order of their columns; None for the sorted distinct training labels. A set is
+            sorted, but not with `encoded`.
         add_na: add a class "#na#", column 0, for names that are not among the others.
 
     Raises:
+        TypeError: `vocab` can be read only once, or is a dictionary or, with `encoded`, a set.
         ValueError: `encoded` without `vocab`.
         DataError: (when loaders are built) labels are not lists, or have names that are not among the classes.
     """
@@ -141,9 +155,19 @@ class MultiCategoryBlock:
     def __post_init__(self) -> None:
         if self.encoded and self.vocab is None:
             raise ValueError("`vocab` is needed with encoded=True: the name of each column. Received: vocab=None.")
+        if self.encoded:
+            MultiCategory(self.vocab)  # type: ignore[arg-type]  # checks that the names have an order
+        elif self.vocab is not None:
+            object.__setattr__(self, "vocab", order_vocabulary(self.vocab))
 
     def target(self, labels: Sequence[Any]) -> MultiCategory:
         """Returns the classes."""
+        if not self.encoded and self.vocab is None and are_zeros_and_ones(labels):
+            raise DataError(
+                f"labels are rows of zeros and ones, such as {list(labels[0])!r:.80}. Name their columns with "
+                "MultiCategoryBlock(encoded=True, vocab=[...]). If each row has a single one, its position is a class "
+                "for CategoryBlock: row.index(1)."
+            )
         names = [] if self.encoded else [name for several in labels if is_several(several) for name in several]
         return MultiCategory(build_vocabulary(self.vocab, names, sort=True, add_na=self.add_na))
 

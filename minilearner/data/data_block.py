@@ -24,6 +24,7 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
+from minilearner.data.share import choose_drop_last
 from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.data.table import Row
 from minilearner.errors import DataError
@@ -122,7 +123,8 @@ class DataBlock:
             bs: items per batch.
             val_bs: items per batch in validation; `bs` when None.
             shuffle: a new order for every training epoch.
-            drop_last: leave out the short last batch of training; the same as `shuffle` when None.
+            drop_last: leave out the short last batch of training. None leaves it out when shuffling, unless it has more
+                than a tenth of the items: then it is kept, and a line says so.
             num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this process.
             seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own seed.)
             device: where batches arrive.
@@ -175,9 +177,14 @@ class DataBlock:
         _check_range(train, self.batch_tfms)
         options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms
-        drop_last = shuffle if drop_last is None else drop_last
+        does_drop = shuffle if drop_last is None else drop_last
+        does_drop = does_drop and choose_drop_last(len(train), bs, is_asked_for=bool(drop_last))
+        loader = ItemLoader(
+            train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=does_drop, training=True, **options
+        )
+        loader.keeps_large_rest = drop_last is None
         dls = DataLoaders(
-            ItemLoader(train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=drop_last, training=True, **options),
+            loader,
             ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
             bs=bs,
             seed=seed,

@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from minilearner.data.blocks import InputBlock, TargetBlock
-from minilearner.data.items import name_items
+from minilearner.data.items import ItemName, name_items
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
-from minilearner.data.table import Row, as_row, as_table, is_table
+from minilearner.data.table import Row, Table, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError
 
@@ -32,7 +32,7 @@ class PreparedPart:
     sources: list[Any]
     """What each input is read from, such as a path; a tuple if a model takes several inputs."""
     y: Tensor | None
-    """(items, ...), or None without a target block."""
+    """(items, ...), or None without a target block or without items."""
     positions: list[int]
     """Where each of them is among all items, such as the number of its row."""
     sizes: dict[int, Any]
@@ -120,9 +120,11 @@ class DataPlan:
             return None
         return self.outcome.target([labels[i] for i in train])
 
-    def encode(self, labels: list[Any] | None, target: Target | None, sources: list[Any], split: str) -> Tensor | None:
-        """Returns labels as the target's numbers; errors as in `TargetBlock.encode`."""
-        if self.outcome is None or labels is None or target is None:
+    def encode(
+        self, labels: list[Any] | None, target: Target | None, sources: Sequence[Any], split: str
+    ) -> Tensor | None:
+        """Returns labels as the target's numbers, or None without any; errors as in `TargetBlock.encode`."""
+        if self.outcome is None or not labels or target is None:
             return None
         return self.outcome.encode(labels, target, sources, split)
 
@@ -164,7 +166,8 @@ class DataPlan:
             chosen = [sources[i] for i in positions]
             of_these = None if labels is None else [labels[i] for i in positions]
             seen = {place: sizes[i] for place, i in enumerate(positions) if i in sizes}
-            return PreparedPart(chosen, self.encode(of_these, target, chosen, split), positions, seen)
+            names = _RowNames(rows, positions, chosen) if isinstance(rows, Table) else chosen
+            return PreparedPart(chosen, self.encode(of_these, target, names, split), positions, seen)
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         kind = _kind(rows[train[0]])
@@ -247,6 +250,19 @@ def _inspect(block: InputBlock, sources: list[Any], verify: str) -> tuple[dict[i
         return block.inspect(sources, verify)  # type: ignore[no-any-return]
     sizes = block.sizes(sources) if verify != "names" and hasattr(block, "sizes") else {}
     return block.unreadable(sources, verify), sizes
+
+
+class _RowNames(Sequence[ItemName]):
+    """What errors call the rows at some positions of a table: "line 5 of 'labels.csv' ('cats/7.jpg')"."""
+
+    def __init__(self, table: Table, positions: Sequence[int], sources: Sequence[Any]) -> None:
+        self._table, self._positions, self._sources = table, positions, sources
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, i: Any) -> Any:
+        return ItemName(f"{self._table.name_row(self._positions[i])} ({name_items(self._sources, [i])})")
 
 
 def as_sequence(items: Any) -> Sequence[Any]:

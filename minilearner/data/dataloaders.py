@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
+from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
@@ -38,7 +40,7 @@ from minilearner.tree import Tree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DataLoaders"]
+__all__ = ["DataLoaders", "take_turn"]
 
 
 class DataLoaders:
@@ -50,7 +52,8 @@ class DataLoaders:
 
     Args:
         train: a loader, a map-style torch dataset, or a re-iterable with a length that yields batches ``(x, y)``.
-            Datasets are shuffled by (seed, epoch) and the short last batch is dropped.
+            Datasets are shuffled by (seed, epoch). Their short last batch is dropped, unless it has more than a tenth
+            of the items.
         valid: the same for validation, in order and complete; None for no validation.
         bs: items per batch, for datasets only.
         seed: decides every shuffle and augmentation of ours. None draws one number from torch's generator, and leaves
@@ -66,6 +69,8 @@ class DataLoaders:
         ValueError: `bs` is less than 1, or both `target` and `vocab` are given.
         DataError: a source has no batches.
     """
+
+    _turns: _Turns | None = None  # loaders without training data have none
 
     def __init__(
         self,
@@ -92,8 +97,11 @@ class DataLoaders:
         """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items
         self._extra_tfms: tuple[BatchTransform, ...] = ()
+        self._turns = _Turns()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
+        if isinstance(train, DataLoader) and drops_last(train) and (n := _length(train.dataset)) and train.batch_size:
+            choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
         vocab = vocab if vocab is not None else _classes(train)
         self._target = target if target is not None or vocab is None else Category(vocab)
 
@@ -128,7 +136,8 @@ class DataLoaders:
             item_tfms: functions of all the inputs of a split, applied once, here.
             batch_tfms: transforms of each batch; see `batch_transforms.Pipeline`.
             seed: as for `DataLoaders`.
-            drop_last: leave out the short last batch of training.
+            drop_last: leave out the short last batch of training, unless it has more than a tenth of the items: then it
+                is kept, and a line says so.
             device: where the arrays are kept; the default device when None.
 
         Raises:
@@ -142,9 +151,11 @@ class DataLoaders:
         pipeline = Pipeline(batch_tfms)
         how = {"item_tfms": item_tfms, "batch_tfms": pipeline}
         options: dict[str, Any] = {"bs": bs, "seed": seed, "device": device, **how}
-        loader = MemoryLoader(
-            x, encode_labels(target, raw, split="train"), shuffle=True, drop_last=drop_last, training=True, **options
-        )
+        y = encode_labels(target, raw, split="train")
+        check_count(bs, "bs")
+        does_drop = drop_last and choose_drop_last(len(x), bs)
+        loader = MemoryLoader(x, y, shuffle=True, drop_last=does_drop, training=True, **options)
+        loader.keeps_large_rest = True
         check_unit_range(loader.x, pipeline, "`x` of train")
         valid_loader = None
         if valid is not None:
@@ -312,6 +323,47 @@ class DataLoaders:
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+
+
+class _Turns:
+    """Where each learner that trains on the same loaders stands in them. Copies of the loaders share it."""
+
+    def __init__(self) -> None:
+        self.start: Any = None  # the position at which the first learner began
+        self.positions: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        self.last: tuple[ref[Any], ref[DataLoaders]] | None = None  # who trained last, and on which copy
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Turns, ()  # who trains on a deep copy goes on from where the copy stands
+
+
+def take_turn(dls: DataLoaders, learner: object) -> None:
+    """Puts loaders where a learner left them, or for a new learner where the first one began.
+
+    So two learners on the same loaders see the same shuffles and augmentations, whoever trained before.
+    """
+    turns = dls._turns
+    if turns is None:
+        return
+    who, whose = (None, None) if turns.last is None else (one() for one in turns.last)
+    if who is not learner or whose is not dls:
+        if turns.start is None:
+            turns.start = _positions(dls)
+        else:
+            if who is not None and whose is not None:
+                turns.positions[who] = _positions(whose)
+            _move_to(dls, turns.positions.get(learner, turns.start))
+    turns.last = ref(learner), ref(dls)
+
+
+def _positions(dls: DataLoaders) -> list[Any]:
+    return [None if one is None else copy.deepcopy(one.state_dict()) for one in (dls.train, dls.valid)]
+
+
+def _move_to(dls: DataLoaders, positions: list[Any]) -> None:
+    for loader, position in zip((dls.train, dls.valid), positions, strict=True):
+        if loader is not None and position is not None:
+            loader.load_state_dict(copy.deepcopy(position))
 
 
 def _seed(seed: int | None, *, is_used: bool) -> int:

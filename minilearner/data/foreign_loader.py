@@ -28,7 +28,16 @@ from torch.utils.data.distributed import DistributedSampler
 from minilearner.data.batch_transforms import Pipeline
 from minilearner.data.loader import Loader
 from minilearner.data.loader_state import find_generators, generator_state, restore_loaders, set_generator_state
-from minilearner.data.share import WHOLE, DerivedSampler, ListSampler, Share, SharedBatches, drops_last, share_batches
+from minilearner.data.share import (
+    WHOLE,
+    DerivedSampler,
+    ListSampler,
+    Share,
+    SharedBatches,
+    choose_drop_last,
+    drops_last,
+    share_batches,
+)
 from minilearner.errors import DataError
 from minilearner.runtime import derive_generator, derive_seed, isolate_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
@@ -246,12 +255,16 @@ def _read_share(loader: DataLoader[Any], share: Share) -> DataLoader[Any]:
 
 
 def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoader[Any]:
-    """Wraps a map-style dataset: for training shuffled by (seed, epoch) and without a short batch, else in order."""
+    """Wraps a map-style dataset: for training shuffled by (seed, epoch), else in order and complete.
+
+    Training leaves out a short last batch, as `share.choose_drop_last` says.
+    """
     n = len(dataset)
+    drop_last = training and n > 0 and choose_drop_last(n, bs)
     sampler: Sampler[int] = DerivedSampler(n, seed) if training else SequentialSampler(dataset)
     # Its own generator: without one, every pass would draw a number from torch's global generator.
     generator = derive_generator(seed, "workers", int(training))
-    return DataLoader(dataset, batch_size=bs, sampler=sampler, drop_last=training, generator=generator)
+    return DataLoader(dataset, batch_size=bs, sampler=sampler, drop_last=drop_last, generator=generator)
 
 
 def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:

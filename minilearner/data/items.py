@@ -12,7 +12,16 @@ from minilearner.data.unread_formats import registered_endings, warn_of_missed_i
 from minilearner.errors import DataError, closest
 from minilearner.sources.paths import Listing
 
-__all__ = ["IMAGE_EXTENSIONS", "FileGetter", "ImageGetter", "PathLike", "get_files", "get_image_files", "name_items"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "FileGetter",
+    "ImageGetter",
+    "ItemName",
+    "PathLike",
+    "get_files",
+    "get_image_files",
+    "name_items",
+]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 """A path, as text or as an object."""
@@ -125,12 +134,17 @@ def ImageGetter(  # noqa: N802 - fastai's name
     return FileGetter(suf, IMAGE_EXTENSIONS, recurse, folders)
 
 
+class ItemName(str):
+    """What an error calls an item, if it is more than the item itself, such as the row that it comes from."""
+
+
 def name_items(items: Sequence[Any], positions: Sequence[int], reasons: Sequence[Any] | None = None, n: int = 3) -> str:
     """Returns the first `n` of these items for an error, each with its reason: "'a.jpg' (no label), ..."."""
     texts = []
     for k, position in enumerate(positions[:n]):
         item = items[position]
-        text = f"'{item}'" if isinstance(item, (str, os.PathLike)) else _shorten(repr(item))
+        is_text = isinstance(item, (str, os.PathLike))
+        text = str(item) if isinstance(item, ItemName) else f"'{item}'" if is_text else _shorten(repr(item))
         texts.append(text if reasons is None else f"{text} ({reasons[k]})")
     return ", ".join(texts) + (", ..." if len(positions) > n else "")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from minilearner.data.items import name_items
 from minilearner.errors import DataError
@@ -20,7 +22,10 @@ __all__ = [
     "ItemGetter",
     "RegexLabeller",
     "apply_to_all",
+    "as_label",
+    "as_python",
     "is_missing",
+    "look_alike",
     "parent_label",
     "using_attr",
 ]
@@ -123,13 +128,21 @@ class ColReader:
         cols: a name or position, or a list of them; then a list of values is returned.
         pref: put before the value; a folder, given as a `Path`, with a separator.
         suff: put after the value.
-        label_delim: what separates the labels of one cell; an empty cell has no labels.
+        label_delim: what separates the labels of one cell. Blanks around a label and empty pieces are dropped, so
+            "a;; b;" has the labels a and b. An empty cell has no labels.
+
+    Raises:
+        ValueError: `label_delim` is an empty text.
     """
 
     cols: str | int | Sequence[str | int]
     pref: str | Path = ""
     suff: str = ""
     label_delim: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.label_delim == "":
+            raise ValueError("`label_delim` must have at least one character. Received: label_delim=''.")
 
     def __call__(self, row: Any) -> Any:
         """Returns the value, or the list of values, of a row."""
@@ -140,7 +153,10 @@ class ColReader:
     def _one(self, row: Any, col: str | int) -> Any:
         value = _cell(row, col)
         if self.label_delim is not None:
-            return str(value).split(self.label_delim) if not is_missing(value) and value != "" else []
+            pieces = [] if is_missing(value) else map(as_label, str(value).split(self.label_delim))
+            return [piece for piece in pieces if piece]
+        if is_missing(value):
+            return value  # a prefix would make a class or a file name of it
         pref = f"{self.pref}{os.sep}" if isinstance(self.pref, Path) else self.pref
         return f"{pref}{value}{self.suff}" if pref or self.suff else value
 
@@ -176,9 +192,54 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
     return values
 
 
+def as_label(value: Any) -> Any:
+    """Returns a label as classes are compared: NumPy's and torch's single values as Python's, and text trimmed.
+
+    So "cat" and " cat" are one class, and so are 3 and np.int64(3).
+    """
+    value = as_python(value)
+    return value.strip(_BLANKS) if isinstance(value, str) else value
+
+
+def as_python(value: Any) -> Any:
+    """Returns a single value of NumPy's or torch's as Python's own, and anything else as it is."""
+    # A date of NumPy's would become a bare count of nanoseconds.
+    if getattr(value, "ndim", None) == 0 and not isinstance(value, (np.datetime64, np.timedelta64)):
+        return value.item() if hasattr(value, "item") else value
+    return value
+
+
+def look_alike(names: Iterable[Any]) -> tuple[str, str] | None:
+    """Returns two names that differ only in blanks, invisible characters or how accents are stored; else None."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if isinstance(name, str):
+            drawn = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", name)).split())
+            if seen.setdefault(drawn, name) != name:
+                return seen[drawn], name
+    return None
+
+
 def is_missing(value: Any) -> bool:
-    """Returns whether a cell is empty: None, or the NaN that tables use for it."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Returns whether a cell is empty: None, blank text, and NaN, NaT or NA, as tables and NumPy have them."""
+    if value is None or value is np.ma.masked:
+        return True
+    if isinstance(value, (str, bytes)):
+        return not (value.strip(_BLANKS) if isinstance(value, str) else value.strip())
+    if getattr(value, "ndim", 0):
+        return False
+    try:
+        return bool(value != value)  # true of NaN and NaT alone
+    except Exception:  # pandas' NA is neither true nor false, and a signalling NaN cannot be compared
+        return type(value).__name__ in ("NAType", "Decimal")
+
+
+_BLANKS = "".join(map(chr, (*range(0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F))) + (
+    "\u205f\u2060\u3000\ufeff"
+)
+"""White space and characters that nobody sees, such as a byte-order mark and a space without width."""
+
+_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
 
 
 def _cell(row: Any, col: str | int) -> Any:

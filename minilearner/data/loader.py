@@ -232,6 +232,9 @@ class DerivedLoader(Loader):
     epoch: int
     """The number of the next pass, from 0; it goes up when a pass starts."""
 
+    keeps_large_rest: bool = False
+    """Whether several processes keep a short last step that has more than a tenth of the items, despite `drop_last`."""
+
     def __init__(
         self,
         *,
@@ -289,7 +292,8 @@ class DerivedLoader(Loader):
 
     def take_share(self, share: Share) -> Self:
         """Returns a loader of the same items, at the same pass, that reads this share of the batches."""
-        return self._copy_with(share=share)
+        is_large = share.is_even and 10 * (self.n_items % (self.bs * share.count)) > self.n_items
+        return self._copy_with(share=share, drop_last=self.drop_last and not (self.keeps_large_rest and is_large))
 
     def state_dict(self) -> dict[str, int]:
         """Returns the seed and the number of the next pass."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,17 @@ from minilearner import processes
 from minilearner.runtime import derive_generator
 from minilearner.tree import map_tensors
 
-__all__ = ["WHOLE", "DerivedSampler", "ListSampler", "Piece", "Share", "SharedBatches", "drops_last", "share_batches"]
+__all__ = [
+    "WHOLE",
+    "DerivedSampler",
+    "ListSampler",
+    "Piece",
+    "Share",
+    "SharedBatches",
+    "choose_drop_last",
+    "drops_last",
+    "share_batches",
+]
 
 
 class Piece(NamedTuple):
@@ -159,6 +170,34 @@ def share_batches(batches: Iterable[Any], share: Share, *, drop_last: bool) -> I
             yield group[share.index]
         elif share.is_even or share.is_filled_up:
             yield map_tensors(lambda t: t[:0], group[0])
+
+
+def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bool:
+    """Returns whether training leaves out its short last batch: not if that has more than a tenth of the items.
+
+    Then the batch is kept, unless it has a single item, from which batch norm cannot learn. In both cases, and if the
+    user asks to drop more than a tenth, a line on standard error says so.
+
+    Args:
+        n_items: the number of training items.
+        bs: items per batch.
+        is_asked_for: whether the user asks to drop it, whatever its size.
+    """
+    rest = n_items % bs
+    if 10 * rest <= n_items:
+        return True
+    does_drop = is_asked_for or (rest == 1 and n_items > 1)
+    n_batches = -(-n_items // bs)
+    even = -(-n_items // n_batches)
+    advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_batches > 1 else ""
+    share = f"{rest} of {n_items} training items, {rest / n_items:.0%}"
+    if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
+        sys.stderr.write(
+            f"Every epoch leaves out {share}: they do not fill a batch of {bs}.{advice}\n"
+            if does_drop
+            else f"The last batch of an epoch is short, {share}. It is not left out.{advice}\n"
+        )
+    return does_drop
 
 
 def drops_last(source: Any) -> bool:

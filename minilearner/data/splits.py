@@ -8,9 +8,10 @@ gets the labels: `(items, labels)`. `StratifiedSplitter` and `TrainTestSplitter`
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 
 from minilearner.checks import check_count, check_fraction, is_number, is_whole_number
 from minilearner.data.items import name_items
-from minilearner.data.table import as_table, is_table
-from minilearner.errors import DataError
+from minilearner.data.labels import apply_to_all, as_label, is_missing
+from minilearner.data.table import as_table, is_table, read_text
+from minilearner.errors import DataError, closest
 
 __all__ = [
     "DEFAULT_SEED",
@@ -81,7 +83,11 @@ class RandomSplitter:
 
 @dataclass(frozen=True)
 class IndexSplitter:
-    """The items at these positions are for validation, all others for training."""
+    """The items at these positions are for validation, all others for training.
+
+    Raises:
+        DataError: (when called) there are no positions, or one that no item has.
+    """
 
     valid_idx: Iterable[int]
 
@@ -94,6 +100,8 @@ class IndexSplitter:
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions: training ascending, validation in the order given."""
         held = set(self.valid_idx)
+        if not held:
+            raise _no_validation("`valid_idx` names no position")
         return [i for i in range(len(items)) if i not in held], list(self.valid_idx)
 
 
@@ -156,13 +164,23 @@ class GrandparentSplitter:
 
 @dataclass(frozen=True)
 class FuncSplitter:
-    """The items for which a function returns true are for validation."""
+    """The items for which a function returns true are for validation.
+
+    Raises:
+        DataError: (when called) the function failed or returned NaN or NA on some items, or is true for none.
+    """
 
     func: Callable[[Any], Any]
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending."""
-        return _by_mask([bool(self.func(item)) for item in items])
+        answers = apply_to_all(self.func, items, "func")
+        if odd := [i for i, answer in enumerate(answers) if _is_undecided(answer)]:
+            raise DataError(
+                f"`func` must return true or false. It returned {answers[odd[0]]!r} for {len(odd)} of {len(answers)} "
+                f"items: {name_items(items, odd)}."
+            )
+        return _by_mask([bool(answer) for answer in answers], "`func` is true for none")
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,8 @@ class MaskSplitter:
     """The items for which a mask is true are for validation.
 
     Raises:
-        DataError: (when called) the mask does not have one entry for each item.
+        DataError: (when called) the mask does not have one entry for each item, has entries that are neither true nor
+            false, or is true for none.
     """
 
     mask: Sequence[Any]
@@ -179,33 +198,36 @@ class MaskSplitter:
         """Returns the positions, ascending."""
         if len(self.mask) != len(items):
             raise DataError(f"`mask` must have one entry for each of {len(items)} items. Received: {len(self.mask)}.")
-        return _by_mask([bool(is_valid) for is_valid in self.mask])
+        mask = self.mask.tolist() if hasattr(self.mask, "tolist") else list(self.mask)
+        return _by_mask(_as_truth(mask, "entries of `mask`", "Give True, False, 1 or 0."), "`mask` is true for none")
 
 
 @dataclass(frozen=True)
 class FileSplitter:
     """Files whose names are listed in a text file, one per line, are for validation.
 
+    Args:
+        fname: the text file.
+        encoding: such as "cp1252". None is UTF-8, or UTF-16 if the file begins with its byte-order mark.
+
     Raises:
-        DataError: (when called) the file cannot be read, or names a file that is not among the items.
+        DataError: (when called) the file cannot be read, has no names, or names a file that is not among the items.
     """
 
     fname: str | os.PathLike[str]
+    encoding: str | None = field(default=None, repr=False)
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending."""
-        try:
-            lines = Path(self.fname).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise DataError(f"the names of validation files cannot be read from '{self.fname}': {error}") from error
-        wanted = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        names = [Path(item).name for item in items]
-        if absent := sorted(set(wanted) - set(names)):
+        lines = read_text(self.fname, self.encoding).splitlines()
+        wanted = {_file_name(line.strip()): line.strip() for line in lines if line.strip()}
+        names = [_file_name(name) for name in apply_to_all(_own_name, items, "items")]
+        if absent := sorted(wanted[name] for name in set(wanted) - set(names)):
             raise DataError(
                 f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
                 f"{name_items(absent, range(len(absent)))}. A name is a file's own, without its folder."
             )
-        return _by_mask([name in set(wanted) for name in names])
+        return _by_mask([name in wanted for name in names], f"'{self.fname}' has no names")
 
 
 @dataclass(frozen=True)
@@ -214,29 +236,43 @@ class ColSplitter:
 
     Args:
         col: name or position of the column.
-        on: the value, or a list of the values, that mean validation. None: the column holds truth values or 0 and 1.
+        on: the value that means validation, or a collection of such values. None: the column holds truth values or 0
+            and 1. Blanks around text do not count.
 
     Raises:
-        DataError: (when called) the items are not a table, there is no such column, or `on` is needed.
+        DataError: (when called) the items are not a table, there is no such column, `on` is needed, a value is in no
+            cell, or no row is for validation.
     """
 
     col: str | int = "is_valid"
     on: Any = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.on, Iterator):  # it may be read only once
+            object.__setattr__(self, "on", tuple(self.on))
+
     def __call__(self, items: Any) -> Split:
         """Returns the positions, ascending."""
         if not is_table(items):
             raise DataError(f"ColSplitter needs the rows of a table. Received: items such as {name_items(items, [0])}.")
-        column = as_table(items).column(self.col)
-        if self.on is not None:
-            wanted = self.on if isinstance(self.on, (list, tuple, set, frozenset)) else [self.on]
-            return _by_mask([value in wanted for value in column])
-        if odd := [i for i, value in enumerate(column) if value not in (0, 1, True, False)]:
+        table = as_table(items)
+        column = table.column(self.col)
+        if self.on is None:
+            what, advice = f"cells of column {self.col!r}", "Give the values that mean validation with `on=`."
+            mask = _as_truth(column, what, advice, table.name_row)
+            return _by_mask(mask, f"no cell of column {self.col!r} is true")
+        is_one = isinstance(self.on, (str, bytes)) or not isinstance(self.on, Iterable)
+        wanted = dict.fromkeys(map(as_label, [self.on] if is_one else self.on))
+        cells = list(map(as_label, column))
+        known = dict.fromkeys(cell for cell in cells if isinstance(cell, Hashable))
+        if absent := [value for value in wanted if value not in known]:
+            some = ", ".join(map(repr, [*known][:10])) + (", ..." if len(known) > 10 else "")
             raise DataError(
-                f"{len(odd)} of {len(column)} cells of column {self.col!r} are neither true nor false: "
-                f"{name_items(column, odd)}. Give the values that mean validation with `on=`."
+                f"no cell of column {self.col!r} holds {absent[0]!r}, which `on` names for validation."
+                f"{closest(str(absent[0]), map(str, known))} Its cells hold: {some}."
             )
-        return _by_mask([bool(value) for value in column])
+        mask = [isinstance(cell, Hashable) and cell in wanted for cell in cells]
+        return _by_mask(mask, "`on` names no value")
 
 
 @dataclass(frozen=True)
@@ -312,8 +348,51 @@ def _permutation(n: int, seed: int | None) -> list[int]:
     return order
 
 
-def _by_mask(is_valid: list[bool]) -> Split:
+def _by_mask(is_valid: list[bool], reason: str) -> Split:
+    """Returns the positions in both sets.
+
+    Raises:
+        DataError: no item is for validation. The message begins with `reason`.
+    """
+    if not any(is_valid):
+        raise _no_validation(reason)
     return [i for i, held in enumerate(is_valid) if not held], [i for i, held in enumerate(is_valid) if held]
+
+
+def _no_validation(reason: str) -> DataError:
+    return DataError(
+        f"{reason}, so the validation set is empty. To train without one, use RandomSplitter(valid_pct=0)."
+    )
+
+
+def _as_truth(
+    values: Sequence[Any], what: str, advice: str, name: Callable[[int], str] = lambda i: f"item {i}"
+) -> list[bool]:
+    """Returns truth values as Python's own.
+
+    Raises:
+        DataError: one is neither true nor false, as text and empty cells are not. Says how many, with three examples.
+    """
+    plain = list(map(as_label, values))
+    odd = [i for i, value in enumerate(plain) if not isinstance(value, (bool, int, float)) or value not in (0, 1)]
+    if odd:
+        examples = ", ".join(f"{values[i]!r} in {name(i)}" for i in odd[:3]) + (", ..." if len(odd) > 3 else "")
+        raise DataError(f"{len(odd)} of {len(plain)} {what} are neither true nor false: {examples}. {advice}")
+    return list(map(bool, plain))
+
+
+def _is_undecided(answer: Any) -> bool:
+    """Returns whether an answer is NaN or NA. None and an empty text count as false, as everywhere in Python."""
+    return answer is not None and not isinstance(answer, (str, bytes)) and is_missing(answer)
+
+
+def _own_name(item: Any) -> str:
+    return str(os.path.basename(os.fspath(item)))
+
+
+def _file_name(name: str) -> str:
+    """Returns a name as it is compared: systems differ in how they store accents."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def n_for_validation(valid_pct: float, n: int) -> int:
@@ -458,11 +537,15 @@ def _plain_size(value: float | int | None) -> float | int | None:
 
 
 def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
+    names = list(map(as_label, labels))
+    if missing := [i for i, name in enumerate(names) if is_missing(name)]:
+        several = ", ".join(f"item {i}" for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise DataError(f"a stratified split needs one label per item. {len(missing)} have none: {several}.")
     try:
-        number = {label: i for i, label in enumerate(sorted(set(labels)))}
+        number = {label: i for i, label in enumerate(sorted(set(names)))}
     except TypeError as error:
         raise DataError("a stratified split needs one label per item, all of one kind.") from error
-    return np.array([number[label] for label in labels])
+    return np.array([number[name] for name in names])
 
 
 def _describe_need(classes: NDArray[np.int64]) -> str:

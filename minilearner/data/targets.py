@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
-from minilearner.data.labels import is_missing
+from minilearner.data.labels import as_label, as_python, is_missing, look_alike
 from minilearner.errors import DataError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "MultiCategory",
     "Regression",
     "Target",
+    "are_zeros_and_ones",
     "as_labels",
     "build_vocabulary",
     "check_finite",
@@ -36,6 +37,9 @@ __all__ = [
     "infer_target",
     "is_several",
     "mean_squared_error",
+    "order_vocabulary",
+    "restore_category",
+    "restore_multi_category",
 ]
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -135,7 +139,8 @@ class Category(ClassNumbers):
     'dog'
 
     Raises:
-        ValueError: `vocab` is empty or names a class twice.
+        TypeError: `vocab` has no order, as a set has none.
+        ValueError: `vocab` is empty, has an empty name or names a class twice, perhaps with another blank in it.
     """
 
     vocab: tuple[Hashable, ...]
@@ -169,7 +174,7 @@ class Category(ClassNumbers):
     def encode(self, labels: Labels, *, split: str, name_item: NameItem, unknown: int | None = None) -> Tensor:
         """Returns the numbers of class names as int64 (items,), or in the shape of an array.
 
-        An array of integers holds class numbers already; all other labels are names.
+        An array of integers holds class numbers already; all other labels are names. Blanks around a name do not count.
 
         Args:
             labels: one name for each item.
@@ -183,8 +188,9 @@ class Category(ClassNumbers):
         if isinstance(labels, np.ndarray) and labels.dtype.kind != "U":
             return super().encode(labels, split=split, name_item=name_item)
         shape = np.shape(labels) if isinstance(labels, np.ndarray) else (len(labels),)
-        names = labels.ravel().tolist() if isinstance(labels, np.ndarray) else list(map(_as_hashable, labels))
-        number_of = {name: number for number, name in enumerate(self.vocab)}
+        names = list(map(_as_hashable, labels.ravel().tolist() if isinstance(labels, np.ndarray) else labels))
+        number_of = {as_label(name): number for number, name in enumerate(self.vocab)}
+        number_of |= {name: number for number, name in enumerate(self.vocab)}  # an old file may have " cat" and "cat"
         numbers = [number_of.get(name, unknown) for name in names]
         if None in numbers:
             per_item = len(names) // len(labels)
@@ -218,7 +224,8 @@ class MultiCategory:
         thresh: a class with a probability above it is predicted, in [0, 1].
 
     Raises:
-        ValueError: `vocab` is empty or names a class twice, or `thresh` is outside [0, 1].
+        TypeError: `vocab` has no order, as a set has none.
+        ValueError: as for `Category`, or `thresh` is outside [0, 1].
     """
 
     vocab: tuple[Hashable, ...]
@@ -227,7 +234,7 @@ class MultiCategory:
     def __init__(self, vocab: Sequence[Hashable], thresh: float = 0.5) -> None:
         check_fraction(thresh, "thresh")
         object.__setattr__(self, "vocab", _check_vocab(vocab))
-        object.__setattr__(self, "thresh", thresh)
+        object.__setattr__(self, "thresh", float(thresh))
 
     @property
     def n_out(self) -> int:
@@ -268,7 +275,7 @@ class MultiCategory:
             [name for _, name in names], split=split, name_item=lambda k: name_item(rows[k]), unknown=unknown
         )
         y = torch.zeros(len(labels), len(self.vocab))
-        y[rows, columns] = 1
+        y[torch.tensor(rows, dtype=torch.int64), columns] = 1
         return y
 
     def encode_rows(self, labels: Sequence[Any], *, split: str, name_item: NameItem) -> Tensor:
@@ -279,16 +286,48 @@ class MultiCategory:
         """
         _check_lists(labels, split, name_item)
         n = len(self.vocab)
-        rows = [[float(value) for value in row] for row in labels]
-        if odd := [i for i, row in enumerate(rows) if len(row) != n or not set(row) <= {0.0, 1.0}]:
+        rows = list(map(_as_finite_numbers, labels))
+        if odd := [i for i, row in enumerate(rows) if row is None or len(row) != n or not set(row) <= {0.0, 1.0}]:
             raise DataError(
                 f"{len(odd)} of {len(rows)} {split} labels are not {n} zeros and ones, one for each name in `vocab`: "
                 f"{_examples(odd, name_item, list(map(list, labels)))}."
             )
-        return torch.tensor(rows).reshape(len(rows), -1)
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), n)
 
 
-def _check_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
+def restore_category(vocab: Sequence[Hashable]) -> Category:
+    """Returns the meaning that a file describes. Earlier versions also wrote empty names, and names with blanks."""
+    target = object.__new__(Category)
+    object.__setattr__(target, "vocab", _check_each_once(vocab))
+    return target
+
+
+def restore_multi_category(vocab: Sequence[Hashable], thresh: float) -> MultiCategory:
+    """Returns the meaning that a file describes, as `restore_category` does."""
+    target = MultiCategory([0], thresh)
+    object.__setattr__(target, "vocab", _check_each_once(vocab))
+    return target
+
+
+def _check_vocab(vocab: Iterable[Any]) -> tuple[Hashable, ...]:
+    """Returns the names of classes in the order of their numbers, NumPy's as Python's own."""
+    if isinstance(vocab, (Set, Mapping, Iterator, ValuesView)):
+        raise TypeError(
+            "`vocab` must be a list of names in the order of their numbers, and "
+            f"a {type(vocab).__name__} does not say which name is number 0. Received: vocab={vocab!r:.80}. "
+            "Write sorted(...) or list(...) of what it holds."
+        )
+    names = _check_each_once([as_python(name) for name in vocab])
+    if missing := [i for i, name in enumerate(names) if is_missing(name)]:
+        raise DataError(
+            f"`vocab` must not hold an empty name. Received: {names[missing[0]]!r} as class number {missing[0]}. "
+            "Leave it out: an item without a label belongs to no class."
+        )
+    _check_look_alikes(names, "`vocab`")
+    return names
+
+
+def _check_each_once(vocab: Iterable[Hashable]) -> tuple[Hashable, ...]:
     names = tuple(vocab)
     if not names:
         raise ValueError("`vocab` must name at least one class. Received: vocab=().")
@@ -296,6 +335,14 @@ def _check_vocab(vocab: Sequence[Hashable]) -> tuple[Hashable, ...]:
         twice = [name for name, n in Counter(names).items() if n > 1]
         raise ValueError(f"`vocab` must name each class once. Received more than once: {twice[:5]}.")
     return names
+
+
+def _check_look_alikes(names: Iterable[Any], what: str) -> None:
+    if alike := look_alike(names):
+        raise DataError(
+            f"{what} must not hold names that differ only in blanks, invisible characters or how accents are stored. "
+            f"Received: {alike[0]!a} and {alike[1]!a}. Write them alike, or return one of them in `get_y`."
+        )
 
 
 @dataclass(frozen=True)
@@ -310,6 +357,7 @@ class Regression:
 
     def __post_init__(self) -> None:
         check_count(self.n_out, "n_out")
+        object.__setattr__(self, "n_out", int(self.n_out))  # an export holds Python's numbers
 
     @property
     def loss_func(self) -> Loss:
@@ -343,8 +391,8 @@ class Regression:
             raise DataError(
                 f"{len(odd)} of {len(rows)} {split} labels are not {count}: {_examples(odd, name_item, labels)}."
             )
-        y = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), -1)
-        return y if any(map(is_several, labels)) else y.squeeze(1)
+        y = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), self.n_out)
+        return y if any(map(is_several, labels)) else y.reshape(len(rows), -1) if self.n_out > 1 else y.squeeze(1)
 
 
 def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -365,17 +413,35 @@ def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean")
     return F.mse_loss(pred, target.reshape(pred.shape), reduction=reduction)
 
 
-def as_labels(value: Any, split: str) -> np.ndarray[Any, Any]:
-    """Returns labels, in whatever form users bring them, as a NumPy array of numbers or of text.
+def as_labels(value: Any, split: str, name_item: NameItem | None = None) -> np.ndarray[Any, Any]:
+    """Returns labels, in whatever form users bring them, as a NumPy array of numbers or of trimmed text.
+
+    Args:
+        value: the labels.
+        split: the set that an error names.
+        name_item: position -> how an error names an item; "item 7" when None.
 
     Raises:
-        DataError: they are neither numbers nor text.
+        DataError: one is missing, or they are neither all numbers nor all text.
     """
     raw = value.detach().cpu() if isinstance(value, Tensor) else value
     raw = raw.float() if isinstance(raw, Tensor) and raw.dtype == torch.bfloat16 else raw
-    y = np.asarray(raw)
-    if y.dtype.kind == "O" and all(isinstance(label, str) for label in y.flat):
-        y = y.astype(str)
+    try:
+        y = np.asarray(raw)
+    except ValueError as error:  # rows that differ in length
+        raise DataError(f"`y` of {split} must have one shape for all items. Received: {error}.") from error
+    missing = np.ma.getmaskarray(raw) if np.ma.isMaskedArray(raw) else np.zeros(y.shape, dtype=bool)
+    if y.dtype.kind in "OU" and y.ndim:
+        # `np.asarray` makes text of NaN and of numbers that stand among text.
+        labels = list(map(as_label, np.asarray(raw, dtype=object).flat))
+        missing |= np.array(list(map(is_missing, labels)), dtype=bool).reshape(y.shape)
+        kinds = {str if isinstance(label, str) else type(label) for label in labels}
+        if kinds <= {str} or kinds <= {bool, int, float}:
+            y = np.array(labels).reshape(y.shape)
+    if missing.any():
+        items = np.flatnonzero(missing.reshape(len(y), -1).any(1)).tolist()
+        examples = _examples(items, name_item or _name_by_position)
+        raise DataError(f"{len(items)} of {len(y)} labels of {split} are missing: {examples}. Label or remove them.")
     if y.dtype.kind not in "biufU" or y.ndim == 0:
         raise DataError(
             f"`y` of {split} must be a sequence of numbers or of text. Received: shape {y.shape}, dtype {y.dtype}."
@@ -392,7 +458,7 @@ def infer_target(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:
         DataError: integers are two-dimensional, so that their meaning is unclear, or negative.
     """
     if vocab is not None:
-        return Category(tuple(vocab))
+        return Category(vocab)
     if y.dtype.kind == "U":
         return Category(np.unique(y).tolist())
     if y.dtype.kind == "f":
@@ -437,22 +503,53 @@ def build_vocabulary(
     """Returns the classes in the order of their numbers: those given, or the distinct labels.
 
     Args:
-        given: the classes; None takes the labels.
+        given: the classes; None takes the labels. A set is sorted, since it comes in another order tomorrow.
         labels: the labels of training.
         sort: sort the labels; False keeps the order in which they come.
         add_na: put `NO_LABEL` first.
 
     Raises:
-        DataError: there are no labels, one is not a single name, or they cannot be sorted.
+        TypeError: `given` can be read only once, or is a dictionary.
+        DataError: there are no labels, one is not a single name, they cannot be sorted, or two look alike.
     """
     if given is None:
-        names = [label for label in dict.fromkeys(map(_as_hashable, labels)) if not is_missing(label)]
-        if not names:
+        every = [label for label in map(_as_hashable, labels) if not is_missing(label)]
+        if not every:
             raise DataError("no training item has a label, so there are no classes.")
+        kinds = set(map(type, every))
+        names = list(dict.fromkeys(every))
+        if bool in kinds and len(kinds) > 1:  # True and 1 are one key of a dictionary
+            raise _mixed_kinds(kinds)
         names = _sort(names) if sort else names
+        _check_look_alikes(names, "labels")
     else:
-        names = list(given)
+        names = list(order_vocabulary(given))
+        names = [name for name in names if not is_missing(name)] if add_na else names
     return [NO_LABEL, *(name for name in names if name != NO_LABEL)] if add_na else names
+
+
+def order_vocabulary(vocab: Any) -> Any:
+    """Returns the classes that a block was given, in a fixed order: a set and the parts of a dictionary are sorted.
+
+    Raises:
+        TypeError: `vocab` is a dictionary, or can be read only once.
+        DataError: a set cannot be sorted.
+    """
+    if isinstance(vocab, (Set, ValuesView)):
+        return _sort(list(map(as_python, vocab)))
+    if isinstance(vocab, (Mapping, Iterator)) or not isinstance(vocab, Iterable):
+        raise TypeError(
+            f"`vocab` must be a list of the classes. Received: a {type(vocab).__name__}. Write sorted(...) or "
+            "list(...) of what it holds."
+        )
+    return vocab
+
+
+def are_zeros_and_ones(labels: Sequence[Any]) -> bool:
+    """Returns whether labels are rows of zeros and ones of one length, one-hot for example, and not lists of names."""
+    rows = [[as_label(value) for value in label] for label in labels if is_several(label)]
+    is_one_length = len({len(row) for row in rows}) == 1 and len(rows) == len(labels) and len(rows[0]) > 1
+    return is_one_length and all(value in (0, 1, "0", "1") for row in rows for value in row)
 
 
 def is_several(label: Any) -> bool:
@@ -510,12 +607,13 @@ def _name_by_position(position: int) -> str:
 
 
 def _as_hashable(label: Any) -> Hashable:
-    if not isinstance(label, Hashable):
+    if not isinstance(label, Hashable) or is_several(label) or bool(getattr(label, "ndim", 0)):
         raise DataError(
             f"a label must be one name or number. Received: {label!r:.80}. For several labels an item use "
             "MultiCategoryBlock, for several numbers RegressionBlock."
         )
-    return label.item() if isinstance(label, Tensor) else label
+    name: Hashable = as_label(label)
+    return name
 
 
 def _as_finite_numbers(label: Any) -> list[float] | None:
@@ -530,8 +628,12 @@ def _sort(names: list[Any]) -> list[Any]:
     try:
         return sorted(names)
     except TypeError as error:
-        kinds = sorted({type(name).__name__ for name in names})
-        raise DataError(
-            f"labels must be of one kind, so that they can be sorted. Received: {', '.join(kinds)}. Convert them in "
-            "`get_y`, or name the classes in `vocab`."
-        ) from error
+        raise _mixed_kinds(set(map(type, names))) from error
+
+
+def _mixed_kinds(kinds: set[type]) -> DataError:
+    return DataError(
+        "labels must be of one kind, so that they can be sorted. "
+        f"Received: {', '.join(sorted(kind.__name__ for kind in kinds))}. Convert them in `get_y`, or name the classes "
+        "in `vocab`."
+    )

@@ -66,13 +66,23 @@ def freeze_to(model: nn.Module, n: int, *, splitter: Splitter = all_parameters, 
         train_bn: whether norm layers in frozen groups learn too, to follow the statistics of the new data.
 
     Raises:
-        ValueError: there is no group `n`.
+        ValueError: there is no group `n`, or nothing would be frozen though `n` is not 0.
     """
     groups = layer_groups(model, splitter)
     check_count(n, "n", least=None)
     if not -len(groups) <= n < len(groups):
         raise ValueError(f"`n` must name one of the {len(groups)} layer groups. Received: n={n}.")
     in_norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
-    for index, group in enumerate(groups):
-        for parameter in group:
-            parameter.requires_grad_(index >= n % len(groups) or (train_bn and id(parameter) in in_norms))
+    learns = [
+        (parameter, index >= n % len(groups) or (train_bn and id(parameter) in in_norms))
+        for index, group in enumerate(groups)
+        for parameter in group
+    ]
+    if n and (n % len(groups) or len(groups) == 1) and all(does_learn for _, does_learn in learns):
+        reason = "the model is one layer group" if len(groups) == 1 else "the first layer groups hold only norm layers"
+        raise ValueError(
+            f"`n` must leave something to freeze, but {reason}. Received: n={n}. Divide the model into layer groups "
+            "with the learner's `splitter=`: model -> lists of parameters, from input to output."
+        )
+    for parameter, does_learn in learns:
+        parameter.requires_grad_(does_learn)

@@ -6,8 +6,11 @@ Each method builds a `DataBlock`, which does the work.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,18 @@ from minilearner.data.data_block import DataBlock
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_transforms import ItemTransforms
 from minilearner.data.items import PathLike, get_image_files, name_items
-from minilearner.data.labels import ColReader, RegexLabeller, apply_to_all, is_missing, parent_label, using_attr
+from minilearner.data.labels import (
+    ColReader,
+    RegexLabeller,
+    apply_to_all,
+    as_python,
+    is_missing,
+    parent_label,
+    using_attr,
+)
 from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
 from minilearner.data.table import as_table, read_csv
+from minilearner.data.targets import are_zeros_and_ones
 from minilearner.errors import DataError
 from minilearner.vision.image_block import ImageBlock, PILImage
 
@@ -56,7 +68,9 @@ class ImageDataLoaders:
     ) -> DataLoaders:
         """Returns loaders of images in one folder per class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
 
-        With `valid_pct`, the layout is ``cat/1.jpg``, or anything deeper, and the split is random.
+        With `valid_pct`, the layout is ``cat/1.jpg``, or anything deeper, and the split is random. Images without a
+        class are refused: those directly in `path`, and those in a folder that holds a set, such as ``test/3.jpg``.
+        If ``test`` is a class of yours, name all classes in `vocab`.
 
         Args:
             path: the folder of the data set.
@@ -74,9 +88,10 @@ class ImageDataLoaders:
         folders = None if valid_pct is not None else [train, valid]
         splitter: Splitter
         splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
+        is_clear = valid_pct is None or vocab is not None
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock(vocab)),
-            get_items=partial(get_image_files, folders=folders),
+            get_items=partial(get_image_files, folders=folders) if is_clear else _find_classes,
             splitter=splitter,
             get_y=parent_label,
             item_tfms=item_tfms,
@@ -209,7 +224,8 @@ class ImageDataLoaders:
             label_col: the column of labels, or a list of columns for several labels per image.
             label_delim: the separator of several labels in one cell.
             y_block: what labels mean. By default, several labels make a `MultiCategoryBlock`, floats a
-                `RegressionBlock`, and everything else a `CategoryBlock`.
+                `RegressionBlock`, and everything else a `CategoryBlock`. Several columns of zeros and ones are classes
+                with the names of the columns.
             valid_col: a column that is true for validation items.
             item_tfms: see above.
             batch_tfms: see above.
@@ -222,8 +238,9 @@ class ImageDataLoaders:
             label_col = label_col[0]
         folder = Path(path) if folder is None else Path(path) / folder
         get_y = ColReader(label_col, label_delim=label_delim)
+        names = None if isinstance(label_col, (str, int)) else [table.column_name(col) for col in label_col]
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _choose_block(apply_to_all(get_y, table, "label_col"))),
+            (ImageBlock(img_cls), y_block or _choose_block(apply_to_all(get_y, table, "label_col"), names)),
             get_x=_FileName(fn_col, folder, suff),
             get_y=get_y,
             splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
@@ -243,6 +260,7 @@ class ImageDataLoaders:
         *,
         label_col: str | int | Sequence[str | int] = 1,
         valid_col: str | int | None = None,
+        encoding: str | None = None,
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of the rows of a CSV file, read without pandas.
@@ -258,13 +276,14 @@ class ImageDataLoaders:
             quoting: a constant of the module `csv`.
             label_col: as for `from_df`.
             valid_col: as for `from_df`.
+            encoding: such as "cp1252". None is UTF-8, or UTF-16 if the file begins with its byte-order mark.
             options: as for `from_df`.
         """
         _check_options(options, cls.from_csv, cls.from_df, apart_from=("df",))
         labels = [label_col] if isinstance(label_col, (str, int)) else list(label_col)
         typed = labels if options.get("label_delim") is None else []
         typed = typed if valid_col is None else [*typed, valid_col]
-        table = read_csv(Path(path) / csv_fname, header, delimiter, quoting, typed=typed)
+        table = read_csv(Path(path) / csv_fname, header, delimiter, quoting, typed=typed, encoding=encoding)
         return cls.from_df(table, path, label_col=label_col, valid_col=valid_col, **options)
 
     @classmethod
@@ -346,7 +365,10 @@ class _FileName:
     suff: str
 
     def __call__(self, row: Any) -> Path:
-        return self.folder / f"{row[self.col]}{self.suff}"
+        name = row[self.col]
+        if is_missing(name):
+            raise DataError(f"the cell in column {self.col!r}, which names the file, is empty")
+        return self.folder / f"{name}{self.suff}"
 
 
 class _FolderSplitter(GrandparentSplitter):
@@ -363,17 +385,48 @@ class _FolderSplitter(GrandparentSplitter):
         return train, valid
 
 
-def _choose_block(labels: Sequence[Any]) -> Any:
-    """Returns the block that fits these labels."""
+_TEST_NAMES = ("test", "tests", "testing", "test_set", "testset", "unlabeled", "unlabelled", "unsup")
+_TRAIN_NAMES = ("train", "training", "train_set", "trainset")
+_VALID_NAMES = ("valid", "validation", "val", "dev")
+
+
+def _find_classes(path: PathLike) -> Sequence[Path]:
+    """Returns the images below a folder whose folders are classes.
+
+    Raises:
+        DataError: an image is in no class's folder. Names the folders.
+    """
+    files = get_image_files(path)
+    root = Path(path).expanduser()
+    if loose := [i for i, file in enumerate(files) if file.parent == root]:
+        raise DataError(
+            f"{len(loose)} of {len(files)} images lie directly in '{root}', in no class's folder: "
+            f"{name_items(files, loose)}. Move them into one folder for each class."
+        )
+    labels = Counter(parent_label(file) for file in files)
+    suspects = [name for name in labels if name.lower() in _TEST_NAMES]
+    sets = [name for name in labels if name.lower() in (*_TRAIN_NAMES, *_VALID_NAMES)]
+    if suspects or {name.lower() in _TRAIN_NAMES for name in sets} == {True, False}:
+        named = ", ".join(f"{name!r} ({labels[name]} images)" for name in (*suspects, *sets))
+        raise DataError(
+            f"these folders in '{root}' seem to be sets of images, not classes: {named}. With `valid_pct`, the folder "
+            "of an image is its class. Move the others away, or name all classes in `vocab` if these are among them."
+        )
+    return files
+
+
+def _choose_block(labels: Sequence[Any], names: Sequence[Any] | None = None) -> Any:
+    """Returns the block that fits these labels; `names` are those of the columns, if each label has a cell of each."""
     several = [label for label in labels if isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1]
     if several:
-        measured = all(map(len, several)) and _are_floats([value for label in several for value in label])
-        return RegressionBlock() if measured else MultiCategoryBlock()
+        values = [value for label in several for value in label if not is_missing(value)]
+        if are_zeros_and_ones(labels):
+            return MultiCategoryBlock() if names is None else MultiCategoryBlock(encoded=True, vocab=names)
+        return RegressionBlock() if all(map(len, several)) and _are_floats(values) else MultiCategoryBlock()
     return RegressionBlock() if _are_floats([v for v in labels if not is_missing(v)]) else CategoryBlock()
 
 
 def _are_floats(values: Sequence[Any]) -> bool:
-    """Returns whether these are numbers with at least one float. Whole numbers alone are classes."""
-    plain = [value.item() if getattr(value, "ndim", None) == 0 else value for value in values]  # NumPy's and torch's
-    kinds = set(map(type, plain))
-    return float in kinds and kinds <= {float, int}
+    """Returns whether these are numbers with at least one that is measured. Whole numbers alone are classes."""
+    kinds = {type(as_python(value)) for value in values}
+    return bool(kinds & {float, Decimal, Fraction}) and kinds <= {float, int, Decimal, Fraction}

@@ -1,6 +1,7 @@
 """`DataBlock` turns a source into loaders, and finds at once what would stop training later."""
 
 import os
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -195,7 +196,26 @@ def test_images_of_unequal_sizes_are_found_when_built(pets):
 
 def test_too_few_items_for_a_batch_are_reported(pets):
     with pytest.raises(DataError, match="`train` has no batches: 24 items with bs=64.*Lower `bs`"):
-        block().dataloaders(pets)
+        block().dataloaders(pets, drop_last=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_seen", "said"),
+    [
+        ({"bs": 11}, 11, ""),  # 1 of 12 is less than a tenth
+        ({"bs": 7}, 12, "The last batch of an epoch is short, 5 of 12 .*not left out. bs=6 divides"),
+        ({"bs": 64}, 12, "short, 12 of 12 training items, 100%. It is not left out"),
+        ({"bs": 7, "drop_last": True}, 7, "Every epoch leaves out 5 of 12 training items, 42%: .*batch of 7. bs=6"),
+        ({"bs": 7, "drop_last": False}, 12, ""),
+        ({"bs": 7, "shuffle": False}, 12, ""),
+    ],
+)
+def test_a_short_batch_of_more_than_a_tenth_is_kept_and_what_is_left_out_is_said(pets, capsys, options, n_seen, said):
+    twelve_train = IndexSplitter([i for i in range(30) if i % 5 < 3])
+    dls = block(splitter=twelve_train).dataloaders(pets, num_workers=0, **options)
+    assert sum(len(y) for _, y in dls.train) == n_seen
+    err = capsys.readouterr().err
+    assert re.search(said, err) if said else not err
 
 
 def test_files_that_are_not_there_are_found_when_built(pets):

@@ -17,6 +17,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.foreign_loader import ForeignLoader
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
+from minilearner.data.share import Share
 from minilearner.data.targets import Category, Regression
 from minilearner.errors import DataError
 from minilearner.runtime import isolate_rng, set_seed
@@ -81,12 +82,28 @@ class TestArrays:
         assert (a.c, a.vocab, a.target) == (3, (0, 1, 2), Category(range(3)))
 
     def test_validation_is_in_order_and_complete_and_training_drops_the_short_batch(self):
-        dls = DataLoaders.from_arrays((images(10), np.arange(10)), (images(7), np.arange(7)), bs=4)
-        assert (len(dls.train), len(dls.valid)) == (2, 2)
+        dls = DataLoaders.from_arrays((images(21), np.arange(21)), (images(7), np.arange(7)), bs=4)
+        assert (len(dls.train), len(dls.valid)) == (5, 2)
         assert labels(dls.valid) == list(range(7))
-        assert sorted(labels(dls.in_order(0))) == list(range(10))
-        kept = DataLoaders.from_arrays((images(10), np.arange(10)), bs=4, drop_last=False)
-        assert sorted(labels(kept.train)) == list(range(10))
+        assert sorted(labels(dls.in_order(0))) == list(range(21))
+        kept = DataLoaders.from_arrays((images(21), np.arange(21)), bs=4, drop_last=False)
+        assert sorted(labels(kept.train)) == list(range(21))
+
+    def test_a_short_batch_of_more_than_a_tenth_is_kept_but_for_a_single_item(self, capsys):
+        dls = DataLoaders.from_arrays((images(10), np.arange(10)), bs=4)
+        assert sorted(labels(dls.train)) == list(range(10))
+        assert "The last batch of an epoch is short, 2 of 10 training items, 20%" in capsys.readouterr().err
+        single = DataLoaders.from_arrays((images(9), np.arange(9)), bs=4)
+        assert [len(y) for _, y in single.train] == [4, 4]
+        assert "Every epoch leaves out 1 of 9 training items, 11%" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("n", "bs"), [(10, 3), (103, 16), (64, 16)])
+    def test_several_processes_keep_a_short_step_of_more_than_a_tenth(self, n, bs):
+        train = DataLoaders.from_arrays((images(n), np.arange(n)), bs=bs).train
+        parts = [train.take_share(Share(i, 4, is_even=True)) for i in range(4)]
+        n_seen = sum(len(y) for part in parts for _, y in part.take_share(part.share))
+        assert n_seen == n
+        assert len({len(part) for part in parts}) == 1
 
     def test_text_labels_are_numbered_by_the_sorted_vocabulary_of_training(self):
         y = ["owl", "cat", "owl", "dog"]
@@ -168,12 +185,11 @@ BAD_ARRAYS = [
     ((X.astype(str), [0, 1, 1, 0]), None, {}, r"`x` of train must be uint8 or floating.*dtype <U"),
     ((X.astype(np.uint16), [0, 1, 1, 0]), None, {}, r"dtype uint16"),
     ((X.astype(complex), [0, 1, 1, 0]), None, {}, r"dtype complex"),
-    ((X, [0, None, 1, 1]), None, {}, r"`y` of train must be a sequence of numbers or of text"),
+    ((X, [0, None, 1, 1]), None, {}, r"1 of 4 labels of train are missing: item 1"),
     ((X, np.eye(4, dtype=int)), None, {}, r"one-hot rows or a column"),
     ((X, [0.5, 1, 1, 0]), None, {"vocab": "ab"}, r"class numbers or names. Received: dtype float64"),
     ((X, [0, 1, 1, 0]), (X[:, :2], [0, 1, 1, 0]), {}, r"one shape and kind. Received: train \(3,\)"),
     ((X, [0, 1, 1, 0]), (X.astype(np.uint8), [0, 1, 1, 0]), {}, r"valid \(3,\) torch.uint8"),
-    ((X, [0, 1, 1, 0]), None, {"bs": 5}, r"`train` has no batches: 4 items with bs=5.*Lower `bs`"),
 ]
 
 
@@ -257,12 +273,12 @@ class TestForeign:
 
     def test_a_dataset_is_shuffled_by_seed_and_epoch_without_a_short_batch(self):
         data = dataset()
-        dls, again = DataLoaders(data, data, bs=5, seed=1), DataLoaders(data, bs=5, seed=1)
+        dls, again = DataLoaders(data, data, bs=11, seed=1), DataLoaders(data, bs=11, seed=1)
         first = list(dls.train)
         torch.rand(3)
         assert same(first, list(again.train))
         assert not same(first, list(dls.train))
-        assert [len(y) for _, y in first] == [5] * 4
+        assert [len(y) for _, y in first] == [11] * 2
         assert labels(dls.valid) == list(range(23))
         assert dls.train.state_dict()["derived"] == {"seed": 1, "epoch": 2}
 

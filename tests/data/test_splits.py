@@ -91,7 +91,9 @@ def test_a_column_of_truth_or_of_values():
     assert ColSplitter()(table) == ([0, 2], [1])
     assert ColSplitter("fold", on=[1, 2])(table) == ([0], [1, 2])
     assert ColSplitter(3, on="va")(table) == ([0, 2], [1])
-    with pytest.raises(DataError, match="3 of 3 cells of column 'part' are neither true nor false: 'tr', 'va', 'te'"):
+    with pytest.raises(
+        DataError, match="3 of 3 cells of column 'part' are neither true nor false: 'tr' in row 0, 'va' in row 1"
+    ):
         ColSplitter("part")(table)
     with pytest.raises(DataError, match="needs the rows of a table"):
         ColSplitter()(TEN)
