@@ -19,14 +19,13 @@ from minilearner.errors import DataError
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss
+from minilearner.training.loss_terms import Divisor
 from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
 
 __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
-
-LossFunction = Callable[[Any, Any], Tensor]
-"""`(pred, target) -> loss`: a tensor without dimensions, the mean over the items of the batch."""
 
 
 class Step:
@@ -47,6 +46,9 @@ class Step:
         norm_type: the exponent of that norm.
         lr_factor: multiplies the learning rates of each update, whatever schedule sets them.
         window: the batches gathered for the next update.
+        divisor: what the latest training batch's loss divides by, until its backward pass. None is the number of items.
+        measures_loss: whether the batches of an update weigh what their losses divide by. Otherwise they weigh as many
+            items as `backward` receives.
         n_processes: how many processes make this step together.
     """
 
@@ -71,6 +73,9 @@ class Step:
         self.norm_type = 2.0
         self.lr_factor = 1.0
         self.window = GradientWindow()
+        self.divisor: Divisor | None = None
+        self.measures_loss = True
+        self._probe = DivisorProbe()
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
@@ -85,18 +90,26 @@ class Step:
             DataError: the loss function cannot compare these predictions and targets.
         """
         several = self.n_processes > 1
+        self.divisor = None
         try:
-            loss = _sum_of_nothing(pred) if several and is_empty(pred) else self.loss_func(pred, y)
+            if self.n_accumulate == 1 and self.window.part is None and not several:  # the ordinary case
+                loss = self.loss_func(pred, y)
+            elif several and is_empty(pred):
+                loss, self.divisor = _sum_of_nothing(pred), Divisor(0.0, 0)
+            elif self.measures_loss and torch.is_grad_enabled():
+                loss, self.divisor = measure_loss(self.loss_func, pred, y, None if several else self._probe)
+            else:
+                loss = self.loss_func(pred, y)
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise loss_error(pred, y, error) from error
-        return self.strategy.mean_loss(loss) if several else loss
+        return self.strategy.mean_loss(loss, self.divisor) if several else loss
 
     def backward(self, loss: Tensor, n_items: int) -> None:
-        """Adds the gradients of `loss`, the mean over `n_items`, to those gathered for the next update."""
+        """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
         if self.n_accumulate != 1 or self.window.part is not None:
-            loss = self.strategy.weigh(self.window, loss, n_items)
+            loss = self.strategy.weigh(self.window, loss, self.divisor or Divisor(n_items, n_items))
         if self.n_processes > 1:
             self.strategy.before_backward()
         self.precision.backward(loss)
