@@ -89,7 +89,8 @@ def _compute_unreduced(unreduced: LossFunction, reduction: str, pred: Any, y: An
     counted = next((term.counted for term in seen.calls if term.counted is not None), None)
     if counted is None or counted.numel() != losses.numel():
         return rows.mean(1)
-    return rows.sum(1) / counted.reshape(n, -1).sum(1).clamp_min(1)
+    means: Tensor = rows.sum(1) / counted.reshape(n, -1).sum(1).clamp_min(1)
+    return means
 
 
 def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: DivisorProbe | None = None) -> Tensor:

@@ -49,6 +49,7 @@ class Step:
         divisor: what the latest training batch's loss divides by, until its backward pass. None is the number of items.
         measures_loss: whether the batches of an update weigh what their losses divide by. Otherwise they weigh as many
             items as `backward` receives.
+        is_settled: whether the gradients are ready for an update: exchanged between processes, and without loss scale.
         n_processes: how many processes make this step together.
     """
 
@@ -75,6 +76,7 @@ class Step:
         self.window = GradientWindow()
         self.divisor: Divisor | None = None
         self.measures_loss = True
+        self.is_settled = False
         self._probe = DivisorProbe()
 
     def predict(self, x: Tree) -> Any:
@@ -110,6 +112,8 @@ class Step:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
         if self.n_accumulate != 1 or self.window.part is not None:
             loss = self.strategy.weigh(self.window, loss, self.divisor or Divisor(n_items, n_items))
+        if self.is_settled:  # an update was cancelled, and its gradients stay
+            self._unsettle()
         if self.n_processes > 1:
             self.strategy.before_backward()
         self.precision.backward(loss)
@@ -141,12 +145,21 @@ class Step:
         """Whether an update follows this batch. The last batch of an epoch closes a window that is not yet full."""
         return self.n_accumulate == 1 or self.window.n_batches >= self.n_accumulate or batches_left == 0
 
-    def update(self) -> bool:
-        """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
+    def settle_gradients(self) -> None:
+        """Makes the gathered gradients what an update takes, but for their average: exchanged, and true to size.
+
+        Only needed with several processes or a precision that scales the loss. `update` calls it if nobody has.
+        """
         if self.n_processes > 1:
             self.strategy.before_update(self._gradients())
         if self.optimizer is not None and self.precision.scales_loss:
             self.precision.unscale(self.optimizer)
+        self.is_settled = True
+
+    def update(self) -> bool:
+        """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
+        if not self.is_settled and (self.n_processes > 1 or self.precision.scales_loss):
+            self.settle_gradients()
         if self.window.n_batches:
             self.window.average(self._gradients())
         if self.max_norm is not None:
@@ -156,16 +169,28 @@ class Step:
         else:
             with self._cut_rates():
                 is_updated = self.optimizer is None or self.precision.step(self.optimizer)
+        self.is_settled = False
         if self.n_processes > 1:
             self.strategy.after_update()
         return is_updated
 
     def zero_grad(self) -> None:
         """Drops the gathered gradients."""
+        if self.is_settled:
+            self._unsettle()
         if self.optimizer is not None:
             self.optimizer.zero_grad()
         if self.window.n_batches:
             self.window = GradientWindow()
+
+    def _unsettle(self) -> None:
+        """Makes settled gradients, whose update was cancelled, such that others can be added to them."""
+        self.is_settled = False
+        gradients = self._gradients()
+        if gradients and self.precision.scales_loss:
+            self.precision.skip()
+            for gradient in gradients:
+                gradient.mul_(self.precision.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep between two updates."""
