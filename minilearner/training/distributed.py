@@ -185,19 +185,21 @@ class DataParallel(Strategy):
         self._all = Divisor(0.0, 0)
         self._is_sum = False
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`; in training, through the wrapped model."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`; in training, through the wrapped model."""
         if not torch.is_grad_enabled():
-            return network(*inputs)
-        self._n_own, self._will_exchange = n_items(inputs), False
+            return network(*inputs, **named)
+        self._n_own, self._will_exchange = n_items((*inputs, named)), False
         if not self.model.training:
-            return network(*inputs)
+            return network(*inputs, **named)
         if self._is_apart:
-            return self._call_with_stand_in(self.model, inputs)
+            return self._call_with_stand_in(self.model, inputs, named)
         wrapped, self._will_exchange = self._wrap_model(), closes_window
         no_sync = nullcontext if closes_window else getattr(wrapped, "no_sync", nullcontext)
         with no_sync():
-            return self._call_with_stand_in(wrapped, inputs)
+            return self._call_with_stand_in(wrapped, inputs, named)
 
     def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
         """Returns the loss over the items of all processes; only this process's part of it has gradients here."""
@@ -296,15 +298,16 @@ class DataParallel(Strategy):
     def _count_all(self, n_items: int) -> None:
         self._n_all = round(processes.add_up([n_items])[0])
 
-    def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls the network. All must take part, so a process with no items left passes an earlier item."""
-        if not is_empty(inputs):
-            self._stand_in = map_tensors(lambda t: t[:1].detach(), inputs)
-            return network(*inputs)
+        if not is_empty((inputs, named)):
+            self._stand_in = map_tensors(lambda t: t[:1].detach() if t.ndim else t.detach(), (inputs, named))
+            return network(*inputs, **named)
         if self._stand_in is None:
-            self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
+            self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), (inputs, named))
+        inputs, named = self._stand_in
         with evaluation_mode(self.model):
-            return map_tensors(lambda t: t[:0], network(*self._stand_in))
+            return map_tensors(lambda t: t[:0], network(*inputs, **named))
 
     def _wrap_model(self) -> nn.Module:
         """Returns the wrapped model. It is wrapped anew if other parameters learn than before."""
@@ -319,11 +322,14 @@ class Sharded(DataParallel):
 
     passes_together = True
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`."""
         if torch.is_grad_enabled():
-            self._n_own, self._will_exchange = n_items(inputs), True  # in every batch: a process has no room for sums
-        return self._call_with_stand_in(self.model, inputs)
+            self._n_own = n_items((*inputs, named))
+            self._will_exchange = True  # in every batch: a process has no room for sums
+        return self._call_with_stand_in(self.model, inputs, named)
 
 
 class _OwnPart(torch.autograd.Function):

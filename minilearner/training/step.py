@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import DataError
+from minilearner.models.inputs import spread_inputs
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
@@ -28,11 +29,14 @@ from minilearner.tree import Tree, is_empty, tensors_of
 __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 
+_NO_NAMES: dict[str, Any] = {}
+
+
 class Step:
     """One training step. In fp32 and one process, it is to the bit what a hand-written loop does.
 
     Args:
-        model: called with the inputs; a tuple of inputs is spread over its arguments.
+        model: called with the inputs, several of which are spread over its arguments; see `spread_inputs`.
         loss_func: mean loss of a batch.
         optimizer: may be None if only `predict` and `compute_loss` are used.
         precision: how the step computes.
@@ -81,9 +85,9 @@ class Step:
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
-        inputs = x if type(x) is tuple else (x,)
+        inputs, named = ((x,), _NO_NAMES) if isinstance(x, Tensor) else spread_inputs(self.model, x)
         closes_window = self.window.n_batches + 1 >= self.n_accumulate
-        return self.precision.call(self.strategy.call, self.network, inputs, closes_window)
+        return self.precision.call(self.strategy.call, self.network, inputs, named, closes_window)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch. In training it is the mean over the items of all processes.

@@ -30,8 +30,10 @@ class Strategy(Protocol):
     passes_together: bool
     own_loss: Tensor | None
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`. `closes_window` says that an update follows this batch's backward pass."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`. If `closes_window`, an update follows this batch's backward pass."""
         ...
 
     def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
@@ -78,9 +80,11 @@ class OneProcess(Strategy):
     passes_together = False
     own_loss: Tensor | None = None
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`."""
-        return network(*inputs)
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`."""
+        return network(*inputs, **named)
 
     def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
         """Returns the loss."""
