@@ -416,7 +416,7 @@ class Learner:
         Args:
             item: anything that `dls.test_dl([item])` takes: a path, a Pillow image, an array (height, width, channels)
                 or a tensor (channels, height, width). If the data are arrays in memory: an array like those, or a
-                Pillow image.
+                Pillow image. If the model has several inputs: a tuple or a dictionary of them.
             with_input: also return, as `input`, the image that the model saw, in its real colours.
         """
         return self._predictor().item(item, with_input=with_input)

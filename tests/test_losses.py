@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from minilearner import FocalLoss, LabelSmoothingCrossEntropy
-from minilearner.training.inference import make_item_loss
+from minilearner.training.item_losses import make_item_loss
 
 LOGITS, TARGET = torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0])
 

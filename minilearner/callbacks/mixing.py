@@ -1,13 +1,12 @@
 """`MixUp` and `CutMix`: train on mixtures of two items, with the loss mixed in the same proportion.
 
 Labels are never mixed, so any loss will do: the loss is computed for the targets of both items, and the two losses are
-averaged item by item. All random draws derive from the loaders' seed and the batch's number. `training.inference` knows
-how to compute a loss for each item.
+averaged item by item. All random draws derive from the loaders' seed and the batch's number. `training.item_losses`
+knows how a loss is made of its items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from minilearner.checks import check_positive
 from minilearner.runtime import derive_seed
 from minilearner.training.callback import Callback
-from minilearner.training.inference import make_item_loss
+from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss, mix_losses
+from minilearner.training.loss_terms import Divisor
 from minilearner.training.run import Run
-from minilearner.training.step import LossFunction
 from minilearner.tree import Tree, map_tensors, n_items
 
 __all__ = ["CutMix", "MixUp", "cut_and_paste", "draw_boxes", "interpolate"]
@@ -94,10 +93,12 @@ class MixUp(_Mixing):
     """Trains on weighted means of two items: ``x = share * x + (1 - share) * x[partner]``, and so for the loss.
 
     Each item has its own partner in the batch and its own share: the larger part of a draw from Beta(alpha, alpha), so
-    between 0.5 and 1. Only training batches are mixed. Losses with torch's `reduction` are computed for the whole
-    batch at once, any other item by item. The mean is over items, even if a loss has class weights. Metrics on training
-    batches (`recorder.train_metrics`) use the target of the item with the larger share. Batch n is always mixed in the
-    same way, whatever else draws random numbers.
+    between 0.5 and 1. Only training batches are mixed. Weights of a loss, such as class weights, count as they do
+    without mixing, for each of the two targets in its share. A loss that calls torch's losses is computed for the whole
+    batch at once; one that reduces by hand may be computed item by item. A loss that needs the whole batch, such as a
+    contrastive one, is averaged by the mean share of the batch. Metrics on training batches (`recorder.train_metrics`)
+    use the target of the item with the larger share. Batch n is always mixed in the same way, whatever else draws
+    random numbers.
 
     Args:
         alpha: above 0; the larger, the more evenly two items are mixed.
@@ -196,7 +197,7 @@ def cut_and_paste(x: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
 
 
 class _MixedLoss(nn.Module):
-    """Averages the losses for two targets while `other` is set; otherwise it is the plain loss.
+    """Mixes the losses for two targets while `other` is set; otherwise it is the plain loss.
 
     `other` holds the second targets, and each item's share of its first target. `whole` is `other` for the whole batch,
     while a batch goes through in parts.
@@ -209,15 +210,17 @@ class _MixedLoss(nn.Module):
         self.loss_func = loss_func
         self.other: tuple[Any, Tensor] | None = None
         self.whole: tuple[Any, Tensor] | None = None
-        self._per_item: Callable[[Any, Any], Tensor] = make_item_loss(loss_func)
-        self._reduce = torch.sum if getattr(loss_func, "reduction", "mean") == "sum" else torch.mean
 
     def forward(self, pred: Any, y: Any) -> Tensor:
         if self.other is None:
             return self.loss_func(pred, y)
-        other, share = self.other
-        first, second = self._per_item(pred, y), self._per_item(pred, other)
-        return self._reduce(torch.lerp(second, first, share.to(first.dtype)))
+        return mix_losses(self.loss_func, pred, y, *self.other)[0]
+
+    def measure(self, pred: Any, y: Any, probe: DivisorProbe | None) -> tuple[Tensor, Divisor | None]:
+        """Returns the loss and what it divides by; see `measure_loss`."""
+        if self.other is None:
+            return measure_loss(self.loss_func, pred, y, probe)
+        return mix_losses(self.loss_func, pred, y, *self.other, probe)
 
 
 def _select(tree: Tree, indices: Tensor | slice) -> Tree:

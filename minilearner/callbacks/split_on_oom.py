@@ -16,6 +16,7 @@ from minilearner.models.restore import BufferCopy
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.callback import Callback, CancelBackward
+from minilearner.training.loss_terms import Divisor, add_divisors
 from minilearner.training.run import Run
 from minilearner.tree import Tree, map_tensors, n_items
 
@@ -25,10 +26,10 @@ __all__ = ["SplitOnOOM"]
 class SplitOnOOM(Callback):
     """Halves the batch when memory runs out in the forward or backward pass, until its parts fit.
 
-    Nothing of the failed pass remains: its gradients are dropped, and the buffers are put back. The parts' losses are
-    weighed by their items, so the update is the mean over the whole batch. Batch size, updates and schedule do not
-    change. As with accumulation, batch norm normalises each part by its own statistics; its running statistics move
-    once a batch, by the mean over the parts. Later batches of the run are split at once.
+    Nothing of the failed pass remains: its gradients are dropped, and the buffers are put back. Each part counts as
+    much as its loss divides by, its items or their class weights, so the update is that of the whole batch. Batch size,
+    updates and schedule do not change. As with accumulation, batch norm normalises each part by its own statistics; its
+    running statistics move once a batch, by the mean over the parts. Later batches of the run are split at once.
 
     The callback wraps `run.process_batch` and calls it once for each part. So `after_pred`, `after_loss` and
     `before_backward` come for each part, whose items are ``run.part``; all other events come once. An update that such
@@ -68,7 +69,7 @@ class SplitOnOOM(Callback):
             run.record.settings["split"] = f"in parts of at most {min(found)} items"
 
     def _train(self, run: Run, inner: Callable[[], None]) -> None:
-        n, strategy = n_items(run.x), run.step.strategy
+        n, strategy, divisors = n_items(run.x), run.step.strategy, list[Divisor]()
         cancels: list[CancelBackward] = []
 
         def train_part() -> None:
@@ -77,25 +78,28 @@ class SplitOnOOM(Callback):
                 inner()
             except CancelBackward:  # raised below, when every part has gone through
                 cancels.append(CancelBackward())
+            n_part = n_items(run.x)
+            divisors.append(run.step.divisor or Divisor(n_part, n_part))
 
         with strategy.work_apart(n):
-            while not self._fits(run, train_part):
+            while not self._fits(run, train_part, divisors):
                 cancels.clear()
+                divisors.clear()
                 if run.dls.device.type == "cuda":
                     torch.cuda.empty_cache()
         if run.loss is not None:
-            run.loss = strategy.finish_loss(run.loss, n)
+            run.loss = strategy.finish_loss(run.step.window, run.loss, add_divisors(divisors))
         if cancels:
             raise cancels[0]
 
-    def _fits(self, run: Run, train_part: Callable[[], None]) -> bool:
+    def _fits(self, run: Run, train_part: Callable[[], None], divisors: list[Divisor]) -> bool:
         """Trains the batch in parts of `most_items`. If memory runs out, halves that number and returns False."""
         n = n_items(run.x)
         n_parts = 1 if self.most_items is None else max(1, math.ceil(n / self.most_items))
         buffers = BufferCopy(run.model)
         try:
             with run.step.whole_or_nothing():
-                _train_parts(run, train_part, n_parts)
+                _train_parts(run, train_part, n_parts, divisors)
             return True
         except Exception as error:
             if not is_out_of_memory(error):
@@ -113,7 +117,7 @@ class SplitOnOOM(Callback):
         if self.most_items is None:
             warnings.warn(
                 f"a batch of {n} items did not fit in memory. From now on batches are trained in parts; each update is "
-                "still the mean over its whole batch.",
+                "still that of its whole batch.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -123,28 +127,41 @@ class SplitOnOOM(Callback):
         return "SplitOnOOM()"
 
 
-def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int) -> None:
+def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int, divisors: list[Divisor]) -> None:
+    window = run.step.window
     if n_parts == 1:
-        train_part()
+        window.part = None if run.step.n_processes == 1 else 0  # other processes may train theirs in parts
+        try:
+            train_part()
+        finally:
+            window.part = None
         return
     whole, n = run.batch, n_items(run.x)
     statistics, preds, losses = _Statistics(run.model), [], []
     try:
         for number, part in enumerate(_slice_evenly(n, n_parts)):
-            run.part, run.step.window.part = part, number
+            run.part, window.part = part, number
             run.batch = _take(whole[0], part, n), _take(whole[1], part, n)
             train_part()
-            weight = n_items(run.x) / n
-            statistics.add(weight)
+            statistics.add(n_items(run.x) / n)
             if run.pred is not None:
                 preds.append(map_tensors(Tensor.detach, run.pred))
             if run.loss is not None:
-                losses.append(run.loss.detach() * weight)
+                losses.append(run.loss.detach())
     finally:
-        run.batch, run.part, run.step.window.part = whole, None, None
+        run.batch, run.part, window.part = whole, None, None
     statistics.settle()
     run.pred = join(tuple(preds)) if len(preds) == n_parts else None
-    run.loss = torch.stack(losses).sum() if len(losses) == n_parts else None
+    run.loss = _add_losses(losses, divisors) if len(losses) == n_parts else None
+
+
+def _add_losses(losses: list[Tensor], divisors: list[Divisor]) -> Tensor:
+    """Returns the loss of a batch from those of its parts."""
+    whole = add_divisors(divisors)
+    if whole.is_sum:
+        return torch.stack(losses).sum()
+    weighted = torch.stack([loss * (one.value / whole.value) for loss, one in zip(losses, divisors, strict=True)])
+    return weighted.sum().nan_to_num(0.0) if isinstance(whole.value, Tensor) else weighted.sum()
 
 
 def _slice_evenly(n: int, n_parts: int) -> Iterator[slice]:

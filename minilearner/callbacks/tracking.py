@@ -141,10 +141,14 @@ class Validate(Callback):
         self.every_epochs = every_epochs
 
     def before_fit(self, run: Run) -> None:
+        self._n_updates = run.global_step
         if run.dls.valid is None:
             raise ValueError("`Validate` needs a validation set. `dls.valid` is None.")
 
     def after_step(self, run: Run) -> None:
+        if run.global_step == self._n_updates:  # the step was cancelled or skipped
+            return
+        self._n_updates = run.global_step
         if self.every_steps is not None and run.global_step % self.every_steps == 0 and run.validate is not None:
             run.validate()
 

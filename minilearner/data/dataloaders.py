@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from minilearner.checks import check_count
 from minilearner.data.arrays import as_inputs, as_pair, check_alike
@@ -246,7 +246,8 @@ class DataLoaders:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
         Args:
-            items: inputs alone (then batches are ``(x, None)``), a pair ``(x, y)``, a torch dataset or a loader. For a
+            items: inputs alone (then batches are ``(x, None)``; for models of several inputs a list of tuples or
+                dictionaries, one for each item), a pair ``(x, y)``, a torch dataset or a loader. For a
                 `DataBlock`'s loaders also a list of items like those it was built from, or of paths, PIL images, arrays
                 or tensors. For loaders of arrays also one array, or a list of arrays, tensors or PIL images.
             with_labels: label a `DataBlock`'s items as the training items were.
@@ -263,6 +264,8 @@ class DataLoaders:
             raise ValueError("`with_labels` needs the loaders of a DataBlock. Give a pair (x, y), or a loader.")
         if like_items is not None:
             return like_items.over(items)
+        if _are_several_inputs(items) and self._takes_several_inputs():
+            return self.from_other(_collate(items, self.bs))
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
             y = encode_labels(self.target or infer_target(raw), raw, split="test")
@@ -282,6 +285,9 @@ class DataLoaders:
             batch_tfms=self.train.batch_tfms,
             device=self.device,
         )
+
+    def _takes_several_inputs(self) -> bool:
+        return not isinstance(self.one_batch()[0], Tensor)
 
     def from_other(self, source: Any) -> Loader:
         """Returns a loader of a dataset, or of another loader, whose batches arrive where these do.
@@ -431,6 +437,15 @@ def _check_iterable(source: Any, split: str) -> None:
 
 def _are_images(items: Any) -> bool:
     return isinstance(items, list) and bool(items) and all(hasattr(item, "getbands") for item in items)
+
+
+def _are_several_inputs(items: Any) -> bool:
+    return isinstance(items, list) and bool(items) and all(isinstance(item, (tuple, Mapping)) for item in items)
+
+
+def _collate(items: list[Any], bs: int) -> list[tuple[Tree, None]]:
+    """Returns the batches of items with several inputs each."""
+    return [(default_collate(items[i : i + bs]), None) for i in range(0, len(items), bs)]
 
 
 def _check_batches(source: Any, split: str) -> None:

@@ -239,8 +239,9 @@ def _find_items(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree
         start += n
         if len(found) == len(set(positions)):
             break
-    x, y = default_collate([found[position] for position in positions])
-    return x, y
+    xs, ys = zip(*(found[position] for position in positions), strict=True)
+    x = default_collate(list(xs))
+    return tuple(x) if type(xs[0]) is tuple else x, None if ys[0] is None else default_collate(list(ys))
 
 
 def _read_share(loader: DataLoader[Any], share: Share) -> DataLoader[Any]:

@@ -43,6 +43,7 @@ class PlainLoop(Callback):
     """
 
     def before_fit(self, run: Run) -> None:
+        run.step.measures_loss = False
         run.process_batch = partial(self._train, run)
 
     def _train(self, run: Run) -> None:

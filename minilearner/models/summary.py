@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.models.hooks import ForwardHooks
+from minilearner.models.inputs import spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
 from minilearner.tree import Tree, n_items
@@ -31,13 +32,13 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
 
     Args:
         model: any module.
-        x: a batch on the model's device. A tuple is passed as several arguments.
+        x: a batch on the model's device. Several inputs are spread over the arguments; see `spread_inputs`.
         settings: how the model is trained, for the lines below the table.
 
     Raises:
         Exception: whatever the model raises for `x`.
     """
-    inputs = x if isinstance(x, tuple) else (x,)
+    inputs, named = spread_inputs(model, x)
     outputs: dict[nn.Module, Tree] = {}
     multiply_adds: dict[nn.Module, int] = {}
 
@@ -50,7 +51,7 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
 
     hooks = ForwardHooks((layer for _, layer in layers), note)
     with hooks, restore_buffers(model), evaluation_mode(model), isolate_rng(), torch.no_grad():
-        model(*inputs)
+        model(*inputs, **named)
     n = n_items(x) or 1
     seen: set[Tensor] = set()
     rows = tuple(

@@ -161,6 +161,9 @@ class NoTrainingData(DataLoaders):
             "your loaders and `learn.model`."
         )
 
+    def _takes_several_inputs(self) -> bool:
+        return isinstance(self.train, MemoryLoader)  # no array in memory is an item of several
+
     def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
         """Returns a loader over new inputs, as `DataLoaders.test_dl`; how labels are read is not in the file.
 

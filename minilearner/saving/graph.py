@@ -7,6 +7,7 @@ The graph takes inputs of their final size in [0, 1], normalises them as the loa
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from minilearner.data.batch_transforms import BatchTransform
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
 from minilearner.files import replace_file
+from minilearner.models.inputs import spread_inputs
 from minilearner.models.tensors import unwrap
 from minilearner.runtime import isolate_rng
 
@@ -51,18 +53,21 @@ class _Graph(nn.Module):
         self.statistics = [(t.mean, t.std) for t in _find_normalization(dls.train.batch_tfms.steps(training=False))]
         self.model, self.target = model, dls.target
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, *inputs: Tensor) -> Any:
+        pred = self.model(*map(self._normalize, inputs))
+        return pred if self.target is None else self.target.activate(pred)
+
+    def _normalize(self, x: Tensor) -> Tensor:
         for mean, std in self.statistics:
             shape = (1, -1, *(1,) * (x.ndim - 2))
             x = (x - mean.view(shape)) / std.view(shape)
-        pred = self.model(x)
-        return pred if self.target is None else self.target.activate(pred)
+        return x
 
 
 def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     """Writes an ONNX file with a dynamic batch dimension, and compares its outputs with the model's in onnxruntime.
 
-    Its input is called "input" and its output "output".
+    Its input is called "input" and its output "output". Several inputs are called as the arguments of the model.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -76,16 +81,18 @@ def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
         raise ImportError(
             f"format='onnx' needs {error.name}, which is not installed: pip install 'minilearner[onnx]'."
         ) from error
-    graph, x = _prepare(dls, model)
-    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["output"]}
+    graph, inputs = _prepare(dls, model)
+    own_names = list(inspect.signature(graph.model.forward).parameters)
+    names = ["input"] if len(inputs) == 1 else [*own_names, *map(str, range(len(inputs)))][: len(inputs)]
+    how: dict[str, Any] = {"input_names": names, "output_names": ["output"], "dynamo": True, "verbose": False}
     with replace_file(path) as temporary:
         with _silence(), _explain_failure("onnx"):
-            dynamic = ({0: torch.export.Dim("batch")},)
-            program = torch.onnx.export(graph, (x,), dynamo=True, dynamic_shapes=dynamic, verbose=False, **names)
+            program = torch.onnx.export(graph, inputs, dynamic_shapes=_dynamic(inputs), **how)
             program.save(str(temporary), include_initializers=True, external_data=False)  # type: ignore[union-attr]
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        for sample in _make_batches(x):
-            _compare(graph(sample), torch.from_numpy(session.run(None, {"input": sample.numpy()})[0]), "ONNX")
+        for sample in _make_batches(inputs):
+            given = dict(zip(names, (t.numpy() for t in sample), strict=True))
+            _compare(graph(*sample), torch.from_numpy(session.run(None, given)[0]), "ONNX")
     return path
 
 
@@ -95,34 +102,47 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     Raises:
         ValueError, DataError: as `write_onnx`.
     """
-    graph, x = _prepare(dls, model)
+    graph, inputs = _prepare(dls, model)
     with replace_file(path) as temporary:
         named = temporary.with_suffix(".pt2")  # torch insists on the suffix
         try:
             with _silence(), _explain_failure("torch_export"):
-                program = torch.export.export(graph, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+                program = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs))
                 torch.export.save(program, named)
                 loaded = torch.export.load(named).module()
-            for sample in _make_batches(x):
-                _compare(graph(sample), loaded(sample), "exported program")
+            for sample in _make_batches(inputs):
+                _compare(graph(*sample), loaded(*sample), "exported program")
             named.replace(temporary)
         finally:
             named.unlink(missing_ok=True)
     return path
 
 
-def _prepare(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, Tensor]:
+def _prepare(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, tuple[Tensor, ...]]:
     """Returns the graph, on the CPU in fp32, and a batch to try it on."""
     graph = _Graph(dls, copy.deepcopy(unwrap(model)).cpu().float().eval()).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
     x, _ = dls.loader(0).in_order().first_batch()
-    if not isinstance(x, Tensor):
-        raise ValueError(f"a graph takes one tensor. Received from the loaders: {type(x).__name__}.")
-    x = x[:2].cpu()
+    inputs, named = spread_inputs(graph.model, x)
+    if named:  # by the order of the model's arguments
+        bound = inspect.signature(graph.model.forward).bind(**named)
+        bound.apply_defaults()
+        inputs = bound.args
+    if not all(isinstance(t, Tensor) for t in inputs):
+        raise ValueError(f"a graph takes tensors. Received from the loaders: {type(x).__name__}.")
+    return graph, tuple(_denormalize(graph, t[:2].cpu()) for t in inputs)
+
+
+def _denormalize(graph: _Graph, x: Tensor) -> Tensor:
     for mean, std in reversed(graph.statistics):
         shape = (1, -1, *(1,) * (x.ndim - 2))
         x = x * std.view(shape) + mean.view(shape)
-    return graph, x
+    return x
+
+
+def _dynamic(inputs: tuple[Tensor, ...]) -> Any:
+    """Returns the description of a batch dimension of any length for the graph's `*inputs`."""
+    return (tuple({0: torch.export.Dim("batch")} for _ in inputs),)
 
 
 def _find_normalization(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
@@ -138,9 +158,9 @@ def _find_normalization(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
     return found
 
 
-def _make_batches(x: Tensor) -> list[Tensor]:
+def _make_batches(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     """Returns batches of one, two and three items."""
-    return [torch.cat([x] * (-(-n // len(x))))[:n] for n in (1, 2, 3)]
+    return [tuple(torch.cat([x] * (-(-n // len(x))))[:n] for x in inputs) for n in (1, 2, 3)]
 
 
 def _compare(expected: Any, found: Any, what: str) -> None:

@@ -261,7 +261,7 @@ class Callback:
         """The gradients of this batch are added. Also called if its backward pass was cancelled."""
 
     def before_step(self, run: Run) -> None:
-        """An update is due. With accumulation, gradients are still sums."""
+        """An update is due. Gradients are true to size, also in fp16; with accumulation, they are still sums."""
 
     def after_step(self, run: Run) -> None:
         """The weights are updated; the gradients are still there."""

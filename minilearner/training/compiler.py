@@ -90,12 +90,12 @@ class _CompiledModel:
         self._known_calls = _find_special_calls(model)
         self._was_training: bool | None = None
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         if self._model.training is not self._was_training:  # a pass begins
             _check_same_calls(self._known_calls, _find_special_calls(self._model))
             self._was_training = self._model.training
         try:
-            outputs = self._compiled(*inputs)
+            outputs = self._compiled(*inputs, **named)
         except Exception as error:
             if "InvalidCxxCompiler" not in f"{type(error).__name__} {error}":
                 raise

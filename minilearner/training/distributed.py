@@ -24,6 +24,7 @@ from minilearner.data.share import Share
 from minilearner.errors import DataError, closest
 from minilearner.models.restore import evaluation_mode
 from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.loss_terms import Divisor
 from minilearner.training.strategy import OneProcess, Strategy
 from minilearner.tree import Tree, digest, is_empty, map_tensors, n_items
 
@@ -181,30 +182,37 @@ class DataParallel(Strategy):
         self._is_apart = False
         self._stand_in: Tree = None
         self._n_own = self._n_all = 0
+        self._all = Divisor(0.0, 0)
+        self._is_sum = False
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`; in training, through the wrapped model."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`; in training, through the wrapped model."""
         if not torch.is_grad_enabled():
-            return network(*inputs)
-        self._n_own, self._will_exchange = n_items(inputs), False
+            return network(*inputs, **named)
+        self._n_own, self._will_exchange = n_items((*inputs, named)), False
         if not self.model.training:
-            return network(*inputs)
+            return network(*inputs, **named)
         if self._is_apart:
-            return self._call_with_stand_in(self.model, inputs)
+            return self._call_with_stand_in(self.model, inputs, named)
         wrapped, self._will_exchange = self._wrap_model(), closes_window
         no_sync = nullcontext if closes_window else getattr(wrapped, "no_sync", nullcontext)
         with no_sync():
-            return self._call_with_stand_in(wrapped, inputs)
+            return self._call_with_stand_in(wrapped, inputs, named)
 
-    def mean_loss(self, loss: Tensor) -> Tensor:
-        """Returns the mean loss over the items of all processes; only this process's part of it has gradients here."""
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
+        """Returns the loss over the items of all processes; only this process's part of it has gradients here."""
         if not torch.is_grad_enabled():
             return loss
-        own = mean = loss.detach()
-        if not self._is_apart:
-            self.own_loss = own
-            mean = self._mean_over_items(own)
-        return _OwnPart.apply(loss, mean, self._scale(self._n_own))  # type: ignore[no-any-return]
+        divisor = divisor or Divisor(self._n_own, self._n_own)
+        own = loss.detach()
+        if self._is_apart:  # what all divide by is known when every part has gone through: see `finish_loss`
+            scale = 1.0 if divisor.is_sum else divisor.value / max(self._n_all, 1)
+            return _OwnPart.apply(loss, own, scale * self.n_processes)  # type: ignore[no-any-return]
+        self.own_loss = own
+        mean, scale = self._combine(own, divisor)
+        return _OwnPart.apply(loss, mean, scale)  # type: ignore[no-any-return]
 
     @contextmanager
     def work_apart(self, n_items: int) -> Iterator[None]:
@@ -216,18 +224,26 @@ class DataParallel(Strategy):
         finally:
             self._is_apart = False
 
-    def finish_loss(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the mean over the items of all processes of a loss that was computed in `work_apart`."""
+    def finish_loss(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
+        """Returns the loss over the items of all processes from one that was computed in `work_apart`."""
         self.own_loss = loss.detach()
-        return _mean_over_processes(self.own_loss * self._scale(n_items))
+        mean, _ = self._combine(self.own_loss, divisor)
+        if window.n_batches:
+            window.add(self._all)
+        return mean
 
     def count_items(self, x: Tree) -> int:
         """Returns how many items all processes had in the latest training batch."""
         return self._n_all
 
-    def weigh(self, window: GradientWindow, loss: Tensor, n_items: int) -> Tensor:
+    def weigh(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
         """Returns the loss with its weight in the window: that of the batch's items in all processes."""
-        return window.weigh_again(loss) if window.part else window.weigh(loss, self._n_all)
+        if not self._is_apart:
+            return window.weigh(loss, self._all)
+        window.count_batch(self._n_all)
+        if divisor.is_sum:
+            return loss
+        return loss if window.unit == self._n_all else loss * (self._n_all / window.unit)
 
     def before_backward(self) -> None:
         """Notes whether this pass exchanges the gathered gradients."""
@@ -244,31 +260,54 @@ class DataParallel(Strategy):
         with torch.no_grad():
             processes.copy_from_first(self.model.buffers())
 
-    def _mean_over_items(self, own: Tensor) -> Tensor:
+    def _combine(self, own: Tensor, divisor: Divisor) -> tuple[Tensor, float | Tensor]:
+        """Returns the loss over all processes, and the factor of this process's gradients.
+
+        The exchange takes the mean over processes, not over items.
+        """
+        self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
         if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
+            return self._combine_on_device(own, divisor)
+        value, weight = float(own), float(divisor.value)
+        sums = processes.add_up([value * weight, weight, self._n_own, value, divisor.size, self._is_sum])
+        weighted, total, n, plain, size, n_sums = sums
+        if not self._is_apart:
+            self._n_all = round(n)
+        self._all = Divisor(total, max(round(size), 1), is_sum=n_sums > 0)
+        if n_sums:
+            return own.new_tensor(plain), float(self.n_processes)
+        # Inputs without tensors have no number of items.
+        if not total:
+            return own.new_tensor(plain / self.n_processes), 1.0
+        return own.new_tensor(weighted / total), weight * self.n_processes / total
+
+    def _combine_on_device(self, own: Tensor, divisor: Divisor) -> tuple[Tensor, float | Tensor]:
+        if not self._is_apart:
             self._count_all(self._n_own)
-            return _mean_over_processes(own * self._scale(self._n_own))
-        value = float(own)
-        total, n, plain = processes.add_up([value * self._n_own, self._n_own, value])
-        self._n_all = round(n)
-        return own.new_tensor(total / n if n else plain / self.n_processes)
+        weight = torch.as_tensor(divisor.value, dtype=own.dtype, device=own.device)
+        sums = torch.stack([own * weight, weight, own])
+        dist.all_reduce(sums)
+        weighted, total, plain = sums.unbind()
+        self._all = Divisor(total, max(self._n_all, 1), self._is_sum)
+        if self._is_sum:
+            return plain, float(self.n_processes)
+        is_empty = total == 0
+        mean = torch.where(is_empty, plain / self.n_processes, weighted / total)
+        return mean, torch.where(is_empty, 1.0, weight * self.n_processes / total)
 
     def _count_all(self, n_items: int) -> None:
         self._n_all = round(processes.add_up([n_items])[0])
 
-    def _scale(self, n_items: int) -> float:
-        # The exchange takes the mean over processes, not over items. Inputs without tensors have no number of items.
-        return n_items * self.n_processes / self._n_all if self._n_all else 1.0
-
-    def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls the network. All must take part, so a process with no items left passes an earlier item."""
-        if not is_empty(inputs):
-            self._stand_in = map_tensors(lambda t: t[:1].detach(), inputs)
-            return network(*inputs)
+        if not is_empty((inputs, named)):
+            self._stand_in = map_tensors(lambda t: t[:1].detach() if t.ndim else t.detach(), (inputs, named))
+            return network(*inputs, **named)
         if self._stand_in is None:
-            self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), inputs)
+            self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), (inputs, named))
+        inputs, named = self._stand_in
         with evaluation_mode(self.model):
-            return map_tensors(lambda t: t[:0], network(*self._stand_in))
+            return map_tensors(lambda t: t[:0], network(*inputs, **named))
 
     def _wrap_model(self) -> nn.Module:
         """Returns the wrapped model. It is wrapped anew if other parameters learn than before."""
@@ -283,26 +322,24 @@ class Sharded(DataParallel):
 
     passes_together = True
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`."""
         if torch.is_grad_enabled():
-            self._n_own, self._will_exchange = n_items(inputs), True  # in every batch: a process has no room for sums
-        return self._call_with_stand_in(self.model, inputs)
+            self._n_own = n_items((*inputs, named))
+            self._will_exchange = True  # in every batch: a process has no room for sums
+        return self._call_with_stand_in(self.model, inputs, named)
 
 
 class _OwnPart(torch.autograd.Function):
     """Replaces a loss's value, by the mean over processes for instance, and scales its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, value: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, value: Tensor, scale: float | Tensor) -> Tensor:
         ctx.scale = scale
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient * ctx.scale, None, None
-
-
-def _mean_over_processes(value: Tensor) -> Tensor:
-    dist.all_reduce(value)
-    return value / processes.count()

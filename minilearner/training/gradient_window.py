@@ -5,15 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minilearner.training.loss_terms import Divisor
+
 __all__ = ["GradientWindow"]
 
 
 class GradientWindow:
-    """The batches gathered for one update, weighed so that the update is the mean over all their items.
+    """The batches gathered for one update, weighed so that the update is that of one batch of all their items.
 
-    The first batch counts 1 and any other its size relative to the first. So batches of equal size, the ordinary case,
-    are multiplied by exactly 1. The sum of the weights is divided out once, at the update, when a short last batch is
-    known.
+    A batch's weight is what its loss divides by, relative to the size of the first batch: the number of its items, or
+    the sum of their class weights, for example. So batches of equal size, the ordinary case, are multiplied by exactly
+    1. The sum of the weights is divided out once, at the update, when a short last batch is known. Losses that add up
+    are added up.
 
     Attributes:
         n_batches: how many batches have been weighed.
@@ -23,25 +26,41 @@ class GradientWindow:
 
     def __init__(self) -> None:
         self.n_batches = 0
-        self.total = 0.0
+        self.total: float | Tensor = 0.0
         self.part: int | None = None
-        self._n_items_of_first = 1
-        self._weight = 1.0
+        self.unit = 1
+        """The size of the first batch, which all weights are relative to."""
 
-    def weigh(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the loss times its weight, and counts its items. The first part of a batch counts as the batch."""
+    def weigh(self, loss: Tensor, divisor: Divisor) -> Tensor:
+        """Returns the loss times its weight, and counts its batch. The first part of a batch counts as the batch."""
+        self.count_batch(divisor.size)
+        weight = self.add(divisor)
+        if isinstance(weight, Tensor):
+            return loss * weight.to(loss.dtype)
+        return loss if weight == 1.0 else loss * weight
+
+    def count_batch(self, size: int) -> None:
+        """Counts a batch of this size, or the first part of one."""
         if not self.n_batches:
-            self._n_items_of_first = max(n_items, 1)
-        self._weight = n_items / self._n_items_of_first
+            self.unit = max(size, 1)
         self.n_batches += not self.part
-        self.total += self._weight
-        return self.weigh_again(loss)
 
-    def weigh_again(self, loss: Tensor) -> Tensor:
-        """Returns the loss times the latest weight, for a part whose items were counted with the first part."""
-        return loss if self._weight == 1.0 else loss * self._weight
+    def add(self, divisor: Divisor) -> float | Tensor:
+        """Adds the weight of a batch, or of a part, to the total, and returns it."""
+        if divisor.is_sum:
+            self.total = 1.0
+            return 1.0
+        weight = divisor.value / self.unit
+        self.total = self.total + weight
+        return weight
 
     def average(self, gradients: list[Tensor]) -> None:
         """Divides the gathered gradients by the sum of the weights, in place."""
-        if gradients and self.total not in (0.0, 1.0):
+        if not gradients:
+            return
+        if isinstance(self.total, Tensor):
+            total = torch.where(self.total == 0, 1.0, self.total)
+            for gradient in gradients:
+                gradient.div_(total.to(gradient.dtype))
+        elif self.total not in (0.0, 1.0):
             torch._foreach_div_(gradients, self.total)

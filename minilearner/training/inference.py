@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sized
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from minilearner import processes
 from minilearner.data.loader_state import restore_loaders
@@ -17,10 +13,11 @@ from minilearner.data.share import WHOLE
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolate_rng
-from minilearner.training.step import LossFunction, Step
+from minilearner.training.item_losses import LossFunction, make_item_loss
+from minilearner.training.step import Step
 from minilearner.tree import is_empty, map_tensors, n_items
 
-__all__ = ["make_item_loss", "predict_batches"]
+__all__ = ["predict_batches"]
 
 
 def predict_batches(
@@ -78,39 +75,3 @@ def _to_cpu(batch: BatchPrediction) -> BatchPrediction:
     parts = (batch.x, batch.preds, batch.targets, batch.losses)
     x, preds, targets, losses = map_tensors(lambda t: t.detach().cpu(), parts)
     return BatchPrediction(x, preds, targets, losses, batch.n_items)
-
-
-def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
-    """Returns a loss function that gives a value for each item, `(items,)`, for one that gives their mean.
-
-    A loss that follows torch's convention, a `reduction` attribute or argument, is called with "none". Any other is
-    called with one item at a time.
-    """
-    if isinstance(loss_func, nn.Module) and hasattr(loss_func, "reduction"):
-        unreduced: LossFunction = copy.copy(loss_func)
-        unreduced.reduction = "none"  # type: ignore[attr-defined]
-    elif _takes_reduction(loss_func):
-        unreduced = partial(loss_func, reduction="none")  # type: ignore[call-arg]
-    else:
-        return partial(_compute_one_by_one, loss_func)
-    return lambda pred, y: _average_items(unreduced(pred, y), n_items(y))
-
-
-def _takes_reduction(loss_func: LossFunction) -> bool:
-    try:
-        return "reduction" in inspect.signature(loss_func).parameters
-    except (TypeError, ValueError):  # builtins without a signature
-        return False
-
-
-def _average_items(losses: Tensor, n: int) -> Tensor:
-    """Averages `(items, ...)`, or a flattened `(items * k,)`, to `(items,)`."""
-    return losses if losses.ndim == 1 and len(losses) == n else losses.reshape(n, -1).mean(1)
-
-
-def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
-    def item(i: int) -> Tensor:
-        only: Callable[[Tensor], Tensor] = lambda t: t[i : i + 1]  # noqa: E731 - a slice with a name
-        return loss_func(map_tensors(only, pred), map_tensors(only, y))
-
-    return torch.stack([item(i) for i in range(n_items(y))])

@@ -177,11 +177,13 @@ class Loop:
             step.backward(run.loss, n_items(run.x))
 
     def _update(self) -> None:
-        run, of = self.run, self.events.of
+        run, step, of = self.run, self.step, self.events.of
         try:
+            if step.n_processes > 1 or step.precision.scales_loss:
+                step.settle_gradients()  # callbacks shall see what the update takes
             for act in of["before_step"]:
                 act(run)
-            if self.step.update():
+            if step.update():
                 run.count_update()
         except CancelStep:
             self.events.emit("after_cancel_step", run)
@@ -189,7 +191,7 @@ class Loop:
             for act in of["after_step"]:
                 act(run)
         finally:
-            self.step.zero_grad()
+            step.zero_grad()
 
     @contextmanager
     def _stretch(self, name: str, cancel: type[Cancel]) -> Iterator[None]:

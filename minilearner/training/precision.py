@@ -17,14 +17,18 @@ __all__ = ["Autocast", "Fp32", "Precision", "ScaledFp16", "make_precision"]
 class Precision(Protocol):
     """What a step asks of its precision. A class that inherits from this only writes `name`, `call` and what differs.
 
+    A precision equals its name, so callbacks may ask for ``run.step.precision == "fp16"``.
+
     Attributes:
         name: what a record calls it, such as "bf16".
         scales_loss: True if `backward` multiplies the loss. Then the gradients are still scaled until `unscale`,
             and may overflow; `step` skips such an update.
+        scale: what `backward` multiplies the loss by.
     """
 
     name: str
     scales_loss: bool = False
+    scale: float = 1.0
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Returns `function(*args)`, computed in this precision."""
@@ -42,6 +46,20 @@ class Precision(Protocol):
         """Updates the weights. Returns False if the update was skipped because its gradients overflowed."""
         optimizer.step()
         return True
+
+    def skip(self) -> None:
+        """Called in place of `step` if an update is cancelled after `unscale`. Only called if `scales_loss`."""
+        return
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is this precision, or its name: ``run.step.precision == "fp16"``."""
+        return self is other or other == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return self.name
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep between two updates."""
@@ -112,6 +130,15 @@ class ScaledFp16(Autocast):
         self.scaler.step(optimizer)
         self.scaler.update()
         return bool(self.scaler.get_scale() >= scale)
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        """What the loss is multiplied by now."""
+        return self.scaler.get_scale()
+
+    def skip(self) -> None:
+        """Counts the gradients as seen: if they overflowed, the scale is lower from now on."""
+        self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the scale, and how many updates ago it last changed."""

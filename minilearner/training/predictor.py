@@ -24,6 +24,7 @@ from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_batches
 from minilearner.training.step import Step
+from minilearner.tree import map_tensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ class Predictor:
             (batch,) = self._predict(loader, watch=iter)
         preds = batch.preds.cpu()
         index = self._decode(preds)[0]
-        seen = loader.decode(batch.x)[0].cpu() if with_input else None
+        seen = map_tensors(lambda t: t[0].cpu(), loader.decode(batch.x)) if with_input else None
         return Prediction(index if target is None else target.label(index), index, preds[0], seen)
 
     def tta(self, n: int, item_tfms: Any, batch_tfms: Any, *, beta: float | None, use_max: bool) -> Predictions:

@@ -16,24 +16,27 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import DataError
+from minilearner.models.inputs import spread_inputs
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss
+from minilearner.training.loss_terms import Divisor
 from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
 
 __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
-LossFunction = Callable[[Any, Any], Tensor]
-"""`(pred, target) -> loss`: a tensor without dimensions, the mean over the items of the batch."""
+
+_NO_NAMES: dict[str, Any] = {}
 
 
 class Step:
     """One training step. In fp32 and one process, it is to the bit what a hand-written loop does.
 
     Args:
-        model: called with the inputs; a tuple of inputs is spread over its arguments.
+        model: called with the inputs, several of which are spread over its arguments; see `spread_inputs`.
         loss_func: mean loss of a batch.
         optimizer: may be None if only `predict` and `compute_loss` are used.
         precision: how the step computes.
@@ -47,6 +50,10 @@ class Step:
         norm_type: the exponent of that norm.
         lr_factor: multiplies the learning rates of each update, whatever schedule sets them.
         window: the batches gathered for the next update.
+        divisor: what the latest training batch's loss divides by, until its backward pass. None is the number of items.
+        measures_loss: whether the batches of an update weigh what their losses divide by. Otherwise they weigh as many
+            items as `backward` receives.
+        is_settled: whether the gradients are ready for an update: exchanged between processes, and without loss scale.
         n_processes: how many processes make this step together.
     """
 
@@ -71,12 +78,16 @@ class Step:
         self.norm_type = 2.0
         self.lr_factor = 1.0
         self.window = GradientWindow()
+        self.divisor: Divisor | None = None
+        self.measures_loss = True
+        self.is_settled = False
+        self._probe = DivisorProbe()
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
-        inputs = x if type(x) is tuple else (x,)
+        inputs, named = ((x,), _NO_NAMES) if isinstance(x, Tensor) else spread_inputs(self.model, x)
         closes_window = self.window.n_batches + 1 >= self.n_accumulate
-        return self.precision.call(self.strategy.call, self.network, inputs, closes_window)
+        return self.precision.call(self.strategy.call, self.network, inputs, named, closes_window)
 
     def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch. In training it is the mean over the items of all processes.
@@ -85,18 +96,28 @@ class Step:
             DataError: the loss function cannot compare these predictions and targets.
         """
         several = self.n_processes > 1
+        self.divisor = None
         try:
-            loss = _sum_of_nothing(pred) if several and is_empty(pred) else self.loss_func(pred, y)
+            if self.n_accumulate == 1 and self.window.part is None and not several:  # the ordinary case
+                loss = self.loss_func(pred, y)
+            elif several and is_empty(pred):
+                loss, self.divisor = _sum_of_nothing(pred), Divisor(0.0, 0)
+            elif self.measures_loss and torch.is_grad_enabled():
+                loss, self.divisor = measure_loss(self.loss_func, pred, y, None if several else self._probe)
+            else:
+                loss = self.loss_func(pred, y)
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise loss_error(pred, y, error) from error
-        return self.strategy.mean_loss(loss) if several else loss
+        return self.strategy.mean_loss(loss, self.divisor) if several else loss
 
     def backward(self, loss: Tensor, n_items: int) -> None:
-        """Adds the gradients of `loss`, the mean over `n_items`, to those gathered for the next update."""
+        """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
         if self.n_accumulate != 1 or self.window.part is not None:
-            loss = self.strategy.weigh(self.window, loss, n_items)
+            loss = self.strategy.weigh(self.window, loss, self.divisor or Divisor(n_items, n_items))
+        if self.is_settled:  # an update was cancelled, and its gradients stay
+            self._unsettle()
         if self.n_processes > 1:
             self.strategy.before_backward()
         self.precision.backward(loss)
@@ -128,12 +149,21 @@ class Step:
         """Whether an update follows this batch. The last batch of an epoch closes a window that is not yet full."""
         return self.n_accumulate == 1 or self.window.n_batches >= self.n_accumulate or batches_left == 0
 
-    def update(self) -> bool:
-        """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
+    def settle_gradients(self) -> None:
+        """Makes the gathered gradients what an update takes, but for their average: exchanged, and true to size.
+
+        Only needed with several processes or a precision that scales the loss. `update` calls it if nobody has.
+        """
         if self.n_processes > 1:
             self.strategy.before_update(self._gradients())
         if self.optimizer is not None and self.precision.scales_loss:
             self.precision.unscale(self.optimizer)
+        self.is_settled = True
+
+    def update(self) -> bool:
+        """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
+        if not self.is_settled and (self.n_processes > 1 or self.precision.scales_loss):
+            self.settle_gradients()
         if self.window.n_batches:
             self.window.average(self._gradients())
         if self.max_norm is not None:
@@ -143,16 +173,28 @@ class Step:
         else:
             with self._cut_rates():
                 is_updated = self.optimizer is None or self.precision.step(self.optimizer)
+        self.is_settled = False
         if self.n_processes > 1:
             self.strategy.after_update()
         return is_updated
 
     def zero_grad(self) -> None:
         """Drops the gathered gradients."""
+        if self.is_settled:
+            self._unsettle()
         if self.optimizer is not None:
             self.optimizer.zero_grad()
         if self.window.n_batches:
             self.window = GradientWindow()
+
+    def _unsettle(self) -> None:
+        """Makes settled gradients, whose update was cancelled, such that others can be added to them."""
+        self.is_settled = False
+        gradients = self._gradients()
+        if gradients and self.precision.scales_loss:
+            self.precision.skip()
+            for gradient in gradients:
+                gradient.mul_(self.precision.scale)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must keep between two updates."""

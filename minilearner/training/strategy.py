@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from minilearner.training.gradient_window import GradientWindow
+from minilearner.training.loss_terms import Divisor
 from minilearner.tree import Tree, n_items
 
 __all__ = ["OneProcess", "Strategy"]
@@ -29,14 +30,17 @@ class Strategy(Protocol):
     passes_together: bool
     own_loss: Tensor | None
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`. `closes_window` says that an update follows this batch's backward pass."""
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`. If `closes_window`, an update follows this batch's backward pass."""
         ...
 
-    def mean_loss(self, loss: Tensor) -> Tensor:
-        """Returns the mean loss over the items of all processes; only this process's part of it has gradients here.
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
+        """Returns the loss over the items of all processes; only this process's part of it has gradients here.
 
-        Outside of training, and inside `work_apart`, the value stays this process's own.
+        Outside of training, and inside `work_apart`, the value stays this process's own. `divisor` is what the loss
+        divides by; None is the number of items.
         """
         ...
 
@@ -44,16 +48,16 @@ class Strategy(Protocol):
         """Lets each process make as many passes over its `n_items` inside as it needs."""
         ...
 
-    def finish_loss(self, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the mean over the items of all processes of a loss that was computed in `work_apart`."""
+    def finish_loss(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
+        """Returns the loss over the items of all processes from one that was computed in `work_apart`."""
         ...
 
     def count_items(self, x: Tree) -> int:
         """Returns how many items the loss of the latest training batch is the mean over; `x` are its inputs here."""
         ...
 
-    def weigh(self, window: GradientWindow, loss: Tensor, n_items: int) -> Tensor:
-        """Returns the loss with its weight in the window; `n_items` is the number of its items in this process."""
+    def weigh(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
+        """Returns the loss with its weight in the window; `divisor` is what it divides by in this process."""
         ...
 
     def before_backward(self) -> None:
@@ -76,11 +80,13 @@ class OneProcess(Strategy):
     passes_together = False
     own_loss: Tensor | None = None
 
-    def call(self, network: Callable[..., Any], inputs: tuple[Any, ...], closes_window: bool) -> Any:
-        """Returns `network(*inputs)`."""
-        return network(*inputs)
+    def call(
+        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+    ) -> Any:
+        """Returns `network(*inputs, **named)`."""
+        return network(*inputs, **named)
 
-    def mean_loss(self, loss: Tensor) -> Tensor:
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
         """Returns the loss."""
         return loss
 
@@ -88,7 +94,7 @@ class OneProcess(Strategy):
         """Does nothing; there are no other processes."""
         return nullcontext()
 
-    def finish_loss(self, loss: Tensor, n_items: int) -> Tensor:
+    def finish_loss(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
         """Returns the loss."""
         return loss
 
@@ -96,9 +102,9 @@ class OneProcess(Strategy):
         """Returns the number of items in `x`."""
         return n_items(x)
 
-    def weigh(self, window: GradientWindow, loss: Tensor, n_items: int) -> Tensor:
+    def weigh(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
         """Returns the loss with its weight in the window."""
-        return window.weigh(loss, n_items)
+        return window.weigh(loss, divisor)
 
     def before_backward(self) -> None:
         """Does nothing."""

@@ -1,0 +1,398 @@
+"""How a loss is made of its items: its value for each item, its value for mixed targets, and what it divides by.
+
+All of this is found out from any loss, a module, a function, a partial or a wrapper. `loss_terms` watches the calls of
+torch's losses. A loss that reduces by hand is measured: how far does it move if one of its predictions does?
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from minilearner.errors import DataError
+from minilearner.results.predictions import join
+from minilearner.runtime import is_out_of_memory, isolate_rng
+from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Term
+from minilearner.tree import Tree, map_tensors, n_items, tensors_of
+
+__all__ = ["DivisorProbe", "LossFunction", "isolate_loss", "make_item_loss", "measure_loss", "mix_losses"]
+
+LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
+"""`(pred, target) -> loss`: a tensor without dimensions, the mean over the items of the batch."""
+
+_CLOSE = 1e-4  # relative: what float32 leaves of a ratio of two gradients, with a margin
+
+
+def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
+    """Returns a loss function that gives a value for each item, `(items,)`, for one that gives their mean.
+
+    An item's value is its loss times its class weight, if there is one, as with torch's ``reduction="none"``. If an
+    item has many elements, such as pixels, it is their mean, or their sum if the loss adds up. Elements that the loss
+    ignores do not count, and an item without any other has a loss of 0.
+
+    A loss that follows torch's convention, a `reduction` attribute or argument, is called with "none". Any other is
+    called with one item at a time.
+    """
+    unreduced, reduction = _remove_reduction(loss_func)
+    probe = DivisorProbe()
+
+    def item_losses(pred: Any, y: Any) -> Tensor:
+        losses = None if unreduced is None else _compute_unreduced(unreduced, reduction, pred, y)
+        return _compute_one_by_one(loss_func, pred, y, probe) if losses is None else losses
+
+    return item_losses
+
+
+def _remove_reduction(loss_func: LossFunction) -> tuple[LossFunction | None, str]:
+    """Returns the loss without its reduction, if it follows torch's convention, and the name of that reduction."""
+    if isinstance(loss_func, nn.Module):
+        reduction = getattr(loss_func, "reduction", None)
+        if not isinstance(reduction, str):
+            return None, "mean"
+        unreduced = copy.copy(loss_func)
+        unreduced.reduction = "none"  # type: ignore[assignment]
+        return unreduced, reduction
+    try:
+        parameter = inspect.signature(loss_func).parameters.get("reduction")
+    except (TypeError, ValueError):  # builtins without a signature
+        return None, "mean"
+    if parameter is None or not isinstance(parameter.default, str):
+        return None, "mean"
+    return partial(loss_func, reduction="none"), parameter.default  # type: ignore[call-arg]
+
+
+def _compute_unreduced(unreduced: LossFunction, reduction: str, pred: Any, y: Any) -> Tensor | None:
+    """Returns the losses of the items, or None if the loss reduces all the same."""
+    n = n_items(y)
+    try:
+        with LossTerms() as seen:
+            losses = unreduced(pred, y)
+    except Exception as error:  # whatever a loss without "none" raises
+        if is_out_of_memory(error):
+            raise
+        return None
+    if not isinstance(losses, Tensor) or losses.ndim == 0 or losses.numel() % n or seen.terms:
+        return None
+    if losses.ndim == 1 and len(losses) == n:
+        return losses
+    rows: Tensor = losses.reshape(n, -1)
+    if reduction in ("sum", "batchmean"):
+        return rows.sum(1)
+    counted = next((term.counted for term in seen.calls if term.counted is not None), None)
+    if counted is None or counted.numel() != losses.numel():
+        return rows.mean(1)
+    means: Tensor = rows.sum(1) / counted.reshape(n, -1).sum(1).clamp_min(1)
+    return means
+
+
+def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: DivisorProbe | None = None) -> Tensor:
+    """Calls the loss with one item at a time. With a `probe`, losses that reduce by hand keep their weights, too."""
+    is_by_hand = False
+
+    def loss_of(i: int) -> Tensor:
+        nonlocal is_by_hand
+        with LossTerms(_average_counted) as seen:
+            loss = loss_func(_take_item(pred, i), _take_item(y, i)).reshape(())
+        is_by_hand |= seen.is_by_hand or not seen.terms
+        return loss
+
+    n = n_items(y)
+    try:
+        losses = torch.stack([loss_of(i) for i in range(n)])
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"the loss has no value for a single item: {error} If it needs the whole batch, ask for predictions "
+            "without losses: with_loss=False."
+        ) from error
+    if probe is None or not is_by_hand:
+        return losses
+    _, weights = _weigh_items(loss_func, pred, y, losses)
+    if weights is None:
+        return losses
+    divisor = probe.measure(loss_func, pred, y)
+    return losses.nan_to_num(0.0) * weights * (n if divisor is None else float(divisor.value))
+
+
+def _take_item(tree: Tree, i: int) -> Tree:
+    return map_tensors(lambda t: t[i : i + 1] if t.ndim else t, tree)
+
+
+def _average_counted(term: Term) -> Tensor:
+    """Returns the loss of an item: a mean over the elements that count, so that their weights do not cancel."""
+    weights, counted = term.weights(), term.counted
+    if term.reduction != "mean" or weights is None:
+        return term.call()
+    n = weights.numel() if counted is None else counted.sum().clamp_min(1)
+    return term.call("sum") / n
+
+
+def mix_losses(
+    loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor, probe: DivisorProbe | None = None
+) -> tuple[Tensor, Divisor | None]:
+    """Returns the loss of items with two targets each, and its divisor, or None if that is the number of items.
+
+    An item counts as `share` of an item with target `y`, and as `1 - share` of one with target `other`. So weights of
+    classes and elements count as in the loss itself, and a loss that adds up adds up.
+
+    Args:
+        loss_func: a loss that gives one number.
+        pred, y: predictions and targets of a batch.
+        other: the second targets.
+        share: the share of `y` in each item, `(items,)`, in [0, 1].
+        probe: measures losses that reduce by hand, if the divisor is wanted.
+    """
+    mixed = _mix_terms(loss_func, pred, y, other, share)
+    if mixed is not None:
+        return mixed
+    n, item_loss = len(share), make_item_loss(loss_func)
+    try:
+        first, second = item_loss(pred, y), item_loss(pred, other)
+        kind, weights = _weigh_items(loss_func, join((pred, pred)), join((y, other)), torch.cat([first, second]))
+    except DataError:
+        kind, weights = "whole", None
+    if kind == "whole":  # the loss needs the whole batch, so it cannot weigh each item by its own share
+        return torch.lerp(loss_func(pred, other), loss_func(pred, y), share.mean().to(pred.dtype)), None
+    if weights is None:
+        losses = torch.lerp(second, first, share.to(first.dtype))
+        return (losses.sum(), Divisor(n, n, is_sum=True)) if kind == "sum" else (losses.mean(), None)
+    parts = weights * torch.cat([share, 1 - share]).to(weights.dtype)
+    alone = torch.cat([_compute_one_by_one(loss_func, pred, y), _compute_one_by_one(loss_func, pred, other)])
+    loss = torch.where(parts == 0, 0.0, alone * parts).sum() / parts.sum()
+    if probe is None:
+        return loss, None
+    whole = probe.measure(loss_func, join((pred, pred)), join((y, other)))
+    total = 2 * n if whole is None else whole.value
+    return loss, Divisor(float(total * parts.sum()), n)
+
+
+def _mix_terms(
+    loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor
+) -> tuple[Tensor, Divisor | None] | None:
+    """Mixes inside each call of a torch loss. Returns None if the loss reduces by hand or sees other items."""
+    n = len(share)
+    seconds: list[ItemSums] = []
+    sums: list[tuple[Tensor, Tensor]] = []
+
+    class Unmixable(Exception):  # noqa: N818 - leaves the loss function
+        pass
+
+    def split(term: Term) -> ItemSums:
+        parts = term.by_item(n)
+        if parts is None:
+            raise Unmixable
+        return parts
+
+    def keep(term: Term) -> Tensor:
+        seconds.append(split(term))
+        return term.call()
+
+    def mix(term: Term) -> Tensor:
+        first, second = split(term), seconds[len(sums)]
+        of_first = share.to(first.sums.dtype)
+        total = torch.lerp(second.sums, first.sums, of_first).sum()
+        divisor = torch.lerp(second.divisors, first.divisors, of_first).sum()
+        value = total if first.is_sum else total / torch.where(divisor == 0, 1, divisor)
+        sums.append((value, divisor))
+        return value
+
+    def repeat(term: Term) -> Tensor:
+        return next(values)
+
+    try:
+        with isolate_loss(loss_func), LossTerms(keep) as before:
+            loss_func(pred, other)
+        if not before.terms or before.is_by_hand:
+            return None
+        with LossTerms(mix) as seen:
+            loss = loss_func(pred, y)
+        values = iter([value.detach() for value, _ in sums])
+        with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms(repeat):
+            rest = loss_func(pred, other)
+    except (Unmixable, IndexError, StopIteration):
+        return None
+    if len(seen.terms) != len(before.terms) or not torch.allclose(rest, loss.detach(), equal_nan=True):
+        return None  # what is added to the terms depends on the target, too
+    return loss, _combine(
+        [_mixed_divisor(term, total, n) for term, (_, total) in zip(seen.terms, sums, strict=True)], n
+    )
+
+
+def _mixed_divisor(term: Term, total: Tensor, n: int) -> Divisor:
+    if term.reduction == "sum":
+        return Divisor(n, n, is_sum=True)
+    value = float(total.detach()) if total.device.type == "cpu" else total.detach()
+    return Divisor(value, n if term.reduction == "batchmean" else max(term.divisor().size, 1))
+
+
+def _weigh_items(loss_func: LossFunction, pred: Any, y: Any, losses: Tensor) -> tuple[str, Tensor | None]:
+    """Returns how a loss combines its items: "mean", "sum", or "whole" if it does not; and the items' weights.
+
+    The weights have a sum of 1; they are None if all are equal. A loss that is a weighted mean moves with one
+    prediction as that item's own loss does, times the item's part of all weights.
+
+    Args:
+        loss_func: a loss that gives one number.
+        pred, y: predictions and targets.
+        losses: the loss of each item.
+    """
+    with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
+        preds = map_tensors(_make_leaf, pred)
+        try:
+            whole = loss_func(preds, y)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return "whole", None
+        if _is_near(losses.mean(), whole):
+            return "mean", None
+        if _is_near(losses.sum(), whole):
+            return "sum", None
+        alone = _compute_one_by_one(loss_func, preds, y)
+        own, parts = (_gradient(value, preds) for value in (alone.nansum(), whole))
+    weights = ((own * parts).sum(1) / (own * own).sum(1)).nan_to_num(0.0, 0.0, 0.0).to(losses.dtype)
+    mean = (weights * alone.detach().nan_to_num(0.0)).sum() / weights.sum()
+    return ("mean", weights) if _is_near(mean, whole) else ("whole", None)
+
+
+def measure_loss(
+    loss_func: LossFunction, pred: Any, y: Any, probe: DivisorProbe | None = None
+) -> tuple[Tensor, Divisor | None]:
+    """Returns the loss of a batch and what it divides by, or None if that is the number of items.
+
+    Items that the loss ignores altogether make it 0 instead of NaN.
+
+    Args:
+        loss_func: a loss that gives one number.
+        pred, y: predictions and targets of a batch.
+        probe: measures losses that reduce by hand.
+    """
+    measure = getattr(loss_func, "measure", None)
+    if measure is not None:
+        measured: tuple[Tensor, Divisor | None] = measure(pred, y, probe)
+        return measured
+    divisors: list[Divisor] = []
+
+    def note(term: Term) -> Tensor:
+        divisors.append(term.divisor())
+        return term.safe_value(divisors[-1])
+
+    with LossTerms(note) as seen:
+        loss = loss_func(pred, y)
+    if divisors and not seen.is_by_hand:
+        return loss, _combine(divisors, n_items(y))
+    return loss, None if probe is None else probe.measure(loss_func, pred, y)
+
+
+def _combine(divisors: list[Divisor], n: int) -> Divisor | None:
+    """Returns the divisor that all terms of a loss have in common, or None if there is none."""
+    if all(one.is_sum for one in divisors):
+        return Divisor(n, n, is_sum=True)
+    first = divisors[0]
+    return first if all(one == first for one in divisors[1:]) else None
+
+
+class DivisorProbe:
+    """Measures the divisors of a loss that reduces by hand, in comparison with the first batch of a run.
+
+    In a batch that is made of two, the gradients of the first one's predictions shrink by what the second one adds to
+    the divisor.
+    """
+
+    def __init__(self) -> None:
+        self._reference: _Reference | None = None
+        self._is_sum = False
+        self._is_off = False
+
+    def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
+        """Returns the divisor of a batch, or None if it is the number of items or cannot be measured."""
+        if self._is_off:
+            return None
+        try:
+            with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
+                return self._measure(loss_func, _detach(pred), _detach(y))
+        except Exception as error:  # whatever a loss raises that needs batches of one size
+            if is_out_of_memory(error):
+                raise
+            self._is_off = True
+            return None
+
+    def _measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
+        n, first = n_items(y), self._reference
+        if first is None:
+            leaf = map_tensors(_make_leaf, pred)
+            gradient = _gradient(loss_func(leaf, y), leaf)
+            if not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+                return None
+            first = self._reference = _Reference(pred, y, gradient, n)
+            self._is_sum = abs(first.share_with(loss_func, pred, y) - 1) < _CLOSE
+        if self._is_sum:
+            return Divisor(n, n, is_sum=True)
+        value = first.n * (1 / first.share_with(loss_func, pred, y) - 1)
+        return None if abs(value - n) < _CLOSE * n else Divisor(max(value, 0.0), n)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The batch that others are compared with, and the gradient of its predictions on its own."""
+
+    pred: Any
+    y: Any
+    gradient: Tensor
+    n: int
+
+    def share_with(self, loss_func: LossFunction, pred: Any, y: Any) -> float:
+        """Returns the part of this batch in the divisor of one batch of this one's items and the given ones."""
+        leaf = map_tensors(_make_leaf, self.pred)
+        together = _gradient(loss_func(join((leaf, pred)), join((self.y, y))), leaf)
+        share = float((together * self.gradient).sum() / (self.gradient * self.gradient).sum())
+        if not float((together - share * self.gradient).norm()) <= 1e-3 * float(self.gradient.norm()):
+            raise ValueError("the loss is no mean over items.")
+        return share
+
+
+@contextmanager
+def isolate_loss(loss_func: LossFunction) -> Iterator[None]:
+    """Gives a loss copies of its buffers until leaving, so that a trial call leaves no trace on them."""
+    modules = loss_func.modules() if isinstance(loss_func, nn.Module) else ()
+    own = [(module, dict(module._buffers)) for module in modules]
+    for module, buffers in own:
+        module._buffers.update({name: None if t is None else t.clone() for name, t in buffers.items()})
+    try:
+        yield
+    finally:
+        for module, buffers in own:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+def _detach(tree: Tree) -> Tree:
+    return map_tensors(lambda t: t.detach(), tree)
+
+
+def _make_leaf(t: Tensor) -> Tensor:
+    return t.detach().requires_grad_() if t.is_floating_point() else t
+
+
+def _gradient(loss: Tensor, pred: Any) -> Tensor:
+    """Returns the gradients of all predictions, as `(items, ...)` in double precision."""
+    leaves = [t for t in tensors_of(pred) if t.requires_grad]
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    rows = [
+        (torch.zeros_like(t) if g is None else g).double().reshape(len(t), -1)
+        for g, t in zip(found, leaves, strict=True)
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def _is_near(value: Tensor, wanted: Tensor) -> bool:
+    return abs(float(value.detach()) - float(wanted.detach())) <= _CLOSE * abs(float(wanted.detach())) + 1e-7

@@ -1,0 +1,238 @@
+"""See what torch's losses do inside a loss function: what they add up, and what they divide the sum by.
+
+A loss may be a module, a function, a partial or a wrapper. In the end most of them call a loss of
+`torch.nn.functional`. `LossTerms` watches these calls, so nobody has to say how a loss reduces.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import _reduction as legacy
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Divisor", "ItemSums", "LossTerms", "Term", "add_divisors"]
+
+_OF_CLASSES = ("cross_entropy", "nll_loss", "linear_cross_entropy")
+_NAMES = (
+    *_OF_CLASSES,
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "ctc_loss"),
+    *("gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss"),
+    *("mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss"),
+    *("poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss"),
+    "triplet_margin_with_distance_loss",
+)
+_DIVIDE_BY_WEIGHTS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+
+
+@lru_cache(maxsize=1)
+def _losses() -> dict[Any, inspect.Signature]:
+    """Returns torch's losses with their signatures. An older torch lacks some of them."""
+    found = (getattr(F, name, None) for name in _NAMES)
+    return {function: inspect.signature(function) for function in found if function is not None}
+
+
+@dataclass(frozen=True)
+class Divisor:
+    """What a loss divides its sum by.
+
+    Attributes:
+        value: the divisor: the number of elements or items, or the sum of their weights.
+        size: the number of elements or items, whatever they weigh.
+        is_sum: True if the loss does not divide at all. Then the loss of two batches is the sum of their losses.
+    """
+
+    value: float | Tensor
+    size: int
+    is_sum: bool = False
+
+
+def add_divisors(divisors: Sequence[Divisor]) -> Divisor:
+    """Returns what the loss of a batch divides by, from the divisors of its parts."""
+    return Divisor(
+        value=sum((one.value for one in divisors), 0.0),
+        size=sum(one.size for one in divisors),
+        is_sum=any(one.is_sum for one in divisors),
+    )
+
+
+@dataclass(frozen=True)
+class ItemSums:
+    """The parts of a loss that belong to each item, `(items,)`: the loss is `sums.sum() / divisors.sum()`.
+
+    Attributes:
+        sums: what the item adds to the sum.
+        divisors: what it adds to the divisor: its elements that count, times their weights.
+        counts: how many of its elements count.
+        is_sum: True if the loss does not divide.
+    """
+
+    sums: Tensor
+    divisors: Tensor
+    counts: Tensor
+    is_sum: bool
+
+
+class Term:
+    """One call of a torch loss.
+
+    Args:
+        function: the loss, such as `torch.nn.functional.cross_entropy`.
+        arguments: all its arguments by name.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], arguments: dict[str, Any]):
+        self.function = function
+        self.name = function.__name__
+        self.arguments = arguments
+        size_average, reduce = arguments.pop("size_average", None), arguments.pop("reduce", None)
+        if size_average is not None or reduce is not None:
+            arguments["reduction"] = legacy.legacy_get_string(size_average, reduce, emit_warning=False)
+        self.reduction: str = arguments["reduction"]
+
+    def call(self, reduction: str | None = None) -> Tensor:
+        """Returns the loss, with another reduction if one is given."""
+        return self.function(**{**self.arguments, "reduction": reduction or self.reduction})
+
+    @property
+    def class_numbers(self) -> Tensor | None:
+        """The target, if it consists of class numbers; else None."""
+        target = self.arguments["target"] if self.name in _OF_CLASSES else None
+        return None if target is None or target.is_floating_point() else target
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes the predictions of `cross_entropy` or `nll_loss` have."""
+        pred = self.arguments["input"]
+        return int(pred.shape[1 if pred.ndim > 1 else 0])
+
+    @property
+    def counted(self) -> Tensor | None:
+        """Which elements count, or None if all do: `ignore_index` leaves some out."""
+        target = self.class_numbers
+        return None if target is None else target != self.arguments["ignore_index"]
+
+    def weights(self) -> Tensor | None:
+        """Returns what each element adds to the divisor of a mean, or None if that is always 1."""
+        counted, weight = self.counted, self.arguments.get("weight")
+        target = self.class_numbers
+        if target is not None and counted is not None:
+            if weight is None:
+                return counted.double()
+            return torch.where(counted, weight.detach().double()[target.where(counted, 0)], 0)
+        return weight.detach().double() if weight is not None and self.name in _DIVIDE_BY_WEIGHTS else None
+
+    def divisor(self) -> Divisor:
+        """Returns what the call divides by. On the CPU its value is a number, else a tensor, so that nobody waits."""
+        weights = self.weights()
+        if self.reduction == "batchmean":
+            size = int(self.arguments["input"].shape[0])
+        elif weights is not None:
+            size = weights.numel()
+        else:
+            size = self._count_elements()
+        if self.reduction == "sum" or weights is None:
+            return Divisor(float(size), size, is_sum=self.reduction == "sum")
+        total = weights.sum()
+        return Divisor(float(total) if total.device.type == "cpu" else total, size)
+
+    def elements(self) -> Tensor:
+        """Returns the loss of each element, before the reduction."""
+        losses = self.call("none")
+        if self.name == "ctc_loss" and self.reduction == "mean":  # which divides by the lengths, too
+            lengths = torch.as_tensor(self.arguments["target_lengths"], device=losses.device)
+            return losses / lengths.clamp_min(1)
+        return losses
+
+    def by_item(self, n: int) -> ItemSums | None:
+        """Returns the parts of each of `n` items, or None if the call does not have these items, in this order."""
+        losses = self.elements()
+        if losses.ndim == 0 or losses.shape[0] != n:
+            return None
+        weights, counted = self.weights(), self.counted
+        each = losses.numel() // n
+        plain = losses.new_full((n,), float(each))
+        if weights is not None and weights.shape != losses.shape:
+            return None
+        divisors = plain if weights is None else _sum_items(weights, n).to(losses.dtype)
+        return ItemSums(
+            sums=_sum_items(losses, n),
+            divisors=losses.new_ones(n) if self.reduction == "batchmean" else divisors,
+            counts=plain if counted is None else _sum_items(counted.to(losses.dtype), n),
+            is_sum=self.reduction == "sum",
+        )
+
+    def safe_value(self, divisor: Divisor) -> Tensor:
+        """Returns the loss, but 0 with a gradient of 0 if nothing counts, instead of 0 / 0."""
+        if self.reduction != "mean" or self.class_numbers is None:
+            return self.call()
+        if self.arguments.get("weight") is None:
+            value = self.call()
+            is_empty = divisor.value == 0
+            if isinstance(is_empty, Tensor):
+                return torch.where(is_empty, 0.0, value)
+            return torch.where(torch.tensor(True), 0.0, value) if is_empty else value
+        value = self.call("sum")
+        if isinstance(divisor.value, Tensor):
+            return value / torch.where(divisor.value == 0, 1.0, divisor.value).to(value.dtype)
+        return value / (divisor.value or 1.0)
+
+    def _count_elements(self) -> int:
+        if self.name in ("l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss", "poisson_nll_loss", "kl_div"):
+            pred, target = (self.arguments[name] for name in ("input", "target"))
+            return int(torch.broadcast_shapes(pred.shape, target.shape).numel())  # type: ignore[no-untyped-call]
+        if self.name.startswith("binary_cross_entropy"):
+            return int(self.arguments["input"].numel())
+        with torch.no_grad():
+            return self.call("none").numel()
+
+
+class LossTerms(TorchFunctionMode):
+    """While it is entered, passes each call of a torch loss that reduces to `act`, and takes its result instead.
+
+    Attributes:
+        terms: the calls, in order.
+        is_by_hand: True if a loss was called without a reduction, so that the caller reduces it.
+
+    Args:
+        act: receives a `Term` and returns the value of the call. By default, the value is torch's own.
+    """
+
+    def __init__(self, act: Callable[[Term], Tensor] | None = None):
+        super().__init__()
+        self.terms: list[Term] = []
+        self.is_by_hand = False
+        self._act = act
+        self._unreduced: list[Term] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        signature = _losses().get(func)
+        if signature is None:
+            return func(*args, **(kwargs or {}))
+        bound = signature.bind(*args, **(kwargs or {}))
+        bound.apply_defaults()
+        term = Term(func, dict(bound.arguments))
+        if term.reduction == "none":
+            self.is_by_hand = True
+            self._unreduced.append(term)
+            return func(*args, **(kwargs or {}))
+        self.terms.append(term)
+        return func(*args, **(kwargs or {})) if self._act is None else self._act(term)
+
+    @property
+    def calls(self) -> list[Term]:
+        """All calls, also those without a reduction."""
+        return [*self.terms, *self._unreduced]
+
+
+def _sum_items(t: Tensor, n: int) -> Tensor:
+    return t if t.ndim == 1 else t.reshape(n, -1).sum(1)
