@@ -117,7 +117,7 @@ def train_one_cycle(learn: Learner, epochs: int, lr: float | None, args: argpars
     """Sweeps the rate for a hundred updates, then trains one cycle at the rate it recommends, or at `lr`."""
     sweep = learn.lr_find(suggest_funcs=(minimum, steep, slide, valley), show_plot=False)
     file = save(sweep.plot(), args.output / "lrfind_plot.png")
-    if lr is None and sweep.recommended is None:
+    if lr is None and math.isnan(sweep.recommended):
         sys.exit(f"The sweep recommends no learning rate: {sweep.reason}. Give one with --max-lr.")
     print(f"Learning rate {lr or sweep.recommended:.2g}: {sweep.reason if lr is None else 'as given'}\n")
     learn.fit_one_cycle(epochs, lr_max=lr or sweep.recommended)

@@ -89,7 +89,7 @@ def print_sweeps(rows: list) -> None:
         f"\n{'sweep':<18} {'updates':>7} {'steepest':>9} {'recommended':>11} {'range to train in':>20}   why it ended"
     )
     for name, sweep, suggestion in rows:
-        recommended = "none" if sweep.recommended is None else f"{sweep.recommended:.1e}"
+        recommended = "none" if math.isnan(sweep.recommended) else f"{sweep.recommended:.1e}"
         bounds = "none" if sweep.bounds is None else "{:.1e} to {:.1e}".format(*sweep.bounds)
         print(f"{name:<18} {len(sweep.lrs):>7} {suggestion:>9.1e} {recommended:>11} {bounds:>20}   {sweep.stop_reason}")
     n_late = sum(suggestion > sweep.turns.get("turn", math.inf) for _, sweep, suggestion in rows)

@@ -214,4 +214,7 @@ def _without_dimensions(value: Any) -> Any:
 
 def _echo(value: Any, name: str) -> str:
     text = repr(value)
-    return f"Received: {name}={text if len(text) <= 80 else f'{text[:77]}...'}."
+    parts = [value.start, value.stop] if isinstance(value, slice) else value
+    reasons = [getattr(part, "reason", "") for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
+    why = next((f" The sweep found no rate: {reason}." for reason in reasons if reason and isinstance(reason, str)), "")
+    return f"Received: {name}={text if len(text) <= 80 else f'{text[:77]}...'}.{why}"

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 from minilearner import processes
 from minilearner.callbacks.param_scheduler import claim, ratios_to_last
-from minilearner.callbacks.tracking import Tracker, check_monitor
+from minilearner.callbacks.tracking import Tracker, check_monitor, find_direction
 from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
@@ -98,7 +98,7 @@ class ReduceLROnPlateau(Tracker):
         min_delta: smaller improvements do not count.
         cooldown: epochs after a fall in which nothing is counted.
         min_lr: the lowest rate for the last layer group.
-        mode: "min", "max", or None to infer it; see `Tracker`.
+        mode: "min", "max", or None to ask the metric and its name; see `Tracker`.
         verbose: 1 prints a line when the rate falls.
 
     Raises:
@@ -180,7 +180,8 @@ class TorchScheduler(Callback):
 
     Raises:
         ValueError: `every` is unknown. In a run: the factory used another optimizer, a plateau scheduler would step by
-            updates, `monitor` is unknown, or another schedule drives "lr" (or the momentum, if it is cycled).
+            updates, `monitor` is unknown or has another direction than a plateau scheduler, or another schedule drives
+            "lr" (or the momentum, if it is cycled).
         TypeError: `factory` is not a function. In a run: it does not return a scheduler.
     """
 
@@ -211,6 +212,11 @@ class TorchScheduler(Callback):
             claim(run, self, "momentum")
         if isinstance(self.scheduler, TorchPlateau):
             check_monitor(run, self.monitor)
+            if self.scheduler.mode == "min" and find_direction(run, self.monitor) == "max":
+                raise ValueError(
+                    f"`mode` of torch's ReduceLROnPlateau is 'min', its default, but larger values of {self.monitor!r} "
+                    "are better. Give it mode='max'."
+                )
 
     def after_batch(self, run: Run) -> None:
         if run.training and self.every == "step":

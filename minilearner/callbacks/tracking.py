@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
 from minilearner.checks import check_choice, check_count, check_not_negative
+from minilearner.directions import Direction, direction_of_metric, direction_of_name
 from minilearner.errors import closest
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
 
-__all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor"]
+__all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor", "find_direction"]
 
 
 class Tracker(Callback):
@@ -22,15 +23,18 @@ class Tracker(Callback):
 
     Args:
         monitor: a name in `run.metrics`: "train_loss", "valid_loss", or a metric's.
-        mode: "min" if smaller is better, "max" if larger is better. None infers it: "min" for names that contain "loss"
-            or "error", "max" for all others.
+        mode: "min" if smaller is better, "max" if larger is better. None asks the metric, whose `higher_is_better`
+            counts if it has one, as those of torchmetrics do. Otherwise the words of the name decide: "error", "rmse"
+            or "perplexity" for "min", "accuracy", "f1" or "auc" for "max".
         min_delta: an improvement must be larger than this.
 
     Attributes:
+        mode: as above. None if only a run can say it, since only a run has the metric.
         best: the best value so far, None before the first.
 
     Raises:
-        ValueError: `mode` is unknown, or `min_delta` is negative. When a run begins: `monitor` is unknown.
+        ValueError: `mode` is unknown, or `min_delta` is negative. When a run begins: `monitor` is unknown, or neither
+            the metric nor its name says which values are better, so `mode` must.
     """
 
     order = 65
@@ -48,13 +52,24 @@ class Tracker(Callback):
         check_choice(mode, "mode", ("min", "max", None))
         check_not_negative(min_delta, "min_delta")
         self.monitor = monitor
-        self.mode = mode or ("min" if "loss" in monitor or "error" in monitor else "max")
+        self.mode: Direction | None = mode or direction_of_name(monitor)
         self.min_delta = min_delta
         self.best: float | None = None
+        self._given_mode = mode
 
     def before_fit(self, run: Run) -> None:
         self.best = None
         check_monitor(run, self.monitor)
+        self.mode = self._given_mode or find_direction(run, self.monitor)
+        if self.mode is None:
+            raise ValueError(
+                f"`mode` is needed: neither the metric {self.monitor!r} nor its name says which values are better. "
+                f'Give {type(self).__name__}({self.monitor!r}, mode="max") if larger values are better, else "min".'
+            )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the saved state. The direction is this run's, which earlier versions did not know as well."""
+        super().load_state_dict({name: value for name, value in state.items() if name not in ("mode", "_given_mode")})
 
     def improved(self, run: Run) -> bool:
         """Reads the latest value and returns whether it is the best so far. NaN never is."""
@@ -161,6 +176,14 @@ class Validate(Callback):
     def __repr__(self) -> str:
         every = f"every_steps={self.every_steps}" if self.every_steps else f"every_epochs={self.every_epochs}"
         return f"Validate({every})"
+
+
+def find_direction(run: Run, monitor: str) -> Direction | None:
+    """Returns which values of a column are better: what its metric says, or else its name. None if neither does."""
+    tables = [getattr(callback, name, None) for callback in run.callbacks for name in ("metrics", "train_metrics")]
+    metrics = [table[monitor] for table in tables if isinstance(table, Mapping) and monitor in table]
+    said = [direction for metric in metrics if (direction := direction_of_metric(metric)) is not None]
+    return said[0] if said else direction_of_name(monitor)
 
 
 def check_monitor(run: Run, monitor: str) -> None:

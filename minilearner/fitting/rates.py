@@ -82,7 +82,7 @@ def take_recommendation(sweep: LRSweep, ratios: Sequence[float], *, otherwise: R
     a model is trained all the same: at the rate `otherwise` (1e-3 if that is "auto"), or at a quarter of the rate from
     which the loss rose if this is lower.
     """
-    if sweep.recommended is not None:
+    if not math.isnan(sweep.recommended):
         lr, line = sweep.recommended, f"learning rate {sweep.recommended:.2e}: {sweep.reason}"
     else:
         default = 1e-3 if otherwise == "auto" else spread(otherwise, len(ratios))[-1]

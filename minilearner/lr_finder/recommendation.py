@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Calibration", "Recommendation", "n_finite", "recommend"]
+__all__ = ["Calibration", "NoRate", "Recommendation", "n_finite", "recommend"]
 
 Curve = NDArray[np.float64]
 
@@ -84,11 +84,36 @@ class Calibration:
         return math.exp(-math.sqrt(r * self.log_growth / 2))
 
 
+class NoRate(float):
+    """NaN in place of a rate, with the reason why there is none. It prints as "nan"; a training call refuses it.
+
+    A product or quotient, such as ``sweep.valley / 10``, keeps the reason.
+
+    Attributes:
+        reason: why there is no rate, in words.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> NoRate:
+        self = super().__new__(cls, math.nan)
+        self.reason = reason
+        return self
+
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        return (self.reason,)
+
+    def __mul__(self, other: object) -> NoRate:
+        return self
+
+    __rmul__ = __truediv__ = __mul__
+
+
 @dataclass(frozen=True)
 class Recommendation:
-    """A rate and how certain it is, or None and the reason."""
+    """A rate and how certain it is, or `NoRate` and the reason."""
 
-    lr: float | None
+    lr: float
     reason: str
     interval: tuple[float, float] | None = None
     bounds: tuple[float, float] | None = None
@@ -106,7 +131,7 @@ def recommend(
     broke: bool = False,
     calibration: Calibration = Calibration(),
 ) -> Recommendation:
-    """Returns the peak rate for a one-cycle run, within the range that was swept, or the reason why there is none.
+    """Returns the peak rate for a one-cycle run, within the range that was swept, or NaN and the reason for it.
 
     The interval is one standard deviation of the valley to either side, up to the wall. In 90 % of the sweeps over the
     benchmark tasks, it contained a rate within half a point of the best. The bounds for a cyclical run go from the rate
@@ -125,9 +150,11 @@ def recommend(
     curve = _Curve.of(lrs, losses, fixed, broke)
     if curve is None:
         n = n_finite(losses)
-        return Recommendation(None, f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates")
+        reason = f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates"
+        return Recommendation(NoRate(reason), reason)
     if curve.clarity < curve.least:
-        return Recommendation(None, curve.explain_none(), turns=curve.rise)
+        reason = curve.explain_none()
+        return Recommendation(NoRate(reason), reason, turns=curve.rise)
     (middle, spread), wall, moved = curve.middle(), curve.wall(), calibration.factor(bs)
     clear = wall if adaptive else wall * calibration.delay(curve.log_step(wall))
     lr = max(min(moved * middle, clear, float(lrs[-1])), float(lrs[0]))

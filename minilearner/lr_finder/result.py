@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from minilearner.checks import check_count
 from minilearner.errors import closest
 from minilearner.files import csv_text, json_text, write_atomically
-from minilearner.lr_finder.recommendation import n_finite, recommend
+from minilearner.lr_finder.recommendation import NoRate, n_finite, recommend
 from minilearner.lr_finder.suggestions import (
     Curve,
     SuggestFunction,
@@ -63,22 +63,22 @@ class LRSweep:
     """Why the sweep ended, in words."""
     settings: Mapping[str, Any]
     """start_lr, end_lr, num_it, smoothing, skip_start, skip_end and all other settings of the sweep."""
-    suggestions: Mapping[str, float | None]
-    """Function name -> suggested rate, or None if the function found none."""
+    suggestions: Mapping[str, float]
+    """Function name -> suggested rate, or NaN if the function found none."""
     points: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Function name -> where to draw its suggestion: (rate, loss)."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Function name -> why its suggestion is None."""
+    """Function name -> why its suggestion is NaN, or what speaks against it: fastai's rules read any curve."""
     fixed: Curve = field(default_factory=lambda: np.empty(0))
     """The loss of the same items after each update; NaN before there were enough, empty if it was not measured."""
-    recommended: float | None = None
-    """The peak rate to train with in one cycle, or None; see `recommendation.recommend`."""
+    recommended: float = math.nan
+    """The peak rate to train with in one cycle, or NaN, which says why; see `recommendation.recommend`."""
     interval: tuple[float, float] | None = None
     """The range in which the best rate most likely lies; see `recommend` for how likely."""
     bounds: tuple[float, float] | None = None
     """(base_lr, max_lr) for a cyclical run: from where the loss starts to fall to the last rate before it rises."""
     reason: str = ""
-    """One sentence that says why this rate is recommended, or why none is."""
+    """One sentence that says why this rate is recommended, or why none is. A training call that gets NaN says it."""
     turns: Mapping[str, float] = field(default_factory=dict)
     """Rates that the reason names: "fastest fall", "turn"."""
 
@@ -164,11 +164,11 @@ class LRSweep:
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
-    def __iter__(self) -> Iterator[float | None]:
+    def __iter__(self) -> Iterator[float]:
         return iter(self.suggestions.values())
 
-    def __getattr__(self, name: str) -> float | None:
-        found: Mapping[str, float | None] = self.__dict__.get("suggestions", {})
+    def __getattr__(self, name: str) -> float:
+        found: Mapping[str, float] = self.__dict__.get("suggestions", {})
         if name in found:
             return found[name]
         hint = closest(name, [*found, *(f.name for f in fields(self))])
@@ -191,7 +191,8 @@ class LRSweep:
         skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
         shown = _keep_points(len(self.lrs), skip_start or 0, skip_end)
         curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
-        advice: dict[str, Any] = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "turns")}
+        advice: dict[str, Any] = {name: getattr(self, name) for name in ("interval", "bounds", "turns")}
+        advice["recommended"] = None if math.isnan(self.recommended) else self.recommended
         return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax)
 
     def plot_loss_change(
@@ -234,17 +235,22 @@ class LRSweep:
         """Reads a file that `to_json` wrote.
 
         Raises:
-            ValueError: the file does not hold a sweep.
+            ValueError: the file does not hold a sweep, or a rate in it is not positive and finite.
         """
         try:
             saved = json.loads(Path(path).read_text(encoding="utf-8"))
             saved = {f.name: saved[f.name] for f in fields(cls)}
             curve = {name: np.array([float(v) for v in saved[name]]) for name in _CURVES}
             points = {name: (float(x), float(y)) for name, (x, y) in saved["points"].items()}
+            pairs = {name: _read_pair(saved[name]) for name in ("bounds", "interval")}
+            reason, notes = str(saved["reason"]), dict(saved["notes"])
+            suggestions = {name: _read_rate(value, notes.get(name, "")) for name, value in saved["suggestions"].items()}
+            recommended = _read_rate(saved["recommended"], reason)
+            turns = {name: _read_rate(value, "") for name, value in saved["turns"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as cause:
-            raise ValueError(f"{path} does not hold a sweep written by LRSweep.to_json.") from cause
-        pairs = {name: tuple(saved[name]) if saved[name] else None for name in ("bounds", "interval")}
-        return cls(**{**saved, **curve, **pairs, "points": points})
+            raise ValueError(f"{path} does not hold a sweep written by LRSweep.to_json: {cause}") from cause
+        found = {"suggestions": suggestions, "recommended": recommended, "turns": turns}
+        return cls(**{**saved, **curve, **pairs, **found, "points": points})
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes one row per step: lr, loss, smoothed, fixed (nan before its first value, empty if never measured)."""
@@ -255,21 +261,28 @@ class LRSweep:
     def __repr__(self) -> str:
         span = f"from {self.lrs[0]:.2e} to {self.lrs[-1]:.2e}" if len(self.lrs) else "of nothing"
         lines = [f"LRSweep: {len(self.lrs)} steps {span}; {self.stop_reason}"]
-        lines += [f"  {name}: {self.notes[name] if v is None else f'{v:.2e}'}" for name, v in self.suggestions.items()]
-        if self.recommended is None:
+        lines += [f"  {name}: {self._describe(name)}" for name in self.suggestions]
+        if math.isnan(self.recommended):
             return "\n".join([*lines, f"  recommended: none, for {self.reason}"])
         recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}; {self.reason}"
         return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_format(self.bounds)}"])
+
+    def _describe(self, name: str) -> str:
+        """Returns a suggestion in words: its rate, why there is none, or both if something speaks against it."""
+        value, note = self.suggestions[name], self.notes.get(name, "")
+        if math.isnan(value):
+            return note
+        return f"{value:.2e}, but {note}" if note else f"{value:.2e}"
 
     def _repr_html_(self) -> str:
         """Returns the same as an HTML table, for notebooks."""
         none = "none"
         rows = {
-            "recommended": none if self.recommended is None else f"<b>{self.recommended:.2e}</b>",
+            "recommended": none if math.isnan(self.recommended) else f"<b>{self.recommended:.2e}</b>",
             "why": escape(self.reason),
             "most likely within": none if self.interval is None else _format(self.interval),
             "for a cyclical run": none if self.bounds is None else _format(self.bounds),
-            **{name: escape(self.notes[name]) if v is None else f"{v:.2e}" for name, v in self.suggestions.items()},
+            **{name: escape(self._describe(name)) for name in self.suggestions},
             "the sweep": f"{len(self.lrs)} steps; {escape(self.stop_reason)}",
         }
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
@@ -283,6 +296,25 @@ def smooth(losses: ArrayLike, beta: float = 0.98) -> Curve:
     """Returns the debiased moving average of `losses`, by `SmoothedLoss`."""
     average = SmoothedLoss(beta)
     return np.array([average.update(loss) for loss in np.asarray(losses, dtype=np.float64).tolist()])
+
+
+def _read_rate(saved: Any, reason: str) -> float:
+    """Returns a rate from a file; NaN, which earlier versions wrote as null, becomes `NoRate`."""
+    if saved is None or saved == "nan":
+        return NoRate(reason)
+    if isinstance(saved, bool) or not isinstance(saved, (int, float)) or not 0 < saved < math.inf:
+        raise ValueError(f"{saved!r:.40} is not a rate.")
+    return float(saved)
+
+
+def _read_pair(saved: Any) -> tuple[float, float] | None:
+    """Returns two rates from a file, the smaller one first, or None."""
+    if saved is None:
+        return None
+    low, high = (_read_rate(one, "") for one in saved)
+    if not low <= high:
+        raise ValueError(f"{low} to {high} is not a range of rates.")
+    return low, high
 
 
 def _format(pair: tuple[float, float] | None) -> str:

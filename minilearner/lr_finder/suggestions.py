@@ -1,11 +1,13 @@
 """Simple rules that read a learning rate off a sweep's curve: `valley`, `minimum`, `steep` and `slide`.
 
-The rules are pure functions: (rates, losses) -> (value, (x, y) where to draw it). Their values are fastai's wherever
-the loss falls; if it does not, they raise `NoSuggestion`. Our own rule is in `lr_finder.recommendation`.
+The rules are pure functions: (rates, losses) -> (value, (x, y) where to draw it). Their values are fastai's, also on
+curves that do not fall; `caution` says what speaks against them there. If there are too few points, they raise
+`NoSuggestion`. Our own rule, which is careful, is in `lr_finder.recommendation`.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -15,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minilearner.checks import check_count, check_not_negative, check_positive
 from minilearner.errors import NoSuggestion
-from minilearner.lr_finder.recommendation import n_finite
+from minilearner.lr_finder.recommendation import NoRate, n_finite
 from minilearner.metrics import metric_name
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "apply_functions",
     "as_curve",
     "as_functions",
+    "caution",
     "minimum",
     "slide",
     "steep",
@@ -40,13 +43,14 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Returns the rate near the middle of the longest fall. This is fastai's default.
 
     The fall is the longest strictly decreasing subsequence of the losses. M is its length, and E is the point at which
-    a subsequence first has this length. The result is point E - M + M // 3 + M // 6, or the first point if that is
-    negative. Source: ktrain, by way of fastai.
+    a subsequence first has this length. The result is point E - M + M // 3 + M // 6. If nothing falls, it is the first
+    point; if only the second point lies below the first and nothing else falls, it is the last, as in fastai, where the
+    number -1 means the last one. Source: ktrain, by way of fastai.
 
     Raises:
-        NoSuggestion: the loss never falls below its first value, or there are fewer than 2 points.
+        NoSuggestion: there is no point.
     """
-    x, y = _read_falling_curve("valley", lrs, losses, at_least=2)
+    x, y = _read_curve("valley", lrs, losses, at_least=1)
     ends: list[float] = []  # ends[d]: minus the highest loss in which a decreasing subsequence of length d + 1 can end
     end, longest = 0, 0
     for i, loss in enumerate(y.tolist()):
@@ -54,7 +58,7 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
         ends[place : place + 1] = [-loss]
         if place + 1 > longest:
             end, longest = i, place + 1
-    return _suggest_at(x, y, max(0, end - longest + longest // 3 + longest // 6))
+    return _suggest_at(x, y, 0 if end == 0 else end - longest + longest // 3 + longest // 6)
 
 
 def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
@@ -63,9 +67,9 @@ def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     The mark is drawn at that tenth, on the curve. fastai draws it at the lowest point instead.
 
     Raises:
-        NoSuggestion: the first loss is the lowest, or there are fewer than 2 points.
+        NoSuggestion: there is no point.
     """
-    x, y = _read_falling_curve("minimum", lrs, losses, at_least=2)
+    x, y = _read_curve("minimum", lrs, losses, at_least=1)
     return _place_on_curve(x, y, float(x[y.argmin()] / 10))
 
 
@@ -73,9 +77,9 @@ def steep(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Returns the rate at the left end of the curve's steepest piece: loss over the logarithm of the rate.
 
     Raises:
-        NoSuggestion: the loss never falls below its first value, or there are fewer than 2 points.
+        NoSuggestion: there are fewer than 2 points.
     """
-    x, y = _read_falling_curve("steep", lrs, losses, at_least=2)
+    x, y = _read_curve("steep", lrs, losses, at_least=2)
     return _suggest_at(x, y, int((np.diff(y) / np.diff(np.log(x))).argmin()))
 
 
@@ -98,12 +102,12 @@ def slide(
         adjust_value: the result is multiplied by this.
 
     Raises:
-        NoSuggestion: the loss never falls below its first value, or there are at most `lr_diff` points.
+        NoSuggestion: there are at most `lr_diff` points.
     """
     check_count(lr_diff, "lr_diff")
     check_not_negative(thresh, "thresh")
     check_positive(adjust_value, "adjust_value")
-    x, y = _read_falling_curve("slide", lrs, losses, at_least=lr_diff + 1)
+    x, y = _read_curve("slide", lrs, losses, at_least=lr_diff + 1)
     slope = np.gradient(y)
     right, left = len(x) - 1, len(x) - 1 - lr_diff
     found = left
@@ -113,11 +117,19 @@ def slide(
     return _place_on_curve(x, y, float(x[found]) * adjust_value)
 
 
+def caution(x: Curve, y: Curve) -> str:
+    """Returns what speaks against reading any rate off this curve, in words; empty text if nothing does."""
+    if len(y) > 1 and y.argmin():
+        return ""
+    what = f"the loss never falls below its first value ({y[0]:.4g})" if len(y) > 1 else "there is only one point"
+    return f"{what}, so there is no fall to read a rate from"
+
+
 def apply_functions(
     functions: Iterable[SuggestFunction],
     x: Curve,
     y: Curve,
-) -> tuple[dict[str, float | None], dict[str, tuple[float, float]], dict[str, str]]:
+) -> tuple[dict[str, float], dict[str, tuple[float, float]], dict[str, str]]:
     """Calls each function with a curve. Returns three dicts by the functions' names: rates, points to draw, and notes.
 
     Args:
@@ -126,9 +138,10 @@ def apply_functions(
         y: the losses.
 
     Returns:
-        The rate of each function, or None; the point of each rate; and the reason why a rate is None.
+        The rate of each function, or `NoRate`; the point of each rate; and the reason why there is no rate, or what
+        speaks against it.
     """
-    suggestions: dict[str, float | None] = {}
+    suggestions: dict[str, float] = {}
     points: dict[str, tuple[float, float]] = {}
     notes: dict[str, str] = {}
     for function in functions:
@@ -136,10 +149,17 @@ def apply_functions(
         try:
             answer = function(x, y)
         except NoSuggestion as why:
-            suggestions[name], notes[name] = None, str(why)
+            suggestions[name], notes[name] = NoRate(str(why)), str(why)
             continue
         value, point = answer if isinstance(answer, tuple) else _place_on_curve(x, y, float(answer))
-        suggestions[name], points[name] = float(value), (float(point[0]), float(point[1]))
+        suggestions[name] = float(value)
+        if math.isnan(suggestions[name]):
+            notes[name] = f"{name} returned NaN"
+            suggestions[name] = NoRate(notes[name])
+            continue
+        points[name] = float(point[0]), float(point[1])
+        if function in _OURS and (note := caution(x, y)):
+            notes[name] = note
     return suggestions, points, notes
 
 
@@ -162,16 +182,18 @@ def as_curve(lrs: ArrayLike, losses: ArrayLike) -> tuple[Curve, Curve]:
     return x, y
 
 
-def _read_falling_curve(name: str, lrs: ArrayLike, losses: ArrayLike, *, at_least: int) -> tuple[Curve, Curve]:
-    """Returns both as arrays, cut at the first loss that is not finite. Raises `NoSuggestion` if there is no fall."""
+def _read_curve(name: str, lrs: ArrayLike, losses: ArrayLike, *, at_least: int) -> tuple[Curve, Curve]:
+    """Returns both as arrays, cut at the first loss that is not finite. Raises `NoSuggestion` if they are too short."""
     x, y = as_curve(lrs, losses)
     n = n_finite(y)
     x, y = x[:n], y[:n]
     if n < at_least:
-        raise NoSuggestion(f"{name} needs at least {at_least} points with a finite loss; there are {n}.")
-    if y.argmin() == 0:
-        raise NoSuggestion(f"the loss never falls below its first value ({y[0]:.4g}), so {name} has nothing to read.")
+        points = "point" if at_least == 1 else "points"
+        raise NoSuggestion(f"{name} needs at least {at_least} {points} with a finite loss; there are {n}.")
     return x, y
+
+
+_OURS = (valley, minimum, steep, slide)
 
 
 def _suggest_at(x: Curve, y: Curve, index: int) -> Suggestion:

@@ -40,8 +40,8 @@ class SweepOutcome(Protocol):
     """The part of an `LRSweep` that a record uses. This module may not import `lr_finder`."""
 
     @property
-    def recommended(self) -> float | None:
-        """The rate to use, or None."""
+    def recommended(self) -> float:
+        """The rate to use, or NaN."""
 
     @property
     def reason(self) -> str:

@@ -114,7 +114,10 @@ def measure(store, tasks, seeds):
     rows, noise = [], []
     for task in tasks:
         sweeps = {n: [ours(task, seed, n) for seed in range(seeds)] for n in (100, 60)}
-        rules = {f"minilearner, {n} steps": [s.recommended for s in found] for n, found in sweeps.items()}
+        rules = {
+            f"minilearner, {n} steps": [None if np.isnan(s.recommended) else s.recommended for s in found]
+            for n, found in sweeps.items()
+        }
         theirs = [store.get(task, "peers", seed, partial(peers, task, seed)) for seed in range(seeds)]
         rules |= {name: [found[name] for found in theirs] for name in PEERS}
         grids = grids_of(store, task, seeds)

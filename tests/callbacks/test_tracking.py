@@ -1,10 +1,21 @@
 """Training stops early when it should, and validates when it should."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from minilearner import DataLoaders, EarlyStopping, Learner, Validate
+from minilearner import (
+    DataLoaders,
+    EarlyStopping,
+    LambdaCallback,
+    Learner,
+    ReduceLROnPlateau,
+    SaveBest,
+    TorchScheduler,
+    Validate,
+)
 
 
 def learner(n_batches=4, valid=True, metrics=None):
@@ -87,3 +98,81 @@ def test_validate_without_a_validation_set_is_refused():
 def test_validate_takes_one_of_its_two_arguments(kwargs):
     with pytest.raises(ValueError, match="takes one of"):
         Validate(**kwargs)
+
+
+def rmse(pred, target):
+    return (pred - target).square().mean().sqrt()
+
+
+def temperature(pred, target):
+    """A metric of which nobody knows whether more is better."""
+    return pred.mean()
+
+
+@pytest.mark.parametrize("make", [EarlyStopping, SaveBest, ReduceLROnPlateau])
+def test_a_metric_of_unknown_direction_asks_for_the_mode_before_training(make):
+    steps = LambdaCallback(after_step=lambda run: pytest.fail("a step was made"))
+    with (learn := learner(metrics=temperature)).no_logging(), pytest.raises(ValueError, match="`mode` is needed"):
+        learn.fit(1, cbs=[make("temperature"), steps])
+    with (learn := learner(metrics=temperature)).no_logging():
+        learn.fit(1, cbs=make("temperature", mode="max"))
+
+
+def test_a_name_says_that_less_is_better():
+    assert EarlyStopping("rmse").mode == SaveBest("val_rmse").mode == ReduceLROnPlateau("perplexity").mode == "min"
+    assert EarlyStopping("rmse", mode="max").mode == "max"
+
+
+class Errors:
+    """Says that more is better, whatever its name says."""
+
+    higher_is_better = True
+
+    def reset(self):
+        self.values = []
+
+    def update(self, pred, target):
+        self.values.append(float(pred.mean()))
+
+    def compute(self):
+        return sum(self.values)
+
+
+@pytest.mark.parametrize("make", [EarlyStopping, SaveBest, ReduceLROnPlateau])
+def test_what_a_metric_says_beats_its_name_and_an_argument_beats_both(make):
+    for given, direction in ((None, "max"), ("min", "min")):
+        tracker = make("errors", mode=given)
+        with (learn := learner(metrics=Errors())).no_logging():
+            learn.fit(1, cbs=tracker)
+        assert tracker.mode == direction
+
+
+def test_a_tracker_in_another_run_asks_that_run_s_metric():
+    tracker = EarlyStopping("errors")
+    with (learn := learner(metrics=Errors())).no_logging():
+        learn.fit(1, cbs=tracker)
+
+    def errors(pred, target):
+        return pred.mean()
+
+    with (learn := learner(metrics=errors)).no_logging():
+        learn.fit(1, cbs=tracker)
+    assert tracker.mode == "min"
+
+
+def test_a_training_metric_says_it_too():
+    learn = learner(metrics=Errors())
+    learn.recorder.train_metrics = True
+    tracker = EarlyStopping("train_errors")
+    with learn.no_logging():
+        learn.fit(1, cbs=tracker)
+    assert tracker.mode == "max"
+
+
+def test_torchs_plateau_scheduler_is_refused_if_it_watches_in_the_wrong_direction():
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with (learn := learner(metrics=Errors())).no_logging(), pytest.raises(ValueError, match="mode='max'"):
+        learn.fit(1, cbs=TorchScheduler(plateau, every="epoch", monitor="errors"))
+    with learn.no_logging():
+        learn.fit(1, cbs=TorchScheduler(partial(plateau, mode="max"), every="epoch", monitor="errors"))
+        learn.fit(1, cbs=TorchScheduler(plateau, every="epoch"))

@@ -1,6 +1,7 @@
 """A rate that is "auto" is found by a sweep and printed, and training is otherwise the same."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_learner_whose_rate_is_auto_finds_it_for_each_run(make):
     with learn.no_logging():
         first, second = learn.fit(1), learn.fit_sgdr(1, 1)
         assert learn.lr_find(show_plot=False).settings["ratios"] == [1.0]
-    assert first.sweep.recommended is not None and first.sweep is not second.sweep
+    assert not math.isnan(first.sweep.recommended) and first.sweep is not second.sweep
 
 
 def test_it_is_printed_with_the_reason_and_kept_in_the_recorder(make, capsys, tmp_path):
@@ -116,7 +117,7 @@ def test_without_a_fall_the_learners_rate_is_taken_and_this_is_printed(make, cap
     learn = make(loss_func=lambda pred, y: pred.sum() * 0 + 2.0, lr=0.02)
     with learn.no_bar():
         record = learn.fit(1, "auto")
-    assert record.settings["lr"] == 0.02 and record.settings["found"]["recommended"] is None
+    assert record.settings["lr"] == 0.02 and math.isnan(record.settings["found"]["recommended"])
     assert "no learning rate was found, so 2.00e-02 is taken: the loss fell by 0" in capsys.readouterr().out
 
 
@@ -182,7 +183,7 @@ def test_callbacks_of_the_call_that_belong_to_the_step_take_part_in_the_sweep(ma
     learn.freeze()
     before = learn.model[0].weight.detach().clone()
     _, record = trained(learn, lambda learn: learn.fit_one_cycle(1, "auto", cbs=[GradientAccumulation(2), MixUp()]))
-    assert np.isfinite(record.sweep.fixed[8:]).all() and record.sweep.recommended is not None
+    assert np.isfinite(record.sweep.fixed[8:]).all() and not math.isnan(record.sweep.recommended)
     assert torch.equal(learn.model[0].weight, before)
 
 
@@ -225,3 +226,20 @@ def test_a_sweep_that_stands_in_the_folder_is_not_made_again(make, tmp_path):
     learn = make(loss_func=nn.CrossEntropyLoss(label_smoothing=0.1))
     _, record = trained(learn, lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
     assert record.settings["lr"] == found.recommended <= 1e-3
+
+
+def test_a_rate_that_a_sweep_did_not_find_is_refused_with_its_reason(make):
+    sweep = LRSweep.from_curve([1e-3, 1e-2], [1.0, 2.0])
+    learn = make()
+    for call in (
+        lambda lr: learn.fit(1, lr),
+        lambda lr: learn.fit_one_cycle(1, lr_max=lr),
+        lambda lr: learn.fit_one_cycle(1, lr_max=slice(lr / 10, lr)),
+        lambda lr: learn.fit_flat_cos(1, lr),
+        lambda lr: learn.fit_sgdr(1, 1, lr),
+        lambda lr: learn.fine_tune(1, lr),
+        lambda lr: CyclicLR(lr, step_size=3),
+        lambda lr: Learner(learn.dls, learn.model, nn.MSELoss(), lr=lr),
+    ):
+        with pytest.raises(ValueError, match="The sweep found no rate: 2 finite losses are too few"):
+            call(sweep.recommended)

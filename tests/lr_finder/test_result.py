@@ -1,12 +1,15 @@
 """The result of a sweep can be read, plotted and written to files."""
 
+import copy
 import csv
 import json
+import math
 from functools import partial
 
 import numpy as np
 import pytest
 
+from minilearner.checks import check_positive, check_rate
 from minilearner.lr_finder.result import LRSweep, smooth
 from minilearner.lr_finder.suggestions import minimum, slide, valley
 
@@ -50,12 +53,12 @@ def test_a_sweep_is_frozen_with_its_arrays(sweep):
         sweep.losses[0] = 1
 
 
-def test_a_missing_suggestion_is_none_with_a_note():
+def test_on_a_curve_that_never_falls_suggestions_are_fastais_with_a_note():
     sweep = LRSweep.from_curve(LRS, full_curve(RISING), suggest_funcs=[valley, minimum], smoothing=0)
-    assert list(sweep) == [None, None] and sweep.points == {}
-    assert "never falls" in sweep.notes["valley"] and sweep.valley is None
-    assert sweep.recommended is None and sweep.interval is None and sweep.bounds is None
-    assert "never falls" in repr(sweep)
+    assert list(sweep) == pytest.approx([LRS[10], LRS[10] / 10]) and list(sweep.points) == ["valley", "minimum"]
+    assert "never falls" in sweep.notes["valley"] and "never falls" in sweep.notes["minimum"]
+    assert math.isnan(sweep.recommended) and sweep.interval is None and sweep.bounds is None
+    assert f"valley: {LRS[10]:.2e}, but the loss never falls" in repr(sweep)
 
 
 def test_names_come_from_partials_and_lambdas_and_are_numbered():
@@ -81,15 +84,53 @@ def test_the_curve_is_cut_at_the_first_nan_and_trimmed_by_the_planned_steps():
 
 def test_a_sweep_that_ended_at_once_has_no_suggestion():
     sweep = LRSweep.from_curve(LRS[:3], [1, 2, 9], num_it=100, stop_reason="the loss diverged")
-    assert sweep.valley is None and "there are 0" in sweep.notes["valley"]
+    assert math.isnan(sweep.valley) and "there are 0" in sweep.notes["valley"]
     assert "the loss diverged" in repr(sweep)
+
+
+def test_a_suggestion_without_ground_is_nan_which_prints_and_keeps_its_reason():
+    sweep = LRSweep.from_curve(LRS[:3], [1, 2, 9], num_it=100, suggest_funcs=(slide, valley))
+    for rate in (*sweep, sweep.recommended, sweep.valley / 10, 2 * sweep.valley, copy.deepcopy(sweep.valley)):
+        assert f"{rate:.2e}" == "nan" and isinstance(rate, float) and rate.reason
+    for name in ("lr", "lr_max"):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}=.* The sweep found no rate: 3 fin"):
+            check_rate(slice(sweep.recommended / 100, sweep.recommended), name)
+    with pytest.raises(ValueError, match="The sweep found no rate: valley needs at least 1 point"):
+        check_positive(sweep.valley, "base_lr")
+
+
+def test_a_function_that_returns_nan_gives_no_rate():
+    sweep = LRSweep.from_curve(LRS, full_curve(), suggest_funcs=lambda lrs, losses: math.nan)
+    assert math.isnan(sweep.suggestions["lambda"]) and sweep.points == {} and "returned NaN" in repr(sweep)
+    sweep.plot()
+
+
+@pytest.mark.parametrize("saved", [None, "nan"])  # earlier versions wrote null
+def test_a_missing_rate_comes_back_from_a_file_with_its_reason(tmp_path, saved):
+    file = LRSweep.from_curve(LRS[:3], [1, 2, 9], num_it=100).to_json(tmp_path / "sweep.json")
+    content = json.loads(file.read_text())
+    assert content["recommended"] == "nan"
+    file.write_text(json.dumps(content | {"recommended": saved, "suggestions": {"valley": saved}}))
+    back = LRSweep.from_json(file)
+    assert back.recommended.reason == back.reason and "needs at least" in back.valley.reason
+
+
+@pytest.mark.parametrize("rate", ["inf", -1, 0, True, "1e-3", [1]])
+@pytest.mark.parametrize("name", ["recommended", "suggestions", "bounds", "interval", "turns"])
+def test_a_rate_in_a_file_must_be_positive_and_finite(tmp_path, name, rate):
+    file = LRSweep.from_curve(LRS, full_curve()).to_json(tmp_path / "sweep.json")
+    values = {"recommended": rate, "bounds": [1e-3, rate], "interval": [rate, 1e-3]}
+    content = json.loads(file.read_text()) | {name: values.get(name, {"valley": rate})}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="does not hold a sweep"):
+        LRSweep.from_json(file)
 
 
 def test_the_recommendation_reads_the_fixed_losses_if_there_are_some():
     swept = LRSweep.from_curve(LRS, np.full(100, 2.0), fixed=full_curve())
     alone = LRSweep.from_curve(LRS, full_curve())
     assert swept.recommended == pytest.approx(alone.recommended, rel=0.4)
-    assert LRSweep.from_curve(LRS, np.full(100, 2.0)).recommended is None
+    assert math.isnan(LRSweep.from_curve(LRS, np.full(100, 2.0)).recommended)
 
 
 def test_the_recommendation_and_why_are_shown(sweep):

@@ -1,6 +1,7 @@
 """The sweep leaves no trace, stops when it should, and uses the same rates as fastai."""
 
 import copy
+import math
 import random
 from functools import partial
 
@@ -185,17 +186,17 @@ def test_nan_stops_even_if_divergence_does_not(net, blobs):
 
 def test_nan_at_the_first_batch_is_reported_and_plotted(net, blobs):
     sweep = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * float("nan")).lr_find()
-    assert len(sweep.lrs) == 0 and sweep.recommended is None
+    assert len(sweep.lrs) == 0 and math.isnan(sweep.recommended)
     assert sweep.stop_reason == "the loss became nan at a rate of 1e-07"
     assert [text.get_text() for text in sweep.plot().axes[0].texts] == ["no loss to draw"]
     assert sweep.plot().axes[0].get_xscale() == "log"
 
 
-def test_a_curve_that_never_falls_gives_no_suggestion_but_a_note(net, blobs):
+def test_a_curve_that_never_falls_gives_fastais_suggestion_and_a_note(net, blobs):
     rising = iter(range(1, 1000))
     learn = learner(net, blobs, loss_func=lambda pred, y: pred.sum() * 0 + float(next(rising)))
     sweep = learn.lr_find(stop_div=False, show_plot=False, suggest_funcs=(valley,))
-    assert list(sweep) == [None]
+    assert list(sweep) == [sweep.lrs[10]]
     assert "never falls" in sweep.notes["valley"]
 
 
@@ -382,7 +383,7 @@ def test_a_model_that_is_already_good_gets_no_rate(net, blobs):
     with learn.no_logging():
         learn.fit_one_cycle(20, 0.05)
     sweep = learn.lr_find(show_plot=False)
-    assert sweep.recommended is None and "already good" in sweep.reason
+    assert math.isnan(sweep.recommended) and "already good" in sweep.reason
 
 
 def test_the_reason_says_that_the_range_ends_before_the_turn(net, blobs):
@@ -430,7 +431,7 @@ def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, bl
 def test_a_range_in_which_the_loss_explodes_gives_advice(net, blobs):
     learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
     sweep = learn.lr_find(1e3, 1e6, show_plot=False)
-    assert sweep.recommended is None and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
+    assert math.isnan(sweep.recommended) and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
 
 
 def test_the_reason_says_that_a_model_does_not_learn(net, blobs):
