@@ -90,7 +90,7 @@ def _list_layers(metric: Any) -> Iterator[Any]:
     while metric is not None and id(metric) not in seen:
         seen.add(id(metric))
         yield metric
-        wrapped = ("func", "__func__", "function", "__wrapped__", "base_metric", "_base_metric")
+        wrapped: tuple[str, ...] = ("func", "__func__", "function", "__wrapped__", "base_metric", "_base_metric")
         if isinstance(metric, partial):
             wrapped = ("func",)
         metric = next((found for one in wrapped if (found := getattr(metric, one, None)) is not None), None)
