@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,30 @@ from typing import Any
 import numpy as np
 
 from minilearner import processes
+from minilearner.errors import FileFormatError
 
-__all__ = ["check_writable", "csv_text", "json_text", "replace_file", "write_atomically"]
+__all__ = ["check_is_file", "check_writable", "csv_text", "json_text", "replace_file", "write_atomically"]
+
+
+def check_is_file(path: str | os.PathLike[str]) -> None:
+    """Checks that a path to read from is no pipe, socket or device: opening one may wait for ever, or never end.
+
+    Raises:
+        FileFormatError: it is one of them. The message names it.
+        OSError: there is nothing at the path.
+    """
+    mode = os.stat(path).st_mode
+    for is_such, what in _ENDLESS:
+        if is_such(mode):
+            raise FileFormatError(f"{os.fspath(path)}: it is a {what}, not a file. Remove it, or leave it out.")
+
+
+_ENDLESS = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
 
 
 def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:

@@ -22,6 +22,7 @@ from minilearner.data.arrays import as_inputs, as_pair, check_alike
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
 from minilearner.data.data_plan import NewItems
 from minilearner.data.foreign_loader import ForeignLoader, from_dataset
+from minilearner.data.image_modes import as_byte_image
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
@@ -258,7 +259,7 @@ class DataLoaders:
             like_training = self._extra_tfms if isinstance(items, Loader) else self.train.batch_tfms.transforms
             return _add_missing_transforms(self._as_own_loader(items), like_training).in_order()
         else:
-            x, y = as_inputs([*map(as_tensor, items)] if _are_images(items) else items, "test"), None
+            x, y = as_inputs([as_tensor(as_byte_image(item)) for item in items] if _are_images(items) else items, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
         return MemoryLoader(
             x,

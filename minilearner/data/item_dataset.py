@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minilearner.data.image_cache import ImageCache, Pixels, fingerprint, room_for_cache
+from minilearner.data.image_modes import as_input_image
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
 from minilearner.errors import DataError, FileFormatError
@@ -194,7 +195,7 @@ class ItemDataset(Dataset[Tree]):
     def _prepare(self, position: int) -> Any:
         """Returns the part of an item that is always the same; an image as a `_ByteImage`."""
         with self._name_failures(position, "read"):
-            raw = self.read(self.items[position])
+            raw = _map_parts(_upright, self.read(self.items[position]))
         with self._name_failures(position, "transformed"):
             return _map_parts(lambda part: _as_byte_image(self.item_tfms.prepare(part)), raw)
 
@@ -205,8 +206,10 @@ class ItemDataset(Dataset[Tree]):
 
     def _finish_part(self, part: Any, position: int, epoch: int | None) -> Any:
         rng = None if epoch is None else random.Random(derive_seed(self.seed, "item", epoch, position))
-        if isinstance(part, _ByteImage) and self.item_tfms.window is not None:
-            left, upper, right, lower = self.item_tfms.window(part.size, rng)
+        cuts = isinstance(part, _ByteImage) and self.item_tfms.window is not None
+        box = self.item_tfms.window(part.size, rng) if cuts else None
+        if box is not None:
+            left, upper, right, lower = box
             cut = part.pixels[upper:lower, left:right]
             # A view would keep the whole decoded image, perhaps 36 MB, until its batch is made.
             return _ByteImage(pixels=cut.copy() if part.is_decoded else cut)
@@ -315,13 +318,17 @@ class _ByteImage:
         return tuple(self.pixels.shape)
 
 
+def _upright(item: Any) -> Any:
+    return as_input_image(item) if isinstance(item, Image.Image) else item
+
+
 def _as_byte_image(item: Any) -> Any:
     return _ByteImage(image=item) if isinstance(item, Image.Image) and item.mode in ("L", "RGB", "RGBA") else item
 
 
 def _as_input(item: Any) -> _ByteImage | Tensor:
     if isinstance(item, Image.Image):
-        return _ByteImage(image=item)
+        return _ByteImage(image=as_input_image(item))
     if isinstance(item, Tensor):
         return item.as_subclass(Tensor)  # torchvision's own kind of tensor would slow every operation on it
     return item if isinstance(item, _ByteImage) else torch.as_tensor(item)

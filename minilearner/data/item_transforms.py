@@ -69,8 +69,11 @@ class SplitTransform(ItemTransform):
         """Returns the prepared item after the rest; `rng` as for `ItemTransform`. Here: the window of an image."""
         return item if self.finishing == "none" else item.crop(self.window(item.size, rng))
 
-    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
-        """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut"."""
+    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box | None:
+        """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut".
+
+        None means that an image of this size needs more than a cut, which `finish` does. Nothing is drawn then.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `window` or `finish`.")
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
@@ -123,8 +126,11 @@ class ItemPipeline:
         return _as_planes(item) if isinstance(item, np.ndarray) else item
 
     @property
-    def window(self) -> Callable[[tuple[int, int], random.Random | None], Box] | None:
-        """The function (size, rng) -> window, if finishing an image only cuts a window out of it; else None."""
+    def window(self) -> Callable[[tuple[int, int], random.Random | None], Box | None] | None:
+        """The function (size, rng) -> window, if finishing an image only cuts a window out of it; else None.
+
+        It returns None for an image that needs `finish` all the same.
+        """
         if not self._rest:
             return _whole
         only = self._rest[0] if len(self._rest) == 1 else None

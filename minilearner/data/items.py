@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from minilearner.data.unread_formats import registered_endings, warn_of_missed_images
 from minilearner.errors import DataError, closest
 from minilearner.sources.paths import Listing
 
@@ -74,7 +75,11 @@ def get_files(
     wanted = _names(folders)
     _check_folders(root, wanted)
     endings = None if extensions is None else tuple(sorted({end.lower() for end in _names(extensions)}))
-    names = sorted(_walk(root, endings, recurse=recurse, folders=wanted, followlinks=followlinks))
+    is_images = endings is not None and set(IMAGE_EXTENSIONS) <= set(endings)
+    left_out: list[str] | None = [] if is_images else None
+    names = sorted(_walk(root, endings, left_out, recurse=recurse, folders=wanted, followlinks=followlinks))
+    if left_out:
+        warn_of_missed_images(str(root), names, left_out)
     if not names:
         what = "no file" if endings is None else f"no file that ends in {', '.join(endings)}"
         where = f"'{root}'" + (f", folders {', '.join(wanted)}" if wanted else "")
@@ -88,8 +93,12 @@ def get_image_files(
     recurse: bool = True,
     folders: str | Collection[str] | None = None,
 ) -> Listing[Path]:
-    """Returns the images below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`."""
-    return get_files(path, IMAGE_EXTENSIONS, recurse, folders)
+    """Returns the images below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`.
+
+    HEIC and JPEG XL files are listed too once a plugin for Pillow is registered. If images are left out because of
+    their endings, a warning names their folders and the way to read them.
+    """
+    return get_files(path, (*IMAGE_EXTENSIONS, *registered_endings()), recurse, folders)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,10 @@ class FileGetter:
 
     def __call__(self, path: PathLike) -> Listing[Path]:
         """Returns the files; errors as in `get_files`."""
-        return get_files(Path(path) / self.suf, self.extensions, self.recurse, self.folders)
+        extensions = self.extensions
+        if extensions == IMAGE_EXTENSIONS:
+            extensions = (*IMAGE_EXTENSIONS, *registered_endings())
+        return get_files(Path(path) / self.suf, extensions, self.recurse, self.folders)
 
 
 def ImageGetter(  # noqa: N802 - fastai's name
@@ -149,12 +161,16 @@ def _what_is(path: Path) -> str:
 def _walk(
     root: Path,
     endings: tuple[str, ...] | None,
+    left_out: list[str] | None = None,
     *,
     recurse: bool,
     folders: Sequence[str],
     followlinks: bool,
 ) -> Iterator[str]:
-    """Yields the names relative to `root`, with "/" between their parts, in any order."""
+    """Yields the names relative to `root`, with "/" between their parts, in any order.
+
+    Files with other endings go to the list `left_out`, if there is one.
+    """
     real = os.path.realpath(root)
     to_visit: list[tuple[str, str, frozenset[str]]] = [(str(root), "", frozenset((real,)))]
     while to_visit:
@@ -169,9 +185,8 @@ def _walk(
                         real = os.path.realpath(entry.path)
                         if real not in above:
                             to_visit.append((entry.path, f"{prefix}{name}/", above | {real}))
-                elif (not chosen or "." in chosen) and _is_wanted(name, endings):
-                    yield prefix + name
-
-
-def _is_wanted(name: str, endings: tuple[str, ...] | None) -> bool:
-    return not name.startswith(".") and (endings is None or name.lower().endswith(endings))
+                elif (not chosen or "." in chosen) and not name.startswith("."):
+                    if endings is None or name.lower().endswith(endings):
+                        yield prefix + name
+                    elif left_out is not None:
+                        left_out.append(prefix + name)

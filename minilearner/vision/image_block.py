@@ -18,8 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from minilearner.checks import check_choice
+from minilearner.data.image_modes import as_mode
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.images import as_mode, identify_image, image_sizes, open_image, verify_images
+from minilearner.files import check_is_file
+from minilearner.vision.images import image_sizes, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_image"]
 
@@ -76,9 +78,7 @@ class ImageBlock:
         """Returns the image. Raises the errors of `as_image`."""
         # The same open file or image may be several items of a batch, and reading moves its position.
         with nullcontext() if isinstance(source, _VALUES) else _READING:
-            image = as_image(source, self.mode)
-            image.load()  # an opened image may not be decoded yet
-            return image
+            return as_image(source, self.mode)
 
     def read_reduced(self, source: Any, reduce_to: tuple[int, int]) -> Image.Image:
         """Returns the image, perhaps decoded smaller, if `reduce_to` (width, height) is enough. See `open_image`."""
@@ -88,11 +88,19 @@ class ImageBlock:
 
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
         """Returns position -> reason for files that are missing ("names"), or that `verify_images` finds unreadable."""
+        return self.inspect(sources, verify)[0]
+
+    def inspect(self, sources: Sequence[Any], verify: str) -> tuple[dict[int, str], dict[int, tuple[int, int]]]:
+        """Returns what `unreadable` and `sizes` return, from one look at each file. "names" looks at no size."""
         positions = [i for i, source in enumerate(sources) if isinstance(source, (str, os.PathLike))]
         if verify == "names":
-            return {i: "there is no such file" for i in positions if not os.path.exists(sources[i])}
-        reasons = dict(verify_images([sources[i] for i in positions], verify, on_unreadable="skip").unreadable)
-        return {i: reasons[sources[i]] for i in positions if sources[i] in reasons}
+            return {i: reason for i in positions if (reason := _why_no_file(sources[i])) is not None}, {}
+        found = verify_images([sources[i] for i in positions], verify, on_unreadable="skip")
+        reasons, sizes = dict(found.unreadable), dict(zip(found.readable, found.sizes, strict=True))
+        return (
+            {i: reasons[sources[i]] for i in positions if sources[i] in reasons},
+            {i: sizes[sources[i]] for i in positions if sources[i] in sizes},
+        )
 
     def sizes(self, sources: Sequence[Any]) -> dict[int, tuple[int, int]]:
         """Returns position -> (width, height) for the sources that are files, read from their headers."""
@@ -100,30 +108,44 @@ class ImageBlock:
         return dict(zip(positions, image_sizes([sources[i] for i in positions]), strict=True))
 
 
+def _why_no_file(path: str | os.PathLike[str]) -> str | None:
+    try:
+        check_is_file(path)
+    except OSError:
+        return "there is no such file"
+    except FileFormatError as error:
+        return str(error).removeprefix(f"{os.fspath(path)}: ")
+    return None
+
+
 _MODES = ("RGB", "L", "RGBA")
-_VALUES = (str, os.PathLike, bytes, bytearray, np.ndarray, Tensor)
+_VALUES = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Tensor)
 _READING = threading.Lock()
 
 
 def as_image(source: Any, mode: str = "RGB") -> Image.Image:
     """Returns a source as an upright image in a Pillow mode.
 
+    `open_image` says what becomes of each kind of pixel. However an image comes in, it is turned upright exactly once,
+    and what this returns can be passed in again.
+
     Args:
         source: a path; an open file; the bytes of a file; a PIL image; an array (height, width) or (height, width,
-            channels); or a tensor (channels, height, width). Integers range from 0 to 255, floats from 0 to 1. If only
-            the first axis of an array can be channels (1, 3 or 4), it is read as (channels, height, width).
+            channels); or a tensor (channels, height, width). Integers range from 0 to 255, floats from 0 to 1, and
+            true is white. If only the first axis of an array can be channels (1, 3 or 4), it is read as (channels,
+            height, width).
         mode: the Pillow mode.
 
     Raises:
         TypeError: `source` is none of these.
-        DataError: an array has another shape, dtype or range.
+        DataError: an array has another shape, dtype or range, or the pixels of an image have no known range.
         FileFormatError: a file, or bytes, are not an image, or are damaged.
     """
     if isinstance(source, (str, os.PathLike)) or (hasattr(source, "read") and hasattr(source, "seek")):
         return open_image(source, mode)
-    if isinstance(source, (bytes, bytearray)):
-        source = _from_bytes(source)
-    elif isinstance(source, Tensor):
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _open_bytes(bytes(source), mode)
+    if isinstance(source, Tensor):
         source = _from_array(source.detach().cpu().numpy(), channels_first=True)
     elif isinstance(source, np.ndarray):
         source = _from_array(source, channels_first=source.ndim == 3 and source.shape[2] not in _CHANNELS)
@@ -132,19 +154,35 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
             "an image must be a path, an open file, bytes, a PIL image, an array or a tensor. "
             f"Received: {source!r:.100}."
         )
-    return as_mode(source, mode)
+    return _convert_opened(source, mode)
 
 
 _CHANNELS = (1, 3, 4)
 
 
-def _from_bytes(data: bytes | bytearray) -> Image.Image:
+class _NamedBytes(io.BytesIO):
+    """The bytes of a file, which errors call by their number."""
+
+    @property
+    def name(self) -> str:
+        return f"these {len(self.getbuffer())} bytes"
+
+
+def _open_bytes(data: bytes, mode: str) -> Image.Image:
+    return open_image(_NamedBytes(data), mode)
+
+
+def _convert_opened(image: Image.Image, mode: str) -> Image.Image:
+    """Returns a Pillow image in `mode`. If it is decoded only now, errors name its file."""
+    name = getattr(image, "filename", None) or "the image"
     try:
-        image = identify_image(io.BytesIO(data))
-        image.load()
+        return as_mode(image, mode)
+    except MemoryError:
+        raise
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     except Exception as error:  # Pillow raises a dozen kinds of errors for damaged files
-        raise FileFormatError(f"these {len(data)} bytes are not an image, or are damaged: {error}") from error
-    return image
+        raise FileFormatError(f"{name}: the image is damaged or cut short ({error}).") from error
 
 
 def _from_array(array: np.ndarray[Any, Any], *, channels_first: bool) -> Image.Image:
@@ -161,6 +199,8 @@ def _from_array(array: np.ndarray[Any, Any], *, channels_first: bool) -> Image.I
 
 
 def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
     top = 1 if array.dtype.kind == "f" else 255
     if array.dtype.kind not in "uif" or (array.size and not (array.min() >= 0 and array.max() <= top)):
         raise DataError(

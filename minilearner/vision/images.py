@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, TypeAlias
 
@@ -13,14 +14,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
-from minilearner.errors import DataError, FileFormatError
+from minilearner.data.image_modes import as_mode, decode_image, is_float_image, orientation_of
+from minilearner.data.unread_formats import unread_format
+from minilearner.errors import DataError, FileFormatError, add_note
+from minilearner.files import check_is_file
 from minilearner.runtime import map_in_threads
 
 __all__ = [
     "PathLike",
     "VerifiedImages",
-    "as_mode",
-    "identify_image",
     "image_size",
     "image_sizes",
     "open_image",
@@ -28,21 +30,7 @@ __all__ = [
 ]
 
 PathLike: TypeAlias = str | os.PathLike[str]
-_ORIENTATION = 0x0112
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The transposition that undoes each EXIF orientation. Orientations from 5 on swap width and height."""
-
 _HOW = ("headers", "decode")
-_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _POLICIES = ("raise", "skip")
 
 
@@ -54,10 +42,22 @@ def open_image(
 ) -> Image.Image:
     """Returns the image in a file, upright, in a Pillow mode such as "RGB" or "L".
 
-    - EXIF orientation is applied. An animation gives its first frame.
-    - Transparent pixels become white, as on a page, also in palettes, unless `mode` has an alpha channel. fastai drops
-      the alpha channel and shows whatever colour is below it.
-    - 16 bits per channel are scaled to 8, never clipped. CMYK is converted, also Adobe's inverted kind.
+    EXIF orientation is applied once, and the result has none left. An animation gives its first frame. Each kind of
+    pixel has one rule. All files of a data set follow the same rule, so grey levels compare:
+
+    - 8 bits per channel, and palettes: as they are. YCbCr, HSV, CMYK (also Adobe's inverted kind) and LAB: converted to
+      sRGB. Colour profiles in files are not applied.
+    - 1 bit: 0 and 255.
+    - 16 bits per channel: value / 257, rounded, so 65535 becomes 255. TIFFs of 12 bits: value / (4095 / 255). If no
+      value is above 255, the image would become black, so it is an error. If none is above 4095, it would be nearly
+      black, so there is a warning, once. A grey TIFF whose 0 is white is inverted.
+    - 32-bit integers: 0 to 255 as they are. An image with any other value is an error.
+    - Floats: an error, since their range is unknown.
+    - Transparent pixels become white, as on a page, and those partly transparent are blended with white, unless `mode`
+      has an alpha channel. That includes palettes, and the transparent colour of a PNG, compared at the file's own
+      depth. fastai drops the alpha channel and shows whatever colour is below it.
+
+    The modes "I" and "F" give 16-bit, 32-bit and float pixels as they are, for those who scale them themselves.
 
     Args:
         path: the file, or an object that reads it from its beginning, such as `io.BytesIO`.
@@ -67,30 +67,14 @@ def open_image(
 
     Raises:
         FileFormatError: the file is not an image, or it is damaged or cut short.
-        DataError: the file is missing or cannot be opened, or its pixels are floats, whose range is unknown.
+        DataError: the file is missing or cannot be opened, has more pixels than Pillow's limit, or has pixels whose
+            range is unknown. The message names the file.
     """
     image = _load(path, reduce_to)
     try:
         return as_mode(image, mode)
     except DataError as e:
         raise DataError(f"{_describe_source(path)}: {e}") from e
-
-
-def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Returns an image upright and in `mode`, as `open_image` does, without losing 16-bit values or transparency.
-
-    Raises:
-        DataError: its pixels are floats.
-    """
-    method = _UPRIGHT.get(_orientation(image))
-    image = image if method is None else image.transpose(method)
-    if image.mode == "F":
-        raise DataError("the image has floats as pixels, and their range is unknown. Scale them to 8 bits yourself.")
-    if image.mode.startswith("I"):
-        image = _scale_to_eight_bits(image)
-    if mode not in _WITH_ALPHA and (image.mode in _WITH_ALPHA or "transparency" in image.info):
-        image = _put_on_white(image)
-    return image if image.mode == mode else image.convert(mode)
 
 
 def image_size(path: PathLike) -> tuple[int, int]:
@@ -101,9 +85,7 @@ def image_size(path: PathLike) -> tuple[int, int]:
         DataError: the file is missing or cannot be opened.
     """
     with _open(path) as image:
-        tags = getattr(image, "tag_v2", None)  # TIFF: in some versions of Pillow, `size` is already upright
-        width, height = (tags[256], tags[257]) if tags else image.size
-        return (height, width) if _orientation(image) >= 5 else (width, height)
+        return _upright_size(image)
 
 
 def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
@@ -119,6 +101,8 @@ class VerifiedImages:
     """The readable files, in the given order."""
     unreadable: list[tuple[PathLike, str]]
     """The other files, each with the reason."""
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    """(width, height) of each readable image, upright."""
 
     def __str__(self) -> str:
         return f"{len(self.readable)} readable, {len(self.unreadable)} unreadable{_examples(self.unreadable)}"
@@ -134,8 +118,10 @@ def verify_images(
 
     Args:
         paths: the files.
-        how: "headers" opens each file and reads a few bytes, which finds empty, foreign and missing files. "decode"
-            reads every pixel, which takes about ten times as long and also finds damaged and truncated files.
+        how: "headers" opens each file and reads a few bytes, which finds empty, foreign and missing files, and images
+            that `open_image` refuses: floats, and more pixels than Pillow's limit. It takes 4 seconds of one processor
+            for 100,000 JPEGs, and the time of the disk. "decode" reads every pixel, which takes ten times as long or
+            more, and also finds damaged and truncated files.
         on_unreadable: "raise", or "skip", which leaves it to the caller to exclude the unreadable files.
         n_threads: how many files to read at a time. By default twice the number of processors, at most 32, because
             reading also waits for the disk.
@@ -149,10 +135,11 @@ def verify_images(
     if n_threads is not None:
         check_count(n_threads, "n_threads")
     paths = list(paths)
-    reasons = map_in_threads(partial(_find_problem, how=how), paths, n_threads or _n_threads())
+    seen = list(zip(paths, map_in_threads(partial(_inspect, how=how), paths, n_threads or _n_threads()), strict=True))
     found = VerifiedImages(
-        [path for path, reason in zip(paths, reasons, strict=True) if reason is None],
-        [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason is not None],
+        [path for path, result in seen if not isinstance(result, str)],
+        [(path, result) for path, result in seen if isinstance(result, str)],
+        [result for _, result in seen if not isinstance(result, str)],
     )
     if found.unreadable and on_unreadable == "raise":
         raise FileFormatError(
@@ -166,15 +153,19 @@ def _n_threads() -> int:
     return min(32, 2 * (os.cpu_count() or 1))
 
 
-def _find_problem(path: PathLike, how: str) -> str | None:
+def _inspect(path: PathLike, how: str) -> tuple[int, int] | str:
+    """Returns (width, height) of a readable image, or else the reason why it cannot be read."""
     try:
         with _open(path) as image:
+            size = _upright_size(image)
+            if is_float_image(image) or image.mode == "I":  # rare, and only the pixels of "I" say whether it is usable
+                as_mode(image, "RGB")
             if how == "decode":
                 image.draft(None, (1, 1))  # reads every byte of a JPEG, but computes only 1/8 of its size
-                image.load()
+                as_mode(image, "RGB")
     except DataError as e:
         return str(e).removeprefix(f"{os.fspath(path)}: ")
-    return None
+    return size
 
 
 def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
@@ -187,24 +178,36 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
 def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
     with _open(path) as image:
         if reduce_to is not None and image.format == "JPEG":
-            image.draft(None, reduce_to[::-1] if _orientation(image) >= 5 else reduce_to)
-        image.load()
+            image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
+        if not is_float_image(image):
+            decode_image(image)
         return image
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    tags = getattr(image, "tag_v2", None)  # TIFF: in some versions of Pillow, `size` is already upright
+    width, height = (tags[256], tags[257]) if tags else image.size
+    return (height, width) if orientation_of(image) >= 5 else (width, height)
 
 
 @contextmanager
 def _open(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
     """Opens a file's header. Errors inside the context become `DataError`s that name the path."""
     try:
-        with identify_image(path) as image:
+        if isinstance(path, (str, os.PathLike)):
+            check_is_file(path)  # opening a pipe would wait for ever
+        with _identify(path) as image:
             yield image
-    except MemoryError:
+    except MemoryError as e:
+        add_note(e, f"It happened with the image {_describe_source(path)}.")
+        raise
+    except DataError:
         raise
     except Exception as e:  # Pillow raises a dozen kinds of errors for damaged files
         raise _make_error(e, path) from e
 
 
-def identify_image(path: PathLike | IO[bytes]) -> Image.Image:
+def _identify(path: PathLike | IO[bytes]) -> Image.Image:
     """Returns the image of `PIL.Image.open`, not decoded yet. Unlike that, it is safe in threads."""
     try:
         return Image.open(path)
@@ -214,40 +217,55 @@ def identify_image(path: PathLike | IO[bytes]) -> Image.Image:
         return Image.open(path)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # the EXIF block is damaged, but the pixels may be fine
-        return 1
-
-
-def _put_on_white(image: Image.Image) -> Image.Image:
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey values so that 65535 becomes 255. Pillow would clip them at 255."""
-    values = np.asarray(image).astype(np.float64)
-    return Image.fromarray(np.rint(values.clip(0, 65535) / 257).astype(np.uint8))
-
-
-def _describe_source(path: PathLike | IO[bytes]) -> str:
-    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else f"a {type(path).__name__}"
-
-
-def _count_bytes(path: PathLike | IO[bytes]) -> int:
-    return os.path.getsize(path) if isinstance(path, (str, os.PathLike)) else path.seek(0, os.SEEK_END)
-
-
 def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
+    name = _describe_source(path)
     if isinstance(e, OSError) and e.errno is not None:
-        return DataError(f"{_describe_source(path)}: the file cannot be opened ({e.strerror}).")
-    size = _count_bytes(path)
+        return DataError(f"{name}: the file cannot be opened ({e.strerror}).")
+    if isinstance(e, Image.DecompressionBombError):
+        return DataError(
+            f"{name}: the image is larger than Pillow allows ({str(e).rstrip('.')}). If you trust your files, set "
+            "`PIL.Image.MAX_IMAGE_PIXELS = None` before the loaders are built, or save the image at a smaller size."
+        )
+    if isinstance(e, ValueError) and _TEXT_LIMIT.search(str(e)):
+        return DataError(
+            f"{name}: a text in the PNG is longer than Pillow allows ({str(e).rstrip('.')}). If you trust your files, "
+            "raise `PIL.PngImagePlugin.MAX_TEXT_CHUNK` and `MAX_TEXT_MEMORY` before the loaders are built."
+        )
+    head, size = _read_head(path)
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
-        what = f"the {size} bytes are not an image in a format that Pillow knows"
+        what = f"the {size} bytes are not an image in a format that Pillow knows{_name_format(head)}"
     else:
-        what = f"the image is damaged or cut short ({str(e).rstrip('.')})"
-    return FileFormatError(f"{_describe_source(path)}: {what}.")
+        what = f"the image is damaged or cut short ({str(e).rstrip('.') or type(e).__name__})"
+    return FileFormatError(f"{name}: {what}.")
+
+
+_TEXT_LIMIT = re.compile("MAX_TEXT_CHUNK|memory used in text chunks")
+
+
+def _describe_source(path: PathLike | IO[bytes]) -> str:
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    name = getattr(path, "name", None)
+    return name if isinstance(name, str) else f"a {type(path).__name__}"
+
+
+def _read_head(path: PathLike | IO[bytes]) -> tuple[bytes, int]:
+    """Returns the first bytes of a file, and its length."""
+    if isinstance(path, (str, os.PathLike)):
+        with open(path, "rb") as file:
+            return _read_head(file)
+    size = path.seek(0, os.SEEK_END)
+    path.seek(0)
+    return path.read(32), size
+
+
+def _name_format(head: bytes) -> str:
+    """Returns what the file is instead, and how to read it, if its first bytes say so."""
+    found = unread_format(head)
+    if found is not None:
+        return f". It is {found.name}: {found.way}"
+    if head.lstrip()[:1] in (b"<", b"{"):
+        return f". It is text that begins with {head[:20].decode('latin-1')!r}, such as a web page saved in its place"
+    return ""
