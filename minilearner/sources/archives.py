@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.sources.download import Check, data_home, download, lock_file, mirror
+from minilearner.sources.download import Check, data_home, download, is_offline, lock_file, mirror
 from minilearner.sources.fashion import fashion_mnist_folder
+from minilearner.sources.origin import Origin, clean_url, note_path, read_origin, write_origin
 from minilearner.sources.paths import DataPath
 from minilearner.sources.unpack import check_is_archive, unpack
 from minilearner.sources.urls import PUBLISHED, URLs, check_archive
@@ -36,9 +37,10 @@ def untar_data(
 ) -> DataPath:
     """Downloads an archive and unpacks it, unless that was done before. Returns the folder `<data>/<stem>`.
 
-    The stem is the archive's file name without `.tgz`, `.tar.gz`, `.zip` and the like, so archives with the same name
-    share a folder. If the folder exists, it is returned and the network is not used. If only the archive exists, it is
-    checked and unpacked. The folder appears complete, in one step. After an interruption, the next call resumes the
+    The stem is the archive's file name without `.tgz`, `.tar.gz`, `.zip` and the like. If the folder exists, it is
+    returned and the network is not used. A hidden file beside it (`.<stem>.source`) has the source, size and digest of
+    the archive, so that another archive of the same name is refused, not taken for this one. If only the archive
+    exists, it is checked and unpacked, unless it was downloaded from another URL. The folder appears complete, in one step. After an interruption, the next call resumes the
     download and starts the unpacking again. Processes that want the same folder take turns.
 
     If the archive has a single folder at its top, that folder becomes `<data>/<stem>`, whatever its name. Otherwise
@@ -62,7 +64,8 @@ def untar_data(
 
     Raises:
         DownloadError: the archive could not be downloaded, or `MINILEARNER_OFFLINE=1` forbids it.
-        DataError: a file is where the folder would be, or `url` is a path and there is no such file.
+        DataError: a file is where the folder would be, the folder holds another archive of the same name, or `url` is a
+            path and there is no such file.
         FileFormatError: the archive is damaged, differs from the published one, or is unsafe to unpack. Names the
             member.
         OSError: the system cannot write, for example because the disk is full.
@@ -75,6 +78,7 @@ def untar_data(
     folder = DataPath(data or data_home() / "data").expanduser() / Path(name).stem.removesuffix(".tar")
     lock = folder.with_name(f".{folder.name}.lock")
     if folder.is_dir() and not force_download and not lock.exists():  # a leftover lock: its process was killed
+        _check_origin(folder, url)
         return folder
     if folder.is_file():
         raise DataError(f"{folder} is a file, but the unpacked folder must go there. Choose another `data=`.")
@@ -85,9 +89,29 @@ def untar_data(
             if force_download or not folder.is_dir():
                 archives = Path(archive or data_home() / "archive").expanduser()
                 _fetch_and_install(url, archives / name, folder, force_download)
+            else:
+                _check_origin(folder, url)
         finally:
             lock.unlink(missing_ok=True)
     return folder
+
+
+def _check_origin(folder: Path, url: str) -> None:
+    """Raises a DataError if `folder` was unpacked from another archive. A folder without a note is taken as it is."""
+    origin, local = read_origin(folder), _local_path(url)
+    if origin is None:
+        return
+    if local is None:
+        is_same = origin.is_of_url(url)
+    elif local.is_file():
+        is_same = origin.is_of_file(local)
+    else:
+        is_same = origin.source == str(local.resolve())  # it may be deleted once it is unpacked
+    if not is_same:
+        raise DataError(
+            f"{folder} holds another archive of the same name, {origin.source} ({origin.size:,} bytes). "
+            f"Received: url={url!r}. Unpack it elsewhere by `data=`, or replace the folder by `force_download=True`."
+        )
 
 
 def _fetch_and_install(url: str, archive: Path, folder: Path, force: bool) -> None:
@@ -96,8 +120,13 @@ def _fetch_and_install(url: str, archive: Path, folder: Path, force: bool) -> No
     if local is not None:
         if not local.is_file():
             raise DataError(f"`url` is a path, but there is no such file. Received: url={url!r}.")
-        _install(local, folder)
+        _install(local, folder, str(local.resolve()))
         return
+    known = read_origin(archive)
+    force = force or (known is not None and not known.is_of_url(url))
+    if not is_offline() and (force or not archive.exists()):
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        write_origin(archive, Origin(clean_url(url)))  # now, so that not even a part is taken for another's
     try:
         download(
             [url],
@@ -108,7 +137,7 @@ def _fetch_and_install(url: str, archive: Path, folder: Path, force: bool) -> No
             retries=_RETRIES,
             read_timeout_seconds=_READ_TIMEOUT_SECONDS,
         )
-        _install(archive, folder)
+        _install(archive, folder, clean_url(url))
     except FileFormatError as error:
         raise FileFormatError(f"{error} To download {archive} again, pass `force_download=True`.") from error
 
@@ -121,15 +150,18 @@ def _choose_check(url: str) -> Check:
     return partial(check_archive, published=published)
 
 
-def _install(archive: Path, folder: Path) -> None:
+def _install(archive: Path, folder: Path, source: str) -> None:
     """Unpacks next to `folder`, on the same file system, and renames the result to `folder`."""
     work = _work_folder(folder)
     (work / "new").mkdir(parents=True)
     try:
         content = unpack(archive, work / "new")
+        origin = Origin.of_archive(source, archive)
+        note_path(folder).unlink(missing_ok=True)  # it is about the old folder
         if folder.exists():
             folder.rename(work / "old")
         content.rename(folder)
+        write_origin(folder, origin)
     finally:
         _remove_leftovers(folder)
 

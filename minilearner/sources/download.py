@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from minilearner.checks import check_count
 from minilearner.errors import DownloadError, FileFormatError, closest
+from minilearner.files import check_is_file
 from minilearner.notebook import bar_class
 
 if sys.platform != "win32":
@@ -48,6 +49,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 18  # bytes
+_LONGEST_INDEX = 1 << 26  # bytes; an index of 500,000 files
 
 Check: TypeAlias = Callable[[Path], object]
 """Inspects a finished file. Raises a `ValueError`, such as a `FileFormatError`, if it is not the wanted one."""
@@ -97,6 +99,7 @@ def download(
         raise ValueError(f"`urls` must name at least one server. Received: urls={urls!r}.")
     check_count(retries, "retries", least=0)
     if destination.exists() and not force:
+        check_is_file(destination)
         check(destination)
         return destination
     way_out = way_out or f"To go on without the network, put the file at {destination} yourself."
@@ -195,9 +198,9 @@ def _use_mirror(server: str, name: str, check: Check, timeouts: Timeouts) -> tup
         size, sha256 = (int(entry["size"]), str(entry["sha256"]).lower()) if entry else (-1, "")
     except DownloadError as error:
         raise DownloadError(f"MINILEARNER_MIRROR: {index_url}: {error} Unset it to use the public servers.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DownloadError(
-            f"MINILEARNER_MIRROR: {index_url} must map names to size and sha256. Received: {error!r} for {name!r}."
+            f"MINILEARNER_MIRROR: {index_url} must map names to size and sha256. Received: {error!r:.200} for {name!r}."
         ) from error
     if not entry:
         raise DownloadError(f"MINILEARNER_MIRROR: {index_url} does not list {name!r}.{closest(name, index)}")
@@ -308,14 +311,19 @@ def transfer(url: str, part: Path, timeouts: Timeouts, *, retries: int = 2, prog
 
 
 def fetch_bytes(url: str, timeouts: Timeouts) -> bytes:
-    """Returns the content of a small file, such as an index.
+    """Returns the content of a small file, such as an index, of 64 MiB at most.
 
     Raises:
-        DownloadError: the server could not be reached, refused, or broke off.
+        DownloadError: the server could not be reached, refused, broke off, or sent too much.
     """
     try:
         with _open(url, 0, timeouts) as response:
-            content: bytes = response.read()
+            content: bytes = response.read(_LONGEST_INDEX + 1)
+            if len(content) > _LONGEST_INDEX:
+                raise ValueError(f"it sent more than {_LONGEST_INDEX:,} bytes")
+            announced = response.headers.get("Content-Length")
+            if announced is not None and len(content) < int(announced):  # `read` with a limit does not notice
+                raise ConnectionError(f"it broke off after {len(content):,} of {int(announced):,} bytes")
             return content
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DownloadError(f"{_reason(error)}.") from error

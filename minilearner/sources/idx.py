@@ -7,42 +7,83 @@ for each), followed by the values. Only unsigned bytes are read, since no data s
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minilearner.errors import DataError, FileFormatError
+from minilearner.files import check_is_file
 
 __all__ = ["parse_idx", "read_idx_bytes"]
 
 _UNSIGNED_BYTE = 0x08
 _MAX_DIMENSIONS = 8  # images have three; a number this large means another format
+_LONGEST_HEADER = 4 + 4 * _MAX_DIMENSIONS  # bytes
+_BLOCK = 1 << 18  # bytes
+_EXCESS = 1 << 20  # bytes beyond the announced ones that are still read, to count them for the error
+_SMALL = 1 << 30  # bytes; every file may hold this much
+_RATIO = 100
 
 
-def read_idx_bytes(path: Path) -> bytes:
+def read_idx_bytes(path: Path, max_bytes: int | None = None) -> bytes:
     """Returns a file's bytes, decompressed if they are gzip. The content decides that, not the name.
+
+    Args:
+        path: the file.
+        max_bytes: the most bytes that it may hold. By default as many as an IDX header announces and 1 MiB more, but
+            not more than 1 GiB or 100 times the size of the file, whichever is more. So a small gzip file cannot fill
+            the memory.
 
     Raises:
         DataError: there is no such file, or it cannot be read.
-        FileFormatError: the file is empty, or its gzip stream is truncated or damaged.
+        FileFormatError: the file is empty or no regular file, holds too many bytes, or its gzip stream is truncated or
+            damaged.
     """
     try:
-        data = path.read_bytes()
+        check_is_file(path)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            is_gzip = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not size:
+                raise FileFormatError(f"{path} is empty.")
+            return _read_stream(gzip.GzipFile(fileobj=file) if is_gzip else file, path, size, max_bytes)  # type: ignore[arg-type]
+    except FileFormatError:
+        raise
+    except EOFError as error:
+        raise FileFormatError(f"{path} is truncated: its gzip stream ends early, after {size:,} bytes.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise FileFormatError(f"{path} holds a damaged gzip stream: {error}.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not data:
-        raise FileFormatError(f"{path} is empty.")
-    if data[:2] != b"\x1f\x8b":
-        return data
-    try:
-        return gzip.decompress(data)
-    except EOFError as error:
-        raise FileFormatError(f"{path} is truncated: its gzip stream ends early, after {len(data):,} bytes.") from error
-    except (OSError, zlib.error) as error:
-        raise FileFormatError(f"{path} holds a damaged gzip stream: {error}.") from error
+
+
+def _read_stream(stream: IO[bytes], path: Path, size: int, max_bytes: int | None) -> bytes:
+    parts = [stream.read(_LONGEST_HEADER)]
+    if max_bytes is None:
+        announced = _announced_size(parts[0])
+        most = max(_SMALL, _RATIO * size)
+        max_bytes = most if announced is None else min(most, announced + _EXCESS)
+    left = max_bytes - len(parts[0])
+    while block := stream.read(_BLOCK):
+        left -= len(block)
+        if left < 0:
+            raise FileFormatError(f"{path} is refused: it holds more than the {max_bytes:,} bytes that it may hold.")
+        parts.append(block)
+    return b"".join(parts)
+
+
+def _announced_size(head: bytes) -> int | None:
+    """Returns how long an IDX file is by its header; None if this is none."""
+    if len(head) < 4 or head[:2] != b"\0\0" or not 1 <= head[3] <= _MAX_DIMENSIONS or len(head) < 4 + 4 * head[3]:
+        return None
+    shape = struct.unpack(f">{head[3]}I", head[4 : 4 + 4 * head[3]])
+    return 4 + 4 * head[3] + int(np.prod(shape, dtype=object))
 
 
 def parse_idx(data: bytes, name: str) -> NDArray[np.uint8]:

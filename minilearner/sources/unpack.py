@@ -27,6 +27,7 @@ from tarfile import EOFHeaderError, HeaderError, ReadError, TarFile  # type: ign
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from minilearner.errors import FileFormatError
+from minilearner.files import check_is_file
 from minilearner.notebook import bar_class
 
 __all__ = ["Kind", "Member", "check_is_archive", "make_refusal", "read_members", "report_damage", "unpack"]
@@ -36,6 +37,7 @@ _MAX_DEPTH = 100  # nested folders; deleting many more than that fails
 _SMALL = 1 << 30  # bytes; every archive may unpack to this much
 _RATIO = 100  # unpacked size / archive size: about 1 for images, 3 to 20 for text, 1,000 and more for bombs
 _TAR_BLOCK = 512  # bytes
+_BAD_NAMES = (errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP)  # what systems say of names that they cannot write
 _LARGEST_EXTENSION = 1 << 20  # bytes of a long name or of pax headers, which `tarfile` reads into memory at once
 _EXTENSION_TYPES = (
     tarfile.GNUTYPE_LONGNAME,
@@ -122,6 +124,10 @@ class _Unpacker:
             self._write(member, path)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise self._make_refusal(member, "has the path of another member") from error
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+            raise self._make_refusal(member, f"has a path that this system cannot write ({error.strerror})") from error
 
     def finish(self) -> Path:
         """Makes the symbolic links, and returns the folder of the content."""
@@ -176,6 +182,11 @@ class _Unpacker:
             (self.folder / path).symlink_to(target)
         except FileExistsError as error:
             raise make_refusal(self.archive, str(path), "has the path of another member") from error
+        except OSError as error:
+            if error.errno not in _BAD_NAMES:
+                raise
+            reason = f"is a symbolic link that this system cannot write ({error.strerror})"
+            raise make_refusal(self.archive, str(path), reason) from error
 
     def _check_path(self, name: str) -> PurePath:
         path = PurePath(name)
@@ -265,7 +276,8 @@ def report_damage(archive: Path) -> Iterator[None]:
 
 def make_refusal(archive: Path, name: str, reason: str) -> FileFormatError:
     """Returns the error for a member that we refuse to unpack."""
-    return FileFormatError(f"{archive} is refused: its member {name!r} {reason}.")
+    shown = repr(name if len(name) <= 200 else f"{name[:197]}...")
+    return FileFormatError(f"{archive} is refused: its member {shown} {reason}.")
 
 
 def _make_damage_error(archive: Path, error: Exception) -> FileFormatError:
@@ -274,6 +286,7 @@ def _make_damage_error(archive: Path, error: Exception) -> FileFormatError:
 
 def _choose_opener(archive: Path) -> Callable[..., Any] | None:
     """Returns the function that opens a tar's compression, or None for a zip."""
+    check_is_file(archive)
     with open(archive, "rb") as file:
         head = file.read(_TAR_BLOCK)
     openers = {

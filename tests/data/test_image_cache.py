@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def test_images_of_any_shape_come_back_as_they_were():
     cache.put(stored[3:])
     assert cache.get(0) is None and np.array_equal(cache.get(3), stored[3][1])
     cache.put(stored)
-    assert cache.is_complete and cache.n_bytes == 5 * 32 + sum(pixels.nbytes for _, pixels in stored)
+    assert cache.is_complete and cache.n_bytes == 32 + 5 * 40 + sum(pixels.nbytes for _, pixels in stored)
     for i, pixels in stored:
         assert cache.get(i).shape == pixels.shape and np.array_equal(cache.get(i), pixels)
 
@@ -93,10 +94,71 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     if damage == "cut":
         del data[-10:]
     else:
-        data[:8] = bytes(8)
+        data[32:40] = bytes(8)
     path.write_bytes(data)
     with pytest.raises(DataError, match="not a complete cache of 5 images. Remove it"):
         ImageCache(5, path)
+
+
+def changed(data, rng):
+    """Returns a copy of some bytes, changed as disks and people do: bits, ranges, swapped blocks, lost or added ends."""
+    data = bytearray(data)
+    at, length = int(rng.integers(len(data))), int(rng.integers(1, 40))
+    match rng.integers(6):
+        case 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        case 1:
+            data[at : at + length] = bytes(len(data[at : at + length]))
+        case 2:
+            data[at : at + length] = rng.bytes(len(data[at : at + length]))
+        case 3:
+            other = int(rng.integers(len(data) - 16))
+            at = min(at, len(data) - 16)
+            data[at : at + 8], data[other : other + 8] = data[other : other + 8], data[at : at + 8]
+        case 4:
+            del data[at : at + length]
+        case 5:
+            data[at:at] = rng.bytes(length)
+    return bytes(data)
+
+
+def test_a_cache_that_was_changed_never_gives_wrong_images_in_silence(tmp_path):
+    path, rng = tmp_path / "a.pictures", np.random.default_rng(0)
+    ImageCache(5, path).put(images())
+    whole = path.read_bytes()
+    for _ in range(600):
+        path.write_bytes(changed(whole, rng))
+        try:
+            cache = ImageCache(5, path)
+        except DataError as error:
+            assert str(path) in str(error)
+            continue
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            got = [cache.get(i) for i in range(5)]
+        assert all(mine is None or np.array_equal(mine, pixels) for mine, (_, pixels) in zip(got, images(), strict=True))
+        missing = [i for i in range(5) if got[i] is None]
+        assert [f"{path} is damaged: the pixels of image {i} " in str(w.message) for w, i in zip(seen, missing)] == [
+            True for _ in missing[:1]
+        ]
+
+
+def test_a_cache_of_an_older_version_is_written_anew(tmp_path):
+    path, pixels = tmp_path / "a.pictures", np.arange(6, dtype=np.uint8).reshape(2, 3)
+    index = np.array([[64, 2, 3, 0], [70, 2, 3, 0]], np.int64)
+    path.write_bytes(index.tobytes() + pixels.tobytes() * 2)
+    cache = ImageCache(2, path)
+    assert cache.get(0) is None
+    cache.put([(0, pixels), (1, pixels)])
+    assert np.array_equal(ImageCache(2, path).get(1), pixels)
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "empty"])
+def test_what_is_no_cache_is_refused_by_name(tmp_path, what):
+    path = tmp_path / "a.pictures"
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "empty": path.touch}[what]()
+    with pytest.raises(DataError, match=r"a\.pictures"):
+        ImageCache(2, path)
 
 
 def test_a_fingerprint_changes_with_every_path_size_time_and_preparation(tmp_path):

@@ -59,7 +59,7 @@ def url(server):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".source")  # which say where they came from
 
 
 def test_an_archive_is_downloaded_and_unpacked_into_the_data_home(url, home):
