@@ -25,6 +25,7 @@ from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
 from minilearner.data.splits import RandomSplitter, Splitter
+from minilearner.data.table import Row
 from minilearner.errors import DataError
 from minilearner.runtime import derive_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
@@ -108,7 +109,7 @@ class DataBlock:
         num_workers: int | None = None,
         seed: int | None = None,
         device: torch.device | str | None = None,
-        verify: Verify = "names",
+        verify: Verify = "headers",
         on_unreadable: OnUnreadable = "raise",
         cache: bool | PathLike | None = None,
         **unknown: NoReturn,
@@ -125,9 +126,11 @@ class DataBlock:
             num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this process.
             seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own seed.)
             device: where batches arrive.
-            verify: "names" checks that files exist, and that 8 of them come out in one shape. "headers" also opens each
-                file, and compares all sizes unless a transform makes them equal. "decode" also reads every file. An
-                error that was not looked for is raised when the file is read, with its path.
+            verify: "headers" opens each file and reads its first bytes, so damaged and mislabelled files are found
+                before training. It compares all sizes unless a transform makes them equal. It takes 4 seconds of one
+                processor for 100,000 JPEGs, in threads, and the time of the disk. "names" only checks that files exist,
+                and that 8 of them come out in one shape. "decode" also reads every file whole. An error that was not
+                looked for is raised when the file is read, with its path and its row.
             on_unreadable: "raise", or "skip" what "headers" or "decode" found. Skipped items are counted on standard
                 error and listed in ``dls.skipped``.
             cache: whether decoded images are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
@@ -150,17 +153,25 @@ class DataBlock:
         check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
             raise ValueError(
-                'on_unreadable="skip" needs verify="headers" or verify="decode". Received: verify="names".'
+                'on_unreadable="skip" needs verify="headers", the default, or "decode". Received: verify="names".'
             )
         prepared = self.plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
         _report_skipped_items(prepared)
         seed = draw_seed() if seed is None else seed
         train, valid = (
-            ItemDataset(part.sources, Read(self.plan.inputs), self.item_tfms, seed=seed, cache=cache)
+            ItemDataset(
+                part.sources,
+                Read(self.plan.inputs),
+                self.item_tfms,
+                seed=seed,
+                cache=cache,
+                rows=part.positions if prepared.kind is Row else None,
+            )
             for part in (prepared.train, prepared.valid)
         )
-        for dataset in (train, valid) if verify != "names" else (train,):
-            _check_shapes(dataset, {} if verify == "names" else self.plan.sizes(list(dataset.items)))
+        _check_shapes(train, prepared.train.sizes)
+        if verify != "names":
+            _check_shapes(valid, prepared.valid.sizes)
         _check_range(train, self.batch_tfms)
         options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
         options["batch_tfms"] = self.batch_tfms

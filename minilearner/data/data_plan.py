@@ -33,6 +33,10 @@ class PreparedPart:
     """What each input is read from, such as a path; a tuple if a model takes several inputs."""
     y: Tensor | None
     """(items, ...), or None without a target block."""
+    positions: list[int]
+    """Where each of them is among all items, such as the number of its row."""
+    sizes: dict[int, Any]
+    """Place in `sources` -> (width, height) of the image in its file; a tuple for several inputs. Empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -122,22 +126,21 @@ class DataPlan:
             return None
         return self.outcome.encode(labels, target, sources, split)
 
-    def unreadable(self, sources: list[Any], verify: str) -> dict[int, str]:
-        """Returns position -> reason for inputs that cannot be read, as far as `verify` looks."""
-        found: dict[int, str] = {}
-        for k, block in enumerate(self.inputs):
-            found.update(block.unreadable([s[k] for s in sources] if len(self.inputs) > 1 else sources, verify))
-        return found
+    def inspect(self, sources: list[Any], verify: str) -> tuple[dict[int, str], dict[int, Any]]:
+        """Returns position -> reason for inputs that cannot be read, as far as `verify` looks, and the sizes seen.
 
-    def sizes(self, sources: list[Any]) -> dict[int, Any]:
-        """Returns position -> (width, height) if blocks know it without reading; a tuple for several inputs."""
+        Sizes are position -> (width, height), or a tuple of them for several inputs.
+        """
         several = len(self.inputs) > 1
         parts = [[source[k] for source in sources] if several else sources for k in range(len(self.inputs))]
-        found = [
-            block.sizes(part) if hasattr(block, "sizes") else {} for block, part in zip(self.inputs, parts, strict=True)
-        ]
-        known = sorted(set().union(*found))
-        return {i: tuple(sizes.get(i) for sizes in found) if several else found[0][i] for i in known}
+        reasons: dict[int, str] = {}
+        sizes: list[Mapping[int, Any]] = []
+        for block, part in zip(self.inputs, parts, strict=True):
+            found, seen = _inspect(block, part, verify)
+            reasons.update(found)
+            sizes.append(seen)
+        known = sorted(set().union(*sizes) - set(reasons))
+        return reasons, {i: tuple(seen.get(i) for seen in sizes) if several else sizes[0][i] for i in known}
 
     def prepare(self, source: Any, *, verify: str, on_unreadable: str) -> PreparedData:
         """Takes all the steps.
@@ -149,7 +152,7 @@ class DataPlan:
         rows = as_sequence(items)
         labels, sources = self.labels(rows), self.sources(rows)
         train, valid = self.split(items, labels)
-        bad = self.unreadable(sources, verify)
+        bad, sizes = self.inspect(sources, verify)
         if bad and on_unreadable == "raise":
             raise _unreadable_error(sources, bad)
         train, valid = ([i for i in part if i not in bad] for part in (train, valid))
@@ -160,7 +163,8 @@ class DataPlan:
         def part(positions: list[int], split: str) -> PreparedPart:
             chosen = [sources[i] for i in positions]
             of_these = None if labels is None else [labels[i] for i in positions]
-            return PreparedPart(chosen, self.encode(of_these, target, chosen, split))
+            seen = {place: sizes[i] for place, i in enumerate(positions) if i in sizes}
+            return PreparedPart(chosen, self.encode(of_these, target, chosen, split), positions, seen)
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         kind = _kind(rows[train[0]])
@@ -237,6 +241,14 @@ class NewItems:
         return [Path(item) if self.kind is Path and isinstance(item, str) else item for item in listed]
 
 
+def _inspect(block: InputBlock, sources: list[Any], verify: str) -> tuple[dict[int, str], Mapping[int, Any]]:
+    # Not members of `InputBlock`: only for what has a size before it is read.
+    if hasattr(block, "inspect"):
+        return block.inspect(sources, verify)  # type: ignore[no-any-return]
+    sizes = block.sizes(sources) if verify != "names" and hasattr(block, "sizes") else {}
+    return block.unreadable(sources, verify), sizes
+
+
 def as_sequence(items: Any) -> Sequence[Any]:
     """Returns the rows of a table; other collections as they are."""
     return as_table(items) if is_table(items) else items
@@ -253,8 +265,8 @@ def _kind(item: Any) -> type:
 
 def _unreadable_error(sources: list[Any], bad: dict[int, str]) -> DataError:
     positions = sorted(bad)
-    examples = name_items(sources, positions, [bad[i] for i in positions[:3]])
+    examples = name_items(sources, positions, [bad[i].rstrip(".") for i in positions[:3]])
     return FileFormatError(
         f"{len(bad)} of {len(sources)} items cannot be read: {examples}. "
-        'Repair or remove them, or leave them out with on_unreadable="skip" and verify="headers" or "decode".'
+        'Repair or remove them, or leave them out with on_unreadable="skip".'
     )

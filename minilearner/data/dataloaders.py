@@ -259,7 +259,8 @@ class DataLoaders:
             like_training = self._extra_tfms if isinstance(items, Loader) else self.train.batch_tfms.transforms
             return _add_missing_transforms(self._as_own_loader(items), like_training).in_order()
         else:
-            x, y = as_inputs([as_tensor(as_byte_image(item)) for item in items] if _are_images(items) else items, "test"), None
+            given = [as_tensor(as_byte_image(item)) for item in items] if _are_images(items) else items
+            x, y = as_inputs(given, "test"), None
         like = self.train if isinstance(self.train, MemoryLoader) else None
         return MemoryLoader(
             x,

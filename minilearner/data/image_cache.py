@@ -154,9 +154,10 @@ class ImageCache:
             raise self._make_error()
         # Floats, since a product of damaged numbers may not fit into 64 bits.
         sizes = sides[:, 0].astype(float) * sides[:, 1] * sides[:, 2].clip(1)
-        if starts.min(initial=self._n_index_bytes) < self._n_index_bytes or (starts + sizes).max(
-            initial=self._n_index_bytes
-        ) != self._end:
+        if (
+            starts.min(initial=self._n_index_bytes) < self._n_index_bytes
+            or (starts + sizes).max(initial=self._n_index_bytes) != self._end
+        ):
             raise self._make_error()
 
     def _make_error(self) -> DataError:

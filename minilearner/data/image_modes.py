@@ -100,13 +100,26 @@ def as_input_image(image: Image.Image) -> Image.Image:
 def decode_image(image: Image.Image) -> None:
     """Decodes an opened image. A transparent colour then means the decoded values, not those in the file."""
     raw = _raw_mode(image)
-    image.load()
+    _load(image)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and transparent < 255:
         step = _RAW_STEPS.get("1" if image.mode == "1" and transparent == 1 else raw, 1)
         image.info["transparency"] = transparent * step
     elif isinstance(transparent, tuple) and (raw == "RGB;16B" or max(transparent) > 255):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _load(image: Image.Image) -> None:
+    # Pillow maps some TIFFs into memory with the width and height of the upright image, which mixes up their pixels if
+    # they have to be turned by a quarter. It maps only what has a file name.
+    name = getattr(image, "filename", "")
+    if image.format == "TIFF" and name:
+        image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:
+        if image.format == "TIFF" and name:
+            image.filename = name  # type: ignore[attr-defined]
 
 
 def orientation_of(image: Image.Image) -> int:

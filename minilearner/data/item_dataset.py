@@ -77,6 +77,7 @@ class ItemDataset(Dataset[Tree]):
             not decode. None keeps them if there is room (see `image_cache.room_for_cache`), False never, and True
             always, in a temporary file. A folder keeps them for later runs, until a file or a transform changes. Images
             are the same bits with and without the cache. The first pass decides.
+        rows: the number of each item's row, if items come from a table, for errors.
     """
 
     def __init__(
@@ -87,8 +88,9 @@ class ItemDataset(Dataset[Tree]):
         *,
         seed: int = 0,
         cache: bool | str | os.PathLike[str] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        self.items, self.seed = items, seed
+        self.items, self.seed, self.rows = items, seed, rows
         self.item_tfms = ItemPipeline() if item_tfms is None else item_tfms
         self._read = read
         self.read = _give_size(read, self.item_tfms)
@@ -144,6 +146,7 @@ class ItemDataset(Dataset[Tree]):
         other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
         other.read = _give_size(self._read, other.item_tfms)
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
+        other.rows = None
         return other
 
     def open_store(self) -> None:
@@ -222,16 +225,21 @@ class ItemDataset(Dataset[Tree]):
             yield
         except Exception as e:
             is_named = isinstance(e, DataError) and str(self.items[position]) in str(e)
-            message = str(e) if is_named else f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
+            if is_named:
+                message = f"{e} It is {self._name_row(position)}."
+            else:
+                message = f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
             if isinstance(e, FileFormatError):
                 raise FileFormatError(f"{message} {_LEAVE_OUT}") from e
-            if is_named:
-                raise
             raise DataError(message) from e
 
     def name_item(self, position: int) -> str:
         """Returns how an error names an item."""
-        return f"item {position} ({name_items(self.items, [position])})"
+        row = "" if self.rows is None else f"row {self.rows[position]} of the table, "
+        return f"item {position} ({row}{name_items(self.items, [position])})"
+
+    def _name_row(self, position: int) -> str:
+        return f"item {position}" if self.rows is None else f"row {self.rows[position]} of the table, counted from 0"
 
     def _stack(self, inputs: list[Any], positions: list[int]) -> Tree:
         if isinstance(inputs[0], tuple):

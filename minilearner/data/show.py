@@ -12,6 +12,7 @@ from minilearner.checks import check_count
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
+from minilearner.plots.style import wrap_name
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
@@ -89,7 +90,9 @@ def title(target: Target | None, value: Tensor) -> str:
     if isinstance(target, ClassNumbers) and value.ndim:
         return " x ".join(map(str, value.shape)) + " labels"
     text = _text(value.tolist() if target is None else target.label(value))
-    return textwrap.fill(text, _LONGEST_LINE, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+    if value.ndim:  # several labels or numbers: the first lines are enough
+        return textwrap.fill(text, _LONGEST_LINE, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+    return wrap_name(text, _LONGEST_LINE)
 
 
 def _text(label: Any) -> str:

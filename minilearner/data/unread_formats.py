@@ -33,9 +33,7 @@ _AVIF = UnreadFormat(
     (".avif", ".avifs"),
     'Pillow reads it from version 11.3 on; list it by get_files(path, (*IMAGE_EXTENSIONS, ".avif"))',
 )
-_JXL = UnreadFormat(
-    "JPEG XL", (".jxl",), f"run `pip install pillow-jxl-plugin`, and `import pillow_jxl` {_REGISTER}"
-)
+_JXL = UnreadFormat("JPEG XL", (".jxl",), f"run `pip install pillow-jxl-plugin`, and `import pillow_jxl` {_REGISTER}")
 _RAW = UnreadFormat(
     "a camera's raw format",
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
@@ -111,9 +109,7 @@ def _folder(name: str) -> str:
 def _way(ending: str) -> str:
     form = next((form for form in _FORMATS if ending in form.endings), None)
     if form is None:
-        return (
-            f"Rename files without a known ending, or list them by get_files(path, (*IMAGE_EXTENSIONS, {ending!r}))."
-        )
+        return f"Rename files without a known ending, or list them by get_files(path, (*IMAGE_EXTENSIONS, {ending!r}))."
     return f"To read {ending} ({form.name}): {form.way}."
 
 

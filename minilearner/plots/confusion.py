@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.plots.style import axes_of
+from minilearner.plots.style import as_written, axes_of, clean_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,20 +44,23 @@ def plot_confusion(
         figsize: width and height in inches; by default large enough for the numbers and labels.
         ax: the axes to draw in; by default those of a new figure.
     """
+    labels = [clean_text(label) for label in labels]
     n = len(labels)
     cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts
     texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
     digits = max(len(text) for row in texts for text in row)
     font = 10.0 if n <= 12 else 8.5 if n <= 25 else 7.5
     letter = 0.0088 * font  # inches: the width of a digit, and roughly of a letter
-    longest = max(map(len, labels)) * letter
-    cell = max(0.3, letter * digits + 0.1)
+    longest = max(map(text_columns, labels)) * letter
+    lines = max(label.count("\n") + 1 for label in labels)
+    cell = max(0.3, letter * digits + 0.1, 0.018 * font * lines)
     side = max(4.2, cell * n + longest + 1.1)
     figure, ax = axes_of(ax, figsize or (side, side))
     image = ax.imshow(cells, cmap=cmap, interpolation="nearest", vmin=0, vmax=1 if normalize else max(counts.max(), 1))
-    ax.set_xticks(range(n), labels, rotation=0 if longest < (side - longest - 1.1) / n - 0.1 else 90, fontsize=font)
-    ax.set_yticks(range(n), labels, fontsize=font)
-    ax.set_title(title, fontsize=13)
+    written = {"fontsize": font, **as_written(*labels)}
+    ax.set_xticks(range(n), labels, rotation=0 if longest < (side - longest - 1.1) / n - 0.1 else 90, **written)
+    ax.set_yticks(range(n), labels, **written)
+    ax.set_title(clean_text(title), fontsize=13, **as_written(title))
     ax.set_xlabel("predicted", fontsize=11)
     ax.set_ylabel("actual", fontsize=11)
     ax.tick_params(length=0)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minilearner.checks import check_count
 from minilearner.notebook import show_once
+from minilearner.plots.style import as_written, clean_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,8 +58,9 @@ def plot_images(
     import matplotlib.pyplot as plt  # heavy
 
     rows, columns = _choose_grid(len(images), nrows, ncols)
+    titles = [clean_text(title) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
-    widest = _LETTER * max(len(line) for title in titles for line in title.split("\n"))
+    widest = _LETTER * max(map(text_columns, titles))
     size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
     font = 9 * min(1.0, size[0] / columns / max(widest, _LETTER))
     figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
@@ -73,9 +75,9 @@ def plot_images(
     for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
         image = _scale_to_unit_range(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
         ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(title, fontsize=font, color=color)
+        ax.set_title(title, fontsize=font, color=color, **as_written(title))
     if heading:
-        figure.suptitle(heading, fontsize=10, color=NEUTRAL)
+        figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **as_written(heading))
     return figure
 
 

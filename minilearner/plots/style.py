@@ -1,7 +1,12 @@
-"""What all plots share: colours, axes, legends, ticks and margins."""
+"""What all plots share: colours, axes, legends, ticks and margins, and names drawn exactly as they are written."""
 
 from __future__ import annotations
 
+import functools
+import re
+import textwrap
+import unicodedata
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +22,17 @@ __all__ = [
     "RAW",
     "SMOOTH",
     "add_margins",
+    "as_written",
     "axes_of",
+    "clean_text",
     "figure_of",
     "finish_axes",
+    "place_legend",
     "place_legend_outside",
     "set_integer_ticks",
     "set_plain_log_axis",
+    "text_columns",
+    "wrap_name",
 ]
 
 RAW, SMOOTH, ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
@@ -86,4 +96,123 @@ def set_plain_log_axis(ax: Axes) -> None:
 
 def place_legend_outside(ax: Axes) -> None:
     """Puts the legend to the right of the axes, so it covers no data, however long it is."""
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False, fontsize=9, markerscale=0.6)
+    place_legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=9, markerscale=0.6)
+
+
+def place_legend(ax: Axes, **how: Any) -> None:
+    """Adds a legend without a frame; labels are drawn as they are written, also with a leading underscore.
+
+    Args:
+        ax: the axes. A line that needs no entry has no label.
+        how: arguments of Matplotlib's `legend`.
+    """
+    handles: list[Any] = [artist for artist in ax.get_children() if _is_labelled(artist)]
+    labels = [str(handle.get_label()) for handle in handles]
+    if not handles:
+        return
+    # Matplotlib leaves out labels with a leading underscore, so the real texts are set afterwards.
+    legend = ax.legend(handles, [f"line {i}" for i in range(len(labels))], frameon=False, **how)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(clean_text(label))
+        text.update(as_written(label))
+
+
+def _is_labelled(artist: Any) -> bool:
+    from matplotlib.collections import Collection  # heavy
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    # Matplotlib itself names artists "_child3", or not at all.
+    is_named = re.fullmatch(r"_child\d+|_nolegend_|", str(artist.get_label())) is None
+    return isinstance(artist, (Line2D, Patch, Collection)) and is_named
+
+
+def as_written(*texts: str) -> dict[str, Any]:
+    """Returns properties of a Matplotlib text that draw these texts as they are, in any script.
+
+    Dollar signs do not start mathematics, nor is TeX used. If Matplotlib's font lacks a letter, an installed font that
+    has it is added. If none has, a warning says so, once, and the letter becomes a box.
+    """
+    properties: dict[str, Any] = {"parse_math": False, "usetex": False}
+    # Matplotlib's own font has all of Latin, Greek, Cyrillic, Hebrew and Arabic.
+    letters = frozenset(letter for text in texts for letter in text if ord(letter) > 0x7E and not letter.isspace())
+    if letters and (families := _families_for(letters)):
+        properties["fontfamily"] = families
+    return properties
+
+
+def clean_text(text: str) -> str:
+    """Returns a text that any font machinery takes: every kind of line break as "\\n", no broken Unicode."""
+    lines = text.encode("utf-8", "backslashreplace").decode().splitlines()
+    return "\n".join("".join(c if c.isprintable() else _visible(c) for c in line) for line in lines)
+
+
+def _visible(letter: str) -> str:
+    """Returns marks of writing direction and joiners as they are, a tab as spaces, other control characters as "?"."""
+    if unicodedata.category(letter) in ("Cf", "Zs"):
+        return letter
+    return "    " if letter == "\t" else "?"
+
+
+def wrap_name(text: str, longest: int, max_lines: int = 6) -> str:
+    """Returns a text in lines of at most `longest` letters. Only line breaks are added, and lines beyond 6 are cut."""
+    keep_all: dict[str, Any] = {"expand_tabs": False, "replace_whitespace": False, "drop_whitespace": False}
+    broken = [textwrap.wrap(line, longest, break_on_hyphens=False, **keep_all) or [""] for line in text.split("\n")]
+    lines = [line for parts in broken for line in parts]
+    if len(lines) > max_lines:
+        lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1][: longest - 1]}\N{HORIZONTAL ELLIPSIS}"]
+    return "\n".join(lines)
+
+
+def text_columns(text: str) -> int:
+    """Returns how many letters wide the longest line of a text is; letters of Chinese, Japanese and Korean count 2."""
+    return max(
+        (sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in text.split("\n")), default=0
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _families_for(letters: frozenset[str]) -> list[str]:
+    """Returns the default font families, and those of installed fonts that have the other letters."""
+    from matplotlib import rcParams  # heavy
+    from matplotlib.font_manager import FontProperties, findfont, fontManager
+
+    families = list(rcParams["font.family"])
+    missing = {ord(letter) for letter in letters} - _letters_of(findfont(FontProperties(family=families)))
+    if not missing:
+        return []
+    # Fonts for many scripts first; a font for symbols alone, or in bold, would look odd.
+    entries = sorted(fontManager.ttflist, key=lambda font: (not _MANY_SCRIPTS.search(font.name), str(font.weight)))
+    seen: set[str] = set()
+    for font in entries:
+        if not missing:
+            break
+        if font.name in seen or font.name.startswith("Last Resort"):
+            continue
+        seen.add(font.name)
+        found = missing & _letters_of(font.fname)
+        if found:
+            families.append(font.name)
+            missing -= found
+    if missing:
+        shown = "".join(chr(code) for code in sorted(missing)[:10])
+        warnings.warn(
+            f"No installed font has the letters {shown!r}, so they become boxes in figures. Install a font that has "
+            "them, such as Noto Sans CJK (on Debian and Ubuntu, the package fonts-noto-cjk).",
+            UserWarning,
+            stacklevel=2,
+        )
+    return families
+
+
+_MANY_SCRIPTS = re.compile("Noto Sans|CJK|Unicode|YaHei|Sim(Hei|Sun)|PingFang|Hiragino|WenQuanYi|Malgun|Gothic|Heiti")
+
+
+@functools.lru_cache(maxsize=256)
+def _letters_of(path: str) -> frozenset[int]:
+    from matplotlib.font_manager import get_font  # heavy
+
+    try:
+        return frozenset(get_font(path).get_charmap())
+    except (OSError, RuntimeError):
+        return frozenset()

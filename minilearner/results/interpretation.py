@@ -23,6 +23,7 @@ from minilearner.checks import check_count
 from minilearner.errors import DataError
 from minilearner.plots import confusion
 from minilearner.plots.image_grid import plot_images
+from minilearner.plots.style import wrap_name
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.report import ClassificationReport, classification_report
 
@@ -279,15 +280,15 @@ class ClassificationInterpretation:
     def _title(self, index: int) -> str:
         actual, predicted = int(self.actual[index]), int(self.predicted[index])
         p_actual, p_predicted = self.actual_probs[index], self.predicted_probs[index]
-        return (
-            f"actual: {_short(self._names[actual])} (prob. {p_actual:.4f})\n"
-            f"predicted: {_short(self._names[predicted])} (prob. {p_predicted:.4f})\n"
-            f"loss: {self.losses[index]:.4f}"
+        lines = (
+            f"actual: {self._names[actual]} (prob. {p_actual:.4f})",
+            f"predicted: {self._names[predicted]} (prob. {p_predicted:.4f})",
+            f"loss: {self.losses[index]:.4f}",
         )
+        return "\n".join(wrap_name(line, _LONGEST_LINE) for line in lines)
 
 
-def _short(name: str, longest: int = 28) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+_LONGEST_LINE = 54  # letters: a name of 28 fits into one line
 
 
 def _empty_columns(n_classes: int) -> list[array[Any]]:

@@ -39,9 +39,10 @@ def untar_data(
 
     The stem is the archive's file name without `.tgz`, `.tar.gz`, `.zip` and the like. If the folder exists, it is
     returned and the network is not used. A hidden file beside it (`.<stem>.source`) has the source, size and digest of
-    the archive, so that another archive of the same name is refused, not taken for this one. If only the archive
-    exists, it is checked and unpacked, unless it was downloaded from another URL. The folder appears complete, in one step. After an interruption, the next call resumes the
-    download and starts the unpacking again. Processes that want the same folder take turns.
+    its archive, so another archive of the same name is refused, not taken for this one. If only the archive exists, it
+    is checked and unpacked, unless it was downloaded from another URL. The folder appears complete, in one step. After
+    an interruption, the next call resumes the download and starts the unpacking again. Processes that want the same
+    folder take turns.
 
     If the archive has a single folder at its top, that folder becomes `<data>/<stem>`, whatever its name. Otherwise
     `<data>/<stem>` holds everything at the top. fastai does the same, except that it puts the only file of an archive

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, TypeAlias
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count

@@ -261,7 +261,7 @@ class RandomCrop(SplitTransform):
         return "cut"
 
     def prepare(self, item: Image.Image) -> Image.Image:
-        """Returns an image at least as large as the window, unless a long, thin image would become many times larger."""
+        """Returns an image at least as large as the window, unless a thin one would become many times larger."""
         width, height = _width_height(self.size)
         padded = max(width, _check_image(item).width), max(height, item.height)
         return item if _is_excessive(padded, item.size, (width, height)) else CropPad(padded[::-1]).prepare(item)

@@ -1,5 +1,7 @@
 """`DataBlock` turns a source into loaders, and finds at once what would stop training later."""
 
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -148,7 +150,7 @@ def test_misspelt_arguments_are_errors(pets):
     with pytest.raises(ValueError, match="`val_bs` must be at least 1. Received: val_bs=0"):
         block().dataloaders(pets / "absent", val_bs=0)
     with pytest.raises(ValueError, match='on_unreadable="skip" needs verify="headers"'):
-        block().dataloaders(pets, on_unreadable="skip")
+        block().dataloaders(pets, on_unreadable="skip", verify="names")
 
 
 def test_blocks_and_getters_must_fit():
@@ -186,6 +188,8 @@ def test_labels_that_fail_or_are_unseen_are_found_when_built(pets):
 
 def test_images_of_unequal_sizes_are_found_when_built(pets):
     with pytest.raises(DataError, match=r"one shape.*Shapes of 8 items: .*\(3, 30, 40\).*item_tfms=Resize"):
+        block(item_tfms=None).dataloaders(pets, bs=4, verify="names")
+    with pytest.raises(DataError, match=r"one shape.*24 images have 10 sizes.*item_tfms=Resize"):
         block(item_tfms=None).dataloaders(pets, bs=4)
 
 
@@ -196,16 +200,38 @@ def test_too_few_items_for_a_batch_are_reported(pets):
 
 def test_files_that_are_not_there_are_found_when_built(pets):
     files = [*get_image_files(pets), pets / "pug_77.jpg"]
-    with pytest.raises(DataError, match=r"1 of 31 items cannot be read: .*pug_77.jpg' \(there is no such file\)"):
+    with pytest.raises(DataError, match=r"1 of 31 items cannot be read: .*pug_77.jpg' \(.*No such file"):
         block(get_items=None).dataloaders(files)
 
 
 def test_a_damaged_file_is_reported_at_its_first_read(pets):
     for file in pets.glob("pug_*.jpg"):
         file.write_bytes(file.read_bytes()[:300])
-    dls = block().dataloaders(pets, bs=24, shuffle=False, num_workers=0)
+    dls = block().dataloaders(pets, bs=24, shuffle=False, num_workers=0, verify="names")
     with pytest.raises(FileFormatError, match="pug_.*damaged or cut short"):
         list(dls.train)
+
+
+def test_a_damaged_or_mislabelled_file_is_found_when_loaders_are_built(pets):
+    (pets / "pug_3.jpg").write_text("<!DOCTYPE html>")
+    (pets / "pug_4.jpg").write_bytes(b"")
+    os.mkfifo(pets / "pug_55.jpg")
+    told = r"3 of 31 items.*pug_3.jpg' \(.*It is text that begins with '<!DOC.*pug_4.*empty.*pug_55.*named pipe"
+    with pytest.raises(FileFormatError, match=told):
+        block().dataloaders(pets, bs=4)
+    with pytest.raises(FileFormatError, match="1 of 31 items.*named pipe"):
+        block().dataloaders(pets, bs=4, verify="names")
+
+
+def test_a_file_damaged_in_an_epoch_is_named_with_its_row(pets):
+    files = get_image_files(pets)
+    table = {"file": files, "label": ["a", "b"] * 15}
+    rows = block(get_items=None, get_x=ColReader("file"), get_y=ColReader("label"), splitter=IndexSplitter([0, 1]))
+    dls = rows.dataloaders(table, bs=4, num_workers=0, cache=False)
+    files[7].write_bytes(files[7].read_bytes()[:300])
+    with pytest.raises(FileFormatError, match=rf"{files[7].name}.*cut short.*It is row 7 of the table"):
+        list(dls.train)
+    assert dls.train.name_item(5).startswith("item 5 (row 7 of the table, '")
 
 
 @pytest.fixture
@@ -310,7 +336,7 @@ def test_all_sizes_are_compared_if_headers_are_read(pets, verify):
     for i, file in enumerate(files):
         Image.new("RGB", (30, 40) if i == 3 else (40, 30)).save(file)
     lone = block(item_tfms=None, splitter=IndexSplitter([0]))
-    assert lone.dataloaders(pets, bs=4).train.n_items == 29
+    assert lone.dataloaders(pets, bs=4, verify="names").train.n_items == 29
     with pytest.raises(DataError, match=rf"29 images have 2 sizes.*28 of \(40, 30\), 1 of.*{files[3].name}.*Resize"):
         lone.dataloaders(pets, bs=4, verify=verify)
     assert block(splitter=IndexSplitter([0])).dataloaders(pets, bs=4, verify=verify).train.n_items == 29

@@ -89,7 +89,14 @@ def test_titles_say_what_targets_mean(target, value, text):
 def test_long_titles_are_broken_into_lines():
     names = [f"a very long name of class {i}" for i in range(9)]
     lines = title(Category([", ".join(names)]), torch.tensor(0)).split("\n")
-    assert len(lines) == 3 and max(map(len, lines)) <= 32 and lines[-1].endswith("…")
+    assert len(lines) == 6 and max(map(len, lines)) <= 32 and lines[-1].endswith("…")
+
+
+def test_the_name_of_a_class_keeps_every_letter():
+    name = "a-long-name_of $80 <letters>, with word that are 80 % longer\nthan  a line in all"
+    assert len(name) == 80
+    shown = title(Category([name]), torch.tensor(0))
+    assert shown.replace("\n", "") == name.replace("\n", "") and shown.count("\n") >= 2
 
 
 def test_targets_that_are_no_tensor_have_titles_too():

@@ -1,0 +1,101 @@
+import io
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import cbook, rc_context
+from matplotlib.text import Text
+from torch import nn
+
+from minilearner import ClassificationInterpretation, DataLoaders, Learner
+from minilearner.plots.confusion import plot_confusion
+from minilearner.plots.lines import plot_epochs, plot_series
+from minilearner.plots.style import as_written, clean_text, text_columns, wrap_name
+
+NAMES = [
+    "$5_$10",
+    "$x^$",  # as mathematics, an error
+    "100%",
+    "a_b",
+    "<b>bold</b>",
+    "two\nlines",
+    "word " * 15 + "end",
+    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED} 7",
+    "\N{ARABIC LETTER MEEM}\N{ARABIC LETTER REH}",
+    "_first",
+    "\\frac{1}{2}",
+]
+
+
+def drawn(figure):
+    """Draws a figure, and returns its texts; none of them may be taken for mathematics or TeX."""
+    with rc_context({"text.usetex": False}):
+        figure.savefig(io.BytesIO())
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    named = [
+        text for text in texts if any(name.replace("\n", "") in text.get_text().replace("\n", "") for name in NAMES)
+    ]
+    assert not [text for text in named if text.get_parse_math() and cbook.is_math_text(text.get_text())]
+    assert not [text for text in named if text.get_usetex()]
+    return [text.get_text().replace("\n", "") for text in texts]
+
+
+def check_all(texts):
+    assert [name for name in NAMES if not any(name.replace("\n", "") in text for text in texts)] == []
+
+
+def test_class_names_are_drawn_as_they_are_in_every_figure():
+    n = len(NAMES)
+    x = np.random.default_rng(0).random((n, 1, 8, 8), dtype=np.float32)
+    with rc_context({"text.usetex": True}):  # as in somebody's settings; nothing may be drawn by it here
+        dls = DataLoaders.from_arrays((x, NAMES), (x, NAMES), bs=n)
+        figures = [dls.show_batch(max_n=n)]
+        counts = np.eye(n, dtype=int)
+        looks = {"title": "$t$", "cmap": "Blues", "norm_dec": 2, "plot_txt": False, "figsize": None, "ax": None}
+        figures.append(plot_confusion(counts, NAMES, normalize=False, **looks))
+        figures.append(plot_epochs({name: {"train": [1, 2], "_valid": [2, 1]} for name in NAMES}))
+        figures.append(plot_series({name: [1, 2] for name in NAMES}, xlabel="$x_1$"))
+        figures.append(plot_series({name: [1, 2] for name in NAMES}, xlabel="$x_1$", ax=plt.subplots()[1]))
+    for figure in figures:
+        check_all([text.get_text().replace("\n", "") for text in figure.findobj(Text)])
+    for text in figures[1].axes[0].get_xticklabels():
+        assert not text.get_usetex() and not text.get_parse_math()
+
+
+def test_figures_of_such_names_can_be_saved():
+    n = len(NAMES)
+    looks = {"title": "$t$", "cmap": "Blues", "norm_dec": 2, "plot_txt": True, "figsize": None, "ax": None}
+    check_all(drawn(plot_confusion(np.eye(n, dtype=int), NAMES, normalize=True, **looks)))
+    check_all(drawn(plot_series({name: [1, 2] for name in NAMES}, xlabel="$x_1$", ax=plt.subplots()[1])))
+
+
+def test_top_losses_keep_every_letter_of_a_name():
+    x = np.random.default_rng(0).random((len(NAMES), 1, 8, 8), dtype=np.float32)
+    dls = DataLoaders.from_arrays((x, NAMES), (x, NAMES), bs=4, drop_last=False)
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(64, len(NAMES))))
+    with learn.no_logging():
+        interp = ClassificationInterpretation.from_learner(learn)
+    check_all(drawn(interp.plot_top_losses(len(NAMES))))
+
+
+def test_a_letter_that_no_font_has_is_told_with_the_way_out():
+    with pytest.warns(UserWarning, match="No installed font has the letters.*Install a font"):
+        assert "fontfamily" in as_written("\U0010fffd")
+
+
+def test_plain_names_need_no_other_font():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert as_written("caf\xe9", "plain") == {"parse_math": False, "usetex": False}
+
+
+def test_texts_are_made_fit_for_fonts():
+    assert clean_text("a\r\nb\x0bc\u2028d") == "a\nb\nc\nd"
+    assert clean_text("\ud800\x00\tx") == "\\ud800?    x"
+    assert text_columns("ab\n\u732b\u72d7c") == 5
+
+
+def test_a_wrapped_name_loses_no_letter_unless_it_is_very_long():
+    assert wrap_name("aa  bb", 4).replace("\n", "") == "aa  bb"
+    assert wrap_name("a" * 100, 10).endswith("\N{HORIZONTAL ELLIPSIS}")
