@@ -224,7 +224,7 @@ def fingerprint(paths: Sequence[Any], preparation: str) -> str:
 
 def _checksum(pixels: Pixels, position: int, record: tuple[int, ...]) -> int:
     """Returns the CRC-32 of an image and its place: 60 microseconds for 320 x 256 pixels, a tenth of decoding them."""
-    return zlib.crc32(pixels.reshape(-1), zlib.crc32(repr((position, *record)).encode()))
+    return zlib.crc32(pixels.reshape(-1).data, zlib.crc32(repr((position, *record)).encode()))
 
 
 def _is_kept(path: Path, n: int) -> bool:

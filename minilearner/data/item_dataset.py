@@ -209,8 +209,8 @@ class ItemDataset(Dataset[Tree]):
 
     def _finish_part(self, part: Any, position: int, epoch: int | None) -> Any:
         rng = None if epoch is None else random.Random(derive_seed(self.seed, "item", epoch, position))
-        cuts = isinstance(part, _ByteImage) and self.item_tfms.window is not None
-        box = self.item_tfms.window(part.size, rng) if cuts else None
+        window = self.item_tfms.window if isinstance(part, _ByteImage) else None
+        box = None if window is None else window(part.size, rng)
         if box is not None:
             left, upper, right, lower = box
             cut = part.pixels[upper:lower, left:right]

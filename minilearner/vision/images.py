@@ -178,8 +178,7 @@ def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Imag
     with _open(path) as image:
         if reduce_to is not None and image.format == "JPEG":
             image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
-        if not is_float_image(image):
-            decode_image(image)
+        decode_image(image)
         return image
 
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from PIL import Image
 
 from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
 from minilearner.errors import DataError
@@ -88,3 +89,54 @@ def test_what_is_not_there_is_said(tree):
 def test_found_files_are_listed_in_short(pets):
     text = repr(get_image_files(pets))
     assert text.startswith("(#30) [") and text.endswith(", ...]") and text.count(".jpg") == 10
+
+
+HEIC = b"\0\0\0\x18ftypheic" + bytes(20)
+
+
+def test_a_class_of_files_that_are_not_listed_is_named_with_the_way_to_read_them(tmp_path):
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.HEIC", "dog/2.heic", "cow/1.jxl", "notes/readme.txt", "emu/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0" if name == "emu/1" else b"text")
+    told = (
+        r"4 images below .* left out.*1 in 'cow', all its images, end in .jxl.*2 in 'dog', all its images, end in .heic"
+        r".*1 in 'emu', all its images, end in no suffix.*pillow-jxl-plugin.*register_heif_opener"
+    )
+    with pytest.warns(UserWarning, match=told) as seen:
+        assert len(get_image_files(tmp_path)) == 2
+    assert "notes" not in str(seen[0].message)
+
+
+def test_some_files_of_a_class_that_are_not_listed_are_named_too(tmp_path):
+    for name in ("1.jpg", "2.heic", "3.txt"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"1 images below .*: 1 in '.' end in .heic\. To read .heic"):
+        get_image_files(tmp_path)
+    with pytest.warns(UserWarning, match=r"end in .heic"):
+        ImageGetter()(tmp_path)
+
+
+def test_files_of_a_registered_format_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setitem(Image.EXTENSION, ".heic", "HEIF")
+    for name in ("1.jpg", "2.heic"):
+        (tmp_path / name).touch()
+    assert [file.name for file in get_image_files(tmp_path)] == ["1.jpg", "2.heic"]
+    assert [file.name for file in ImageGetter()(tmp_path)] == ["1.jpg", "2.heic"]
+
+
+def test_a_listing_does_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "b.heic")
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "sub" / "c")
+    with pytest.warns(UserWarning, match="1 in '.' end in .heic"):
+        assert [file.name for file in get_image_files(tmp_path)] == ["a.jpg"]
+
+
+def test_a_warning_precedes_the_error_that_there_is_no_image(tmp_path):
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    with (
+        pytest.warns(UserWarning, match="register_heif_opener"),
+        pytest.raises(DataError, match="no file that ends in"),
+    ):
+        get_image_files(tmp_path)

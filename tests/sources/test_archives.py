@@ -20,6 +20,7 @@ from minilearner.errors import DataError, DownloadError, FileFormatError
 from minilearner.sources import archives, fashion
 from minilearner.sources.archives import untar_data
 from minilearner.sources.fashion import FULL
+from minilearner.sources.origin import clean_url
 from minilearner.sources.paths import DataPath
 from minilearner.sources.urls import URLs
 
@@ -331,3 +332,74 @@ def test_leftovers_next_to_a_finished_folder_are_removed_and_the_folder_is_kept(
     (home / "data" / ".oxford-iiit-pet.unpacking" / "old").mkdir(parents=True)
     assert tree(untar_data(url)) == {**FILES, "mine.txt": b""}
     assert names(home / "data") == ["oxford-iiit-pet"]
+
+
+def archive_at(path, note):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed({"note.txt": note}))
+    return path
+
+
+def test_another_archive_of_the_same_name_is_refused(tmp_path):
+    first, second = (archive_at(tmp_path / name / "pets.tgz", name.encode()) for name in "ab")
+    folder = untar_data(first, data=tmp_path / "data")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"pets holds another .*a/pets.tgz.*b/pets.tgz.*force_download=True"):
+            untar_data(second, data=tmp_path / "data")
+        assert tree(untar_data(first, data=tmp_path / "data")) == {"note.txt": b"a"}
+    assert tree(untar_data(second, data=tmp_path / "data", force_download=True)) == {"note.txt": b"b"}
+    assert tree(untar_data(second, data=tmp_path / "data")) == {"note.txt": b"b"}
+    with pytest.raises(DataError, match="holds another archive"):
+        untar_data(first, data=tmp_path / "data")
+    assert folder == tmp_path / "data" / "pets"
+
+
+def test_a_copy_or_a_touched_archive_is_the_same_and_a_changed_one_is_not(tmp_path):
+    first = archive_at(tmp_path / "a" / "pets.tgz", b"1")
+    untar_data(first, data=tmp_path / "data")
+    copy = tmp_path / "b" / "pets.tgz"
+    copy.parent.mkdir()
+    copy.write_bytes(first.read_bytes())
+    os.utime(first, (1, 1))
+    for same in (first, copy, str(first), first.as_uri()):
+        untar_data(same, data=tmp_path / "data")
+    first.write_bytes(packed({"note.txt": b"2"}))
+    with pytest.raises(DataError, match="holds another archive"):
+        untar_data(first, data=tmp_path / "data")
+    first.unlink()
+    untar_data(first, data=tmp_path / "data")  # unpacked before, and deleted since
+    copy.unlink()
+    with pytest.raises(DataError, match="holds another archive"):
+        untar_data(copy, data=tmp_path / "data")
+
+
+def test_an_archive_downloaded_from_elsewhere_is_not_taken_for_this_one(serve, tmp_path):
+    one, other = (serve(**{"pets.tgz": packed({"note.txt": note})}).url("pets.tgz") for note in (b"1", b"2"))
+    untar_data(one, data=tmp_path / "first")
+    assert tree(untar_data(other, data=tmp_path / "second")) == {"note.txt": b"2"}
+    with pytest.raises(DataError, match="holds another archive"):
+        untar_data(other, data=tmp_path / "first")
+
+
+def test_a_part_of_another_archive_is_not_continued(serve, tmp_path, home):
+    plain = [packed({"note.txt": note * 30_000}, mode="w") for note in (b"1", b"2")]
+    one, other = (serve(**{"pets.tar": content}) for content in plain)
+    one.cut = 700
+    with pytest.raises(DownloadError):
+        untar_data(one.url("pets.tar"))
+    assert (home / "archive" / "pets.tar.part").exists()
+    assert tree(untar_data(other.url("pets.tar"))) == {"note.txt": b"2" * 30_000}
+
+
+@pytest.mark.parametrize("note", [b"", b"[]", b"{", b'{"source": 1}', b'{"size": 1e999}', b"[" * 9999, b"\xff"])
+def test_a_damaged_note_is_as_none(tmp_path, note):
+    first = archive_at(tmp_path / "a" / "pets.tgz", b"1")
+    folder = untar_data(first, data=tmp_path / "data")
+    (folder.parent / ".pets.source").write_bytes(note)
+    assert untar_data(first, data=tmp_path / "data") == folder
+
+
+def test_a_url_is_the_same_with_another_signature(tmp_path):
+    url = "https://me:secret@host/pets.tgz?v=1&X-Amz-Signature=abc&Expires=5#top"
+    assert clean_url(url) == "https://host/pets.tgz?v=1" == clean_url("http://host/pets.tgz?v=1&sig=2")
+    assert clean_url("https://host/pets.tgz?v=2") != clean_url(url)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
 
 import pytest
 
-from minilearner.errors import DownloadError
+from minilearner.errors import DownloadError, FileFormatError
 from minilearner.sources.download import data_home, download, is_offline
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte, so that it takes several reads
@@ -250,3 +251,29 @@ def test_a_forced_download_that_fails_keeps_the_file(serve, tmp_path, monkeypatc
 def test_wrong_arguments(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         download(**{"urls": ["http://127.0.0.1/"], "destination": tmp_path / "f", "check": check, **arguments})
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"[" * 100_000, b'{"file.bin": {"size": 1e999, "sha256": ""}}', b'{"file.bin": {"size": [], "sha256": 1}}', b"[]"],
+)
+def test_a_hostile_index_is_an_error_that_names_it(serve, tmp_path, monkeypatch, index):
+    server = serve(**{"index.json": index, "file.bin": b"x"})
+    monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
+    with pytest.raises(DownloadError, match=r"index.json must map names to size and sha256") as raised:
+        download(["http://127.0.0.1:1/file.bin"], tmp_path / "file.bin", check=lambda path: None)
+    assert len(str(raised.value)) < 500
+
+
+def test_an_index_that_never_ends_is_refused(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("minilearner.sources.download._LONGEST_INDEX", 1000)
+    server = serve(**{"index.json": b" " * 1001})
+    monkeypatch.setenv("MINILEARNER_MIRROR", server.url(""))
+    with pytest.raises(DownloadError, match=r"it sent more than 1,000 bytes"):
+        download(["http://127.0.0.1:1/file.bin"], tmp_path / "file.bin", check=lambda path: None)
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "file.bin")
+    with pytest.raises(FileFormatError, match="named pipe"):
+        download(["http://127.0.0.1:1/file.bin"], tmp_path / "file.bin", check=lambda path: path.read_bytes())

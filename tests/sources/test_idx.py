@@ -1,12 +1,15 @@
 """IDX files are read correctly, and every violation of the format is an error."""
 
 import gzip
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from minilearner.errors import DataError, FileFormatError
+from minilearner.sources.fashion import FULL, read_part
 from minilearner.sources.idx import parse_idx, read_idx_bytes
 
 IMAGES = struct.pack(">HBB3I", 0, 8, 3, 4, 2, 3) + bytes(range(24))
@@ -70,3 +73,28 @@ def test_the_error_names_a_damaged_gzip_file(tmp_path, content, message):
 def test_the_error_names_a_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"none.gz cannot be read: No such file"):
         read_idx_bytes(tmp_path / "none.gz")
+
+
+def test_a_gzip_bomb_is_refused_at_the_announced_size(tmp_path):
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(IMAGES + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match=r"bomb.gz is refused: it holds more than the 1,048,616 bytes"):
+        read_idx_bytes(tmp_path / "bomb.gz")
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    tracemalloc.stop()
+    with pytest.raises(FileFormatError, match=r"more than the 100 bytes"):
+        read_idx_bytes(tmp_path / "bomb.gz", 100)
+    assert read_part_of_wrong_size(tmp_path)
+
+
+def read_part_of_wrong_size(folder):
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(90_000_000)))
+    with pytest.raises(FileFormatError, match="ubyte.gz is refused"):
+        read_part(folder / "train-images-idx3-ubyte.gz", FULL[0])
+    return True
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileFormatError, match="pipe: it is a named pipe"):
+        read_idx_bytes(tmp_path / "pipe")

@@ -334,3 +334,17 @@ def test_random_damage_gives_the_packed_files_or_a_file_format_error(tmp_path_fa
     except FileFormatError as error:
         assert "a " in str(error)
     assert sorted(path.name for path in base.iterdir()) == ["a", "new"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "deep"])
+def test_a_name_that_the_system_cannot_write_is_refused(tmp_path, folder, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        info = tarfile.TarInfo(
+            {"file": "top/" + "n" * 300, "link": "top/link", "deep": "/".join(["d" * 200] * 30)}[kind]
+        )
+        if kind == "link":
+            info.type, info.linkname = tarfile.SYMTYPE, "n" * 5000
+        tar.addfile(info)
+    with pytest.raises(FileFormatError, match=r"a.tar is refused: its member '.* cannot write") as raised:
+        unpack(tmp_path / "a.tar", folder)
+    assert len(str(raised.value)) < 600

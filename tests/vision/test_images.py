@@ -1,12 +1,20 @@
+import io
+import os
 import re
+import struct
 import subprocess
 import sys
+import threading
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
+from minilearner.data import image_modes
+from minilearner.data.image_modes import as_mode
 from minilearner.errors import DataError, FileFormatError
+from minilearner.vision.image_block import as_image
 from minilearner.vision.images import image_size, open_image, verify_images
 
 
@@ -194,3 +202,173 @@ def test_a_rare_format_is_identified_while_another_thread_loads_it(corner, tmp_p
     (tmp_path / "a.webp").rename(tmp_path / "a.jpg")  # so Pillow tries all its formats
     done = subprocess.run([sys.executable, "-c", MEANWHILE, str(tmp_path / "a.jpg")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def png(width, height, depth, kind, rows, transparent=b""):
+    """Returns a PNG made by hand, since Pillow writes only some depths."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    hidden = chunk(b"tRNS", transparent) if transparent else b""
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + hidden + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def tiff(bits, photometric, data, width, height, sample_format=1):
+    """Returns a TIFF made by hand, since Pillow writes only some depths."""
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    tags[339] = sample_format
+    data += b"\0" * (len(data) % 2)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "grey"),
+    [
+        (png(2, 1, 1, 0, b"\0\x40", b"\0\0"), [255, 255]),
+        (png(2, 1, 1, 0, b"\0\x40", b"\0\1"), [0, 255]),
+        (png(4, 1, 2, 0, b"\0\x1b", b"\0\1"), [0, 255, 170, 255]),
+        (png(2, 1, 4, 0, b"\0\x3a", b"\0\3"), [255, 170]),
+        (png(4, 1, 8, 0, bytes([0, 0, 100, 200, 255]), b"\0\x64"), [0, 255, 200, 255]),
+        (png(3, 1, 16, 0, b"\0" + struct.pack(">3H", 1000, 1001, 65535), struct.pack(">H", 1000)), [255, 4, 255]),
+    ],
+)
+def test_the_transparent_grey_of_a_png_is_white_at_every_depth(data, grey):
+    assert np.asarray(open_image(io.BytesIO(data), "L")).tolist() == [grey]
+    alpha = np.asarray(open_image(io.BytesIO(data), "RGBA"))[0, :, 3].tolist()
+    assert alpha.count(0) == 1 and alpha.count(255) == len(grey) - 1
+
+
+@pytest.mark.parametrize("first", [(1, 2, 3), (1000, 2000, 3000), (10, 20, 200)])
+def test_the_transparent_colour_of_a_png_is_white(first):
+    depth = 8 if first == (1, 2, 3) else 16
+    values = [*first, 40, 50, 60] if depth == 8 else [*first, 10280, 12850, 15420]
+    rows = b"\0" + (bytes(values) if depth == 8 else struct.pack(">6H", *values))
+    data = png(2, 1, depth, 2, rows, struct.pack(">3H", *first))
+    assert np.asarray(open_image(io.BytesIO(data))).tolist() == [[[255] * 3, [40, 50, 60]]]
+
+
+@pytest.mark.parametrize(
+    ("data", "grey"),
+    [
+        (tiff(16, 1, struct.pack("<3H", 0, 40000, 65535), 3, 1), [0, 156, 255]),
+        (tiff(16, 0, struct.pack("<3H", 0, 40000, 65535), 3, 1), [255, 99, 0]),  # 0 is white
+        (tiff(12, 1, bytes([0x00, 0x08, 0x00, 0xFF, 0xF0, 0x00]), 4, 1), [0, 128, 255, 0]),
+        (tiff(32, 1, struct.pack("<3I", 0, 10, 255), 3, 1), [0, 10, 255]),
+        (b"P5 2 1 65535\n" + struct.pack(">2H", 20000, 65535), [78, 255]),
+        (b"P5 2 1 4095\n" + struct.pack(">2H", 2048, 4095), [128, 255]),
+    ],
+)
+def test_wide_grey_is_scaled_by_the_depth_of_its_file(data, grey):
+    assert np.asarray(open_image(io.BytesIO(data), "L")).tolist() == [grey]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tiff(16, 1, struct.pack("<2h", -5, 400), 2, 1, 2), "32-bit integers from -5 to 400 .*open_image.*'I'"),
+        (tiff(32, 1, struct.pack("<2I", 0, 256), 2, 1), "32-bit integers from 0 to 256"),
+        (tiff(32, 1, struct.pack("<2f", 0, 1), 2, 1, 3), "floats as pixels.*open_image.*'F'"),
+        (tiff(16, 1, struct.pack("<2H", 0, 255), 2, 1), "16 bits per pixel, but its largest value is 255"),
+    ],
+)
+def test_pixels_without_a_known_range_are_refused_by_name(tmp_path, data, reason):
+    path = tmp_path / "wide.tif"
+    path.write_bytes(data)
+    pattern = reason.replace("'", '"')
+    for mode in ("L", "RGB", "RGBA"):
+        with pytest.raises(DataError, match=rf"wide\.tif: .*{pattern}"):
+            open_image(path, mode)
+    assert open_image(path, "F").getextrema()[1] in (400, 256, 1, 255)
+    found = verify_images([path], "decode", on_unreadable="skip")
+    assert re.search(pattern, found.unreadable[0][1])
+    is_known_from_its_header = "16 bits" not in reason
+    assert bool(verify_images([path], on_unreadable="skip").unreadable) == is_known_from_its_header
+
+
+def test_sixteen_bits_that_are_nearly_black_are_told_once(monkeypatch):
+    monkeypatch.setattr(image_modes, "_WARNED", threading.Event())
+    data = tiff(16, 1, struct.pack("<2H", 0, 4000), 2, 1)
+    with pytest.warns(UserWarning, match="no value above 4000 of 65535") as seen:
+        assert np.asarray(open_image(io.BytesIO(data), "L")).tolist() == [[0, 16]]
+        open_image(io.BytesIO(data), "L")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("mode", ["LAB", "CMYK", "HSV", "YCbCr", "RGBX"])
+def test_colour_spaces_show_their_colours_in_every_mode(tmp_path, mode):
+    rgb = np.array([[[200, 10, 30], [0, 128, 0], [128, 128, 128]]], np.uint8)
+    source = Image.fromarray(rgb)
+    if mode == "LAB":
+        source = ImageCms.profileToProfile(
+            source, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
+    else:
+        source = source.convert(mode)
+    grey = rgb @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(np.asarray(as_mode(source, "RGB")).astype(int) - rgb).max() <= 5
+    assert np.abs(np.asarray(as_mode(source, "L")) - grey).max() <= 5
+    assert np.asarray(as_mode(source, "RGBA"))[..., 3].min() == 255
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_what_never_ends_is_refused_and_not_waited_for(tmp_path, make):
+    path = tmp_path / "x.jpg"
+    make(path)
+    for read in (open_image, image_size):
+        with pytest.raises(FileFormatError, match=r"x\.jpg: it is a (named pipe|device), not a file"):
+            read(path)
+    assert "not a file" in verify_images([path], on_unreadable="skip").unreadable[0][1]
+
+
+def test_an_image_beyond_pillows_limit_is_told_with_the_way_to_allow_it(tmp_path, monkeypatch):
+    Image.new("L", (20, 20)).save(tmp_path / "scan.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for read in (open_image, image_size, lambda path: as_image(path.read_bytes())):
+        with pytest.raises(DataError, match=r"larger than Pillow allows .*400 pixels.*MAX_IMAGE_PIXELS = None"):
+            read(tmp_path / "scan.png")
+    assert "MAX_IMAGE_PIXELS" in verify_images([tmp_path / "scan.png"], on_unreadable="skip").unreadable[0][1]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert open_image(tmp_path / "scan.png").size == (20, 20)
+
+
+def test_a_long_text_in_a_png_is_not_called_damage(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("note", "x" * 3_000_000, zip=True)
+    Image.new("L", (2, 2)).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(DataError, match=r"a\.png: a text in the PNG is longer than Pillow allows.*MAX_TEXT_CHUNK"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        (b"\0\0\0\x18ftypheic", "It is HEIC: run `pip install pillow-heif`"),
+        (b"\0\0\0\x0cJXL \r\n", "It is JPEG XL: run `pip install pillow-jxl-plugin`"),
+        (b"<!DOCTYPE html><html>", "text that begins with '<!DOCTYPE html><html'"),
+    ],
+)
+def test_what_is_no_image_for_pillow_is_named_with_the_way_to_read_it(tmp_path, head, told):
+    (tmp_path / "a.jpg").write_bytes(head + bytes(20))
+    with pytest.raises(FileFormatError, match=rf"a\.jpg: .*{re.escape(told)}"):
+        open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA", "CMYK", "P"])
+def test_a_tiff_that_pillow_would_map_into_memory_is_turned_right(tmp_path, mode, orientation):
+    values = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
+    source = Image.fromarray(values)
+    source = Image.fromarray(values.astype(np.uint16) * 257) if mode == "I;16" else source.convert(mode)
+    source.save(tmp_path / "plain.tif")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source.save(tmp_path / "turned.tif", exif=exif)
+    how = [Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90]
+    wanted = open_image(tmp_path / "plain.tif").transpose(how[orientation - 5])
+    assert np.array_equal(open_image(tmp_path / "turned.tif"), wanted)
+    assert np.array_equal(as_image(Image.open(tmp_path / "turned.tif")), wanted)

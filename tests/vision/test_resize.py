@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -6,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from minilearner.data.item_dataset import ItemDataset
+from minilearner.data.item_transforms import ItemPipeline
 from minilearner.vision.resize import (
     CropPad,
     PadMode,
@@ -194,3 +197,45 @@ def test_a_resampling_that_pillow_does_not_know_raises():
     for given in ("bicubic", 17, ()):
         with pytest.raises(ValueError, match="`resamples` must be one or two of .*BICUBIC.* Received: resamples="):
             Resize(16, resamples=given)
+
+
+THIN = [(8000, 2), (2, 8000), (1, 1_000_000), (1_000_000, 1)]
+
+
+@pytest.mark.parametrize("size", THIN)
+@pytest.mark.parametrize("rng", [None, random.Random(0)])
+def test_the_work_for_long_thin_images_is_bounded(size, rng):
+    transforms = [Resize(64, method) for method in ("crop", "pad", "squish")]
+    transforms += [RandomCrop(64), CropPad(64), RandomResizedCrop(64), RatioResize(64)]
+    transforms += [Resize(64, "squish", resamples=Image.Resampling.BICUBIC)]
+    image = Image.new("RGB", size, "red")
+    for transform in transforms:
+        tracemalloc.start()
+        made = transform(image, rng)
+        assert made.size == (64, 64) or isinstance(transform, RatioResize)
+        most = 16 * 3 * max(size[0] * size[1], 64 * 64)
+        assert tracemalloc.get_traced_memory()[1] < most
+        tracemalloc.stop()
+        prepared = transform.prepare(image)
+        assert prepared.width * prepared.height <= 4 * max(size[0] * size[1], 64 * 64)
+
+
+def test_a_thin_image_gives_the_part_that_scaling_first_would_give():
+    pixels = np.repeat(np.arange(100, dtype=np.uint8)[None, :, None] * 2, 2, axis=0).repeat(3, axis=2)
+    made = np.asarray(Resize(8)(Image.fromarray(pixels), None))
+    assert made.shape == (8, 8, 3)
+    assert abs(made.mean() - pixels[:, 49:51].mean()) < 1.5  # the middle
+    starts = {np.asarray(Resize(8)(Image.fromarray(pixels), random.Random(i))).mean() // 10 for i in range(40)}
+    assert len(starts) > 10  # anywhere
+
+
+def test_a_thin_image_is_cut_from_the_cache_as_from_the_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3000, 3), np.uint8)
+    for tfm in (Resize(8), RandomCrop(8)):
+        data = ItemDataset([Image.fromarray(pixels)] * 3, lambda image: image, ItemPipeline(tfm), cache=True)
+        data.open_store()
+        keys = [(0, 4), (1, 4), (2, None)]
+        first = data.fetch(keys)
+        data.keep(first.fresh)
+        assert torch.equal(data.fetch(keys).x, first.x) and first.x.shape == (3, 3, 8, 8)
+        assert torch.equal(first.x[0], data[0, 4])
