@@ -16,7 +16,15 @@ from PIL import Image
 
 from minilearner.errors import DataError
 
-__all__ = ["as_byte_image", "as_input_image", "as_mode", "decode_image", "is_float_image", "orientation_of"]
+__all__ = [
+    "SAY_ORIENTATION",
+    "as_byte_image",
+    "as_input_image",
+    "as_mode",
+    "decode_image",
+    "is_float_image",
+    "orientation_of",
+]
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -30,7 +38,7 @@ _UPRIGHT = {
 }
 """The transposition that undoes each EXIF orientation. Orientations from 5 on swap width and height."""
 
-_SAY_ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+SAY_ORIENTATION = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Where Pillow finds an orientation in `Image.info`. A copy of an image takes it along, even when it is turned."""
 
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -65,7 +73,7 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
         image = _as_bytes(image)
     if method is not None:
         image = image.transpose(method)
-        for key in _SAY_ORIENTATION:
+        for key in SAY_ORIENTATION:
             image.info.pop(key, None)
     if not is_wide and mode not in _WITH_ALPHA and (image.mode in _WITH_ALPHA or "transparency" in image.info):
         image = _put_on_white(image)

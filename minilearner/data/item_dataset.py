@@ -209,10 +209,9 @@ class ItemDataset(Dataset[Tree]):
 
     def _finish_part(self, part: Any, position: int, epoch: int | None) -> Any:
         rng = None if epoch is None else random.Random(derive_seed(self.seed, "item", epoch, position))
-        window = self.item_tfms.window if isinstance(part, _ByteImage) else None
-        box = None if window is None else window(part.size, rng)
-        if box is not None:
-            left, upper, right, lower = box
+        window = self.item_tfms.window
+        if window is not None and isinstance(part, _ByteImage) and self.item_tfms.only_cuts(part.size):
+            left, upper, right, lower = window(part.size, rng)
             cut = part.pixels[upper:lower, left:right]
             # A view would keep the whole decoded image, perhaps 36 MB, until its batch is made.
             return _ByteImage(pixels=cut.copy() if part.is_decoded else cut)

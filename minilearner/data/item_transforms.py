@@ -69,11 +69,12 @@ class SplitTransform(ItemTransform):
         """Returns the prepared item after the rest; `rng` as for `ItemTransform`. Here: the window of an image."""
         return item if self.finishing == "none" else item.crop(self.window(item.size, rng))
 
-    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box | None:
-        """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut".
+    def only_cuts(self, size: tuple[int, int]) -> bool:
+        """Whether a prepared image of `size` (width, height) needs only the cut, if `finishing` is "cut"."""
+        return True
 
-        None means that an image of this size needs more than a cut, which `finish` does. Nothing is drawn then.
-        """
+    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
+        """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut"."""
         raise NotImplementedError(f"{type(self).__name__} must define `window` or `finish`.")
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
@@ -126,15 +127,20 @@ class ItemPipeline:
         return _as_planes(item) if isinstance(item, np.ndarray) else item
 
     @property
-    def window(self) -> Callable[[tuple[int, int], random.Random | None], Box | None] | None:
+    def window(self) -> Callable[[tuple[int, int], random.Random | None], Box] | None:
         """The function (size, rng) -> window, if finishing an image only cuts a window out of it; else None.
 
-        It returns None for an image that needs `finish` all the same.
+        `only_cuts` says for which sizes of images it is enough.
         """
         if not self._rest:
             return _whole
         only = self._rest[0] if len(self._rest) == 1 else None
         return only.split.window if isinstance(only, _Finish) and only.split.finishing == "cut" else None
+
+    def only_cuts(self, size: tuple[int, int]) -> bool:
+        """Whether there is a `window` for a prepared image of `size` (width, height), so `finish` is not needed."""
+        only = self._rest[0] if self._rest else None
+        return self.window is not None and (not isinstance(only, _Finish) or only.split.only_cuts(size))
 
     @property
     def reduce_to(self) -> tuple[int, int] | None:

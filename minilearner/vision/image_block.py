@@ -154,7 +154,7 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
             "an image must be a path, an open file, bytes, a PIL image, an array or a tensor. "
             f"Received: {source!r:.100}."
         )
-    return _convert_opened(source, mode)
+    return _convert_image(source, mode)
 
 
 _CHANNELS = (1, 3, 4)
@@ -172,7 +172,7 @@ def _open_bytes(data: bytes, mode: str) -> Image.Image:
     return open_image(_NamedBytes(data), mode)
 
 
-def _convert_opened(image: Image.Image, mode: str) -> Image.Image:
+def _convert_image(image: Image.Image, mode: str) -> Image.Image:
     """Returns a Pillow image in `mode`. If it is decoded only now, errors name its file."""
     name = getattr(image, "filename", None) or "the image"
     try:

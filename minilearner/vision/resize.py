@@ -100,15 +100,18 @@ class Resize(SplitTransform):
             return item
         return resize_image(item, scaled, _for_images(self.resamples))
 
-    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box | None:
-        """Returns a window of the wanted size; None for an image that `prepare` left too small for it."""
-        wanted = _width_height(self.size)
-        return _window(size, wanted, rng) if _covers(size, wanted) else None
+    def only_cuts(self, size: tuple[int, int]) -> bool:
+        """Whether the image covers the wanted size; `prepare` leaves long, thin ones as they are."""
+        return _covers(size, _width_height(self.size))
+
+    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
+        """Returns a window of the wanted size."""
+        return _window(size, _width_height(self.size), rng)
 
     def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
         """Returns the image cut to size, or padded to it."""
         width, height = _width_height(self.size)
-        if self.method == "crop" and not _covers(item.size, (width, height)):
+        if self.method == "crop" and not self.only_cuts(item.size):
             scale = max(width / item.width, height / item.height)
             part = max(1, min(item.width, round(width / scale))), max(1, min(item.height, round(height / scale)))
             cut = item.crop(_window(item.size, part, rng))
@@ -266,12 +269,15 @@ class RandomCrop(SplitTransform):
         padded = max(width, _check_image(item).width), max(height, item.height)
         return item if _is_excessive(padded, item.size, (width, height)) else CropPad(padded[::-1]).prepare(item)
 
-    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box | None:
-        """Returns a window of the wanted size; None for an image that `prepare` left too small for it."""
-        wanted = _width_height(self.size)
-        return _window(size, wanted, rng) if _covers(size, wanted) else None
+    def only_cuts(self, size: tuple[int, int]) -> bool:
+        """Whether the image covers the wanted size; `prepare` leaves long, thin ones as they are."""
+        return _covers(size, _width_height(self.size))
 
-    def finish(self, item: Image.Image, rng: random.Random | None) -> Image.Image:
+    def window(self, size: tuple[int, int], rng: random.Random | None) -> Box:
+        """Returns a window of the wanted size."""
+        return _window(size, _width_height(self.size), rng)
+
+    def finish(self, item: Any, rng: random.Random | None) -> Any:
         """Returns the window, black where it extends beyond the image."""
         wanted = _width_height(self.size)
         inner = min(wanted[0], item.width), min(wanted[1], item.height)
