@@ -482,7 +482,7 @@ def test_validation_images_of_another_shape_are_found_before_training():
 
 def test_a_broadcast_that_nobody_means_is_refused():
     learn = Learner(DataLoaders(a_loader(torch.zeros(40))), nn.Linear(2, 1), nn.MSELoss(), device="cpu")
-    with pytest.raises(DataError, match=r"predictions \(2, 1\) float32 with targets \(2\,\) float32"):
+    with pytest.raises(DataError, match=r"predictions \(8, 1\) float32 with targets \(8\,\) float32"):
         learn.fit(1)
 
 

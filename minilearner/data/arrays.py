@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minilearner.data.targets import as_labels, check_finite
+from minilearner.data.targets import as_labels
 from minilearner.errors import DataError
 
 __all__ = ["as_inputs", "as_pair", "check_alike"]
@@ -23,8 +23,7 @@ def as_inputs(value: Any, split: str) -> Tensor:
     """Returns inputs as a tensor (items, ...): uint8, int32 and int64 as they are, any other kind as float32.
 
     Raises:
-        DataError: there are no items, no model takes the dtype, or values are not finite. The message names the
-            split, the number of such values, and the first item that has one.
+        DataError: there are no items, or no model takes the dtype.
     """
     raw = value if isinstance(value, Tensor) else np.asarray(value)
     x = raw if isinstance(raw, Tensor) else _from_numpy(raw, f"`x` of {split}")
@@ -34,8 +33,7 @@ def as_inputs(value: Any, split: str) -> Tensor:
         raise DataError(f"`x` of {split} must be uint8 or floating point. Received: {x.dtype}. Convert it first.")
     x = x.detach()
     if x.is_floating_point() or x.dtype == torch.bool:
-        x = x.float()
-        check_finite(x, f"`x` of {split}")
+        x = x.float()  # NaN may stay: a model may know what to do with it
     return x
 
 

@@ -104,6 +104,10 @@ class MemoryLoader(DerivedLoader):
             # Another process has the last items. One item gives the empty batch its shape.
             yield batch if first < stop else map_tensors(lambda t: t[:0], batch)
 
+    def data_in_memory(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yields all data at once, as they are stored."""
+        yield self.x, self.y
+
     def items(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns stored inputs before any batch transform (uint8 as floats in [0, 1]) and their targets."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.device)

@@ -203,13 +203,15 @@ class LossTerms(TorchFunctionMode):
 
     Args:
         act: receives a `Term` and returns the value of the call. By default, the value is torch's own.
+        unreduced: whether `act` also receives calls that do not reduce.
     """
 
-    def __init__(self, act: Callable[[Term], Tensor] | None = None):
+    def __init__(self, act: Callable[[Term], Tensor] | None = None, *, unreduced: bool = False):
         super().__init__()
         self.terms: list[Term] = []
         self.is_by_hand = False
         self._act = act
+        self._acts_on_all = unreduced
         self._unreduced: list[Term] = []
 
     def __torch_function__(
@@ -224,8 +226,10 @@ class LossTerms(TorchFunctionMode):
         if term.reduction == "none":
             self.is_by_hand = True
             self._unreduced.append(term)
-            return func(*args, **(kwargs or {}))
-        self.terms.append(term)
+            if not self._acts_on_all:
+                return func(*args, **(kwargs or {}))
+        else:
+            self.terms.append(term)
         return func(*args, **(kwargs or {})) if self._act is None else self._act(term)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from typing import Any
 
@@ -17,10 +17,13 @@ from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
+from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolate_rng
-from minilearner.training.step import LossFunction, Step, describe, loss_error
-from minilearner.tree import Tree, map_tensors
+from minilearner.runtime import is_out_of_memory, isolate_rng
+from minilearner.training.item_losses import LossFunction, isolate_loss
+from minilearner.training.loss_terms import LossTerms, Term
+from minilearner.training.step import Step, describe, loss_error, parameters_of
+from minilearner.tree import Tree, map_tensors, tensors_of
 
 __all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss"]
 
@@ -69,67 +72,191 @@ class Preflight:
 
     def check(self, step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
         """Runs `check_data`, unless exactly these parts passed it the last time."""
-        parts = [*step.model.parameters(), step.loss_func, dls, *metrics.values()]
+        parts = [*parameters_of(step.model, step.loss_func), step.loss_func, dls, *metrics.values()]
         if [id(part) for part in self._passed] != [id(part) for part in parts]:
             check_data(step, dls, metrics)
             self._passed = parts
 
 
 def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
-    """Sends two items through model and loss, in evaluation mode and without a trace, and checks the data at hand.
+    """Sends the first batch of each loader through model and loss, without a trace, and checks the data at hand.
 
-    Checks the first batch of each loader and, if that needs no reading (tensors and lists in memory), all data: inputs
-    must be finite, and labels must be numbers of classes that the model has. Metrics that are functions are tried on
-    the first validation batch. Other metrics may need more than one batch.
+    Model and loss say themselves what they can take. So a class number out of range is one that `cross_entropy` and
+    its kind would refuse, and NaN in the inputs is an error if it makes the loss NaN. If that needs no reading (tensors
+    and lists in memory), the rest of the data is looked through for items that the first batch does not vouch for; they
+    take places in the first batch, and go through in it. Metrics that are functions are tried on the first validation
+    batch. Other metrics may need more than one batch.
 
     Raises:
         ValueError: every parameter is frozen, or batch norm would meet a single value.
         DataError: this model and loss cannot train on the data. The message names the stage, the shapes and the likely
             reason; the original error is its cause.
     """
-    if not any(parameter.requires_grad for parameter in step.model.parameters()):
+    if not any(parameter.requires_grad for parameter in parameters_of(step.model, step.loss_func)):
         raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)
-        _check_finite(x, f"the first {split} batch")
-        n_outputs = _check_pair(step, x, y, split, n_classes=dls.c)
+        trial = _Trial(step, split, x, y, _named_classes(dls))
+        trial.check()
         if ds_idx:
             _check_metrics(step, x, y, metrics)
         else:
             _check_lone_item(step, x, dls.train)
         for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
-            where = f"the {split} data" + (f", batch {number}" if number else "")
-            _check_finite(x, where)
-            _check_labels(n_outputs, y, where)
+            trial.check_more(x, y, f"the {split} data" + (f", batch {number}" if number else ""))
 
 
-def _check_pair(step: Step, x: Tree, y: Any, split: str, *, n_classes: int | None) -> int | None:
-    """Returns the number of classes that the model distinguishes, or None if the targets are not class numbers."""
-    two_x, two_y = map_tensors(lambda t: t[:2] if t.ndim else t, (x, y))
-    with isolate_rng(), evaluation_mode(step.model), torch.no_grad():
+def _named_classes(dls: DataLoaders) -> int:
+    """Returns how many classes somebody has named; those that labels merely count up to may never occur."""
+    vocab = dls.vocab
+    return 0 if vocab is None or vocab == tuple(range(len(vocab))) else len(vocab)
+
+
+class _Trial:
+    """The first batch of a loader on its way through model and loss, in evaluation mode.
+
+    Args:
+        step: holds model and loss.
+        split: "training" or "validation".
+        x, y: the batch.
+        n_classes: how many classes have names.
+    """
+
+    def __init__(self, step: Step, split: str, x: Tree, y: Any, n_classes: int):
+        self.step, self.split, self.x, self.y, self.n_classes = step, split, x, y, n_classes
+        self.pred: Any = None
+        self.low, self.high = _range_of(y)
+
+    def check(self) -> None:
+        """Raises a DataError if model and loss cannot take the batch, or if it would make the weights NaN."""
+        where = f"the first {self.split} batch"
         try:
-            pred = step.predict(two_x)
+            self.pred = self._predict(self.x)
         except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.x, self.y = map_tensors(lambda t: t[:2] if t.ndim else t, (self.x, self.y))
+            self.pred = self._predict(self.x)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody wants
+            loss = self._compute_loss(self.pred, self.y, where, self.n_classes)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise DataError(
-                f"the model cannot take a {split} batch of inputs {describe(x)}: {error} {_advice(x)}"
-            ) from error
-        n_outputs = _n_classes(pred, y)
-        _check_labels(n_outputs, y, f"the first {split} batch", n_classes)
+                f"`loss_func` must return one number, the mean over the batch. Received: {describe(loss)} for "
+                f"predictions {describe(self.pred)} and targets {describe(self.y)}."
+            )
+        self._check_finite(loss, self.pred, self.x, self.y, 0, where)
+
+    def check_more(self, x: Tree, y: Any, where: str) -> None:
+        """Raises a DataError if there are inputs or labels that the first batch does not vouch for, and that fail."""
+        bad = _find_not_finite(x)
+        if bad:
+            mixed_x, mixed_y = self._insert(self.x, x, bad), self._insert(self.y, y, bad)
+            if mixed_x is not None and mixed_y is not None:
+                pred = self._predict(mixed_x)
+                self._check_finite(self._compute_loss(pred, mixed_y, where), pred, x, y, bad[0], where)
+        low, high = _range_of(y)
+        if low is None or high is None or self.low is None or self.high is None:
+            return
+        if low < self.low or high > self.high:
+            rows = y.reshape(len(y), -1)
+            odd = sorted({int(rows.amin(1).argmin()), int(rows.amax(1).argmax())})
+            mixed_y = self._insert(self.y, y, odd)
+            if mixed_y is not None:
+                self._compute_loss(self.pred, mixed_y, where, of=y)
+            self.low, self.high = min(low, self.low), max(high, self.high)
+
+    def _insert(self, batch: Tree, data: Tree, items: list[int]) -> Tree:
+        """Returns the batch with some of its items replaced by those, or None if they do not fit."""
+        pieces, fits = iter(tensors_of(data)), True
+
+        def replace(t: Tensor) -> Tensor:
+            nonlocal fits
+            piece = next(pieces, None)
+            if piece is None or not t.ndim or piece.shape[1:] != t.shape[1:]:
+                fits = False
+                return t
+            new = t.clone()
+            picked = piece[torch.tensor(items[: len(t)], device=piece.device)]
+            new[: len(picked)] = picked.to(t)
+            return new
+
+        mixed = map_tensors(replace, batch)
+        return mixed if fits else None
+
+    def _predict(self, x: Tree) -> Any:
+        with isolate_rng(), evaluation_mode(self.step.model), torch.no_grad():
+            try:
+                return self.step.predict(x)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                raise DataError(
+                    f"the model cannot take a {self.split} batch of inputs {describe(x)}: {error}"
+                    f"{_advise(error, self.step.model, x)}"
+                ) from error
+
+    def _compute_loss(self, pred: Any, y: Any, where: str, n_classes: int = 0, of: Any = None) -> Tensor:
+        """Returns the loss. A class number out of range is an error, before a GPU trips over it.
+
+        Args:
+            n_classes: classes that have names are class numbers, too, even if the batch has none of them.
+            of: the labels whose range an error names, instead of those of the batch.
+        """
+        refused: list[DataError] = []
+
+        def check_labels(term: Term) -> Tensor:
+            error = _find_label_error(term, y if of is None else of, where, n_classes)
+            if error is not None:
+                refused.append(error)
+                raise error
+            return term.call()
+
+        loss_func = self.step.loss_func
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Using a target size")  # a broadcast that nobody wants
-                loss = step.compute_loss(pred, two_y)
-        except DataError:
-            raise
+            with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms(check_labels, unreduced=True):
+                return self.step.compute_loss(pred, y)
         except Exception as error:
-            raise loss_error(pred, two_y, error) from error
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
+            if refused:
+                raise refused[0] from None
+            if isinstance(error, DataError) or is_out_of_memory(error):
+                raise
+            raise loss_error(pred, y, error) from error
+
+    def _check_finite(self, loss: Tensor, pred: Any, x: Tree, y: Any, item: int, where: str) -> None:
+        """Raises a DataError if a loss is not finite, and its gradient is not either."""
+        if bool(loss.isfinite().all()):
+            return
+        bad = _find_not_finite(x)
+        if (not bad and self.split == "validation") or self._has_finite_gradient(pred):
+            return
+        if bad:
+            raise DataError(
+                f"the inputs hold NaN or infinite values: first in item {bad[0]} of {where}. With them, the loss is "
+                f"{float(loss)}. Fill or remove them, or let the model do so."
+            )
+        if bad := _find_not_finite(y):
+            raise DataError(
+                f"the targets hold NaN or infinite values: first in item {bad[0]} of {where}. With them, the loss is "
+                f"{float(loss)}. Fill or remove them, or let the loss leave them out."
+            )
         raise DataError(
-            f"`loss_func` must return one number, the mean over the batch. Received: {describe(loss)} for predictions "
-            f"{describe(pred)} and targets {describe(two_y)}."
+            f"the loss of {where} is {float(loss)}, before any training. Received: predictions {describe(pred)} from "
+            f"{_span(pred)}, and targets {describe(y)} from {_span(y)}. Check that the loss accepts such values."
         )
-    return n_outputs
+
+    def _has_finite_gradient(self, pred: Any) -> bool:
+        """Whether an update would survive the loss: if it ignores a whole batch, it is NaN, but moves nothing."""
+        leaves = map_tensors(lambda t: t.detach().requires_grad_() if t.is_floating_point() else t, pred)
+        learning = [t for t in tensors_of(leaves) if t.requires_grad]
+        try:
+            with isolate_rng(), isolate_loss(self.step.loss_func), torch.enable_grad():
+                loss = self.step.loss_func(leaves, self.y)
+            found = torch.autograd.grad(loss, learning, allow_unused=True)
+        except Exception:  # whatever a loss raises that cannot be differentiated
+            return False
+        return all(gradient is None or bool(gradient.isfinite().all()) for gradient in found)
 
 
 def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
@@ -161,7 +288,8 @@ def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
                     lambda norm, args, name=name: starved.append(name) if args[0].numel() == args[0].shape[1] else None
                 )
                 hooks.callback(hook.remove)
-        step.predict(map_tensors(lambda t: t[:1] if t.ndim else t, x))
+        with suppress(Exception):  # a model that needs the whole batch
+            step.predict(map_tensors(lambda t: t[:1] if t.ndim else t, x))
     if starved:
         raise ValueError(
             f"the last training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
@@ -191,40 +319,72 @@ def _last_batch_size(loader: Loader) -> int | None:
     return min(bs, max(1, left // loader.share.count))
 
 
-def _advice(x: Tree) -> str:
-    if isinstance(x, Tensor) and x.dtype != torch.float32:
-        return "Models compute in float32: convert the inputs with `x.float()` when you make them."
-    return (
-        "Check the number of input channels, the size of the images and the order of the axes "
-        "(batch, channels, height, width)."
+def _advise(error: Exception, model: nn.Module, x: Tree) -> str:
+    """Returns what probably mends an error of the model, as a further sentence; "" if nobody can say."""
+    said = str(error)
+    inputs, named = spread_inputs(model, x)
+    needed, given = n_required_inputs(model), len(inputs) + len(named)
+    if isinstance(error, TypeError) and needed is not None and needed != given and "argument" in said:
+        n_given = f"{given} input{'s' * (given != 1)}"
+        return (
+            f" The model needs {needed} inputs, and the loader gives {n_given}. Let the dataset return items "
+            "((a, b), y), with one input for each argument of `forward`."
+        )
+    if "out of range" in said and any(not t.is_floating_point() for t in inputs if isinstance(t, Tensor)):
+        return f" The inputs go from {_span(x)}. An embedding needs more rows than the largest of them."
+    if "indices" in said and "scalar type" in said:
+        return " The model looks its inputs up in a table. Convert them with `x.long()` when you make them."
+    if isinstance(x, Tensor) and x.dtype != torch.float32 and "out of range" not in said:
+        return " Models compute in float32: convert the inputs with `x.float()` when you make them."
+    if isinstance(x, Tensor) and x.ndim in (3, 4) and x.is_floating_point():
+        return (
+            " Check the number of input channels, the size of the images and the order of the axes "
+            "(batch, channels, height, width)."
+        )
+    if "shapes cannot be multiplied" in said:
+        return " A linear layer was made for another number of features. Compare its `in_features` with the inputs."
+    return ""
+
+
+def _find_label_error(term: Term, labels: Any, where: str, n_classes: int) -> DataError | None:
+    """Returns the error of a call of `cross_entropy` or its kind with class numbers that its predictions lack."""
+    target = term.class_numbers
+    if target is None or term.name == "linear_cross_entropy":
+        return None
+    n, ignored = term.n_classes, term.arguments["ignore_index"]
+    counted = target[target != ignored]
+    named = [number for number in range(n_classes) if number != ignored]
+    low, high = _range_of(counted)
+    if low is None or high is None or (low >= 0 and max([high, *named[-1:]]) < n):
+        return None
+    if isinstance(labels, Tensor) and not labels.is_floating_point():
+        shown = labels[labels != ignored]
+        low, high = int(shown.min()), int(shown.max())
+    return DataError(
+        f"labels must lie in 0 to {n - 1}, since the model has {n} outputs. Received, in {where}: labels from {low} to "
+        f"{max([high, *named[-1:]])}. Give the model one output for each class."
     )
 
 
-def _check_finite(x: Tree, where: str) -> None:
-    def check(t: Tensor) -> Tensor:
+def _range_of(y: Any) -> tuple[int | None, int | None]:
+    """Returns the smallest and the largest of whole numbers, or None if there are none."""
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or not y.numel() or y.dtype == torch.bool:
+        return None, None
+    return int(y.min()), int(y.max())
+
+
+def _find_not_finite(tree: Tree) -> list[int]:
+    """Returns the items with numbers that are NaN or infinite."""
+    bad: set[int] = set()
+    for t in tensors_of(tree):
         if t.is_floating_point() and not bool(torch.isfinite(t).all()):
-            bad = int((~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero()[0]) if t.ndim else 0
-            raise DataError(f"the inputs hold NaN or infinite values: first in item {bad} of {where}.")
-        return t
-
-    map_tensors(check, x)
+            bad |= set((~torch.isfinite(t)).reshape(len(t), -1).any(1).nonzero().flatten().tolist() if t.ndim else [0])
+    return sorted(bad)
 
 
-def _n_classes(pred: Any, y: Any) -> int | None:
-    """Targets are class numbers if they are integers and lack the dimension of classes."""
-    if not (isinstance(pred, Tensor) and isinstance(y, Tensor)) or y.is_floating_point() or pred.ndim != y.ndim + 1:
-        return None
-    if pred.shape[2:] != y.shape[1:]:  # the dimension of classes is elsewhere, as in (batch, positions, classes)
-        return None
-    return int(pred.shape[1])
-
-
-def _check_labels(n_outputs: int | None, y: Any, where: str, n_classes: int | None = None) -> None:
-    if n_outputs is None or not isinstance(y, Tensor) or not y.numel():
-        return
-    low, high = int(y.min()), max(int(y.max()), (n_classes or 1) - 1)
-    if low < 0 or high >= n_outputs:
-        raise DataError(
-            f"labels must lie in 0 to {n_outputs - 1}, since the model has {n_outputs} outputs. Received, in {where}: "
-            f"labels from {low} to {high}. Give the model one output for each class."
-        )
+def _span(tree: Tree) -> str:
+    """Returns the smallest and the largest number, as "0 to 9"."""
+    numbers = [t.detach() for t in tensors_of(tree) if t.numel() and not t.is_complex()]
+    if not numbers:
+        return "nothing"
+    return f"{min(float(t.min()) for t in numbers):.4g} to {max(float(t.max()) for t in numbers):.4g}"

@@ -26,7 +26,7 @@ from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
 
-__all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
+__all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step", "parameters_of"]
 
 
 _NO_NAMES: dict[str, Any] = {}
@@ -222,6 +222,15 @@ class Step:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self._parameters() if p.grad is not None]
+
+
+def parameters_of(model: nn.Module, loss_func: LossFunction) -> list[nn.Parameter]:
+    """Returns the parameters of the model, and those of the loss that are not the model's."""
+    own = list(model.parameters())
+    if not isinstance(loss_func, nn.Module):
+        return own
+    known = {id(parameter) for parameter in own}
+    return own + [parameter for parameter in loss_func.parameters() if id(parameter) not in known]
 
 
 def make_step(
