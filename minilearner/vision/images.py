@@ -242,7 +242,7 @@ def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     return FileFormatError(f"{name}: {what}.")
 
 
-_TEXT_LIMIT = re.compile("MAX_TEXT_CHUNK|memory used in text chunks")
+_TEXT_LIMIT = re.compile("MAX_TEXT_CHUNK|decompressed data too large|memory used in text chunks", re.IGNORECASE)
 
 
 def _describe_source(path: PathLike | IO[bytes]) -> str:
