@@ -40,7 +40,7 @@ from minilearner.training import optimizers
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
 from minilearner.training.compiler import Compile, resolve_compile
 from minilearner.training.distributed import StrategyChoice as Strategy
-from minilearner.training.distributed import resolve_strategy, share_out
+from minilearner.training.distributed import resolve_strategy, share_loss, share_out
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
@@ -65,7 +65,8 @@ class Learner:
     Args:
         dls: a `DataLoaders`, a pair of loaders `(train, valid)`, or one loader to train on.
         model: any module. It is moved to the device.
-        loss_func: `(pred, target) -> mean loss`. None takes the default loss for the kind of target.
+        loss_func: `(pred, target) -> mean loss`. None takes the default loss for the kind of target. The parameters of
+            a module are trained, saved and loaded with the model.
         opt_func: called as `opt_func(parameter_groups, lr=...)`: any torch optimizer class or partial. None is AdamW
             with betas (0.9, 0.99), eps 1e-5 and weight decay 0.01, which spares norm layers and biases.
         lr: the rate for calls that give none: a number, a list with one for each layer group, a slice, or "auto".
@@ -128,6 +129,7 @@ class Learner:
         self.dls = share_out(dls.to(self.device), model, self.strategy)
         self.model = model.to(self.device) if precision == "fp32" else to_channels_last(model.to(self.device))
         self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
+        share_loss(self.loss_func, self.device, self.strategy)
         self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
         self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
         self.metrics, self.path = name_metrics(metrics, self.device), Path(path or dls.path)
@@ -486,7 +488,8 @@ class Learner:
             file: the file's name in `learn.path`, or a path.
             with_opt: whether to include the optimizer's state.
         """
-        return learner_files.save(self.path, file, self.model, self._optimizer() if with_opt else None)
+        parts = self.model, self._optimizer() if with_opt else None, self.loss_func
+        return learner_files.save(self.path, file, *parts)
 
     def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
         """Loads a file that `save` wrote: all of it, or nothing if something does not fit.
@@ -496,7 +499,8 @@ class Learner:
             with_opt: whether to load the optimizer's state, if the file has one.
             strict: if False, takes what fits and warns about the rest.
         """
-        learner_files.load(self.path, file, self.model, self._optimizer() if with_opt else None, strict=strict)
+        parts = self.model, self._optimizer() if with_opt else None, self.loss_func
+        learner_files.load(self.path, file, *parts, strict=strict)
         return self
 
     def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
@@ -619,6 +623,6 @@ class Learner:
         return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
 
     def _optimizer(self) -> Optimizer:
-        how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias}
+        how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias, "loss_func": self.loss_func}
         self.optimizer = optimizers.keep_or_build_optimizer(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer

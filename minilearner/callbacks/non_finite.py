@@ -15,6 +15,7 @@ from torch import Tensor
 from minilearner import processes
 from minilearner.checks import check_choice, check_count, check_fraction
 from minilearner.errors import NonFiniteError
+from minilearner.models.groups import parameters_of
 from minilearner.models.restore import BufferCopy
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.training.callback import Callback, CancelBatch
@@ -135,7 +136,7 @@ class NonFinite(Callback):
             return
         self._good = {
             "global_step": run.global_step,
-            "parameters": [p.detach().clone() for p in run.model.parameters()],
+            "parameters": [p.detach().clone() for p in parameters_of(run.model, run.step.loss_func)],
             "buffers": self._buffers.values,
             "optimizer": copy.deepcopy(run.optimizer.state_dict()["state"]),
             "followers": [copy.deepcopy(callback.state_dict()) for callback in _followers(run)],
@@ -148,7 +149,7 @@ class NonFinite(Callback):
                 f"{message} There is no good state to go back to: the first batch was not finite.", positions
             )
         with torch.no_grad():
-            for parameter, value in zip(run.model.parameters(), good["parameters"], strict=True):
+            for parameter, value in zip(parameters_of(run.model, run.step.loss_func), good["parameters"], strict=True):
                 parameter.copy_(value)
         self._buffers.values = good["buffers"]
         self._buffers.put_back()
@@ -170,7 +171,7 @@ class NonFinite(Callback):
 
 
 def _gradients(run: Run) -> list[Tensor]:
-    found = (processes.own_part(p.grad) for p in run.model.parameters() if p.grad is not None)
+    found = (processes.own_part(p.grad) for p in parameters_of(run.model, run.step.loss_func) if p.grad is not None)
     return [gradient for gradient in found if gradient.numel()]
 
 

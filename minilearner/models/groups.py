@@ -9,7 +9,7 @@ from torch import nn
 
 from minilearner.checks import check_count
 
-__all__ = ["NORMS", "Splitter", "all_parameters", "freeze_to", "layer_groups", "norms_and_biases"]
+__all__ = ["NORMS", "Splitter", "all_parameters", "freeze_to", "layer_groups", "norms_and_biases", "parameters_of"]
 
 Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
 """Divides a model's parameters into layer groups, from input to output."""
@@ -44,6 +44,15 @@ def layer_groups(model: nn.Module, splitter: Splitter = all_parameters) -> list[
             + (f"; missing: {', '.join(missing[:3])}." if missing else ".")
         )
     return groups
+
+
+def parameters_of(model: nn.Module, loss_func: object) -> list[nn.Parameter]:
+    """Returns the parameters of the model, and those of the loss that are not the model's."""
+    own = list(model.parameters())
+    if not isinstance(loss_func, nn.Module):
+        return own
+    known = {id(parameter) for parameter in own}
+    return own + [parameter for parameter in loss_func.parameters() if id(parameter) not in known]
 
 
 def norms_and_biases(model: nn.Module) -> set[int]:

@@ -14,24 +14,32 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
-from minilearner.training.step import Step
+from minilearner.training.step import LossFunction, Step
 
 __all__ = ["export", "load", "save"]
 
 _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
 
 
-def save(folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None) -> Path:
-    """Writes the weights and the optimizer's state; see `Learner.save`."""
-    return save_weights(weights_path(folder, file), model, optimizer)
+def save(
+    folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None, loss_func: LossFunction
+) -> Path:
+    """Writes the weights, the optimizer's state and the parameters of the loss; see `Learner.save`."""
+    return save_weights(weights_path(folder, file), model, optimizer, loss_func)
 
 
 def load(
-    folder: Path, file: str | os.PathLike[str], model: nn.Module, optimizer: Optimizer | None, *, strict: bool
+    folder: Path,
+    file: str | os.PathLike[str],
+    model: nn.Module,
+    optimizer: Optimizer | None,
+    loss_func: LossFunction,
+    *,
+    strict: bool,
 ) -> None:
     """Loads what `save` wrote; see `Learner.load`. With several processes, all must load: they wait for the writer."""
     processes.wait()
-    load_weights(weights_path(folder, file), model, optimizer, strict=strict)
+    load_weights(weights_path(folder, file), model, optimizer, loss_func, strict=strict)
 
 
 def export(

@@ -27,8 +27,10 @@ __all__ = ["load_weights", "save_weights", "weights_path"]
 
 _BESIDE = "optimizer/"
 
-BESIDE = (_BESIDE, "data/")
-"""How the names of tensors begin that are not weights: the optimizer's, and an export's arguments."""
+_OF_LOSS = "loss/"
+
+BESIDE = (_BESIDE, _OF_LOSS, "data/")
+"""How the names of tensors begin that are not weights: the optimizer's, the loss's, and an export's arguments."""
 
 _NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
@@ -61,8 +63,10 @@ def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
     return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
 
-def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> Path:
+def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, loss_func: Any = None) -> Path:
     """Writes weights and persistent buffers, and the optimizer's state if one is given; returns the path.
+
+    A loss that is a module with parameters is written too.
 
     With several processes, only the first writes, but all must call this: they gather a sharded model for it.
 
@@ -71,7 +75,8 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
         OSError: the file cannot be written. What was there before stays as it was.
     """
     weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
-    state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
+    weights |= {name: t.detach() for name, t in _loss_tensors(loss_func).items()}
+    state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model, loss_func))
     content = {"optimizer": state}
     if not processes.is_first():
         return path
@@ -79,13 +84,16 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
     return write_tensor_file(path, "weights", content, weights, prefix=_BESIDE)
 
 
-def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, strict: bool = True) -> None:
+def load_weights(
+    path: Path, model: nn.Module, optimizer: Optimizer | None, loss_func: Any = None, *, strict: bool = True
+) -> None:
     """Loads what `save_weights` wrote: all of it or, on any mismatch, nothing.
 
     Without an optimizer, an export and a safetensors file by any other writer are accepted too.
 
     Args:
         optimizer: if given, its state is loaded from the file too.
+        loss_func: if it is a module with parameters and the file has those of a loss, they are loaded too.
         strict: False loads only what has the name and shape of a weight in the model, and warns of the rest.
 
     Raises:
@@ -101,6 +109,11 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
     mismatch = mismatches(own, {neutral: in_file[name] for neutral, name in names.items()})
     if mismatch and strict:
         raise FileFormatError(f"{path} does not fit this model: {mismatch}.")
+    of_loss = _loss_tensors(loss_func)
+    in_file_of_loss = {name: one for name, one in file.layouts.items() if name.startswith(_OF_LOSS)}
+    odd = mismatches(of_loss, in_file_of_loss) if of_loss and in_file_of_loss else ""
+    if odd and strict:
+        raise FileFormatError(f"{path} does not fit this loss: {odd}.")
     fitting = [neutral for neutral, name in names.items() if neutral in own and in_file[name] == layout(own[neutral])]
     if not fitting:
         raise FileFormatError(f"{path} has no weight of this model: {mismatch}.")
@@ -110,8 +123,12 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
     tensors = file.tensors()
     if optimizer is not None:
         with name_file(path):
-            _load_optimizer(content.get("optimizer"), optimizer, model)
+            _load_optimizer(content.get("optimizer"), optimizer, model, loss_func)
     copy_weights(own, {neutral: tensors[names[neutral]] for neutral in fitting})
+    copy_weights(
+        of_loss, {name: tensors[name] for name in of_loss if in_file_of_loss.get(name) == layout(of_loss[name])}
+    )
+    mismatch = "; ".join(filter(None, (mismatch, odd)))
     if mismatch:
         warnings.warn(f"{path} was loaded in part: {mismatch}. These stay as they were.", stacklevel=3)
 
@@ -144,25 +161,34 @@ def copy_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> No
             own[name].copy_(processes.distribute_like(tensor, own[name]))
 
 
-def _optimizer_content(optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+def _loss_tensors(loss_func: Any) -> dict[str, Tensor]:
+    """Returns the tensors of a loss that learns, by their names in a file; of any other none."""
+    if not isinstance(loss_func, nn.Module) or not any(True for _ in loss_func.parameters()):
+        return {}
+    state = loss_func.state_dict(keep_vars=True)
+    return {f"{_OF_LOSS}{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _optimizer_content(optimizer: Optimizer, model: nn.Module, loss_func: Any) -> dict[str, Any]:
     return {
         "class": type(optimizer).__name__,
-        "groups": _names_in_groups(optimizer, model),
+        "groups": _names_in_groups(optimizer, model, loss_func),
         "state": optimizer.state_dict(),
     }
 
 
-def _names_in_groups(optimizer: Optimizer, model: nn.Module) -> list[list[str]]:
-    names = {id(parameter): name for name, parameter in unwrap_names(model.named_parameters()).items()}
+def _names_in_groups(optimizer: Optimizer, model: nn.Module, loss_func: Any) -> list[list[str]]:
+    named = {**_loss_tensors(loss_func), **unwrap_names(model.named_parameters())}
+    names = {id(parameter): name for name, parameter in named.items()}
     return [[names.get(id(p), "?") for p in group["params"]] for group in optimizer.param_groups]
 
 
-def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module) -> None:
+def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module, loss_func: Any) -> None:
     if content is None:
         raise FileFormatError(f"it {_NO_OPTIMIZER}")
     if not isinstance(content, dict) or set(content) != {"class", "groups", "state"}:
         raise FileFormatError("its optimizer's state is not what minilearner writes.")
-    saved, groups = content["groups"], _names_in_groups(optimizer, model)
+    saved, groups = content["groups"], _names_in_groups(optimizer, model, loss_func)
     if type(content["class"]) is not str or not isinstance(saved, list) or not all(map(_is_names, saved)):
         raise FileFormatError("its optimizer's groups are not what minilearner writes.")
     _check_same("optimizer", content["class"], type(optimizer).__name__)

@@ -36,6 +36,7 @@ __all__ = [
     "make_strategy",
     "resolve_strategy",
     "shard_model",
+    "share_loss",
     "share_out",
     "wrap_in_ddp",
 ]
@@ -155,6 +156,16 @@ def share_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataL
     return part
 
 
+def share_loss(loss_func: Any, device: torch.device, wrap: Wrapper | None) -> None:
+    """Moves a loss that is a module to the device, and gives every process the parameters and buffers of process 0."""
+    if not isinstance(loss_func, nn.Module):
+        return
+    loss_func.to(device)
+    if wrap is not None:
+        with torch.no_grad():
+            processes.copy_from_first([*loss_func.parameters(), *loss_func.buffers()])
+
+
 class DataParallel(Strategy):
     """Every process makes the step with its share of the batch, and all make the same update.
 
@@ -249,11 +260,10 @@ class DataParallel(Strategy):
         """Notes whether this pass exchanges the gathered gradients."""
         self._has_exchanged = self._will_exchange
 
-    def before_update(self, gradients: list[Tensor]) -> None:
-        """Exchanges the gradients if the last backward pass did not."""
-        if not self._has_exchanged:
-            processes.average(gradients)
-            self._has_exchanged = True
+    def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
+        """Exchanges the gradients that the last backward pass did not exchange."""
+        processes.average(of_loss if self._has_exchanged else gradients)
+        self._has_exchanged = True
 
     def after_update(self) -> None:
         """Copies the buffers of process 0 to the others."""

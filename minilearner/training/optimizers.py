@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.checks import check_not_negative, check_rate
-from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases
+from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases, parameters_of
 
 __all__ = [
     "OptimizerFactory",
@@ -53,6 +53,7 @@ def build_optimizer(
     splitter: Splitter = all_parameters,
     wd: float | None = None,
     wd_bn_bias: bool = False,
+    loss_func: Any = None,
 ) -> Optimizer:
     """Calls an optimizer factory with one parameter group for each layer group, which carries its index, `layer_group`.
 
@@ -66,6 +67,7 @@ def build_optimizer(
         splitter: divides the model's parameters into layer groups.
         wd: weight decay. None keeps the factory's own.
         wd_bn_bias: whether weight decay also applies to norm layers and biases.
+        loss_func: the loss. If it is a module with parameters, they are in the last layer group.
 
     Raises:
         ValueError: as in `layer_groups`; or `lr` does not fit the groups.
@@ -82,7 +84,8 @@ def build_optimizer(
             "`opt_func` must be an optimizer class, a partial of one or a function, to be called with parameter groups "
             f"and `lr=`. Received: {factory!r:.80}."
         )
-    optimizer = factory(groups, lr=groups[-1]["lr"])
+    of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :]
+    optimizer = _call_factory(factory, groups, of_loss)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
     if isinstance(optimizer, torch.optim.LBFGS):
@@ -94,6 +97,19 @@ def build_optimizer(
     return optimizer
 
 
+def _call_factory(factory: OptimizerFactory, groups: list[dict[str, Any]], of_loss: list[nn.Parameter]) -> Optimizer:
+    """Calls the factory, with the loss's parameters in the last group unless the factory adds them itself."""
+    rate, *rest = groups[-1]["lr"], *groups[:-1]
+    if of_loss:
+        last = {**groups[-1], "params": [*groups[-1]["params"], *of_loss]}
+        try:
+            return factory([*rest, last], lr=rate)
+        except ValueError as error:
+            if "more than one parameter group" not in str(error) and "duplicate" not in str(error):
+                raise
+    return factory(groups, lr=rate)
+
+
 def keep_or_build_optimizer(
     optimizer: Optimizer | None, model: nn.Module, factory: OptimizerFactory | None, lr: Rate, **options: Any
 ) -> Optimizer:
@@ -101,15 +117,15 @@ def keep_or_build_optimizer(
 
     `options` are as in `build_optimizer`. If `lr` is "auto", a new one starts at 1e-3.
     """
-    if optimizer is not None and _covers(optimizer, model):
+    if optimizer is not None and _covers(optimizer, model, options.get("loss_func")):
         return optimizer
     return build_optimizer(model, factory, 1e-3 if lr == "auto" else lr, **options)
 
 
-def _covers(optimizer: Optimizer, model: nn.Module) -> bool:
-    """Whether the optimizer holds exactly the parameters that the model has now."""
+def _covers(optimizer: Optimizer, model: nn.Module, loss_func: Any) -> bool:
+    """Whether the optimizer holds exactly the parameters that the model and the loss have now."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    return held == {id(p) for p in model.parameters()}
+    return held == {id(p) for p in parameters_of(model, loss_func)}
 
 
 def n_layer_groups(optimizer: Optimizer) -> int:

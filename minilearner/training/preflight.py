@@ -17,12 +17,13 @@ from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
+from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import is_out_of_memory, isolate_rng
 from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
-from minilearner.training.step import Step, describe, loss_error, parameters_of
+from minilearner.training.step import Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors, tensors_of
 
 __all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss"]

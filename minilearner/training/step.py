@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import DataError
+from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import spread_inputs
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
@@ -26,7 +27,7 @@ from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
 
-__all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step", "parameters_of"]
+__all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 
 _NO_NAMES: dict[str, Any] = {}
@@ -82,6 +83,7 @@ class Step:
         self.measures_loss = True
         self.is_settled = False
         self._probe = DivisorProbe()
+        self._of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :] if self.n_processes > 1 else []
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
@@ -155,7 +157,8 @@ class Step:
         Only needed with several processes or a precision that scales the loss. `update` calls it if nobody has.
         """
         if self.n_processes > 1:
-            self.strategy.before_update(self._gradients())
+            self._fill_gradients_of_loss()
+            self.strategy.before_update(self._gradients(), [p.grad for p in self._of_loss if p.grad is not None])
         if self.optimizer is not None and self.precision.scales_loss:
             self.precision.unscale(self.optimizer)
         self.is_settled = True
@@ -186,6 +189,12 @@ class Step:
             self.optimizer.zero_grad()
         if self.window.n_batches:
             self.window = GradientWindow()
+
+    def _fill_gradients_of_loss(self) -> None:
+        """Gives parameters of the loss a gradient of 0 in a process that had no item, so that all exchange the same."""
+        for parameter in self._of_loss:
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _unsettle(self) -> None:
         """Makes settled gradients, whose update was cancelled, such that others can be added to them."""
@@ -222,15 +231,6 @@ class Step:
 
     def _gradients(self) -> list[Tensor]:
         return [p.grad for p in self._parameters() if p.grad is not None]
-
-
-def parameters_of(model: nn.Module, loss_func: LossFunction) -> list[nn.Parameter]:
-    """Returns the parameters of the model, and those of the loss that are not the model's."""
-    own = list(model.parameters())
-    if not isinstance(loss_func, nn.Module):
-        return own
-    known = {id(parameter) for parameter in own}
-    return own + [parameter for parameter in loss_func.parameters() if id(parameter) not in known]
 
 
 def make_step(

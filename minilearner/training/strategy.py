@@ -64,8 +64,11 @@ class Strategy(Protocol):
         """Called before each backward pass if there are several processes."""
         ...
 
-    def before_update(self, gradients: list[Tensor]) -> None:
-        """Called before each update if there are several processes. Afterwards all have the same gradients."""
+    def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
+        """Called before each update if there are several processes. Afterwards all have the same gradients.
+
+        `of_loss` are those of the gradients that belong to parameters of the loss.
+        """
         ...
 
     def after_update(self) -> None:
@@ -109,7 +112,7 @@ class OneProcess(Strategy):
     def before_backward(self) -> None:
         """Does nothing."""
 
-    def before_update(self, gradients: list[Tensor]) -> None:
+    def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
         """Does nothing."""
 
     def after_update(self) -> None:

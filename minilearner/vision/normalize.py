@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,10 @@ mnist_stats = ([0.131], [0.308])
 """The statistics of MNIST, for one grey channel."""
 
 
+Statistics: TypeAlias = "float | Sequence[float] | np.ndarray[Any, Any] | Tensor"
+"""One number, or one for each channel."""
+
+
 class Normalize(PixelTransform):
     """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
 
@@ -33,31 +38,32 @@ class Normalize(PixelTransform):
     train_only = False
     order: ClassVar[float] = 99
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
+    def __init__(self, mean: Statistics, std: Statistics) -> None:
+        self.mean, self.std = _as_channels(mean, "mean"), _as_channels(std, "std")
+        for value in self.mean.tolist():
+            check_number(value, "mean")
+        for value in self.std.tolist():
+            check_positive(value, "std")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"`mean` and `std` must have the same length. Received: mean={mean}, std={std}.")
 
     @classmethod
-    def from_stats(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> Normalize:
+    def from_stats(cls, mean: Statistics, std: Statistics) -> Normalize:
         """Returns the transform for statistics of inputs in [0, 1].
 
         >>> Normalize.from_stats([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
         Args:
-            mean: one number, or one per channel. Channels are dimension 1 of a batch.
+            mean: one number, or one per channel, as a list, a tuple, an array or a tensor, which may have the shape
+                (1, channels, 1, 1). Channels are dimension 1 of a batch.
             std: the same for standard deviations. Both move to the device of the batches.
 
         Raises:
-            ValueError: the lengths differ, or a standard deviation is not positive.
+            TypeError: they are no numbers.
+            ValueError: the lengths differ, a number is not finite, or a standard deviation is not positive.
         """
-        for value in mean if isinstance(mean, (list, tuple)) else [mean]:
-            check_number(value, "mean")
-        for value in std if isinstance(std, (list, tuple)) else [std]:
-            check_positive(value, "std")
-        means, stds = (torch.as_tensor(stats, dtype=torch.float32).reshape(-1) for stats in (mean, std))
-        if len(means) != len(stds):
-            raise ValueError(f"`mean` and `std` must have the same length. Received: mean={mean}, std={std}.")
-        return cls(means, stds)
+        return cls(mean, std)
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns (x - mean) / std, with channels in dimension 1."""
@@ -90,3 +96,14 @@ class Normalize(PixelTransform):
     def __repr__(self) -> str:
         mean, std = ([round(value, 6) for value in stats.tolist()] for stats in (self.mean, self.std))
         return f"Normalize(mean={mean}, std={std})"
+
+
+def _as_channels(stats: Statistics, name: str) -> Tensor:
+    """Returns statistics as float32 (channels,)."""
+    try:
+        numbers = stats if isinstance(stats, Tensor) else np.asarray(stats)
+    except ValueError:  # rows of different lengths
+        numbers = None
+    if numbers is None or (isinstance(numbers, np.ndarray) and numbers.dtype.kind not in "iuf"):
+        raise TypeError(f"`{name}` must be a number, or numbers for the channels. Received: {name}={stats!r:.80}.")
+    return torch.as_tensor(numbers).detach().to(torch.float32).reshape(-1)

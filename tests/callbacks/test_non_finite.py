@@ -87,10 +87,12 @@ class BadGradient(Callback):
 def test_raise_names_epoch_batch_and_the_odd_item_and_applies_nothing():
     x, y = torch.randn(20, 4), torch.arange(20) % 3
     learn = Learner(DataLoaders.from_arrays((x, y), bs=5, seed=1), net(), nn.CrossEntropyLoss(), torch.optim.SGD, 0.1)
-    learn.dls.train.x[13] = float("inf")  # as a transform might do; arrays are checked when loaders are built
     before, at = {}, learn.dls.train.indices(0).tolist().index(13) // 5
 
     class Watch(Callback):
+        def before_fit(self, run):
+            run.dls.train.x[13] = float("inf")  # as a transform might do; the data are checked before
+
         def before_batch(self, run):
             before.update({k: v.clone() for k, v in run.model.state_dict().items()})
 
