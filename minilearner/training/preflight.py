@@ -19,7 +19,7 @@ from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
 from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
-from minilearner.models.restore import evaluation_mode
+from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import is_out_of_memory, isolate_rng
 from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
@@ -95,6 +95,14 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
     """
     if not any(parameter.requires_grad for parameter in parameters_of(step.model, step.loss_func)):
         raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
+    with ExitStack() as kept:
+        for module in (step.model, step.loss_func):
+            if isinstance(module, nn.Module):
+                kept.enter_context(restore_buffers(module))
+        _check_sets(step, dls, metrics)
+
+
+def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)
