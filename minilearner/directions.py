@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 __all__ = ["Direction", "direction_of_metric", "direction_of_name"]
@@ -90,10 +89,10 @@ def _list_layers(metric: Any) -> Iterator[Any]:
     while metric is not None and id(metric) not in seen:
         seen.add(id(metric))
         yield metric
-        wrapped: tuple[str, ...] = ("func", "__func__", "function", "__wrapped__", "base_metric", "_base_metric")
-        if isinstance(metric, partial):
-            wrapped = ("func",)
-        metric = next((found for one in wrapped if (found := getattr(metric, one, None)) is not None), None)
+        metric = next((found for one in _WRAPPED if (found := getattr(metric, one, None)) is not None), None)
+
+
+_WRAPPED = "func", "__func__", "function", "__wrapped__", "base_metric", "_base_metric"
 
 
 def _split_words(name: str) -> list[str]:

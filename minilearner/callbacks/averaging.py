@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from minilearner import processes
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.loader_state import restore_loaders
+from minilearner.models.tensors import copy_extra_state, load_extra_state
 from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -302,12 +303,14 @@ def _refresh_batch_norm(run: Run, training: Mapping[nn.Module, bool]) -> None:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # makes them the plain mean over all batches
+        extra = copy_extra_state(run.model)
         with restore_loaders(run.dls.train), isolate_rng(), torch.no_grad():
             for x, _ in run.dls.train:
                 if n_items(x):  # with several processes, one may get no items of the last batch
                     run.step.predict(x)
         if run.step.n_processes > 1:  # average over the processes' shares of the batches
             processes.average(t for norm in norms for t in (norm.running_mean, norm.running_var) if t is not None)
+        load_extra_state(run.model, extra)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -25,7 +25,7 @@ from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
 from minilearner.saving.identity import compare, identity
-from minilearner.saving.run_state import loader_states, restore, run_state
+from minilearner.saving.run_state import check_extra_state, loader_states, restore, run_state
 from minilearner.saving.state_checks import check_owner, check_process_parts
 from minilearner.training.callback import Callback
 from minilearner.training.run import ResumePoint, Run
@@ -169,6 +169,7 @@ class Checkpoint(Callback):
         return {}
 
     def before_fit(self, run: Run) -> None:
+        check_extra_state(run)
         self._at_step, self._at_time = run.global_step, time.monotonic()
         self._cleanup.enter_context(_handle_signals(self._note_signal))
         if self._found is not None:
@@ -210,6 +211,8 @@ class Checkpoint(Callback):
             )  # in memory; written if a signal comes in the validation
 
     def after_epoch(self, run: Run) -> None:
+        if run.ending:  # a run that resumed here would train on; `finish` saves the end
+            return
         due = self.every_epochs is not None and (run.epoch + 1) % self.every_epochs == 0
         if self._is_due_anywhere(run, due):
             self._save(run, epoch=run.epoch + 1, batch=0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from minilearner import processes
 from minilearner.files import check_writable, csv_text
@@ -22,7 +23,8 @@ class CSVLogger(Callback):
 
     The columns are those of `recorder.to_csv`; "run" is the number of the run in this session. Each row is on disk
     before training goes on. If several runs use the same logger, as in `fine_tune`, their rows follow each other.
-    `validate` and `lr_find` write nothing.
+    `validate` and `lr_find` write nothing. When a run ends, also by an error or an interrupt, the file has every row
+    of the recorder.
 
     Args:
         path: the file.
@@ -42,6 +44,7 @@ class CSVLogger(Callback):
         self.append = append
         self._size = 0  # how many bytes of the file to keep; the next row overwrites the rest
         self._header: list[str] = []
+        self._n_written = 0  # how many of the run's rows are in the file
 
     def before_fit(self, run: Run) -> None:
         if not processes.is_first():
@@ -62,18 +65,27 @@ class CSVLogger(Callback):
     def after_epoch(self, run: Run) -> None:
         self._write_newest_row(run.record)
 
+    def after_fit(self, run: Run) -> None:
+        if run.record is not None and processes.is_first():
+            for row in run.record.epochs[self._n_written :]:
+                self._write_row(run.record, row)
+
     def _write_newest_row(self, record: RunRecord | None) -> None:
         if not processes.is_first():
             return
         if record is None:
             raise RuntimeError("`CSVLogger` needs a run with a record to read from.")
-        row = {"run": record.number, "kind": record.kind, **record.epochs[-1]}
+        self._write_row(record, record.epochs[-1])
+
+    def _write_row(self, record: RunRecord, newest: dict[str, Any]) -> None:
+        row = {"run": record.number, "kind": record.kind, **newest}
         if unknown := [name for name in row if name not in self._header]:
             raise ValueError(f"`CSVLogger` has no column {unknown[0]!r}. Add it to `run.columns` in `before_fit`.")
         # A resumed run writes the rows after its checkpoint again, and all of them if the file is gone.
         self._size = min(self._size, self.path.stat().st_size if self.path.exists() else 0)
         text = csv_text([] if self._size else self._header, [[row.get(name) for name in self._header]])
         self._write(text.lstrip("\n"))
+        self._n_written = len(record.epochs)
 
     def _write(self, text: str) -> None:
         with open(self.path, "r+b" if self.path.exists() else "xb") as file:

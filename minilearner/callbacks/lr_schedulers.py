@@ -12,7 +12,7 @@ import sys
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 from torch.optim import Optimizer
@@ -23,8 +23,10 @@ from minilearner import processes
 from minilearner.callbacks.param_scheduler import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor, find_direction
 from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
+from minilearner.errors import add_note
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
+from minilearner.training.optimizers import n_layer_groups
 from minilearner.training.run import Run
 
 __all__ = ["LearningRateScheduler", "ReduceLROnPlateau", "TorchScheduler"]
@@ -170,8 +172,13 @@ class TorchScheduler(Callback):
     such as `OneCycleLR`, keeps its last rate after the end; in a plain loop, torch raises there. After the run, the
     callback removes what schedulers leave on an optimizer: a wrapped `step`, "initial_lr" and other keys of its groups.
 
+    Where a scheduler takes a list, give one value for each layer group: ``OneCycleLR(opt, max_lr=[1e-3, 1e-2], ...)``.
+    The default optimizer splits each layer group in two for weight decay. The scheduler then sees the first half, and
+    the second follows. A list with one value for each half works as well.
+
     Args:
-        factory: a function of the optimizer that returns the scheduler. Called when the run begins.
+        factory: a function of the optimizer that returns the scheduler. Called when the run begins, and once more if it
+            raises a ValueError for the halves of layer groups.
         every: when to step: "step" (after an optimizer update) or "epoch".
         monitor: the value that torch's own `ReduceLROnPlateau` receives after each epoch; a name in `run.metrics`.
 
@@ -201,12 +208,12 @@ class TorchScheduler(Callback):
         self.scheduler: Any = None
         self._n_seen = 0
         self._before: _OptimizerBackup | None = None
+        self._by_layer = False
 
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
-        self._before = _OptimizerBackup(run.optimizer)
         self._n_seen = run.global_step
-        self.scheduler = self.factory(run.optimizer)
+        self.scheduler = self._build(run.optimizer)
         self._check(run.optimizer)
         if getattr(self.scheduler, "cycle_momentum", False):
             claim(run, self, "momentum")
@@ -217,6 +224,29 @@ class TorchScheduler(Callback):
                     f"`mode` of torch's ReduceLROnPlateau is 'min', its default, but larger values of {self.monitor!r} "
                     "are better. Give it mode='max'."
                 )
+
+    def _build(self, optimizer: Optimizer) -> Any:
+        """Builds the scheduler for all parameter groups or, if it has one value a layer group, for these."""
+        self._before, self._by_layer = _OptimizerBackup(optimizer), False
+        try:
+            return self.factory(optimizer)
+        except ValueError as error:
+            if n_layer_groups(optimizer) == len(optimizer.param_groups):
+                raise
+            refusal = error
+        self._before.restore()
+        self._before, self._by_layer = _OptimizerBackup(optimizer), True
+        try:
+            with _show_layer_groups(optimizer):
+                return self.factory(optimizer)
+        except ValueError:
+            n, m = n_layer_groups(optimizer), len(optimizer.param_groups)
+            add_note(
+                refusal,
+                f"The optimizer has {m} parameter groups: {n} layer groups, of which each is split in two if weight "
+                "decay spares its norm layers and biases. Give one value for each layer group, or for each half.",
+            )
+            raise refusal from None
 
     def after_batch(self, run: Run) -> None:
         if run.training and self.every == "step":
@@ -270,14 +300,18 @@ class TorchScheduler(Callback):
     def _step(self, run: Run) -> None:
         if isinstance(self.scheduler, TorchPlateau):
             if self.monitor in run.metrics:  # this epoch had no validation
-                self.scheduler.step(run.metrics[self.monitor])
+                with self._shown_groups(run.optimizer):
+                    self.scheduler.step(run.metrics[self.monitor])
             return
         if _has_ended(self.scheduler):
             return
         # An epoch counts even if all its updates were skipped; torch would warn of a wrong order of calls.
         run.optimizer._opt_called = True  # type: ignore[attr-defined]
-        with _silence_milestone_warning(self.scheduler):
+        with _silence_milestone_warning(self.scheduler), self._shown_groups(run.optimizer):
             self.scheduler.step()
+
+    def _shown_groups(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+        return _show_layer_groups(optimizer) if self._by_layer else nullcontext()
 
     def _check(self, optimizer: Optimizer) -> None:
         if isinstance(self.scheduler, Optimizer) or not callable(getattr(self.scheduler, "step", None)):
@@ -315,6 +349,27 @@ def _silence_milestone_warning(scheduler: Any) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The epoch parameter in", UserWarning)
         yield
+
+
+@contextmanager
+def _show_layer_groups(optimizer: Optimizer) -> Iterator[None]:
+    """Shows a scheduler one parameter group for each layer group. On leaving, the others follow its changes."""
+    groups = list(optimizer.param_groups)
+    first: dict[int, dict[str, Any]] = {}
+    for group in groups:
+        first.setdefault(group.get("layer_group", 0), group)
+    before = {number: dict(group) for number, group in first.items()}
+    optimizer.param_groups[:] = first.values()
+    try:
+        yield
+    finally:
+        optimizer.param_groups[:] = groups
+        for group in groups:
+            number = group.get("layer_group", 0)
+            old, new = before[number], first[number]
+            if group is not new:
+                apart = ("params", "weight_decay")
+                group.update({k: v for k, v in new.items() if k not in apart and (k not in old or old[k] is not v)})
 
 
 class _OptimizerBackup:

@@ -137,6 +137,7 @@ class NonFinite(Callback):
             "global_step": run.global_step,
             "parameters": [p.detach().clone() for p in run.model.parameters()],
             "buffers": self._buffers.values,
+            "extra": self._buffers.extra,
             "optimizer": copy.deepcopy(run.optimizer.state_dict()["state"]),
             "followers": [copy.deepcopy(callback.state_dict()) for callback in _followers(run)],
         }
@@ -150,7 +151,7 @@ class NonFinite(Callback):
         with torch.no_grad():
             for parameter, value in zip(run.model.parameters(), good["parameters"], strict=True):
                 parameter.copy_(value)
-        self._buffers.values = good["buffers"]
+        self._buffers.values, self._buffers.extra = good["buffers"], good.get("extra", {})
         self._buffers.put_back()
         groups = run.optimizer.state_dict()["param_groups"]
         load_optimizer(run.optimizer, {"state": copy.deepcopy(good["optimizer"]), "param_groups": groups})

@@ -16,6 +16,7 @@ from minilearner.checks import check_choice, check_not_negative
 from minilearner.errors import closest
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
+from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import set_momentum
 from minilearner.training.run import Run
 
@@ -116,6 +117,8 @@ class ParamScheduler(Scheduler):
 def claim(run: Run, owner: Callback, *names: str) -> None:
     """Reserves these settings for `owner` in this run, so that no other callback drives them.
 
+    If a setting is 0 so far, the optimizer's state gets what only an optimizer that uses the setting keeps.
+
     Raises:
         ValueError: the optimizer has no such setting, or another schedule already drives it.
     """
@@ -130,6 +133,7 @@ def claim(run: Run, owner: Callback, *names: str) -> None:
                 f"{closest(name, known)}"
             )
         run.driven[name] = repr(owner)
+    add_missing_state(run.optimizer, names)
 
 
 def ratios_to_last(optimizer: Optimizer) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from minilearner import processes
 from minilearner.callbacks.tracking import Tracker
+from minilearner.copies import copy_apart
 from minilearner.files import check_writable, write_atomically
+from minilearner.models.tensors import read_extra_state
+from minilearner.saving.tensor_file import pack_beside
 from minilearner.training.run import Run
 
 __all__ = ["SaveBest"]
@@ -22,9 +25,9 @@ __all__ = ["SaveBest"]
 class SaveBest(Tracker):
     """Keeps the model as it was when the monitored value was best, and puts it back when the run ends.
 
-    At each improvement, also in mid-epoch, weights and buffers are copied to the CPU's memory. With `path` they are
-    also written to a file, completely or not at all. The copies are of the weights that were validated: with `EMA` or
-    `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier run is
+    At each improvement, also in mid-epoch, weights, buffers and extra state are copied to the CPU's memory. With `path`
+    they are also written to a file, completely or not at all. The copies are of the weights that were validated: with
+    `EMA` or `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier run is
     never read. If the run is interrupted, the model stays as it is; call `put_back` to get the best weights.
 
     The optimizer keeps its latest state. Each run starts over: `best` is reset, and the first value is the best so far.
@@ -42,6 +45,7 @@ class SaveBest(Tracker):
 
     Raises:
         ValueError: as in `Tracker`. When a run begins: `path` cannot be written.
+        TypeError: when a run begins: a module has an extra state that is not data, so it cannot be written to `path`.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class SaveBest(Tracker):
         self.restore = restore
         self.best_epoch: int | None = None
         self._weights: dict[str, Tensor] = {}
+        self._extra: dict[str, Any] = {}
 
     def before_fit(self, run: Run) -> None:
         super().before_fit(run)
-        self.best_epoch, self._weights = None, {}
+        self.best_epoch, self._weights, self._extra = None, {}, {}
         if self.path is not None:
             check_writable(self.path)
+            _pack_extra_state(read_extra_state(run.model))
 
     def after_validate(self, run: Run) -> None:
         self._keep_if_best(run)
@@ -92,22 +98,34 @@ class SaveBest(Tracker):
         if not self._weights:
             raise RuntimeError(f"{self!r} has kept no weights yet.")
         own = model.state_dict()
-        model.load_state_dict(
-            {name: processes.distribute_like(t, own.get(name, t)) for name, t in self._weights.items()}
-        )
+        weights = {
+            name: processes.distribute_like(t, now if isinstance(now := own.get(name, t), Tensor) else t)
+            for name, t in self._weights.items()
+        }
+        model.load_state_dict(weights | copy_apart(self._extra))
 
     def _keep_if_best(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):
             return
         self.best_epoch = run.epoch
+        state = run.model.state_dict()
         # safetensors needs contiguous tensors that share no memory, so tied weights are copied twice.
         self._weights = {
             name: processes.whole(t.detach()).to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, t in run.model.state_dict().items()
+            for name, t in state.items()
+            if isinstance(t, Tensor)
         }
+        self._extra = copy_apart({name: value for name, value in state.items() if name.endswith("_extra_state")})
         if self.path is not None:
             about = {"monitor": self.monitor, "value": repr(self.best), "epoch": str(run.epoch)}
-            write_atomically(self.path, save(self._weights, metadata=about))
+            extra, beside = _pack_extra_state(self._extra)
+            write_atomically(self.path, save(self._weights | beside, metadata=about | extra))
 
     def __repr__(self) -> str:
         return f"SaveBest({self.monitor!r}, mode={self.mode!r})"
+
+
+def _pack_extra_state(extra: dict[str, Any]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Returns the extra state for a file's metadata, and the tensors in it. One that is a tensor is a weight there."""
+    others = {name: value for name, value in extra.items() if not isinstance(value, Tensor)}
+    return pack_beside(others) if others else ({}, {})

@@ -182,10 +182,12 @@ class _Statistics:
         self.model = model
         self.start = BufferCopy(model)
         self.moved = [None if value is None else value.clone() for value in self.start.values]
+        self._extra = self.start.extra
 
     def add(self, weight: float) -> None:
         """Adds how far a part with this weight moved them. Integers, such as counts, are the latest part's."""
-        now = BufferCopy(self.model).values
+        latest = BufferCopy(self.model)
+        now, self._extra = latest.values, latest.extra
         for moved, before, after in zip(self.moved, self.start.values, now, strict=True):
             if moved is None or before is None or after is None:
                 continue
@@ -196,6 +198,6 @@ class _Statistics:
         self.start.put_back()
 
     def settle(self) -> None:
-        """Gives the model the mean."""
-        self.start.values = self.moved
+        """Gives the model the mean, and the extra state of the latest part."""
+        self.start.values, self.start.extra = self.moved, self._extra
         self.start.put_back()

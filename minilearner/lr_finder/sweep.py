@@ -28,6 +28,7 @@ from minilearner.models.restore import restore_buffers
 from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback, CancelFit
 from minilearner.training.loop import Loop
+from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
 from minilearner.training.run import Run
 from minilearner.training.snapshot import restore_after
@@ -162,6 +163,7 @@ def find_rates(
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
     with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *of_step):
         if momentum is not None:
+            add_missing_state(run.optimizer, ["momentum"])
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
         Loop(run, [fixed, *of_step, sweep, *([] if progress is None else [progress])], train=train).fit()

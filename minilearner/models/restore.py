@@ -1,4 +1,4 @@
-"""Put a model back as it was: buffers, weights, gradients and flags."""
+"""Put a model back as it was: buffers, extra state, weights, gradients and flags."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from minilearner.models.tensors import copy_extra_state, load_extra_state
+
 __all__ = ["BufferCopy", "evaluation_mode", "restore_buffers", "restore_model"]
 
 
 @contextmanager
 def restore_model(model: nn.Module) -> Iterator[None]:
-    """At its end, restores parameters, buffers, gradients, `requires_grad` and training flags to the bit."""
+    """At its end, restores weights, buffers, extra state, gradients, `requires_grad` and training flags to the bit."""
     training = {module: module.training for module in model.modules()}
     tensors = [*model.parameters(), *model.buffers()]
     values = [t.detach().clone() for t in tensors]
@@ -34,7 +36,7 @@ def restore_model(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def restore_buffers(model: nn.Module) -> Iterator[None]:
-    """At its end, restores the model's buffers, such as batch norm's running statistics."""
+    """At its end, restores the model's buffers, such as batch norm's running statistics, and its extra state."""
     before = BufferCopy(model)
     try:
         yield
@@ -43,19 +45,24 @@ def restore_buffers(model: nn.Module) -> Iterator[None]:
 
 
 class BufferCopy:
-    """A copy of the model's buffers as they are now.
+    """A copy of what a forward pass may change in a model: its buffers, and what `get_extra_state` returns.
 
     Attributes:
         slots: the module, the name and the tensor of each buffer, in the order of `model.modules()`.
         values: the copies, in the same order. None for a buffer that is None.
+        extra: copies of the extra state, by name.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.slots = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
         self.values = [None if buffer is None else buffer.clone() for _, _, buffer in self.slots]
+        self.extra = copy_extra_state(model)
+        self._model = model
 
     def put_back(self) -> None:
-        """Gives the buffers the values of the copy."""
+        """Gives the buffers and the modules the values of the copy."""
+        if self.extra:
+            load_extra_state(self._model, self.extra)
         with torch.no_grad():
             for (module, name, buffer), value in zip(self.slots, self.values, strict=True):
                 module._buffers[name] = buffer  # a forward pass may have put another tensor in its place

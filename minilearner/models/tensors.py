@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["collect_state", "is_channels_last", "to_channels_last", "to_contiguous", "unwrap", "unwrap_names"]
+from minilearner.copies import copy_apart
+
+__all__ = [
+    "collect_state",
+    "copy_extra_state",
+    "has_extra_state",
+    "is_channels_last",
+    "load_extra_state",
+    "read_extra_state",
+    "to_channels_last",
+    "to_contiguous",
+    "unwrap",
+    "unwrap_names",
+]
 
 _WRAPPERS = re.compile(r"(^|\.)(module|_orig_mod)(?=\.)")  # DDP and torch.compile put these into names
 
@@ -27,13 +40,47 @@ def unwrap_names(tensors: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def collect_state(model: nn.Module) -> dict[str, Tensor]:
     """Returns the tensors of a model's `state_dict`, not copies, by their names without those of wrappers.
 
+    What modules return from `get_extra_state` is not among them; see `read_extra_state`.
+
     Raises:
-        TypeError: a module's `get_extra_state` returns something other than a tensor.
+        TypeError: a state holds something other than a tensor.
     """
+    extra = _extra_modules(model)
     state = unwrap_names(model.state_dict(keep_vars=True).items())
+    state = {name: value for name, value in state.items() if name not in extra}
     if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise TypeError(f"the model's state has {odd[0]!r}, which is not a tensor and cannot be saved.")
     return state
+
+
+def read_extra_state(model: nn.Module) -> dict[str, Any]:
+    """Returns what the modules of a model keep besides tensors: what each `get_extra_state` returns, not a copy.
+
+    The names are those of the model's `state_dict`, without those of wrappers, and end in "_extra_state".
+    """
+    return {name: module.get_extra_state() for name, module in _extra_modules(model).items()}
+
+
+def copy_extra_state(model: nn.Module) -> dict[str, Any]:
+    """Returns copies of what `read_extra_state` returns, for `load_extra_state`."""
+    return {name: copy_apart(value) for name, value in read_extra_state(model).items()}
+
+
+def load_extra_state(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Hands each module a copy of its extra state. Modules that `state` does not name stay as they are."""
+    for name, module in _extra_modules(model).items():
+        if name in state:
+            module.set_extra_state(copy_apart(state[name]))
+
+
+def has_extra_state(module: nn.Module) -> bool:
+    """Whether a module's class defines `get_extra_state`."""
+    return type(module).get_extra_state is not nn.Module.get_extra_state
+
+
+def _extra_modules(model: nn.Module) -> dict[str, nn.Module]:
+    found = [(f"{name}._extra_state", module) for name, module in model.named_modules() if has_extra_state(module)]
+    return unwrap_names(found)
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:

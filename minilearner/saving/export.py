@@ -18,12 +18,19 @@ from torch.overrides import TorchFunctionMode
 
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError, FileFormatError
-from minilearner.models.tensors import collect_state, is_channels_last, to_channels_last, unwrap
+from minilearner.models.tensors import collect_state, is_channels_last, read_extra_state, to_channels_last, unwrap
 from minilearner.registry import build, describe, is_class_of
 from minilearner.runtime import Precision, isolate_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
 from minilearner.saving.tensor_file import TensorFile, name_file, write_tensor_file
-from minilearner.saving.weights_file import BESIDE, copy_weights, mismatches
+from minilearner.saving.weights_file import (
+    BESIDE,
+    copy_weights,
+    extra_content,
+    load_extra_state_or_nothing,
+    mismatches,
+    pack_extra_state,
+)
 from minilearner.training.step import LossFunction
 
 __all__ = ["Loaded", "read_export", "write_export"]
@@ -40,7 +47,8 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
         OSError: the file cannot be written. What was there before stays as it was.
     """
     model = unwrap(model)
-    weights = collect_state(model)
+    extra = read_extra_state(model)
+    weights = collect_state(model) | {name: value for name, value in extra.items() if isinstance(value, Tensor)}
     data = describe_data(dls)
     try:
         NoTrainingData(data, path)
@@ -56,6 +64,7 @@ def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: Loss
         "loss": _describe_loss(loss_func, dls),
         "precision": precision,
         "channels_last": is_channels_last(model),
+        **pack_extra_state(extra),
     }
     return write_tensor_file(path, "export", content, weights, prefix=_BESIDE)
 
@@ -97,7 +106,14 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
         ready = make()
         if content.get("channels_last") is True:
             to_channels_last(ready)
-        copy_weights(collect_state(ready), {name: t for name, t in tensors.items() if not name.startswith(BESIDE)})
+        names = read_extra_state(ready).keys()
+        extra = extra_content(content) | {name: t for name, t in tensors.items() if name in names}
+        if missing := [name for name in names if name not in extra]:
+            raise FileFormatError(f"the extra state {missing[0]!r} of its model is missing.")
+        with load_extra_state_or_nothing(ready, extra):
+            pass
+        weights = {name: t for name, t in tensors.items() if not name.startswith(BESIDE) and name not in names}
+        copy_weights(collect_state(ready), weights)
     return Loaded(dls, ready, loss_func, precision)
 
 
@@ -138,8 +154,11 @@ def _find_builder(content: Mapping[str, Any], path: Path) -> Callable[[], nn.Mod
 def _check_fits(make: Callable[[], nn.Module], file: TensorFile) -> None:
     """Compares names and shapes before the model or any weight takes memory."""
     with _Unallocated(), isolate_rng():
-        own = collect_state(make())
-    in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
+        made = make()
+        own, extra = collect_state(made), read_extra_state(made)
+    in_file = {
+        name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE) and name not in extra
+    }
     if mismatch := mismatches(own, in_file):
         raise FileFormatError(f"its weights do not fit its model: {mismatch}.")
 

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from minilearner import processes
 from minilearner.errors import FileFormatError
+from minilearner.training.missing_state import state_names
+from minilearner.tree import map_tensors
 
 __all__ = ["check_optimizer_state", "load_optimizer"]
 
@@ -38,6 +40,9 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str,
     parameters = [p for group in groups for p in group["params"]]
     kept = {i: {name: _match_layout(parameters[i], t) for name, t in one.items()} for i, one in state["state"].items()}
     optimizer.load_state_dict({**state, "state": kept})
+    if type(optimizer).load_state_dict is Optimizer.load_state_dict:
+        for i, one in kept.items():
+            optimizer.state[parameters[i]].update(_put_on_device(one, parameters[i]))
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
         group.update(loaded)
     optimizer.param_groups[:] = groups
@@ -47,6 +52,18 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str,
                 kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(
                     value
                 )  # in the layout of the parameter, for speed
+
+
+def _put_on_device(kept: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """Returns copies on the parameter's device, of the types that were saved. torch turns whole numbers into fractions.
+
+    "step" is left to torch, which keeps it on the CPU for some optimizers.
+    """
+    return {
+        name: map_tensors(lambda t: t.to(parameter.device, copy=True), value)
+        for name, value in kept.items()
+        if name != "step"
+    }
 
 
 def _match_layout(parameter: Tensor, value: Any) -> Any:
@@ -59,7 +76,7 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
     Raises:
         FileFormatError: the state cannot belong to this optimizer. Says where.
     """
-    if not isinstance(state, dict) or set(state) != {"state", "param_groups"} or not isinstance(state["state"], dict):
+    if not isinstance(state, dict) or set(state) != set(optimizer.state_dict()) or not isinstance(state["state"], dict):
         raise FileFormatError("its optimizer's state is not what torch writes.")
     groups = state["param_groups"]
     if not isinstance(groups, list) or [type(group) for group in groups] != [dict] * len(optimizer.param_groups):
@@ -67,11 +84,16 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
     for group, now in zip(groups, optimizer.state_dict()["param_groups"], strict=True):
         _check_group(group, now)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    group_of = {
+        id(p): saved for group, saved in zip(optimizer.param_groups, groups, strict=True) for p in group["params"]
+    }
     for number, kept in state["state"].items():
         if type(number) is not int or not 0 <= number < len(parameters) or not isinstance(kept, dict):
             raise FileFormatError("the saved optimizer state refers to parameters that this model does not have.")
         if type(optimizer).__module__.startswith("torch.optim."):
-            _check_parameter_state(kept, parameters[number], number, optimizer.state.get(parameters[number], {}))
+            parameter = parameters[number]
+            _check_names(kept, optimizer, group_of[id(parameter)], parameter, number)
+            _check_parameter_state(kept, parameter, number)
 
 
 def _check_group(group: dict[str, Any], now: Mapping[str, Any]) -> None:
@@ -93,10 +115,20 @@ _SCHEDULERS = {"initial_lr", "min_lr", "max_lr", "base_momentum", "max_momentum"
 """Numbers that torch's schedulers keep in an optimizer's groups during a run."""
 
 
-def _check_parameter_state(kept: dict[Any, Any], parameter: Tensor, number: int, now: Mapping[str, Any]) -> None:
-    """Checks one parameter's state: tensors have one element, or the parameter's shape with sides of 1 (Adafactor)."""
-    if now and set(kept) != set(now):
+def _check_names(
+    kept: Mapping[Any, Any], optimizer: Optimizer, settings: Mapping[str, Any], parameter: Tensor, number: int
+) -> None:
+    """Checks that a parameter's state has the names that the optimizer keeps with the saved settings, or may keep."""
+    now = optimizer.state.get(parameter, {})
+    if not now or set(kept) == set(now):
+        return
+    names = state_names(optimizer, settings, parameter)
+    if names is None or not names[0] <= set(kept) <= names[1] | set(now):
         raise FileFormatError(f"its optimizer's state of parameter {number} holds {str(sorted(map(str, kept)))[:100]}.")
+
+
+def _check_parameter_state(kept: dict[Any, Any], parameter: Tensor, number: int) -> None:
+    """Checks one parameter's state: tensors have one element, or the parameter's shape with sides of 1 (Adafactor)."""
     for name, value in kept.items():
         if isinstance(value, Tensor):
             sides = zip(value.shape, parameter.shape, strict=False)

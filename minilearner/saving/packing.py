@@ -1,12 +1,14 @@
 """Turns nested state into plain JSON and a flat table of tensors, and back, so that nothing needs pickle.
 
-Only data come back: numbers, text, lists, tuples, dictionaries and tensors. Nothing that a file names is imported,
-called or built.
+Only data come back: numbers, text, bytes, lists, tuples, sets, dictionaries, arrays and tensors. Nothing that a file
+names is imported, called or built.
 """
 
 from __future__ import annotations
 
+import base64
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +26,7 @@ _MAX_DEPTH = 64
 def pack(state: Any, tensors: dict[str, Tensor]) -> Any:
     """Returns `state` as data for JSON, in which names stand for tensors; adds the tensors themselves to `tensors`.
 
-    Tensors are copied to the CPU, so the state may go on changing. NumPy arrays come back as tensors, except arrays of
-    unsigned integers, which come back as arrays of one dimension.
+    Tensors and NumPy arrays are copied to the CPU, so the state may go on changing.
 
     Raises:
         TypeError: the state holds something that is not data, such as a function or a module. The message says where.
@@ -49,12 +50,10 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         value = value.item()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": str(float(value))}
-    if (
-        isinstance(value, np.ndarray) and value.dtype.kind == "u"
-    ):  # random generators hold such arrays and need them back
-        return {"unsigned": [value.dtype.name, value.ravel().tolist()]}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "u" and value.ndim == 1:  # of random generators
+        return {"unsigned": [value.dtype.name, value.tolist()]}
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
+        return {"array": _pack(_to_tensor(value, where), tensors, where)["tensor"]}
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
@@ -67,6 +66,18 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
             [_pack(k, tensors, f"a key of {where}"), _pack(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()
         ]
         return {"dict": pairs}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if isinstance(value, (set, frozenset)):
+        items = [_pack(item, tensors, f"an item of {where}") for item in sorted(value, key=_sort_key)]
+        return {"frozenset" if isinstance(value, frozenset) else "set": items}
+    if isinstance(value, deque):
+        items = [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
+        return {"deque": [value.maxlen, items]}
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes" if isinstance(value, bytes) else "bytearray": base64.b64encode(value).decode()}
+    if isinstance(value, complex):
+        return {"complex": [_pack(value.real, tensors, where), _pack(value.imag, tensors, where)]}
     if isinstance(value, (bool, int, str)):  # of a subclass, such as an enum: the value counts
         return value.value if hasattr(value, "value") else value
     raise TypeError(f"{where} is a {type(value).__name__}, which is not data and cannot be saved.")
@@ -88,10 +99,70 @@ def _unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int) -> Any:
     raise FileFormatError(f"the state holds {str(packed)[:80]!r}, which minilearner does not write.")
 
 
+def _to_tensor(array: np.ndarray[Any, Any], where: str) -> Tensor:
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"{where} is an array of {array.dtype}, which is not data and cannot be saved.")
+    own_order = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(np.ascontiguousarray(own_order).reshape(array.shape))
+
+
+def _sort_key(item: Any) -> tuple[str, str]:
+    """Orders the items of a set in the same way in every process: hashes of text differ."""
+    return type(item).__name__, repr(item)
+
+
 def _tensor(name: Any, tensors: Mapping[str, Tensor], depth: int) -> Tensor:
     if not isinstance(name, str) or name not in tensors:
         raise FileFormatError(f"the state names a tensor {str(name)[:40]!r}, which is missing.")
     return tensors[name]
+
+
+def _array(name: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
+    return _tensor(name, tensors, depth).numpy()
+
+
+def _set(items: Any, tensors: Mapping[str, Tensor], depth: int) -> set[Any]:
+    try:
+        return set(_list(items, tensors, depth))
+    except TypeError as error:  # a list in it
+        raise FileFormatError(f"the state holds a set of {str(items)[:40]!r}.") from error
+
+
+def _frozenset(items: Any, tensors: Mapping[str, Tensor], depth: int) -> frozenset[Any]:
+    return frozenset(_set(items, tensors, depth))
+
+
+def _deque(content: Any, tensors: Mapping[str, Tensor], depth: int) -> deque[Any]:
+    if not isinstance(content, list) or len(content) != 2:
+        raise FileFormatError("the state holds a deque that is not a length and a list.")
+    length, items = content
+    if length is not None and (type(length) is not int or not 0 <= length < 1 << 62):
+        raise FileFormatError(f"the state holds a deque of length {str(length)[:40]!r}.")
+    return deque(_list(items, tensors, depth), length)
+
+
+def _bytes(text: Any, tensors: Mapping[str, Tensor], depth: int) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"the state holds the bytes {str(text)[:40]!r}, which cannot be read.") from error
+
+
+def _bytearray(text: Any, tensors: Mapping[str, Tensor], depth: int) -> bytearray:
+    return bytearray(_bytes(text, tensors, depth))
+
+
+def _complex(content: Any, tensors: Mapping[str, Tensor], depth: int) -> complex:
+    parts = _list(content, tensors, depth)
+    if len(parts) != 2 or not all(type(part) in (int, float) for part in parts):
+        raise FileFormatError(f"the state holds the complex number {str(content)[:40]!r}.")
+    return complex(*parts)
+
+
+def _list(items: Any, tensors: Mapping[str, Tensor], depth: int) -> list[Any]:
+    if not isinstance(items, list):
+        raise FileFormatError(f"the state holds {str(items)[:40]!r} in place of a list.")
+    return [_unpack(item, tensors, depth) for item in items]
 
 
 def _float(text: Any, tensors: Mapping[str, Tensor], depth: int) -> float:
@@ -114,6 +185,13 @@ def _numpy_array(content: Any, tensors: Mapping[str, Tensor], depth: int) -> np.
         ) from error
 
 
+def _dtype(name: Any, tensors: Mapping[str, Tensor], depth: int) -> torch.dtype:
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype):
+        raise FileFormatError(f"the state holds the type {str(name)[:40]!r}, which torch does not have.")
+    return found
+
+
 def _tuple(items: Any, tensors: Mapping[str, Tensor], depth: int) -> tuple[Any, ...]:
     if not isinstance(items, list):
         raise FileFormatError("the state holds a tuple that is not a list.")
@@ -126,7 +204,7 @@ def _dict(pairs: Any, tensors: Mapping[str, Tensor], depth: int) -> dict[Any, An
     found = {}
     for key, value in pairs:
         key = _unpack(key, tensors, depth)
-        if not isinstance(key, (str, int, float, tuple, type(None))):
+        if not isinstance(key, (str, int, float, complex, bytes, tuple, frozenset, type(None))):
             raise FileFormatError(f"the state holds a dictionary with the key {str(key)[:40]!r}.")
         try:
             found[key] = _unpack(value, tensors, depth)
@@ -139,6 +217,14 @@ _KINDS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Any]] = {
     "tensor": _tensor,
     "float": _float,
     "unsigned": _numpy_array,
+    "dtype": _dtype,
+    "array": _array,
+    "set": _set,
+    "frozenset": _frozenset,
+    "deque": _deque,
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+    "complex": _complex,
     "tuple": _tuple,
     "dict": _dict,
 }

@@ -7,6 +7,7 @@ run of the same script, training ends with bit-identical results.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,16 +16,17 @@ from torch import nn
 
 from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
-from minilearner.models.tensors import unwrap_names
+from minilearner.models.tensors import copy_extra_state, load_extra_state, read_extra_state, unwrap_names
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
+from minilearner.saving.packing import pack
 from minilearner.saving.state_checks import check_state, model_tensors
 from minilearner.training.attributes import data_attributes
 from minilearner.training.callback import Callback
 from minilearner.training.run import ResumePoint, Run
 from minilearner.tree import map_tensors
 
-__all__ = ["loader_states", "restore", "run_state"]
+__all__ = ["check_extra_state", "loader_states", "restore", "run_state"]
 
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def _state_without_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]
         "position": run.position,
         "metrics": dict(run.metrics),
         "model": model_tensors(run.model),
+        **({"extra": extra} if (extra := read_extra_state(run.model)) else {}),
         "learns": {name: p.requires_grad for name, p in unwrap_names(run.model.named_parameters()).items()},
         "optimizer": run.optimizer.state_dict(),
         "loss": loss_state(run),
@@ -74,6 +77,12 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         state = {**state, "callbacks": _leave_live(run, state["callbacks"])}
     # What is put back goes on changing, and the state may be put back once more. Weights are copied in any case.
     state = {name: part if name == "model" else copy.deepcopy(part) for name, part in state.items()}
+    if "extra" not in state and read_extra_state(run.model):
+        warnings.warn(
+            "the checkpoint has no extra state of the model's modules (`get_extra_state`), since an earlier version of "
+            "minilearner wrote it. They keep what they have now.",
+            stacklevel=2,
+        )
     before, resume = _remember(run), run.resume
     attributes = [
         (callback, dict(vars(callback)), _copy_tensors(data_attributes(callback))) for callback in run.callbacks
@@ -97,8 +106,8 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
 def _remember(run: Run) -> dict[str, Any]:
     """Returns the run as it stands, to go back to. The optimizer's tensors need no copy: loading puts in new ones."""
     kept = _state_without_callbacks(run, run.epoch, 0 if run.resume is None else run.resume.batch)
-    optimizer = kept.pop("optimizer")
-    return {**_copy_tensors(kept), "optimizer": optimizer}
+    optimizer, extra = kept.pop("optimizer"), copy_extra_state(run.model)
+    return {**_copy_tensors(kept), "optimizer": optimizer, "extra": extra}
 
 
 def _leave_live(run: Run, saved: list[Any]) -> list[Any]:
@@ -124,6 +133,7 @@ def _put_back(run: Run, state: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, tensor in model_tensors(run.model).items():
             tensor.copy_(processes.distribute_like(state["model"][name], tensor))
+    load_extra_state(run.model, state.get("extra", {}))
     for name, parameter in unwrap_names(run.model.named_parameters()).items():
         parameter.requires_grad_(state["learns"][name])
     load_optimizer(run.optimizer, state["optimizer"])
@@ -133,6 +143,26 @@ def _put_back(run: Run, state: Mapping[str, Any]) -> None:
     if run.record is not None and state["record"] is not None:
         run.record.load_state_dict(state["record"])
     load_loaders(run, state["loaders"])
+
+
+def check_extra_state(run: Run) -> None:
+    """Checks that what `get_extra_state` returns, of model and loss, can be kept in a checkpoint.
+
+    Raises:
+        TypeError: it is not data. Says where.
+    """
+    loss = run.step.loss_func
+    for owner, what in ((run.model, "model"), (loss, "loss")):
+        if not isinstance(owner, nn.Module):
+            continue
+        for name, value in read_extra_state(owner).items():
+            try:
+                pack(value, {})
+            except TypeError as error:
+                raise TypeError(
+                    f"the extra state of the {what}, {name!r}, cannot be kept in a checkpoint: {error} "
+                    "`get_extra_state` must return numbers, text, tensors, or lists and dictionaries of them."
+                ) from error
 
 
 def loss_state(run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.errors import CheckpointError
-from minilearner.models.tensors import unwrap_names
+from minilearner.models.tensors import read_extra_state, unwrap_names
 from minilearner.runtime import rng_state
 from minilearner.saving.optimizer_state import check_optimizer_state
 from minilearner.training.run import Run
@@ -29,12 +29,12 @@ _KEYS = (
 
 
 def check_owner(state: Mapping[str, Any]) -> None:
-    """Checks the part of a state that identifies its run.
+    """Checks the part of a state that identifies its run. "extra" is there only if modules have an extra state.
 
     Raises:
         CheckpointError: this is not the state of a run. Says where.
     """
-    _check_keys(state, _KEYS, "the state")
+    _check_keys({name: part for name, part in state.items() if name != "extra"}, _KEYS, "the state")
     if not isinstance(state["identity"], dict) or not isinstance(state["finished"], bool):
         raise _misfit("identity or finished", state["identity"])
 
@@ -68,7 +68,13 @@ def check_state(run: Run, state: Mapping[str, Any]) -> None:
     _check_model(run.model, state)
     check_optimizer_state(state["optimizer"], run.optimizer)
     loss = run.step.loss_func
-    _check_form(state["loss"], loss.state_dict() if isinstance(loss, nn.Module) else {}, "loss")
+    own = loss.state_dict() if isinstance(loss, nn.Module) else {}
+    _check_keys(state["loss"], own, "loss")
+    for name in own:
+        if not name.endswith("_extra_state"):  # which may have any form, also another one than before
+            _check_form(state["loss"][name], own[name], f"loss {name}")
+    if "extra" in state:
+        _check_keys(state["extra"], read_extra_state(run.model), "extra")
     _check_form(state["step"], run.step.state_dict(), "step")
     _check_callbacks(run, state["callbacks"])
     if run.record is not None:
@@ -120,6 +126,7 @@ def _check_record(saved: Any, now: Mapping[str, Any]) -> None:
     for row, position in zip(rows, positions, strict=True):
         _check_keys(row, None, "record epochs")
         _check_form(position, 0, "record row_positions")
+    steps, smoothed = (torch.from_numpy(one) if isinstance(one, np.ndarray) else one for one in (steps, smoothed))
     n = len(steps) if isinstance(steps, Tensor) and steps.ndim == 2 else 0
     _check_tensor(steps, torch.empty(n, now["steps"].shape[1], dtype=torch.float64), "record steps")
     _check_tensor(smoothed, torch.empty(n, dtype=torch.float64), "record smoothed")

@@ -24,8 +24,22 @@ from minilearner.errors import FileFormatError
 from minilearner.files import replace_file
 from minilearner.saving.packing import pack, unpack
 
-__all__ = ["Layout", "TensorFile", "name_file", "open_tensors", "read_tensors", "save_tensors", "write_tensor_file"]
+__all__ = [
+    "EXTRA_PREFIX",
+    "Layout",
+    "TensorFile",
+    "name_file",
+    "open_tensors",
+    "pack_beside",
+    "read_tensors",
+    "save_tensors",
+    "write_tensor_file",
+]
 
+EXTRA_PREFIX = "extra/"
+"""How the names of tensors begin that belong to the extra state in a file of `SaveBest`."""
+
+_EXTRA = "extra_state"
 FORMAT = 1
 """Counted up when a reader of the last version would misread what is written now."""
 
@@ -78,6 +92,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, about: dict[str, str] |
     path.chmod(permissions)
 
 
+def pack_beside(extra: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Returns data as metadata for a file of weights by any writer, and its tensors. `TensorFile.beside` reads them.
+
+    Raises:
+        TypeError: it is not data.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(pack(dict(extra), tensors), allow_nan=False, separators=(",", ":"))
+    return {_EXTRA: text}, {f"{EXTRA_PREFIX}{name}": t for name, t in tensors.items()}
+
+
 class TensorFile:
     """A file to read. Its layout is known, and the caller can check it, before any tensor is read.
 
@@ -122,19 +147,26 @@ class TensorFile:
         if self._about.get("content_sha256") != _digest(self._about.get("content", "")):
             raise FileFormatError("it is damaged: what it says about itself does not have the SHA-256 it should.")
 
+    def beside(self) -> dict[str, Any]:
+        """Returns what `pack_beside` put into a file of weights; empty if it has nothing of the kind."""
+        return self._unpack(_EXTRA, EXTRA_PREFIX, _LARGEST_DATA) if _EXTRA in self._about else {}
+
     def content(self, prefix: str, most_bytes: int = _LARGEST_DATA) -> dict[str, Any]:
         """Returns the content, with the tensors called `prefix` and a number in their places.
 
         Raises:
             FileFormatError: the content is not what `pack` writes, or its tensors have more than `most_bytes`.
         """
+        return self._unpack("content", prefix, most_bytes)
+
+    def _unpack(self, key: str, prefix: str, most_bytes: int) -> dict[str, Any]:
         names = [name for name in self.layouts if name.startswith(prefix)]
         if sum(self._n_bytes(name) for name in names) > most_bytes:
             raise FileFormatError(f"the tensors beside the weights have more than {most_bytes:,} bytes.")
         with name_file(self.path):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in self._tensors(names).items()}
             try:
-                content = unpack(json.loads(self._about["content"]), tensors)
+                content = unpack(json.loads(self._about[key]), tensors)
             except (ValueError, RecursionError) as error:
                 raise FileFormatError(f"what it says about itself cannot be read: {str(error)[:200]}") from error
             if not isinstance(content, dict):

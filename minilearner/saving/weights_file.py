@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,22 @@ from torch.optim import Optimizer
 
 from minilearner import processes
 from minilearner.errors import FileFormatError
-from minilearner.models.tensors import collect_state, unwrap_names
+from minilearner.models.tensors import (
+    collect_state,
+    copy_extra_state,
+    load_extra_state,
+    read_extra_state,
+    unwrap_names,
+)
 from minilearner.saving.optimizer_state import check_optimizer_state, load_optimizer
-from minilearner.saving.tensor_file import Layout, TensorFile, name_file, write_tensor_file
+from minilearner.saving.tensor_file import EXTRA_PREFIX, Layout, TensorFile, name_file, write_tensor_file
 from minilearner.tree import map_tensors
 
 __all__ = ["load_weights", "save_weights", "weights_path"]
 
 _BESIDE = "optimizer/"
 
-BESIDE = (_BESIDE, "data/")
+BESIDE = (_BESIDE, "data/", EXTRA_PREFIX)
 """How the names of tensors begin that are not weights: the optimizer's, and an export's arguments."""
 
 _NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
@@ -62,7 +69,7 @@ def weights_path(folder: Path, file: str | os.PathLike[str]) -> Path:
 
 
 def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> Path:
-    """Writes weights and persistent buffers, and the optimizer's state if one is given; returns the path.
+    """Writes weights, persistent buffers, extra state, and the optimizer's state if one is given; returns the path.
 
     With several processes, only the first writes, but all must call this: they gather a sharded model for it.
 
@@ -71,8 +78,10 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None) -> P
         OSError: the file cannot be written. What was there before stays as it was.
     """
     weights = {name: processes.whole(t) for name, t in collect_state(model).items()}
+    extra = read_extra_state(model)
+    weights |= {name: value for name, value in extra.items() if isinstance(value, Tensor)}
     state = None if optimizer is None else map_tensors(processes.whole, _optimizer_content(optimizer, model))
-    content = {"optimizer": state}
+    content = {"optimizer": state, **pack_extra_state(extra)}
     if not processes.is_first():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,25 +104,76 @@ def load_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, *, s
     file = TensorFile(path, ("weights", "export", None))
     if optimizer is not None and file.kind != "weights":
         raise FileFormatError(f"{path} {_NO_OPTIMIZER}")
-    own = collect_state(model)
+    own, own_extra = collect_state(model), read_extra_state(model)
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
     names = unwrap_names((name, name) for name in in_file)
-    mismatch = mismatches(own, {neutral: in_file[name] for neutral, name in names.items()})
+    limit = 16 * sum(t.numel() * 8 for t in own.values()) + (1 << 20)
+    content = {}
+    if optimizer is not None or not own_extra.keys() <= names.keys():
+        content = read_extra_content(file, _BESIDE, limit)
+    extra = {name: names.pop(name) for name in own_extra if name in names}
+    others = extra_content(content)
+    mismatch = mismatches(
+        own,
+        {neutral: in_file[name] for neutral, name in names.items()},
+        [name for name in own_extra if name not in extra and name not in others],
+    )
     if mismatch and strict:
         raise FileFormatError(f"{path} does not fit this model: {mismatch}.")
     fitting = [neutral for neutral, name in names.items() if neutral in own and in_file[name] == layout(own[neutral])]
     if not fitting:
         raise FileFormatError(f"{path} has no weight of this model: {mismatch}.")
-    if optimizer is not None:
-        limit = 16 * sum(t.numel() * 8 for t in own.values()) + (1 << 20)
-        content = file.content(_BESIDE, most_bytes=limit)
     tensors = file.tensors()
-    if optimizer is not None:
-        with name_file(path):
+    extra_state = {**others, **{neutral: tensors[name] for neutral, name in extra.items()}}
+    with name_file(path), load_extra_state_or_nothing(model, extra_state):
+        if optimizer is not None:
             _load_optimizer(content.get("optimizer"), optimizer, model)
     copy_weights(own, {neutral: tensors[names[neutral]] for neutral in fitting})
     if mismatch:
         warnings.warn(f"{path} was loaded in part: {mismatch}. These stay as they were.", stacklevel=3)
+
+
+def pack_extra_state(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the part of a file's content that holds the extra state, without tensors; empty if there is none.
+
+    Tensors are stored under their own names, so that other readers find what torch's `load_state_dict` wants.
+    """
+    others = {name: value for name, value in extra.items() if not isinstance(value, Tensor)}
+    return {"extra": others} if others else {}
+
+
+def extra_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the extra state in a file's content, by name."""
+    found = content.get("extra", {})
+    if not isinstance(found, dict) or not all(type(name) is str for name in found):
+        raise FileFormatError("its extra state is not what minilearner writes.")
+    return found
+
+
+def read_extra_content(file: TensorFile, prefix: str, most_bytes: int) -> dict[str, Any]:
+    """Returns a file's content. If `SaveBest` wrote it, it has only extra state, and other programs' files nothing."""
+    if file.kind is None:
+        return {"extra": file.beside()}
+    return file.content(prefix if file.kind == "weights" else BESIDE[1], most_bytes)
+
+
+@contextmanager
+def load_extra_state_or_nothing(model: nn.Module, extra: Mapping[str, Any]) -> Iterator[None]:
+    """Loads the extra state of a model's modules. If that or the body fails, puts the one from before back.
+
+    Raises:
+        FileFormatError: a module does not accept its extra state.
+    """
+    before = copy_extra_state(model)
+    try:
+        try:
+            load_extra_state(model, extra)
+        except Exception as error:  # whatever a user's own `set_extra_state` raises
+            raise FileFormatError(f"a module does not accept its extra state: {error!r:.200}") from error
+        yield
+    except BaseException:
+        load_extra_state(model, before)
+        raise
 
 
 def layout(tensor: Tensor) -> Layout:
@@ -121,8 +181,12 @@ def layout(tensor: Tensor) -> Layout:
     return Layout(_DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
-def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
-    """Returns how a model's tensors and a file's differ, with three examples each; empty text if they fit."""
+def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout], missing: Sequence[str] = ()) -> str:
+    """Returns how a model's tensors and a file's differ, with three examples each; empty text if they fit.
+
+    Args:
+        missing: names of further parts of the model that the file does not have.
+    """
     now = {name: layout(tensor) for name, tensor in own.items()}
     other = [
         f"{name} {in_file[name].dtype} {in_file[name].shape} instead of {one.dtype} {one.shape}"
@@ -130,7 +194,7 @@ def mismatches(own: Mapping[str, Tensor], in_file: Mapping[str, Layout]) -> str:
         if name in in_file and in_file[name] != one
     ]
     problems = {
-        "missing in the file": [name for name in own if name not in in_file],
+        "missing in the file": [*(name for name in own if name not in in_file), *missing],
         "unknown to the model": [name for name in in_file if name not in own],
         "of another shape or type": other,
     }

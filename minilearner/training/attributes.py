@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,17 +31,32 @@ def load_attributes(owner: Any, state: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name} was a {type(was).__name__}, and saved is the {type(value).__name__} {value!r:.40}"
             )
-    vars(owner).update(state)
+    vars(owner).update({name: _in_form_of(vars(owner).get(name), value) for name, value in state.items()})
 
 
-_FORMS = ((bool, int, float), (str, list, tuple, Mapping))
+_FORMS = ((bool, int, float), (str, list, tuple, set, frozenset, deque, bytes, Mapping))
+
+
+def _in_form_of(was: Any, value: Any) -> Any:
+    """Returns the value as the kind of dictionary or tuple that the attribute was; a file only keeps plain ones."""
+    if isinstance(was, defaultdict) and type(value) is dict:
+        return defaultdict(was.default_factory, value)
+    if isinstance(was, (Counter, OrderedDict)) and type(value) is dict:
+        return type(was)(value)
+    if isinstance(was, np.ndarray) and isinstance(value, Tensor):  # earlier versions kept arrays as tensors
+        return value.detach().cpu().numpy()
+    if isinstance(was, tuple) and hasattr(was, "_make") and type(value) is tuple and len(value) == len(was):
+        return was._make(value)
+    return value
 
 
 def _is_data(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(_is_data(part) for pair in value.items() for part in pair)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
         return all(map(_is_data, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biufc"
     if isinstance(value, nn.Parameter) or type(value) is type:
         return False
-    return value is None or isinstance(value, (bool, int, float, str, np.generic, np.ndarray, Tensor))
+    return value is None or isinstance(value, (bool, int, float, complex, str, bytes, bytearray, np.generic, Tensor))

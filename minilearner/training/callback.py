@@ -91,8 +91,9 @@ class CancelEpoch(Cancel):
 class CancelFit(Cancel):
     """Ends the run in good order.
 
-    `after_cancel_fit` and `after_fit` still come, with `run.interrupted` False; no other event does. May be raised from
-    `before_fit` on.
+    `after_cancel_fit` and `after_fit` still come, with `run.interrupted` False. If the training pass of the epoch is
+    done, `after_epoch` comes before them, so that every log has this epoch; no other event does. All callbacks receive
+    the event at the end of a stretch in which it is raised. May be raised from `before_fit` on.
     """
 
 

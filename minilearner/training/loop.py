@@ -47,6 +47,7 @@ class Loop:
         self.train = train
         self.valid = valid
         self.events = Events(callbacks)
+        self._is_trained = False
         run.validate = self.validate_now
         run.process_batch = self._process_batch
         run.callbacks = self.events.callbacks
@@ -61,11 +62,18 @@ class Loop:
             for epoch in range(run.epoch, run.n_epochs):
                 run.epoch = epoch
                 run.position = run.epoch * n_updates
-                with self._stretch("epoch", CancelEpoch):
-                    self.events.emit("before_epoch", run)
-                    self._train()
-                    if self.valid is not None:
-                        self.validate_now()
+                self._is_trained = False
+                try:
+                    with self._stretch("epoch", CancelEpoch):
+                        self.events.emit("before_epoch", run)
+                        self._train()
+                        if self.valid is not None:
+                            self.validate_now()
+                except CancelFit:
+                    run.ending = True
+                    if self._is_trained:  # the logs and files have this epoch too
+                        self._emit_to_all("after_epoch")
+                    raise
 
     def validate(self) -> None:
         """Makes one validation pass, inside its fit and epoch events."""
@@ -104,6 +112,7 @@ class Loop:
                 self._go_through(*self._start_pass(), self._train_batch)
                 if step.is_pending:  # the batch that should have closed the window was cancelled
                     self._update()
+                self._is_trained = True
         except Cancel:  # of the epoch or the fit, whose last events must not see a training pass
             run.training = run.in_mid_epoch = False
             raise
@@ -200,7 +209,21 @@ class Loop:
             yield
         except cancel:
             self.events.emit(f"after_cancel_{name}", self.run)
-        self.events.emit(f"after_{name}", self.run)
+        self._emit_to_all(f"after_{name}")
+
+    def _emit_to_all(self, event: str) -> None:
+        """Calls each callback at the end of a stretch, also if one of them ends the run or is interrupted."""
+        end: BaseException | None = None
+        if event == "after_epoch":
+            self._is_trained = False  # it comes once
+        for act in self.events.of[event]:
+            try:
+                act(self.run)
+            except (Cancel, KeyboardInterrupt, SystemExit) as error:
+                end = end or error
+                self.run.ending = self.run.ending or not isinstance(error, Cancel) or isinstance(error, CancelFit)
+        if end is not None:
+            raise end
 
     @contextmanager
     def _whole_run(self) -> Iterator[None]:

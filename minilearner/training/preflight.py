@@ -17,7 +17,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
 from minilearner.metrics import MeanMetric, Metric
-from minilearner.models.restore import evaluation_mode
+from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
 from minilearner.training.step import LossFunction, Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors
@@ -89,6 +89,14 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
     """
     if not any(parameter.requires_grad for parameter in step.model.parameters()):
         raise ValueError("every parameter of the model is frozen, so there is nothing to train. Unfreeze some.")
+    with ExitStack() as kept:
+        for module in (step.model, step.loss_func):
+            if isinstance(module, nn.Module):
+                kept.enter_context(restore_buffers(module))
+        _check_sets(step, dls, metrics)
+
+
+def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)

@@ -68,6 +68,7 @@ class Run:
         callbacks: all that take part, in the order in which they act.
         resume: where the next training pass begins, if this run is resumed in mid-epoch; else None.
         seed: the seed that the learner gave the global generators, if it had one.
+        ending: True from the moment at which `CancelFit` or an interrupt ends the run, in the events that still come.
     """
 
     step: Step
@@ -97,6 +98,7 @@ class Run:
     callbacks: Sequence[Any] = ()
     resume: ResumePoint | None = None
     seed: int | None = None
+    ending: bool = False
 
     @property
     def batch(self) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.optim import Optimizer
 
+from minilearner.copies import copy_apart
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.models.restore import restore_model
 from minilearner.runtime import isolate_rng
@@ -58,9 +59,9 @@ def _distinct(parts: list[Part]) -> list[Part]:
 
 @contextmanager
 def _restore_attributes(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]:
-    """Restores an object's attributes from a deep copy, which does not copy the `shared` objects."""
+    """Restores an object's attributes from a deep copy, without the `shared` objects and what cannot be copied."""
     attributes = getattr(owner, "__dict__", {})
-    before = copy.deepcopy(attributes, dict(shared))
+    before = copy_apart(attributes, shared)
     try:
         yield
     finally:
@@ -70,8 +71,28 @@ def _restore_attributes(owner: Any, shared: Mapping[int, Any]) -> Iterator[None]
 
 @contextmanager
 def _restore_optimizer(optimizer: Optimizer) -> Iterator[None]:
-    state: dict[Any, Any] = copy.deepcopy(optimizer.state_dict())
+    """Restores state, settings and counters. What makes its own state dict, or wraps another optimizer, loads it."""
+    if type(optimizer).load_state_dict is not Optimizer.load_state_dict:
+        state: dict[Any, Any] = copy.deepcopy(optimizer.state_dict())
+        try:
+            yield
+        finally:
+            optimizer.load_state_dict(state)
+        return
+    # Not through `load_state_dict`, which turns whole numbers in the state into fractions.
+    kept = {parameter: copy_apart(own, {id(parameter): parameter}) for parameter, own in optimizer.state.items()}
+    settings = [
+        (group, {name: value if name == "params" else copy_apart(value) for name, value in group.items()})
+        for group in optimizer.param_groups
+    ]
+    counters = {name: value for name, value in vars(optimizer).items() if isinstance(value, (int, float))}
     try:
         yield
     finally:
-        optimizer.load_state_dict(state)
+        vars(optimizer).update(counters)
+        optimizer.state.clear()
+        optimizer.state.update(kept)
+        for group, own in settings:
+            group.clear()
+            group.update(own)
+        optimizer.param_groups[:] = [group for group, _ in settings]
