@@ -6,6 +6,7 @@ A logger reads its rows from `run.record`. `callbacks.record` writes them there,
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,13 @@ class CSVLogger(Callback):
         self._size = 0  # how many bytes of the file to keep; the next row overwrites the rest
         self._header: list[str] = []
         self._n_written = 0  # how many of the run's rows are in the file
+        self._record: RunRecord | None = None
 
     def before_fit(self, run: Run) -> None:
         if not processes.is_first():
             return
         check_writable(self.path)
+        self._record, self._n_written = run.record, 0
         # In a row, the values of training batches come first.
         self._header = csv_columns(sorted(run.columns, key=lambda name: not name.startswith("train_")))
         if (self.append or self._size) and self.path.exists():
@@ -57,6 +60,10 @@ class CSVLogger(Callback):
             self._check_header()
         else:
             self._size = 0
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from the saved state. Earlier versions did not count the rows, but had written all of them."""
+        super().load_state_dict({"_n_written": len(self._record.epochs) if self._record else 0, **state})
 
     def after_validate(self, run: Run) -> None:
         if run.in_mid_epoch:
@@ -80,6 +87,7 @@ class CSVLogger(Callback):
     def _write_row(self, record: RunRecord, newest: dict[str, Any]) -> None:
         row = {"run": record.number, "kind": record.kind, **newest}
         if unknown := [name for name in row if name not in self._header]:
+            self._n_written = len(record.epochs)
             raise ValueError(f"`CSVLogger` has no column {unknown[0]!r}. Add it to `run.columns` in `before_fit`.")
         # A resumed run writes the rows after its checkpoint again, and all of them if the file is gone.
         self._size = min(self._size, self.path.stat().st_size if self.path.exists() else 0)

@@ -204,7 +204,7 @@ def _dict(pairs: Any, tensors: Mapping[str, Tensor], depth: int) -> dict[Any, An
     found = {}
     for key, value in pairs:
         key = _unpack(key, tensors, depth)
-        if not isinstance(key, (str, int, float, tuple, type(None))):
+        if not isinstance(key, (str, int, float, complex, bytes, tuple, frozenset, type(None))):
             raise FileFormatError(f"the state holds a dictionary with the key {str(key)[:40]!r}.")
         try:
             found[key] = _unpack(value, tensors, depth)

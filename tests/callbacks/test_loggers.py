@@ -2,12 +2,23 @@
 
 import csv
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from minilearner import Callback, CSVLogger, DataLoaders, Learner, Validate, accuracy, error_rate
+from minilearner import (
+    Callback,
+    CancelFit,
+    CSVLogger,
+    DataLoaders,
+    EarlyStopping,
+    Learner,
+    Validate,
+    accuracy,
+    error_rate,
+)
 
 
 def learner(**kwargs):
@@ -125,3 +136,64 @@ def test_rows_after_a_saved_state_are_written_again(tmp_path):
 
         learn.fit(1, cbs=Resumes(path))
     assert path.read_text().startswith(before) and len(rows(path)) == 2
+
+
+class Raises(Callback):
+    """Raises something at an event of an epoch, before (`order`) or after all other callbacks."""
+
+    def __init__(self, error, event, order, epoch=1):
+        self.error, self.epoch, self.order = error, epoch, order
+        setattr(self, event, self.act)
+
+    def act(self, run):
+        if run.epoch == self.epoch and (not run.training or run.iter >= 2):
+            raise self.error
+
+
+@pytest.mark.parametrize("order", [-1000, 65, 1000])
+@pytest.mark.parametrize("error", [CancelFit, KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("event", ["after_epoch", "after_validate", "before_validate", "after_train", "after_batch"])
+def test_the_file_has_every_row_of_the_recorder_however_a_run_ends(tmp_path, event, error, order):
+    for valid in (None, Validate(every_steps=1)):
+        path = tmp_path / f"{valid}.csv"
+        learn = learner()
+        with learn.no_logging(), nullcontext() if error is CancelFit else pytest.raises(error):
+            learn.fit(3, cbs=[CSVLogger(path), Raises(error, event, order), *([valid] if valid else [])])
+        learn.recorder.to_csv(tmp_path / "recorder.csv")
+        assert path.read_text() == (tmp_path / "recorder.csv").read_text()
+
+
+@pytest.mark.parametrize("event", ["after_train", "before_validate", "after_validate", "after_epoch"])
+@pytest.mark.parametrize("order", [-1000, 0, 1000])
+def test_an_epoch_that_was_trained_is_in_every_log_and_callback(tmp_path, event, order):
+    seen = {-2000: [], 2000: []}
+
+    class Note(Callback):
+        def __init__(self, order):
+            self.order = order
+
+        def after_epoch(self, run):
+            seen[self.order].append(run.epoch)
+
+    learn = learner()
+    with learn.no_logging():
+        record = learn.fit(3, cbs=[Note(-2000), Raises(CancelFit, event, order), Note(2000)])
+    assert seen == {-2000: [0, 1], 2000: [0, 1]} and [row["epoch"] for row in record.epochs] == [0, 1]
+
+
+def test_a_run_that_was_stopped_early_is_finished_for_a_checkpoint(tmp_path):
+    """No state is saved in which the last epoch is over and the run would train on."""
+    path = tmp_path / "history.csv"
+
+    def train():
+        torch.manual_seed(0)
+        learn = learner()
+        with learn.no_logging():
+            cbs = [CSVLogger(path), EarlyStopping("accuracy", min_delta=1, patience=1)]
+            return learn.fit(9, cbs=cbs, checkpoint=tmp_path / "run"), learn.model.weight
+
+    first, weight = train()
+    text = path.read_text()
+    again, same = train()
+    assert len(first.epochs) == len(again.epochs) == 2 and torch.equal(weight, same)
+    assert path.read_text() == text and len(rows(path)) == 2
