@@ -119,8 +119,8 @@ def verify_images(
         paths: the files.
         how: "headers" opens each file and reads a few bytes, which finds empty, foreign and missing files, and images
             that `open_image` refuses: floats, and more pixels than Pillow's limit. It takes about 10 seconds for
-            100,000 JPEGs on two processors, and the time of the disk. "decode" reads every pixel, which takes ten times
-            as long or more, and also finds damaged and truncated files.
+            100,000 JPEGs on two processors, and the time of the disk. "decode" reads every pixel, which takes ten
+            times as long or more, and also finds damaged and truncated files.
         on_unreadable: "raise", or "skip", which leaves it to the caller to exclude the unreadable files.
         n_threads: how many files to read at a time. By default twice the number of processors, at most 32, because
             reading also waits for the disk.
@@ -242,7 +242,7 @@ def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     return FileFormatError(f"{name}: {what}.")
 
 
-_TEXT_LIMIT = re.compile("MAX_TEXT_CHUNK|memory used in text chunks")
+_TEXT_LIMIT = re.compile("MAX_TEXT_CHUNK|decompressed data too large|memory used in text chunks", re.IGNORECASE)
 
 
 def _describe_source(path: PathLike | IO[bytes]) -> str:
