@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from minilearner.data.unread_formats import registered_endings, warn_of_missed_images
+from minilearner.data.unread_formats import find_plugin_endings, warn_of_missed_images
 from minilearner.errors import DataError, closest
 from minilearner.sources.paths import Listing
 
@@ -107,7 +107,7 @@ def get_image_files(
     HEIC and JPEG XL files are listed too once a plugin for Pillow is registered. If images are left out because of
     their endings, a warning names their folders and the way to read them.
     """
-    return get_files(path, (*IMAGE_EXTENSIONS, *registered_endings()), recurse, folders)
+    return get_files(path, (*IMAGE_EXTENSIONS, *find_plugin_endings()), recurse, folders)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class FileGetter:
         """Returns the files; errors as in `get_files`."""
         extensions = self.extensions
         if extensions == IMAGE_EXTENSIONS:
-            extensions = (*IMAGE_EXTENSIONS, *registered_endings())
+            extensions = (*IMAGE_EXTENSIONS, *find_plugin_endings())
         return get_files(Path(path) / self.suf, extensions, self.recurse, self.folders)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["UnreadFormat", "registered_endings", "unread_format", "warn_of_missed_images"]
+__all__ = ["UnreadFormat", "find_plugin_endings", "unread_format", "warn_of_missed_images"]
 
 
 class UnreadFormat(NamedTuple):
@@ -59,7 +59,7 @@ def unread_format(head: bytes) -> UnreadFormat | None:
     return _JXL if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) else None
 
 
-def registered_endings() -> tuple[str, ...]:
+def find_plugin_endings() -> tuple[str, ...]:
     """Returns the endings of further formats that the user has taught Pillow, by a plugin that registers itself."""
     pillow = sys.modules.get("PIL.Image")
     known: Mapping[str, str] = getattr(pillow, "EXTENSION", {})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.plots.style import as_written, axes_of, clean_text, text_columns
+from minilearner.plots.style import axes_of, clean_text, literal_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +57,10 @@ def plot_confusion(
     side = max(4.2, cell * n + longest + 1.1)
     figure, ax = axes_of(ax, figsize or (side, side))
     image = ax.imshow(cells, cmap=cmap, interpolation="nearest", vmin=0, vmax=1 if normalize else max(counts.max(), 1))
-    written = {"fontsize": font, **as_written(*labels)}
+    written = {"fontsize": font, **literal_text(*labels)}
     ax.set_xticks(range(n), labels, rotation=0 if longest < (side - longest - 1.1) / n - 0.1 else 90, **written)
     ax.set_yticks(range(n), labels, **written)
-    ax.set_title(clean_text(title), fontsize=13, **as_written(title))
+    ax.set_title(clean_text(title), fontsize=13, **literal_text(title))
     ax.set_xlabel("predicted", fontsize=11)
     ax.set_ylabel("actual", fontsize=11)
     ax.tick_params(length=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minilearner.checks import check_count
 from minilearner.notebook import show_once
-from minilearner.plots.style import as_written, clean_text, text_columns
+from minilearner.plots.style import clean_text, literal_text, text_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +75,9 @@ def plot_images(
     for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
         image = _scale_to_unit_range(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
         ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
-        ax.set_title(title, fontsize=font, color=color, **as_written(title))
+        ax.set_title(title, fontsize=font, color=color, **literal_text(title))
     if heading:
-        figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **as_written(heading))
+        figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **literal_text(heading))
     return figure
 
 

@@ -20,11 +20,11 @@ from minilearner.plots.style import (
     RAW,
     SMOOTH,
     add_margins,
-    as_written,
     axes_of,
     clean_text,
     figure_of,
     finish_axes,
+    literal_text,
     place_legend,
     place_legend_outside,
     set_integer_ticks,
@@ -108,13 +108,13 @@ def plot_series(
         color = SMOOTH if ax is None else COLORS[index % len(COLORS)]
         panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
         if ax is None or len(series) == 1:
-            panel.set_ylabel(clean_text(name), **as_written(name))
+            panel.set_ylabel(clean_text(name), **literal_text(name))
         finish_axes(panel, starts)
     if ax is not None and len(series) > 1:
         place_legend_outside(ax)
     if marker:  # whole epochs
         set_integer_ticks(panels[-1])
-    panels[-1].set_xlabel(clean_text(xlabel), **as_written(xlabel))
+    panels[-1].set_xlabel(clean_text(xlabel), **literal_text(xlabel))
     return figure
 
 
@@ -134,7 +134,7 @@ def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for (label, column), color in zip(lines.items(), (SMOOTH, ACCENT), strict=False):
             epochs = np.arange(1, len(column) + 1)
             ax.plot(epochs, column, color=color, marker="o", markersize=4, linewidth=1.8, label=label)
-        ax.set_title(clean_text(name), fontsize=12, **as_written(name))
+        ax.set_title(clean_text(name), fontsize=12, **literal_text(name))
         ax.set_xlabel("epoch")
         place_legend(ax, fontsize=9)
         finish_axes(ax)
@@ -191,7 +191,7 @@ def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axe
     extent = (-0.5, len(hists) - 0.5, 0.0, largest)
     image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
     figure.colorbar(image, ax=ax, label="log(1 + values in the bin)")
-    ax.set_xlabel(clean_text(xlabel), fontsize=11, **as_written(xlabel))
+    ax.set_xlabel(clean_text(xlabel), fontsize=11, **literal_text(xlabel))
     ax.set_ylabel("absolute value", fontsize=11)
     set_integer_ticks(ax)
     return figure

@@ -22,11 +22,11 @@ __all__ = [
     "RAW",
     "SMOOTH",
     "add_margins",
-    "as_written",
     "axes_of",
     "clean_text",
     "figure_of",
     "finish_axes",
+    "literal_text",
     "place_legend",
     "place_legend_outside",
     "set_integer_ticks",
@@ -114,7 +114,7 @@ def place_legend(ax: Axes, **how: Any) -> None:
     legend = ax.legend(handles, [f"line {i}" for i in range(len(labels))], frameon=False, **how)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(clean_text(label))
-        text.update(as_written(label))
+        text.update(literal_text(label))
 
 
 def _is_labelled(artist: Any) -> bool:
@@ -127,7 +127,7 @@ def _is_labelled(artist: Any) -> bool:
     return isinstance(artist, (Line2D, Patch, Collection)) and is_named
 
 
-def as_written(*texts: str) -> dict[str, Any]:
+def literal_text(*texts: str) -> dict[str, Any]:
     """Returns properties of a Matplotlib text that draw these texts as they are, in any script.
 
     Dollar signs do not start mathematics, nor is TeX used. If Matplotlib's font lacks a letter, an installed font that

@@ -66,7 +66,7 @@ def read_idx_bytes(path: Path, max_bytes: int | None = None) -> bytes:
 def _read_stream(stream: IO[bytes], path: Path, size: int, max_bytes: int | None) -> bytes:
     parts = [stream.read(_LONGEST_HEADER)]
     if max_bytes is None:
-        announced = _announced_size(parts[0])
+        announced = _size_by_header(parts[0])
         most = max(_SMALL, _RATIO * size)
         max_bytes = most if announced is None else min(most, announced + _EXCESS)
     left = max_bytes - len(parts[0])
@@ -78,7 +78,7 @@ def _read_stream(stream: IO[bytes], path: Path, size: int, max_bytes: int | None
     return b"".join(parts)
 
 
-def _announced_size(head: bytes) -> int | None:
+def _size_by_header(head: bytes) -> int | None:
     """Returns how long an IDX file is by its header; None if this is none."""
     if len(head) < 4 or head[:2] != b"\0\0" or not 1 <= head[3] <= _MAX_DIMENSIONS or len(head) < 4 + 4 * head[3]:
         return None

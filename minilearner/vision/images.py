@@ -119,8 +119,8 @@ def verify_images(
         paths: the files.
         how: "headers" opens each file and reads a few bytes, which finds empty, foreign and missing files, and images
             that `open_image` refuses: floats, and more pixels than Pillow's limit. It takes about 10 seconds for
-            100,000 JPEGs on two processors, and the time of the disk. "decode" reads every pixel, which takes ten times
-            as long or more, and also finds damaged and truncated files.
+            100,000 JPEGs on two processors, and the time of the disk. "decode" reads every pixel, which takes ten
+            times as long or more, and also finds damaged and truncated files.
         on_unreadable: "raise", or "skip", which leaves it to the caller to exclude the unreadable files.
         n_threads: how many files to read at a time. By default twice the number of processors, at most 32, because
             reading also waits for the disk.

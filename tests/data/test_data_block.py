@@ -236,8 +236,8 @@ def test_a_damaged_or_mislabelled_file_is_found_when_loaders_are_built(pets):
     (pets / "pug_3.jpg").write_text("<!DOCTYPE html>")
     (pets / "pug_4.jpg").write_bytes(b"")
     os.mkfifo(pets / "pug_55.jpg")
-    told = r"3 of 31 items.*pug_3.jpg' \(.*It is text that begins with '<!DOC.*pug_4.*empty.*pug_55.*named pipe"
-    with pytest.raises(FileFormatError, match=told):
+    message = r"3 of 31 items.*pug_3.jpg' \(.*It is text that begins with '<!DOC.*pug_4.*empty.*pug_55.*named pipe"
+    with pytest.raises(FileFormatError, match=message):
         block().dataloaders(pets, bs=4)
     with pytest.raises(FileFormatError, match="1 of 31 items.*named pipe"):
         block().dataloaders(pets, bs=4, verify="names")

@@ -98,11 +98,11 @@ def test_a_class_of_files_that_are_not_listed_is_named_with_the_way_to_read_them
     for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.HEIC", "dog/2.heic", "cow/1.jxl", "notes/readme.txt", "emu/1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0" if name == "emu/1" else b"text")
-    told = (
+    message = (
         r"4 images below .* left out.*1 in 'cow', all its images, end in .jxl.*2 in 'dog', all its images, end in .heic"
         r".*1 in 'emu', all its images, end in no suffix.*pillow-jxl-plugin.*register_heif_opener"
     )
-    with pytest.warns(UserWarning, match=told) as seen:
+    with pytest.warns(UserWarning, match=message) as seen:
         assert len(get_image_files(tmp_path)) == 2
     assert "notes" not in str(seen[0].message)
 

@@ -11,7 +11,7 @@ from torch import nn
 from minilearner import ClassificationInterpretation, DataLoaders, Learner
 from minilearner.plots.confusion import plot_confusion
 from minilearner.plots.lines import plot_epochs, plot_series
-from minilearner.plots.style import as_written, clean_text, text_columns, wrap_name
+from minilearner.plots.style import clean_text, literal_text, text_columns, wrap_name
 
 NAMES = [
     "$5_$10",
@@ -79,15 +79,15 @@ def test_top_losses_keep_every_letter_of_a_name():
     check_all(drawn(interp.plot_top_losses(len(NAMES))))
 
 
-def test_a_letter_that_no_font_has_is_told_with_the_way_out():
+def test_a_letter_that_no_font_has_is_named_with_the_way_out():
     with pytest.warns(UserWarning, match="No installed font has the letters.*Install a font"):
-        assert "fontfamily" in as_written("\U0010fffd")
+        assert "fontfamily" in literal_text("\U0010fffd")
 
 
 def test_plain_names_need_no_other_font():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert as_written("caf\xe9", "plain") == {"parse_math": False, "usetex": False}
+        assert literal_text("caf\xe9", "plain") == {"parse_math": False, "usetex": False}
 
 
 def test_texts_are_made_fit_for_fonts():

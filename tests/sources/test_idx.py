@@ -75,7 +75,7 @@ def test_the_error_names_a_missing_file(tmp_path):
         read_idx_bytes(tmp_path / "none.gz")
 
 
-def test_a_gzip_bomb_is_refused_at_the_announced_size(tmp_path):
+def test_a_gzip_bomb_is_refused_at_the_size_by_header(tmp_path):
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(IMAGES + bytes(50_000_000)))
     tracemalloc.start()
     with pytest.raises(FileFormatError, match=r"bomb.gz is refused: it holds more than the 1,048,616 bytes"):

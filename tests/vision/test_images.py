@@ -290,7 +290,7 @@ def test_pixels_without_a_known_range_are_refused_by_name(tmp_path, data, reason
     assert bool(verify_images([path], on_unreadable="skip").unreadable) == is_known_from_its_header
 
 
-def test_sixteen_bits_that_are_nearly_black_are_told_once(monkeypatch):
+def test_sixteen_bits_that_are_nearly_black_cause_one_warning(monkeypatch):
     monkeypatch.setattr(image_modes, "_WARNED", threading.Event())
     data = tiff(16, 1, struct.pack("<2H", 0, 4000), 2, 1)
     with pytest.warns(UserWarning, match="no value above 4000 of 65535") as seen:
@@ -325,7 +325,7 @@ def test_what_never_ends_is_refused_and_not_waited_for(tmp_path, make):
     assert "not a file" in verify_images([path], on_unreadable="skip").unreadable[0][1]
 
 
-def test_an_image_beyond_pillows_limit_is_told_with_the_way_to_allow_it(tmp_path, monkeypatch):
+def test_an_image_beyond_pillows_limit_is_reported_with_the_way_to_allow_it(tmp_path, monkeypatch):
     Image.new("L", (20, 20)).save(tmp_path / "scan.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for read in (open_image, image_size, lambda path: as_image(path.read_bytes())):
@@ -345,16 +345,16 @@ def test_a_long_text_in_a_png_is_not_called_damage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("head", "told"),
+    ("head", "message"),
     [
         (b"\0\0\0\x18ftypheic", "It is HEIC: run `pip install pillow-heif`"),
         (b"\0\0\0\x0cJXL \r\n", "It is JPEG XL: run `pip install pillow-jxl-plugin`"),
         (b"<!DOCTYPE html><html>", "text that begins with '<!DOCTYPE html><html'"),
     ],
 )
-def test_what_is_no_image_for_pillow_is_named_with_the_way_to_read_it(tmp_path, head, told):
+def test_what_is_no_image_for_pillow_is_named_with_the_way_to_read_it(tmp_path, head, message):
     (tmp_path / "a.jpg").write_bytes(head + bytes(20))
-    with pytest.raises(FileFormatError, match=rf"a\.jpg: .*{re.escape(told)}"):
+    with pytest.raises(FileFormatError, match=rf"a\.jpg: .*{re.escape(message)}"):
         open_image(tmp_path / "a.jpg")
 
 
