@@ -450,10 +450,11 @@ def _check_not_scikit_learns(thing: Any) -> None:
     name = metric_name(function)
     instead = next((metric for key, metric in _TAKE_INSTEAD.items() if key in name), None)
     take = "a function of yours" if instead is None else f"torchmetrics' {instead}, or a function of yours"
+    measures = any(word in name for word in ("r2", "d2", "variance", "squared", "absolute", "deviance"))
     raise TypeError(
         f"A metric takes (pred, target), raw predictions first, and scikit-learn's {name} takes (y_true, y_pred). Give "
-        f"{take} that calls it, for classes: def {name}_of(pred, target): "
-        f"return {name}(target.cpu(), pred.argmax(1).cpu())."
+        f"{take} that calls it{'' if measures else ', for classes'}: def {name}_of(pred, target): "
+        f"return {name}(target.cpu(), pred.{'' if measures else 'argmax(1).'}cpu())."
     )
 
 

@@ -27,6 +27,7 @@ from minilearner.data.labels import Getter
 from minilearner.data.share import choose_drop_last
 from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.data.table import Row
+from minilearner.data.weights import item_weights
 from minilearner.errors import DataError
 from minilearner.runtime import derive_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
@@ -113,6 +114,7 @@ class DataBlock:
         verify: Verify = "headers",
         on_unreadable: OnUnreadable = "raise",
         cache: bool | PathLike | None = None,
+        weights: Any = None,
         **unknown: NoReturn,
     ) -> DataLoaders:
         """Returns loaders of a source, after checking for everything that would stop training later.
@@ -136,6 +138,9 @@ class DataBlock:
             on_unreadable: "raise", or "skip" what "headers" or "decode" found. Skipped items are counted on standard
                 error and listed in ``dls.skipped``.
             cache: whether decoded images are kept for later epochs, or a folder to keep them in; see `ItemDataset`.
+            weights: how often training draws each item: "balanced" for the same chance for each class, a mapping from
+                class to weight, or one weight for each item of the source. An epoch still has as many items; some come
+                several times, others not at all. It needs `shuffle`. None takes each item once.
 
         Raises:
             TypeError: an argument is unknown, or the source needs `get_items`.
@@ -151,6 +156,8 @@ class DataBlock:
             check_count(n, name)
         if seed is not None:
             check_count(seed, "seed", least=None)
+        if weights is not None and not shuffle:
+            raise ValueError("`weights` need shuffle=True, because they decide what is drawn. Received: shuffle=False.")
         check_choice(verify, "verify", ("names", "headers", "decode"))
         check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
         if on_unreadable == "skip" and verify == "names":
@@ -179,8 +186,11 @@ class DataBlock:
         options["batch_tfms"] = self.batch_tfms
         does_drop = shuffle if drop_last is None else drop_last
         does_drop = does_drop and choose_drop_last(len(train), bs, is_asked_for=bool(drop_last))
+        part, drawn = prepared.train, None
+        if weights is not None:
+            drawn = item_weights(weights, prepared.n_items, part.positions, part.y, prepared.target)
         loader = ItemLoader(
-            train, prepared.train.y, bs=bs, shuffle=shuffle, drop_last=does_drop, training=True, **options
+            train, part.y, bs=bs, shuffle=shuffle, drop_last=does_drop, training=True, weights=drawn, **options
         )
         loader.keeps_large_rest = drop_last is None
         dls = DataLoaders(
@@ -195,6 +205,23 @@ class DataBlock:
         )
         dls.skipped = prepared.skipped
         return dls
+
+    def weighted_dataloaders(self, source: Any, wgts: Any, bs: int = 64, **options: Any) -> DataLoaders:
+        """Returns `dataloaders(source, weights=wgts, bs=bs, **options)`: fastai's name for it.
+
+        Example: beside items of weight 1, those of weight 3 come three times as often in training.
+
+        Args:
+            source: as for `dataloaders`.
+            wgts: one weight for each item of the source, those for validation among them; or as `weights` there.
+            bs: items per batch.
+            options: as for `dataloaders`.
+
+        Raises:
+            TypeError, ValueError, DataError: as `dataloaders`.
+        """
+        check_unknown(options, self.dataloaders, apart_from=("self", "source", "weights"))
+        return self.dataloaders(source, weights=wgts, bs=bs, **options)
 
     def summary(self, source: Any, bs: int = 4, show_batch: bool = False) -> None:
         """Prints what each step makes of one item, and then of a batch of `bs`; with `show_batch`, also draws a batch.

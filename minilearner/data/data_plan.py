@@ -50,6 +50,8 @@ class PreparedData:
     """What the items are: rows, paths, ..."""
     skipped: tuple[tuple[Any, str], ...]
     """What was left out because it cannot be read: (source, reason)."""
+    n_items: int
+    """The number of items of the source."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class DataPlan:
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         kind = _kind(rows[train[0]])
-        return PreparedData(part(train, "training"), part(valid, "validation"), target, kind, skipped)
+        return PreparedData(part(train, "training"), part(valid, "validation"), target, kind, skipped, len(rows))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ processes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ItemLoader"]
+
+
+_REPEAT = 2**32  # an item's second turn in a pass counts as a pass that training never reaches
 
 
 class ItemLoader(DerivedLoader):
@@ -49,10 +53,12 @@ class ItemLoader(DerivedLoader):
             if threads read on a CPU that also trains, else `workers.default_num_workers`. The workers stop once the
             cache holds all that a pass reads and only a crop is left to do.
         start_method: how workers start; see `workers.Workers`.
+        weights: (items,) how often each item is drawn, in proportion; see `DerivedLoader`. An item that comes several
+            times in a pass has other item transforms each time.
 
     Raises:
-        ValueError: `bs` is less than 1, or `num_workers` is negative.
-        DataError: the dataset and `y` differ in length.
+        ValueError: `bs` is less than 1, `num_workers` is negative, or there are weights without `shuffle`.
+        DataError: the dataset and `y` or the weights differ in length.
     """
 
     tensors_on_device = ("y",)
@@ -71,6 +77,7 @@ class ItemLoader(DerivedLoader):
         device: torch.device | str | None = None,
         num_workers: int | None = None,
         start_method: str | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__(
             bs=bs,
@@ -80,11 +87,16 @@ class ItemLoader(DerivedLoader):
             training=training,
             device=device,
             batch_tfms=batch_tfms,
+            weights=weights,
         )
         if num_workers is not None:
             check_count(num_workers, "num_workers", least=0)
         if y is not None and len(dataset) != len(y):
             raise DataError(f"`dataset` and `y` must have the same length. Received: {len(dataset)} and {len(y)}.")
+        if weights is not None and len(dataset) != len(weights):
+            raise DataError(
+                f"`weights` must have one number for each of {len(dataset)} items. Received: {len(weights)}."
+            )
         self.dataset = dataset
         self.y = None if y is None else y.to(self.device)
         self._num_workers, self.start_method = num_workers, start_method
@@ -111,23 +123,38 @@ class ItemLoader(DerivedLoader):
         """
         if not len(self.take_share(WHOLE)):
             raise DataError(f"There is no batch: {self.n_items} items with bs={self.bs}, drop_last={self.drop_last}.")
-        indices = self.indices(self.epoch)[: self.bs]
-        return self._finish(self.dataset.fetch(self._keys(indices, self.epoch)).x, indices, self.epoch, 0)
+        order = self.indices(self.epoch)
+        indices = order[: self.bs]
+        keys = self._keys(order, self.epoch)[: self.bs]
+        return self._finish(self.dataset.fetch(keys).x, indices, self.epoch, 0)
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tree, Tensor | None]]:
         self.dataset.open_store()
         order = self.indices(epoch)
+        keys = self._keys(order, epoch)
         pieces = list(self.share.pieces(len(order), self.bs, drop_last=self.drop_last, start=start))
-        chosen = [order[first:stop] if first < stop else order[:1] for _, first, stop in pieces]
-        read = self._read([self._keys(indices, epoch) for indices in chosen])
+        parts = [slice(first, stop) if first < stop else slice(1) for _, first, stop in pieces]
+        chosen = [order[part] for part in parts]
+        read = self._read([keys[part] for part in parts])
         for (b, first, stop), indices, fetched in zip(pieces, chosen, read, strict=True):
             self.dataset.keep(fetched.fresh)
             batch = self._finish(fetched.x, indices, epoch, b)
             # Another process has the last items. One item gives the empty batch its shape.
             yield batch if first < stop else map_tensors(lambda t: t[:0], batch)
 
-    def _keys(self, indices: Tensor, epoch: int) -> list[Key]:
-        return [(i, epoch if self.training else None) for i in indices.tolist()]
+    def _keys(self, order: Tensor, epoch: int) -> list[Key]:
+        """Returns what decides the item transforms at each place in the order of a pass."""
+        positions: list[int] = order.tolist()
+        if not self.training:
+            return [(i, None) for i in positions]
+        if self.weights is None:
+            return [(i, epoch) for i in positions]
+        repeats: Counter[int] = Counter()
+        keys: list[Key] = []
+        for i in positions:
+            keys.append((i, epoch + repeats[i] * _REPEAT))
+            repeats[i] += 1
+        return keys
 
     def _read(self, batches: list[list[Key]]) -> Iterator[Fetched]:
         n_left_out = len(self.dataset) % self.bs if self.drop_last else 0
@@ -208,7 +235,8 @@ class ItemLoader(DerivedLoader):
         """Returns numbers and words that differ if the data differ. Files count by their names and folders' names."""
         names = ["/".join(str(item).replace("\\", "/").split("/")[-2:]) for item in self.dataset.items]
         tfms = {"item_tfms": repr(self.dataset.item_tfms), "batch_tfms": repr(self.batch_tfms)}
-        return {"data": digest(names, self.y), **tfms}
+        weights = {} if self.weights is None else {"weights": digest(self.weights)}
+        return {"data": digest(names, self.y), **tfms, **weights}
 
     def __repr__(self) -> str:
         return (

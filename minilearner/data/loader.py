@@ -224,9 +224,12 @@ class DerivedLoader(Loader):
         training: whether augmentation runs.
         device: where batches arrive; the default device when None.
         batch_tfms: transforms that run on the inputs of every batch.
+        weights: (items,) float64, at least 0. A pass then draws as many items as there are, each with a chance in
+            proportion to its weight, so some come several times and others not at all. None takes each item once.
 
     Raises:
-        ValueError: `bs` is less than 1.
+        ValueError: `bs` is less than 1, or there are weights without `shuffle`.
+        DataError: there is not one weight for each item, or they are not finite, negative or all 0.
     """
 
     epoch: int
@@ -245,11 +248,14 @@ class DerivedLoader(Loader):
         training: bool,
         device: torch.device | str | None,
         batch_tfms: Transforms | Pipeline,
+        weights: Tensor | None = None,
     ) -> None:
         check_count(bs, "bs")
         super().__init__(device, batch_tfms)
+        if weights is not None and not shuffle:
+            raise ValueError("`weights` need shuffle=True, because they decide what is drawn. Received: shuffle=False.")
         self.bs, self.shuffle, self.drop_last = bs, shuffle, drop_last
-        self.seed, self.training = seed, training
+        self.seed, self.training, self.weights = seed, training, weights
         self.epoch = 0
 
     @property
@@ -279,6 +285,8 @@ class DerivedLoader(Loader):
         """Returns the order of a pass: int64 positions (items,), on the CPU."""
         if not self.shuffle:
             return torch.arange(self.n_items)
+        if self.weights is not None:
+            return _draw(self.weights, derive_generator(self.seed, "weighted", epoch))
         return torch.randperm(self.n_items, generator=derive_generator(self.seed, "shuffle", epoch))
 
     def positions_of(self, batch: int) -> list[int]:
@@ -288,7 +296,7 @@ class DerivedLoader(Loader):
 
     def in_order(self) -> Self:
         """Returns a loader of every item, in the order of the data, with validation transforms, for one process."""
-        return self._copy_with(shuffle=False, drop_last=False, training=False, epoch=0, share=WHOLE)
+        return self._copy_with(shuffle=False, drop_last=False, training=False, epoch=0, share=WHOLE, weights=None)
 
     def take_share(self, share: Share) -> Self:
         """Returns a loader of the same items, at the same pass, that reads this share of the batches."""
@@ -311,3 +319,11 @@ class DerivedLoader(Loader):
         """Returns the generator of a batch's transforms; in validation it is the same in every pass."""
         path = ("augment", epoch, batch) if self.training else ("validate", batch)
         return derive_generator(self.seed, *path)
+
+
+def _draw(weights: Tensor, rng: torch.Generator) -> Tensor:
+    """Draws as many positions as there are weights, with replacement. torch.multinomial takes at most 2^24 weights."""
+    sums = weights.cumsum(0)
+    points = torch.rand(len(weights), generator=rng, dtype=torch.float64) * sums[-1]
+    last = int(weights.nonzero()[-1])  # a point may be rounded up to the last sum
+    return torch.searchsorted(sums, points, right=True).clamp(max=last)

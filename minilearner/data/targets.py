@@ -431,7 +431,7 @@ def as_labels(value: Any, split: str, name_item: NameItem | None = None) -> np.n
     except ValueError as error:  # rows that differ in length
         raise DataError(f"`y` of {split} must have one shape for all items. Received: {error}.") from error
     missing = np.ma.getmaskarray(raw) if np.ma.isMaskedArray(raw) else np.zeros(y.shape, dtype=bool)
-    if y.dtype.kind in "OU" and y.ndim:
+    if y.dtype.kind in "OUMm" and y.ndim:
         # `np.asarray` makes text of NaN and of numbers that stand among text.
         labels = list(map(as_label, np.asarray(raw, dtype=object).flat))
         missing |= np.array(list(map(is_missing, labels)), dtype=bool).reshape(y.shape)
@@ -607,12 +607,12 @@ def _name_by_position(position: int) -> str:
 
 
 def _as_hashable(label: Any) -> Hashable:
-    if not isinstance(label, Hashable) or is_several(label) or bool(getattr(label, "ndim", 0)):
+    name: Hashable = as_label(label)
+    if not isinstance(name, Hashable) or is_several(name) or bool(getattr(name, "ndim", 0)):
         raise DataError(
             f"a label must be one name or number. Received: {label!r:.80}. For several labels an item use "
             "MultiCategoryBlock, for several numbers RegressionBlock."
         )
-    name: Hashable = as_label(label)
     return name
 
 

@@ -182,7 +182,7 @@ class FeatureLoader(MemoryLoader):
     def __init__(self, source: MemoryLoader | ItemLoader, x: Tensor, y: Tensor | None) -> None:
         options: dict[str, Any] = {name: getattr(source, name) for name in ("bs", "shuffle", "drop_last", "seed")}
         super().__init__(x, y, training=source.training, device=source.device, **options)
-        self.source = source
+        self.source, self.weights = source, source.weights
         self.load_state_dict(source.state_dict())
 
     def fingerprint(self) -> dict[str, Any]:
