@@ -101,7 +101,7 @@ def test_get_preds_gives_probabilities_in_the_order_of_the_data(learner, blobs):
     np.testing.assert_array_equal(targets, blobs[0][1])
     found = learn.get_preds(0, with_input=True)
     np.testing.assert_array_equal(found.inputs, blobs[0][0])
-    assert found.indices.tolist() == list(range(90)) and found[0] is found.preds
+    assert found.indices.tolist() == list(range(86)) and found[0] is found.preds
 
 
 def test_get_preds_gives_the_loss_of_each_item_and_the_decoded_classes(learner):
