@@ -1,5 +1,6 @@
 """Each method of the learner does what it says, prediction leaves no trace, and mistakes are found before training."""
 
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torchmetrics
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from minilearner import (
     MLP,
@@ -94,12 +96,12 @@ def test_predicting_changes_nothing(learner):
 def test_get_preds_gives_probabilities_in_the_order_of_the_data(learner, blobs):
     learn = learner()
     preds, targets = learn.get_preds(0)
-    assert preds.shape == (90, 3)
-    torch.testing.assert_close(preds.sum(1), torch.ones(90))
+    assert preds.shape == (86, 3)
+    torch.testing.assert_close(preds.sum(1), torch.ones(86))
     np.testing.assert_array_equal(targets, blobs[0][1])
     found = learn.get_preds(0, with_input=True)
     np.testing.assert_array_equal(found.inputs, blobs[0][0])
-    assert found.indices.tolist() == list(range(90)) and found[0] is found.preds
+    assert found.indices.tolist() == list(range(86)) and found[0] is found.preds
 
 
 def test_get_preds_gives_the_loss_of_each_item_and_the_decoded_classes(learner):
@@ -587,3 +589,58 @@ def test_a_seed_decides_dropout(learner):
     first = quietly(learner(seed=3)).steps["loss"]
     torch.rand(5)
     np.testing.assert_array_equal(quietly(learner(seed=3)).steps["loss"], first)
+
+
+def test_learners_on_the_same_loaders_train_as_if_each_were_alone(net, blobs):
+    def losses(dls, n_learners, turns):
+        models = [net()[0] for _ in range(n_learners)]  # the dropout of a whole net draws from torch's generator
+        learns = [Learner(dls, model, nn.CrossEntropyLoss(), lr=0.01, device="cpu", seed=5) for model in models]
+        for number in turns:
+            quietly(learns[number])
+        return [learn.recorder.losses.tolist() for learn in learns]
+
+    def arrays():
+        return DataLoaders.from_arrays(*blobs, bs=16, seed=1)
+
+    def dataset():
+        return DataLoaders(TensorDataset(*map(torch.as_tensor, blobs[0])), bs=16, seed=1)
+
+    def generator():
+        rng = torch.Generator().manual_seed(3)
+        return DataLoaders(
+            DataLoader(TensorDataset(*map(torch.as_tensor, blobs[0])), batch_size=16, shuffle=True, generator=rng)
+        )
+
+    for make in (arrays, dataset, generator):
+        (alone,) = losses(make(), 1, [0, 0])
+        assert losses(make(), 2, [0, 1, 0, 1]) == losses(make(), 2, [0, 0, 1, 1]) == [alone, alone]
+
+
+def test_loaders_go_on_where_they_stand_for_their_first_learner_and_in_a_copy(net, blobs):
+    dls = DataLoaders.from_arrays(*blobs, bs=16, seed=1)
+    list(dls.train)
+    learn = Learner(dls, net()[0], nn.CrossEntropyLoss(), device="cpu")
+    quietly(learn)
+    again = deepcopy(learn)
+    quietly(learn), quietly(again)
+    assert learn.dls is dls
+    assert dls.train.epoch == again.dls.train.epoch == 3
+    assert learn.recorder.losses.tolist() == again.recorder.losses.tolist()
+
+
+def test_freezing_nothing_is_refused(learner):
+    for call in (Learner.freeze, lambda learn: learn.freeze_to(-1)):
+        with pytest.raises(ValueError, match="the model is one layer group. Received: n=-1. .*learner's `splitter="):
+            call(learner(splitter=None))
+    norms_first = learner(splitter=lambda m: [[*m[1].parameters()], [*m[0].parameters(), *m[4].parameters()]])
+    with pytest.raises(ValueError, match="the first layer groups hold only norm layers"):
+        norms_first.freeze()
+    learner(splitter=None).freeze_to(0)
+
+
+def test_fine_tune_says_that_it_freezes_nothing(learner, capsys):
+    learn = learner(splitter=None)
+    with learn.no_bar():
+        learn.fine_tune(1)
+    assert "fine_tune freezes no layers, because the learner has one layer group" in capsys.readouterr().err
+    assert len(learn.recorder.runs) == 2

@@ -2,8 +2,11 @@ import math
 from functools import partial
 
 import pytest
+import sklearn.metrics
 import torch
 import torchmetrics
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import nn
 
 from minilearner.metrics import (
     GroupedUpdates,
@@ -231,3 +234,85 @@ def test_groups_go_on_where_they_were_saved():
         return metric.compute(), metric.n_items
 
     assert mean(stop=None) == mean(stop=0) == mean(stop=5) == mean(stop=17)
+
+
+def macro_f1(pred, target):
+    return f1_score(target, pred.argmax(1), average="macro")
+
+
+def score(pred, target):
+    return roc_auc_score(target, pred[:, 1])
+
+
+def r2(pred, target):
+    return 1 - (pred - target).square().sum() / (target - target.mean()).square().sum()
+
+
+def rmse(pred, target):
+    return (pred - target).square().mean().sqrt()
+
+
+def correlation(pred, target):
+    return torch.corrcoef(torch.stack([pred, target]))[0, 1]
+
+
+CLASSES = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), torch.arange(50) % 3
+NUMBERS = torch.randn(2, 50, generator=torch.Generator().manual_seed(1)).unbind()
+
+
+@pytest.mark.parametrize(
+    ("function", "data"),
+    [
+        (macro_f1, CLASSES),
+        (score, (CLASSES[0], CLASSES[1].clamp(max=1))),
+        (lambda pred, target: f1_score(target, pred.argmax(1), average="micro"), CLASSES),
+        (partial(macro_f1), CLASSES),
+        (r2, NUMBERS),
+        (rmse, NUMBERS),
+        (correlation, NUMBERS),
+    ],
+)
+def test_a_function_that_is_no_mean_gets_the_whole_set(function, data):
+    metric = as_metric(function)
+    for pred, target in zip(*(part.split(8) for part in data), strict=True):
+        metric.update(pred, target)
+    assert float(metric.compute()) == pytest.approx(float(function(*data)))
+    metric.reset()
+    assert math.isnan(metric.compute())
+
+
+def test_batches_of_a_whole_set_are_copied_and_may_be_nested():
+    pred, target = {"a": torch.ones(2)}, (torch.zeros(2), torch.zeros(2))
+    metric = as_metric(lambda pred, target: rmse(pred["a"], target[0]))
+    metric.update(pred, target)
+    pred["a"].zero_()
+    metric.update(pred, target)
+    assert float(metric.compute()) == pytest.approx(0.5**0.5)
+    assert metric_name(as_metric(macro_f1)) == "macro_f1"
+
+
+def mean_absolute_error(pred, target):
+    return (pred - target).abs().mean()
+
+
+@pytest.mark.parametrize(
+    "function", [accuracy, partial(top_k_accuracy, k=2), mean_absolute_error, nn.functional.l1_loss, nn.L1Loss()]
+)
+def test_other_functions_stay_means_over_items(function):
+    assert type(as_metric(function)) is MeanMetric
+
+
+@pytest.mark.parametrize(
+    ("function", "instead"),
+    [
+        (f1_score, r"MulticlassF1Score\(num_classes"),
+        (partial(f1_score, average="macro"), "MulticlassF1Score"),
+        (roc_auc_score, "MulticlassAUROC"),
+        (sklearn.metrics.r2_score, r"R2Score\(\).*r2_score\(target.cpu\(\), pred.cpu\(\)\)"),
+        (sklearn.metrics.balanced_accuracy_score, 'MulticlassRecall.*average="macro"'),
+        (sklearn.metrics.accuracy_score, "a function of yours"),
+    ],
+)
+def test_scikit_learns_functions_are_refused_with_what_to_take(function, instead):
+    with pytest.raises(TypeError, match=rf"scikit-learn's .* takes \(y_true, y_pred\). Give .*{instead}"):
+        as_metric(function)

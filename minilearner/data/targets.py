@@ -433,11 +433,12 @@ def as_labels(value: Any, split: str, name_item: NameItem | None = None) -> np.n
     missing = np.ma.getmaskarray(raw) if np.ma.isMaskedArray(raw) else np.zeros(y.shape, dtype=bool)
     if y.dtype.kind in "OUMm" and y.ndim:
         # `np.asarray` makes text of NaN and of numbers that stand among text.
-        labels = list(map(as_label, np.asarray(raw, dtype=object).flat))
+        given = np.asarray(raw, dtype=object)
+        labels = list(map(as_label, given.flat))
         missing |= np.array(list(map(is_missing, labels)), dtype=bool).reshape(y.shape)
         kinds = {str if isinstance(label, str) else type(label) for label in labels}
-        if kinds <= {str} or kinds <= {bool, int, float}:
-            y = np.array(labels).reshape(y.shape)
+        is_one_kind = kinds <= {str} or kinds <= {bool, int, float}
+        y = np.array(labels).reshape(y.shape) if is_one_kind else given
     if missing.any():
         items = np.flatnonzero(missing.reshape(len(y), -1).any(1)).tolist()
         examples = _examples(items, name_item or _name_by_position)

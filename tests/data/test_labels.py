@@ -1,9 +1,12 @@
 """Labellers and getters take the right part of an item, and explain their failures."""
 
 from collections import namedtuple
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from minilearner.data.labels import (
     AttrGetter,
@@ -11,6 +14,9 @@ from minilearner.data.labels import (
     ItemGetter,
     RegexLabeller,
     apply_to_all,
+    as_label,
+    is_missing,
+    look_alike,
     parent_label,
     using_attr,
 )
@@ -74,3 +80,36 @@ def test_columns_of_a_row(row):
 
 def test_an_empty_cell_has_no_labels():
     assert ColReader(0, label_delim=" ")([""]) == ColReader(0, label_delim=" ")([float("nan")]) == []
+    assert ColReader(0, label_delim=";")([" ; ;"]) == []
+
+
+def test_pieces_between_delimiters_are_trimmed_and_empty_ones_dropped():
+    read = ColReader("labels", label_delim=";")
+    assert [read({"labels": cell}) for cell in ("a;;b", "a;b;", " a ; b", ";a")] == [["a", "b"]] * 3 + [["a"]]
+    with pytest.raises(ValueError, match="`label_delim` must have at least one character"):
+        ColReader("labels", label_delim="")
+
+
+def test_a_prefix_makes_no_label_of_an_empty_cell():
+    assert ColReader(0, pref="class ")([None]) is None
+    assert np.isnan(ColReader(0, suff=".jpg")([np.float32("nan")]))
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(np.str_(" cat\u00a0"), "cat"), (np.int64(3), 3), (torch.tensor(3), 3), (np.array(0.5), 0.5), (np.True_, True)],
+)
+def test_labels_become_pythons_own(value, label):
+    assert as_label(value) == label and type(as_label(value)) is type(label)
+
+
+def test_what_is_missing_and_what_is_not():
+    nothing = [None, "", " \t", b" ", "\ufeff", float("nan"), np.float32("nan"), np.datetime64("NaT"), Decimal("nan")]
+    assert all(map(is_missing, [*nothing, Decimal("snan"), np.ma.masked, torch.tensor(float("nan"))]))
+    assert not any(map(is_missing, ["a", 0, 0.0, False, [], np.array([np.nan]), "nan", Decimal(0)]))
+
+
+def test_names_that_look_alike_are_found():
+    assert look_alike(["a b", "a  b"]) == ("a b", "a  b")
+    assert look_alike(["caf\u00e9", "cafe\u0301"]) == ("caf\u00e9", "cafe\u0301")
+    assert look_alike(["a", "A", "b", 1]) is None

@@ -1,6 +1,7 @@
 """Splitters give the same splits as fastai and scikit-learn, and use no global randomness."""
 
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from minilearner.data.splits import (
     TrainTestSplitter,
     split_items,
 )
-from minilearner.errors import DataError
+from minilearner.data.table import as_table
+from minilearner.errors import DataError, FileFormatError
 
 TEN = list(range(10))
 
@@ -216,3 +218,79 @@ def test_sizes_may_be_numpys_numbers():
 def test_sizes_that_the_items_do_not_allow_are_refused_with_the_reason(sizes, n, reason, shuffle):
     with pytest.raises(DataError, match=reason):
         TrainTestSplitter(**sizes, shuffle=shuffle)(range(n))
+
+
+def test_an_empty_validation_set_is_said_by_name(tmp_path):
+    (tmp_path / "valid.txt").write_text("\n \n")
+    for splitter, items, message in [
+        (IndexSplitter([]), TEN, "`valid_idx` names no position"),
+        (MaskSplitter([False] * 10), TEN, "`mask` is true for none"),
+        (FuncSplitter(lambda item: None), TEN, "`func` is true for none"),
+        (FileSplitter(tmp_path / "valid.txt"), ["a.png"], "valid.txt' has no names"),
+        (ColSplitter("held"), {"held": [0, 0]}, "no cell of column 'held' is true"),
+        (ColSplitter("held", on=[]), {"held": [0, 0]}, "`on` names no value"),
+    ]:
+        with pytest.raises(
+            DataError, match=rf"{message}, so the validation set is empty.*RandomSplitter\(valid_pct=0\)"
+        ):
+            splitter(items)
+
+
+def test_a_file_of_names_in_any_spelling(tmp_path):
+    (tmp_path / "valid.txt").write_bytes(b"\xef\xbb\xbf" + "cafe\u0301.png\r\nb.png".encode())
+    assert FileSplitter(tmp_path / "valid.txt")(["a.png", "x/caf\u00e9.png", Path("b.png")]) == ([0], [1, 2])
+    (tmp_path / "valid.txt").write_bytes("caf\u00e9.png".encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"line 1 of '.*valid.txt' is not text in utf-8"):
+        FileSplitter(tmp_path / "valid.txt")(["a.png"])
+    assert FileSplitter(tmp_path / "valid.txt", encoding="latin-1")(["a.png", "caf\u00e9.png"]) == ([0], [1])
+    with pytest.raises(DataError, match="`items` failed on 1 of 1 items"):
+        FileSplitter(tmp_path / "valid.txt", encoding="latin-1")([3])
+
+
+@pytest.mark.parametrize(
+    "on", [[1, 3], {1, 3}, np.array([1, 3]), (1, 3), torch.tensor([1, 3]), {1: "a", 3: "b"}.keys()]
+)
+def test_values_that_mean_validation_come_in_any_collection(on):
+    assert ColSplitter("fold", on=on)({"fold": [0, 1, 2, 3, np.int64(1)]}) == ([0, 2], [1, 3, 4])
+    assert ColSplitter("fold", on=iter([1, 3]))({"fold": [0, 1, 3]}) == ([0], [1, 2])
+
+
+def test_a_value_in_no_cell_is_named_with_the_nearest():
+    with pytest.raises(DataError, match="no cell of column 'part' holds 'valid'.*Did you mean 'val'.*'train', 'val'"):
+        ColSplitter("part", on=["val", "valid"])({"part": ["train", " val"]})
+
+
+def test_a_mask_or_a_function_that_is_undecided_is_refused():
+    with pytest.raises(DataError, match="1 of 2 entries of `mask` are neither true nor false: 'False' in item 1"):
+        MaskSplitter([True, "False"])([1, 2])
+    with pytest.raises(DataError, match="2 of 3 entries of `mask` .*: nan in item 1"):
+        MaskSplitter(np.array([1.0, np.nan, np.nan]))([1, 2, 3])
+    with pytest.raises(DataError, match="`func` must return true or false. It returned nan for 1 of 2 items: 2"):
+        FuncSplitter({1: True, 2: float("nan")}.get)([1, 2])
+    assert MaskSplitter(torch.tensor([True, False]))([1, 2]) == ([1], [0])
+
+
+def test_a_stratified_split_needs_every_label():
+    with pytest.raises(DataError, match="2 have none: item 1, item 2"):
+        StratifiedSplitter(0.5)([1, 2, 3, 4], ["a", None, " ", "a"])
+    assert Counter(len(part) for part in StratifiedSplitter(0.5)([1, 2, 3, 4], ["a", " a", "b", "b"])) == {2: 2}
+
+
+@pytest.mark.parametrize("kind", ["file", "column", "list", "mask", "function", "folders"])
+def test_a_hundred_thousand_items_are_split_in_seconds(tmp_path, kind):
+    """It took minutes when every item met every name; a second is usual, and ten allow for a busy machine."""
+    n = 100_000
+    paths = [Path(f"{'train' if i % 2 else 'valid'}/c/{i}.png") for i in range(n)]
+    (tmp_path / "valid.txt").write_text("\n".join(path.name for path in paths[::2]))
+    splitter, items = {
+        "file": (FileSplitter(tmp_path / "valid.txt"), paths),
+        "column": (ColSplitter("id", on=list(range(0, n, 2))), {"id": list(range(n))}),
+        "list": (IndexSplitter(range(0, n, 2)), paths),
+        "mask": (MaskSplitter([i % 2 == 0 for i in range(n)]), paths),
+        "function": (FuncSplitter(lambda path: path.parts[0] == "valid"), paths),
+        "folders": (GrandparentSplitter(), paths),
+    }[kind]
+    start = time.process_time()
+    train, valid = split_items(splitter, as_table(items) if kind == "column" else items, None)
+    assert time.process_time() - start < 10
+    assert (train, valid) == (list(range(1, n, 2)), list(range(0, n, 2)))

@@ -1,12 +1,13 @@
 """Tables are read row by row, from any mapping of columns or a CSV file."""
 
+import csv
 import pickle
 
 import numpy as np
 import pytest
 
 from minilearner.data.table import as_table, read_csv
-from minilearner.errors import DataError
+from minilearner.errors import DataError, FileFormatError
 
 
 def test_rows_are_read_by_name_attribute_and_position():
@@ -50,3 +51,54 @@ def test_a_broken_csv_file_is_reported(tmp_path):
         read_csv(tmp_path / "absent.csv")
     with pytest.raises(DataError, match="name each column once"):
         read_csv(write(tmp_path / "l.csv", "a,a\n1,2\n"))
+
+
+def test_cells_of_any_length_and_utf_16_are_read(tmp_path):
+    (tmp_path / "l.csv").write_bytes(f"a,b\ncafé,{'x' * 200_000}\n".encode("utf-16"))
+    limit = csv.field_size_limit()
+    assert dict(read_csv(tmp_path / "l.csv")[0]) == {"a": "café", "b": "x" * 200_000}
+    assert csv.field_size_limit() == limit
+
+
+def test_another_encoding_is_named_with_its_line_and_can_be_given(tmp_path):
+    (tmp_path / "l.csv").write_bytes("name,label\n1.png,bar\n2.png,café\n".encode("latin-1"))
+    with pytest.raises(FileFormatError, match=r"line 3 of '.*l.csv' is not text in utf-8: .*give its `encoding`"):
+        read_csv(tmp_path / "l.csv")
+    assert read_csv(tmp_path / "l.csv", encoding="latin-1")[1].label == "café"
+    with pytest.raises(ValueError, match="`encoding` must be one that Python knows. Received: encoding='latin1x'"):
+        read_csv(tmp_path / "l.csv", encoding="latin1x")
+    (tmp_path / "l.csv").write_bytes("a,b\n1,2\n".encode("utf-16-le"))
+    with pytest.raises(FileFormatError, match=r"line 1 of '.*l.csv' has a character number 0"):
+        read_csv(tmp_path / "l.csv")
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rest(tmp_path):
+    with pytest.raises(DataError, match=r"a quote on line 3 of '.*' is not closed"):
+        read_csv(write(tmp_path / "l.csv", 'a,b\n1,"x"\n2,"y\n3,z\n'))
+    assert len(read_csv(write(tmp_path / "l.csv", 'a,b\n1,"x\ny"\n2,y'))) == 2
+    assert read_csv(tmp_path / "l.csv", quoting=csv.QUOTE_MINIMAL)[0].b == "x\ny"
+
+
+def test_rows_are_named_by_their_lines(tmp_path):
+    table = read_csv(write(tmp_path / "l.csv", 'a,b\n1,"x\ny"\n\n2,y\n'))
+    assert table.name_row(1) == f"line 5 of '{tmp_path / 'l.csv'}'"
+    assert as_table({"a": [1, 2]}).name_row(1) == "row 1"
+    with pytest.raises(DataError, match=r"line 2 of '.*l.csv' cannot be read: could not convert string to float"):
+        read_csv(write(tmp_path / "l.csv", '"a","b"\n1,x\n'), quoting=csv.QUOTE_NONNUMERIC)
+
+
+def test_a_column_of_numbers_may_have_empty_cells_in_any_spelling(tmp_path):
+    table = read_csv(write(tmp_path / "l.csv", "a,b,c\n 1,0.5,NA\nNaN,NA,x\n , ,y\n"), typed=["a", "b", "c"])
+    assert table.columns == {"a": [1, None, None], "b": [0.5, None, None], "c": ["NA", "x", "y"]}
+
+
+def test_what_is_no_delimiter_or_quoting_is_refused(tmp_path):
+    path = write(tmp_path / "l.csv", "a,b\n1,2\n")
+    with pytest.raises(ValueError, match="`delimiter` must be one character. Received: delimiter=', '"):
+        read_csv(path, delimiter=", ")
+    with pytest.raises(ValueError, match="`quoting` must be a constant of the module csv. Received: 9"):
+        read_csv(path, quoting=9)
+
+
+def test_several_columns_of_a_row_are_a_list():
+    assert as_table({"name": ["a"], "x": [1], "y": [2]})[0][["x", "y"]] == [1, 2]

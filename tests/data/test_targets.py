@@ -9,8 +9,12 @@ from minilearner.data.targets import (
     MultiCategory,
     Regression,
     Target,
+    as_labels,
+    build_vocabulary,
     encode_labels,
     mean_squared_error,
+    restore_category,
+    restore_multi_category,
 )
 from minilearner.errors import DataError
 
@@ -169,3 +173,42 @@ def test_your_own_target_needs_no_encode_and_may_have_one():
     with pytest.raises(DataError, match="must be numbers for this target"):
         encode(Angle(), ["north"])
     torch.testing.assert_close(encode(Degrees(), [180.0]), torch.tensor([torch.pi], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("make", [Category, MultiCategory])
+def test_a_vocabulary_without_an_order_or_with_empty_names_is_refused(make):
+    for vocab in ({"b", "a"}, frozenset("ab"), {"a": 1}, {"a": 1}.keys(), {0: "a"}.values(), (name for name in "ab")):
+        with pytest.raises(TypeError, match="`vocab` must be a list of names in the order of their numbers"):
+            make(vocab)
+    for empty in ("", " ", None, float("nan"), np.str_("\t")):
+        with pytest.raises(DataError, match="`vocab` must not hold an empty name. Received: .* as class number 1"):
+            make(["a", empty])
+    with pytest.raises(DataError, match=r"differ only in blanks.*Received: 'a b' and 'a\\xa0b'"):
+        make(["a b", "c", "a\u00a0b"])
+    assert [type(name) for name in make(np.array([3, 1])).vocab] == [int, int]
+    assert make(np.array(["b", "a"])).vocab == ("b", "a")
+
+
+def test_a_file_may_have_names_that_are_refused_today():
+    assert restore_category(("", " cat", "cat")).label(1) == " cat"
+    assert restore_multi_category(("", "cat"), 0.25).thresh == 0.25
+    with pytest.raises(ValueError, match="name each class once"):
+        restore_category(("a", "a"))
+
+
+def test_labels_in_arrays_are_of_one_kind_and_complete():
+    assert as_labels(["b ", "a"], "train").tolist() == ["b", "a"]
+    assert as_labels(np.array([1, np.int64(2)], dtype=object), "train").dtype.kind == "i"
+    for labels, message in [
+        (["cat", float("nan"), ""], "2 of 3 labels of train are missing: item 1, item 2"),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), "1 of 3 labels of train are missing: item 1"),
+        (["a", 1], "must be a sequence of numbers or of text"),
+        ([[1, 2], [3]], "must have one shape for all items"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            as_labels(labels, "train")
+
+
+def test_truth_values_and_numbers_are_not_one_kind():
+    with pytest.raises(DataError, match="must be of one kind, so that they can be sorted. Received: bool, int"):
+        build_vocabulary(None, [True, 1, 0], sort=True, add_na=False)

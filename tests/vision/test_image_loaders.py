@@ -1,7 +1,9 @@
 """`ImageDataLoaders` reads every common layout of image data sets."""
 
 import csv
+import shutil
 from collections import namedtuple
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -150,3 +152,88 @@ def test_names_of_other_libraries_lead_to_ours(pets, theirs, ours):
 def test_a_batch_size_in_quotes_raises(pets):
     with pytest.raises(TypeError, match="`bs` must be a whole number. Received: bs='16'"):
         ImageDataLoaders.from_name_re(pets, get_image_files(pets), PATTERN, item_tfms=Resize(8), bs="16")
+
+
+def test_a_folder_that_holds_a_set_is_no_class(pets):
+    def write(folder, n=4):
+        for i, file in enumerate(get_image_files(pets)[:n]):
+            (pets.parent / "mixed" / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, pets.parent / "mixed" / folder / f"{i}.jpg")
+        return pets.parent / "mixed"
+
+    def load(**options):
+        return ImageDataLoaders.from_folder(pets.parent / "mixed", valid_pct=0.25, **{**OPTIONS, **options})
+
+    write("bus"), write("train")
+    assert load().vocab == ("bus", "train")  # "train" alone is a class of vehicles
+    path = write("Test", 2)
+    with pytest.raises(DataError, match=r"seem to be sets of images, not classes: 'Test' \(2 images\), 'train' \(4 im"):
+        load()
+    assert load(vocab=["bus", "Test", "train"]).c == 3
+    shutil.rmtree(path / "Test")
+    write("valid")
+    with pytest.raises(DataError, match=r"not classes: 'train' \(4 images\), 'valid'|not classes: 'valid'"):
+        load()
+    shutil.rmtree(path / "valid")
+    write(".")
+    with pytest.raises(DataError, match="4 of 12 images lie directly in .*in no class's folder"):
+        load()
+
+
+def test_an_empty_cell_is_named_by_its_line_and_its_file(pets):
+    names = [file.name for file in get_image_files(pets)]
+    for empty in ("", " ", "\u00a0"):
+        rows = [f"{name},{empty if i == 3 else breed(name)}" for i, name in enumerate(names)]
+        (pets / "labels.csv").write_text("\n".join(["name,label", *rows]), encoding="utf-8")
+        with pytest.raises(DataError, match=rf"1 of 30 .* missing: line 5 of '.*labels.csv' \('.*{names[3]}'\)"):
+            ImageDataLoaders.from_csv(pets, valid_pct=0, **OPTIONS)
+    table = {"name": names, "label": [None if i == 3 else breed(name) for i, name in enumerate(names)]}
+    with pytest.raises(DataError, match=rf"missing: row 3 \('.*{names[3]}'\)"):
+        ImageDataLoaders.from_df(table, pets, valid_pct=0, **OPTIONS)
+    table = {"name": [None, *names[1:]], "label": [*map(breed, names)]}
+    with pytest.raises(DataError, match="`get_x` failed on 1 of 30 items.*the cell in column 0.*is empty"):
+        ImageDataLoaders.from_df(table, pets, valid_pct=0, **OPTIONS)
+
+
+def test_rows_of_zeros_and_ones_are_columns_of_classes(pets):
+    files = get_image_files(pets)
+    rows = [[i % 2, int(i % 3 == 0), 1] for i in range(len(files))]
+    for spelt in (
+        rows,
+        [list(map(float, row)) for row in rows],
+        np.array(rows),
+        [tuple(map(bool, row)) for row in rows],
+    ):
+        with pytest.raises(DataError, match=r"rows of zeros and ones, such as .*MultiCategoryBlock\(encoded=True"):
+            ImageDataLoaders.from_lists(pets, files, spelt, **OPTIONS)
+    cells = [" ".join(map(str, row)) for row in rows]
+    with pytest.raises(DataError, match="rows of zeros and ones"):
+        ImageDataLoaders.from_df({"name": files, "y": cells}, label_delim=" ", **OPTIONS)
+    table = {"name": files, **{name: [row[k] for row in rows] for k, name in enumerate(("fog", "road", "sea"))}}
+    dls = ImageDataLoaders.from_df(table, label_col=["fog", "road", "sea"], valid_pct=0, shuffle=False, **OPTIONS)
+    assert dls.target == MultiCategory(["fog", "road", "sea"])
+    assert dls.train.y.tolist() == [rows[i] for i in RandomSplitter(0)(files)[0]]
+
+
+def test_a_csv_in_another_encoding_is_read_when_it_is_named(pets):
+    lines = [f"{file.name};{('café', 'bar')[i % 2]}" for i, file in enumerate(get_image_files(pets))]
+    (pets / "labels.csv").write_bytes("\n".join(["name;label", *lines]).encode("cp1252"))
+    with pytest.raises(DataError, match=r"line 2 of '.*labels.csv' is not text in utf-8"):
+        ImageDataLoaders.from_csv(pets, delimiter=";", **OPTIONS)
+    dls = ImageDataLoaders.from_csv(pets, delimiter=";", encoding="cp1252", **OPTIONS)
+    assert dls.vocab == ("bar", "café")
+
+
+@pytest.mark.parametrize(
+    ("labels", "target"),
+    [
+        ([i / 8 for i in range(30)], Regression(1)),
+        ([[i / 8, i / 4] for i in range(30)], Regression(2)),
+        (list("abc" * 10), Category("abc")),
+        ([["a", "b"], ["c"]] * 15, MultiCategory("abc")),
+        ([Decimal("0.5")] * 30, Regression(1)),
+    ],
+)
+def test_every_kind_of_label_does_without_a_validation_set(pets, labels, target):
+    dls = ImageDataLoaders.from_lists(pets, get_image_files(pets), labels, valid_pct=0, **OPTIONS)
+    assert dls.valid is None and dls.target == target and dls.train.n_items == 30
