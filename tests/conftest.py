@@ -62,11 +62,21 @@ def _figures_closed():
 @pytest.fixture
 def blobs():
     """Three classes of points in the plane that a small net learns quickly: 86 to train, 30 to validate."""
+    return make_blobs(86)  # in batches of 16, less than a tenth is left out
+
+
+@pytest.fixture
+def ninety_blobs():
+    """The same with 90 points to train, of which batches of 16 leave out a ninth."""
+    return make_blobs(90)
+
+
+def make_blobs(n_train):
     rng = np.random.default_rng(0)
     centres = np.array([[0.0, 3.0], [3.0, -2.0], [-3.0, -2.0]])
     y = np.arange(120) % 3
     x = (centres[y] + rng.normal(size=(120, 2))).astype(np.float32)
-    return (x[:86], y[:86]), (x[90:], y[90:])  # in batches of 16, less than a tenth is left out
+    return (x[:n_train], y[:n_train]), (x[90:], y[90:])
 
 
 @pytest.fixture

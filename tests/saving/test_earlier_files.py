@@ -96,15 +96,17 @@ def folder(tmp_path):
     return shutil.copytree(EARLIER / "folder", tmp_path / "folder")
 
 
-def test_a_run_of_an_earlier_version_resumes(folder):
-    whole, resumed = resumable(), resumable()
+def test_a_run_of_an_earlier_version_resumes(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    whole, resumed, again = resumable(), resumable(), resumable()
     expected, record = fit(whole, None), fit(resumed, folder)
     assert record.steps["step"].tolist() == expected.steps["step"].tolist()
     assert [row["epoch"] for row in record.epochs] == [0, 1, 2]
     assert resumed.cbs[-1].epochs == [0, 1, 2]
-    # Not equal to the bit, because the first half was trained on another machine.
-    torch.testing.assert_close(resumed.model.weight, whole.model.weight)
-    torch.testing.assert_close(torch.tensor(record.steps["loss"]), torch.tensor(expected.steps["loss"]))
+    # Not the whole run's weights: earlier versions weighed mixed items by other sums of class weights.
+    assert bool(torch.isfinite(resumed.model.weight).all())
+    assert fit(again, copy).steps["loss"].tolist() == record.steps["loss"].tolist()
+    assert torch.equal(again.model.weight, resumed.model.weight)
 
 
 def test_what_an_earlier_version_compared_is_still_compared(folder):
