@@ -67,7 +67,7 @@ def blobs():
 
 @pytest.fixture
 def ninety_blobs():
-    """The same with 90 points to train, of which batches of 16 leave out a ninth."""
+    """The same with 90 points to train. Batches of 16 would leave out more than a tenth, so none is left out."""
     return make_blobs(90)
 
 

@@ -90,7 +90,8 @@ class ClassNumbers:
     """One class out of as many as the model has outputs, known by its number.
 
     It is the meaning of integer labels if a loader does not name its classes: int64, shaped (batch,), or (batch, ...)
-    for masks.
+    for masks. A model with a single output for them, such as a count or the logit of one of two classes, does not tell
+    classes apart. Its outputs are reported as they are.
     """
 
     @property
@@ -104,16 +105,17 @@ class ClassNumbers:
         return nn.CrossEntropyLoss()
 
     def activate(self, pred: Tensor) -> Tensor:
-        """Returns probabilities: the softmax over dimension 1."""
-        return pred.softmax(dim=1)
+        """Returns probabilities: the softmax over dimension 1. A single output stays as it is."""
+        return pred.softmax(dim=1) if _has_classes(pred) else pred
 
     def decode(self, pred: Tensor) -> Tensor:
         """Returns the number of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
-        return pred.argmax(dim=1)
+        return pred.argmax(dim=1) if _has_classes(pred) else pred
 
     def label(self, value: Any) -> Hashable:
         """Returns the number itself."""
-        return int(value)
+        number = torch.as_tensor(value).flatten()
+        return float(number[0]) if len(number) == 1 and number.is_floating_point() else int(value)
 
     def encode(self, labels: Labels, *, split: str, name_item: NameItem) -> Tensor:
         """Returns class numbers as int64, in the shape of the labels.
@@ -129,6 +131,10 @@ class ClassNumbers:
         if self.n_out is not None:
             _check_range(y, self.n_out, split, name_item)
         return torch.from_numpy(y.astype(np.int64))
+
+
+def _has_classes(pred: Tensor) -> bool:
+    return pred.ndim > 1 and pred.shape[1] > 1
 
 
 @dataclass(frozen=True, init=False)
@@ -164,6 +170,8 @@ class Category(ClassNumbers):
         Raises:
             DataError: the vocabulary has no such index, for the model has more outputs than there are classes.
         """
+        if isinstance(value, Tensor) and value.is_floating_point() and value.numel() == 1:  # of a single output
+            return super().label(value)
         if int(value) >= len(self.vocab):
             raise DataError(
                 f"class number {int(value)} has no name: there are {len(self.vocab)} classes, 0 to "
@@ -453,10 +461,11 @@ def as_labels(value: Any, split: str, name_item: NameItem | None = None) -> np.n
 def infer_target(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:
     """Returns what training labels mean: text and integers are classes, floats are numbers to regress.
 
-    Without `vocab`, text gets the sorted distinct labels, and integers get 0 up to the largest.
+    Without `vocab`, text gets the sorted distinct labels, and integers get 0 up to the largest. If some are negative,
+    such as the -100 that torch's losses ignore, nobody knows how many classes there are.
 
     Raises:
-        DataError: integers are two-dimensional, so that their meaning is unclear, or negative.
+        DataError: integers are two-dimensional, so that their meaning is unclear.
     """
     if vocab is not None:
         return Category(vocab)
@@ -466,11 +475,11 @@ def infer_target(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:
         return Regression(int(np.prod(y.shape[1:])))
     if y.ndim == 2:
         raise DataError(
-            f"`y` of train holds integers of shape {y.shape}: one-hot rows or a column? Give class numbers of shape "
-            "(items,), such as y.argmax(1) or y[:, 0], or floats for regression."
+            f"`y` of train holds integers of shape {y.shape}: one-hot rows or a column, or sequences? Give class numbers "
+            "of shape (items,), such as y.argmax(1) or y[:, 0], floats for regression, or target=ClassNumbers() if "
+            "each is a class number."
         )
-    _check_range(y, None, "train", _name_by_position)
-    return Category(range(int(y.max()) + 1))
+    return ClassNumbers() if y.min() < 0 else Category(range(int(y.max()) + 1))
 
 
 def encode_labels(target: Target, y: np.ndarray[Any, Any], *, split: str, name_item: NameItem | None = None) -> Tensor:

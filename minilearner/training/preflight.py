@@ -155,16 +155,18 @@ class _Trial:
                 f"`loss_func` must return one number, the mean over the batch. Received: {describe(loss)} for "
                 f"predictions {describe(self.pred)} and targets {describe(self.y)}."
             )
-        self._check_finite(loss, self.pred, self.x, self.y, 0, where)
+        if not self._is_survivable(loss, self.pred, self.y):
+            self._refuse_loss(loss, self.pred, self.x, self.y, where)
 
     def check_more(self, x: Tree, y: Any, where: str) -> None:
         """Raises a DataError if there are inputs or labels that the first batch does not vouch for, and that fail."""
-        bad = _find_not_finite(x)
-        if bad:
+        if bad := _find_not_finite((x, y)):
             mixed_x, mixed_y = self._insert(self.x, x, bad), self._insert(self.y, y, bad)
             if mixed_x is not None and mixed_y is not None:
                 pred = self._predict(mixed_x)
-                self._check_finite(self._compute_loss(pred, mixed_y, where), pred, x, y, bad[0], where)
+                loss = self._compute_loss(pred, mixed_y, where)
+                if not self._is_survivable(loss, pred, mixed_y):
+                    self._refuse_loss(loss, pred, x, y, where)
         low, high = _range_of(y)
         if low is None or high is None or self.low is None or self.high is None:
             return
@@ -233,13 +235,21 @@ class _Trial:
                 raise
             raise loss_error(pred, y, error) from error
 
-    def _check_finite(self, loss: Tensor, pred: Any, x: Tree, y: Any, item: int, where: str) -> None:
-        """Raises a DataError if a loss is not finite, and its gradient is not either."""
+    def _is_survivable(self, loss: Tensor, pred: Any, y: Any) -> bool:
+        """Whether a loss is finite, or would be if it did not leave out the whole batch: then it moves nothing."""
         if bool(loss.isfinite().all()):
-            return
+            return True
+
+        def compute(term: Term) -> Tensor:
+            return term.safe_value(term.divisor())
+
+        loss_func = self.step.loss_func
+        with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms(compute):
+            return bool(loss_func(pred, y).isfinite().all())
+
+    def _refuse_loss(self, loss: Tensor, pred: Any, x: Tree, y: Any, where: str) -> None:
+        """Raises the DataError of a loss that is not finite. A validation set may do what it likes with sound data."""
         bad = _find_not_finite(x)
-        if (not bad and self.split == "validation") or self._has_finite_gradient(pred):
-            return
         if bad:
             raise DataError(
                 f"the inputs hold NaN or infinite values: first in item {bad[0]} of {where}. With them, the loss is "
@@ -250,22 +260,12 @@ class _Trial:
                 f"the targets hold NaN or infinite values: first in item {bad[0]} of {where}. With them, the loss is "
                 f"{float(loss)}. Fill or remove them, or let the loss leave them out."
             )
+        if self.split == "validation":
+            return
         raise DataError(
             f"the loss of {where} is {float(loss)}, before any training. Received: predictions {describe(pred)} from "
             f"{_span(pred)}, and targets {describe(y)} from {_span(y)}. Check that the loss accepts such values."
         )
-
-    def _has_finite_gradient(self, pred: Any) -> bool:
-        """Whether an update would survive the loss: if it ignores a whole batch, it is NaN, but moves nothing."""
-        leaves = map_tensors(lambda t: t.detach().requires_grad_() if t.is_floating_point() else t, pred)
-        learning = [t for t in tensors_of(leaves) if t.requires_grad]
-        try:
-            with isolate_rng(), isolate_loss(self.step.loss_func), torch.enable_grad():
-                loss = self.step.loss_func(leaves, self.y)
-            found = torch.autograd.grad(loss, learning, allow_unused=True)
-        except Exception:  # whatever a loss raises that cannot be differentiated
-            return False
-        return all(gradient is None or bool(gradient.isfinite().all()) for gradient in found)
 
 
 def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:

@@ -27,13 +27,8 @@ from minilearner.lr_finder.sweep import FixedLoss
 from minilearner.training.optimizers import momentum_of
 
 
-@pytest.fixture
-def blobs(ninety_blobs):
-    return ninety_blobs
-
-
 def learner(net, blobs, **kwargs):
-    dls = DataLoaders.from_arrays(*blobs, bs=16, seed=3, drop_last=True)
+    dls = DataLoaders.from_arrays(*blobs, bs=16, seed=3)
     return Learner(dls, net(), **({"lr": 0.01} | kwargs))
 
 
@@ -168,8 +163,8 @@ def test_suggestions_unpack_in_the_order_asked_and_have_names(net, blobs):
     assert list(sweep.suggestions) == ["minimum", "steep", "slide", "valley"]
 
 
-def test_it_stops_at_four_times_the_best_smoothed_loss(net, blobs):
-    sweep = learner(net, blobs, opt_func=torch.optim.SGD).lr_find(1e-3, 1e6, show_plot=False)
+def test_it_stops_at_four_times_the_best_smoothed_loss(net, ninety_blobs):
+    sweep = learner(net, ninety_blobs, opt_func=torch.optim.SGD).lr_find(1e-3, 1e6, show_plot=False)
     assert len(sweep.lrs) < 100
     assert sweep.smoothed[-1] > 4 * min(sweep.smoothed)
     assert (sweep.smoothed[:-1] <= 4 * np.minimum.accumulate(sweep.smoothed[:-1])).all()
@@ -386,8 +381,8 @@ def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
     assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
 
 
-def test_a_model_that_is_already_good_gets_no_rate(net, blobs):
-    learn = learner(net, blobs)
+def test_a_model_that_is_already_good_gets_no_rate(net, ninety_blobs):
+    learn = learner(net, ninety_blobs)
     with learn.no_logging():
         learn.fit_one_cycle(20, 0.05)
     sweep = learn.lr_find(show_plot=False)
