@@ -27,8 +27,8 @@ class SaveBest(Tracker):
 
     At each improvement, also in mid-epoch, weights, buffers and extra state are copied to the CPU's memory. With `path`
     they are also written to a file, completely or not at all. The copies are of the weights that were validated: with
-    `EMA` or `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier run is
-    never read. If the run is interrupted, the model stays as it is; call `put_back` to get the best weights.
+    `EMA` or `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier
+    run is never read. If the run is interrupted, the model stays as it is; call `put_back` to get the best weights.
 
     The optimizer keeps its latest state. Each run starts over: `best` is reset, and the first value is the best so far.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sized
 from contextlib import ExitStack
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
-from minilearner.metrics import MeanMetric, Metric
+from minilearner.metrics import Metric
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
+from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import LossFunction, Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors
 
@@ -79,8 +79,8 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
     """Sends two items through model and loss, in evaluation mode and without a trace, and checks the data at hand.
 
     Checks the first batch of each loader and, if that needs no reading (tensors and lists in memory), all data: inputs
-    must be finite, and labels must be numbers of classes that the model has. Metrics that are functions are tried on
-    the first validation batch. Other metrics may need more than one batch.
+    must be finite, and labels must be numbers of classes that the model has. Metrics are tried on the first validation
+    batch; see `try_metrics`.
 
     Raises:
         ValueError: every parameter is frozen, or batch norm would meet a single value.
@@ -103,7 +103,7 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> 
         _check_finite(x, f"the first {split} batch")
         n_outputs = _check_pair(step, x, y, split, n_classes=dls.c)
         if ds_idx:
-            _check_metrics(step, x, y, metrics)
+            _check_metrics(step, x, y, metrics, is_all=len(dls.loader(ds_idx)) == 1)
         else:
             _check_lone_item(step, x, dls.train)
         for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
@@ -140,21 +140,12 @@ def _check_pair(step: Step, x: Tree, y: Any, split: str, *, n_classes: int | Non
     return n_outputs
 
 
-def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
-    functions = {name: metric.function for name, metric in metrics.items() if isinstance(metric, MeanMetric)}
-    if not functions:
+def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], *, is_all: bool) -> None:
+    if not metrics:
         return
-    with isolate_rng(), evaluation_mode(step.model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a warning that matters comes again in validation
+    with isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         pred = step.predict(x)
-        for name, function in functions.items():
-            try:
-                MeanMetric(deepcopy(function)).update(pred, y)
-            except Exception as error:
-                raise DataError(
-                    f"the metric {name!r} fails: {error} A metric takes (pred, target) and returns one number. "
-                    f"Received: predictions {describe(pred)} and targets {describe(y)}."
-                ) from error
+    try_metrics(metrics, pred, y, is_all=is_all)
 
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
