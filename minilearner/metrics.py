@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import CodeType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
 from minilearner.tree import map_tensors, n_items
@@ -31,8 +32,11 @@ __all__ = [
     "accuracy",
     "accuracy_multi",
     "as_metric",
+    "compute_number",
+    "disable_exchange",
     "error_rate",
     "is_no_mean",
+    "list_parts",
     "mean_over",
     "metric_name",
     "metric_names",
@@ -462,11 +466,21 @@ def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, 
     """Returns metrics by the names of their columns.
 
     Args:
-        metrics: None, one metric, or a list of them; each as in `as_metric`.
+        metrics: None, one metric, or a list of them; each as in `as_metric`. A `MetricCollection` of torchmetrics
+            counts as the metrics in it, each with its name there.
         device: as in `as_metric`.
     """
     given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-    return {name: as_metric(metric, device) for name, metric in zip(metric_names(given), given, strict=True)}
+    named: list[tuple[str | None, Any]] = []
+    for metric in given:
+        named += metric.items() if _is_collection(metric) else [(None, metric)]
+    names = metric_names([one for _, one in named], [name for name, _ in named])
+    return {name: as_metric(metric, device) for name, (_, metric) in zip(names, named, strict=True)}
+
+
+def _is_collection(metric: Any) -> bool:
+    """Whether it is a `MetricCollection`: a dictionary of modules that is a metric as well."""
+    return isinstance(metric, nn.ModuleDict) and isinstance(metric, Metric)
 
 
 def metric_name(thing: Any) -> str:
@@ -481,13 +495,14 @@ def metric_name(thing: Any) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(thing).__name__).lower()
 
 
-def metric_names(things: Sequence[Any]) -> list[str]:
-    """Returns one column name for each metric, all different.
+def metric_names(things: Sequence[Any], given: Sequence[str | None] = ()) -> list[str]:
+    """Returns one column name for each metric, all different: the `given` one, or that of `metric_name`.
 
     If two names are equal, a partial adds its keywords to its name. Names that are still equal get numbers:
     ``top_k_accuracy_k_3, top_k_accuracy_k_5, accuracy, accuracy_2``.
     """
-    plain = [metric_name(thing) for thing in things]
+    wanted = given or [None] * len(things)
+    plain = [name or metric_name(thing) for name, thing in zip(wanted, things, strict=True)]
     names: list[str] = []
     for thing, name in zip(things, plain, strict=True):
         full = name + _keywords(thing) if plain.count(name) > 1 else name
@@ -504,6 +519,41 @@ def _keywords(thing: Any) -> str:
     if not isinstance(function, partial):
         return ""
     return "".join(f"_{key}_{value}" for key, value in function.keywords.items())
+
+
+def list_parts(metric: Metric) -> list[Any]:
+    """Returns a torchmetrics object and those inside it, or any other metric alone."""
+    return list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
+
+
+@contextmanager
+def disable_exchange(metrics: Iterable[Metric]) -> Iterator[None]:
+    """Stops torchmetrics objects from exchanging their state: in every process, they have seen all batches."""
+    parts = [one for metric in metrics for one in list_parts(metric) if hasattr(one, "distributed_available_fn")]
+    alone = [(one, one.distributed_available_fn) for one in parts]
+    for one, _ in alone:
+        one.distributed_available_fn = lambda: False
+    try:
+        yield
+    finally:
+        for one, available in alone:
+            one.distributed_available_fn = available
+
+
+def compute_number(name: str, value: Any) -> float:
+    """Returns what a metric computed as a number.
+
+    Raises:
+        TypeError: it is not one number, but several or something else.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"{len(value)} numbers" if isinstance(value, (Tensor, list, tuple)) and len(value) > 1 else ""
+        raise TypeError(
+            f"the metric {name!r} must compute one number. Received: {what or type(value).__name__}. "
+            "Use one metric for each number, or one that averages."
+        ) from error
 
 
 class SmoothedLoss:

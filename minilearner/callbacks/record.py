@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minilearner import processes
-from minilearner.metrics import GroupedUpdates, MeanMetric, Metric, mean_over
+from minilearner.metrics import (
+    GroupedUpdates,
+    MeanMetric,
+    Metric,
+    compute_number,
+    disable_exchange,
+    list_parts,
+    mean_over,
+)
 from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import momentum_of
@@ -85,7 +92,7 @@ class Evaluate(Callback):
         if not gathered["valid_loss"]:  # the pass was cancelled before its first batch
             return
         run.metrics["valid_loss"] = mean_over(gathered["valid_loss"])
-        with _disable_exchange(self._waiting):
+        with disable_exchange(self._waiting):
             run.metrics.update(_compute_values(self.metrics, gathered))
         self._losses, self._sizes, self._batches = [], [], []
 
@@ -187,7 +194,7 @@ def _gather(totals: Totals, batches: list[Any], run: Run) -> tuple[Totals, Itera
 
 def _compute_values(metrics: dict[str, Metric], gathered: Totals) -> dict[str, float]:
     return {
-        name: mean_over(gathered[name]) if name in gathered else _compute_number(name, metric)
+        name: mean_over(gathered[name]) if name in gathered else compute_number(name, metric.compute())
         for name, metric in metrics.items()
     }
 
@@ -203,35 +210,5 @@ def _combines_exactly(metric: Metric) -> bool:
         return True
     if not _can_combine(metric):
         return False
-    states = [state for one in _list_parts(metric) for state in getattr(one, "metric_state", {}).values()]
+    states = [state for one in list_parts(metric) for state in getattr(one, "metric_state", {}).values()]
     return bool(states) and all(isinstance(t, Tensor) and not t.is_floating_point() for t in states)
-
-
-def _list_parts(metric: Metric) -> list[Any]:
-    """Returns a torchmetrics object and those inside it, or any other metric alone."""
-    return list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
-
-
-@contextmanager
-def _disable_exchange(metrics: list[Metric]) -> Iterator[None]:
-    """Stops torchmetrics objects from exchanging their state: in every process, they have seen all batches."""
-    parts = [one for metric in metrics for one in _list_parts(metric) if hasattr(one, "distributed_available_fn")]
-    alone = [(one, one.distributed_available_fn) for one in parts]
-    for one, _ in alone:
-        one.distributed_available_fn = lambda: False
-    try:
-        yield
-    finally:
-        for one, available in alone:
-            one.distributed_available_fn = available
-
-
-def _compute_number(name: str, metric: Metric) -> float:
-    value = metric.compute()
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"the metric {name!r} must compute one number. Received: {type(value).__name__}. "
-            "Use one metric for each number, or one that averages."
-        ) from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
+from minilearner.copies import copy_apart
 from minilearner.data.loader import Loader
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.rates import settle_rates
@@ -53,7 +53,8 @@ def fit(
         found = {} if sweep is None else {"found": sweep.summary()}
         run.record = record = recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
         record.sweep = sweep
-        train_metrics = deepcopy(context.metrics) if recorder.train_metrics else {}
+        measured = context.metrics if recorder.train_metrics else {}
+        train_metrics = {name: copy_apart(metric) for name, metric in measured.items()}
         own = [Evaluate(context.metrics), Record(train_metrics), context.output.progress()]
         try:
             everything = [*callbacks, *own, *([] if checkpoint is None else [checkpoint])]

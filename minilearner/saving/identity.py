@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
+from minilearner.copies import copy_apart
 from minilearner.metrics import Metric
 from minilearner.models.tensors import unwrap_names
 from minilearner.runtime import DrawnSeed
@@ -149,7 +149,7 @@ def _by_owner(callbacks: Any) -> Iterator[tuple[str, Callback]]:
 def _describe_metric(metric: Any, known: Known) -> Any:
     """Describes a metric as one that has gathered nothing: what it gathered in an earlier run is no argument of it."""
     try:
-        metric = deepcopy(metric)
+        metric = copy_apart(metric)
         metric.reset()
     except Exception as error:  # whatever a user's own raises
         return {"is": type(metric).__qualname__, "unknown": f"{type(error).__name__} when it was reset"}

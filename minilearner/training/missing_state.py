@@ -78,9 +78,7 @@ def _try_update(optimizer: Optimizer, settings: Mapping[str, Any], parameter: Te
     """Returns the state that a first update without a gradient makes for a copy of the parameter. None if it fails."""
     shadow = object.__new__(type(optimizer))
     own = {name: value for name, value in vars(optimizer).items() if name not in ("state", "param_groups", "step")}
-    hooks: dict[str, Any] = {
-        name: OrderedDict() for name, value in own.items() if isinstance(value, OrderedDict) and "hooks" in name
-    }
+    hooks: dict[str, Any] = {name: OrderedDict() for name in own if name.endswith("_hooks")}
     try:
         dummy = parameter.detach().clone().requires_grad_()
         dummy.grad = torch.zeros_like(dummy)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sized
 from contextlib import ExitStack, suppress
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,13 +15,14 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
 from minilearner.errors import DataError
-from minilearner.metrics import MeanMetric, Metric
+from minilearner.metrics import Metric
 from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import is_out_of_memory, isolate_rng
 from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
+from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors, tensors_of
 
@@ -85,8 +85,8 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
     Model and loss say themselves what they can take. So a class number out of range is one that `cross_entropy` and
     its kind would refuse, and NaN in the inputs is an error if it makes the loss NaN. If that needs no reading (tensors
     and lists in memory), the rest of the data is looked through for items that the first batch does not vouch for; they
-    take places in the first batch, and go through in it. Metrics that are functions are tried on the first validation
-    batch. Other metrics may need more than one batch.
+    take places in the first batch, and go through in it. Metrics are tried on the first validation
+    batch; see `try_metrics`.
 
     Raises:
         ValueError: every parameter is frozen, or batch norm would meet a single value.
@@ -109,7 +109,7 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> 
         trial = _Trial(step, split, x, y, _named_classes(dls))
         trial.check()
         if ds_idx:
-            _check_metrics(step, x, y, metrics)
+            _check_metrics(step, x, y, metrics, is_all=len(dls.loader(ds_idx)) == 1)
         else:
             _check_lone_item(step, x, dls.train)
         for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
@@ -268,21 +268,12 @@ class _Trial:
         )
 
 
-def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric]) -> None:
-    functions = {name: metric.function for name, metric in metrics.items() if isinstance(metric, MeanMetric)}
-    if not functions:
+def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], *, is_all: bool) -> None:
+    if not metrics:
         return
-    with isolate_rng(), evaluation_mode(step.model), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a warning that matters comes again in validation
+    with isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         pred = step.predict(x)
-        for name, function in functions.items():
-            try:
-                MeanMetric(deepcopy(function)).update(pred, y)
-            except Exception as error:
-                raise DataError(
-                    f"the metric {name!r} fails: {error} A metric takes (pred, target) and returns one number. "
-                    f"Received: predictions {describe(pred)} and targets {describe(y)}."
-                ) from error
+    try_metrics(metrics, pred, y, is_all=is_all)
 
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
