@@ -300,17 +300,17 @@ class TorchScheduler(Callback):
     def _step(self, run: Run) -> None:
         if isinstance(self.scheduler, TorchPlateau):
             if self.monitor in run.metrics:  # this epoch had no validation
-                with self._shown_groups(run.optimizer):
+                with self._merge_groups(run.optimizer):
                     self.scheduler.step(run.metrics[self.monitor])
             return
         if _has_ended(self.scheduler):
             return
         # An epoch counts even if all its updates were skipped; torch would warn of a wrong order of calls.
         run.optimizer._opt_called = True  # type: ignore[attr-defined]
-        with _silence_milestone_warning(self.scheduler), self._shown_groups(run.optimizer):
+        with _silence_milestone_warning(self.scheduler), self._merge_groups(run.optimizer):
             self.scheduler.step()
 
-    def _shown_groups(self, optimizer: Optimizer) -> AbstractContextManager[None]:
+    def _merge_groups(self, optimizer: Optimizer) -> AbstractContextManager[None]:
         return _show_layer_groups(optimizer) if self._by_layer else nullcontext()
 
     def _check(self, optimizer: Optimizer) -> None:

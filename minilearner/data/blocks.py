@@ -22,12 +22,10 @@ from minilearner.data.targets import (
     Target,
     are_zeros_and_ones,
     as_labels,
-    build_vocabulary,
     encode_labels,
     infer_target,
-    is_several,
-    order_vocabulary,
 )
+from minilearner.data.vocabulary import build_vocabulary, is_several, order_vocabulary
 from minilearner.errors import DataError
 
 __all__ = ["CategoryBlock", "InputBlock", "MultiCategoryBlock", "RegressionBlock", "TargetBlock", "TransformBlock"]

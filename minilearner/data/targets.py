@@ -7,8 +7,7 @@ have; every class name becomes a number in `Category.encode`.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -18,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
-from minilearner.data.labels import as_label, as_python, is_missing, look_alike
+from minilearner.data.labels import as_label, is_missing
+from minilearner.data.vocabulary import as_hashable, check_each_once, check_vocabulary, is_several
 from minilearner.errors import DataError
 
 __all__ = [
-    "NO_LABEL",
     "Category",
     "ClassNumbers",
     "Loss",
@@ -31,13 +30,10 @@ __all__ = [
     "Target",
     "are_zeros_and_ones",
     "as_labels",
-    "build_vocabulary",
     "check_finite",
     "encode_labels",
     "infer_target",
-    "is_several",
     "mean_squared_error",
-    "order_vocabulary",
     "restore_category",
     "restore_multi_category",
 ]
@@ -50,9 +46,6 @@ Labels: TypeAlias = "Sequence[Any] | np.ndarray[Any, Any]"
 
 NameItem: TypeAlias = Callable[[int], str]
 """Position -> how an error names the item there."""
-
-NO_LABEL = "#na#"
-"""The class that `add_na` puts first, for labels that are missing or unknown."""
 
 
 @runtime_checkable
@@ -152,7 +145,7 @@ class Category(ClassNumbers):
     vocab: tuple[Hashable, ...]
 
     def __init__(self, vocab: Sequence[Hashable]) -> None:
-        object.__setattr__(self, "vocab", _check_vocab(vocab))
+        object.__setattr__(self, "vocab", check_vocabulary(vocab))
 
     @property
     def c(self) -> int:
@@ -196,7 +189,7 @@ class Category(ClassNumbers):
         if isinstance(labels, np.ndarray) and labels.dtype.kind != "U":
             return super().encode(labels, split=split, name_item=name_item)
         shape = np.shape(labels) if isinstance(labels, np.ndarray) else (len(labels),)
-        names = list(map(_as_hashable, labels.ravel().tolist() if isinstance(labels, np.ndarray) else labels))
+        names = list(map(as_hashable, labels.ravel().tolist() if isinstance(labels, np.ndarray) else labels))
         number_of = {as_label(name): number for number, name in enumerate(self.vocab)}
         number_of |= {name: number for number, name in enumerate(self.vocab)}  # an old file may have " cat" and "cat"
         numbers = [number_of.get(name, unknown) for name in names]
@@ -241,7 +234,7 @@ class MultiCategory:
 
     def __init__(self, vocab: Sequence[Hashable], thresh: float = 0.5) -> None:
         check_fraction(thresh, "thresh")
-        object.__setattr__(self, "vocab", _check_vocab(vocab))
+        object.__setattr__(self, "vocab", check_vocabulary(vocab))
         object.__setattr__(self, "thresh", float(thresh))
 
     @property
@@ -306,51 +299,15 @@ class MultiCategory:
 def restore_category(vocab: Sequence[Hashable]) -> Category:
     """Returns the meaning that a file describes. Earlier versions also wrote empty names, and names with blanks."""
     target = object.__new__(Category)
-    object.__setattr__(target, "vocab", _check_each_once(vocab))
+    object.__setattr__(target, "vocab", check_each_once(vocab))
     return target
 
 
 def restore_multi_category(vocab: Sequence[Hashable], thresh: float) -> MultiCategory:
     """Returns the meaning that a file describes, as `restore_category` does."""
     target = MultiCategory([0], thresh)
-    object.__setattr__(target, "vocab", _check_each_once(vocab))
+    object.__setattr__(target, "vocab", check_each_once(vocab))
     return target
-
-
-def _check_vocab(vocab: Iterable[Any]) -> tuple[Hashable, ...]:
-    """Returns the names of classes in the order of their numbers, NumPy's as Python's own."""
-    if isinstance(vocab, (Set, Mapping, Iterator, ValuesView)):
-        raise TypeError(
-            "`vocab` must be a list of names in the order of their numbers, and "
-            f"a {type(vocab).__name__} does not say which name is number 0. Received: vocab={vocab!r:.80}. "
-            "Write sorted(...) or list(...) of what it holds."
-        )
-    names = _check_each_once([as_python(name) for name in vocab])
-    if missing := [i for i, name in enumerate(names) if is_missing(name)]:
-        raise DataError(
-            f"`vocab` must not hold an empty name. Received: {names[missing[0]]!r} as class number {missing[0]}. "
-            "Leave it out: an item without a label belongs to no class."
-        )
-    _check_look_alikes(names, "`vocab`")
-    return names
-
-
-def _check_each_once(vocab: Iterable[Hashable]) -> tuple[Hashable, ...]:
-    names = tuple(vocab)
-    if not names:
-        raise ValueError("`vocab` must name at least one class. Received: vocab=().")
-    if len(set(names)) < len(names):
-        twice = [name for name, n in Counter(names).items() if n > 1]
-        raise ValueError(f"`vocab` must name each class once. Received more than once: {twice[:5]}.")
-    return names
-
-
-def _check_look_alikes(names: Iterable[Any], what: str) -> None:
-    if alike := look_alike(names):
-        raise DataError(
-            f"{what} must not hold names that differ only in blanks, invisible characters or how accents are stored. "
-            f"Received: {alike[0]!a} and {alike[1]!a}. Write them alike, or return one of them in `get_y`."
-        )
 
 
 @dataclass(frozen=True)
@@ -503,68 +460,11 @@ def encode_labels(target: Target, y: np.ndarray[Any, Any], *, split: str, name_i
     return encoded
 
 
-def build_vocabulary(
-    given: Sequence[Hashable] | None,
-    labels: Iterable[Any],
-    *,
-    sort: bool,
-    add_na: bool,
-) -> list[Hashable]:
-    """Returns the classes in the order of their numbers: those given, or the distinct labels.
-
-    Args:
-        given: the classes; None takes the labels. A set is sorted, since it comes in another order tomorrow.
-        labels: the labels of training.
-        sort: sort the labels; False keeps the order in which they come.
-        add_na: put `NO_LABEL` first.
-
-    Raises:
-        TypeError: `given` can be read only once, or is a dictionary.
-        DataError: there are no labels, one is not a single name, they cannot be sorted, or two look alike.
-    """
-    if given is None:
-        every = [label for label in map(_as_hashable, labels) if not is_missing(label)]
-        if not every:
-            raise DataError("no training item has a label, so there are no classes.")
-        kinds = set(map(type, every))
-        names = list(dict.fromkeys(every))
-        if bool in kinds and len(kinds) > 1:  # True and 1 are one key of a dictionary
-            raise _mixed_kinds(kinds)
-        names = _sort(names) if sort else names
-        _check_look_alikes(names, "labels")
-    else:
-        names = list(order_vocabulary(given))
-        names = [name for name in names if not is_missing(name)] if add_na else names
-    return [NO_LABEL, *(name for name in names if name != NO_LABEL)] if add_na else names
-
-
-def order_vocabulary(vocab: Any) -> Any:
-    """Returns the classes that a block was given, in a fixed order: a set and the parts of a dictionary are sorted.
-
-    Raises:
-        TypeError: `vocab` is a dictionary, or can be read only once.
-        DataError: a set cannot be sorted.
-    """
-    if isinstance(vocab, (Set, ValuesView)):
-        return _sort(list(map(as_python, vocab)))
-    if isinstance(vocab, (Mapping, Iterator)) or not isinstance(vocab, Iterable):
-        raise TypeError(
-            f"`vocab` must be a list of the classes. Received: a {type(vocab).__name__}. Write sorted(...) or "
-            "list(...) of what it holds."
-        )
-    return vocab
-
-
 def are_zeros_and_ones(labels: Sequence[Any]) -> bool:
     """Returns whether labels are rows of zeros and ones of one length, one-hot for example, and not lists of names."""
     rows = [[as_label(value) for value in label] for label in labels if is_several(label)]
     is_one_length = len({len(row) for row in rows}) == 1 and len(rows) == len(labels) and len(rows[0]) > 1
     return is_one_length and all(value in (0, 1, "0", "1") for row in rows for value in row)
-
-
-def is_several(label: Any) -> bool:
-    """Returns whether one label holds several names or numbers."""
-    return isinstance(label, (list, tuple, set, frozenset)) or getattr(label, "ndim", 0) == 1
 
 
 def check_finite(t: Tensor, name: str) -> None:
@@ -616,34 +516,9 @@ def _name_by_position(position: int) -> str:
     return f"item {position}"
 
 
-def _as_hashable(label: Any) -> Hashable:
-    name: Hashable = as_label(label)
-    if not isinstance(name, Hashable) or is_several(name) or bool(getattr(name, "ndim", 0)):
-        raise DataError(
-            f"a label must be one name or number. Received: {label!r:.80}. For several labels an item use "
-            "MultiCategoryBlock, for several numbers RegressionBlock."
-        )
-    return name
-
-
 def _as_finite_numbers(label: Any) -> list[float] | None:
     try:
         numbers = [float(value) for value in label] if is_several(label) else [float(label)]
     except (TypeError, ValueError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def _sort(names: list[Any]) -> list[Any]:
-    try:
-        return sorted(names)
-    except TypeError as error:
-        raise _mixed_kinds(set(map(type, names))) from error
-
-
-def _mixed_kinds(kinds: set[type]) -> DataError:
-    return DataError(
-        "labels must be of one kind, so that they can be sorted. "
-        f"Received: {', '.join(sorted(kind.__name__ for kind in kinds))}. Convert them in `get_y`, or name the classes "
-        "in `vocab`."
-    )

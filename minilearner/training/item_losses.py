@@ -45,9 +45,9 @@ def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     probe = DivisorProbe()
 
     def item_losses(pred: Any, y: Any) -> Tensor:
-        if not n_items(y):  # the others of several processes have the last items
+        if not n_items(y):  # only other processes have items left
             return torch.stack([t.sum() for t in tensors_of(pred)])[:0]
-        losses = None if unreduced is None else _compute_unreduced(unreduced, reduction, pred, y)
+        losses = None if unreduced is None else _call_without_reduction(unreduced, reduction, pred, y)
         return _compute_one_by_one(loss_func, pred, y, probe) if losses is None else losses
 
     return item_losses
@@ -71,7 +71,7 @@ def _remove_reduction(loss_func: LossFunction) -> tuple[LossFunction | None, str
     return partial(loss_func, reduction="none"), parameter.default  # type: ignore[call-arg]
 
 
-def _compute_unreduced(unreduced: LossFunction, reduction: str, pred: Any, y: Any) -> Tensor | None:
+def _call_without_reduction(unreduced: LossFunction, reduction: str, pred: Any, y: Any) -> Tensor | None:
     """Returns the losses of the items, or None if the loss reduces all the same."""
     n = n_items(y)
     try:
@@ -101,7 +101,7 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
 
     def loss_of(i: int) -> Tensor:
         nonlocal is_by_hand
-        with LossTerms(_average_counted) as seen:
+        with LossTerms(_average_by_count) as seen:
             loss = loss_func(_take_item(pred, i), _take_item(y, i)).reshape(())
         is_by_hand |= seen.is_by_hand or not seen.terms
         return loss
@@ -129,7 +129,7 @@ def _take_item(tree: Tree, i: int) -> Tree:
     return map_tensors(lambda t: t[i : i + 1] if t.ndim else t, tree)
 
 
-def _average_counted(term: Term) -> Tensor:
+def _average_by_count(term: Term) -> Tensor:
     """Returns the loss of an item: a mean over the elements that count, so that their weights do not cancel."""
     weights, counted = term.weights(), term.counted
     if term.reduction != "mean" or weights is None:
@@ -224,12 +224,10 @@ def _mix_terms(
         return None
     if len(seen.terms) != len(before.terms) or not torch.allclose(rest, loss.detach(), equal_nan=True):
         return None  # what is added to the terms depends on the target, too
-    return loss, _combine(
-        [_mixed_divisor(term, total, n) for term, (_, total) in zip(seen.terms, sums, strict=True)], n
-    )
+    return loss, _combine([_mix_divisors(term, total, n) for term, (_, total) in zip(seen.terms, sums, strict=True)], n)
 
 
-def _mixed_divisor(term: Term, total: Tensor, n: int) -> Divisor:
+def _mix_divisors(term: Term, total: Tensor, n: int) -> Divisor:
     if term.reduction == "sum":
         return Divisor(n, n, is_sum=True)
     value = float(total.detach()) if total.device.type == "cpu" else total.detach()

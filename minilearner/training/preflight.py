@@ -106,7 +106,7 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> 
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)
-        trial = _Trial(step, split, x, y, _named_classes(dls))
+        trial = _Trial(step, split, x, y, _count_classes(dls))
         trial.check()
         if ds_idx:
             _check_metrics(step, x, y, metrics, is_all=len(dls.loader(ds_idx)) == 1)
@@ -116,7 +116,7 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> 
             trial.check_more(x, y, f"the {split} data" + (f", batch {number}" if number else ""))
 
 
-def _named_classes(dls: DataLoaders) -> int:
+def _count_classes(dls: DataLoaders) -> int:
     """Returns how many classes somebody has named; those that labels merely count up to may never occur."""
     vocab = dls.vocab
     return 0 if vocab is None or vocab == tuple(range(len(vocab))) else len(vocab)

@@ -10,12 +10,12 @@ from minilearner.data.targets import (
     Regression,
     Target,
     as_labels,
-    build_vocabulary,
     encode_labels,
     mean_squared_error,
     restore_category,
     restore_multi_category,
 )
+from minilearner.data.vocabulary import build_vocabulary
 from minilearner.errors import DataError
 
 
