@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -218,14 +218,16 @@ def isolate_rng(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: the seed to start with inside the context, of 32 bits. None continues from the present state.
     """
-    with threads.one_reader() if seed is not None else nullcontext():
+    if seed is None:
         stay = _Isolation()
         try:
-            if seed is not None:
-                _seed_those_in_use(seed)
             yield
         finally:
             stay.end()
+    else:
+        with threads.one_reader(), isolate_rng():
+            _seed_those_in_use(seed)
+            yield
 
 
 class _Isolation:

@@ -13,7 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 __all__ = [
@@ -36,10 +36,40 @@ _BUSY = (
 
 
 class _Evaluation:
-    """One thread's stay in evaluation mode: the flags that its modules get back."""
+    """One thread's stay in evaluation mode, and the flags that its modules get back."""
 
-    def __init__(self, thread: int, flags: dict[Any, bool]) -> None:
-        self.thread, self.flags = thread, flags
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.thread = threading.get_ident()
+        with _known.lock:
+            self.flags = {module: module.training for module in self.model.modules()}
+            is_training = True in self.flags.values()
+            if _known.evaluations or _known.trainings:
+                _refuse(self.flags, self.thread)
+                self._take_first_flags()
+            if is_training:
+                self.model.eval()
+            _known.evaluations.append(self)
+
+    def __exit__(self, *error: object) -> None:
+        with _known.lock:
+            if self in _known.evaluations:
+                _known.evaluations.remove(self)
+            others = {module for one in _known.evaluations if one.thread != self.thread for module in one.flags}
+            for module, flag in self.flags.items():
+                if module.training is not flag and module not in others:
+                    module.training = flag
+            if _known.trainings:
+                _known.changed.notify_all()
+
+    def _take_first_flags(self) -> None:
+        """Takes the flags from before the first of the other threads, for this one may be the last to finish."""
+        own = {module for one in _known.evaluations if one.thread == self.thread for module in one.flags}
+        for one in reversed(_known.evaluations):
+            if one.thread != self.thread:
+                self.flags.update((m, flag) for m, flag in one.flags.items() if m in self.flags and m not in own)
 
 
 class _Training:
@@ -54,7 +84,8 @@ class _Known:
     """All that is going on in this process."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.evaluations: list[_Evaluation] = []
         self.trainings: list[_Training] = []
         self.n_trainings: dict[int, int] = {}
@@ -66,7 +97,8 @@ class _Known:
         self.evaluations = [one for one in self.evaluations if one.thread == thread]
         self.trainings = [one for one in self.trainings if one.thread == thread]
         self.held = {thing: holder for thing, holder in self.held.items() if holder[0] == thread}
-        self.changed, self.turns, self.reader = threading.Condition(), weakref.WeakKeyDictionary(), threading.RLock()
+        self.lock, self.reader, self.turns = threading.RLock(), threading.RLock(), weakref.WeakKeyDictionary()
+        self.changed = threading.Condition(self.lock)
 
 
 _known = _Known()
@@ -75,8 +107,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _known.keep_only(threading.get_ident()))
 
 
-@contextmanager
-def evaluate(model: Any) -> Iterator[None]:
+def evaluate(model: Any) -> AbstractContextManager[None]:
     """Puts a model into evaluation mode. At its end, each module has its own flag again, also after an error.
 
     If other threads still predict with a module, it gets its flag back when the last of them has finished.
@@ -84,45 +115,7 @@ def evaluate(model: Any) -> Iterator[None]:
     Raises:
         RuntimeError: another thread trains the model, or a part of it.
     """
-    one = _begin_evaluation(model)
-    try:
-        yield
-    finally:
-        _end_evaluation(one)
-
-
-def _begin_evaluation(model: Any) -> _Evaluation:
-    thread = threading.get_ident()
-    with _known.changed:
-        flags = {module: module.training for module in model.modules()}
-        is_training = True in flags.values()
-        if _known.evaluations or _known.trainings:
-            _refuse(flags, thread)
-            _take_first_flags(flags, thread)
-        if is_training:
-            model.eval()
-        one = _Evaluation(thread, flags)
-        _known.evaluations.append(one)
-    return one
-
-
-def _take_first_flags(flags: dict[Any, bool], thread: int) -> None:
-    """Takes the flags from before the first of the other threads, for this one may be the last to finish."""
-    own = {module for one in _known.evaluations if one.thread == thread for module in one.flags}
-    for one in reversed(_known.evaluations):
-        if one.thread != thread:
-            flags.update({module: flag for module, flag in one.flags.items() if module in flags and module not in own})
-
-
-def _end_evaluation(one: _Evaluation) -> None:
-    with _known.changed:
-        if one in _known.evaluations:
-            _known.evaluations.remove(one)
-        others = [other.flags for other in _known.evaluations if other.thread != one.thread]
-        for module, flag in one.flags.items():
-            if module.training is not flag and not any(module in flags for flags in others):
-                module.training = flag
-        _known.changed.notify_all()
+    return _Evaluation(model)
 
 
 @contextmanager
@@ -137,16 +130,16 @@ def train(model: Any, sources: Iterable[Any] = ()) -> Iterator[None]:
         RuntimeError: another thread trains the model, or a part of it.
     """
     one = _Training(threading.get_ident(), list(model.modules()), list(sources))
-    with _known.changed:
+    with _known.lock:
         _refuse(one.modules.values(), one.thread, also_inside=False)
         _known.trainings.append(one)  # from now on, no other thread begins
         _known.n_trainings[one.thread] = _known.n_trainings.get(one.thread, 0) + 1
     try:
-        with _known.changed:
+        with _known.lock:
             _known.changed.wait_for(lambda: not _is_evaluated_elsewhere(one))
         yield
     finally:
-        with _known.changed:
+        with _known.lock:
             if one in _known.trainings:
                 _known.trainings.remove(one)
 
@@ -159,7 +152,7 @@ def _is_evaluated_elsewhere(training: _Training) -> bool:
 def refuse_if_trained_elsewhere(model: Any) -> None:
     """Raises a RuntimeError if another thread trains this model."""
     if _known.trainings:
-        with _known.changed:
+        with _known.lock:
             _refuse([model], threading.get_ident())
 
 
@@ -184,7 +177,9 @@ def trains(thread: int) -> bool:
 
 def trainings_elsewhere(thread: int) -> tuple[int, int]:
     """Returns how many trainings other threads have begun so far, and how many of these go on."""
-    with _known.changed:
+    if not _known.n_trainings:
+        return 0, 0
+    with _known.lock:
         begun = sum(n for other, n in _known.n_trainings.items() if other != thread)
         return begun, sum(one.thread != thread for one in _known.trainings)
 
@@ -193,7 +188,7 @@ def turn_of(model: Any) -> Any:
     """Returns the lock that a thread holds while it calls a model, for a model may keep things while it computes."""
     turn = _known.turns.get(model)
     if turn is None:
-        with _known.changed:
+        with _known.lock:
             turn = _known.turns.setdefault(model, threading.RLock())
     return turn
 
@@ -211,14 +206,14 @@ def alone_with(things: Iterable[Any]) -> Iterator[None]:
     """
     held, thread = list(things), threading.get_ident()
     ids = {id(thing) for thing in held}
-    with _known.changed:
+    with _known.lock:
         _known.changed.wait_for(lambda: all(_known.held.get(i, (thread,))[0] == thread for i in ids))
         for i in ids:
             _known.held.setdefault(i, [thread, 0])[1] += 1
     try:
         yield
     finally:
-        with _known.changed:
+        with _known.lock:
             for i in ids & _known.held.keys():
                 _known.held[i][1] -= 1
                 if not _known.held[i][1]:

@@ -6,7 +6,7 @@ Several threads may predict with one model; see `threads`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -72,12 +72,14 @@ def predict_all(
     activate: Callable[[Any], Any] | None = None,
     with_loss: bool = False,
     watch: Callable[[Any], Iterable[Any]] = iter,
+    is_shared: bool = True,
 ) -> Iterator[Iterator[BatchPrediction]]:
     """As `predict_batches`, for one who takes all batches at once, inside the context. This saves work for each batch.
 
-    Another thread that reads from the same source, or trains the model, waits until the context ends.
+    Another thread that reads from the same source, or trains the model, waits until the context ends. `is_shared` is
+    False for a loader that no other thread can know.
     """
-    reading = alone_with(parts_of(loader))
+    reading = alone_with(parts_of(loader)) if is_shared else nullcontext()
     with reading, restore_loaders(loader), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         yield _predict_inside(step, loader, activate, with_loss, watch)
 

@@ -71,7 +71,7 @@ class Predictor:
         """Returns the prediction for one item of any kind that `dls.test_dl` takes."""
         target = self.dls.target
         loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
-        with self._predict(loader, watch=iter) as batches:
+        with predict_all(self.step, loader, **self._how(None, iter), is_shared=False) as batches:
             (batch,) = batches
         preds = batch.preds.cpu()
         index = self._decode(preds)[0]
