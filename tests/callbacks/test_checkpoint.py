@@ -342,7 +342,9 @@ def test_workers_end_with_their_training(tmp_path, kind, number):
     assert child.stdout.readline() == "at step 3\n" and len(list_group(child.pid)) == 3
     child.send_signal(number)
     child.wait(timeout=30)
-    assert not wait_until_gone(child.pid, 10)
+    left = wait_until_gone(child.pid, 10)
+    child.communicate()
+    assert not left
 
 
 @pytest.mark.slow
