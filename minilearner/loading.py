@@ -72,7 +72,8 @@ def load_learner(
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
     processes.wait()
     loaded = read_export(Path(path), model, device)
-    learn = Learner(loaded.dls, loaded.model.eval(), loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
+    ready = loaded.model.eval()
+    learn = Learner(loaded.dls, ready, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
     learn.precision = resolve_precision(loaded.precision, learn.device)
     return learn
 

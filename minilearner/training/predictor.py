@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor"]
 
+
 @dataclass(frozen=True)
 class Predictor:
     """Predicts one set with one model.

@@ -290,14 +290,13 @@ WITH_WORKERS = """
 def start_with_workers(script, *arguments):
     script.write_text("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n")
     script.write_text(script.read_text() + textwrap.dedent(WITH_WORKERS))
-    child = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, script, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    return child
 
 
 def list_group(group):
