@@ -36,6 +36,7 @@ from minilearner.results.predictions import BatchPrediction, Prediction, Predict
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device, resolve_precision, set_seed
 from minilearner.saving import learner_files
+from minilearner.threads import refuse_if_trained_elsewhere, train
 from minilearner.training import optimizers
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
 from minilearner.training.compiler import Compile, resolve_compile
@@ -282,7 +283,8 @@ class Learner:
         stop = stop_factor if stop_div else None
         how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps
         settings = SweepSettings(*how)
-        sweep = sweep_rates(self._context(), settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
+        with train(self.model):
+            sweep = sweep_rates(self._context(), settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
         return sweep
@@ -332,14 +334,15 @@ class Learner:
         plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape))
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
-        train = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
+        fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
         with undo_on_early_error(self):
             self._freeze_body()
             with self.precompute() if precompute else nullcontext():
-                train(freeze_epochs, head, {**how, "div": 25.0, "pct_start": 0.99}, ratios=slice(1.0), checkpoint=first)
+                short = {**how, "div": 25.0, "pct_start": 0.99}
+                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first)
         self.unfreeze()
         how |= {"div": div, "pct_start": pct_start}
-        return train(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
+        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
 
     def freeze(self) -> None:
         """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False.
@@ -379,7 +382,7 @@ class Learner:
             ds_idx: 1 for the validation set, 0 for the training set.
             dl: another loader, such as `learn.dls.test_dl(items)`.
         """
-        run, loader = self._run(None), self._predictor(ds_idx, dl).loader
+        loader, run = self._predictor(ds_idx, dl).loader, self._run(None)
         return validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
 
     def predict_batches(
@@ -471,8 +474,9 @@ class Learner:
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for `n_steps` steps, puts everything back, and returns a table of where the time went."""
         check_count(n_steps, "n_steps")
-        context = self._context()
-        return profile_steps(context.new_run(), context.callbacks, context.metrics, n_steps=n_steps)
+        with train(self.model):
+            context = self._context()
+            return profile_steps(context.new_run(), context.callbacks, context.metrics, n_steps=n_steps)
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and parameters, and of how it is trained."""
@@ -592,7 +596,8 @@ class Learner:
         checkpoint: Checkpointing,
         **options: Any,
     ) -> RunRecord:
-        return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
+        with train(self.model):
+            return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
@@ -617,6 +622,7 @@ class Learner:
         return Run(step, self.dls, recorder=self.recorder, seed=self.seed)
 
     def _step(self, optimizer: Optimizer | None) -> Step:
+        refuse_if_trained_elsewhere(self.model)
         return make_step(self.model, self.loss_func, optimizer, precision=self.precision, wrap=self.strategy)
 
     def _predictor(self, ds_idx: int = 1, dl: Any = None) -> Predictor:

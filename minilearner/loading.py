@@ -45,6 +45,8 @@ def load_learner(
 ) -> Learner:
     """Returns a learner that predicts, from a file that `learn.export` wrote. It has no data to train on.
 
+    Its model is in evaluation mode. Several threads may predict with it at once.
+
     It predicts the same bits as the exporting learner, on the same machine and torch version:
 
     >>> learn = load_learner("export.safetensors")  # doctest: +SKIP
@@ -70,7 +72,8 @@ def load_learner(
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
     processes.wait()
     loaded = read_export(Path(path), model, device)
-    learn = Learner(loaded.dls, loaded.model, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
+    ready = loaded.model.eval()
+    learn = Learner(loaded.dls, ready, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
     learn.precision = resolve_precision(loaded.precision, learn.device)
     return learn
 

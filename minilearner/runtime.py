@@ -12,15 +12,16 @@ import hashlib
 import os
 import random
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
-from minilearner import processes
+from minilearner import processes, threads
 from minilearner.checks import check_choice, check_count
 
 __all__ = [
@@ -217,13 +218,60 @@ def isolate_rng(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: the seed to start with inside the context, of 32 bits. None continues from the present state.
     """
-    state = rng_state()
-    try:
-        if seed is not None:
+    if seed is None:
+        stay = _Isolation()
+        try:
+            yield
+        finally:
+            stay.end()
+    else:
+        with threads.one_reader(), isolate_rng():
             _seed_those_in_use(seed)
-        yield
-    finally:
-        set_rng_state(state)
+            yield
+
+
+class _Isolation:
+    """One thread's stay in `isolate_rng`.
+
+    If several threads are inside, each puts back the state from before the first: what the others have drawn by then
+    is no state to go back to. If another thread trains meanwhile, nothing is put back, for the training would draw the
+    same numbers again.
+    """
+
+    _lock = threading.Lock()
+    _inside: ClassVar[dict[int, int]] = {}  # thread -> how many stays
+    _first: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self._before = threads.trainings_elsewhere(self.thread)
+        with self._lock:
+            n, is_first = self._inside.get(self.thread, 0), not self._inside
+            self.state = rng_state() if n or is_first or threads.trains(self.thread) else _Isolation._first
+            if is_first:
+                _Isolation._first = self.state
+            self._inside[self.thread] = n + 1
+
+    def end(self) -> None:
+        begun, going_on = threads.trainings_elsewhere(self.thread)
+        with self._lock:
+            n = self._inside.get(self.thread, 1) - 1
+            if n:
+                self._inside[self.thread] = n
+            else:
+                self._inside.pop(self.thread, None)
+            if not going_on and self._before == (begun, 0):
+                set_rng_state(self.state)
+
+    @classmethod
+    def forget_others(cls) -> None:
+        """Keeps what this thread has begun. The other threads do not exist in a process that was just forked."""
+        cls._lock, thread = threading.Lock(), threading.get_ident()
+        cls._inside = {thread: cls._inside[thread]} if thread in cls._inside else {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Isolation.forget_others)
 
 
 def _seed_those_in_use(seed: int) -> None:

@@ -33,7 +33,8 @@ from minilearner.tree import map_tensors
 
 __all__ = ["Checkpoint", "Checkpointing", "as_checkpoint"]
 
-_ONE_SIGNAL_SECONDS = 5.0
+_ONE_SIGNAL_SECONDS = 5.0  # with several processes
+_REPEATED_SECONDS = 1.0  # `timeout` signals its command, and then the whole group that the command is in
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
 
 
@@ -52,8 +53,9 @@ class Checkpoint(Callback):
     has persistent workers and its dataset draws random numbers: the generators of its workers are out of reach.
 
     On SIGTERM or SIGINT (Ctrl-C), the run finishes its step, saves, lets callbacks undo temporary changes, and exits
-    with the usual code (143 or 130). A second signal ends it at once. A signal during a validation saves the state from
-    before the validation.
+    with the usual code (143 or 130). It makes no difference whether the signal reaches this process alone or its loader
+    workers too, which wait for this process. Another signal, a second later or more, ends it at once. A signal during a
+    validation saves the state from before the validation.
 
     With several processes, process 0 writes, in a folder that all of them can read. Only the same number of processes
     can resume the run. After a signal, they finish a validation before they exit. A signal that follows another within
@@ -295,9 +297,9 @@ def _insert_own_state(state: dict[str, Any], own: dict[str, Any]) -> None:
 
 @contextmanager
 def _handle_signals(note: Callable[[int], None]) -> Iterator[None]:
-    """Notes the first SIGTERM or SIGINT and lets a second one act at once. Puts the handlers back on exit.
+    """Notes the first SIGTERM or SIGINT and lets a later one act at once. Puts the handlers back on exit.
 
-    With several processes, a second signal must come a while after the first; see `Checkpoint`.
+    A signal right after the first is the same one, sent twice; see `Checkpoint`.
 
     Only the main thread receives signals. In any other thread, this changes nothing.
     """
@@ -307,9 +309,9 @@ def _handle_signals(note: Callable[[int], None]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def first(number: int, frame: Any) -> None:
-        again = signal.SIG_DFL if processes.count() == 1 else partial(_act_if_late, time.monotonic())
+        wait = _REPEATED_SECONDS if processes.count() == 1 else _ONE_SIGNAL_SECONDS
         for each in _SIGNALS:
-            signal.signal(each, again)
+            signal.signal(each, partial(_act_if_late, time.monotonic() + wait))
         note(number)
 
     for number in _SIGNALS:
@@ -321,8 +323,8 @@ def _handle_signals(note: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _act_if_late(first_at: float, number: int, frame: Any) -> None:
-    if time.monotonic() - first_at >= _ONE_SIGNAL_SECONDS:
+def _act_if_late(late: float, number: int, frame: Any) -> None:
+    if time.monotonic() >= late:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 

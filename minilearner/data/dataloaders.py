@@ -35,6 +35,7 @@ from minilearner.data.targets import Category, ClassNumbers, Target, encode_labe
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
+from minilearner.threads import is_trained_on_elsewhere
 from minilearner.tree import Tree
 
 if TYPE_CHECKING:
@@ -324,8 +325,11 @@ class DataLoaders:
         return moved
 
     def unmoved(self) -> AbstractContextManager[None]:
-        """Restores the loaders' positions and generators on exit; see `loader_state.restore_loaders`."""
-        return restore_loaders(self.train, self.valid)
+        """Restores the loaders' positions and generators on exit; see `loader_state.restore_loaders`.
+
+        A loader on which another thread trains goes on as that training moves it.
+        """
+        return restore_loaders(*(one for one in (self.train, self.valid) if not is_trained_on_elsewhere(one)))
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"

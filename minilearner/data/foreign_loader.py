@@ -38,6 +38,7 @@ from minilearner.data.share import (
     drops_last,
     share_batches,
 )
+from minilearner.data.worker_processes import read_watched
 from minilearner.errors import DataError
 from minilearner.runtime import derive_generator, derive_seed, isolate_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
@@ -104,13 +105,16 @@ class ForeignLoader(Loader):
 
     def _read(self) -> Iterator[Any]:
         if self.share.count == 1:
-            return iter(self.source)
+            return _read(self.source)
         if self._own_share is None:
-            return share_batches(self.source, self.share, drop_last=drops_last(self.source))
+            return share_batches(self._read_whole(), self.share, drop_last=drops_last(self.source))
         return self._empty_stand_ins(self._own_share)
 
+    def _read_whole(self) -> Iterator[Any]:
+        yield from _read(self.source)
+
     def _empty_stand_ins(self, source: DataLoader[Any]) -> Iterator[Any]:
-        for i, batch in enumerate(source):
+        for i, batch in enumerate(_read(source)):
             is_stand_in = i == source.batch_sampler.stand_in_at  # type: ignore[union-attr]
             yield map_tensors(lambda t: t[:0], batch) if is_stand_in else batch
 
@@ -225,6 +229,10 @@ class ForeignLoader(Loader):
 
     def __repr__(self) -> str:
         return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"
+
+
+def _read(source: Iterable[Any]) -> Iterator[Any]:
+    return read_watched(source) if isinstance(source, DataLoader) else iter(source)
 
 
 def _find_items(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree]:

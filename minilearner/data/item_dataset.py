@@ -15,7 +15,7 @@ import random
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
@@ -34,6 +34,7 @@ from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derive_seed, map_in_threads
+from minilearner.threads import one_reader
 from minilearner.tree import Tree, map_tensors
 
 __all__ = ["Fetched", "ItemDataset", "Key", "as_tensor"]
@@ -104,7 +105,7 @@ class ItemDataset(Dataset[Tree]):
 
     def __getitem__(self, key: Key) -> Tree:
         """Returns the input at (position, epoch) as a tensor (channels, height, width); epoch None is validation."""
-        with self.item_tfms.isolate_rng():
+        with self._turn(), self.item_tfms.isolate_rng():
             return _map_parts(as_tensor, self._finish(self._prepare(key[0]), key))
 
     def fetch(self, keys: Sequence[Key], started: Callable[[int], object] | None = None) -> Fetched:
@@ -117,7 +118,7 @@ class ItemDataset(Dataset[Tree]):
         Raises:
             DataError: an item cannot be read or transformed, or does not have the shape of the others.
         """
-        with self.item_tfms.isolate_rng():
+        with self._turn(), self.item_tfms.isolate_rng():
             # Items that `drop_last` leaves out of every pass are never stored. They are fewer than a batch.
             is_work = not self.is_cached(len(keys) - 1)
             if started is None and self.in_threads and is_work:
@@ -126,6 +127,10 @@ class ItemDataset(Dataset[Tree]):
                 read = [self._fetch_one(key, started) for key in keys]
         stacked = self._stack([item for item, _ in read], [position for position, _ in keys])
         return Fetched(stacked, [one for _, fresh in read for one in fresh])
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """Returns what keeps other threads from reading, unless the reader and the transforms allow several."""
+        return nullcontext() if self.in_threads else one_reader()
 
     def _fetch_one(
         self,
@@ -151,6 +156,10 @@ class ItemDataset(Dataset[Tree]):
 
     def open_store(self) -> None:
         """Opens the cache, or decides once that there is none."""
+        with one_reader():
+            self._open_store()
+
+    def _open_store(self) -> None:
         if self.store is not None or self._no_store or not len(self):
             return
         if self.cache is None or isinstance(self.cache, bool):
@@ -162,10 +171,12 @@ class ItemDataset(Dataset[Tree]):
 
     def keep(self, fresh: list[tuple[int, Pixels]]) -> None:
         """Stores decoded images. If the disk is full, warns and continues without a cache."""
-        if self.store is None or not fresh:
+        store = self.store
+        if store is None or not fresh:
             return
         try:
-            self.store.put(fresh)
+            with one_reader():
+                store.put(fresh)
         except OSError as e:
             self.store, self._no_store = None, f"off: {e.strerror}"
             warnings.warn(f"Images are not cached any more: {e}", RuntimeWarning, stacklevel=2)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minilearner.runtime import check_position
 
-__all__ = ["find_generators", "generator_state", "restore_loaders", "set_generator_state"]
+__all__ = ["find_generators", "generator_state", "parts_of", "restore_loaders", "set_generator_state"]
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
@@ -33,7 +33,7 @@ def restore_loaders(*loaders: Any) -> Iterator[None]:
 
     `runtime.isolate_rng` puts back the global generators. What a dataset keeps elsewhere is out of reach.
     """
-    undo = [step for owner in _owners(loaders) for step in _undo_steps(owner)]
+    undo = [step for owner in parts_of(*loaders) for step in _undo_steps(owner)]
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def restore_loaders(*loaders: Any) -> Iterator[None]:
             step()
 
 
-def _owners(loaders: tuple[Any, ...]) -> list[Any]:
+def parts_of(*loaders: Any) -> list[Any]:
     """Returns the loaders and what they iterate, each once: wrapped sources, samplers and datasets."""
     found: list[Any] = []
     waiting = [loader for loader in loaders if loader is not None]
@@ -71,7 +71,7 @@ def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
 def find_generators(*loaders: Any) -> list[Any]:
     """Returns the generators in these loaders and in what they iterate, each once: torch's, NumPy's and Python's."""
     held = [
-        value for owner in _owners(loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
+        value for owner in parts_of(*loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
     ]
     return list({id(generator): generator for generator in held}.values())
 

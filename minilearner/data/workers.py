@@ -7,12 +7,9 @@ so neither their number nor their start method changes a bit.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +21,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from minilearner import processes
 from minilearner.data.image_cache import Pixels
 from minilearner.data.item_dataset import Fetched, ItemDataset, Key
+from minilearner.data.worker_processes import Death, find_deaths, start_workers
 from minilearner.errors import DataError, FileFormatError
 
 __all__ = ["Workers", "default_num_workers"]
+
+_MOST_NAMED = 8
 
 
 def default_num_workers(device: torch.device) -> int:
@@ -74,7 +74,6 @@ class Workers:
             persistent_workers=True,
             pin_memory=pin_memory,
             multiprocessing_context=start_method or ("fork" if sys.platform.startswith("linux") else None),
-            worker_init_fn=_ignore_interrupt,
             generator=torch.Generator().manual_seed(0),  # without one, torch draws from the global generator
         )
         weakref.finalize(self, _shut_down, self._source, os.getpid())
@@ -89,10 +88,8 @@ class Workers:
         """
         self._plan.batches, self.is_busy = batches, True
         try:
-            with warnings.catch_warnings():
-                # Python 3.12 and later: forking beside other threads. Workers touch none of their locks.
-                warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
-                source = iter(self._source)
+            self._raise_if_dead(self._source._iterator)
+            source = start_workers(self._source)
             for _ in batches:
                 yield _unpack(self._next(source))
         finally:
@@ -102,27 +99,21 @@ class Workers:
         try:
             return next(source)
         except (RuntimeError, EOFError, OSError) as e:  # the last two: a worker died while it sent a batch
-            dead = self._describe_dead(source)
-            if not dead:
-                raise
+            self._raise_if_dead(source, e)
+            raise
+
+    def _raise_if_dead(self, source: Any, cause: Exception | None = None) -> None:
+        if deaths := find_deaths(source, is_ending=cause is not None):
             self._source._iterator = None  # the other workers are of no use any more
-            raise DataError(" ".join(dead)) from e
+            raise DataError(" ".join(death.describe(self._name_items(death)) for death in deaths)) from cause
 
-    def _describe_dead(self, source: Iterator[Any]) -> list[str]:
-        """Returns a sentence for each worker that died: how, and at which item."""
-        for worker in source._workers:  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # raised by torch's handler of the signal
-                worker.join(0.1)  # a worker that is ending has already closed its queue
-        workers = zip(source._workers, self._reading.tolist(), strict=True)  # type: ignore[attr-defined]
-        return [self._describe_death(w.exitcode, p, w.pid) for w, p in workers if not w.is_alive()]
-
-    def _describe_death(self, code: int | None, position: int, pid: int) -> str:
-        item = f"while reading {self.dataset.name_item(position)}" if position >= 0 else "between two items"
-        if code is not None and code >= 0:
-            return f"a worker (pid {pid}) left with exit code {code} {item}. Read it with num_workers=0 to see why."
-        name = "" if code is None else f" by {signal.Signals(-code).name}"
-        hint = " It has most likely run out of memory: try fewer `num_workers`." if code == -signal.SIGKILL else ""
-        return f"a worker (pid {pid}) was killed{name} {item}.{hint}"
+    def _name_items(self, death: Death) -> str:
+        position = int(self._reading[death.number])
+        if position >= 0:
+            return f"while reading {self.dataset.name_item(position)}"
+        names = ", ".join(map(self.dataset.name_item, death.positions[:_MOST_NAMED]))
+        more = f" and {n} more" if (n := len(death.positions) - _MOST_NAMED) > 0 else ""
+        return f"between two items; the last that it had: {names}{more}" if names else "before it had any item"
 
 
 @dataclass
@@ -216,8 +207,3 @@ def _in_words(e: BaseException) -> str:
 
 def _take_only(batches: list[Any]) -> Any:
     return batches[0]
-
-
-def _ignore_interrupt(_: int) -> None:
-    # Ctrl-C reaches every process of the terminal. The training process stops the workers, so they stay silent.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,10 +12,12 @@ from minilearner.callbacks.progress import Progress
 from minilearner.callbacks.record import Evaluate, Record
 from minilearner.copies import copy_apart
 from minilearner.data.loader import Loader
+from minilearner.data.loader_state import parts_of
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.rates import settle_rates
 from minilearner.metrics import Metric
 from minilearner.results.recorder import RunRecord
+from minilearner.threads import alone_with
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import Rate
@@ -72,7 +74,7 @@ def validate(
     Only callbacks that change what a step computes take part.
     """
     taking_part = [callback for callback in callbacks if callback.part_of_step]
-    with run.dls.unmoved():
+    with alone_with([*taking_part, *metrics.values(), *parts_of(loader)]), run.dls.unmoved():
         Loop(run, [*taking_part, Evaluate(metrics), shown], valid=loader).validate()
     return [run.metrics.get(name, math.nan) for name in ("valid_loss", *metrics)]
 

@@ -257,7 +257,7 @@ def feature_shape(body: nn.Module, n_in: int = 3, size: int | tuple[int, int] = 
     like = next(body.parameters(), torch.empty(0))
     x = torch.zeros(1, n_in, height, width, device=like.device, dtype=like.dtype)
     try:
-        with restore_buffers(body), evaluation_mode(body), isolate_rng(), torch.no_grad():
+        with evaluation_mode(body), restore_buffers(body), isolate_rng(), torch.no_grad():
             out = body(x)
     except Exception as error:
         raise ValueError(f"the body cannot take images of shape {tuple(x.shape)}: {error}") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
 
+from minilearner import threads
 from minilearner.models.tensors import copy_extra_state, load_extra_state
 
 __all__ = ["BufferCopy", "evaluation_mode", "restore_buffers", "restore_model"]
@@ -70,13 +71,10 @@ class BufferCopy:
                     buffer.copy_(value)
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode. At its end, each module has its own flag again, also after an error."""
-    flags = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+def evaluation_mode(model: nn.Module) -> AbstractContextManager[None]:
+    """Puts a model into evaluation mode. At its end, each module has its own flag again, also after an error.
+
+    Raises:
+        RuntimeError: another thread trains the model; see `threads`.
+    """
+    return threads.evaluate(model)

@@ -50,7 +50,7 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
     hooks = ForwardHooks((layer for _, layer in layers), note)
-    with hooks, restore_buffers(model), evaluation_mode(model), isolate_rng(), torch.no_grad():
+    with hooks, evaluation_mode(model), restore_buffers(model), isolate_rng(), torch.no_grad():
         model(*inputs, **named)
     n = n_items(x) or 1
     seen: set[Tensor] = set()

@@ -1,23 +1,29 @@
-"""Predict without training: evaluation mode, no gradients, no trace on flags or random generators."""
+"""Predict without training: evaluation mode, no gradients, no trace on flags or random generators.
+
+Several threads may predict with one model; see `threads`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 
 from minilearner import processes
-from minilearner.data.loader_state import restore_loaders
+from minilearner.data.loader_state import parts_of, restore_loaders
 from minilearner.data.share import WHOLE
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
-from minilearner.runtime import isolate_rng
+from minilearner.runtime import isolate_rng, rng_state, set_rng_state
+from minilearner.threads import alone_with, turn_of
 from minilearner.training.item_losses import LossFunction, make_item_loss
 from minilearner.training.step import Step
 from minilearner.tree import is_empty, map_tensors, n_items
 
-__all__ = ["predict_batches"]
+__all__ = ["predict_all", "predict_batches"]
 
 
 def predict_batches(
@@ -31,8 +37,9 @@ def predict_batches(
     """Yields the predictions for each batch, activated, with its targets and, if wanted, the loss of each item.
 
     If several processes share the loader, each predicts its own batches, and all get all of them, in order, on the CPU.
-    Nothing is kept from one batch to the next, so memory does not grow with the data. Afterwards the model's flags, the
-    loader's position and all random generators are as they were before.
+    Nothing is kept from one batch to the next, so memory does not grow with the data. Whenever a batch is yielded, the
+    model's flags and all random generators are as they were before; at the end, so is the loader's position. The one
+    who takes the batches may train, predict, or take them in another thread.
 
     Args:
         step: predicts in its own precision and holds the loss function.
@@ -41,24 +48,69 @@ def predict_batches(
         with_loss: adds the losses `(items,)`; batches without labels have none.
         watch: receives the loader and yields its batches, for instance to show progress.
     """
+    inside = partial(_predict_inside, step, loader, activate, with_loss, watch)
+    with restore_loaders(loader):
+        batches = None
+        rng: dict[str, Any] | None = None
+        while True:
+            with alone_with(parts_of(loader)), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
+                if rng is not None:
+                    set_rng_state(rng)
+                batches = inside() if batches is None else batches
+                batch = next(batches, None)
+                rng = rng_state()
+            if batch is None:
+                return
+            yield batch
+
+
+@contextmanager
+def predict_all(
+    step: Step,
+    loader: Iterable[Any],
+    *,
+    activate: Callable[[Any], Any] | None = None,
+    with_loss: bool = False,
+    watch: Callable[[Any], Iterable[Any]] = iter,
+    is_shared: bool = True,
+) -> Iterator[Iterator[BatchPrediction]]:
+    """As `predict_batches`, for one who takes all batches at once, inside the context. This saves work for each batch.
+
+    Another thread that reads from the same source, or trains the model, waits until the context ends. `is_shared` is
+    False for a loader that no other thread can know.
+    """
+    reading = alone_with(parts_of(loader)) if is_shared else nullcontext()
+    with reading, restore_loaders(loader), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
+        yield _predict_inside(step, loader, activate, with_loss, watch)
+
+
+def _predict_inside(
+    step: Step,
+    loader: Iterable[Any],
+    activate: Callable[[Any], Any] | None,
+    with_loss: bool,
+    watch: Callable[[Any], Iterable[Any]],
+) -> Iterator[BatchPrediction]:
     item_loss = make_item_loss(step.loss_func) if with_loss else None
-    with restore_loaders(loader), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
-        own: Iterator[BatchPrediction] = (_predict_batch(step, x, y, activate, item_loss) for x, y in watch(loader))
-        if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
-            own = _gather_batches(own, len(loader))
-        yield from own
+    turn = turn_of(step.model)
+    own: Iterator[BatchPrediction] = (_predict_batch(step, turn, x, y, activate, item_loss) for x, y in watch(loader))
+    if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
+        own = _gather_batches(own, len(loader))
+    return own
 
 
 def _predict_batch(
     step: Step,
+    turn: AbstractContextManager[Any],
     x: Any,
     y: Any,
     activate: Callable[[Any], Any] | None,
     item_loss: LossFunction | None,
 ) -> BatchPrediction:
-    pred = step.predict(x)
-    losses = item_loss(pred, y) if item_loss is not None and y is not None else None
-    shown = map_tensors(activate, pred) if activate is not None else pred
+    with turn:
+        pred = step.predict(x)
+        losses = item_loss(pred, y) if item_loss is not None and y is not None else None
+        shown = map_tensors(activate, pred) if activate is not None else pred
     return BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from minilearner.data.loader_state import parts_of
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import isolate_rng, set_rng_state
+from minilearner.threads import train, turn_of
 from minilearner.training.callback import (
     Callback,
     Cancel,
@@ -55,7 +57,7 @@ class Loop:
     def fit(self) -> None:
         """Trains for `run.n_epochs` epochs."""
         run = self.run
-        with self._whole_run():
+        with train(run.model, parts_of(self.train, self.valid)), self._whole_run():
             self.events.start(run)
             n_updates = -(-len(self.train) // self.step.n_accumulate)
             run.n_positions = n_updates * run.n_epochs
@@ -169,7 +171,8 @@ class Loop:
     def _evaluate_batch(self) -> None:
         for act in self.events.of["before_batch"]:
             act(self.run)
-        self._process_batch()
+        with turn_of(self.step.model):
+            self._process_batch()
 
     def _process_batch(self) -> None:
         """Makes the forward pass of a batch, or of a part of it, and in training the backward pass."""

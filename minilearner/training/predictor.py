@@ -1,12 +1,12 @@
 """`Predictor`: predicts whole sets, single items, augmented passes and samples to show, and leaves no trace.
 
-`inference.predict_batches` does the work for each batch.
+`inference` does the work for each batch. Several threads may predict with one learner; see `threads`.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from minilearner.data.show import show_predictions
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
-from minilearner.training.inference import predict_batches
+from minilearner.training.inference import predict_all, predict_batches
 from minilearner.training.step import Step
 from minilearner.tree import map_tensors
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Predictor"]
-
-_ONE_AT_A_TIME = threading.RLock()  # reentrant, because a transform may itself call another model
 
 
 @dataclass(frozen=True)
@@ -60,25 +58,22 @@ class Predictor:
 
     def batches(self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False) -> Iterator[BatchPrediction]:
         """Yields predictions batch by batch, activated by `act` or by the target's own activation."""
-        return self._predict(self.loader, act=act, with_loss=with_loss)
+        return predict_batches(self.step, self.loader, **self._how(act), with_loss=with_loss)
 
     def predictions(
         self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False, **kept: bool
     ) -> Predictions:
         """Returns the predictions of the whole set. `kept` is as in `Predictions.from_batches`."""
         decode = None if self.dls.target is None else self.dls.target.decode
-        batches = self.batches(act=act, with_loss=with_loss)
-        return Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
+        with self._predict(self.loader, act=act, with_loss=with_loss) as batches:
+            return Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
 
     def item(self, item: Any, *, with_input: bool = False) -> Prediction:
-        """Returns the prediction for one item of any kind that `dls.test_dl` takes.
-
-        Threads wait for each other here, because they share the model's flags and the random generators.
-        """
+        """Returns the prediction for one item of any kind that `dls.test_dl` takes."""
         target = self.dls.target
-        with _ONE_AT_A_TIME:
-            loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
-            (batch,) = self._predict(loader, watch=iter)
+        loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
+        with predict_all(self.step, loader, **self._how(None, iter), is_shared=False) as batches:
+            (batch,) = batches
         preds = batch.preds.cpu()
         index = self._decode(preds)[0]
         seen = map_tensors(lambda t: t[0].cpu(), loader.decode(batch.x)) if with_input else None
@@ -103,7 +98,7 @@ class Predictor:
         loader = self.loader
         several = (loader.augment(i, item_tfms=item_tfms, batch_tfms=batch_tfms) for i in range(n))
         passes = [self._share_out(one) for one in several]
-        plain, *others = [Predictions.from_batches(self._predict(one)) for one in (loader, *passes)]
+        plain, *others = [self._predict_whole(one) for one in (loader, *passes)]
         if use_max:
             return replace(plain, preds=_stack([plain, *others]).amax(0))
         mean = _stack(others).mean(0)
@@ -113,7 +108,8 @@ class Predictor:
         """Draws `n` items of the set with their targets and predictions."""
         n = limit_to_grid(n, layout.get("nrows"), layout.get("ncols"))
         picked = self.loader.sample(n, self.dls.seed if shuffle else None)
-        (batch,) = self._predict(picked, watch=iter)
+        with self._predict(picked, watch=iter) as batches:
+            (batch,) = batches
         decoded = self._decode(batch.preds)
         return show_predictions(picked.decode(batch.x), batch.targets, decoded, self.dls.target, **layout)
 
@@ -136,11 +132,19 @@ class Predictor:
         act: Callable[[Any], Any] | None = None,
         with_loss: bool = False,
         watch: Callable[[Any], Iterable[Any]] | None = None,
-    ) -> Iterator[BatchPrediction]:
+    ) -> AbstractContextManager[Iterator[BatchPrediction]]:
+        return predict_all(self.step, loader, **self._how(act, watch), with_loss=with_loss)
+
+    def _predict_whole(self, loader: Loader) -> Predictions:
+        with self._predict(loader) as batches:
+            return Predictions.from_batches(batches)
+
+    def _how(
+        self, act: Callable[[Any], Any] | None, watch: Callable[[Any], Iterable[Any]] | None = None
+    ) -> dict[str, Any]:
         target = self.dls.target
         activate = act if act is not None or target is None else target.activate
-        watch = self.watch if watch is None else watch
-        return predict_batches(self.step, loader, activate=activate, with_loss=with_loss, watch=watch)
+        return {"activate": activate, "watch": self.watch if watch is None else watch}
 
     def _decode(self, preds: Any) -> Any:
         return preds if self.dls.target is None else self.dls.target.decode(preds)

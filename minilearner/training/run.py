@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
-from minilearner.training.inference import predict_batches
+from minilearner.training.inference import predict_all
 from minilearner.training.step import Step
 
 if TYPE_CHECKING:
@@ -164,4 +164,5 @@ class Run:
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it is now, and leaves no trace on the run."""
         activate = getattr(self.dls.target, "activate", None)
-        return Predictions.from_batches(predict_batches(self.step, loader, activate=activate))
+        with predict_all(self.step, loader, activate=activate) as batches:
+            return Predictions.from_batches(batches)

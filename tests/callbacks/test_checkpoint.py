@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -196,7 +197,7 @@ SCRIPT = """
             if run.training and run.global_step == 3:
                 print("at step 3", flush=True)
             if run.training and "slow" in sys.argv:
-                time.sleep(0.1)
+                time.sleep(3 if "hanging" in sys.argv else 0.1)
         def after_fit(self, run):
             print("undone", flush=True)
 
@@ -235,13 +236,125 @@ def test_a_signal_saves_undoes_and_leaves_with_its_code(tmp_path, number, code):
 
 @pytest.mark.slow
 def test_a_second_signal_leaves_at_once(tmp_path):
-    child = start(tmp_path, "slow")
+    child = start(tmp_path, "slow", "hanging")
     child.stdout.readline()
     os.kill(child.pid, signal.SIGTERM)
-    time.sleep(0.02)
+    time.sleep(1.2)
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode == -signal.SIGTERM
+
+
+WITH_WORKERS = """
+    import os, signal, sys, threading, time, torch
+    from torch import nn
+    from torch.utils.data import DataLoader, Dataset
+    from minilearner import Callback, DataLoaders, Learner, set_seed
+    from minilearner.data.item_dataset import ItemDataset
+    from minilearner.data.item_loader import ItemLoader
+
+    class Items(Dataset):
+        def __len__(self):
+            return 160
+        def __getitem__(self, i):
+            time.sleep(0.03)
+            return torch.full((8,), i / 160), i % 3
+
+    def read(i):
+        time.sleep(0.03)
+        return torch.full((8,), i / 160)
+
+    class Pids(Callback):
+        def after_batch(self, run):
+            if run.training and run.global_step == 3:
+                print("at step 3", flush=True)
+
+    def loaders(kind, method):
+        if kind == "ours":
+            dataset = ItemDataset(range(160), read, cache=False)
+            return ItemLoader(dataset, torch.arange(160) % 3, bs=4, num_workers=2, start_method=method, training=True)
+        workers = {"num_workers": 2, "persistent_workers": kind == "persistent", "multiprocessing_context": method}
+        return DataLoader(Items(), batch_size=4, **workers)
+
+    if __name__ == "__main__":
+        kind, method, *folder = sys.argv[1:]
+        set_seed(0)
+        learn = Learner(DataLoaders(loaders(kind, method), device="cpu"), nn.Linear(8, 3), nn.CrossEntropyLoss(),
+                        cbs=Pids(), device="cpu")
+        with learn.no_logging():
+            learn.fit(2, 0.1, checkpoint=folder[0] if folder else None)
+        print("weights", sum(p.sum().item() for p in learn.model.parameters()), flush=True)
+"""
+
+
+def start_with_workers(script, *arguments):
+    script.write_text("import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n")
+    script.write_text(script.read_text() + textwrap.dedent(WITH_WORKERS))
+    return subprocess.Popen(
+        [sys.executable, script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def list_group(group):
+    """Returns the processes of a group that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, pgid = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            found += [int(entry.name)] if int(pgid) == group and state != "Z" else []
+    return found
+
+
+def wait_until_gone(group, seconds):
+    end = time.monotonic() + seconds
+    while (left := list_group(group)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+@pytest.mark.parametrize(("kind", "method"), [("ours", "fork"), ("foreign", "fork"), ("persistent", "spawn")])
+def test_a_signal_to_the_whole_group_saves_and_leaves_with_its_code(tmp_path, number, code, kind, method):
+    child = start_with_workers(tmp_path / "script.py", kind, method, tmp_path / "run")
+    assert child.stdout.readline() == "at step 3\n"
+    for _ in range(2):  # as `timeout` does: to the command, and to its group
+        os.killpg(child.pid, number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == code, err
+    assert err.count("Traceback") == (number == signal.SIGINT) and "worker" not in err, err
+    assert len(numbers(tmp_path / "run")) == 1 and not wait_until_gone(child.pid, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ours", "foreign", "persistent"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_training(tmp_path, kind, number):
+    child = start_with_workers(tmp_path / "script.py", kind, "fork")
+    assert child.stdout.readline() == "at step 3\n" and len(list_group(child.pid)) == 3
+    child.send_signal(number)
+    child.wait(timeout=30)
+    left = wait_until_gone(child.pid, 10)
+    child.communicate()
+    assert not left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ours", "foreign", "persistent"])
+def test_ctrl_c_without_a_checkpoint_shows_one_traceback(tmp_path, kind):
+    child = start_with_workers(tmp_path / "script.py", kind, "fork")
+    assert child.stdout.readline() == "at step 3\n"
+    os.killpg(child.pid, signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGINT and err.count("Traceback") == 1, err
+    assert not wait_until_gone(child.pid, 10)
 
 
 class SignalInValidation(StopAt):

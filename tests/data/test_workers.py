@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
+from minilearner.data.foreign_loader import ForeignLoader
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.workers import default_num_workers
@@ -134,3 +136,78 @@ def test_ctrl_c_ends_the_workers_without_a_word_of_theirs(tmp_path):
     assert done.stderr.count("Traceback") == 1 and done.stderr.rstrip().endswith("KeyboardInterrupt")
     time.sleep(0.5)
     assert not any(os.path.exists(f"/proc/{pid}") for pid in done.stdout.split())
+
+
+class Numbers(Dataset):
+    """Items of which one ends the worker that reads it, or waits to be killed."""
+
+    def __init__(self, deadly=9):
+        self.deadly = deadly
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        if i == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.full((2,), float(i)), i % 2
+
+
+@pytest.mark.parametrize("order", [None, [3, 9, 1, 5, 0, 2, 4, 6]])
+def test_the_death_of_a_foreign_loaders_worker_is_reported_with_the_items_that_it_had(order):
+    source = DataLoader(Numbers(), batch_size=4, num_workers=2, sampler=order)
+    had = "3, 9, 1, 5" if order else "8, 9, 10, 11"
+    with pytest.raises(DataError, match=rf"a worker \(pid \d+\) was killed by SIGKILL with items {had}\."):
+        list(ForeignLoader(source, device="cpu"))
+
+
+def test_a_worker_that_is_killed_between_two_items_is_reported_with_its_last_ones(images):
+    ours = loader(images, 1)
+    list(ours)
+    (worker,) = ours._workers._source._iterator._workers
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.2)  # the program goes on: the death shows when the next batch is wanted
+    with pytest.raises(
+        DataError, match=r"killed by SIGKILL between two items; the last that it had: item 8 \(.*8\.png"
+    ):
+        list(ours)
+
+
+def test_a_users_own_start_of_a_worker_still_runs_and_stays_in_place(tmp_path):
+    def note(number):
+        (tmp_path / str(number)).touch()
+
+    source = DataLoader(Numbers(None), batch_size=4, num_workers=2, worker_init_fn=note)
+    assert torch.cat([x for x, _ in ForeignLoader(source, device="cpu")])[:, 0].tolist() == list(range(16))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1"] and source.worker_init_fn is note
+
+
+TWO_LOADERS = """
+import gc, torch
+from torch.utils.data import DataLoader, TensorDataset
+from minilearner.data.foreign_loader import ForeignLoader
+from minilearner.data.item_dataset import ItemDataset
+from minilearner.data.item_loader import ItemLoader
+
+def read(i):
+    gc.collect()  # as it happens sooner or later: what the process inherited is collected in the worker
+    return torch.zeros(3)
+
+def ours():
+    return ItemLoader(ItemDataset(range(8), read, cache=False), bs=2, num_workers=1)
+
+first, second = ours(), ForeignLoader(DataLoader(TensorDataset(torch.zeros(8, 2), torch.zeros(8)), 2, num_workers=1))
+waiting = iter(second)
+next(waiting)
+list(first)
+cycle = [waiting]
+cycle.append(cycle)
+del waiting, cycle
+gc.disable()
+list(ours())
+"""
+
+
+def test_loaders_forked_beside_each_other_print_nothing():
+    done = subprocess.run([sys.executable, "-c", TWO_LOADERS], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
