@@ -408,9 +408,9 @@ def infer_target(y: np.ndarray[Any, Any], vocab: Any = None) -> Target:
         return Regression(int(np.prod(y.shape[1:])))
     if y.ndim == 2:
         raise DataError(
-            f"`y` of train holds integers of shape {y.shape}: one-hot rows or a column, or sequences? Give class numbers "
-            "of shape (items,), such as y.argmax(1) or y[:, 0], floats for regression, or target=ClassNumbers() if "
-            "each is a class number."
+            f"`y` of train holds integers of shape {y.shape}: one-hot rows or a column, or sequences? Give class "
+            "numbers of shape (items,), such as y.argmax(1) or y[:, 0], floats for regression, or "
+            "target=ClassNumbers() if each is a class number."
         )
     return ClassNumbers() if y.min() < 0 else Category(range(int(y.max()) + 1))
 
