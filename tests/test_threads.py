@@ -87,7 +87,7 @@ def assert_same(first, second):
 
 
 def run_together(*works, times=8):
-    """Runs each function in a thread of its own, again and again; returns what they returned, and raises their errors."""
+    """Runs each function repeatedly in a thread of its own; returns their results, and raises their errors."""
     start = threading.Barrier(len(works))
 
     def repeat(work):

@@ -28,6 +28,8 @@ class GradientWindow:
         self.n_batches = 0
         self.total: float | Tensor = 0.0
         self.part: int | None = None
+        self.terms: dict[int, tuple[float | Tensor, list[Tensor | None]]] = {}
+        """By number, the terms of the loss with a divisor of their own: the total weight, and the gradients."""
         self.unit = 1
         """The size of the first batch, which all weights are relative to."""
 
@@ -54,6 +56,27 @@ class GradientWindow:
         self.total = self.total + weight
         return weight
 
+    def weigh_term(self, number: int, divisor: Divisor) -> float | Tensor:
+        """Adds the weight of a term with a divisor of its own to its total, and returns it."""
+        total, gradients = self.terms.get(number, (0.0, []))
+        weight = 1.0 if divisor.is_sum else divisor.value / self.unit
+        self.terms[number] = (1.0 if divisor.is_sum else total + weight), gradients
+        return weight
+
+    def add_gradients(self, number: int, gradients: list[Tensor | None]) -> None:
+        """Adds the gradients of a term to those gathered; None for a parameter that it does not depend on."""
+        total, before = self.terms[number]
+        self.terms[number] = total, list(map(_add, before, gradients)) if before else gradients
+
+    def merge_terms(self, parameters: list[Tensor]) -> None:
+        """Adds the gathered gradients of the terms to those of the parameters, such that one average is left to do."""
+        for total, gradients in self.terms.values():
+            scale = self.total / (torch.where(total == 0, 1.0, total) if isinstance(total, Tensor) else total or 1.0)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = _add(parameter.grad, gradient * scale)
+        self.terms = {}
+
     def average(self, gradients: list[Tensor]) -> None:
         """Divides the gathered gradients by the sum of the weights, in place."""
         if not gradients:
@@ -64,3 +87,9 @@ class GradientWindow:
                 gradient.div_(total.to(gradient.dtype))
         elif self.total not in (0.0, 1.0):
             torch._foreach_div_(gradients, self.total)
+
+
+def _add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from minilearner.errors import DataError
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory, isolate_rng
-from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Term
+from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Tap, Term
 from minilearner.tree import Tree, map_tensors, n_items, tensors_of
 
 __all__ = ["DivisorProbe", "LossFunction", "isolate_loss", "make_item_loss", "measure_loss", "mix_losses"]
@@ -118,10 +118,12 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
         ) from error
     if probe is None or not is_by_hand:
         return losses
-    _, weights = _weigh_items(loss_func, pred, y, losses)
-    if weights is None:
+    kind, weights = _weigh_items(loss_func, pred, y, losses)
+    if kind != "mean":
         return losses
     divisor = probe.measure(loss_func, pred, y)
+    if weights is None:
+        return losses if divisor is None else losses * (float(divisor.value) / n)
     return losses.nan_to_num(0.0) * weights * (n if divisor is None else float(divisor.value))
 
 
@@ -153,7 +155,7 @@ def mix_losses(
         share: the share of `y` in each item, `(items,)`, in [0, 1].
         probe: measures losses that reduce by hand, if the divisor is wanted.
     """
-    mixed = _mix_terms(loss_func, pred, y, other, share)
+    mixed = _mix_terms(loss_func, pred, y, other, share, probe)
     if mixed is not None:
         return mixed
     n, item_loss = len(share), make_item_loss(loss_func)
@@ -166,7 +168,10 @@ def mix_losses(
         return torch.lerp(loss_func(pred, other), loss_func(pred, y), share.mean().to(pred.dtype)), None
     if weights is None:
         losses = torch.lerp(second, first, share.to(first.dtype))
-        return (losses.sum(), Divisor(n, n, is_sum=True)) if kind == "sum" else (losses.mean(), None)
+        if kind == "sum":
+            return losses.sum(), Divisor(n, n, is_sum=True)
+        whole = None if probe is None else probe.measure(loss_func, join((pred, pred)), join((y, other)))
+        return losses.mean(), None if whole is None else Divisor(whole.value / 2, n)
     parts = weights * torch.cat([share, 1 - share]).to(weights.dtype)
     alone = torch.cat([_compute_one_by_one(loss_func, pred, y), _compute_one_by_one(loss_func, pred, other)])
     loss = torch.where(parts == 0, 0.0, alone * parts).sum() / parts.sum()
@@ -178,12 +183,12 @@ def mix_losses(
 
 
 def _mix_terms(
-    loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor
+    loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor, probe: DivisorProbe | None
 ) -> tuple[Tensor, Divisor | None] | None:
     """Mixes inside each call of a torch loss. Returns None if the loss reduces by hand or sees other items."""
     n = len(share)
     seconds: list[ItemSums] = []
-    sums: list[tuple[Tensor, Tensor]] = []
+    taps: dict[int, Tap] = {}
 
     class Unmixable(Exception):  # noqa: N818 - leaves the loss function
         pass
@@ -199,13 +204,13 @@ def _mix_terms(
         return term.call()
 
     def mix(term: Term) -> Tensor:
-        first, second = split(term), seconds[len(sums)]
+        first, second = split(term), seconds[len(taps)]
         of_first = share.to(first.sums.dtype)
         total = torch.lerp(second.sums, first.sums, of_first).sum()
         divisor = torch.lerp(second.divisors, first.divisors, of_first).sum()
         value = total if first.is_sum else total / torch.where(divisor == 0, 1, divisor)
-        sums.append((value, divisor))
-        return value
+        taps[len(taps)] = tap = Tap(value, _mix_divisors(term, divisor, n))
+        return tap.output
 
     def repeat(term: Term) -> Tensor:
         return next(values)
@@ -217,14 +222,14 @@ def _mix_terms(
             return None
         with LossTerms(mix) as seen:
             loss = loss_func(pred, y)
-        values = iter([value.detach() for value, _ in sums])
+        values = iter([tap.value.detach() for tap in taps.values()])
         with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms(repeat):
             rest = loss_func(pred, other)
     except (Unmixable, IndexError, StopIteration):
         return None
     if len(seen.terms) != len(before.terms) or not torch.allclose(rest, loss.detach(), equal_nan=True):
         return None  # what is added to the terms depends on the target, too
-    return loss, _combine([_mix_divisors(term, total, n) for term, (_, total) in zip(seen.terms, sums, strict=True)], n)
+    return _find_divisor(loss, taps, seen.terms, n, probe)
 
 
 def _mix_divisors(term: Term, total: Tensor, n: int) -> Divisor:
@@ -280,17 +285,36 @@ def measure_loss(
     if measure is not None:
         measured: tuple[Tensor, Divisor | None] = measure(pred, y, probe)
         return measured
-    divisors: list[Divisor] = []
+    n, taps = n_items(y), dict[int, Tap]()
 
     def note(term: Term) -> Tensor:
-        divisors.append(term.divisor())
-        return term.safe_value(divisors[-1])
+        divisor = term.divisor()
+        taps[len(taps)] = tap = Tap(term.safe_value(divisor), divisor)
+        return tap.output
 
     with LossTerms(note) as seen:
         loss = loss_func(pred, y)
-    if divisors and not seen.is_by_hand:
-        return loss, _combine(divisors, n_items(y))
-    return loss, None if probe is None else probe.measure(loss_func, pred, y)
+    if not taps or seen.is_by_hand:
+        return loss, None if probe is None else probe.measure(loss_func, pred, y)
+    return _find_divisor(loss, taps, seen.terms, n, probe)
+
+
+def _find_divisor(
+    loss: Tensor, taps: dict[int, Tap], terms: list[Term], n: int, probe: DivisorProbe | None
+) -> tuple[Tensor, Divisor | None]:
+    """Returns the loss and its divisor: that of its only term, or with a `probe` one for each term."""
+    if len(taps) == 1 and loss is taps[0].output:
+        return taps[0].value, taps[0].divisor
+    if probe is None:
+        return loss, _combine([tap.divisor for tap in taps.values()], n)
+    apart = {i: tap for i, (tap, term) in enumerate(zip(taps.values(), terms, strict=True)) if not _is_plain(term, n)}
+    return loss, Divisor(n, n, taps=apart) if apart else None
+
+
+def _is_plain(term: Term, n: int) -> bool:
+    """Whether a term is a mean over all elements of `n` items in every batch: it ignores and weighs none."""
+    is_mean = term.reduction in ("mean", "batchmean") and term.weights() is None
+    return is_mean and term.first_input.shape[:1] == (n,)
 
 
 def _combine(divisors: list[Divisor], n: int) -> Divisor | None:

@@ -191,7 +191,7 @@ class Loop:
     def _update(self) -> None:
         run, step, of = self.run, self.step, self.events.of
         try:
-            if step.n_processes > 1 or step.precision.scales_loss:
+            if step.n_processes > 1 or step.precision.scales_loss or step.window.terms:
                 step.settle_gradients()  # callbacks shall see what the update takes
             for act in of["before_step"]:
                 act(run)

@@ -7,8 +7,8 @@ A loss may be a module, a function, a partial or a wrapper. In the end most of t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import _reduction as legacy
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Divisor", "ItemSums", "LossTerms", "Term", "add_divisors"]
+__all__ = ["Divisor", "ItemSums", "LossTerms", "Tap", "Term", "add_divisors"]
 
 _OF_CLASSES = ("cross_entropy", "nll_loss", "linear_cross_entropy")
 _NAMES = (
@@ -47,11 +47,40 @@ class Divisor:
         value: the divisor: the number of elements or items, or the sum of their weights.
         size: the number of elements or items, whatever they weigh.
         is_sum: True if the loss does not divide at all. Then the loss of two batches is the sum of their losses.
+        taps: the terms of the loss that divide by something else, by their numbers.
     """
 
     value: float | Tensor
     size: int
     is_sum: bool = False
+    taps: Mapping[int, Tap] = field(default_factory=dict)
+
+
+class Tap:
+    """A term of a loss whose gradient can be taken apart from the others'.
+
+    Args:
+        value: the term.
+        divisor: what it divides by.
+    """
+
+    def __init__(self, value: Tensor, divisor: Divisor):
+        self.value = value
+        self.divisor = divisor
+        self.is_closed = False
+        self.output: Tensor = _Through.apply(value, self)
+        """The term as it enters the loss. While the tap is closed, no gradient flows back from here."""
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, tap: Tap) -> Tensor:
+        ctx.tap = tap
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None]:
+        return None if ctx.tap.is_closed else gradient, None
 
 
 def add_divisors(divisors: Sequence[Divisor]) -> Divisor:
@@ -108,9 +137,15 @@ class Term:
         return None if target is None or target.is_floating_point() else target
 
     @property
+    def first_input(self) -> Tensor:
+        """The predictions, whatever the loss calls them."""
+        pred: Tensor = next(iter(self.arguments.values()))
+        return pred
+
+    @property
     def n_classes(self) -> int:
         """How many classes the predictions of `cross_entropy` or `nll_loss` have."""
-        pred = self.arguments["input"]
+        pred = self.first_input
         return int(pred.shape[1 if pred.ndim > 1 else 0])
 
     @property
@@ -133,7 +168,7 @@ class Term:
         """Returns what the call divides by. On the CPU its value is a number, else a tensor, so that nobody waits."""
         weights = self.weights()
         if self.reduction == "batchmean":
-            size = int(self.arguments["input"].shape[0])
+            size = int(self.first_input.shape[0])
         elif weights is not None:
             size = weights.numel()
         else:

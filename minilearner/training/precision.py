@@ -34,9 +34,9 @@ class Precision(Protocol):
         """Returns `function(*args)`, computed in this precision."""
         ...
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """Adds the gradients of `loss` to the parameters."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Brings the gradients to their true size. Only called if `scales_loss`."""
@@ -116,9 +116,9 @@ class ScaledFp16(Autocast):
         super().__init__(torch.float16, device_type)
         self.scaler = torch.amp.GradScaler(device_type) if scaler is None else scaler
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, retain_graph: bool = False) -> None:
         """Adds the gradients of the scaled loss to the parameters."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
         """Divides the gradients by the scale."""

@@ -7,7 +7,7 @@ A step knows a model, a loss and an optimizer, and nothing of epochs, callbacks 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss
-from minilearner.training.loss_terms import Divisor
+from minilearner.training.loss_terms import Divisor, Tap
 from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
@@ -116,18 +116,41 @@ class Step:
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
+        taps: Mapping[int, Tap] = {}
         if self.n_accumulate != 1 or self.window.part is not None:
-            loss = self.strategy.weigh(self.window, loss, self.divisor or Divisor(n_items, n_items))
+            divisor = self.divisor or Divisor(n_items, n_items)
+            taps, plain = divisor.taps, loss
+            loss = self.strategy.weigh(self.window, loss, divisor)
         if self.is_settled:  # an update was cancelled, and its gradients stay
             self._unsettle()
         if self.n_processes > 1:
             self.strategy.before_backward()
+        if taps:
+            self._backward_by_terms(plain, taps)
         self.precision.backward(loss)
+
+    def _backward_by_terms(self, loss: Tensor, taps: Mapping[int, Tap]) -> None:
+        """Gathers the gradients of terms with divisors of their own, and closes their taps for the others."""
+        parameters = self._parameters()
+        outputs = [tap.output for tap in taps.values()]
+        factors = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+        before = [p.grad for p in parameters]
+        for (number, tap), factor in zip(taps.items(), factors, strict=True):
+            tap.is_closed = True
+            weight = self.window.weigh_term(number, tap.divisor)
+            for parameter in parameters:
+                parameter.grad = None
+            if factor is not None and tap.value.requires_grad:
+                self.precision.backward((tap.value * factor.detach() * weight).to(loss.dtype), retain_graph=True)
+            self.window.add_gradients(number, [p.grad for p in parameters])
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
 
     @contextmanager
     def whole_or_nothing(self) -> Iterator[None]:
         """Keeps the gradients that are added inside only if no error ends the block."""
         parameters, window = self._parameters(), copy.copy(self.window)
+        window.terms = dict(window.terms)
         before = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None
@@ -154,8 +177,10 @@ class Step:
     def settle_gradients(self) -> None:
         """Makes the gathered gradients what an update takes, but for their average: exchanged, and true to size.
 
-        Only needed with several processes or a precision that scales the loss. `update` calls it if nobody has.
+        Only needed with several processes, a precision that scales the loss, or terms in the window. `update` calls it
+        if nobody has.
         """
+        self.window.merge_terms(self._parameters())
         if self.n_processes > 1:
             self._fill_gradients_of_loss()
             self.strategy.before_update(self._gradients(), [p.grad for p in self._of_loss if p.grad is not None])
@@ -165,7 +190,7 @@ class Step:
 
     def update(self) -> bool:
         """Updates the weights from the gathered gradients. Returns False if the update had to be skipped."""
-        if not self.is_settled and (self.n_processes > 1 or self.precision.scales_loss):
+        if not self.is_settled and (self.n_processes > 1 or self.precision.scales_loss or self.window.terms):
             self.settle_gradients()
         if self.window.n_batches:
             self.window.average(self._gradients())

@@ -1,0 +1,213 @@
+"""Losses x mixing x accumulation x splitting: each update is that of a plain loop over the whole batch."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from minilearner import FocalLoss, GradientAccumulation, Learner, MixUp, SplitOnOOM
+from minilearner.training.item_losses import make_item_loss, mix_losses
+
+NEXT_TO_NONE = 1e-4
+"""An alpha with which MixUp leaves each item as it is, so that a plain loop says what is right."""
+
+WEIGHT = torch.tensor([1.0, 7.0, 0.2])
+
+
+class Wrapped(nn.Module):
+    """Has no `reduction`, and a term beside the weighted one."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.CrossEntropyLoss(weight=WEIGHT)
+
+    def forward(self, pred, y):
+        return 2 * self.inner(pred, y) + 0.1 * F.mse_loss(pred, torch.zeros_like(pred))
+
+
+class Composed(nn.Module):
+    """Its inside ignores what is set as its `reduction` later."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+        self.inner = nn.CrossEntropyLoss(weight=WEIGHT, reduction=reduction)
+
+    def forward(self, pred, y):
+        return self.inner(pred, y)
+
+
+class Called:
+    """A loss that is no module."""
+
+    def __init__(self):
+        self.inner = nn.CrossEntropyLoss(weight=WEIGHT, ignore_index=1)
+
+    def __call__(self, pred, y):
+        return self.inner(pred, y)
+
+
+class Uncertain(nn.Module):
+    """Has a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.zeros(()))
+
+    def forward(self, pred, y):
+        return torch.exp(-self.log_var) * F.cross_entropy(pred, y, weight=WEIGHT) + self.log_var
+
+
+def by_hand(pred, y):
+    losses, weights = F.cross_entropy(pred, y, reduction="none"), WEIGHT[y]
+    return (losses * weights).sum() / weights.sum()
+
+
+def without_torch(pred, y):
+    losses, counted = -pred.log_softmax(1)[torch.arange(len(y)), y], (y != 2).float()
+    return (losses * counted).sum() / counted.sum().clamp_min(1)
+
+
+def one_hot(y):
+    return F.one_hot(y, 3).float()
+
+
+LOSSES = {
+    "module": nn.CrossEntropyLoss,
+    "class weights": partial(nn.CrossEntropyLoss, WEIGHT),
+    "ignore_index": partial(nn.CrossEntropyLoss, ignore_index=0),
+    "smoothed": partial(nn.CrossEntropyLoss, WEIGHT, label_smoothing=0.1, ignore_index=2),
+    "sum": partial(nn.CrossEntropyLoss, WEIGHT, reduction="sum"),
+    "focal": partial(FocalLoss, weight=WEIGHT),
+    "focal sum": partial(FocalLoss, weight=WEIGHT, reduction="sum"),
+    "function": lambda: F.cross_entropy,
+    "partial": lambda: partial(F.cross_entropy, weight=WEIGHT),
+    "partial sum": lambda: partial(F.cross_entropy, reduction="sum"),
+    "lambda": lambda: lambda pred, y: F.nll_loss(pred.log_softmax(1), y, weight=WEIGHT),
+    "batchmean": lambda: lambda pred, y: F.kl_div(pred.log_softmax(1), one_hot(y), reduction="batchmean"),
+    "elements": lambda: lambda pred, y: F.binary_cross_entropy_with_logits(pred, one_hot(y), pos_weight=WEIGHT),
+    "two terms": lambda: lambda pred, y: F.cross_entropy(pred, y, WEIGHT) + F.cross_entropy(pred, y, ignore_index=2),
+    "wrapped": Wrapped,
+    "composed": Composed,
+    "called": Called,
+    "parameter": Uncertain,
+    "by hand": lambda: by_hand,
+    "without torch's losses": lambda: without_torch,
+}
+
+
+class Short(nn.Module):
+    """A model for which memory runs out beyond `most` items."""
+
+    def __init__(self, most):
+        super().__init__()
+        torch.manual_seed(0)
+        self.most, self.layer = most, nn.Conv2d(2, 3, 3)
+
+    def forward(self, x):
+        if self.training and len(x) > self.most:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.layer(x).mean((2, 3))
+
+
+def trained(batches, loss, cbs, most=99, lr=0.1):
+    model = Short(most)
+    learn = Learner((batches, None), model, loss, torch.optim.SGD, device="cpu", cbs=cbs)
+    with learn.no_logging():
+        learn.fit(2, lr)
+    return model
+
+
+def plainly_trained(x, y, loss, lr=0.1):
+    model = Short(99)
+    learning = [*model.parameters(), *(loss.parameters() if isinstance(loss, nn.Module) else ())]
+    optimizer = torch.optim.SGD(learning, lr)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:a batch of .* items did not fit")
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.sampled_from(sorted(LOSSES)),
+    sizes=st.lists(st.integers(3, 9), min_size=1, max_size=4),
+    mixes=st.booleans(),
+    most=st.sampled_from([99, 3]),
+    seed=st.integers(0, 99),
+)
+def test_an_update_is_that_of_the_whole_batch(name, sizes, mixes, most, seed):
+    g = torch.Generator().manual_seed(seed)
+    n = sum(sizes)
+    x, y = torch.randn(n, 2, 5, 5, generator=g), torch.randint(3, (n,), generator=g)
+    y[:3] = torch.arange(3)  # whatever a loss ignores, something counts
+    lr = 0.1 / n if "sum" in name else 0.1
+    cbs = [GradientAccumulation(len(sizes))] if len(sizes) > 1 else []
+    cbs += [SplitOnOOM()] if most < 99 else []
+    cbs += [MixUp(NEXT_TO_NONE)] if mixes else []
+    found = trained(list(zip(x.split(sizes), y.split(sizes), strict=True)), LOSSES[name](), cbs, most, lr)
+    wanted = plainly_trained(x, y, LOSSES[name](), lr)
+    for one, other in zip(found.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(sorted(LOSSES)),
+    quarters=st.lists(st.integers(0, 4), min_size=3, max_size=9),
+    seed=st.integers(0, 99),
+)
+def test_a_mixture_counts_each_target_by_its_share(name, quarters, seed):
+    """Four of an item with two targets are so many of the one and so many of the other."""
+    g = torch.Generator().manual_seed(seed)
+    n, share = len(quarters), torch.tensor(quarters) / 4
+    pred = torch.randn(n, 3, generator=g)
+    y, other = torch.randint(3, (n,), generator=g), torch.randint(3, (n,), generator=g)
+    y[:3] = other[:3] = torch.arange(3)
+    loss = LOSSES[name]()
+    first = torch.tensor(quarters).repeat_interleave(1)
+    both = torch.cat([pred.repeat_interleave(first, 0), pred.repeat_interleave(4 - first, 0)])
+    targets = torch.cat([y.repeat_interleave(first), other.repeat_interleave(4 - first)])
+    wanted = loss(both, targets) / (4 if "sum" in name else 1)
+    found, _ = mix_losses(loss, pred, y, other, share)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(name=st.sampled_from(sorted(LOSSES)), n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_the_losses_of_items_are_those_of_torch_without_reduction(name, n, seed):
+    """Class weights count, ignored items are 0, and a loss that adds up adds its elements up."""
+    g = torch.Generator().manual_seed(seed)
+    pred, y = torch.randn(n, 3, generator=g), torch.randint(3, (n,), generator=g)
+    plain, weighted = F.cross_entropy(pred, y, reduction="none"), WEIGHT[y] * F.cross_entropy(pred, y, reduction="none")
+    wanted = {
+        "class weights": weighted,
+        "ignore_index": plain * (y != 0),
+        "smoothed": F.cross_entropy(pred, y, WEIGHT, label_smoothing=0.1, ignore_index=2, reduction="none"),
+        "sum": weighted,
+        "partial": weighted,
+        "lambda": weighted,
+        "batchmean": plain,
+        "elements": F.binary_cross_entropy_with_logits(pred, one_hot(y), pos_weight=WEIGHT, reduction="none").mean(1),
+        "composed": weighted,
+        "called": weighted * (y != 1),
+        "parameter": weighted,
+        "two terms": weighted + plain * (y != 2),
+        "wrapped": 2 * weighted + 0.1 * (pred**2).mean(1),
+    }.get(name, plain)
+    if name in ("focal", "focal sum", "by hand", "without torch's losses"):
+        return
+    torch.testing.assert_close(make_item_loss(LOSSES[name]())(pred, y), wanted)
+
+
+def test_a_loss_that_weighs_by_hand_ranks_its_items_by_their_weights():
+    pred, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    losses = make_item_loss(by_hand)(pred, y)
+    wanted = WEIGHT[y] * F.cross_entropy(pred, y, reduction="none")
+    torch.testing.assert_close(losses / losses.sum(), wanted / wanted.sum(), rtol=1e-4, atol=1e-6)
