@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minilearner import processes
+from minilearner.checks import is_number
 from minilearner.errors import FileFormatError
 from minilearner.training.missing_state import state_names
 from minilearner.tree import map_tensors
@@ -101,9 +102,7 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
 def _check_group(group: dict[str, Any], now: Mapping[str, Any], *, may_count: bool) -> None:
     """Checks a group's settings. With `may_count`, it may have numbers that the optimizer adds as it goes on."""
     differ = {name: group.get(name, now.get(name)) for name in (group.keys() ^ now.keys()) - _SCHEDULERS}
-    if odd := sorted(
-        str(name) for name, value in differ.items() if not may_count or not isinstance(value, (int, float))
-    ):
+    if odd := sorted(str(name) for name, value in differ.items() if not (may_count and is_number(value))):
         raise FileFormatError(
             f"it was saved with other optimizer settings: {', '.join(odd[:3])[:100]}. Make the same optimizer "
             "(opt_func, splitter, wd)."

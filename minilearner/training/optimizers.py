@@ -206,7 +206,7 @@ def set_hyperparameters(
 
 @contextmanager
 def restore_hyperparameters(optimizer: Optimizer) -> Iterator[None]:
-    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back. Counts of updates go on."""
+    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back. Its counts stay."""
     before = [(group, dict(group)) for group in optimizer.param_groups]
     try:
         yield
