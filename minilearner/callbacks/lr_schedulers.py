@@ -26,6 +26,7 @@ from minilearner.checks import check_choice, check_count, check_fraction, check_
 from minilearner.errors import add_note
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
+from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import n_layer_groups
 from minilearner.training.run import Run
 
@@ -213,6 +214,7 @@ class TorchScheduler(Callback):
     def before_fit(self, run: Run) -> None:
         claim(run, self, "lr")
         self._n_seen = run.global_step
+        add_missing_state(run.optimizer, ["momentum"])  # now: a scheduler that cycles it sets it when it is built
         self.scheduler = self._build(run.optimizer)
         self._check(run.optimizer)
         if getattr(self.scheduler, "cycle_momentum", False):

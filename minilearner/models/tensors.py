@@ -74,8 +74,9 @@ def load_extra_state(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def has_extra_state(module: nn.Module) -> bool:
-    """Whether a module's class defines `get_extra_state`."""
-    return type(module).get_extra_state is not nn.Module.get_extra_state
+    """Whether a module's class defines `get_extra_state` and `set_extra_state`."""
+    own, base = type(module), nn.Module
+    return own.get_extra_state is not base.get_extra_state and own.set_extra_state is not base.set_extra_state
 
 
 def _extra_modules(model: nn.Module) -> dict[str, nn.Module]:

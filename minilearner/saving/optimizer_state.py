@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minilearner import processes
+from minilearner.checks import is_number
 from minilearner.errors import FileFormatError
 from minilearner.training.missing_state import state_names
 from minilearner.tree import map_tensors
@@ -44,6 +45,8 @@ def _load(optimizer: Optimizer, state: Mapping[str, Any], groups: list[dict[str,
         for i, one in kept.items():
             optimizer.state[parameters[i]].update(_put_on_device(one, parameters[i]))
     for group, loaded in zip(groups, optimizer.param_groups, strict=True):
+        for name in group.keys() - loaded.keys() - _SCHEDULERS:  # a number that it adds as it goes on
+            del group[name]
         group.update(loaded)
     optimizer.param_groups[:] = groups
     for parameter, kept in optimizer.state.items():
@@ -82,7 +85,7 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
     if not isinstance(groups, list) or [type(group) for group in groups] != [dict] * len(optimizer.param_groups):
         raise FileFormatError("its optimizer's groups are not what torch writes.")
     for group, now in zip(groups, optimizer.state_dict()["param_groups"], strict=True):
-        _check_group(group, now)
+        _check_group(group, now, may_count=not type(optimizer).__module__.startswith("torch.optim."))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     group_of = {
         id(p): saved for group, saved in zip(optimizer.param_groups, groups, strict=True) for p in group["params"]
@@ -96,8 +99,10 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
             _check_parameter_state(kept, parameter, number)
 
 
-def _check_group(group: dict[str, Any], now: Mapping[str, Any]) -> None:
-    if odd := sorted(map(str, (group.keys() ^ now.keys()) - _SCHEDULERS)):
+def _check_group(group: dict[str, Any], now: Mapping[str, Any], *, may_count: bool) -> None:
+    """Checks a group's settings. With `may_count`, it may have numbers that the optimizer adds as it goes on."""
+    differ = {name: group.get(name, now.get(name)) for name in (group.keys() ^ now.keys()) - _SCHEDULERS}
+    if odd := sorted(str(name) for name, value in differ.items() if not (may_count and is_number(value))):
         raise FileFormatError(
             f"it was saved with other optimizer settings: {', '.join(odd[:3])[:100]}. Make the same optimizer "
             "(opt_func, splitter, wd)."

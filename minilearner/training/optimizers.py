@@ -222,11 +222,16 @@ def set_hyperparameters(
 
 @contextmanager
 def restore_hyperparameters(optimizer: Optimizer) -> Iterator[None]:
-    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back."""
+    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back. Its counts stay."""
     before = [(group, dict(group)) for group in optimizer.param_groups]
     try:
         yield
     finally:
         for group, settings in before:
-            group.update(settings)
+            counts = {name for name, value in settings.items() if type(value) is int and name in _COUNTS}
+            group.update({name: value for name, value in settings.items() if name not in counts})
         optimizer.param_groups[:] = [group for group, _ in before]
+
+
+_COUNTS = ("k", "n_steps", "step", "steps", "t")
+"""What optimizers call a count of updates that they keep in a group, as some of timm's do."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 import warnings
 from functools import partial
 
@@ -17,6 +18,7 @@ from minilearner import (
     CyclicLR,
     DataLoaders,
     GradientAccumulation,
+    LambdaCallback,
     Learner,
     LearningRateScheduler,
     ReduceLROnPlateau,
@@ -400,3 +402,55 @@ def test_sgdr_lasts_the_sum_of_its_cycles_and_restarts_at_each_peak(mult, length
 def test_cycles_that_make_no_whole_epochs_are_refused(arguments):
     with pytest.raises(ValueError, match="`cycle_len` and `cycle_mult`|`(n_cycles|cycle_len|cycle_mult)` must"):
         learner().fit_sgdr(*arguments)
+
+
+def layered():
+    """A model of two layer groups, of which the first has a norm layer."""
+    model = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+    split = lambda m: [[*m[0].parameters(), *m[1].parameters()], list(m[2].parameters())]  # noqa: E731
+    torch.manual_seed(0)
+    batches = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(4)]
+    return Learner((batches, batches[:1]), model, nn.MSELoss(), splitter=split, device="cpu")
+
+
+PER_GROUP = {
+    "OneCycleLR": lambda n: partial(ts.OneCycleLR, max_lr=[1e-3 * 2**i for i in range(n)], total_steps=9),
+    "CyclicLR": lambda n: partial(ts.CyclicLR, base_lr=[1e-3] * n, max_lr=[1e-2] * n, cycle_momentum=False),
+    "LambdaLR": lambda n: partial(ts.LambdaLR, lr_lambda=[lambda step, i=i: 1 / (step + i + 1) for i in range(n)]),
+    "MultiplicativeLR": lambda n: partial(ts.MultiplicativeLR, lr_lambda=[lambda step: 0.9] * n),
+    "ReduceLROnPlateau": lambda n: partial(ts.ReduceLROnPlateau, min_lr=[1e-6] * n, patience=0, threshold=9),
+}
+
+
+@pytest.mark.parametrize("name", PER_GROUP)
+def test_torchs_schedulers_take_one_value_a_layer_group(name):
+    """Both halves of a layer group have the rates that a plain loop with one group a layer group has."""
+    seen, learn = [], layered()
+    every = "epoch" if name == "ReduceLROnPlateau" else "step"
+    note = LambdaCallback(before_batch=lambda run: seen.append([dict(g) for g in run.optimizer.param_groups]))
+    with learn.no_logging():
+        learn.fit(2, 1e-2, cbs=[TorchScheduler(PER_GROUP[name](2), every=every), note])
+    groups = learn.optimizer.param_groups
+    assert [group["layer_group"] for group in groups] == [0, 0, 1, 1]
+    assert all(set(group) == set(groups[0]) and group["lr"] == 1e-3 for group in groups)  # as before the run
+    plain = torch.optim.AdamW([{"params": [p]} for p in list(learn.model.parameters())[:2]], lr=1e-2, betas=(0.9, 0.99))
+    scheduler = PER_GROUP[name](2)(plain)
+    for step, found in enumerate(seen[i] for i in (0, 1, 2, 3)):
+        for group in found:
+            wanted = plain.param_groups[group["layer_group"]]
+            assert (group["lr"], group["betas"]) == (wanted["lr"], wanted["betas"]), step
+        if every == "step":
+            plain.step()
+            scheduler.step()
+    assert {g["weight_decay"] for g in seen[-1]} == {0.0, 0.01}
+
+
+def test_torchs_schedulers_take_one_value_for_each_half_too_and_refuse_other_numbers():
+    learn, model_groups = layered(), 4
+    with learn.no_logging():
+        learn.fit(1, cbs=TorchScheduler(PER_GROUP["OneCycleLR"](model_groups)))
+        with pytest.raises(ValueError) as caught:
+            learn.fit(1, cbs=TorchScheduler(PER_GROUP["OneCycleLR"](3)))
+    if sys.version_info >= (3, 11):
+        assert "4 parameter groups: 2 layer groups" in caught.value.__notes__[0]
+    assert all("initial_lr" not in group for group in learn.optimizer.param_groups)

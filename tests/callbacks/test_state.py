@@ -3,6 +3,7 @@
 import csv
 import importlib
 import pkgutil
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 
 import numpy as np
 import pytest
@@ -242,3 +243,66 @@ def test_a_new_instance_continues_as_the_old_one_would_have(make, cut, saved, tm
     if isinstance(ended[-1], dict):  # without training, more attributes keep their initial values
         ended[-1] = {name: ended[-1][name] for name in expected[-1]}
     assert_equal(expected[1:], ended[1:])
+
+
+class Kinds(Callback):
+    """Keeps attributes of many kinds, and changes each in every epoch and batch."""
+
+    def __init__(self):
+        self.array, self.small = np.zeros((2, 2)), np.zeros((1, 2), np.uint8)
+        self.counts, self.lists, self.ordered = Counter(), defaultdict(list), OrderedDict()
+        self.latest, self.names, self.raw, self.point = deque(maxlen=2), set(), b"", Point(0, 0)
+
+    def before_epoch(self, run):
+        self.note(run.epoch)
+
+    def after_batch(self, run):
+        self.note(run.global_step)
+
+    def note(self, n):
+        self.array += n
+        self.small += np.uint8(1)
+        self.counts[n] += 1
+        self.lists[n % 2].append(n)
+        self.ordered.setdefault(n, n)
+        self.ordered.move_to_end(n)
+        self.latest.append(n)
+        self.names.add(str(n))
+        self.raw += b"x"
+        self.point = self.point._replace(x=n)
+
+
+Point = namedtuple("Point", "x y")
+
+
+def test_attributes_of_every_kind_go_on_as_they_were(tmp_path):
+    def train(step=None, **options):
+        torch.manual_seed(0)
+        batches = [(torch.randn(4, 2), torch.randn(4, 1)) for _ in range(4)]
+        learn = Learner(DataLoaders(batches, batches[:1]), nn.Linear(2, 1), nn.MSELoss(), torch.optim.SGD)
+        kinds = Kinds()
+        with learn.no_logging():
+            learn.fit(2, 0.1, cbs=[kinds, StopAtStep(step)], **options)
+        return kinds.state_dict()
+
+    class StopAtStep(Callback):
+        order = 200
+
+        def __init__(self, step):
+            self.step = step
+
+        def state_dict(self):
+            return {}
+
+        def after_batch(self, run):
+            if run.training and run.global_step == self.step:
+                raise InterruptedError
+
+    whole = train()
+    with pytest.raises(InterruptedError):
+        train(6, checkpoint=Checkpoint(tmp_path, every_steps=1))
+    resumed = train(checkpoint=Checkpoint(tmp_path, every_steps=1))
+    assert len(whole) == 9
+    for name, value in whole.items():
+        assert type(resumed[name]) is type(value), name
+        assert np.array_equal(resumed[name], value) if isinstance(value, np.ndarray) else resumed[name] == value

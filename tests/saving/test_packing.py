@@ -1,5 +1,6 @@
 import json
 import math
+from collections import deque
 
 import numpy as np
 import pytest
@@ -41,6 +42,42 @@ def test_tensors_and_arrays_come_back_to_the_bit_and_are_copies():
     assert back["n"].dtype == np.uint32 and back["n"].tolist() == [1, 2**32 - 1]
 
 
+def test_arrays_come_back_as_arrays_of_their_type_and_shape():
+    arrays = [
+        np.arange(6).reshape(2, 3),
+        np.zeros((2, 0), np.float16),
+        np.array(2.5),
+        np.uint8([[1, 2]]),
+        np.array([1j]),
+    ]
+    arrays += [np.arange(4, dtype=">i4")[::2], np.array([True])]
+    for array in arrays:
+        back = through_json(array)
+        assert type(back) is np.ndarray and back.shape == array.shape and np.array_equal(back, array)
+        assert back.dtype == array.dtype.newbyteorder("=")
+    with pytest.raises(TypeError, match="an array of <U1"):
+        pack(np.array(["a"]), {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, "a", (2, 3)},
+        frozenset({1.5}),
+        {frozenset({1}): set()},
+        deque([1, [2]], 3),
+        deque(),
+        b"\x00a",
+        bytearray(b"b"),
+        complex(1, math.inf),
+        torch.float16,
+    ],
+)
+def test_other_kinds_of_data_come_back_as_they_were(value):
+    back = through_json(value)
+    assert back == value and type(back) is type(value) and getattr(back, "maxlen", 0) == getattr(value, "maxlen", 0)
+
+
 def test_what_is_no_data_is_refused_by_its_place():
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a function"):
         pack({"a": [1, print_nothing]}, {})
@@ -57,6 +94,21 @@ def print_nothing():
         {"tensor": ["a"]},
         {"float": "1e5"},
         {"tuple": 3},
+        {"array": "absent"},
+        {"set": 3},
+        {"set": [[1]]},
+        {"frozenset": [{"dict": []}]},
+        {"deque": [1]},
+        {"deque": [-1, []]},
+        {"deque": [1e9, []]},
+        {"deque": [None, 3]},
+        {"bytes": "?"},
+        {"bytes": 3},
+        {"bytearray": [1]},
+        {"complex": [1]},
+        {"complex": ["a", 1]},
+        {"dtype": "nn"},
+        {"dtype": ["float32"]},
         {"dict": [[1]]},
         {"dict": [[[1], 2]]},
         {"import": "os"},
