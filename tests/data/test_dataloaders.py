@@ -248,7 +248,6 @@ def test_a_source_without_a_length_is_refused():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (lambda: dataset(3), r"`train` has no batches: 3 items with bs=8"),
         (lambda: DataLoader(dataset(3), batch_size=4, drop_last=True), r"3 items with bs=4"),
         (list, r"`train` is empty"),
     ],
