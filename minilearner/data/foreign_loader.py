@@ -70,7 +70,16 @@ class ForeignLoader(Loader):
         self._own_share: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
-        return self.share.n_batches(len(self.source), 1, drop_last=drops_last(self.source))  # type: ignore[arg-type]
+        return self.share.n_batches(len(self.source), 1, drop_last=self._drops_last)  # type: ignore[arg-type]
+
+    @property
+    def _drops_last(self) -> bool:
+        """Whether a short last batch is left out, or with several processes a short last step."""
+        sampler, bs = getattr(self.source, "sampler", None), getattr(self.source, "batch_size", None)
+        if self.share.is_even and isinstance(sampler, DerivedSampler) and bs is not None:
+            rest = sampler.n % (bs * self.share.count)
+            return drops_last(self.source) and 10 * rest <= sampler.n  # see `choose_drop_last`
+        return drops_last(self.source)
 
     def iterate(self, start_batch: int = 0) -> Iterator[tuple[Tree, Tree]]:
         """Starts a pass at a batch. A foreign loader is read up to there; a `DerivedSampler` skips without reading."""
@@ -101,13 +110,15 @@ class ForeignLoader(Loader):
         is_indexed = share.count > 1 and isinstance(self.source, DataLoader) and self.source.batch_sampler is not None
         if not is_indexed or isinstance(self.source.dataset, IterableDataset):  # type: ignore[attr-defined]
             return self._copy_with(share=share, _own_share=None)
-        return self._copy_with(share=share, _own_share=_read_share(self.source, share))  # type: ignore[arg-type]
+        part = self._copy_with(share=share)
+        part._own_share = _read_share(self.source, share, drop_last=part._drops_last)  # type: ignore[arg-type]
+        return part
 
     def _read(self) -> Iterator[Any]:
         if self.share.count == 1:
             return _read(self.source)
         if self._own_share is None:
-            return share_batches(self._read_whole(), self.share, drop_last=drops_last(self.source))
+            return share_batches(self._read_whole(), self.share, drop_last=self._drops_last)
         return self._empty_stand_ins(self._own_share)
 
     def _read_whole(self) -> Iterator[Any]:
@@ -155,7 +166,8 @@ class ForeignLoader(Loader):
         bs = getattr(self.source, "batch_size", None)
         if not isinstance(sampler, DerivedSampler) or bs is None:
             return None
-        _, first, stop = self.share.piece(batch, sampler.n, bs, drop_last=drops_last(self.source))
+        n = len(self.source) * bs if drops_last(self.source) else sampler.n  # type: ignore[arg-type]
+        _, first, stop = self.share.piece(batch, n, bs, drop_last=self._drops_last)
         return sampler.order(sampler.epoch - 1)[first:stop].tolist()
 
     def pick(self, indices: Sequence[int]) -> Self:
@@ -252,8 +264,8 @@ def _find_items(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree
     return tuple(x) if type(xs[0]) is tuple else x, None if ys[0] is None else default_collate(list(ys))
 
 
-def _read_share(loader: DataLoader[Any], share: Share) -> DataLoader[Any]:
-    batches = SharedBatches(loader.batch_sampler, share, drop_last=drops_last(loader))  # type: ignore[arg-type]
+def _read_share(loader: DataLoader[Any], share: Share, *, drop_last: bool) -> DataLoader[Any]:
+    batches = SharedBatches(loader.batch_sampler, share, drop_last=drop_last)  # type: ignore[arg-type]
     return DataLoader(
         loader.dataset,
         batch_sampler=batches,

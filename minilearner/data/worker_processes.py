@@ -72,7 +72,7 @@ def start_workers(source: DataLoader[Any]) -> Iterator[Any]:
         source.worker_init_fn = users
     if iterator is not kept:  # persistent workers serve again
         _take_over(iterator, noted)
-    return iterator
+    return iterator  # type: ignore[no-any-return]
 
 
 def read_watched(source: DataLoader[Any]) -> Iterator[Any]:
@@ -133,7 +133,7 @@ def _take_over(iterator: Any, noted: Tensor) -> None:
         worker._popen.terminate = worker._popen.kill  # they ignore SIGTERM, with which torch and Python end them
     if iterator._worker_pids_set and hasattr(signal, "SIGCHLD"):
         # torch would raise an error wherever the program is when a worker dies. `next` finds out, and can name items.
-        signal_handling._remove_worker_pids(id(iterator))
+        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
         iterator._worker_pids_set = False
     _started.add(iterator)
 
@@ -188,7 +188,7 @@ def _note_items(row: Tensor) -> None:
             first = [key[0] if isinstance(key, tuple) else key for key in several[:_MOST_NOTED]]
             numbers[1 : 1 + len(first)] = first
             numbers[0] = len(first)
-        return original(self, indices)
+        return original(self, indices)  # type: ignore[no-untyped-call]
 
     fetch._MapDatasetFetcher.fetch = note_and_fetch  # type: ignore[method-assign]
 
