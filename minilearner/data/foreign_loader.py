@@ -38,7 +38,7 @@ from minilearner.data.share import (
     drops_last,
     share_batches,
 )
-from minilearner.data.worker_processes import read_watched
+from minilearner.data.worker_processes import read_under_watch
 from minilearner.errors import DataError
 from minilearner.runtime import derive_generator, derive_seed, isolate_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
@@ -244,7 +244,7 @@ class ForeignLoader(Loader):
 
 
 def _read(source: Iterable[Any]) -> Iterator[Any]:
-    return read_watched(source) if isinstance(source, DataLoader) else iter(source)
+    return read_under_watch(source) if isinstance(source, DataLoader) else iter(source)
 
 
 def _find_items(loader: ForeignLoader, positions: list[int]) -> tuple[Tree, Tree]:

@@ -25,7 +25,7 @@ from torch.utils.data._utils import fetch, signal_handling
 
 from minilearner.errors import DataError
 
-__all__ = ["Death", "find_deaths", "read_watched", "start_workers"]
+__all__ = ["Death", "find_deaths", "read_under_watch", "start_workers"]
 
 _SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name)}
 _LOOK_SECONDS = 1.0
@@ -75,7 +75,7 @@ def start_workers(source: DataLoader[Any]) -> Iterator[Any]:
     return iterator  # type: ignore[no-any-return]
 
 
-def read_watched(source: DataLoader[Any]) -> Iterator[Any]:
+def read_under_watch(source: DataLoader[Any]) -> Iterator[Any]:
     """Starts a pass, and returns its batches.
 
     Raises:
