@@ -200,7 +200,7 @@ BAD_ARRAYS = [
     ((X.astype(np.uint16), [0, 1, 1, 0]), None, {}, r"dtype uint16"),
     ((X.astype(complex), [0, 1, 1, 0]), None, {}, r"dtype complex"),
     ((X, [0, None, 1, 1]), None, {}, r"1 of 4 labels of train are missing: item 1"),
-    ((X, np.eye(4, dtype=int)), None, {}, r"one-hot rows or a column"),
+    ((X, np.eye(4, dtype=int)), None, {}, r"one-hot rows, a column or"),
     ((X, [0.5, 1, 1, 0]), None, {"vocab": "ab"}, r"class numbers or names. Received: dtype float64"),
     ((X, [0, 1, 1, 0]), (X[:, :2], [0, 1, 1, 0]), {}, r"one shape and kind. Received: train \(3,\)"),
     ((X, [0, 1, 1, 0]), (X.astype(np.uint8), [0, 1, 1, 0]), {}, r"valid \(3,\) torch.uint8"),

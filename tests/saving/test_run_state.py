@@ -167,7 +167,7 @@ HOSTILE = [
     (("record", "epochs"), [{1: 2}], "record"),
     (("record", "row_positions"), [], "record"),
     (("record", "steps"), torch.ones(3), "record"),
-    (("record", "steps"), lambda t: t.long(), "record"),
+    (("record", "steps"), lambda steps: steps.astype("i8"), "record"),
     (("record", "smoothed"), torch.ones(1), "record"),
     (("record", "smooth"), {"update": 3}, "record"),
     (("loaders",), [], "loaders"),
