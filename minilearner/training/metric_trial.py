@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,9 +22,9 @@ _MISTAKES = AttributeError, ImportError, NameError, NotImplementedError, TypeErr
 
 
 def try_metrics(metrics: Mapping[str, Metric], pred: Any, y: Any, *, is_all: bool) -> None:
-    """Gives each metric one batch, and computes its value. The metrics stay as they are: copies are tried.
+    """Gives each metric one batch, and computes its value. Afterwards the metrics are as they were before.
 
-    A part of a metric that cannot be copied, such as a lock or an open file, is shared with the copy.
+    Only a part of a metric that cannot be copied, such as a lock or an open file, takes part itself.
 
     Args:
         metrics: column -> metric.
@@ -38,13 +39,31 @@ def try_metrics(metrics: Mapping[str, Metric], pred: Any, y: Any, *, is_all: boo
     with isolate_rng(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that matters comes again in validation
         for name, metric in metrics.items():
-            tried = copy_apart(metric)
-            try:
-                tried.reset()
-                tried.update(pred, y)
-            except Exception as error:
-                raise _refusal(name, error, pred, y) from error
-            _try_to_compute(name, tried, pred, y, is_all)
+            with _lend_copies(metric):
+                try:
+                    metric.reset()
+                    metric.update(pred, y)
+                except Exception as error:
+                    raise _refusal(name, error, pred, y) from error
+                _try_to_compute(name, metric, pred, y, is_all)
+
+
+@contextmanager
+def _lend_copies(metric: Metric) -> Iterator[None]:
+    """Gives a metric copies of its attributes. On leaving, it has its own again.
+
+    A copy of the metric itself would lose methods that somebody has replaced: torchmetrics makes them anew.
+    """
+    if not hasattr(metric, "__dict__"):  # a class with slots
+        yield
+        return
+    own = dict(vars(metric))
+    vars(metric).update(copy_apart(own, {id(metric): metric}))
+    try:
+        yield
+    finally:
+        vars(metric).clear()
+        vars(metric).update(own)
 
 
 def _try_to_compute(name: str, metric: Metric, pred: Any, y: Any, is_all: bool) -> None:

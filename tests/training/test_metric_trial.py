@@ -94,6 +94,17 @@ def test_a_trial_leaves_no_trace_on_a_metric_and_shares_what_cannot_be_copied():
     assert metric.calls == ["reset", "update", "update"]  # one pass over two batches
 
 
+def test_a_method_that_was_replaced_stays_so():
+    metric = MulticlassConfusionMatrix(3)
+    compute = metric.compute
+    metric.compute = lambda: compute().diagonal().sum() / 8
+    with (learn := learner(metric)).no_logging():
+        learn.fit(1)
+    pairs = [(learn.model(x).argmax(1), y) for x, y in learn.dls.valid]
+    hits = sum(int((pred == y).sum()) for pred, y in pairs)
+    assert learn.recorder.history["multiclass_confusion_matrix"] == [pytest.approx(hits / 8)]
+
+
 class Judge:
     def __init__(self, path):
         self.file, self.seen = path.open("w"), []
