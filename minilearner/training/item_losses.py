@@ -53,6 +53,13 @@ def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     return item_losses
 
 
+def _compute_plain_items(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
+    """Returns the losses of items, without weights that a loss by hand has."""
+    unreduced, reduction = _remove_reduction(loss_func)
+    losses = None if unreduced is None else _compute_unreduced(unreduced, reduction, pred, y)
+    return _compute_one_by_one(loss_func, pred, y) if losses is None else losses
+
+
 def _remove_reduction(loss_func: LossFunction) -> tuple[LossFunction | None, str]:
     """Returns the loss without its reduction, if it follows torch's convention, and the name of that reduction."""
     if isinstance(loss_func, nn.Module):
@@ -158,9 +165,9 @@ def mix_losses(
     mixed = _mix_terms(loss_func, pred, y, other, share, probe)
     if mixed is not None:
         return mixed
-    n, item_loss = len(share), make_item_loss(loss_func)
+    n = len(share)
     try:
-        first, second = item_loss(pred, y), item_loss(pred, other)
+        first, second = (_compute_plain_items(loss_func, pred, target) for target in (y, other))
         kind, weights = _weigh_items(loss_func, join((pred, pred)), join((y, other)), torch.cat([first, second]))
     except DataError:
         kind, weights = "whole", None
@@ -253,14 +260,14 @@ def _weigh_items(loss_func: LossFunction, pred: Any, y: Any, losses: Tensor) -> 
     with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
         preds = map_tensors(_make_leaf, pred)
         try:
-            whole = loss_func(preds, y)
+            whole, twice = loss_func(preds, y), loss_func(join((preds, preds)), join((y, y)))
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             return "whole", None
         if _is_near(losses.mean(), whole):
             return "mean", None
-        if _is_near(losses.sum(), whole):
+        if _is_near(losses.sum(), whole) and not _is_near(twice, whole):
             return "sum", None
         alone = _compute_one_by_one(loss_func, preds, y)
         own, parts = (_gradient(value, preds) for value in (alone.nansum(), whole))
