@@ -160,8 +160,9 @@ def _add_losses(losses: list[Tensor], divisors: list[Divisor]) -> Tensor:
     whole = add_divisors(divisors)
     if whole.is_sum:
         return torch.stack(losses).sum()
-    weighted = torch.stack([loss * (one.value / whole.value) for loss, one in zip(losses, divisors, strict=True)])
-    return weighted.sum().nan_to_num(0.0) if isinstance(whole.value, Tensor) else weighted.sum()
+    total = whole.value if isinstance(whole.value, Tensor) else whole.value or 1.0  # 0 if the loss ignores every item
+    weighted = torch.stack([loss * one.value / total for loss, one in zip(losses, divisors, strict=True)]).sum()
+    return weighted.nan_to_num(0.0) if isinstance(total, Tensor) else weighted
 
 
 def _slice_evenly(n: int, n_parts: int) -> Iterator[slice]:

@@ -53,6 +53,13 @@ def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     return item_losses
 
 
+def _compute_plain_items(loss_func: LossFunction, pred: Any, y: Any) -> Tensor:
+    """Returns the losses of items, without weights that a loss by hand has."""
+    unreduced, reduction = _remove_reduction(loss_func)
+    losses = None if unreduced is None else _call_without_reduction(unreduced, reduction, pred, y)
+    return _compute_one_by_one(loss_func, pred, y) if losses is None else losses
+
+
 def _remove_reduction(loss_func: LossFunction) -> tuple[LossFunction | None, str]:
     """Returns the loss without its reduction, if it follows torch's convention, and the name of that reduction."""
     if isinstance(loss_func, nn.Module):
@@ -118,7 +125,7 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
         ) from error
     if probe is None or not is_by_hand:
         return losses
-    kind, weights = _weigh_items(loss_func, pred, y, losses)
+    kind, weights = _weigh_items(loss_func, pred, y)
     if kind != "mean":
         return losses
     divisor = probe.measure(loss_func, pred, y)
@@ -158,10 +165,10 @@ def mix_losses(
     mixed = _mix_terms(loss_func, pred, y, other, share, probe)
     if mixed is not None:
         return mixed
-    n, item_loss = len(share), make_item_loss(loss_func)
+    n = len(share)
     try:
-        first, second = item_loss(pred, y), item_loss(pred, other)
-        kind, weights = _weigh_items(loss_func, join((pred, pred)), join((y, other)), torch.cat([first, second]))
+        first, second = (_compute_plain_items(loss_func, pred, target) for target in (y, other))
+        kind, weights = _weigh_items(loss_func, join((pred, pred)), join((y, other)))
     except DataError:
         kind, weights = "whole", None
     if kind == "whole":  # the loss needs the whole batch, so it cannot weigh each item by its own share
@@ -212,9 +219,6 @@ def _mix_terms(
         taps[len(taps)] = tap = Tap(value, _mix_divisors(term, divisor, n))
         return tap.output
 
-    def repeat(term: Term) -> Tensor:
-        return next(values)
-
     try:
         with isolate_loss(loss_func), LossTerms(keep) as before:
             loss_func(pred, other)
@@ -222,14 +226,28 @@ def _mix_terms(
             return None
         with LossTerms(mix) as seen:
             loss = loss_func(pred, y)
-        values = iter([tap.value.detach() for tap in taps.values()])
-        with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms(repeat):
-            rest = loss_func(pred, other)
-    except (Unmixable, IndexError, StopIteration):
+    except (Unmixable, IndexError):
         return None
-    if len(seen.terms) != len(before.terms) or not torch.allclose(rest, loss.detach(), equal_nan=True):
-        return None  # what is added to the terms depends on the target, too
+    if len(seen.terms) != len(before.terms):
+        return None
+    is_term = len(taps) == 1 and loss is taps[0].output
+    if not is_term and not _is_rest_alike(loss_func, pred, y, other, [tap.value.detach() for tap in taps.values()]):
+        return None
     return _find_divisor(loss, taps, seen.terms, n, probe)
+
+
+def _is_rest_alike(loss_func: LossFunction, pred: Any, y: Any, other: Any, terms: list[Tensor]) -> bool:
+    """Whether what a loss makes of its terms is the same for both targets, and moves the predictions alike."""
+    found = []
+    with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
+        leaf = map_tensors(_make_leaf, pred)
+        for target in (y, other):
+            values = iter(terms)
+            with LossTerms(lambda term, values=values: next(values)):  # type: ignore[misc]
+                rest = loss_func(leaf, target)
+            found.append((rest, _gradient(rest, leaf) if rest.requires_grad else torch.zeros(1)))
+    (first, first_gradient), (second, second_gradient) = found
+    return _is_near(second, first) and _are_near(second_gradient, first_gradient)
 
 
 def _mix_divisors(term: Term, total: Tensor, n: int) -> Divisor:
@@ -239,7 +257,7 @@ def _mix_divisors(term: Term, total: Tensor, n: int) -> Divisor:
     return Divisor(value, n if term.reduction == "batchmean" else max(term.divisor().size, 1))
 
 
-def _weigh_items(loss_func: LossFunction, pred: Any, y: Any, losses: Tensor) -> tuple[str, Tensor | None]:
+def _weigh_items(loss_func: LossFunction, pred: Any, y: Any) -> tuple[str, Tensor | None]:
     """Returns how a loss combines its items: "mean", "sum", or "whole" if it does not; and the items' weights.
 
     The weights have a sum of 1; they are None if all are equal. A loss that is a weighted mean moves with one
@@ -248,24 +266,28 @@ def _weigh_items(loss_func: LossFunction, pred: Any, y: Any, losses: Tensor) -> 
     Args:
         loss_func: a loss that gives one number.
         pred, y: predictions and targets.
-        losses: the loss of each item.
     """
-    with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
-        preds = map_tensors(_make_leaf, pred)
-        try:
-            whole = loss_func(preds, y)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            return "whole", None
-        if _is_near(losses.mean(), whole):
-            return "mean", None
-        if _is_near(losses.sum(), whole):
-            return "sum", None
-        alone = _compute_one_by_one(loss_func, preds, y)
-        own, parts = (_gradient(value, preds) for value in (alone.nansum(), whole))
+    n = n_items(y)
+    try:
+        with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
+            leaf = map_tensors(_make_leaf, pred)
+            losses = _compute_plain_items(loss_func, leaf, y)
+            whole, twice = loss_func(leaf, y), loss_func(join((leaf, leaf)), join((y, y)))
+            each, parts = _gradient(losses.nansum(), leaf), _gradient(whole, leaf)
+            if _are_near(each / n, parts) and _is_near(losses.mean(), whole):
+                return "mean", None
+            if _are_near(each, parts) and _is_near(losses.sum(), whole) and not _is_near(twice, whole):
+                return "sum", None
+            alone = _compute_one_by_one(loss_func, leaf, y)
+            own = _gradient(alone.nansum(), leaf)
+    except Exception as error:  # of a loss for batches of one size, or one that cannot be differentiated
+        if is_out_of_memory(error):
+            raise
+        return "whole", None
     weights = ((own * parts).sum(1) / (own * own).sum(1)).nan_to_num(0.0, 0.0, 0.0).to(losses.dtype)
-    mean = (weights * alone.detach().nan_to_num(0.0)).sum() / weights.sum()
+    still = ~own.any(1)  # nobody can see what these weigh: they have what the others leave
+    weights = torch.where(still, (1 - weights.sum()).clamp_min(0) / still.sum().clamp_min(1), weights)
+    mean = (weights * alone.detach().nan_to_num(0.0)).sum()
     return ("mean", weights) if _is_near(mean, whole) else ("whole", None)
 
 
@@ -416,6 +438,10 @@ def _gradient(loss: Tensor, pred: Any) -> Tensor:
         for g, t in zip(found, leaves, strict=True)
     ]
     return torch.cat(rows, dim=1)
+
+
+def _are_near(values: Tensor, wanted: Tensor) -> bool:
+    return values.shape == wanted.shape and bool((values - wanted).norm() <= _CLOSE * wanted.norm() + 1e-9)
 
 
 def _is_near(value: Tensor, wanted: Tensor) -> bool:

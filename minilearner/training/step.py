@@ -7,7 +7,7 @@ A step knows a model, a loss and an optimizer, and nothing of epochs, callbacks 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,7 +83,7 @@ class Step:
         self.measures_loss = True
         self.is_settled = False
         self._probe = DivisorProbe()
-        self._of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :] if self.n_processes > 1 else []
+        self._of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :]
 
     def predict(self, x: Tree) -> Any:
         """Returns the model's output for a batch of inputs."""
@@ -126,25 +126,44 @@ class Step:
         if self.n_processes > 1:
             self.strategy.before_backward()
         if taps:
-            self._backward_by_terms(plain, taps)
-        self.precision.backward(loss)
+            self._backward_by_terms(plain, loss, taps)
+        else:
+            self.precision.backward(loss)
 
-    def _backward_by_terms(self, loss: Tensor, taps: Mapping[int, Tap]) -> None:
-        """Gathers the gradients of terms with divisors of their own, and closes their taps for the others."""
-        parameters = self._parameters()
-        outputs = [tap.output for tap in taps.values()]
-        factors = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    def _backward_by_terms(self, loss: Tensor, weighed: Tensor, taps: Mapping[int, Tap]) -> None:
+        """Gathers the gradients of terms with divisors of their own, then those of all else.
+
+        Args:
+            loss: the loss.
+            weighed: the loss times its weight in the window.
+            taps: the terms, by their numbers.
+        """
+        parameters, outputs = self._parameters(), [tap.output for tap in taps.values()]
+        learning = [p for p in self._of_loss if p.requires_grad]
+        factors = torch.autograd.grad(loss, outputs, create_graph=True, allow_unused=True)
+        owners = [_find_owner(parameter, factors) for parameter in learning]
         before = [p.grad for p in parameters]
-        for (number, tap), factor in zip(taps.items(), factors, strict=True):
+        for tap in taps.values():
             tap.is_closed = True
+        direct = torch.autograd.grad(loss, learning, retain_graph=True, allow_unused=True) if learning else ()
+        for i, ((number, tap), factor) in enumerate(zip(taps.items(), factors, strict=True)):
             weight = self.window.weigh_term(number, tap.divisor)
             for parameter in parameters:
                 parameter.grad = None
             if factor is not None and tap.value.requires_grad:
                 self.precision.backward((tap.value * factor.detach() * weight).to(loss.dtype), retain_graph=True)
+            for parameter, gradient, owner in zip(learning, direct, owners, strict=True):
+                if owner == i and gradient is not None:
+                    gradient = gradient * weight * self.precision.scale
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
             self.window.add_gradients(number, [p.grad for p in parameters])
-        for parameter, gradient in zip(parameters, before, strict=True):
-            parameter.grad = gradient
+        for parameter, kept in zip(parameters, before, strict=True):
+            parameter.grad = kept
+        owned = [(p, p.grad) for p, owner in zip(learning, owners, strict=True) if owner is not None]
+        if weighed.requires_grad:
+            self.precision.backward(weighed)
+        for parameter, kept in owned:
+            parameter.grad = kept
 
     @contextmanager
     def whole_or_nothing(self) -> Iterator[None]:
@@ -296,6 +315,18 @@ def describe(tree: Tree) -> str:
     if isinstance(tree, dict):
         return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items()) + "}"
     return type(tree).__name__
+
+
+def _find_owner(parameter: Tensor, factors: Sequence[Tensor | None]) -> int | None:
+    """Returns the only term whose factor depends on a parameter of the loss, or None if there are none or several."""
+    found = [
+        i
+        for i, factor in enumerate(factors)
+        if factor is not None
+        and factor.requires_grad
+        and torch.autograd.grad(factor, parameter, retain_graph=True, allow_unused=True)[0] is not None
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def _sum_of_nothing(pred: Tree) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from minilearner import (
+    Callback,
+    CancelStep,
     DataLoaders,
     EarlyStopping,
     LambdaCallback,
@@ -176,3 +178,19 @@ def test_torchs_plateau_scheduler_is_refused_if_it_watches_in_the_wrong_directio
     with learn.no_logging():
         learn.fit(1, cbs=TorchScheduler(partial(plateau, mode="max"), every="epoch", monitor="errors"))
         learn.fit(1, cbs=TorchScheduler(plateau, every="epoch"))
+
+
+class SkipsOdd(Callback):
+    """Cancels every second update."""
+
+    def before_step(self, run):
+        if run.iter % 2:
+            raise CancelStep
+
+
+def test_an_update_that_was_skipped_is_not_validated_again():
+    seen = []
+    note = LambdaCallback(after_validate=lambda run: seen.append(run.global_step) if run.in_mid_epoch else None)
+    with (learn := learner()).no_logging():
+        learn.fit(2, cbs=[Validate(every_steps=2), SkipsOdd(), note])
+    assert seen == sorted(set(seen)) and seen[0] == 2 and len(seen) > 1

@@ -102,3 +102,18 @@ def test_a_block_encodes_with_the_target_that_it_is_given():
     assert MultiCategoryBlock().encode([["b"]], MultiCategory("ab"), items, "new").tolist() == [[0, 1]]
     with pytest.raises(DataError, match=r"1 of 2 new labels are not among the classes: '0.jpg' \('b'\)"):
         TransformBlock().encode(labels, Category("a"), items, "new")
+
+
+@pytest.mark.parametrize(
+    ("block", "train"),
+    [
+        (CategoryBlock(), list("ab")),
+        (MultiCategoryBlock(), [["a"], ["b", "a"]]),
+        (MultiCategoryBlock(encoded=True, vocab=["a", "b"]), [[0, 1], [1, 0]]),
+        (RegressionBlock(), [1.0, 2.0]),
+        (RegressionBlock(n_out=2), [[1.0, 2.0], [3.0, 4.0]]),
+    ],
+)
+def test_no_labels_make_an_empty_target_of_the_right_shape(block, train):
+    empty, full = encoded(block, train, [], "validation"), encoded(block, train)
+    assert empty.shape == (0, *full.shape[1:]) and empty.dtype == full.dtype

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from minilearner import (
     GradientClip,
     Learner,
     SaveBest,
+    SplitOnOOM,
     accuracy,
     processes,
     set_seed,
@@ -148,6 +150,60 @@ def torch_loaders(folder):
     return {"weights": weights(learn), "validate": learn.validate()}
 
 
+CLASS_WEIGHTS = torch.tensor([1.0, 9.0, 0.3])
+
+
+class Uncertain(nn.Module):
+    """A weighted loss with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.tensor(float(processes.rank())))  # all take that of process 0
+        self.inner = nn.CrossEntropyLoss(CLASS_WEIGHTS)
+
+    def forward(self, pred, y):
+        return torch.exp(-self.log_var) * self.inner(pred, y) + self.log_var
+
+
+class Short(nn.Module):
+    """A model for which memory runs out beyond 5 items."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        if self.training and len(x) > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.net(x)
+
+
+def weighted(folder):
+    """Trains with losses that divide by something else than the number of items."""
+    found = {}
+    ignoring = nn.CrossEntropyLoss(CLASS_WEIGHTS, ignore_index=2)
+    for name, loss, cbs in (
+        ("class weights", ignoring, []),
+        ("accumulation", ignoring, [GradientAccumulation(2)]),
+        ("sum", nn.CrossEntropyLoss(CLASS_WEIGHTS, reduction="sum"), []),
+        ("accumulated sum", nn.CrossEntropyLoss(reduction="sum"), [GradientAccumulation(2)]),
+        ("parameter", Uncertain(), []),
+    ):
+        (x, y), valid = arrays()
+        dls = DataLoaders.from_arrays((x[:145], y[:145]), valid, bs=batch_size(), seed=3, drop_last=False)
+        learn = Learner(dls, net(), loss, opt_func=SGD, path=folder)
+        learn.fit(2, 0.002 if "sum" in name else 0.05, cbs=cbs)
+        found[name] = [*weights(learn), *(p.item() for p in getattr(loss, "parameters", tuple)())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, cbs in (("split", []), ("split, accumulation", [GradientAccumulation(2)])):
+            learn = Learner(loaders(), Short(), ignoring, opt_func=SGD)
+            learn.fit(2, 0.05, cbs=[SplitOnOOM(), *cbs])
+            found[name] = weights(learn)
+            found[f"{name} losses"] = learn.recorder.losses.tolist()
+    return found
+
+
 def averages(folder):
     found = {}
     for name, averaging in {"ema": EMA(0.9), "swa": SWA(0.0), "best": SaveBest(path=folder / "best.st")}.items():
@@ -199,7 +255,7 @@ def resumed(folder):
     return {"weights": weights(learn), "history": [history["valid_loss"], history["train_accuracy"]]}
 
 
-_ALL = (training, accumulation, cancelled, last_item, torch_loaders, averages, frozen, sharded, resumed)
+_ALL = (training, accumulation, cancelled, last_item, torch_loaders, weighted, averages, frozen, sharded, resumed)
 PARTS = {part.__name__: part for part in _ALL}
 
 

@@ -40,6 +40,13 @@ def test_two_processes_reach_the_weights_of_one(alone, two, part):
     assert two[0][0][part]["weights"] == close(alone[part]["weights"])
 
 
+def test_a_loss_with_weights_of_its_own_is_that_of_the_whole_batch(alone, two):
+    found = two[0][0]["weighted"]
+    assert list(found) == list(alone["weighted"])
+    for name, weights in alone["weighted"].items():
+        assert found[name] == close(weights), name
+
+
 def test_every_process_ends_with_the_same(two, script):
     first, second = two[0]
     assert list(first) == list(script.PARTS)
@@ -79,7 +86,7 @@ def test_the_finder_sees_the_loss_of_all_processes(alone, two):
 def test_the_first_process_alone_writes_and_shows(two):
     _, ended, folder = two
     tables = re.findall("epoch +train_loss", ended.stdout)
-    assert len(tables) == (15 if two[0][0]["sharded"] else 11)
+    assert len(tables) == (22 if two[0][0]["sharded"] else 18)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 

@@ -134,7 +134,7 @@ def plainly_trained(x, y, loss, lr=0.1):
 
 
 @pytest.mark.filterwarnings("ignore:a batch of .* items did not fit")
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(sorted(LOSSES)),
     sizes=st.lists(st.integers(3, 9), min_size=1, max_size=4),
