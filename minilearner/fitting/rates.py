@@ -174,7 +174,9 @@ def _list_changes(saved: dict[str, Any], own: dict[str, Any], path: Path) -> lis
 def _read_identity(path: Path) -> dict[str, Any] | None:
     """Returns the identity in a saved sweep; None if an earlier version saved it."""
     saved = read_json(path)
-    packed = saved.get(_IDENTITY) if isinstance(saved, dict) else None
+    if not isinstance(saved, dict):
+        raise FileFormatError(f"{path} does not hold a sweep written by LRSweep.to_json.")
+    packed = saved.get(_IDENTITY)
     if packed is None:
         return None
     try:

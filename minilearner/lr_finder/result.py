@@ -257,7 +257,9 @@ class LRSweep:
             what = f"it has no {cause}" if isinstance(cause, KeyError) else str(cause)[:200]
             raise FileFormatError(f"{path} does not hold a sweep written by LRSweep.to_json: {what}") from cause
         return cls(
-            *(curve[name] for name in ("lrs", "losses", "smoothed")),
+            curve["lrs"],
+            curve["losses"],
+            curve["smoothed"],
             stop_reason,
             settings,
             suggestions,
