@@ -97,6 +97,7 @@ class Checkpoint(Callback):
         self.folder, self.keep = _check_folder(folder), keep
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
         self._cleanup = ExitStack()
+        self._is_held = False
         self._signal: int | None = None
         self._before_validation: tuple[int, Packed] | None = None
 
@@ -107,21 +108,34 @@ class Checkpoint(Callback):
         Raises:
             CheckpointError: the folder cannot be written, or is in use.
         """
+        if self._is_held:
+            yield
+            return
         self._store = CheckpointFolder(self.folder, keep=self.keep)
         with self._store.hold() if processes.is_first() else nullcontext():
-            yield
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
 
     @property
     def has_saved(self) -> bool:
         """Whether the folder that `hold` has locked holds a checkpoint."""
         return self._store.is_used
 
-    def find(self, run: Run, kind: str) -> None:
-        """Finds the checkpoint to resume from, in the folder that `hold` has locked.
+    @contextmanager
+    def holding(self, run: Run, kind: str) -> Iterator[None]:
+        """Locks the folder during the run, and finds the checkpoint to resume from.
 
         Raises:
             CheckpointError: see the class.
         """
+        with self.hold():
+            self._find(run, kind)
+            yield
+
+    def _find(self, run: Run, kind: str) -> None:
         self._identity, self._found = identity(run, kind), self._store.newest()
         if run.step.n_processes > 1:
             self._check_processes_agree()

@@ -72,7 +72,7 @@ def start_workers(source: DataLoader[Any]) -> Any:
         source.worker_init_fn = users
     if iterator is not kept:  # persistent workers serve again
         _take_over(iterator, noted)
-    return iterator  # type: ignore[no-any-return]
+    return iterator
 
 
 def read_under_watch(source: DataLoader[Any]) -> Iterator[Any]:

@@ -113,6 +113,6 @@ def _train_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None
     if checkpoint is None:
         loop.fit()
         return
-    checkpoint.find(loop.run, kind)
-    loop.fit()
-    checkpoint.finish(loop.run)
+    with checkpoint.holding(loop.run, kind):
+        loop.fit()
+        checkpoint.finish(loop.run)
