@@ -1,16 +1,22 @@
-"""Write a file whole or not at all, and format JSON and CSV text."""
+"""Write a file whole or not at all, format JSON and CSV text, and read JSON without trust."""
 
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
 import io
 import json
 import math
 import os
+import platform
+import re
+import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +25,20 @@ import numpy as np
 from minilearner import processes
 from minilearner.errors import FileFormatError
 
-__all__ = ["check_is_file", "check_writable", "csv_text", "json_text", "replace_file", "write_atomically"]
+__all__ = [
+    "check_is_file",
+    "check_writable",
+    "csv_text",
+    "is_left_over",
+    "json_text",
+    "owned_name",
+    "read_json",
+    "replace_file",
+    "write_atomically",
+]
+
+_LARGEST_JSON = 1 << 28  # bytes
+_LEFT_SECONDS = 24 * 60 * 60.0  # of another machine, whose processes we cannot see
 
 
 def check_is_file(path: str | os.PathLike[str]) -> None:
@@ -57,7 +76,7 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-        probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        probe = path.with_name(owned_name(f".{path.name[:60]}."))
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -82,22 +101,99 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields the path of a temporary file in the same folder, which becomes `path` at the end.
 
     It is synced and renamed, so readers see the whole old file or the whole new one. After an error nothing is left
-    behind.
+    behind. What a process that was killed left beside the file is removed now.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    # Not `tempfile`: its files are private (0600), and the renamed file would be private too.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    beginning = f".{path.name[:60]}."
+    with suppress(OSError):
+        for rest in path.parent.iterdir():
+            if rest.name.startswith(beginning) and is_left_over(rest, beginning):
+                shutil.rmtree(rest, ignore_errors=True)
+    # Not `tempfile`: its files are private (0600), and the renamed file would be private too. A folder, because a
+    # writer may have a temporary file of its own, as safetensors does.
+    folder = path.with_name(owned_name(beginning))
+    folder.mkdir()
     try:
+        temporary = folder / path.name
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def owned_name(beginning: str) -> str:
+    """Returns a new name for a temporary file or folder, which says which process makes it."""
+    return f"{beginning}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def is_left_over(path: Path, beginning: str) -> bool:
+    """Returns whether a path has an `owned_name`, and the process that made it has ended."""
+    parts = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{8}\.tmp", path.name.removeprefix(beginning))
+    if parts is None:
+        return False
+    if parts[1] != _machine():
+        with suppress(OSError):
+            return time.time() - path.lstat().st_mtime > _LEFT_SECONDS
+        return False
+    return not _is_running(int(parts[2]))
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return pid == os.getpid()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """Returns what names this machine or container since its start: each numbers its processes itself."""
+    known = [platform.node()]
+    for read, path in ((Path.read_text, "/proc/sys/kernel/random/boot_id"), (os.readlink, "/proc/self/ns/pid")):
+        with suppress(OSError):
+            known.append(str(read(Path(path))))
+    return hashlib.blake2b("|".join(known).encode(), digest_size=4).hexdigest()
+
+
+def read_json(path: str | os.PathLike[str], most_bytes: int = _LARGEST_JSON) -> Any:
+    """Returns what a JSON file holds. The file may come from anywhere.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it is not a file, is too large, or is not JSON with finite numbers. Names the file.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe or a device might never end
+            raise FileFormatError(f"{path} is not a file.")
+        if (size := path.stat().st_size) > most_bytes:
+            raise FileFormatError(f"{path} has {size:,} bytes, more than any such file of minilearner.")
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant, parse_float=_parse_finite)
+    except (FileFormatError, FileNotFoundError):
         raise
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FileFormatError(f"{path} is not JSON: {str(error)[:80]}.") from error
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _parse_finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text[:40])
 
 
 def json_text(value: Any) -> str:

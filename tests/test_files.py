@@ -1,10 +1,13 @@
 """A file is written whole or not at all, and a path that cannot be written is refused before work starts."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from minilearner.files import check_writable, write_atomically
+from minilearner.errors import FileFormatError
+from minilearner.files import check_writable, read_json, replace_file, write_atomically
 
 
 @pytest.mark.parametrize("content", ["a line\n", b"\x00\xff"])
@@ -26,3 +29,31 @@ def test_a_path_that_cannot_be_written_is_refused_with_the_reason(tmp_path):
         check_writable(tmp_path / "missing" / "file", "log")
     with pytest.raises(ValueError, match="it is a folder"):
         check_writable(tmp_path)
+
+
+KILLED = """
+import os, signal, sys
+from minilearner.files import replace_file
+with replace_file(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_beside_a_file_goes_when_it_is_written_again(tmp_path):
+    path = tmp_path / "x.json"
+    subprocess.run([sys.executable, "-c", KILLED, path], timeout=60)
+    assert len(list(tmp_path.iterdir())) == 1 and not path.exists()
+    with replace_file(path) as temporary:
+        temporary.write_text("one")
+        with replace_file(path) as other:  # another thread writes the same file: its work is not swept away
+            other.write_text("two")
+        assert temporary.exists()
+    assert [*tmp_path.iterdir()] == [path] and path.read_text() == "one"
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"1e999", b"Infinity", b"\xff", b"9" * 10_000])
+def test_json_that_lies_is_refused_by_name(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match="x.json"):
+        read_json(tmp_path / "x.json")

@@ -94,11 +94,35 @@ class Checkpoint(Callback):
             check_positive(every_seconds, "every_seconds")
         if every_steps is every_seconds is every_epochs is None:
             every_epochs, every_seconds = 1, 300.0
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep = _check_folder(folder), keep
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
         self._cleanup = ExitStack()
+        self._is_held = False
         self._signal: int | None = None
         self._before_validation: tuple[int, Packed] | None = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Makes and locks the folder, so that no other process writes there, and sweeps what a killed one left there.
+
+        Raises:
+            CheckpointError: the folder cannot be written, or is in use.
+        """
+        if self._is_held:
+            yield
+            return
+        self._store = CheckpointFolder(self.folder, keep=self.keep)
+        with self._store.hold() if processes.is_first() else nullcontext():
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether the folder that `hold` has locked holds a checkpoint."""
+        return self._store.is_used
 
     @contextmanager
     def holding(self, run: Run, kind: str) -> Iterator[None]:
@@ -107,19 +131,21 @@ class Checkpoint(Callback):
         Raises:
             CheckpointError: see the class.
         """
-        store = CheckpointFolder(self.folder, keep=self.keep)
-        with store.hold() if processes.is_first() else nullcontext():
-            self._store, self._identity, self._found = store, identity(run, kind), store.newest()
-            if run.step.n_processes > 1:
-                self._check_processes_agree()
-            if self._found is not None:
-                check_owner(self._found.state)
-                self._check_is_this_run(self._found)
-                check_process_parts(self._found.state, run.step.n_processes)
-                self._check_does_not_go_back(run)
-                if of_each := self._found.state.get("of_each"):
-                    _insert_own_state(self._found.state, of_each[processes.rank()])
+        with self.hold():
+            self._find(run, kind)
             yield
+
+    def _find(self, run: Run, kind: str) -> None:
+        self._identity, self._found = identity(run, kind), self._store.newest()
+        if run.step.n_processes > 1:
+            self._check_processes_agree()
+        if self._found is not None:
+            check_owner(self._found.state)
+            self._check_is_this_run(self._found)
+            check_process_parts(self._found.state, run.step.n_processes)
+            self._check_does_not_go_back(run)
+            if of_each := self._found.state.get("of_each"):
+                _insert_own_state(self._found.state, of_each[processes.rank()])
 
     def finish(self, run: Run) -> None:
         """Saves the outcome, after all callbacks have undone their temporary changes.
@@ -135,7 +161,10 @@ class Checkpoint(Callback):
             run.record.saved_in = self.folder.resolve()
 
     def _check_is_this_run(self, saved: Saved) -> None:
-        found = compare(saved.state["identity"], self._identity)
+        try:
+            found = compare(saved.state["identity"], self._identity)
+        except Exception as error:  # what it says may be of any form
+            raise CheckpointError(f"{saved.path} does not say which run it holds: {error!r:.200}.") from error
         unknown = [f"{what} could not be compared" for what in found.unknown]
         if found.changed:
             raise CheckpointError(
@@ -327,6 +356,18 @@ def _act_if_late(late: float, number: int, frame: Any) -> None:
     if time.monotonic() >= late:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+
+
+def _check_folder(folder: Any) -> Path:
+    if not isinstance(folder, (str, os.PathLike)) or not isinstance(os.fspath(folder), str):
+        raise TypeError(f"`checkpoint` must be a folder or a Checkpoint. Received: checkpoint={folder!r:.80}.")
+    text = os.fspath(folder)
+    if not text.strip() or "\0" in text:
+        raise ValueError(
+            f"`checkpoint` must name a folder for this run alone. Received: checkpoint={text!r:.80}. For the folder of "
+            'the script, write checkpoint=".".'
+        )
+    return Path(folder)
 
 
 Checkpointing: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"

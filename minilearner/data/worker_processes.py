@@ -57,7 +57,7 @@ class Death:
         return f"a worker (pid {self.pid}) was killed{name} {what}.{hint}"
 
 
-def start_workers(source: DataLoader[Any]) -> Iterator[Any]:
+def start_workers(source: DataLoader[Any]) -> Any:
     """Returns ``iter(source)``, whose workers ignore signals to the whole group and end with this process."""
     users, kept = source.worker_init_fn, source._iterator
     noted = torch.zeros(source.num_workers, _MOST_NOTED + 1, dtype=torch.int64)
@@ -72,7 +72,7 @@ def start_workers(source: DataLoader[Any]) -> Iterator[Any]:
         source.worker_init_fn = users
     if iterator is not kept:  # persistent workers serve again
         _take_over(iterator, noted)
-    return iterator  # type: ignore[no-any-return]
+    return iterator
 
 
 def read_under_watch(source: DataLoader[Any]) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from minilearner.callbacks.checkpoint import Checkpoint
@@ -15,6 +15,7 @@ from minilearner.data.loader import Loader
 from minilearner.data.loader_state import parts_of
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.rates import settle_rates
+from minilearner.lr_finder.result import LRSweep
 from minilearner.metrics import Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.threads import alone_with
@@ -47,7 +48,20 @@ def fit(
         lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
         plan: makes the callback that schedules the rates. None keeps them constant.
     """
-    rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
+    with nullcontext() if checkpoint is None else checkpoint.hold():
+        rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
+        return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint)
+
+
+def _fit(
+    context: FitContext,
+    kind: str,
+    n_epoch: int,
+    rates: list[float],
+    sweep: LRSweep | None,
+    plan: Callable[[list[float]], Callback] | None,
+    checkpoint: Checkpoint | None,
+) -> RunRecord:
     callbacks = [*context.callbacks, *([plan(rates)] if plan else [])]
     run, recorder = context.new_run(), context.recorder
     run.n_epochs = n_epoch

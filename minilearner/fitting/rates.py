@@ -11,10 +11,13 @@ from typing import Any
 from minilearner import processes
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.cyclic_lr import CyclicLR
-from minilearner.errors import NoSuggestion
+from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
+from minilearner.files import json_text, read_json, write_atomically
 from minilearner.fitting.context import FitContext
-from minilearner.lr_finder.result import LRSweep
+from minilearner.lr_finder.result import LRSweep, content_of
 from minilearner.lr_finder.sweep import SweepSettings, find_rates
+from minilearner.saving.identity import compare, identity
+from minilearner.saving.packing import pack, unpack
 from minilearner.training.optimizers import Rate, spread
 
 __all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
@@ -32,23 +35,24 @@ def settle_rates(
 
     Args:
         lr: the rate of this call; None takes the learner's own. "auto" sweeps.
-        checkpoint: its folder keeps the sweep, so that a resumed run does not sweep again.
+        checkpoint: its folder, which it holds, keeps the sweep, so that a resumed run does not sweep again.
         ratios: how the rates of the layer groups relate to each other if a sweep finds them; the learner's by default.
         momentum: the momentum to sweep with; None keeps the optimizer's.
 
     Raises:
         NoSuggestion: a `CyclicLR` needs bounds, and the sweep shows none.
+        CheckpointError: the folder keeps the sweep of another run.
+        FileFormatError: the sweep in the folder is damaged. Names the file.
     """
-    folder = None if checkpoint is None else checkpoint.folder
     lr = context.lr if lr is None else lr
     found = None
     if lr == "auto":
-        found = _keep_sweep(folder, lambda: sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum))
+        found = _keep_sweep(context, checkpoint, ratios=ratios, momentum=momentum)
         by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
         rates = take_recommendation(found, by_last, otherwise=context.lr, verbose=context.output.table)
     else:
         rates = spread(lr, context.n_groups)
-    return rates, _settle_bounds(context, folder) or found
+    return rates, _settle_bounds(context, checkpoint, found) or found
 
 
 def sweep_rates(
@@ -99,15 +103,16 @@ def compute_ratios(lr: Rate, n_groups: int) -> list[float]:
     return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]
 
 
-def _settle_bounds(context: FitContext, folder: Path | None) -> LRSweep | None:
+def _settle_bounds(context: FitContext, checkpoint: Checkpoint | None, found: LRSweep | None) -> LRSweep | None:
     """Sweeps once for all `CyclicLR` callbacks with "auto" bounds. Returns the sweep, or None if no callback needs one.
 
-    If the sweep finds no bounds, those of an earlier run are kept: by then the model is usually well trained.
+    If the sweep finds no bounds, those of an earlier run are kept: by then the model is usually well trained. A folder
+    keeps one sweep, so with a checkpoint the one that found the rate, if there is one, serves here too.
     """
     waiting = [callback for callback in context.callbacks if isinstance(callback, CyclicLR) and callback.is_auto]
     if not waiting:
         return None
-    sweep = _keep_sweep(folder, lambda: sweep_rates(context, SweepSettings()))
+    sweep = _keep_sweep(context, checkpoint) if found is None or checkpoint is None else found
     for callback in waiting:
         if sweep.bounds is not None:
             callback.take_bounds(*sweep.bounds)
@@ -118,14 +123,66 @@ def _settle_bounds(context: FitContext, folder: Path | None) -> LRSweep | None:
     return sweep
 
 
-def _keep_sweep(folder: Path | None, sweep: Callable[[], LRSweep]) -> LRSweep:
-    """Returns the sweep that is saved in a checkpoint folder. If there is none, sweeps, and saves it there."""
-    if folder is None:
-        return sweep()
-    path = folder / "sweep.json"
-    if not processes.take_from_first(path.exists()):
-        found = sweep()
-        folder.mkdir(parents=True, exist_ok=True)
-        found.to_json(path)
+def _keep_sweep(
+    context: FitContext, checkpoint: Checkpoint | None, *, ratios: Rate | None = None, momentum: float | None = None
+) -> LRSweep:
+    """Returns the sweep that is saved in a checkpoint's folder. If there is none, sweeps, and saves it there.
+
+    A sweep that an earlier version saved does not say which run it belongs to. It counts only if a checkpoint is there
+    too, which says that: the rate is a part of its identity. Otherwise the sweep is made again.
+    """
+    if checkpoint is None:
+        return sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum)
+    path = checkpoint.folder / "sweep.json"
+    own = _sweep_identity(context, ratios, momentum)
+    saved = _read_identity(path) if processes.take_from_first(path.exists()) else None
+    if saved is None and not processes.take_from_first(path.exists() and checkpoint.has_saved):
+        found = sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum)
+        write_atomically(path, json_text({**content_of(found), _IDENTITY: pack(own, {})}))
         processes.wait()
-    return LRSweep.from_json(path)
+    elif saved is not None and (changed := _list_changes(saved, own, path)):
+        raise CheckpointError(
+            f"{path} is the sweep of another run:\n  "
+            + "\n  ".join(changed)
+            + "\nPut the arguments back to go on with that run, or use another folder for a new one."
+        )
+    try:
+        return LRSweep.from_json(path)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error} Remove the file, and the next run sweeps again.") from error
+
+
+_IDENTITY = "identity"
+
+
+def _sweep_identity(context: FitContext, ratios: Rate | None, momentum: float | None) -> dict[str, Any]:
+    """Returns what makes a sweep this one: the model, the data, the loss, the optimizer, and what shapes its steps."""
+    run = context.new_run()
+    run.callbacks = [callback for callback in context.callbacks if callback.part_of_step]
+    by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
+    how = {"ratios": by_last, "momentum": momentum, "wd": context.wd, "wd_bn_bias": context.wd_bn_bias}
+    return {**identity(run, "sweep"), "lr": None, **how}
+
+
+def _list_changes(saved: dict[str, Any], own: dict[str, Any], path: Path) -> list[str]:
+    try:
+        return compare(saved, own).changed
+    except Exception as error:  # what a file says may be of any form
+        raise FileFormatError(f"{path} does not say which run it belongs to: {error!r:.200}.") from error
+
+
+def _read_identity(path: Path) -> dict[str, Any] | None:
+    """Returns the identity in a saved sweep; None if an earlier version saved it."""
+    saved = read_json(path)
+    if not isinstance(saved, dict):
+        raise FileFormatError(f"{path} does not hold a sweep written by LRSweep.to_json.")
+    packed = saved.get(_IDENTITY)
+    if packed is None:
+        return None
+    try:
+        found = unpack(packed, {})
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise FileFormatError(f"{path}: its identity is not what minilearner writes.")
+    return found

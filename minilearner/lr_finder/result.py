@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minilearner.checks import check_count
-from minilearner.errors import closest
-from minilearner.files import csv_text, json_text, write_atomically
+from minilearner.errors import FileFormatError, closest
+from minilearner.files import csv_text, json_text, read_json, write_atomically
 from minilearner.lr_finder.recommendation import NoRate, n_finite, recommend
 from minilearner.lr_finder.suggestions import (
     Curve,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LRSweep", "smooth"]
+__all__ = ["LRSweep", "content_of", "smooth"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,29 +227,51 @@ class LRSweep:
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything to a file, for `from_json`."""
-        return write_atomically(path, json_text({f.name: getattr(self, f.name) for f in fields(self)}))
+        return write_atomically(path, json_text(content_of(self)))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> LRSweep:
         """Reads a file that `to_json` wrote.
 
         Raises:
-            ValueError: the file does not hold a sweep, or a rate in it is not positive and finite.
+            FileNotFoundError: there is no such file.
+            FileFormatError: the file does not hold a sweep, or a rate in it is not positive and finite. It is a
+                ValueError too.
         """
+        saved = read_json(path, _LARGEST)
         try:
-            saved = json.loads(Path(path).read_text(encoding="utf-8"))
             saved = {f.name: saved[f.name] for f in fields(cls)}
-            curve = {name: np.array([float(v) for v in saved[name]]) for name in _CURVES}
-            points = {name: (float(x), float(y)) for name, (x, y) in saved["points"].items()}
-            pairs = {name: _read_pair(saved[name]) for name in ("bounds", "interval")}
-            reason, notes = str(saved["reason"]), dict(saved["notes"])
+            curve = {name: _read_curve(saved[name]) for name in _CURVES}
+            lengths = {len(values) for name, values in curve.items() if name != "fixed" or len(values)}
+            if len(lengths) > 1 or not all(0 < lr < math.inf for lr in curve["lrs"]):
+                raise ValueError("its curves differ in length, or a rate in them is not positive and finite.")
+            settings, points = dict(saved["settings"]), dict(saved["points"])
+            points = {name: (_read_rate(x, ""), float(y)) for name, (x, y) in points.items()}
+            bounds, interval = _read_pair(saved["bounds"]), _read_pair(saved["interval"])
+            reason, stop_reason = _read_text(saved["reason"]), _read_text(saved["stop_reason"])
+            notes = {name: _read_text(note) for name, note in saved["notes"].items()}
             suggestions = {name: _read_rate(value, notes.get(name, "")) for name, value in saved["suggestions"].items()}
             recommended = _read_rate(saved["recommended"], reason)
             turns = {name: _read_rate(value, "") for name, value in saved["turns"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as cause:
-            raise ValueError(f"{path} does not hold a sweep written by LRSweep.to_json: {cause}") from cause
-        found = {"suggestions": suggestions, "recommended": recommended, "turns": turns}
-        return cls(**{**saved, **curve, **pairs, **found, "points": points})
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as cause:
+            what = f"it has no {cause}" if isinstance(cause, KeyError) else str(cause)[:200]
+            raise FileFormatError(f"{path} does not hold a sweep written by LRSweep.to_json: {what}") from cause
+        return cls(
+            curve["lrs"],
+            curve["losses"],
+            curve["smoothed"],
+            stop_reason,
+            settings,
+            suggestions,
+            points,
+            notes,
+            curve["fixed"],
+            recommended=recommended,
+            interval=interval,
+            bounds=bounds,
+            reason=reason,
+            turns=turns,
+        )
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes one row per step: lr, loss, smoothed, fixed (nan before its first value, empty if never measured)."""
@@ -289,6 +310,7 @@ class LRSweep:
         return f"<table>{cells}</table>"
 
 
+_LARGEST = 1 << 24  # bytes of a file; a sweep of 10,000 steps has 1 MB
 _CURVES = ("lrs", "losses", "smoothed", "fixed")
 
 
@@ -296,6 +318,23 @@ def smooth(losses: ArrayLike, beta: float = 0.98) -> Curve:
     """Returns the debiased moving average of `losses`, by `SmoothedLoss`."""
     average = SmoothedLoss(beta)
     return np.array([average.update(loss) for loss in np.asarray(losses, dtype=np.float64).tolist()])
+
+
+def content_of(sweep: LRSweep) -> dict[str, Any]:
+    """Returns what `to_json` writes."""
+    return {f.name: getattr(sweep, f.name) for f in fields(sweep)}
+
+
+def _read_curve(saved: Any) -> Curve:
+    if not isinstance(saved, list) or any(isinstance(value, (bool, list, dict)) for value in saved):
+        raise ValueError(f"{saved!r:.40} is not a curve.")
+    return np.array([float(value) for value in saved])
+
+
+def _read_text(saved: Any) -> str:
+    if not isinstance(saved, str):
+        raise ValueError(f"{saved!r:.40} is not text.")
+    return saved
 
 
 def _read_rate(saved: Any, reason: str) -> float:

@@ -17,7 +17,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
+from minilearner.files import read_json
 from minilearner.saving.packing import pack, unpack
 from minilearner.saving.tensor_file import open_tensors, save_tensors
 
@@ -40,6 +41,7 @@ FORMAT = 1
 _PREFIX, _TEMPORARY = "checkpoint-", ".writing-"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _LARGEST_JSON = 1 << 28  # bytes
+_LEFT = re.compile(r"\..+\.([0-9a-f]{8}-[0-9]+-)?[0-9a-f]{8}\.tmp")  # of `files.replace_file`, now and earlier
 _held: set[Path] = set()  # the folders that this process holds: its own locks do not keep it out
 
 
@@ -117,6 +119,7 @@ class CheckpointFolder:
                     f"another process uses the checkpoints in {self.path}. Wait for it to end, or use another folder."
                 ) from error
             _held.add(folder)
+            self._remove_leftovers()
             try:
                 yield
             finally:
@@ -181,14 +184,25 @@ class CheckpointFolder:
             )
         return None
 
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a checkpoint, damaged or not."""
+        return bool(self._list())
+
     def _list(self) -> list[Path]:
         found = [path for path in self.path.glob(f"{_PREFIX}*") if re.fullmatch(r"[0-9]+", _number_text(path))]
         return sorted(found, key=lambda path: int(_number_text(path)))
 
     def _remove_leftovers(self) -> None:
-        """Removes what a process left unfinished when it died."""
-        for rest in self.path.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        """Removes what a process left when it died. No other process writes here while this one holds the folder."""
+        for rest in self.path.iterdir():
+            if not (rest.name.startswith(_TEMPORARY) or _LEFT.fullmatch(rest.name)):
+                continue
+            if rest.is_dir() and not rest.is_symlink():
+                shutil.rmtree(rest, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    rest.unlink()
 
 
 def _number_text(path: Path) -> str:
@@ -272,10 +286,7 @@ def _read(path: Path) -> Saved:
 
 def _read_json(path: Path) -> Any:
     _check_json_file(path)
-    try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise FileFormatError(f"{path.name} is not JSON: {str(error)[:80]}.") from error
+    return read_json(path, _LARGEST_JSON)
 
 
 def _check_json_file(path: Path) -> None:
@@ -283,7 +294,3 @@ def _check_json_file(path: Path) -> None:
         raise FileFormatError(f"{path.name} is missing.")
     if path.stat().st_size > _LARGEST_JSON:
         raise FileFormatError(f"{path.name} has {path.stat().st_size:,} bytes, more than any file of minilearner.")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")

@@ -73,6 +73,10 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
         check_state(run, state)
     except FileFormatError as error:
         raise CheckpointError(f"the checkpoint does not fit this run: {error}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a state that lies may have any form
+        raise CheckpointError(f"the checkpoint does not fit this run: {error!r:.200}.") from error
     if is_ending:
         state = {**state, "callbacks": _leave_live(run, state["callbacks"])}
     # What is put back goes on changing, and the state may be put back once more. Weights are copied in any case.
@@ -90,6 +94,10 @@ def restore(run: Run, state: Mapping[str, Any], *, is_ending: bool = False) -> N
     try:
         _put_back(run, state)
         _load_callbacks(run, state["callbacks"])
+        if state["batch"] and (beginning := state.get("pass")):  # what comes later must fit now, too
+            load_loaders(run, copy.deepcopy(beginning["loaders"]))
+            set_rng_state(beginning["rng"])
+            load_loaders(run, copy.deepcopy(state["loaders"]))
         set_rng_state(state["rng"])
     except BaseException as error:
         _put_back(run, before)

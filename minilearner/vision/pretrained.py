@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from minilearner.errors import FileFormatError, closest
+from minilearner.files import check_is_file
 from minilearner.saving.tensor_file import read_tensors
 from minilearner.sources.download import download
 
@@ -106,8 +106,11 @@ def read_state_dict(path: Path) -> StateDict:
         if path.suffix == ".safetensors":
             state: Any = read_tensors(path)
         else:
+            check_is_file(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a file that lies makes torch raise errors of a dozen kinds
         reason = str(error).partition("\n")[0].rstrip(".") or "it ends too early"
         raise FileFormatError(
             f"{path} is damaged, or holds more than tensors by name: {reason}. Delete it. Then save it again "
@@ -118,6 +121,8 @@ def read_state_dict(path: Path) -> StateDict:
         state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise FileFormatError(f"{path} must hold tensors by name. Received: {_kind(state)}.")
+    if odd := next((name for name, value in state.items() if not _is_plain(value)), None):
+        raise FileFormatError(f"{path} holds a tensor {str(odd)[:80]!r} that is sparse, quantized, or has no values.")
     return {_OLD_DENSENET.sub(r"\1", str(name)): value for name, value in state.items()}
 
 
@@ -201,6 +206,10 @@ def _check_hash(path: Path, name: str) -> None:
             digest.update(block)
     if expected and not digest.hexdigest().startswith(expected[1]):
         raise FileFormatError(f"its SHA-256 begins with {digest.hexdigest()[:8]}, not {expected[1]}.")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
 
 
 def _kind(state: Any) -> str:

@@ -187,6 +187,18 @@ def test_intervals_are_checked(tmp_path, argument):
         Checkpoint(tmp_path, **{argument: 0})
 
 
+@pytest.mark.parametrize("folder", ["", "  ", "a\0b"])
+def test_no_name_is_no_folder(folder):
+    with pytest.raises(ValueError, match="`checkpoint` must name a folder"):
+        make().fit(1, checkpoint=folder)
+
+
+@pytest.mark.parametrize("folder", [True, 5, b"runs", ["runs"], Checkpoint])
+def test_what_is_no_path_is_no_folder(folder):
+    with pytest.raises(TypeError, match="`checkpoint` must be a folder or a Checkpoint"):
+        make().fit(1, checkpoint=folder)
+
+
 SCRIPT = """
     import sys, time, torch
     from torch import nn

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
-from minilearner.errors import NoSuggestion
+from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
 from minilearner.fitting.rates import compute_ratios, take_recommendation
 from minilearner.lr_finder.result import LRSweep
 
@@ -220,12 +223,150 @@ def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):
     assert record.sweep.recommended == LRSweep.from_json(tmp_path / "broken" / "sweep.json").recommended
 
 
+class StopsFirst(Callback):
+    """Ends the run after its sweep, before its first checkpoint."""
+
+    def before_fit(self, run):
+        raise RuntimeError("power cut")
+
+
+def keep_a_sweep(learn, folder, **options):
+    with learn.no_logging(), pytest.raises(RuntimeError, match="power cut"):
+        learn.fit(1, "auto", cbs=StopsFirst(), checkpoint=folder, **options)
+    return LRSweep.from_json(folder / "sweep.json")
+
+
 def test_a_sweep_that_stands_in_the_folder_is_not_made_again(make, tmp_path):
-    found = make().lr_find(show_plot=False, end_lr=1e-3)
-    found.to_json(tmp_path / "sweep.json")
-    learn = make(loss_func=nn.CrossEntropyLoss(label_smoothing=0.1))
-    _, record = trained(learn, lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
-    assert record.settings["lr"] == found.recommended <= 1e-3
+    found = keep_a_sweep(make(), tmp_path)
+    text = (tmp_path / "sweep.json").read_text()
+    _, record = trained(make(), lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
+    assert record.settings["lr"] == found.recommended and (tmp_path / "sweep.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "call", "message"),
+    [
+        ({"loss_func": nn.CrossEntropyLoss(label_smoothing=0.1)}, {}, "label_smoothing"),
+        ({"opt_func": torch.optim.SGD}, {}, "optimizer: saved 'AdamW', now 'SGD'"),
+        ({"wd": 0.3}, {}, "weight_decay"),
+        ({}, {"wd": 0.3}, "wd: saved None, now 0.3"),
+        ({"cbs": GradientClip(0.5)}, {}, "callbacks"),
+        ({"lr": slice(1e-4, 1e-2), "splitter": layers}, {}, "ratios"),
+    ],
+)
+def test_the_sweep_of_another_run_is_refused_with_the_differences(make, tmp_path, change, call, message):
+    keep_a_sweep(make(), tmp_path)
+    learn = make(**change)
+    before = weights(learn)
+    with learn.no_logging(), pytest.raises(CheckpointError, match=rf"(?s)is the sweep of another run:.*{message}"):
+        learn.fit(1, "auto", checkpoint=tmp_path, **call)
+    assert torch.equal(weights(learn), before) and learn.recorder.runs == []
+
+
+def test_the_sweep_of_another_model_or_other_data_is_refused(make, blobs, tmp_path):
+    keep_a_sweep(make(), tmp_path)
+    x, y = blobs[0]
+    other = Learner(DataLoaders.from_arrays((x, y), bs=16, seed=3), nn.Linear(x.shape[1], 3))
+    with other.no_logging(), pytest.raises(CheckpointError, match=r"(?s)another run:.*model: saved 'Sequential', now"):
+        other.fit(1, "auto", checkpoint=tmp_path)
+
+
+def test_a_sweep_of_an_earlier_version_counts_only_beside_a_checkpoint(make, tmp_path):
+    path = tmp_path / "run" / "sweep.json"
+    path.parent.mkdir()
+    foreign = make().lr_find(show_plot=False, end_lr=1e-3)
+    foreign.to_json(path)
+    _, first = trained(make(), lambda learn: learn.fit(1, "auto", checkpoint=path.parent))
+    assert first.settings["lr"] != foreign.recommended
+    LRSweep.from_json(path).to_json(path)  # without the identity, as earlier versions wrote it
+    _, again = trained(make(), lambda learn: learn.fit(1, "auto", checkpoint=path.parent))
+    assert again.settings["lr"] == first.settings["lr"]
+
+
+def test_a_second_process_is_refused_before_it_sweeps(make, tmp_path, monkeypatch):
+    monkeypatch.setattr("minilearner.fitting.rates.sweep_rates", lambda *_, **__: pytest.fail("swept"))
+    code = "import sys; from minilearner.saving.checkpoint_folder import CheckpointFolder as F\n"
+    code += "with F(sys.argv[1]).hold(): print('held', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match="another process uses"):
+            make().fit(1, "auto", checkpoint=tmp_path)
+        other.stdin.close()
+
+
+def change_each(tree, values):
+    """Yields copies of a tree of JSON, each with one part replaced by one of the values, or left out."""
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, part in list(parts)[:40]:
+        for value in values:
+            yield type(tree)({**tree, key: value}) if isinstance(tree, dict) else [*tree[:key], value, *tree[key + 1 :]]
+        if isinstance(tree, dict):
+            yield {name: other for name, other in tree.items() if name != key}
+        for changed in change_each(part, values):
+            yield {**tree, key: changed} if isinstance(tree, dict) else [*tree[:key], changed, *tree[key + 1 :]]
+
+
+def test_a_kept_sweep_that_lies_is_refused_by_name_or_holds_rates(make, tmp_path):
+    path = tmp_path / "sweep.json"
+    sweep = LRSweep.from_curve(np.logspace(-6, 0, 12), np.linspace(2, 1, 12), skip_end=0)
+    sweep.to_json(path)
+    n_refused = 0
+    for changed in change_each(
+        json.loads(path.read_text()), [None, -1, 1 << 1100, "nan", "inf", [], {}, "x", True, [[1]]]
+    ):
+        path.write_text(json.dumps(changed))
+        try:
+            found = LRSweep.from_json(path)
+        except FileFormatError as error:
+            assert str(path) in str(error)
+            n_refused += 1
+            continue
+        rates = [found.recommended, *found.suggestions.values(), *found.turns.values(), *(found.bounds or ())]
+        assert all(np.isnan(rate) or 0 < rate < np.inf for rate in rates)
+        assert len(found.lrs) == len(found.losses) and (found.lrs > 0).all()
+        repr(found), found.summary()
+    assert n_refused > 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b"9" * 10_000,
+        b'{"recommended": 1e999}',
+        b'{"recommended": NaN}',
+        b"null",
+    ],
+)
+def test_a_kept_sweep_that_is_no_json_of_ours_is_refused_by_name(make, tmp_path, content):
+    (tmp_path / "sweep.json").write_bytes(content)
+    with pytest.raises(FileFormatError, match="sweep.json"):
+        make().fit(1, "auto", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("what", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_the_place_of_a_sweep_is_not_read(make, tmp_path, what):
+    what(tmp_path / "sweep.json")
+    with pytest.raises(FileFormatError, match="sweep.json is not a file"):
+        make().fit(1, "auto", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, "x", [], {}, {"dict": [["parts", {"dict": [["loss", 1]]}]]}, {"tuple": "x"}]
+)
+def test_an_identity_that_lies_is_refused(make, tmp_path, value):
+    keep_a_sweep(make(), tmp_path)
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "identity": value}))
+    if value is None:  # of an earlier version: swept again
+        trained(make(), lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
+        return
+    with pytest.raises((FileFormatError, CheckpointError), match="sweep.json"):
+        make().fit(1, "auto", checkpoint=tmp_path)
 
 
 def test_a_rate_that_a_sweep_did_not_find_is_refused_with_its_reason(make):

@@ -185,3 +185,20 @@ def test_two_runs_of_one_process_cannot_hold_a_folder(tmp_path):
         pass
     with folder.hold():
         pass
+
+
+def test_what_a_killed_process_left_is_swept_when_the_folder_is_held(tmp_path):
+    left = [
+        tmp_path / ".writing-00000003-77" / "state.json",
+        tmp_path / ".sweep.json.0a1b2c3d-77-0a1b2c3d.tmp" / "sweep.json",
+    ]
+    for path in left:
+        path.parent.mkdir()
+        path.touch()
+    for name in (".writing-0a1b2c3d-probe", ".sweep.json.0a1b2c3d.tmp"):
+        (tmp_path / name).touch()
+    kept = [tmp_path / ".hidden", tmp_path / "notes.tmp", tmp_path / "mine"]
+    for path in kept:
+        path.touch()
+    with CheckpointFolder(tmp_path).hold():
+        assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / ".lock"])

@@ -239,6 +239,24 @@ def test_whatever_stands_anywhere_in_a_state_is_taken_whole_or_refused_whole(sav
     assert n_refused > 100
 
 
+@pytest.mark.slow
+def test_whatever_stands_in_what_names_the_run_is_refused_by_our_own_error_before_anything_is_put_in(saved, tmp_path):
+    top = [(name,) for name in saved.state]
+    inside = [("identity", *path) for path in paths(saved.state["identity"])][1::9]
+    passed = [("pass", *path) for path in paths(saved.state["pass"])][:12]
+    n_refused = 0
+    for number, path in enumerate([*top, *inside, *passed]):
+        folder, witness = tmp_path / str(number), Witness()
+        CheckpointFolder(folder).save(saved.number, changed(saved.state, path, WRONG[number % len(WRONG)]))
+        try:
+            fit(folder, witness)
+        except CheckpointError:
+            n_refused += 1
+            if hasattr(witness, "seen"):
+                assert_same(*witness.seen)
+    assert n_refused > 30
+
+
 def test_a_run_that_was_refused_is_as_it_was_before(saved, tmp_path):
     CheckpointFolder(tmp_path).save(saved.number, changed(saved.state, ("callbacks", 5, 1), {}))
     witness = Witness()

@@ -2,11 +2,15 @@
 
 import hashlib
 import io
+import os
 import pickle
+import warnings
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -212,3 +216,49 @@ def test_a_download_goes_to_the_torch_hub_folder_if_its_hash_is_right(served, hu
     with pytest.raises(DownloadError, match="its SHA-256 begins with [0-9a-f]{8}, not 01234567"):
         local_file(served.BAD)
     assert list(hub.iterdir()) == [path]
+
+
+def lying_weights():
+    """Yields contents of a `torch.save` file that holds no tensors by name, or is damaged."""
+    whole = io.BytesIO()
+    torch.save({"weight": torch.ones(3), "bias": torch.zeros(2)}, whole)
+    whole = whole.getvalue()
+    rng = np.random.default_rng(0)
+    for _ in range(120):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 12)):
+            damaged[place] = rng.integers(256)
+        yield bytes(damaged)
+    for end in range(0, len(whole), len(whole) // 40):
+        yield whole[:end]
+    for odd in ([], {}, {"a": 1}, {"a": [torch.ones(1)]}, {"a": torch.ones(2).to_sparse()}, 5, "text", None, {1: None}):
+        out = io.BytesIO()
+        torch.save(odd, out)
+        yield out.getvalue()
+    yield pickle.dumps({"a": Path("x")})
+    yield b"\x80\x02" + b"]" * 100_000 + b"."
+    yield b"\x80\x02" + b"(" * 50_000 + b"t."
+    yield b"\x80\x02cos\nsystem\n(S'false'\ntR."
+
+
+def test_weights_that_lie_are_refused_by_name_or_hold_tensors(tmp_path):
+    path = tmp_path / "weights.pth"
+    n_refused = 0
+    for content in lying_weights():
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                state = read_state_dict(path)
+            except FileFormatError as error:
+                assert str(path) in str(error)
+                n_refused += 1
+                continue
+        assert all(isinstance(t, torch.Tensor) and t.layout == torch.strided for t in state.values())
+    assert n_refused > 60
+
+
+def test_a_pipe_is_no_file_of_weights(tmp_path):
+    os.mkfifo(tmp_path / "weights.pth")
+    with pytest.raises(FileFormatError, match="weights.pth"):
+        read_state_dict(tmp_path / "weights.pth")
