@@ -31,7 +31,7 @@ __all__ = [
     "csv_text",
     "is_left_over",
     "json_text",
-    "owned_name",
+    "name_for_owner",
     "read_json",
     "replace_file",
     "write_atomically",
@@ -76,7 +76,7 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
-        probe = path.with_name(owned_name(f".{path.name[:60]}."))
+        probe = path.with_name(name_for_owner(f".{path.name[:60]}."))
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -114,7 +114,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(rest, ignore_errors=True)
     # Not `tempfile`: its files are private (0600), and the renamed file would be private too. A folder, because a
     # writer may have a temporary file of its own, as safetensors does.
-    folder = path.with_name(owned_name(beginning))
+    folder = path.with_name(name_for_owner(beginning))
     folder.mkdir()
     try:
         temporary = folder / path.name
@@ -126,13 +126,13 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def owned_name(beginning: str) -> str:
+def name_for_owner(beginning: str) -> str:
     """Returns a new name for a temporary file or folder, which says which process makes it."""
     return f"{beginning}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
 
 
 def is_left_over(path: Path, beginning: str) -> bool:
-    """Returns whether a path has an `owned_name`, and the process that made it has ended."""
+    """Returns whether a path has an `name_for_owner`, and the process that made it has ended."""
     parts = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{8}\.tmp", path.name.removeprefix(beginning))
     if parts is None:
         return False
