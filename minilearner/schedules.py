@@ -243,6 +243,10 @@ def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -
     """
     check_positive(lr, "lr")
     check_positive(div_final, "div_final")
+    if math.isinf(lr / div_final):
+        raise ValueError(
+            f"`div_final` must be large enough that lr / div_final is finite. Received: div_final={div_final}."
+        )
     check_fraction(pct_start, "pct_start")
     return chain([constant(lr), cosine(lr, lr / div_final)], [pct_start, 1 - pct_start])
 

@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_between_two_items_is_reported_with_its_last_one
     list(ours)
     (worker,) = ours._workers._source._iterator._workers
     os.kill(worker.pid, signal.SIGKILL)
-    time.sleep(0.2)  # the program goes on: the death shows when the next batch is wanted
+    worker.join(30)  # the program goes on: the death shows when the next batch is wanted
     with pytest.raises(
         DataError, match=r"killed by SIGKILL between two items; the last that it had: item 8 \(.*8\.png"
     ):
