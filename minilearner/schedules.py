@@ -110,8 +110,14 @@ def one_cycle(
     check_choice(anneal, "anneal", ("cos", "linear"))
     check_positive(lr_max, "lr_max")
     check_positive(div, "div")
+    if math.isinf(lr_max / div):
+        raise ValueError(f"`div` must be large enough that the first rate is finite. Received: div={div}.")
     if div_final is not None:
         check_positive(div_final, "div_final")
+        if math.isinf(lr_max / div / div_final) or math.isinf(lr_max / div_final):
+            raise ValueError(
+                f"`div_final` must be large enough that the last rate is finite. Received: div_final={div_final}."
+            )
     if pct_start is not None:
         check_fraction(pct_start, "pct_start")
     if moms is not None:
