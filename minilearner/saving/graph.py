@@ -105,16 +105,13 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     graph, inputs = _prepare(dls, model)
     with replace_file(path) as temporary:
         named = temporary.with_suffix(".pt2")  # torch insists on the suffix
-        try:
-            with _silence(), _explain_failure("torch_export"):
-                program = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs))
-                torch.export.save(program, named)
-                loaded = torch.export.load(named).module()
-            for sample in _make_batches(inputs):
-                _compare(graph(*sample), loaded(*sample), "exported program")
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
+        with _silence(), _explain_failure("torch_export"):
+            program = torch.export.export(graph, inputs, dynamic_shapes=_dynamic(inputs))
+            torch.export.save(program, named)
+            loaded = torch.export.load(named).module()
+        for sample in _make_batches(inputs):
+            _compare(graph(*sample), loaded(*sample), "exported program")
+        named.replace(temporary)
     return path
 
 
