@@ -357,7 +357,7 @@ class Regression:
                 f"{len(odd)} of {len(rows)} {split} labels are not {count}: {_examples(odd, name_item, labels)}."
             )
         y = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), self.n_out)
-        return y if any(map(is_several, labels)) else y.reshape(len(rows), -1) if self.n_out > 1 else y.squeeze(1)
+        return y if self.n_out > 1 or any(map(is_several, labels)) else y.squeeze(1)
 
 
 def mean_squared_error(pred: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
