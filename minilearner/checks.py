@@ -10,9 +10,8 @@ and an array are not numbers. NaN lies in no range, and infinity in none of the 
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -29,7 +28,6 @@ __all__ = [
     "check_rate",
     "check_ratio",
     "check_size",
-    "check_unknown",
     "is_auto",
     "is_number",
     "is_whole_number",
@@ -146,60 +144,6 @@ def is_whole_number(value: Any) -> bool:
     """Whether `value` is a whole number by its type: 3 and np.int64(3) are, 3.0 and True are not."""
     value = _without_dimensions(value)
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-_SYNONYMS = {
-    "batch_size": ("bs",),
-    "batchsize": ("bs",),
-    "val_batch_size": ("val_bs",),
-    "workers": ("num_workers",),
-    "n_workers": ("num_workers",),
-    "shuffle_train": ("shuffle",),
-    "random_state": ("seed",),
-    "transform": ("item_tfms", "batch_tfms"),
-    "transforms": ("item_tfms", "batch_tfms"),
-    "tfms": ("item_tfms", "batch_tfms"),
-    "validation_split": ("valid_pct",),
-    "val_pct": ("valid_pct",),
-    "pattern": ("pat",),
-    "regex": ("pat",),
-}
-"""What other libraries call an argument, and what fastai and minilearner call it. Spelling alone would mislead."""
-
-
-def check_unknown(
-    given: Mapping[str, Any], *functions: Callable[..., Any], apart_from: Collection[str] = ("self",)
-) -> None:
-    """Checks that each keyword argument in `given` is a parameter of one of these functions.
-
-    Args:
-        given: the keyword arguments that a function caught in its `**` parameter.
-        functions: where they would go.
-        apart_from: parameters that the caller cannot give.
-
-    Raises:
-        TypeError: there is no such parameter. The message lists all of them, and offers the nearest.
-    """
-    caught = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    signatures = [inspect.signature(function).parameters.values() for function in functions]
-    parameters = [parameter for signature in signatures for parameter in signature if parameter.kind not in caught]
-    known = dict.fromkeys(parameter.name for parameter in parameters if parameter.name not in apart_from)
-    for name in given:
-        if name not in known:
-            hint = _synonym(name, known) or closest(name, known) or _longer_name(name, known)
-            raise TypeError(f"there is no argument `{name}`.{hint} Arguments: {', '.join(known)}.")
-
-
-def _synonym(name: str, known: Iterable[str]) -> str:
-    spelt = closest(name, _SYNONYMS)
-    found = [ours for ours in _SYNONYMS[spelt.split("'")[1]] if ours in known] if spelt else []
-    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
-
-
-def _longer_name(name: str, known: Iterable[str]) -> str:
-    """Returns a hint at the first parameter that has `name` among its words, as `base_lr` has `lr`."""
-    longer = next((one for one in known if name in one.split("_")), None)
-    return f" Did you mean {longer!r}?" if longer else ""
 
 
 def _check_kind(value: Any, name: str) -> None:

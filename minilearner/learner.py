@@ -25,6 +25,7 @@ from minilearner.fitting.context import FitContext
 from minilearner.fitting.fit import fit, undo_on_early_error, validate
 from minilearner.fitting.profile import StepProfile, profile_steps
 from minilearner.fitting.rates import sweep_rates
+from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = ["Learner"]
 
 
+@suggest_keywords
 class Learner:
     """Bundles data, a model and how to train it.
 

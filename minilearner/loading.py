@@ -26,6 +26,7 @@ from minilearner.data.targets import (
     restore_category,
     restore_multi_category,
 )
+from minilearner.keywords import suggest_keywords
 from minilearner.learner import Learner
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.models.minigooglenet import MiniGoogLeNet
@@ -40,6 +41,7 @@ from minilearner.vision.recipes import VisionModel, build_from_recipe
 __all__ = ["load_learner"]
 
 
+@suggest_keywords
 def load_learner(
     path: str | os.PathLike[str], model: nn.Module | None = None, *, device: torch.device | str | None = None
 ) -> Learner:

@@ -12,12 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minilearner.checks import check_choice, check_fraction, check_not_negative
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["FocalLoss", "LabelSmoothingCrossEntropy"]
 
 _REDUCTIONS = ("mean", "sum", "none")
 
 
+@suggest_keywords
 class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy with targets that spread a share `eps` of their weight equally over all classes.
 
@@ -52,6 +54,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
         return f"LabelSmoothingCrossEntropy(eps={self.label_smoothing})"
 
 
+@suggest_keywords
 class FocalLoss(nn.Module):
     """Cross-entropy with less weight on items that the model predicts well: ``weight * (1 - p)^gamma * -log p``.
 

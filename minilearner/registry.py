@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar, overload
 
 from minilearner.errors import FileFormatError, closest
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["add", "build", "describe", "is_class_of", "register"]
 
@@ -37,6 +38,7 @@ def register(thing: T) -> T: ...
 def register(*, name: str) -> Callable[[T], T]: ...
 
 
+@suggest_keywords
 def register(thing: Any = None, *, name: str | None = None) -> Any:
     """Registers your own class or function, so that `learn.export` can write its name and `load_learner` can find it.
 

@@ -23,6 +23,7 @@ import torch
 
 from minilearner import processes, threads
 from minilearner.checks import check_choice, check_count
+from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "DrawnSeed",
@@ -135,6 +136,7 @@ def _computes_bf16(device: torch.device) -> bool:
     return any(ask() for ask in asks if ask is not None)
 
 
+@suggest_keywords
 def set_seed(seed: int) -> None:
     """Seeds all four generators: Python's `random`, NumPy's global one, torch's, and CUDA's on every device.
 

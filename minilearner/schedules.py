@@ -30,6 +30,7 @@ from minilearner.checks import (
     check_number,
     check_positive,
 )
+from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "FloatArray",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 
+@suggest_keywords
 def one_cycle(
     lr_max: float,
     *,
@@ -181,6 +183,7 @@ def _torch_phases(
     return join
 
 
+@suggest_keywords
 def warmup(
     schedule: Schedule,
     *,
@@ -230,6 +233,7 @@ def warmup(
     raise ValueError("Give `pct`, a fraction of training, or `length`, in epochs or steps: one of them.")
 
 
+@suggest_keywords
 def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -> Schedule:
     """Stays at `lr`, and then falls in half a cosine to lr / div_final.
 
@@ -257,6 +261,7 @@ def flat_cosine(lr: float, *, pct_start: float = 0.75, div_final: float = 1e5) -
     return chain([constant(lr), cosine(lr, lr / div_final)], [pct_start, 1 - pct_start])
 
 
+@suggest_keywords
 def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float = 0.0) -> Schedule:
     """Falls `n_cycles` times in half a cosine, and jumps back to `lr_max` after each fall.
 
@@ -284,6 +289,7 @@ def sgdr(lr_max: float, n_cycles: int, *, cycle_mult: float = 2.0, lr_min: float
     return chain([cosine(lr_max, lr_min)] * n_cycles, [length / sum(lengths) for length in lengths])
 
 
+@suggest_keywords
 def warmup_stable_decay(
     lr_max: float,
     *,
@@ -323,6 +329,7 @@ def warmup_stable_decay(
     return chain([linear(0.0, lr_max), constant(lr_max), linear(lr_max, end)], fractions)
 
 
+@suggest_keywords
 def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
     """Multiplies by `factor` after every `every` epochs. Torch's `StepLR`.
 
@@ -343,6 +350,7 @@ def step_decay(start: float, *, every: int, factor: float = 0.5) -> Schedule:
     return _by_count(lambda epoch: start * factor ** (epoch // every))
 
 
+@suggest_keywords
 def exponential_decay(start: float, *, rate: float) -> Schedule:
     """Loses the same share of its value in each epoch.
 
@@ -361,6 +369,7 @@ def exponential_decay(start: float, *, rate: float) -> Schedule:
     return _by_count(lambda epoch: start * np.exp(-rate * epoch))
 
 
+@suggest_keywords
 def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1) -> Schedule:
     """Multiplies by `factor` at each milestone. Torch's `MultiStepLR`.
 
@@ -383,6 +392,7 @@ def multi_step(start: float, milestones: Sequence[float], *, factor: float = 0.1
     return _by_count(lambda epoch: start * factor ** np.searchsorted(marks, epoch, side="right"))
 
 
+@suggest_keywords
 def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> Schedule:
     """Divides by a number that grows with the epoch, as the `decay` of Keras' first optimizers did.
 
@@ -414,6 +424,7 @@ def time_based_decay(start: float, *, decay: float, recursive: bool = False) -> 
     return _by_count(lambda epoch: start * np.vectorize(product, otypes=[float])(epoch))
 
 
+@suggest_keywords
 def inverse_sqrt(lr_max: float, *, warmup_steps: int) -> Schedule:
     """Rises in a straight line from 0 to `lr_max`, and then falls with the square root of the step.
 
@@ -445,6 +456,7 @@ def triangular(step: float, *, step_size: float, base_lr: float, max_lr: float) 
 def triangular(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float) -> FloatArray: ...
 
 
+@suggest_keywords
 def triangular(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
     """Returns the rate at `step` of a line that climbs from `base_lr` to `max_lr` and comes back, again and again.
 
@@ -475,6 +487,7 @@ def triangular2(step: float, *, step_size: float, base_lr: float, max_lr: float)
 def triangular2(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float) -> FloatArray: ...
 
 
+@suggest_keywords
 def triangular2(step: Any, *, step_size: float, base_lr: float, max_lr: float) -> Any:
     """Returns the rate at `step` of a `triangular` cycle that is half as high after each cycle.
 
@@ -501,6 +514,7 @@ def exp_range(step: float, *, step_size: float, base_lr: float, max_lr: float, g
 def exp_range(step: NDArray[Any], *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> FloatArray: ...
 
 
+@suggest_keywords
 def exp_range(step: Any, *, step_size: float, base_lr: float, max_lr: float, gamma: float) -> Any:
     """Returns the rate at `step` of a `triangular` cycle whose height shrinks with every step.
 
@@ -593,6 +607,7 @@ class Schedule(Protocol):
     def __call__(self, time: NDArray[Any], /) -> FloatArray: ...
 
 
+@suggest_keywords
 def linear(start: float, end: float) -> Schedule:
     """Goes from `start` to `end` in a straight line.
 
@@ -611,6 +626,7 @@ def linear(start: float, end: float) -> Schedule:
     return _by_progress(lambda p, m: start + p * (end - start))
 
 
+@suggest_keywords
 def cosine(start: float, end: float) -> Schedule:
     """Goes from `start` to `end` in half a cosine, which is flat at both ends.
 
@@ -631,6 +647,7 @@ def cosine(start: float, end: float) -> Schedule:
     return _by_progress(lambda p, m: start + (end - start) * (1 - m.cos(m.pi * p)) / 2)
 
 
+@suggest_keywords
 def exponential(start: float, end: float) -> Schedule:
     """Goes from `start` to `end` by a constant factor. A learning-rate sweep climbs in this way.
 
@@ -649,6 +666,7 @@ def exponential(start: float, end: float) -> Schedule:
     return _by_progress(lambda p, m: start * (end / start) ** p)
 
 
+@suggest_keywords
 def polynomial(
     start: float,
     end: float,
@@ -684,6 +702,7 @@ def polynomial(
     return _by_progress(lambda p, m: start + (end - start) * p**power)
 
 
+@suggest_keywords
 def constant(value: float) -> Schedule:
     """Stays at `value`. It fits every clock.
 
@@ -697,6 +716,7 @@ def constant(value: float) -> Schedule:
     return _by_progress(lambda p, m: value + 0.0 * p, clock=None)
 
 
+@suggest_keywords
 def chain(parts: Sequence[Schedule], fractions: Sequence[float]) -> Schedule:
     """Runs `parts` one after the other, each for its fraction of training, and each over its own progress.
 

@@ -150,19 +150,3 @@ def test_check_choice_lists_the_choices(value):
         checks.check_choice(value, "mode", ("min", "max", None))
     with pytest.raises(ValueError, match=r"Did you mean 'min'\? Received: mode='mni'"):
         checks.check_choice("mni", "mode", ("min", "max"))
-
-
-def test_check_unknown():
-    def fine_tune(self, epochs, base_lr=1e-3, lr_mult=100, bs=64, **rest): ...
-
-    assert checks.check_unknown({"base_lr": 1}, fine_tune) is None
-    with pytest.raises(TypeError, match=r"no argument `epoch`. Did you mean 'epochs'\? Arguments: epochs, base_lr"):
-        checks.check_unknown({"epoch": 1}, fine_tune)
-    with pytest.raises(TypeError, match=r"no argument `batch_size`. Did you mean 'bs'"):
-        checks.check_unknown({"batch_size": 1}, fine_tune)
-    with pytest.raises(TypeError, match=r"no argument `lr`. Did you mean 'base_lr'"):
-        checks.check_unknown({"lr": 1}, fine_tune)
-    with pytest.raises(TypeError, match=r"no argument `epochs`.* Arguments: base_lr"):
-        checks.check_unknown({"epochs": 1}, fine_tune, apart_from=("self", "epochs"))
-    with pytest.raises(TypeError, match=r"no argument `zzz`. Arguments:"):
-        checks.check_unknown({"zzz": 1}, fine_tune)

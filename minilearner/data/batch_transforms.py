@@ -17,6 +17,7 @@ from torch import Tensor
 
 from minilearner.data.user_transforms import as_list, check_takes_batches, for_validation, run, split_compose
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 from minilearner.runtime import isolate_rng
 
 __all__ = [
@@ -46,6 +47,7 @@ PixelChange: TypeAlias = Callable[[Tensor, slice], None]
 _VALUES_AT_ONCE = 2**19
 
 
+@suggest_keywords
 class BatchTransform:
     """One step on a whole batch. Subclasses define `__call__`, and `decode` if showing an image must undo the step."""
 
@@ -250,6 +252,7 @@ def check_unit_range(x: Tensor, pipeline: Pipeline, name: str) -> None:
         )
 
 
+@suggest_keywords
 def train_only(f: TensorFunction) -> BatchTransform:
     """Returns a batch transform that runs `f` in training and leaves validation alone.
 

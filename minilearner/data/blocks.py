@@ -27,6 +27,7 @@ from minilearner.data.targets import (
 )
 from minilearner.data.vocabulary import build_vocabulary, is_several, order_vocabulary
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["CategoryBlock", "InputBlock", "MultiCategoryBlock", "RegressionBlock", "TargetBlock", "TransformBlock"]
 
@@ -66,6 +67,7 @@ class TargetBlock(Protocol):
         ...
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class TransformBlock:
     """An input or a target that is used as it is. As a target, text and integers are classes, floats numbers.
@@ -95,6 +97,7 @@ class TransformBlock:
         return encode_labels(target, as_labels(labels, split, name_item), split=split, name_item=name_item)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class CategoryBlock:
     """One class for each item. Its classes are those of the training set, so validation cannot leak into the model.
@@ -130,6 +133,7 @@ class CategoryBlock:
         return classes.encode(list(labels), split=split, name_item=partial(_name_item, items), unknown=unknown)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class MultiCategoryBlock:
     """Any number of classes for each item: labels are lists of names, or, `encoded`, rows of zeros and ones.
@@ -179,6 +183,7 @@ class MultiCategoryBlock:
         return classes.encode(list(labels), split=split, name_item=name_item, unknown=unknown)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RegressionBlock:
     """One or several real numbers for each item.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.checks import check_choice, check_count, check_unknown
+from minilearner.checks import check_choice, check_count
 from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
 from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, Read, as_sequence
@@ -29,6 +29,7 @@ from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.data.table import Row
 from minilearner.data.weights import item_weights
 from minilearner.errors import DataError
+from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import derive_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
 
@@ -38,6 +39,7 @@ Verify = Literal["names", "headers", "decode"]
 OnUnreadable = Literal["raise", "skip"]
 
 
+@suggest_keywords
 class DataBlock:
     r"""Declares a data set: what its parts are, and how items are found, split and labelled.
 

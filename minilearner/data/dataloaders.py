@@ -33,6 +33,7 @@ from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
 from minilearner.threads import is_trained_on_elsewhere
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["DataLoaders", "take_turn"]
 
 
+@suggest_keywords
 class DataLoaders:
     """A training loader and, optionally, a validation loader, with what their labels mean.
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from minilearner.data.unread_formats import find_plugin_endings, warn_of_missed_images
 from minilearner.errors import DataError, closest
+from minilearner.keywords import suggest_keywords
 from minilearner.sources.paths import Listing
 
 __all__ = [
@@ -53,6 +54,7 @@ Pillow reads .avif only from version 11.3 on; `get_files(path, (*IMAGE_EXTENSION
 """
 
 
+@suggest_keywords
 def get_files(
     path: PathLike,
     extensions: str | Collection[str] | None = None,
@@ -97,6 +99,7 @@ def get_files(
     return Listing(Path(below + name) for name in names)  # half the time of `root / name`
 
 
+@suggest_keywords
 def get_image_files(
     path: PathLike,
     recurse: bool = True,
@@ -110,6 +113,7 @@ def get_image_files(
     return get_files(path, (*IMAGE_EXTENSIONS, *find_plugin_endings()), recurse, folders)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class FileGetter:
     """Calls `get_files` on the folder `suf` below the source, for a `DataBlock`."""
@@ -127,6 +131,7 @@ class FileGetter:
         return get_files(Path(path) / self.suf, extensions, self.recurse, self.folders)
 
 
+@suggest_keywords
 def ImageGetter(  # noqa: N802 - fastai's name
     suf: str = "", recurse: bool = True, folders: str | Collection[str] | None = None
 ) -> FileGetter:

@@ -14,6 +14,7 @@ import numpy as np
 
 from minilearner.data.items import name_items
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "AttrGetter",
@@ -34,6 +35,7 @@ Getter: TypeAlias = Callable[[Any], Any]
 """Item -> its label, or what its input is read from."""
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RegexLabeller:
     r"""The label is the first group of a regular expression, searched in the path of an item with "/" between folders.
@@ -83,17 +85,20 @@ class _UsingAttr:
         return f"using_attr({_name(self.f)}, {self.attr!r})"
 
 
+@suggest_keywords
 def using_attr(f: Getter, attr: str) -> Getter:
     """Returns a function that applies `f` to an attribute of the item, such as the "name" of a path."""
     return _UsingAttr(f, attr)
 
 
+@suggest_keywords
 def parent_label(item: str | os.PathLike[str]) -> str:
     """Returns the name of the folder that a file lies in."""
     path = item if isinstance(item, Path) else Path(item)
     return path.parent.name
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class ItemGetter:
     """Takes ``item[i]``."""
@@ -105,6 +110,7 @@ class ItemGetter:
         return item[self.i]
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class AttrGetter:
     """Takes the attribute `nm` of an item; `default` if it has none."""
@@ -117,6 +123,7 @@ class AttrGetter:
         return getattr(item, self.nm, self.default)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class ColReader:
     """Reads one or several columns of a row: of a table, a dictionary, a tuple or a named tuple.

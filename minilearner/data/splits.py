@@ -24,6 +24,7 @@ from minilearner.data.items import name_items
 from minilearner.data.labels import apply_to_all, as_label, is_missing
 from minilearner.data.table import as_table, is_table, read_text
 from minilearner.errors import DataError, closest
+from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "DEFAULT_SEED",
@@ -54,6 +55,7 @@ DEFAULT_SEED = 0
 """The seed of a splitter with ``seed=None``: the same items always split the same way."""
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomSplitter:
     """A random share of the items is for validation. With a seed, it is the split that fastai makes.
@@ -81,6 +83,7 @@ class RandomSplitter:
         return order[n_valid:], order[:n_valid]
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class IndexSplitter:
     """The items at these positions are for validation, all others for training.
@@ -105,6 +108,7 @@ class IndexSplitter:
         return [i for i in range(len(items)) if i not in held], list(self.valid_idx)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class EndSplitter:
     """The last items, or the first, are for validation: for data in order of time.
@@ -132,6 +136,7 @@ class EndSplitter:
         return list(range(n_valid, n)), list(range(n_valid))
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class GrandparentSplitter:
     """Splits by the folder two levels above a file: ``train/cat/1.jpg`` is for training.
@@ -162,6 +167,7 @@ class GrandparentSplitter:
         return found
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class FuncSplitter:
     """The items for which a function returns true are for validation.
@@ -183,6 +189,7 @@ class FuncSplitter:
         return _by_mask([bool(answer) for answer in answers], "`func` is true for none")
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class MaskSplitter:
     """The items for which a mask is true are for validation.
@@ -202,6 +209,7 @@ class MaskSplitter:
         return _by_mask(_as_truth(mask, "entries of `mask`", "Give True, False, 1 or 0."), "`mask` is true for none")
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class FileSplitter:
     """Files whose names are listed in a text file, one per line, are for validation.
@@ -230,6 +238,7 @@ class FileSplitter:
         return _by_mask([name in wanted for name in names], f"'{self.fname}' has no names")
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class ColSplitter:
     """Splits by a column of a table; the items are its rows.
@@ -275,6 +284,7 @@ class ColSplitter:
         return _by_mask(mask, "`on` names no value")
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomSubsetSplitter:
     """Random parts of the items are for training and validation; the rest is in neither. With a seed, as fastai splits.
@@ -410,6 +420,7 @@ def n_for_validation(valid_pct: float, n: int) -> int:
     return n_valid
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class StratifiedSplitter:
     """The same random share of every class is for validation. At least one item of each class stays for training.
@@ -450,6 +461,7 @@ class StratifiedSplitter:
         return train, valid
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class TrainTestSplitter:
     """Splits with scikit-learn's `train_test_split`, and takes its arguments.

@@ -20,6 +20,7 @@ from minilearner.checks import check_count, check_fraction
 from minilearner.data.labels import as_label, is_missing
 from minilearner.data.vocabulary import as_hashable, check_each_once, check_vocabulary, is_several
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "Category",
@@ -130,6 +131,7 @@ def _has_classes(pred: Tensor) -> bool:
     return pred.ndim > 1 and pred.shape[1] > 1
 
 
+@suggest_keywords
 @dataclass(frozen=True, init=False)
 class Category(ClassNumbers):
     """One class out of a vocabulary; targets are int64 indices into it, shaped (batch,), or (batch, ...) for masks.
@@ -213,6 +215,7 @@ class Category(ClassNumbers):
         )
 
 
+@suggest_keywords
 @dataclass(frozen=True, init=False)
 class MultiCategory:
     """Any number of classes out of a vocabulary; targets are float32 zeros and ones, shaped (batch, classes).
@@ -310,6 +313,7 @@ def restore_multi_category(vocab: Sequence[Hashable], thresh: float) -> MultiCat
     return target
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class Regression:
     """One or several real numbers per item; targets are float32, shaped (batch,) or (batch, n_out).

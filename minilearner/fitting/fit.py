@@ -74,7 +74,11 @@ def _fit(
         own = [Evaluate(context.metrics), Record(train_metrics), context.output.progress()]
         try:
             everything = [*callbacks, *own, *([] if checkpoint is None else [checkpoint])]
-            _train_through(Loop(run, everything, train=run.dls.train, valid=run.dls.valid), checkpoint, kind)
+            loop = Loop(run, everything, train=run.dls.train, valid=run.dls.valid)
+            with nullcontext() if checkpoint is None else checkpoint.holding(run, kind):
+                loop.fit()
+                if checkpoint is not None:
+                    checkpoint.finish(run)
         finally:
             recorder.drop_empty()
     return record
@@ -106,13 +110,3 @@ def undo_on_early_error(learner: Any) -> Iterator[None]:
             for parameter, requires_grad in before:
                 parameter.requires_grad_(requires_grad)
         raise
-
-
-def _train_through(loop: Loop, checkpoint: Checkpoint | None, kind: str) -> None:
-    """Trains a run to its end, from where its checkpoint stands if it has one; `kind` is the call that made the run."""
-    if checkpoint is None:
-        loop.fit()
-        return
-    with checkpoint.holding(loop.run, kind):
-        loop.fit()
-        checkpoint.finish(loop.run)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from minilearner.keywords import suggest_keywords
 from minilearner.models.restore import evaluation_mode
 from minilearner.training.callback import Callback
 from minilearner.training.precision import ScaledFp16
@@ -167,6 +168,7 @@ class DataLoaderIter:
         return self.inputs_labels_from_batch(next(self._iterator))
 
 
+@suggest_keywords
 class TrainDataLoaderIter(DataLoaderIter):
     """Training batches without end: the loader starts again when it ends, unless ``auto_reset=False``."""
 
@@ -185,6 +187,7 @@ class TrainDataLoaderIter(DataLoaderIter):
         return self.inputs_labels_from_batch(batch)
 
 
+@suggest_keywords
 class ValDataLoaderIter(DataLoaderIter):
     """Validation batches: each new `for` goes over all of them again."""
 

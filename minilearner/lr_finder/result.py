@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from minilearner.checks import check_count
 from minilearner.errors import FileFormatError, closest
 from minilearner.files import csv_text, json_text, read_json, write_atomically
+from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.recommendation import NoRate, n_finite, recommend
 from minilearner.lr_finder.suggestions import (
     Curve,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["LRSweep", "content_of", "smooth"]
 
 
+@suggest_keywords
 @dataclass(frozen=True, eq=False, repr=False)
 class LRSweep:
     """Holds what a sweep found. It unpacks into its suggestions, in the order of their functions.

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minilearner.checks import check_count, check_not_negative, check_positive
 from minilearner.errors import NoSuggestion
+from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.recommendation import NoRate, n_finite
 from minilearner.metrics import metric_name
 
@@ -39,6 +40,7 @@ SuggestFunction: TypeAlias = Callable[..., Any]
 """`(lrs, losses) -> (value, (x, y))`, or just the value."""
 
 
+@suggest_keywords
 def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Returns the rate near the middle of the longest fall. This is fastai's default.
 
@@ -61,6 +63,7 @@ def valley(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     return _suggest_at(x, y, 0 if end == 0 else end - longest + longest // 3 + longest // 6)
 
 
+@suggest_keywords
 def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Returns a tenth of the rate at which the loss is lowest.
 
@@ -73,6 +76,7 @@ def minimum(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     return _place_on_curve(x, y, float(x[y.argmin()] / 10))
 
 
+@suggest_keywords
 def steep(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     """Returns the rate at the left end of the curve's steepest piece: loss over the logarithm of the rate.
 
@@ -83,6 +87,7 @@ def steep(lrs: ArrayLike, losses: ArrayLike) -> Suggestion:
     return _suggest_at(x, y, int((np.diff(y) / np.diff(np.log(x))).argmin()))
 
 
+@suggest_keywords
 def slide(
     lrs: ArrayLike,
     losses: ArrayLike,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction, check_number, check_size
+from minilearner.keywords import suggest_keywords
 from minilearner.models.groups import NORMS
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
@@ -38,6 +39,7 @@ _POOL = re.compile(r"Pool[123]d$")
 """Finds a pooling layer by its class name, as fastai does, so that a user's own pooling layers count too."""
 
 
+@suggest_keywords
 def create_head(
     nf: int,
     n_out: int,
@@ -99,6 +101,7 @@ def create_head(
     return nn.Sequential(*layers)
 
 
+@suggest_keywords
 class AdaptiveConcatPool2d(nn.Module):
     """Pools (batch, channels, height, width) to (batch, 2 * channels, size, size): first the maximum, then the mean."""
 
@@ -149,6 +152,7 @@ def initialize(module: nn.Module, init: Callable[[Tensor], Any] = nn.init.kaimin
     return module
 
 
+@suggest_keywords
 def create_body(
     model: nn.Module,
     n_in: int = 3,

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.checks import check_count
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["MiniGoogLeNet"]
 
 _SMALLEST = 28  # pixels: the size of the paper's crops
 
 
+@suggest_keywords
 class MiniGoogLeNet(nn.Module):
     """An inception network for small images: 1.65 million weights, about 230 million multiply-adds at 32 x 32.
 

@@ -8,10 +8,12 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from minilearner.checks import check_count
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["MLP"]
 
 
+@suggest_keywords
 class MLP(nn.Sequential):
     """Flattens each item, and passes it through linear layers with ReLU between them.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minilearner.checks import check_choice, check_count
+from minilearner.keywords import suggest_keywords
 from minilearner.plots.style import (
     ACCENT,
     COLORS,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_epochs", "plot_histograms", "plot_loss", "plot_schedule", "plot_series"]
 
 
+@suggest_keywords
 def plot_schedule(
     schedule: Schedule | Mapping[str, Schedule],
     n_steps: int,

@@ -21,6 +21,7 @@ from torch import Tensor
 from minilearner import processes
 from minilearner.checks import check_count
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 from minilearner.plots import confusion
 from minilearner.plots.image_grid import plot_images
 from minilearner.plots.style import wrap_name
@@ -65,6 +66,7 @@ class TopLosses(NamedTuple):
     """(k,): int64, the positions of the items in the dataset."""
 
 
+@suggest_keywords
 class ClassificationInterpretation:
     """A classifier's predictions for each item of a set, with their probabilities.
 

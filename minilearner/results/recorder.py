@@ -19,6 +19,7 @@ from torch import Tensor
 
 from minilearner.errors import closest
 from minilearner.files import csv_text, json_text, write_atomically
+from minilearner.keywords import suggest_keywords
 from minilearner.metrics import SmoothedLoss
 from minilearner.plots import lines
 
@@ -51,6 +52,7 @@ class SweepOutcome(Protocol):
         """Returns the result as numbers and text."""
 
 
+@suggest_keywords
 class RunRecord:
     """The record of one call of a `fit` method.
 
@@ -213,6 +215,7 @@ class RunRecord:
         return "\n".join([head, *_table(self.epochs)])
 
 
+@suggest_keywords
 class Recorder:
     """The records of all runs of a learner, in order. Nothing here is ever removed, except by `drop_empty`.
 

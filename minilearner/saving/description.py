@@ -142,6 +142,8 @@ class _Describer:
         original = getattr(value, "_torchdynamo_orig_callable", value)  # `torch.compile` changes how fast it is
         if original is not value:
             return self.describe(original)
+        if _root(value.__module__) == "minilearner":
+            value = inspect.unwrap(value)  # `suggest_keywords` changes no result
         names, code = _attribute_names(value.__code__), value.__code__
         parameters = inspect.signature(value).parameters.values()
         parts = {

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from minilearner.errors import DataError, FileFormatError
+from minilearner.keywords import suggest_keywords
 from minilearner.sources.download import Check, data_home, download, is_offline, lock_file, mirror
 from minilearner.sources.fashion import fashion_mnist_folder
 from minilearner.sources.origin import Origin, clean_url, note_path, read_origin, write_origin
@@ -28,6 +29,7 @@ _RETRIES = 5
 _READ_TIMEOUT_SECONDS = 20.0
 
 
+@suggest_keywords
 def untar_data(
     url: str | os.PathLike[str],
     *,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from minilearner.checks import check_choice, check_count
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["DataPath", "Listing"]
 
@@ -19,6 +20,7 @@ else:
 T = TypeVar("T")
 
 
+@suggest_keywords
 class DataPath(_SystemPath):
     """A `pathlib.Path` with `ls`. Paths made from it (`/`, `.parent`, `iterdir`, `glob`) are `DataPath`s too.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from minilearner.errors import FileFormatError, closest
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["PUBLISHED", "Published", "URLs", "check_archive"]
 
@@ -27,6 +28,7 @@ class _Names(type):
             raise AttributeError(f"`URLs` has no {name!r}.{closest(name.upper(), known)} It has: {', '.join(known)}.")
 
 
+@suggest_keywords
 class URLs(metaclass=_Names):
     """The addresses of public data sets, by fastai's names, for `untar_data`. A misspelt name suggests the right one.
 

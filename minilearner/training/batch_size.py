@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from minilearner.checks import check_count
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
+from minilearner.keywords import suggest_keywords
 from minilearner.runtime import is_out_of_memory, resolve_precision
 from minilearner.training.optimizers import OptimizerFactory
 from minilearner.training.snapshot import restore_after
@@ -21,6 +22,7 @@ __all__ = ["largest_batch_size"]
 _STEPS = 2  # the first allocates the optimizer's state, the second trains beside it
 
 
+@suggest_keywords
 def largest_batch_size(
     model: nn.Module,
     loss_func: LossFunction,

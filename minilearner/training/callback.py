@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner.errors import closest
+from minilearner.keywords import check_keywords
 from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.run import Run
 
@@ -197,6 +198,7 @@ class Callback:
             """Makes a callback and keeps the arguments that `__init__` is about to receive."""
             if cls.__init__ is object.__init__ and (args or kwargs):
                 raise TypeError(f"{cls.__name__}() takes no arguments")
+            check_keywords(cls.__init__, kwargs, cls)
             self = super().__new__(cls)
             self.constructor_arguments = _bind_arguments(cls.__init__, self, args, kwargs)
             return self

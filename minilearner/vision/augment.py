@@ -15,6 +15,7 @@ from torch import Tensor
 from minilearner.checks import check_fraction, check_not_negative, check_number, check_positive, check_size
 from minilearner.data.batch_transforms import BatchTransform, TensorFunction, Transforms
 from minilearner.data.user_transforms import as_list
+from minilearner.keywords import suggest_keywords
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.geometry import RandomGeometric
 from minilearner.vision.lighting import Brightness, Contrast
@@ -23,6 +24,7 @@ from minilearner.vision.maps import Size, compose, half_sides, perspective, rota
 __all__ = ["Dihedral", "Flip", "Rotate", "Warp", "Zoom", "aug_transforms"]
 
 
+@suggest_keywords
 def aug_transforms(
     mult: float = 1.0,
     do_flip: bool = True,
@@ -104,6 +106,7 @@ def aug_transforms(
     return found + as_list(xtra_tfms, "xtra_tfms", "batch_tfms")
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class Flip(RandomGeometric):
     """Flips each image left to right with probability `p`. If no other geometry is fused, it is exact: ``x.flip(-1)``.
@@ -135,6 +138,7 @@ class _Reflecting(RandomGeometric):
     align_corners: bool | None = True
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class Dihedral(_Reflecting):
     """With probability `p`, gives each image one of a square's eight flips and quarter turns, all equally likely.
@@ -165,6 +169,7 @@ class Dihedral(_Reflecting):
         compose(maps, drawn)
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class Rotate(_Reflecting):
     """Rotates each image about its centre with probability `p`, by an angle drawn uniformly within ±`max_deg` degrees.
@@ -190,6 +195,7 @@ class Rotate(_Reflecting):
         compose(maps, rotation((degrees * self.happens(maps, self.p, rng))[:, 0]))
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class Zoom(_Reflecting):
     """Enlarges each image with probability `p`, by a factor drawn uniformly between `min_zoom` and `max_zoom`.
@@ -228,6 +234,7 @@ class Zoom(_Reflecting):
         compose(maps, zoom_matrix(zoom, at, half_sides(size, bool(self.align_corners))))
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class Warp(_Reflecting):
     """Shows each image in perspective, as from the side: in each direction with probability `p`.

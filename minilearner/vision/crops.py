@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minilearner.checks import check_fraction, check_ratio, check_size
 from minilearner.data.batch_transforms import BatchTransform
+from minilearner.keywords import suggest_keywords
 from minilearner.vision.geometry import Geometric, Sampling, as_size, check_sampling
 from minilearner.vision.maps import Size, compose, window
 
@@ -54,6 +55,7 @@ class _Crop(Geometric):
         return min(height, width / low), min(width, height * high)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomResizedCropBatch(_Crop):
     """Crops each image to a random window and resizes it to `size`, like fastai's RandomResizedCropGPU.

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.batch_transforms import BatchTransform
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["RandomErasing"]
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomErasing(BatchTransform):
     """Replaces rectangles with N(0, 1) noise, in each image with probability `p` (Zhong et al., Random Erasing, 2017).

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from minilearner import processes
 from minilearner.checks import check_count
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.keywords import suggest_keywords
 from minilearner.sources.fashion import FASHION_CLASSES, load_fashion_mnist
 from minilearner.vision.augment import Flip
 from minilearner.vision.shift import RandomShift
@@ -20,6 +21,7 @@ from minilearner.vision.shift import RandomShift
 __all__ = ["fashion_mnist", "resize_images"]
 
 
+@suggest_keywords
 def fashion_mnist(
     path: str | os.PathLike[str] | None = None,
     *,

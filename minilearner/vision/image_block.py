@@ -21,11 +21,13 @@ from minilearner.checks import check_choice
 from minilearner.data.image_modes import as_mode
 from minilearner.errors import DataError, FileFormatError
 from minilearner.files import check_is_file
+from minilearner.keywords import suggest_keywords
 from minilearner.vision.images import image_sizes, open_image, verify_images
 
 __all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_image"]
 
 
+@suggest_keywords
 class PILImage:
     """Colour images with three channels. Only a name to pass to `ImageBlock`: it creates plain PIL images."""
 
@@ -37,12 +39,14 @@ class PILImage:
         return as_image(source, cls.mode)
 
 
+@suggest_keywords
 class PILImageBW(PILImage):
     """Grey images with one channel."""
 
     mode = "L"
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class ImageBlock:
     """Inputs that are images.

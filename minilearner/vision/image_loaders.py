@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minilearner.checks import check_unknown
 from minilearner.data.batch_transforms import Transforms
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock
 from minilearner.data.data_block import DataBlock
@@ -35,11 +34,13 @@ from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSpli
 from minilearner.data.table import as_table, read_csv
 from minilearner.data.targets import are_zeros_and_ones
 from minilearner.errors import DataError
+from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.vision.image_block import ImageBlock, PILImage
 
 __all__ = ["ImageDataLoaders"]
 
 
+@suggest_keywords
 class ImageDataLoaders:
     """Makes `DataLoaders` of images. Each method builds a `DataBlock` that you could also write yourself.
 

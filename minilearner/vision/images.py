@@ -17,6 +17,7 @@ from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image,
 from minilearner.data.unread_formats import unread_format
 from minilearner.errors import DataError, FileFormatError, add_note
 from minilearner.files import check_is_file
+from minilearner.keywords import suggest_keywords
 from minilearner.runtime import map_in_threads
 
 __all__ = [
@@ -33,6 +34,7 @@ _HOW = ("headers", "decode")
 _POLICIES = ("raise", "skip")
 
 
+@suggest_keywords
 def open_image(
     path: PathLike | IO[bytes],
     mode: str = "RGB",
@@ -107,6 +109,7 @@ class VerifiedImages:
         return f"{len(self.readable)} readable, {len(self.unreadable)} unreadable{_examples(self.unreadable)}"
 
 
+@suggest_keywords
 def verify_images(
     paths: Iterable[PathLike],
     how: str = "headers",

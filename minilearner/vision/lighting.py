@@ -18,6 +18,7 @@ from torch import Tensor
 
 from minilearner.checks import check_fraction
 from minilearner.data.batch_transforms import BatchTransform, PixelChange, PixelTransform
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["Brightness", "Contrast", "Hue", "Lighting", "LogitMap", "Saturation"]
 
@@ -75,6 +76,7 @@ class Lighting(PixelTransform):
         return _Fused((*_parts(self), *_parts(later))) if isinstance(later, Lighting) else None
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class _RandomLighting(Lighting):
     """What brightness, contrast and saturation have in common: how strong they are, and how frequent."""
@@ -139,6 +141,7 @@ class Saturation(_RandomLighting):
         return LogitMap(factors, 1 - factors, 0.0)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class Hue(PixelTransform):
     """Rotates each image's hues on the HSV colour wheel by up to about `max_hue` of a turn, with probability `p`.

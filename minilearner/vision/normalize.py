@@ -11,6 +11,7 @@ from torch import Tensor
 
 from minilearner.checks import check_number, check_positive
 from minilearner.data.batch_transforms import PixelChange, PixelTransform
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["Normalize", "cifar_stats", "imagenet_stats", "mnist_stats"]
 
@@ -28,6 +29,7 @@ Statistics: TypeAlias = "float | Sequence[float] | np.ndarray[Any, Any] | Tensor
 """One number, or one for each channel."""
 
 
+@suggest_keywords
 class Normalize(PixelTransform):
     """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
 

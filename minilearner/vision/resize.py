@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from minilearner.checks import check_choice, check_count, check_not_negative, check_positive, check_ratio, check_size
 from minilearner.data.item_transforms import Box, Finishing, SplitTransform
+from minilearner.keywords import suggest_keywords
 
 __all__ = ["CropPad", "PadMode", "RandomCrop", "RandomResizedCrop", "RatioResize", "Resize", "ResizeMethod"]
 
@@ -43,6 +44,7 @@ class PadMode(str, Enum):
     Reflection = "reflection"
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class Resize(SplitTransform):
     """Gives every image the same size.
@@ -122,6 +124,7 @@ class Resize(SplitTransform):
         return _crop_or_pad(item, (-left, -upper, width - left, height - upper), self.pad_mode)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomResizedCrop(SplitTransform):
     """Cuts a random part out of a training image and resizes it. A validation image is squished and cropped.
@@ -207,6 +210,7 @@ class RandomResizedCrop(SplitTransform):
         return width + xtra, height + xtra
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class CropPad(SplitTransform):
     """Crops or pads about the centre, without scaling, in training and validation.
@@ -239,6 +243,7 @@ class CropPad(SplitTransform):
         return _crop_or_pad(item, (left, upper, left + width, upper + height), self.pad_mode)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RandomCrop(SplitTransform):
     """Cuts out a window, without scaling: at a random position in training, in the middle in validation.
@@ -285,6 +290,7 @@ class RandomCrop(SplitTransform):
         return part if inner == wanted else CropPad(self.size).prepare(part)
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class RatioResize(SplitTransform):
     """Scales an image so that its longer side has `max_sz` pixels. Its shape stays the same.

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from minilearner.checks import check_fraction
+from minilearner.keywords import suggest_keywords
 from minilearner.vision.geometry import RandomGeometric
 from minilearner.vision.maps import Size
 
 __all__ = ["RandomShift"]
 
 
+@suggest_keywords
 @dataclass(frozen=True, repr=False)
 class RandomShift(RandomGeometric):
     """Shifts each image by a random distance and fills the gap with border pixels, unless `pad_mode` is set.

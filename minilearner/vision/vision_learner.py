@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_not_negative, check_rate
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.keywords import suggest_keywords
 from minilearner.learner import Learner
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, create_head, initialize
@@ -31,6 +32,7 @@ from minilearner.vision.recipes import VisionModel, recipe_of
 __all__ = ["cnn_learner", "vision_learner"]
 
 
+@suggest_keywords
 def vision_learner(
     dls: DataLoaders,
     arch: Arch,

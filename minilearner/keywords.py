@@ -1,0 +1,162 @@
+"""Keyword arguments that do not exist: the error names the argument that was probably meant.
+
+`suggest_keywords` decorates public functions and classes. `check_unknown` serves functions that pass their keyword
+arguments on.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import FunctionType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from minilearner.errors import closest
+
+__all__ = ["check_keywords", "check_unknown", "suggest_keywords"]
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+_CAUGHT = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+_SYNONYMS = {
+    "batch_size": ("bs",),
+    "batchsize": ("bs",),
+    "callbacks": ("cbs",),
+    "criterion": ("loss_func",),
+    "epochs": ("n_epoch",),
+    "learning_rate": ("lr", "lr_max", "base_lr"),
+    "loss": ("loss_func",),
+    "loss_fn": ("loss_func",),
+    "max_epochs": ("n_epoch", "epochs"),
+    "max_lr": ("lr_max", "end_lr"),
+    "min_lr": ("start_lr",),
+    "n_epochs": ("n_epoch", "epochs"),
+    "n_workers": ("num_workers",),
+    "num_epochs": ("n_epoch", "epochs"),
+    "num_iter": ("num_it",),
+    "num_training": ("num_it",),
+    "optimizer": ("opt_func",),
+    "pattern": ("pat",),
+    "random_state": ("seed",),
+    "regex": ("pat",),
+    "restore_best_weights": ("restore",),
+    "shuffle_train": ("shuffle",),
+    "tfms": ("item_tfms", "batch_tfms"),
+    "transform": ("item_tfms", "batch_tfms"),
+    "transforms": ("item_tfms", "batch_tfms"),
+    "val_batch_size": ("val_bs",),
+    "val_pct": ("valid_pct",),
+    "validation_split": ("valid_pct",),
+    "weight_decay": ("wd",),
+    "workers": ("num_workers",),
+}
+"""What other libraries call an argument, and what fastai and minilearner call it. Spelling alone would mislead."""
+
+
+def suggest_keywords(decorated: _Decorated) -> _Decorated:
+    """Decorates a function or a class: an unknown keyword argument raises a TypeError that offers the nearest one.
+
+    In a class, the constructor and the public methods with optional arguments are decorated. Other methods are not:
+    they are mostly called by a loop, which would pay for it. In an `nn.Module` only the constructor is decorated.
+    """
+    if isinstance(decorated, type):
+        for name, member in list(vars(decorated).items()):
+            function = getattr(member, "__func__", member)  # of a class method or a static one
+            if not isinstance(function, FunctionType):
+                continue
+            is_for_people = not (name.startswith("_") or issubclass(decorated, nn.Module))
+            if name == "__init__" or (is_for_people and _has_optional_arguments(function)):
+                better = _suggest_in(function)
+                setattr(decorated, name, better if function is member else type(member)(better))
+        return decorated
+    better_function: _Decorated = _suggest_in(decorated)
+    return better_function
+
+
+def check_unknown(
+    given: Mapping[str, Any], *functions: Callable[..., Any], apart_from: Collection[str] = ("self", "cls")
+) -> None:
+    """Checks that each keyword argument in `given` is a parameter of one of these functions.
+
+    Args:
+        given: the keyword arguments that a function caught in its `**` parameter.
+        functions: where they would go.
+        apart_from: parameters that the caller cannot give.
+
+    Raises:
+        TypeError: there is no such parameter. The message lists all of them, and offers the nearest.
+    """
+    known = dict.fromkeys(name for function in functions for name in _keywords_of(function) if name not in apart_from)
+    for name in given:
+        if name not in known:
+            raise TypeError(f"there is no argument `{name}`.{_hint(name, known)} Arguments: {', '.join(known)}.")
+
+
+def check_keywords(function: Callable[..., Any], given: Mapping[str, Any], owner: type | None = None) -> None:
+    """Raises a TypeError about the first keyword in `given` that `function` does not have, and offers the nearest one.
+
+    Args:
+        owner: the class to name, if `function` is a constructor.
+    """
+    if _catches_keywords(function):
+        return
+    known = {name: None for name in _keywords_of(function) if name not in ("self", "cls")}
+    for name in given:
+        if name not in known:
+            what = function.__qualname__ if owner is None else owner.__qualname__
+            arguments = f"Its arguments: {', '.join(known)}." if known else "It takes none."
+            raise TypeError(f"`{what}` has no argument `{name}`.{_hint(name, known)} {arguments}") from None
+
+
+def _suggest_in(function: Any) -> Any:
+    if _catches_keywords(function) or not _keywords_of(function):
+        return function
+    is_constructor = function.__name__ == "__init__"
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError:
+            check_keywords(function, kwargs, type(args[0]) if is_constructor else None)
+            raise
+
+    return call
+
+
+def _has_optional_arguments(function: FunctionType) -> bool:
+    return any(p.default is not p.empty for p in inspect.signature(function).parameters.values())
+
+
+def _catches_keywords(function: Callable[..., Any]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def _keywords_of(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind not in (*_CAUGHT, p.POSITIONAL_ONLY)]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    return _synonym(name, known) or closest(name, known) or _near_synonym(name, known) or _longer_name(name, known)
+
+
+def _synonym(name: str, known: Iterable[str]) -> str:
+    found = [ours for ours in _SYNONYMS.get(name, ()) if ours in known]
+    return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def _near_synonym(name: str, known: Iterable[str]) -> str:
+    """Returns a hint at what a misspelt name of another library means."""
+    spelt = closest(name, _SYNONYMS)
+    return _synonym(spelt.split("'")[1], known) if spelt else ""
+
+
+def _longer_name(name: str, known: Iterable[str]) -> str:
+    """Returns a hint at the first parameter that has `name` among its words, as `base_lr` has `lr`."""
+    longer = next((one for one in known if name in one.split("_")), None)
+    return f" Did you mean {longer!r}?" if longer else ""
