@@ -41,6 +41,13 @@ class Small(nn.Module):
         return x
 
 
+class BadItem(Callback):
+    """Makes an item NaN once training has begun, as a transform might. Data that are so at the start are refused."""
+
+    def before_fit(self, run):
+        run.dls.train.x[BAD] = float("nan")
+
+
 class BadGradient(Callback):
     """Makes the gradient infinite under a finite loss, only in the last process's own part of it."""
 
@@ -88,9 +95,7 @@ def roomy(learn):
 
 
 def poisoned(strategy="ddp"):
-    learn = roomy(learner(strategy))
-    learn.dls.train.x[BAD] = float("nan")  # as a transform might do; arrays are checked when loaders are built
-    return learn
+    return roomy(learner(strategy, cbs=[BadItem()]))
 
 
 def raised(strategy="ddp"):
