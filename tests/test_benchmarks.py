@@ -42,7 +42,10 @@ def run(benchmark, tmp_path, monkeypatch):
             (tmp_path / f"{i}.py").write_text(code)
         (tmp_path / "README.md").write_text(readme)
         monkeypatch.setattr(table, "HERE", tmp_path)
-        monkeypatch.setattr(table, "README", tmp_path / "README.md")
+        (tmp_path / "project.md").write_text("<!-- figures -->\n\n<!-- end of figures -->\n")
+        monkeypatch.setattr(table, "PAGE", tmp_path / "README.md")
+        monkeypatch.setattr(table, "README", tmp_path / "project.md")
+        monkeypatch.setattr(table, "CHOSEN", ("a step",))
         monkeypatch.setattr(table, "BENCHMARKS", [table.Benchmark(what, f"{i}.py") for i, what in enumerate(codes)])
         monkeypatch.setattr(table, "BANK", table.Benchmark("Bank", "0.py"))
         monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path / "speed.md"), *options])
@@ -96,9 +99,16 @@ def test_a_readme_without_its_comments_is_refused_before_anything_is_measured(ru
     assert "<!-- speed -->" in message and text is None and readme == "# no table\n"
 
 
-def test_the_readme_has_the_comments(benchmark):
+def test_the_page_has_the_comments_and_the_readme_its_chosen_rows(benchmark):
     table = benchmark("table")
-    assert "| here |" in table.with_tables(table.README, {"speed": "| here |", "learning rates": ""})
+    assert "| here |" in table.with_tables(table.PAGE, {"speed": "| here |", "learning rates": ""})
+    assert table.with_tables(table.README, {"figures": table.choose_rows(table.PAGE)}) == table.README.read_text()
+
+
+def test_the_project_readme_gets_the_chosen_rows(run, tmp_path):
+    run({"Well": GOOD, "Too": GOOD.replace("a step", "an epoch")}, "--readme")
+    text = (tmp_path / "project.md").read_text()
+    assert "| a step | 3 µs | raw 2 µs |" in text and "an epoch" not in text
 
 
 def test_the_error_of_a_contender_has_its_own_traceback(benchmark):

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("pets_like", Path(__file__).with_name("pets_like.py"))
@@ -80,14 +81,43 @@ def test_program_a_runs_unchanged_on_smaller_images(environment):
     assert run(environment, "-c", text).split()[-1] == "4"
 
 
-@pytest.mark.slow
-def test_the_pets_code_of_the_readme_runs_on_smaller_images(environment, tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (text,) = [text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "URLs.PETS" in text]
-    for full, small in (("Resize(460)", "Resize(48)"), ("size=224", "size=32"), ('"runs/pets"', repr(str(tmp_path)))):
+def python_of(page, word):
+    """Returns the Python code of a page that has this word."""
+    (text,) = [
+        text for text in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S) if word in text
+    ]
+    return text
+
+
+def make_smaller(text, **smaller):
+    for full, small in smaller.items():
         assert full in text
         text = text.replace(full, small)
+    return text
+
+
+@pytest.mark.slow
+def test_the_pets_code_of_the_guide_runs_on_smaller_images(environment, tmp_path):
+    smaller = {"Resize(460)": "Resize(48)", "size=224": "size=32", '"runs/pets"': repr(str(tmp_path))}
+    text = make_smaller(python_of("examples/README.md", "URLs.PETS"), **smaller)
     assert run(environment, "-c", text + "print(label in dls.vocab)").split()[-1] == "True"
+
+
+@pytest.mark.slow
+def test_the_photos_of_the_readme_are_trained_and_predicted_on_smaller_images(environment, tmp_path):
+    for i in range(20):
+        folder = tmp_path / "photos" / ("Bäume", "rote Blumen")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 48), ("green", "red")[i % 2]).save(folder / f"{i}.jpg")
+    smaller = {"Resize(256)": "Resize(48)", "size=224": "size=32", '"photos"': repr(str(tmp_path / "photos"))}
+    smaller |= {
+        '"runs/photos"': repr(str(tmp_path / "run")),
+        '"photos.safetensors"': repr(str(tmp_path / "photos.safetensors")),
+    }
+    text = make_smaller(python_of("README.md", "from_folder"), **smaller)
+    environment = {**environment, "MPLBACKEND": "Agg"}
+    assert run(environment, "-c", text + "print(label in dls.vocab)").split()[-1] == "True"
+    assert (tmp_path / "photos.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The README's Python runs unchanged, on fewer images."""
+"""The Python of the README and of the guide runs unchanged, on fewer images."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,10 @@ import pytest
 import minilearner
 from minilearner import MLP, DataLoaders
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-# The pets code runs in test_examples, which serves an archive.
-SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", README, re.S) if "URLs.PETS" not in text]
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "examples/README.md"))
+# The code about pets and about photos runs in test_examples, which serves an archive and weights.
+SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "URLs.PETS" not in text]
 
 
 def test_there_are_snippets_to_run():
@@ -30,20 +31,27 @@ def test_the_snippets_run_one_after_the_other(monkeypatch, capsys):
     monkeypatch.setattr(minilearner, "MiniGoogLeNet", lambda n: MLP((32 * 32, 16, n)))
     names = {}
     for snippet in SNIPPETS:
-        exec(compile(snippet, "README.md", "exec"), names)
+        exec(compile(snippet, "examples/README.md", "exec"), names)
     assert names["label"] in ("a", "b", "c")
     assert "weighted avg" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("page", ["README.md", "examples/README.md", "tests/benchmarks/README.md"])
+def test_links_and_images_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", text):
+        assert ((ROOT / page).parent / "".join(target)).exists(), target
+
+
 def test_the_test_command_is_where_ci_looks_for_it_and_runs_the_quick_tests():
     (command,) = re.findall(r"^.*pip install .*\[test\].*&& (python -m pytest.*)$", README, re.M)
-    quick = (Path(__file__).parents[1] / ".ci" / "test").read_text(encoding="utf-8")
+    quick = (ROOT / ".ci" / "test").read_text(encoding="utf-8")
     assert f'{command} "$@"\n' in quick
 
 
 def test_ci_runs_every_test():
     """`.ci/run` runs in later steps what the quick command leaves out."""
-    gate = (Path(__file__).parents[1] / ".ci" / "run").read_text(encoding="utf-8")
+    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert re.findall(r"pytest .*-m (.*)$", gate, re.M) == ['"slow and not alone"', "alone"]
 
 

@@ -8,9 +8,10 @@ and then the output of each benchmark. It is written again after each benchmark.
 peer, images, trained weights). If one fails, the file keeps its rows so far and the reason, and the script ends with
 status 1.
 
-`--readme` puts the table into README.md if no benchmark failed. `--bank` also scores the learning rates that sweeps
-recommend, for the second table of README; this takes up to an hour. Without it, that table stays as it is. `--quick`
-takes fewer rounds, to check that everything runs; its figures are not for README.
+`--readme` puts the table into the README.md of this folder if no benchmark failed, and the rows that people choose by
+into the project's README.md. `--bank` also scores the learning rates that sweeps recommend, for the second table; this
+takes up to an hour. Without it, that table stays as it is. `--quick` takes fewer rounds, to check that everything runs;
+its figures are not for a README.
 """
 
 import argparse
@@ -28,7 +29,17 @@ import torch
 from rows import HEAD, split_rows
 
 HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
 README = HERE.parents[1] / "README.md"
+CHOSEN = (
+    "a training step of a tiny net",
+    "images of 160 px a second",
+    "JPEG files of 420 px",
+    "an epoch of MiniGoogLeNet, fp32, channels_last |",
+    "fine-tuning a trained EfficientNet-Lite0 on 352",
+    "error points",
+)
+"""How the rows of the project's README begin."""
 
 
 class Benchmark(NamedTuple):
@@ -86,12 +97,14 @@ def main():
         parser.error("--readme takes the figures of a full run: leave out --quick")
     parts = {"speed": BENCHMARKS} | ({"learning rates": [BANK]} if args.bank else {})
     if args.readme:
-        with_tables(README, dict.fromkeys(parts, ""))  # if README lacks its comments, fail now and not at the end
+        with_tables(PAGE, dict.fromkeys(parts, ""))  # if a page lacks its comments, fail now and not at the end
+        with_tables(README, {"figures": ""})
     tables, failed = run_all(parts, args.file, args.quick)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
     if args.readme:
-        README.write_text(with_tables(README, tables), encoding="utf-8")
+        PAGE.write_text(with_tables(PAGE, tables), encoding="utf-8")
+        README.write_text(with_tables(README, {"figures": choose_rows(PAGE)}), encoding="utf-8")
 
 
 def run_all(parts, file, quick):
@@ -140,6 +153,15 @@ def with_tables(file, tables):
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n{table}\n\n{end}{rest.split(end)[1]}"
     return text
+
+
+def choose_rows(page):
+    """Returns the table of the rows that the project's README shows."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    rows = [[line for line in lines if line.startswith(f"| {start}")] for start in CHOSEN]
+    if odd := [start for start, found in zip(CHOSEN, rows, strict=True) if len(found) != 1]:
+        sys.exit(f"{page.name} must have one row that begins with {odd[0]!r}.")
+    return "\n".join([HEAD, *(row for (row,) in rows)])
 
 
 def as_markdown(text):
