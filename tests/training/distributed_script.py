@@ -258,7 +258,8 @@ def resumed(folder):
 def auto_precision(folder):
     """What was chosen, with the times that only one process measured."""
     learn = Learner(loaders(), net(), precision="auto", device="cpu")
-    learn.fit(1, checkpoint=folder / "auto")
+    with learn.no_logging():
+        learn.fit(1, checkpoint=folder / "auto")
     return learn.recorder.runs[0].settings["auto_precision"]
 
 
