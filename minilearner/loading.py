@@ -31,7 +31,6 @@ from minilearner.learner import Learner
 from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
-from minilearner.runtime import resolve_precision
 from minilearner.saving.export import read_export
 from minilearner.vision import augment, crops, erasing, lighting, normalize, resize, shift
 from minilearner.vision.fashion_mnist import resize_images
@@ -76,7 +75,7 @@ def load_learner(
     loaded = read_export(Path(path), model, device)
     ready = loaded.model.eval()
     learn = Learner(loaded.dls, ready, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)
-    learn.precision = resolve_precision(loaded.precision, learn.device)
+    learn.precision = loaded.precision
     return learn
 
 

@@ -1,4 +1,4 @@
-"""The machine that training runs on: device, memory, precision, random generators, and threads that read files.
+"""The machine that training runs on: device, memory, random generators, and threads that read files.
 
 Nothing here runs at import.
 """
@@ -16,18 +16,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
 from minilearner import processes, threads
-from minilearner.checks import check_choice, check_count
+from minilearner.checks import check_count
 from minilearner.keywords import suggest_keywords
 
 __all__ = [
     "DrawnSeed",
-    "Precision",
     "available_memory",
     "check_position",
     "default_device",
@@ -39,15 +38,12 @@ __all__ = [
     "keep_freed_memory",
     "map_in_threads",
     "resolve_device",
-    "resolve_precision",
     "rng_state",
     "set_rng_state",
     "set_seed",
 ]
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "auto"]
 _KEEP_MEMORY = "MINILEARNER_KEEP_MEMORY"
-_PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 
 def default_device() -> torch.device:
@@ -107,33 +103,6 @@ def keep_freed_memory() -> bool:
 
 def _c_function(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
-
-
-def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """Replaces "auto" by what the hardware computes fast, judged by its capabilities. Other names are checked and kept.
-
-    bf16 needs AVX512-BF16 or AMX on a CPU, and compute capability 8.0 on a GPU. Without them bf16 is emulated, several
-    times slower than fp32, so "auto" is fp32.
-
-    Raises:
-        ValueError: `precision` is none of "fp32", "bf16", "fp16", "auto".
-    """
-    check_choice(precision, "precision", _PRECISIONS)
-    if precision != "auto":
-        return precision  # type: ignore[return-value]
-    return "bf16" if _computes_bf16(device) else "fp32"
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    if hasattr(torch.cpu, "get_capabilities"):  # torch 2.10 and later
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    asks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(ask() for ask in asks if ask is not None)
 
 
 @suggest_keywords

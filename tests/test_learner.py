@@ -220,12 +220,6 @@ def test_bf16_computes_in_bf16_and_gives_fp32(learner):
     assert learn.get_preds().preds.dtype == torch.float32
 
 
-def test_auto_precision_reads_the_hardware_and_lays_out_convolutions(learner):
-    learn = Learner(learner().dls, MiniGoogLeNet(3), precision="auto", device="cpu")
-    assert learn.precision in ("fp32", "bf16")
-    assert learn.model.body[0][0].weight.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_an_unknown_precision_is_refused_and_the_nearest_offered(learner):
     with pytest.raises(ValueError, match="Did you mean 'bf16'"):
         learner(precision="bf61")

@@ -48,9 +48,10 @@ class Checkpoint(Callback):
     `Callback.ignored_arguments` for your own callbacks.
 
     A checkpoint holds the weights, the buffers, what is frozen, the optimizer, the loss scale, the state of the
-    callbacks and the loaders, the record, and the four random generators. Our loaders resume in mid-epoch without
-    reading the earlier batches; a foreign loader reads them again. A foreign `DataLoader` cannot resume exactly if it
-    has persistent workers and its dataset draws random numbers: the generators of its workers are out of reach.
+    callbacks and the loaders, the record, and the four random generators. The folder also keeps what `precision="auto"`
+    chose. Our loaders resume in mid-epoch without reading the earlier batches; a foreign loader reads them again. A
+    foreign `DataLoader` cannot resume exactly if it has persistent workers and its dataset draws random numbers: the
+    generators of its workers are out of reach.
 
     On SIGTERM or SIGINT (Ctrl-C), the run finishes its step, saves, lets callbacks undo temporary changes, and exits
     with the usual code (143 or 130). It makes no difference whether the signal reaches this process alone or its loader

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks.progress import Output
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
+from minilearner.training.auto_precision import PrecisionChoice
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate, n_layer_groups, set_hyperparameters
 from minilearner.training.run import Run
@@ -31,6 +32,8 @@ class FitContext:
         output: what to show.
         lr: the learner's own rate, for calls that give none.
         wd: weight decay for this call. None keeps the optimizer's own.
+        auto_precision: what `precision="auto"` chose in this process; None if the precision was given.
+        take_precision: makes the runs of this call, and the learner, train with another such choice.
         wd_bn_bias: whether `wd` also applies to norm layers and biases.
     """
 
@@ -41,6 +44,8 @@ class FitContext:
     recorder: Recorder
     output: Output
     lr: Rate
+    auto_precision: PrecisionChoice | None
+    take_precision: Callable[[PrecisionChoice], None]
     wd: float | None = None
     wd_bn_bias: bool = False
 

@@ -14,6 +14,7 @@ from minilearner.copies import copy_apart
 from minilearner.data.loader import Loader
 from minilearner.data.loader_state import parts_of
 from minilearner.fitting.context import FitContext
+from minilearner.fitting.kept_precision import keep_auto_precision
 from minilearner.fitting.rates import settle_rates
 from minilearner.lr_finder.result import LRSweep
 from minilearner.metrics import Metric
@@ -48,7 +49,7 @@ def fit(
         lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
         plan: makes the callback that schedules the rates. None keeps them constant.
     """
-    with nullcontext() if checkpoint is None else checkpoint.hold():
+    with nullcontext() if checkpoint is None else checkpoint.hold(), keep_auto_precision(context, checkpoint):
         rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
         return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint)
 

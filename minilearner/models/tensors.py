@@ -14,6 +14,7 @@ from minilearner.copies import copy_apart
 __all__ = [
     "collect_state",
     "copy_extra_state",
+    "has_convolutions",
     "has_extra_state",
     "is_channels_last",
     "load_extra_state",
@@ -84,13 +85,18 @@ def _extra_modules(model: nn.Module) -> dict[str, nn.Module]:
     return unwrap_names(found)
 
 
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether the model has a 2-d convolution."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
 def to_channels_last(model: nn.Module) -> nn.Module:
     """Lays out the weights of 2-d convolutions as (out, height, width, in), the fastest order for their kernels.
 
     Activations follow the weights. Outputs change only in the last bits, since sums run in another order. A model
     without 2-d convolutions stays as it is.
     """
-    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    if has_convolutions(model):
         model.to(memory_format=torch.channels_last)
     return model
 
@@ -101,9 +107,14 @@ def to_contiguous(model: nn.Module) -> nn.Module:
 
 
 def is_channels_last(model: nn.Module) -> bool:
-    """Whether any weight is laid out channels-last, and not in the ordinary order at the same time."""
+    """Whether any weight is laid out channels-last. Its strides decide, since kernels go by them.
+
+    A weight for one channel has the same numbers in both orders, and yet other strides, and so another kernel.
+    """
     return any(
-        p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+        p.ndim == 4
+        and p.is_contiguous(memory_format=torch.channels_last)
+        and p.stride() != torch.empty(p.shape, device="meta").stride()
         for p in model.parameters()
     )
 

@@ -20,7 +20,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError, FileFormatError
 from minilearner.models.tensors import collect_state, is_channels_last, read_extra_state, to_channels_last, unwrap
 from minilearner.registry import build, describe, is_class_of
-from minilearner.runtime import Precision, isolate_rng
+from minilearner.runtime import isolate_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
 from minilearner.saving.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.saving.weights_file import (
@@ -31,12 +31,12 @@ from minilearner.saving.weights_file import (
     mismatches,
     pack_extra_state,
 )
+from minilearner.training.precision import PRECISIONS
 from minilearner.training.step import LossFunction
 
 __all__ = ["Loaded", "read_export", "write_export"]
 
 _BESIDE = BESIDE[1]
-_PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}
 
 
 def write_export(path: Path, dls: DataLoaders, model: nn.Module, loss_func: LossFunction, *, precision: str) -> Path:
@@ -76,7 +76,7 @@ class Loaded:
     dls: NoTrainingData
     model: nn.Module
     loss_func: LossFunction
-    precision: Precision
+    precision: str
 
 
 def read_export(path: Path, model: nn.Module | None, device: torch.device | str | None) -> Loaded:
@@ -94,8 +94,8 @@ def read_export(path: Path, model: nn.Module | None, device: torch.device | str 
     file = TensorFile(path, ("export",))
     content = file.content(_BESIDE)
     with name_file(path):
-        data, precision = content.get("data"), _PRECISIONS.get(str(content.get("precision")))
-        if not isinstance(data, dict) or precision is None:
+        data, precision = content.get("data"), str(content.get("precision"))
+        if not isinstance(data, dict) or precision not in PRECISIONS:
             raise FileFormatError("its description of data or precision is not what minilearner writes.")
         dls = NoTrainingData(data, path, device)
         loss_func = _build_loss(content.get("loss"), dls)

@@ -27,7 +27,7 @@ from minilearner.tree import ADDRESS
 __all__ = ["Comparison", "compare", "identity"]
 
 _MOST_LINES = 20  # for one table, such as the shapes of all parameters
-_MAY_CHANGE = ("device", "compiled")
+_MAY_CHANGE = ("device", "compiled", "auto_precision")  # the last says why, with times; "precision" is compared
 _OWN_ARGUMENTS = "callbacks with arguments of their own choice"
 
 

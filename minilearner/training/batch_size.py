@@ -11,7 +11,8 @@ from minilearner.checks import check_count
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import DataError
 from minilearner.keywords import suggest_keywords
-from minilearner.runtime import is_out_of_memory, resolve_precision
+from minilearner.runtime import is_out_of_memory
+from minilearner.training.auto_precision import check_precision, choose_precision
 from minilearner.training.optimizers import OptimizerFactory
 from minilearner.training.snapshot import restore_after
 from minilearner.training.step import LossFunction, Step, make_step
@@ -57,13 +58,16 @@ def largest_batch_size(
         MemoryError: not even a batch of 2 fits.
     """
     check_count(max_bs, "max_bs")
+    check_precision(precision)
     if max_bs < 2:
         raise ValueError(f"`max_bs` must be at least 2, because batch norm needs two items. Received: max_bs={max_bs}.")
     if not n_items(batch[0]):
         raise DataError("`batch` has no items to make batches of.")
     optimizer = opt_func([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     device = next(model.parameters()).device
-    step = make_step(model, loss_func, optimizer, precision=resolve_precision(precision, device))
+    if precision == "auto":
+        precision = choose_precision(model, device).precision
+    step = make_step(model, loss_func, optimizer, precision=precision)
     with restore_after(model, optimizer, DataLoaders([batch], device=device), loss_func):
         model.train()
         largest = _largest(lambda bs: _fits(step, batch, bs), max_bs)

@@ -11,7 +11,10 @@ from torch.optim import Optimizer
 
 from minilearner.tree import map_tensors
 
-__all__ = ["Autocast", "Fp32", "Precision", "ScaledFp16", "make_precision"]
+__all__ = ["PRECISIONS", "Autocast", "Fp32", "Precision", "ScaledFp16", "make_precision"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""The names of all precisions."""
 
 
 class Precision(Protocol):

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
+from minilearner.training.auto_precision import PrecisionChoice
 from minilearner.training.inference import predict_all
 from minilearner.training.step import Step
 
@@ -68,6 +69,7 @@ class Run:
         callbacks: all that take part, in the order in which they act.
         resume: where the next training pass begins, if this run is resumed in mid-epoch; else None.
         seed: the seed that the learner gave the global generators, if it had one.
+        auto_precision: what `precision="auto"` chose; None if the precision was given.
         ending: True from the moment at which `CancelFit` or an interrupt ends the run, in the events that still come.
     """
 
@@ -98,6 +100,7 @@ class Run:
     callbacks: Sequence[Any] = ()
     resume: ResumePoint | None = None
     seed: int | None = None
+    auto_precision: PrecisionChoice | None = None
     ending: bool = False
 
     @property
@@ -150,6 +153,7 @@ class Run:
             "optimizer": type(self.optimizer).__name__,
             "loss": getattr(step.loss_func, "__name__", None) or repr(step.loss_func),
             "precision": step.precision.name + layout,
+            **({} if self.auto_precision is None else {"auto_precision": str(self.auto_precision)}),
             **({} if step.network is step.model else getattr(step.network, "settings", {})),
             "device": str(next(self.model.parameters()).device),
             **({"processes": step.n_processes} if step.n_processes > 1 else {}),

@@ -4,7 +4,8 @@
 
 The modes are fp32, and fp32 and bf16 with channels_last; `--compile` adds each of them compiled. In each mode a
 hand-written loop and minilearner take turns, each in its own process with its own shifted and flipped 32-pixel batches.
-The figures are medians over rounds, scaled up to the updates of an epoch. bf16 is measured if the hardware supports it.
+The figures are medians over rounds, scaled up to the updates of an epoch. bf16 is measured if `precision="auto"`
+chooses it.
 """
 
 import argparse
@@ -22,8 +23,9 @@ from torch.nn import functional as F
 from turns import by_turns, ratio, seconds
 
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, fashion_mnist
-from minilearner.runtime import default_device, resolve_precision
+from minilearner.runtime import default_device
 from minilearner.sources.fashion import load_fashion_mnist
+from minilearner.training.auto_precision import choose_precision
 from minilearner.vision.fashion_mnist import resize_images
 
 SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
@@ -91,7 +93,7 @@ def main():
     args = parser.parse_args()
     device, updates = default_device(), len(load_fashion_mnist().train_labels) // args.bs
     modes = {"fp32": (False, False, False), "fp32, channels_last": (True, False, False)}
-    if resolve_precision("auto", device) == "bf16":
+    if choose_precision(MiniGoogLeNet(10), device).precision == "bf16":
         modes["bf16, channels_last"] = (True, True, False)
     if args.compile:
         modes |= {f"{name}, compiled": (*mode[:2], True) for name, mode in modes.items()}

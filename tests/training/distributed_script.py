@@ -255,7 +255,27 @@ def resumed(folder):
     return {"weights": weights(learn), "history": [history["valid_loss"], history["train_accuracy"]]}
 
 
-_ALL = (training, accumulation, cancelled, last_item, torch_loaders, weighted, averages, frozen, sharded, resumed)
+def auto_precision(folder):
+    """What was chosen, with the times that only one process measured."""
+    learn = Learner(loaders(), net(), precision="auto", device="cpu")
+    with learn.no_logging():
+        learn.fit(1, checkpoint=folder / "auto")
+    return learn.recorder.runs[0].settings["auto_precision"]
+
+
+_ALL = (
+    training,
+    accumulation,
+    cancelled,
+    last_item,
+    torch_loaders,
+    weighted,
+    averages,
+    frozen,
+    sharded,
+    resumed,
+    auto_precision,
+)
 PARTS = {part.__name__: part for part in _ALL}
 
 

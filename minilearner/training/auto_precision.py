@@ -1,0 +1,232 @@
+"""What `precision="auto"` means on this machine: a short trial on the CPU, and the choice that follows from it.
+
+The features of a processor do not say what is fast. Two that both have AVX512-BF16 differ: on one, bf16 takes half the
+time of fp32; on the other, twice the time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilearner import processes
+from minilearner.checks import check_choice
+from minilearner.models.tensors import has_convolutions, to_channels_last, to_contiguous
+from minilearner.training.precision import PRECISIONS
+
+__all__ = ["PrecisionChoice", "Way", "check_precision", "choose_precision", "decide", "measure_steps"]
+
+_LEAST_GAIN = 1.2
+"""How many times faster bf16 must be. It costs accuracy, so a small gain does not justify it."""
+_LEAST_LAYOUT_GAIN = 1.05
+"""How many times faster channels_last must be. Below that, noise would decide, differently in each process."""
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """A precision and a memory layout that "auto" chose.
+
+    Attributes:
+        precision: "fp32" or "bf16".
+        channels_last: whether the weights of 2-d convolutions are laid out as channels_last.
+        why: the reason, with what was measured.
+    """
+
+    precision: str
+    channels_last: bool
+    why: str
+
+    def lay_out(self, model: nn.Module) -> nn.Module:
+        """Gives the model's 2-d convolutions the layout of this choice. Values do not change."""
+        if not has_convolutions(model):
+            return model
+        return to_channels_last(model) if self.channels_last else to_contiguous(model)
+
+    def __str__(self) -> str:
+        """Returns the choice and its reason in one sentence."""
+        return f"auto chose {self.precision}{', channels_last' * self.channels_last}: {self.why}"
+
+
+class Way(NamedTuple):
+    """One way to compute a step."""
+
+    precision: str
+    channels_last: bool
+
+    def __str__(self) -> str:
+        return f"{self.precision}{' channels_last' * self.channels_last}"
+
+
+def check_precision(precision: str) -> None:
+    """Checks for the name of a precision, or "auto"."""
+    check_choice(precision, "precision", (*PRECISIONS, "auto"))
+
+
+def choose_precision(
+    model: nn.Module,
+    device: torch.device,
+    *,
+    measure: Callable[[bool], Mapping[Way, float]] | None = None,
+    is_shared: bool = False,
+) -> PrecisionChoice:
+    """Returns how a model trains fast on a device: on a CPU by a trial, on a GPU by its compute capability.
+
+    Args:
+        model: decides what the trial computes: convolutions if it has any, else matrix products.
+        device: where it trains.
+        measure: returns the seconds of a step for each way to compute it, see `decide`; `measure_steps` by default. Its
+            argument says whether the step has convolutions.
+        is_shared: whether all processes take the choice of process 0. Then each of them must make this call.
+    """
+    convolutions, measure = has_convolutions(model), measure or measure_steps
+    if is_shared and not processes.is_first():
+        return processes.take_from_first(None)  # type: ignore[no-any-return]
+    choice = decide(measure(convolutions)) if device.type == "cpu" else _judge_gpu(device, convolutions)
+    return processes.take_from_first(choice) if is_shared else choice
+
+
+def decide(seconds: Mapping[Way, float]) -> PrecisionChoice:
+    """Returns the choice for these times of a step.
+
+    Args:
+        seconds: the time for each `Way`: always for ("fp32", False) and ("bf16", False), and with convolutions for
+            channels_last too.
+    """
+    fp32, bf16 = (_choose_layout(precision, seconds) for precision in ("fp32", "bf16"))
+    chosen = bf16 if seconds[bf16] * _LEAST_GAIN <= seconds[fp32] else fp32
+    ratio = seconds[bf16] / seconds[fp32]
+    times = ", ".join(f"{Way(*way)} {value * 1e3:.1f} ms" for way, value in seconds.items())
+    return PrecisionChoice(*chosen, why=f"in a trial, bf16 took {ratio:.2f} times as long as fp32 ({times})")
+
+
+def measure_steps(convolutions: bool) -> Mapping[Way, float]:
+    """Returns the shortest time of a small training step on the CPU for each way to compute it, in seconds.
+
+    Each process measures once and keeps the result. That takes about 0.1 seconds. It computes in one thread, because
+    the threads of a small step wait for each other most of the time. It draws from no global generator.
+
+    Args:
+        convolutions: whether the step is that of a convolutional network, which has a layout to choose.
+    """
+    with _one_at_a_time:
+        return _measure_once(convolutions)
+
+
+_one_at_a_time = threading.Lock()
+_ROUNDS = range(3, 7)
+"""How many rounds, at least and at most."""
+_REPEATED = 1.1
+"""How close the two shortest times of a step must be to count as confirmed."""
+_HOPELESS = 3.0
+"""A way that takes this many times as long as the fastest is left out after one round: emulated bf16 is that slow."""
+
+
+@functools.cache
+def _measure_once(convolutions: bool) -> Mapping[Way, float]:
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as own:  # a new thread, which no autocast, `no_grad` or default device reaches
+        own.submit(torch.set_num_threads, 1).result()
+        own.submit(torch.get_num_threads).result()  # Its first use takes over the number that was set last.
+        torch.set_num_threads(n_threads)  # This thread has kept its number. New threads shall have the same.
+        return own.submit(lambda: _take_turns(_make_steps(convolutions))).result()
+
+
+def _make_steps(convolutions: bool) -> dict[Way, Callable[[], None]]:
+    make = _make_convolutions if convolutions else _make_products
+    layouts = (False, True) if convolutions else (False,)
+    return {Way(name, layout): make(name, layout) for name in ("fp32", "bf16") for layout in layouts}
+
+
+def _take_turns(steps: Mapping[Way, Callable[[], None]]) -> Mapping[Way, float]:
+    """Returns the shortest time of each step. They take turns, so that a busy moment of the machine slows all alike."""
+    clock = _choose_clock()
+    for step in steps.values():
+        step()  # the first call prepares kernels
+    times: dict[Way, list[float]] = {way: [] for way in steps}
+    contenders = dict(steps)
+    for n in range(1, _ROUNDS.stop):
+        for way, step in contenders.items():
+            began = clock()
+            step()
+            times[way] = sorted([*times[way], clock() - began])
+        fastest = min(found[0] for found in times.values())
+        contenders = {way: step for way, step in steps.items() if times[way][0] < _HOPELESS * fastest}
+        if n >= _ROUNDS.start and all(times[way][1] < _REPEATED * times[way][0] for way in contenders):
+            break
+    return {way: found[0] for way, found in times.items()}
+
+
+def _choose_clock() -> Callable[[], float]:
+    """Returns a clock that stands still while other programs have this thread's core, if the system has a fine one."""
+    is_fine = time.get_clock_info("thread_time").resolution < 1e-5  # on Windows it is 0.016 seconds
+    return time.thread_time if is_fine else time.perf_counter
+
+
+def _choose_layout(precision: str, seconds: Mapping[Way, float]) -> Way:
+    plain, other = Way(precision, False), Way(precision, True)
+    return other if seconds.get(other, math.inf) * _LEAST_LAYOUT_GAIN <= seconds[plain] else plain
+
+
+def _judge_gpu(device: torch.device, convolutions: bool) -> PrecisionChoice:
+    """Chooses for a device that is not a CPU. Convolutions are always laid out as channels_last there."""
+    if device.type != "cuda":
+        return PrecisionChoice("fp32", convolutions, f"bf16 is not tried on the device {device.type}")
+    major, minor = torch.cuda.get_device_capability(device)
+    why = f"this GPU has compute capability {major}.{minor}, and bf16 is fast from 8.0 on"
+    return PrecisionChoice("bf16" if major >= 8 else "fp32", convolutions, why)
+
+
+def _make_convolutions(precision: str, channels_last: bool) -> Callable[[], None]:
+    """Returns a step of a small network with all that decides about the layout: not convolutions alone.
+
+    The input is (16, 32, 16, 16). Two convolutions with kernels of 3 and 1 pixels, each followed by batch norm and
+    ReLU, are joined and pooled; a third one follows.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    sizes = (32, 32, 3, 3), (32, 32, 1, 1), (32, 64, 3, 3)
+    kernels = [_draw(*size).to(memory_format=layout).requires_grad_() for size in sizes]
+    norms = [(_draw(32).requires_grad_(), _draw(32).requires_grad_()) for _ in sizes]
+    images = _draw(16, 32, 16, 16).to(memory_format=layout).requires_grad_()
+
+    def convolve(x: Tensor, i: int) -> Tensor:
+        x = F.conv2d(x, kernels[i], padding=kernels[i].shape[-1] // 2)
+        return F.relu(F.batch_norm(x, None, None, *norms[i], training=True))
+
+    def predict() -> Tensor:
+        x = F.max_pool2d(torch.cat([convolve(images, 0), convolve(images, 1)], 1), 2)
+        return convolve(x, 2).mean((2, 3))
+
+    parameters = [images, *kernels, *(one for norm in norms for one in norm)]
+    return functools.partial(_step, predict, parameters, precision)
+
+
+def _make_products(precision: str, channels_last: bool) -> Callable[[], None]:
+    """Returns a step of a network of three linear layers, for an input of (64, 512)."""
+    weights = [_draw(512, 512).requires_grad_() for _ in range(3)]
+    items = _draw(64, 512)
+
+    def predict() -> Tensor:
+        return functools.reduce(lambda x, weight: F.relu(F.linear(x, weight)), weights, items)
+
+    return functools.partial(_step, predict, weights, precision)
+
+
+def _step(predict: Callable[[], Tensor], parameters: list[Tensor], precision: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        pred = predict()
+    torch.autograd.grad(pred.float().sum(), parameters)
+
+
+def _draw(*size: int) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.rand(size, generator=generator, device="cpu", dtype=torch.float32) - 0.5
