@@ -47,7 +47,7 @@ from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
 from minilearner.training.preflight import Preflight, check_parts, default_loss
-from minilearner.training.run import Run
+from minilearner.training.run import Phase, Run
 from minilearner.training.step import LossFunction, Step, make_step
 
 if TYPE_CHECKING:
@@ -337,14 +337,17 @@ class Learner:
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
         fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
+        n_epochs = freeze_epochs + epochs
         with undo_on_early_error(self):
-            self._freeze_body()
+            is_frozen = self._freeze_body()
+            phase = Phase(f"fine_tune, {'frozen' if is_frozen else 'nothing frozen'}", 0, n_epochs)
             with self.precompute() if precompute else nullcontext():
                 short = {**how, "div": 25.0, "pct_start": 0.99}
-                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first)
+                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
         self.unfreeze()
+        phase = Phase("fine_tune, unfrozen", freeze_epochs, n_epochs)
         how |= {"div": div, "pct_start": pct_start}
-        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
+        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second, phase=phase)
 
     def freeze(self) -> None:
         """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False.
@@ -568,16 +571,17 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
-    def _freeze_body(self) -> None:
-        """Freezes all layer groups but the last, for `fine_tune`. If there is only one, says that all layers train."""
+    def _freeze_body(self) -> bool:
+        """Freezes all layer groups but the last, for `fine_tune`. Returns False if there is only one, and says so."""
         if len(layer_groups(self.model, self.splitter)) > 1:
             self.freeze()
-            return
+            return True
         self._output.note(
             "fine_tune freezes no layers, because the learner has one layer group: all layers train in both phases. "
             "Give the learner a `splitter=` to freeze the first layers."
         )
         self.unfreeze()
+        return False
 
     def _fit_one_cycle(self, n_epoch: int, lr: Rate | None, how: dict[str, Any], **options: Any) -> RunRecord:
         if how["moms"] is None and optimizers.momentum_key(self._optimizer().param_groups[0]):
