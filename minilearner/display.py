@@ -179,8 +179,7 @@ def shorten_interrupt(error: KeyboardInterrupt, where: str) -> None:
         where: when it came, such as "in epoch 2/3".
     """
     if not hasattr(error, "_render_traceback_"):  # otherwise an inner part has said more precisely where
-        said = f" {error}" if error.args else ""
-        error.args = (f"Interrupted {where}.{said}",)
+        error.args = (f"Interrupted {where}{f', {error}' if error.args else '.'}",)
         error._render_traceback_ = lambda: [str(error)]  # type: ignore[attr-defined]  # IPython calls it
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end_with_one_line

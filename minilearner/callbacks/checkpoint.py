@@ -297,7 +297,7 @@ class Checkpoint(Callback):
         if self._signal is not None:
             if run.step.n_processes > 1:
                 processes.wait()  # until process 0 has written: torchrun stops all processes when one exits
-            message = f"It is saved in {self.folder}: run the same script again to resume."
+            message = f"saved in {self.folder}. Run the same script again to resume."
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(message)
             if processes.is_first():

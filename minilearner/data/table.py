@@ -282,9 +282,9 @@ def _check_lines(path: Path, names: Sequence[Any], rows: Sequence[tuple[int, Seq
     if odd:
         number, row = odd[0]
         raise DataError(
-            f"{len(odd)} of {plural(len(rows), 'row')} of '{path}' {agree(len(odd), 'has', 'have')} not "
-            f"{plural(len(names), 'cell')}, as the first line has: first "
-            f"line {number}, {row!s:.200}. Correct them, or give the file's `delimiter`."
+            f"{len(odd)} of {plural(len(rows), 'row')} of '{path}' {agree(len(odd), 'does', 'do')} not have "
+            f"{plural(len(names), 'cell')}, as the first line has: first line {number}, {row!s:.200}. Correct them, "
+            "or give the file's `delimiter`."
         )
 
 

@@ -92,7 +92,8 @@ def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence
     if not found:
         return
     examples = [
-        f"{n} in '{folder or '.'}'{'' if folder in folders else ', all its images,'} {agree(n, 'ends', 'end')} in "
+        f"{n} in '{folder or '.'}'{'' if folder in folders else agree(n, ', its only image,', ', all its images,')} "
+        f"{agree(n, 'ends', 'end')} in "
         f"{ending or 'no suffix'}"
         for (folder, ending), n in list(found.items())[:3]
     ]

@@ -114,7 +114,7 @@ def download(
     if server is not None:
         urls, check = _use_mirror(server, name or destination.name, check, timeouts)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    where = f"while downloading {destination.name}. What has arrived is kept, and the next call resumes there"
+    where = f"while downloading {destination.name}. The next call resumes there"
     with shorten_interrupts(where), _lock_part(destination, force) as part:
         if part is not None:
             failures = _try_servers(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)

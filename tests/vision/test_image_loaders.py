@@ -50,7 +50,7 @@ def test_other_folders_raise(folders):
     with pytest.raises(DataError, match="has no folder 'val'. Did you mean 'valid'"):
         ImageDataLoaders.from_folder(folders, valid="val", **OPTIONS)
     (folders / "train" / "pug" / "pug_0.jpg").rename(folders / "train" / "stray.jpg")
-    with pytest.raises(DataError, match="1 of 30 images are not in `train/<class>/` or .*stray.jpg"):
+    with pytest.raises(DataError, match="1 of 30 images is not in `train/<class>/` or .*stray.jpg"):
         ImageDataLoaders.from_folder(folders, **OPTIONS)
 
 
