@@ -1,5 +1,7 @@
 """Each method of the learner does what it says, prediction leaves no trace, and mistakes are found before training."""
 
+import subprocess
+import sys
 from copy import deepcopy
 from functools import partial
 

@@ -269,10 +269,8 @@ def test_what_cannot_be_read_is_found_or_left_out_as_asked(damaged, capsys, veri
     dls = block().dataloaders(damaged, bs=4, verify=verify, on_unreadable="skip")
     assert dls.train.n_items + dls.valid.n_items == 30 - n_bad and len(dls.skipped) == n_bad
     assert dls.skipped[0][0] == damaged / "pug_3.jpg" and "not an image" in dls.skipped[0][1]
-    assert (
-        f"{n_bad} item{'s cannot be read and are' if n_bad > 1 else ' cannot be read and is'} left out: "
-        in capsys.readouterr().err
-    )
+    line = "1 item cannot be read and is left out: " if n_bad == 1 else "2 items cannot be read and are left out: "
+    assert line in capsys.readouterr().err
 
 
 def test_leaving_items_out_moves_no_other_item_to_the_other_set(damaged):
