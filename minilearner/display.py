@@ -57,7 +57,7 @@ class Bar:
         """Shows that so many steps are done, with a note such as "loss 0.52"."""
         with _lock:
             self.done, self.note = done, note
-            self.due = self._surface.draw(self) if self is _open[-1] else time.perf_counter() + _SCREEN_SECONDS
+            self.due = self._surface.draw(self) if _open[-1:] == [self] else time.perf_counter() + _SCREEN_SECONDS
 
     def close(self) -> None:
         """Takes the bar off the screen, and shows the one under it again."""

@@ -5,7 +5,6 @@ Each method gathers its parts, calls one function of a lower package, and return
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -16,13 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minilearner import processes
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.data.dataloaders import DataLoaders, take_turn
-from minilearner.display import write_line
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.fit import fit, undo_on_early_error, validate
@@ -38,7 +35,7 @@ from minilearner.models.summary import ModelSummary, summarize
 from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
-from minilearner.runtime import default_device, is_seeded, resolve_precision, set_seed
+from minilearner.runtime import default_device, resolve_precision
 from minilearner.saving import learner_files
 from minilearner.threads import refuse_if_trained_elsewhere, train
 from minilearner.training import optimizers
@@ -49,7 +46,7 @@ from minilearner.training.distributed import resolve_strategy, share_loss, share
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
-from minilearner.training.preflight import Preflight, check_parts, default_loss
+from minilearner.training.preflight import Preflight, check_parts, default_loss, seed_after_model
 from minilearner.training.run import Phase, Run
 from minilearner.training.step import LossFunction, Step, make_step
 
@@ -128,7 +125,7 @@ class Learner:
         if wd is not None:
             check_not_negative(wd, "wd")
         if seed is not None:
-            _set_seed_after_model(seed)
+            seed_after_model(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.precision, self.strategy = resolve_precision(precision, self.device), resolve_strategy(strategy)
         self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
@@ -642,15 +639,3 @@ class Learner:
         how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias, "loss_func": self.loss_func}
         self.optimizer = optimizers.keep_or_build_optimizer(self.optimizer, self.model, self.opt_func, self.lr, **how)
         return self.optimizer
-
-
-def _set_seed_after_model(seed: int) -> None:
-    """Seeds the generators. Says so if nobody had seeded them when the model was built, which happens once."""
-    was_seeded = is_seeded()
-    set_seed(seed)
-    if not was_seeded and processes.is_first():
-        write_line(
-            f"seed={seed} comes after the model was built: if its weights are random, they differ from run to run. "
-            f"Call set_seed({seed}) before you build the model.",
-            sys.stderr,
-        )

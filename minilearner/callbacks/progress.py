@@ -165,7 +165,7 @@ class _Table:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Prints a row."""
-        row = _shown_columns(row)
+        row = _select_columns(row)
         if list(row) != self._columns:
             self._columns = list(row)
             self._print({name: _format_title(name) for name in row})
@@ -190,7 +190,7 @@ class _LiveTable:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Shows one more row."""
-        self._rows.append(_shown_columns(row))
+        self._rows.append(_select_columns(row))
         self._refresh()
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ class _LiveTable:
         return {label: [row.get(name, math.nan) for row in self._rows] for label, name in names.items()}
 
 
-def _shown_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+def _select_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("step", "smooth_loss")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Mapping, Sized
 from contextlib import ExitStack, suppress
@@ -12,22 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from minilearner import processes
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
+from minilearner.display import write_line
 from minilearner.errors import DataError, plural
 from minilearner.metrics import Metric
 from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
-from minilearner.runtime import is_out_of_memory, isolate_rng
+from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
 from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
 from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors, tensors_of
 
-__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss"]
+__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "seed_after_model"]
 
 
 def check_parts(model: Any, loss_func: Any) -> None:
@@ -64,6 +67,18 @@ def default_loss(target: Target | None) -> LossFunction:
             "Give one, or give `DataLoaders` the `vocab` or the `target`."
         )
     return target.loss_func
+
+
+def seed_after_model(seed: int) -> None:
+    """Seeds the generators. Says so if nobody had seeded them when the model was built, which happens once."""
+    was_seeded = is_seeded()
+    set_seed(seed)
+    if not was_seeded and processes.is_first():
+        write_line(
+            f"seed={seed} comes after the model was built: if its weights are random, they differ from run to run. "
+            f"Call set_seed({seed}) before you build the model.",
+            sys.stderr,
+        )
 
 
 class Preflight:
