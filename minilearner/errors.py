@@ -27,7 +27,10 @@ __all__ = [
     "NoSuggestion",
     "NonFiniteError",
     "add_note",
+    "agree",
     "closest",
+    "plural",
+    "portion",
 ]
 
 
@@ -71,6 +74,23 @@ def closest(name: str, choices: Iterable[str]) -> str:
     """Returns a hint such as ``" Did you mean 'after_batch'?"``, or an empty string if no choice is close."""
     near = difflib.get_close_matches(name, list(choices), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def plural(n: int, noun: str) -> str:
+    """Returns the number with its noun: "1 image", "2 images", "10,000 batches"."""
+    if n != 1:
+        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{n:,} {noun}"
+
+
+def agree(n: int, singular: str, several: str) -> str:
+    """Returns the form of a verb, or of anything else, that goes with the number: "is" with 1, "are" with 2."""
+    return singular if n == 1 else several
+
+
+def portion(n: int, total: int, noun: str, singular: str, several: str) -> str:
+    """Returns the subject and the verb for a part of some things: "1 of 5 labels is", "2 of 5 labels are"."""
+    return f"{n:,} of {plural(total, noun)} {agree(n, singular, several)}"
 
 
 def add_note(error: BaseException, note: str) -> None:

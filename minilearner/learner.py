@@ -36,7 +36,7 @@ from minilearner.models.summary import ModelSummary, summarize
 from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
-from minilearner.runtime import default_device, set_seed
+from minilearner.runtime import default_device
 from minilearner.saving import learner_files
 from minilearner.threads import refuse_if_trained_elsewhere, train
 from minilearner.training import optimizers
@@ -48,8 +48,8 @@ from minilearner.training.distributed import resolve_strategy, share_loss, share
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
-from minilearner.training.preflight import Preflight, check_parts, default_loss
-from minilearner.training.run import Run
+from minilearner.training.preflight import Preflight, check_parts, default_loss, seed_after_model
+from minilearner.training.run import Phase, Run
 from minilearner.training.step import LossFunction, Step, make_step
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Learner:
             GPU it goes by the compute capability. `summary` and the record say what it chose and why. A resumed run
             keeps its choice. "bf16" and "fp16" use channels_last, and "fp32" keeps the model's layout.
         device: the GPU by default if there is one.
-        seed: seeds the four global random generators now, if given.
+        seed: seeds the four global random generators now, if given. The model was built before, so its random weights
+            repeat only if you call `set_seed` before you build it.
         strategy: how the processes that torchrun started train together. "auto" is "ddp". See `training.distributed`.
         compile: trains and validates through `torch.compile`: True, a mode such as "reduce-overhead", or its arguments.
 
@@ -130,7 +131,7 @@ class Learner:
         if wd is not None:
             check_not_negative(wd, "wd")
         if seed is not None:
-            set_seed(seed)
+            seed_after_model(seed)
         self.device = torch.device(device) if device is not None else default_device()
         self.strategy = resolve_strategy(strategy)
         self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
@@ -345,14 +346,17 @@ class Learner:
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
         fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
+        n_epochs = freeze_epochs + epochs
         with undo_on_early_error(self):
-            self._freeze_body()
+            is_frozen = self._freeze_body()
+            phase = Phase(f"fine_tune, {'frozen' if is_frozen else 'nothing frozen'}", 0, n_epochs)
             with self.precompute() if precompute else nullcontext():
                 short = {**how, "div": 25.0, "pct_start": 0.99}
-                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first)
+                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
         self.unfreeze()
+        phase = Phase("fine_tune, unfrozen", freeze_epochs, n_epochs)
         how |= {"div": div, "pct_start": pct_start}
-        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second)
+        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second, phase=phase)
 
     def freeze(self) -> None:
         """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False.
@@ -588,16 +592,17 @@ class Learner:
 
     add_cbs, remove_cbs = add_cb, remove_cb
 
-    def _freeze_body(self) -> None:
-        """Freezes all layer groups but the last, for `fine_tune`. If there is only one, says that all layers train."""
+    def _freeze_body(self) -> bool:
+        """Freezes all layer groups but the last, for `fine_tune`. Returns False if there is only one, and says so."""
         if len(layer_groups(self.model, self.splitter)) > 1:
             self.freeze()
-            return
+            return True
         self._output.note(
             "fine_tune freezes no layers, because the learner has one layer group: all layers train in both phases. "
             "Give the learner a `splitter=` to freeze the first layers."
         )
         self.unfreeze()
+        return False
 
     def _fit_one_cycle(self, n_epoch: int, lr: Rate | None, how: dict[str, Any], **options: Any) -> RunRecord:
         if how["moms"] is None and optimizers.momentum_key(self._optimizer().param_groups[0]):

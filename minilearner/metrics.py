@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
+from minilearner.errors import plural
 from minilearner.tree import map_tensors, n_items
 
 __all__ = [
@@ -108,7 +109,7 @@ def top_k_accuracy(pred: Tensor, target: Tensor, k: int = 5, axis: int = -1) -> 
     check_count(axis, "axis", least=None)
     check_count(k, "k")
     if k > pred.shape[axis]:
-        raise ValueError(f"`k` must be between 1 and the {pred.shape[axis]} classes. Received: k={k}.")
+        raise ValueError(f"`k` must be between 1 and the {plural(pred.shape[axis], 'class')}. Received: k={k}.")
     axis %= pred.ndim
     best = pred.topk(k, dim=axis, sorted=False).indices
     wanted = _reshape(target, pred.shape[:axis] + pred.shape[axis + 1 :])

@@ -1,18 +1,19 @@
-"""What notebooks need: figures that appear once, and progress bars without a warning.
+"""What notebooks need: figures that appear once, or inside other output.
 
 IPython and Matplotlib are imported inside functions. When these are called, both are loaded already.
 """
 
 from __future__ import annotations
 
-import warnings
+import base64
+import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["bar_class", "show_once"]
+__all__ = ["as_html", "show_once"]
 
 
 def show_once(figure: Figure) -> Figure:
@@ -37,9 +38,11 @@ def _display_and_close(figure: Any) -> None:
     plt.close(figure)
 
 
-def bar_class() -> Any:
-    """Returns the tqdm class that suits the output: widgets in a notebook that has them, otherwise text."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")  # then tqdm draws the bar in text
-        from tqdm.auto import tqdm  # loads asyncio and, in a notebook, its widgets
-    return tqdm
+def as_html(figure: Figure) -> str:
+    """Returns a figure as an image in HTML, and closes it, so that the notebook does not show it once more."""
+    import matplotlib.pyplot as plt
+
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=72)
+    plt.close(figure)
+    return f'<img alt="graph" src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">'

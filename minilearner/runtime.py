@@ -34,6 +34,7 @@ __all__ = [
     "derive_seed",
     "draw_seed",
     "is_out_of_memory",
+    "is_seeded",
     "isolate_rng",
     "keep_freed_memory",
     "map_in_threads",
@@ -119,6 +120,14 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def is_seeded() -> bool:
+    """Whether anybody has seeded torch's global generator in this process.
+
+    Torch itself starts it with 53 random bits. Seeds that people give have 32 bits at most, as NumPy requires.
+    """
+    return torch.initial_seed() < 2**32
 
 
 class DrawnSeed(int):

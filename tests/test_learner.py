@@ -1,5 +1,7 @@
 """Each method of the learner does what it says, prediction leaves no trace, and mistakes are found before training."""
 
+import subprocess
+import sys
 from copy import deepcopy
 from functools import partial
 
@@ -368,7 +370,7 @@ def test_the_table_of_epochs_goes_to_a_log_without_control_characters(learner, c
     out, err = capsys.readouterr()
     header, *rows = out.splitlines()
     assert header.split() == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
-    assert [row.split()[0] for row in rows] == ["0", "1"]
+    assert [row.split()[0] for row in rows] == ["1/2", "2/2"]
     assert len({len(line) for line in out.splitlines()}) == 1
     assert err == "" and "\r" not in out and "\x1b" not in out
 
@@ -638,3 +640,43 @@ def test_fine_tune_says_that_it_freezes_nothing(learner, capsys):
         learn.fine_tune(1)
     assert "fine_tune freezes no layers, because the learner has one layer group" in capsys.readouterr().err
     assert len(learn.recorder.runs) == 2
+
+
+@pytest.mark.slow
+def test_a_seed_after_an_unseeded_model_is_said_once_a_process():
+    script = (
+        "import torch\n"
+        "from minilearner import MLP, DataLoaders, Learner, set_seed\n"
+        "dls = DataLoaders.from_arrays((torch.rand(32, 4), torch.arange(32) % 2), bs=8)\n"
+        "{}\n"
+        "for seed in (3, 4):\n"
+        "    Learner(dls, MLP((4, 2)), seed=seed)\n"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", script.format(before)], capture_output=True, text=True, check=True).stderr
+        for before in ("", "set_seed(3)", "torch.manual_seed(3)")
+    ]
+    assert said[0].count("\n") == 1 and "seed=3 comes after the model was built" in said[0]
+    assert "Call set_seed(3) before you build the model." in said[0]
+    assert said[1:] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            MLP((784, 3)),
+            r"This MLP takes 784 numbers per item\. Received: shape \(8, 3, 8, 8\), 192 numbers per item\.",
+        ),
+        (MiniGoogLeNet(3), r"MiniGoogLeNet takes images .* 28 x 28 pixels\. Received: shape \(8, 3, 8, 8\)\."),
+        (nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), r"a linear layer in it takes 9 features\. Received: 192\."),
+        (nn.Conv2d(1, 3, 3), r"a convolution in it takes 1 channel\. Received: 3\."),
+        (nn.Conv2d(3, 3, 9), r"a convolution in it takes at least 9 x 9 pixels\. Received: 8 x 8\."),
+        (nn.BatchNorm2d(4), r"a batch norm in it takes 4 channels\. Received: 3\."),
+    ],
+)
+def test_a_model_that_does_not_fit_the_images_says_both_shapes_and_nothing_else(model, message):
+    dls = DataLoaders.from_arrays((torch.rand(16, 3, 8, 8), torch.arange(16) % 3), bs=8)
+    start = r"the model cannot take a training batch of inputs \(8, 3, 8, 8\) float32: "
+    with pytest.raises(DataError, match=f"^{start}{message}$"):
+        Learner(dls, model).fit(1)

@@ -47,5 +47,5 @@ def test_every_figure_is_shown_once(outputs):
 @pytest.mark.slow
 def test_training_shows_its_table_and_no_warning(outputs):
     (cell,) = outputs("learn.fit(2);")
-    assert {output.get("name") for output in cell} <= {"stdout", None}
-    assert "valid_loss" in "".join(output.get("text", "") for output in cell)
+    assert [output.output_type for output in cell] == ["display_data"]
+    assert "valid_loss" in cell[0]["data"]["text/html"]

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from minilearner import processes
-from minilearner.callbacks.progress import Progress
+from minilearner.callbacks.progress import announce
 from minilearner.checks import check_count, check_positive
+from minilearner.display import write_line
 from minilearner.errors import CheckpointError
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
@@ -255,12 +256,9 @@ class Checkpoint(Callback):
 
     def _announce(self, run: Run, state: dict[str, Any]) -> None:
         """Prints where the run resumes, if its table of epochs is shown too."""
-        if not any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
-            return
-        where = f"resuming in epoch {run.epoch} at batch {state['batch']}"
-        sys.stdout.write(f"{self.folder}: {'finished before, so not trained again' if state['finished'] else where}\n")
-        for line in self._allowed:
-            sys.stdout.write(f"{self.folder}: {line}\n")
+        where = f"resuming in epoch {run.label_epoch()} at batch {state['batch'] + 1}/{len(run.dls.train)}"
+        for line in ("finished before, so not trained again" if state["finished"] else where, *self._allowed):
+            announce(run, f"{self.folder}: {line}")
 
     def _is_due(self, run: Run) -> bool:
         if run.global_step == self._at_step:
@@ -304,7 +302,7 @@ class Checkpoint(Callback):
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(message)
             if processes.is_first():
-                sys.stderr.write(f"{signal.Signals(self._signal).name}: {message}\n")
+                write_line(f"{signal.Signals(self._signal).name}: {message}", sys.stderr)
             raise SystemExit(128 + self._signal)
 
     def __repr__(self) -> str:

@@ -23,6 +23,7 @@ from minilearner import processes
 from minilearner.callbacks.param_scheduler import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor, find_direction
 from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
+from minilearner.display import write_line
 from minilearner.errors import add_note
 from minilearner.schedules import check_clock, check_schedule
 from minilearner.training.callback import Callback
@@ -81,7 +82,7 @@ class LearningRateScheduler(Callback):
         for group, ratio in zip(groups, self._ratios, strict=True):
             group["lr"] = lr * ratio
         if self.verbose and processes.is_first():
-            sys.stdout.write(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.\n")
+            write_line(f"Epoch {run.epoch + 1}: LearningRateScheduler setting learning rate to {lr}.", sys.stdout)
 
     def __repr__(self) -> str:
         return f"LearningRateScheduler({getattr(self.fn, '__name__', repr(self.fn))})"
@@ -157,7 +158,8 @@ class ReduceLROnPlateau(Tracker):
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0
         if self.verbose and processes.is_first():
-            sys.stdout.write(f"Epoch {run.epoch + 1}: ReduceLROnPlateau reducing learning rate to {last * scale}.\n")
+            line = f"Epoch {run.epoch + 1}: ReduceLROnPlateau reducing learning rate to {last * scale}."
+            write_line(line, sys.stdout)
 
     def __repr__(self) -> str:
         return f"ReduceLROnPlateau({self.monitor!r}, factor={self.factor}, patience={self.patience})"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from minilearner import processes
 from minilearner.checks import check_choice, check_count, check_fraction
-from minilearner.errors import NonFiniteError
+from minilearner.errors import NonFiniteError, agree, plural
 from minilearner.models.groups import parameters_of
 from minilearner.models.restore import BufferCopy
 from minilearner.saving.optimizer_state import load_optimizer
@@ -161,7 +161,7 @@ class NonFinite(Callback):
         self.lr_factor *= self.factor
 
     def _summary(self) -> str:
-        n = "1 update was" if len(self.places) == 1 else f"{len(self.places)} updates were"
+        n = f"{plural(len(self.places), 'update')} {agree(len(self.places), 'was', 'were')}"
         done = "left out" if self.policy == "skip" else f"rolled back, the learning rate cut to {self.lr_factor:.3g} of"
         listed = ", ".join(f"epoch {epoch} batch {batch}" for epoch, batch in self.places[:_SHOWN])
         more = f" and {len(self.places) - _SHOWN} more" if len(self.places) > _SHOWN else ""

@@ -1,26 +1,30 @@
-"""Show a run as it goes: a bar over the batches, and a table with one row per epoch.
+"""Show a run as it goes: how far it is, and a table with one row per epoch.
 
-The bar appears in a terminal and in a notebook. A log file gets only the table, without control characters. `notebook`
-chooses the bar's class, and `callbacks.record` writes the rows that the table shows.
+`display` decides how progress appears in a terminal, a notebook or a log, and `callbacks.record` writes the rows that
+the table shows. In a notebook, the table and a graph of the losses are one output, which grows.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from html import escape
 from typing import Any
 
 from minilearner import processes
-from minilearner.notebook import bar_class
+from minilearner.display import Bar, Live, in_notebook, iterate_with_bar, write_line
+from minilearner.notebook import as_html
+from minilearner.plots.lines import plot_epochs
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Output", "Progress", "iterate_with_bar"]
+__all__ = ["Output", "Progress", "announce"]
 
-_TICK_SECONDS = 0.2  # not for each batch: reading the loss waits for the device, and drawing takes a millisecond
+_GRAPH_SHARE = 0.05  # of the time, at most: drawing a graph takes a tenth of a second
 
 
 class Output:
@@ -33,6 +37,10 @@ class Output:
         """Returns the callback that shows a run; with ``table=False``, only its bar."""
         return Progress(bar=self.bar, table=self.table and table)
 
+    def sweep_progress(self, n_updates: int) -> Progress:
+        """Returns the callback that shows a sweep of so many updates."""
+        return Progress(bar=self.bar, table=False, sweep=n_updates)
+
     def watch(self, what: str) -> Callable[[Any], Iterable[Any]]:
         """Returns a function that iterates over a loader, and shows a bar if bars are on."""
         return partial(iterate_with_bar, what=what) if self.bar else iter
@@ -40,7 +48,12 @@ class Output:
     def note(self, text: str) -> None:
         """Writes a line to standard error, unless the table is hidden."""
         if self.table:
-            sys.stderr.write(f"{text}\n")
+            write_line(text, sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Writes a line to standard output, where the table is, unless that is hidden."""
+        if self.table:
+            write_line(text, sys.stdout)
 
     @contextmanager
     def hide(self, *, bar: bool = False, table: bool = False) -> Iterator[None]:
@@ -57,130 +70,166 @@ class Progress(Callback):
     """Shows a bar over batches and a table of epochs.
 
     Args:
-        bar: whether to show the bar, if the output can show one.
-        table: whether to print the table.
+        bar: whether to show the bar.
+        table: whether to show the table.
+        sweep: the number of updates of a learning-rate sweep, which has one bar; None for a run with a bar per pass.
     """
 
     order = -48
-    ignored_arguments = ("bar", "table")
+    ignored_arguments = ("bar", "table", "sweep")
 
-    def __init__(self, *, bar: bool = True, table: bool = True):
+    def __init__(self, *, bar: bool = True, table: bool = True, sweep: int | None = None):
         self.bar = bar
         self.table = table
-        self._bars: list[_Bar] = []
-        self._columns: list[str] = []
-        self._next_tick = 0.0
+        self.sweep = sweep
+        self._bars: dict[str, Bar] = {}
+        self._newest: Bar | None = None
+        self._rows: _Table | _LiveTable | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns an empty dict; bars belong to this process."""
         return {}
 
+    def before_fit(self, run: Run) -> None:
+        if self.table and run.record is not None:
+            self._rows = _LiveTable() if in_notebook() else _Table(run.label_epoch(run.n_epochs - 1))
+        if self.sweep is not None:
+            self._open("sweep", "learning-rate sweep", self.sweep)
+
     def before_train(self, run: Run) -> None:
-        self._open(run, "train", f"epoch {run.epoch + 1}/{run.n_epochs}")
+        if self.sweep is None:
+            self._open("train", f"epoch {run.label_epoch()}", run.n_batches)
 
     def after_train(self, run: Run) -> None:
         self._close("train")
 
     def before_validate(self, run: Run) -> None:
-        self._open(run, "validate", "validation")
+        self._open("validate", "validation", run.n_batches)
 
     def after_validate(self, run: Run) -> None:
         self._close("validate")
-        if self.table and run.in_mid_epoch:
+        if self._rows is not None and run.in_mid_epoch:
             values = ", ".join(f"{name} {_format_value(name, value)}" for name, value in run.metrics.items())
-            _print_line(f"{'':7}step {run.global_step}: {values}")
+            write_line(f"{'':7}step {run.global_step}: {values}", sys.stdout)
 
     def after_batch(self, run: Run) -> None:
-        if self._bars and time.perf_counter() >= self._next_tick:
-            self._tick(run)
+        bar = self._newest
+        if bar is not None and time.perf_counter() >= bar.due:
+            loss = f"loss {float(run.loss.detach()):.4f}" if run.training and run.loss is not None else ""
+            bar.show(run.iter + 1 if self.sweep is None else min(run.global_step, self.sweep), loss)
 
     def after_epoch(self, run: Run) -> None:
-        self._close_all()  # a cancelled epoch leaves its bar open
-        if self.table and run.record is not None and run.record.epochs:
-            self._print_row(run.record.epochs[-1])
+        if self.sweep is None:
+            self._close_all()  # a cancelled epoch leaves its bar open
+        if self._rows is not None and run.record is not None and run.record.epochs:
+            self._rows.add({**run.record.epochs[-1], "epoch": run.label_epoch()})
 
     def after_fit(self, run: Run) -> None:
         self._close_all()
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
         if self.table and run.record is not None and "ended" in run.record.settings:
-            _print_line(run.record.settings["ended"])
+            write_line(run.record.settings["ended"], sys.stdout)
 
-    def _open(self, run: Run, stretch: str, what: str) -> None:
+    def _open(self, stretch: str, what: str, total: int) -> None:
         if self.bar:
-            self._bars.append(_Bar(stretch, what, total=run.n_batches))
-            self._next_tick = time.perf_counter() + _TICK_SECONDS
-
-    def _tick(self, run: Run) -> None:
-        self._bars[-1].show(run)
-        self._next_tick = time.perf_counter() + _TICK_SECONDS
+            self._newest = self._bars[stretch] = Bar(what, total)
 
     def _close(self, stretch: str) -> None:
-        if self._bars and self._bars[-1].stretch == stretch:  # a cancelled stretch may not have begun
-            self._bars.pop().close()
+        if stretch in self._bars:  # a cancelled stretch may not have begun
+            self._bars.pop(stretch).close()
+            self._newest = next(reversed(self._bars.values()), None)
 
     def _close_all(self) -> None:
-        while self._bars:
-            self._bars.pop().close()
-
-    def _print_row(self, row: dict[str, Any]) -> None:
-        row = {name: value for name, value in row.items() if name not in ("step", "smooth_loss")}
-        columns = list(row)
-        if columns != self._columns:
-            self._columns = columns
-            _print_line("  ".join(f"{_format_title(name):>{_column_width(name)}}" for name in columns))
-        _print_line("  ".join(f"{_format_value(name, value):>{_column_width(name)}}" for name, value in row.items()))
+        for stretch in [*reversed(self._bars)]:
+            self._close(stretch)
 
 
-def iterate_with_bar(loader: Any, what: str) -> Iterator[Any]:
-    """Yields the batches of a loader, and shows a bar if the output can show one."""
-    bar = _Bar("loader", what, total=len(loader))
-    try:
-        for batch in loader:
-            yield batch
-            bar.advance()
-    finally:
-        bar.close()
+def announce(run: Run, text: str) -> None:
+    """Writes a line to standard output, if the run's table is shown too."""
+    if any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
+        write_line(text, sys.stdout)
 
 
-class _Bar:
-    """A tqdm bar over one pass, in a terminal or in a notebook; a file shows nothing at all."""
+class _Table:
+    """Prints a row for each epoch, and a head whenever the columns change.
 
-    def __init__(self, stretch: str, what: str, *, total: int):
-        tqdm = bar_class()
-        in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-        self.stretch = stretch
-        disable = False if in_notebook else None  # None disables it if the output is not a terminal
-        self._bar = tqdm(desc=what, total=total, leave=False, disable=disable, dynamic_ncols=True)
+    Args:
+        widest: the longest text in the column of epochs.
+    """
 
-    def show(self, run: Run) -> None:
-        if self._bar.disable:
-            return
-        if run.training and run.loss is not None:
-            self._bar.set_postfix_str(f"loss {float(run.loss.detach()):.4f}", refresh=False)
-        self._bar.update(run.iter + 1 - self._bar.n)
+    def __init__(self, widest: str) -> None:
+        self._columns: list[str] = []
+        self._widths = {"epoch": max(5, len(widest)), "time_seconds": 7}
 
-    def advance(self) -> None:
-        self._bar.update()
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Prints a row."""
+        row = _select_columns(row)
+        if list(row) != self._columns:
+            self._columns = list(row)
+            self._print({name: _format_title(name) for name in row})
+        self._print({name: _format_value(name, value) for name, value in row.items()})
 
     def close(self) -> None:
-        self._bar.close()
+        """Does nothing; all is printed."""
+
+    def _print(self, cells: Mapping[str, str]) -> None:
+        widths = {name: self._widths.get(name, max(len(name), 10)) for name in cells}
+        write_line("  ".join(f"{cell:>{widths[name]}}" for name, cell in cells.items()), sys.stdout)
 
 
-def _print_line(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+class _LiveTable:
+    """A table and a graph of the losses in one output of a notebook, which grows with each epoch."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._graph, self._next_graph = "", 0.0
+        self._live = Live.current = Live()
+        self._live.refresh()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Shows one more row."""
+        self._rows.append(_select_columns(row))
+        self._refresh()
+
+    def close(self) -> None:
+        """Shows the outcome; what comes later gets outputs of its own."""
+        Live.current = None
+        self._next_graph = 0.0
+        self._refresh()
+
+    def _refresh(self) -> None:
+        now = time.perf_counter()
+        if len(self._rows) > 1 and now >= self._next_graph:  # one epoch makes no line
+            self._graph = as_html(plot_epochs({"loss": self._losses()}))
+            done = time.perf_counter()
+            self._next_graph = done + (done - now) / _GRAPH_SHARE
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        cells = [[_format_title(name) for name in columns]]
+        cells += [[_format_value(name, row.get(name, "")) for name in columns] for row in self._rows]
+        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in cells]
+        body = "".join(f"<tr>{line}</tr>" for line in lines if line)
+        self._live.html = f"<table>{body}</table>{self._graph}"
+        self._live.text = "\n".join("  ".join(f"{cell:>10}" for cell in line) for line in cells if line)
+        self._live.refresh()
+
+    def _losses(self) -> dict[str, list[float]]:
+        names = {"training": "train_loss", "validation": "valid_loss"}
+        return {label: [row.get(name, math.nan) for row in self._rows] for label, name in names.items()}
+
+
+def _select_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("step", "smooth_loss")}
 
 
 def _format_title(name: str) -> str:
     return "time" if name == "time_seconds" else name
 
 
-def _column_width(name: str) -> int:
-    return {"epoch": 5, "time_seconds": 7}.get(name, max(len(name), 10))
-
-
 def _format_value(name: str, value: Any) -> str:
     if name == "time_seconds":
-        seconds = round(value)
+        seconds = round(value or 0)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

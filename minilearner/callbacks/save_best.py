@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from minilearner import processes
+from minilearner.callbacks.progress import announce
 from minilearner.callbacks.tracking import Tracker
 from minilearner.copies import copy_apart
 from minilearner.files import check_writable, write_atomically
@@ -61,6 +62,7 @@ class SaveBest(Tracker):
         self.path = None if path is None else Path(path)
         self.restore = restore
         self.best_epoch: int | None = None
+        self._found = ""  # the same, for people
         self._weights: dict[str, Tensor] = {}
         self._extra: dict[str, Any] = {}
 
@@ -88,6 +90,7 @@ class SaveBest(Tracker):
             )
         elif self.restore:
             self.put_back(run.model)
+            announce(run, f"SaveBest put back the weights of {self._found}: {self.monitor} {self.best:.4f}.")
 
     def put_back(self, model: nn.Module) -> None:
         """Loads the best weights of the latest run into a model.
@@ -108,6 +111,7 @@ class SaveBest(Tracker):
         if self.monitor not in run.metrics or not self.improved(run):
             return
         self.best_epoch = run.epoch
+        self._found = f"epoch {run.label_epoch()}" + (f", step {run.global_step}" if run.in_mid_epoch else "")
         state = run.model.state_dict()
         # safetensors needs contiguous tensors that share no memory, so tied weights are copied twice.
         self._weights = {

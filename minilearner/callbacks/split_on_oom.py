@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner import processes
-from minilearner.errors import add_note
+from minilearner.errors import add_note, plural
 from minilearner.models.restore import BufferCopy
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory
@@ -66,7 +66,7 @@ class SplitOnOOM(Callback):
         several = run.step.n_processes > 1 and not run.interrupted  # after an error the other processes never get here
         found = [most for most in (processes.gather(self.most_items) if several else [self.most_items]) if most]
         if found and run.record is not None:
-            run.record.settings["split"] = f"in parts of at most {min(found)} items"
+            run.record.settings["split"] = f"in parts of at most {plural(min(found), 'item')}"
 
     def _train(self, run: Run, inner: Callable[[], None]) -> None:
         n, strategy, divisors = n_items(run.x), run.step.strategy, list[Divisor]()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.directions import Direction, direction_of_metric, direction_of_name
-from minilearner.errors import closest
+from minilearner.errors import closest, plural
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
 from minilearner.training.run import Run
 
@@ -124,7 +124,7 @@ class EarlyStopping(Tracker):
 
     def _reason(self) -> str:
         best = "" if self.best is None else f"; its best is {self.best:.4g}"
-        return f"EarlyStopping: {self.monitor} has not improved for {self.patience} epochs in a row{best}"
+        return f"EarlyStopping: {self.monitor} has not improved for {plural(self.patience, 'epoch')} in a row{best}"
 
     def __repr__(self) -> str:
         return f"EarlyStopping({self.monitor!r}, mode={self.mode!r}, patience={self.patience})"

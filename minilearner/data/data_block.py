@@ -28,7 +28,7 @@ from minilearner.data.share import choose_drop_last
 from minilearner.data.splits import RandomSplitter, Splitter
 from minilearner.data.table import Row
 from minilearner.data.weights import item_weights
-from minilearner.errors import DataError
+from minilearner.errors import DataError, agree, plural
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import derive_generator, draw_seed
 from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
@@ -300,8 +300,9 @@ def _report_skipped_items(prepared: PreparedData) -> None:
     if (skipped := prepared.skipped) and processes.is_first():
         sources, reasons = zip(*skipped, strict=True)
         sys.stderr.write(
-            f"{len(skipped)} items cannot be read and are left out: "
-            f"{name_items(sources, range(len(sources)), reasons)}. All of them: dls.skipped.\n"
+            f"{plural(len(skipped), 'item')} cannot be read and {agree(len(skipped), 'is', 'are')} left out: "
+            f"{name_items(sources, range(len(sources)), [reason.rstrip('.') for reason in reasons])}. All of them: "
+            "dls.skipped.\n"
         )
 
 
@@ -348,9 +349,9 @@ def _check_range(dataset: ItemDataset, batch_tfms: Pipeline) -> None:
 
 def _count_sizes(shapes: Mapping[int, Tree], sizes: Mapping[int, Any]) -> str:
     counts = Counter(sizes.values())
-    of_all = f"The {len(sizes)} images have {len(counts)} sizes (width, height)"
+    of_all = f"The {plural(len(sizes), 'image')} have {plural(len(counts), 'size')} (width, height)"
     if len(counts) < 2:
-        counts, of_all = Counter(shapes.values()), f"Shapes of {len(shapes)} items"
+        counts, of_all = Counter(shapes.values()), f"Shapes of {plural(len(shapes), 'item')}"
     most = ", ".join(f"{count} of {size}" for size, count in counts.most_common(3))
     return f"{of_all}: {most}{', ...' if len(counts) > 3 else ''}"
 

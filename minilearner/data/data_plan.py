@@ -20,7 +20,7 @@ from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
 from minilearner.data.table import Row, Table, as_row, as_table, is_table
 from minilearner.data.targets import Target
-from minilearner.errors import DataError, FileFormatError
+from minilearner.errors import DataError, FileFormatError, agree, plural
 
 __all__ = ["DataPlan", "NewItems", "PreparedData", "PreparedPart", "Read", "as_sequence"]
 
@@ -282,9 +282,9 @@ def _kind(item: Any) -> type:
 
 
 def _unreadable_error(sources: list[Any], bad: dict[int, str]) -> DataError:
-    positions = sorted(bad)
+    positions, it = sorted(bad), agree(len(bad), "it", "them")
     examples = name_items(sources, positions, [bad[i].rstrip(".") for i in positions[:3]])
     return FileFormatError(
-        f"{len(bad)} of {len(sources)} items cannot be read: {examples}. "
-        'Repair or remove them, or leave them out with on_unreadable="skip".'
+        f"{len(bad)} of {plural(len(sources), 'item')} cannot be read: {examples}. "
+        f'Repair or remove {it}, or make the loaders without {it}: on_unreadable="skip".'
     )

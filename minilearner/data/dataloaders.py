@@ -32,7 +32,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
@@ -461,7 +461,8 @@ def _check_batches(source: Any, split: str) -> None:
     bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
     n = inner.n_items if isinstance(inner, (MemoryLoader, ItemLoader)) else _length(getattr(inner, "dataset", None))
     raise DataError(
-        f"`{split}` has no batches: {'an unknown number of' if n is None else n} items with bs={bs}, and a short last "
+        f"`{split}` has no batches: {'an unknown number of items' if n is None else plural(n, 'item')} with bs={bs}, "
+        "and a short last "
         f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."
         if n
         else f"`{split}` is empty: it has no items and no batches. Give it at least one."

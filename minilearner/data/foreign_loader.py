@@ -39,7 +39,7 @@ from minilearner.data.share import (
     share_batches,
 )
 from minilearner.data.worker_processes import read_under_watch
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.runtime import derive_generator, derive_seed, isolate_rng
 from minilearner.tree import Tree, map_tensors, n_items, to_device
 
@@ -240,7 +240,7 @@ class ForeignLoader(Loader):
         return map_tensors(lambda t: self.batch_tfms(t, rng, training=False), batch[0]), batch[1]
 
     def __repr__(self) -> str:
-        return f"ForeignLoader({type(self.source).__name__}, {len(self)} batches, device={self.device})"
+        return f"ForeignLoader({type(self.source).__name__}, {plural(len(self), 'batch')}, device={self.device})"
 
 
 def _read(source: Iterable[Any]) -> Iterator[Any]:

@@ -28,7 +28,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import torch
 
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.files import check_is_file
 from minilearner.runtime import available_memory
 
@@ -162,7 +162,8 @@ class ImageCache:
 
     def _make_error(self) -> DataError:
         return DataError(
-            f"{self.path} is not a complete cache of {self.n} images. Remove it, and the next run makes a new one."
+            f"{self.path} is not a complete cache of {plural(self.n, 'image')}. Remove it, and the next run makes a "
+            "new one."
         )
 
     def _warn(self, position: int) -> None:

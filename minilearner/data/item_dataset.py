@@ -46,7 +46,10 @@ _N_SAMPLED = 8  # images decoded to estimate how large a cache would be
 _BLOCK_MODULES = ("minilearner.vision.image_block.", "minilearner.vision.blocks.")
 """Today's and the first module of `ImageBlock`. Its name is part of the name of caches that lie on disk."""
 
-_LEAVE_OUT = 'To leave out all such files when loaders are built: verify="decode", on_unreadable="skip".'
+_LEAVE_OUT = (
+    "To leave out all such files, read them once when the loaders are made, for example with "
+    'ImageDataLoaders.from_folder(..., verify="decode", on_unreadable="skip").'
+)
 
 
 @dataclass
@@ -92,6 +95,7 @@ class ItemDataset(Dataset[Tree]):
         rows: Sequence[int] | None = None,
     ) -> None:
         self.items, self.seed, self.rows = items, seed, rows
+        self._is_own = True  # False for items that no call has made loaders of, such as that of `predict`
         self.item_tfms = ItemPipeline() if item_tfms is None else item_tfms
         self._read = read
         self.read = _give_size(read, self.item_tfms)
@@ -151,7 +155,7 @@ class ItemDataset(Dataset[Tree]):
         other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
         other.read = _give_size(self._read, other.item_tfms)
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
-        other.rows = None
+        other.rows, other._is_own = None, False
         return other
 
     def open_store(self) -> None:
@@ -240,7 +244,7 @@ class ItemDataset(Dataset[Tree]):
             else:
                 message = f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
             if isinstance(e, FileFormatError):
-                raise FileFormatError(f"{message} {_LEAVE_OUT}") from e
+                raise FileFormatError(f"{message} {_LEAVE_OUT}" if self._is_own else message) from e
             raise DataError(message) from e
 
     def name_item(self, position: int) -> str:

@@ -20,7 +20,7 @@ from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.loader import DerivedLoader
 from minilearner.data.share import WHOLE
 from minilearner.data.workers import Workers, default_num_workers
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.tree import Tree, digest, map_tensors
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ItemLoader(DerivedLoader):
             raise DataError(f"`dataset` and `y` must have the same length. Received: {len(dataset)} and {len(y)}.")
         if weights is not None and len(dataset) != len(weights):
             raise DataError(
-                f"`weights` must have one number for each of {len(dataset)} items. Received: {len(weights)}."
+                f"`weights` must have one number for each of {plural(len(dataset), 'item')}. Received: {len(weights)}."
             )
         self.dataset = dataset
         self.y = None if y is None else y.to(self.device)
@@ -122,7 +122,9 @@ class ItemLoader(DerivedLoader):
             DataError: there is no batch, or an item of it cannot be read.
         """
         if not len(self.take_share(WHOLE)):
-            raise DataError(f"There is no batch: {self.n_items} items with bs={self.bs}, drop_last={self.drop_last}.")
+            raise DataError(
+                f"There is no batch: {plural(self.n_items, 'item')} with bs={self.bs}, drop_last={self.drop_last}."
+            )
         order = self.indices(self.epoch)
         indices = order[: self.bs]
         keys = self._keys(order, self.epoch)[: self.bs]
@@ -240,7 +242,8 @@ class ItemLoader(DerivedLoader):
 
     def __repr__(self) -> str:
         return (
-            f"ItemLoader({self.n_items} items, bs={self.bs}, {len(self)} batches, shuffle={self.shuffle}, "
+            f"ItemLoader({plural(self.n_items, 'item')}, bs={self.bs}, {plural(len(self), 'batch')}, "
+            f"shuffle={self.shuffle}, "
             f"drop_last={self.drop_last}, num_workers={self.num_workers}, cache={self.dataset.cache_state}, "
             f"device={self.device})"
         )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from minilearner.data.items import name_items
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 
 __all__ = [
@@ -193,7 +193,8 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
     if failed:
         causes = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
         raise DataError(
-            f"`{name}` failed on {len(failed)} of {len(items)} items: {name_items(items, failed, causes)}. Correct "
+            f"`{name}` failed on {len(failed)} of {plural(len(items), 'item')}: {name_items(items, failed, causes)}. "
+            "Correct "
             f"`{name}={_name(getter if given is None else given)}`, or leave these items out."
         ) from reasons[0]
     return values

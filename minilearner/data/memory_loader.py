@@ -22,7 +22,7 @@ from minilearner.data.batch_transforms import (
 )
 from minilearner.data.loader import DerivedLoader
 from minilearner.data.user_transforms import as_list
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.runtime import derive_seed
 from minilearner.tree import digest, map_tensors
 
@@ -145,8 +145,9 @@ class MemoryLoader(DerivedLoader):
 
     def __repr__(self) -> str:
         return (
-            f"MemoryLoader({self.n_items} items of shape {tuple(self.x.shape[1:])} {self.x.dtype}, bs={self.bs}, "
-            f"{len(self)} batches, shuffle={self.shuffle}, drop_last={self.drop_last}, device={self.device})"
+            f"MemoryLoader({plural(self.n_items, 'item')} of shape {tuple(self.x.shape[1:])} {self.x.dtype}, "
+            f"bs={self.bs}, "
+            f"{plural(len(self), 'batch')}, shuffle={self.shuffle}, drop_last={self.drop_last}, device={self.device})"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, SequentialSampler
 
 from minilearner import processes
+from minilearner.errors import agree, plural
 from minilearner.runtime import derive_generator
 from minilearner.tree import map_tensors
 
@@ -190,10 +191,10 @@ def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bo
     n_batches = -(-n_items // bs)
     even = -(-n_items // n_batches)
     advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_batches > 1 else ""
-    share = f"{rest} of {n_items} training items, {rest / n_items:.0%}"
+    share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
     if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
         sys.stderr.write(
-            f"Every epoch leaves out {share}: they do not fill a batch of {bs}.{advice}\n"
+            f"Every epoch leaves out {share}: {agree(rest, 'it does', 'they do')} not fill a batch of {bs}.{advice}\n"
             if does_drop
             else f"The last batch of an epoch is short, {share}. It is not left out.{advice}\n"
         )

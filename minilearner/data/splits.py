@@ -23,7 +23,7 @@ from minilearner.checks import check_count, check_fraction, is_number, is_whole_
 from minilearner.data.items import name_items
 from minilearner.data.labels import apply_to_all, as_label, is_missing
 from minilearner.data.table import as_table, is_table, read_text
-from minilearner.errors import DataError, closest
+from minilearner.errors import DataError, agree, closest, plural
 from minilearner.keywords import suggest_keywords
 
 __all__ = [
@@ -162,7 +162,7 @@ class GrandparentSplitter:
         several = (wanted,) if isinstance(wanted, str) else wanted
         found = [i for name in several for i, own in enumerate(names) if own == name]
         if not found:
-            counts = ", ".join(f"{name!r} ({n} items)" for name, n in Counter(names).most_common(5))
+            counts = ", ".join(f"{name!r} ({plural(n, 'item')})" for name, n in Counter(names).most_common(5))
             raise DataError(f"no item lies two folders below `{argument}={wanted!r}`. What lies there: {counts}.")
         return found
 
@@ -183,8 +183,8 @@ class FuncSplitter:
         answers = apply_to_all(self.func, items, "func")
         if odd := [i for i, answer in enumerate(answers) if _is_undecided(answer)]:
             raise DataError(
-                f"`func` must return true or false. It returned {answers[odd[0]]!r} for {len(odd)} of {len(answers)} "
-                f"items: {name_items(items, odd)}."
+                f"`func` must return true or false. It returned {answers[odd[0]]!r} for {len(odd)} of "
+                f"{plural(len(answers), 'item')}: {name_items(items, odd)}."
             )
         return _by_mask([bool(answer) for answer in answers], "`func` is true for none")
 
@@ -204,7 +204,9 @@ class MaskSplitter:
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending."""
         if len(self.mask) != len(items):
-            raise DataError(f"`mask` must have one entry for each of {len(items)} items. Received: {len(self.mask)}.")
+            raise DataError(
+                f"`mask` must have one entry for each of {plural(len(items), 'item')}. Received: {len(self.mask)}."
+            )
         mask = self.mask.tolist() if hasattr(self.mask, "tolist") else list(self.mask)
         return _by_mask(_as_truth(mask, "entries of `mask`", "Give True, False, 1 or 0."), "`mask` is true for none")
 
@@ -232,7 +234,8 @@ class FileSplitter:
         names = [_file_name(name) for name in apply_to_all(_own_name, items, "items")]
         if absent := sorted(wanted[name] for name in set(wanted) - set(names)):
             raise DataError(
-                f"{len(absent)} of {len(wanted)} names in '{self.fname}' are not among the {len(items)} items: "
+                f"{len(absent)} of {plural(len(wanted), 'name')} in '{self.fname}' {agree(len(absent), 'is', 'are')} "
+                f"not among the {plural(len(items), 'item')}: "
                 f"{name_items(absent, range(len(absent)))}. A name is a file's own, without its folder."
             )
         return _by_mask([name in wanted for name in names], f"'{self.fname}' has no names")
@@ -344,12 +347,14 @@ def _check_split(train: list[int], valid: list[int], n: int) -> None:
         raise DataError(f"the split leaves no item to train on: 0 to train, {len(valid)} to validate, of {n}.")
     positions = train + valid
     if outside := [i for i in positions if not 0 <= i < n]:
-        raise DataError(f"the split has {len(outside)} positions outside 0 to {n - 1}: {outside[:3]}.")
+        raise DataError(f"the split has {plural(len(outside), 'position')} outside 0 to {n - 1}: {outside[:3]}.")
     if both := sorted(set(train) & set(valid)):
-        raise DataError(f"the split puts {len(both)} items both into training and validation: positions {both[:3]}.")
+        raise DataError(
+            f"the split puts {plural(len(both), 'item')} both into training and validation: positions {both[:3]}."
+        )
     if len(set(positions)) < len(positions):
         twice = [i for i, count in Counter(positions).items() if count > 1]
-        raise DataError(f"the split has {len(twice)} items more than once: positions {twice[:3]}.")
+        raise DataError(f"the split has {plural(len(twice), 'item')} more than once: positions {twice[:3]}.")
 
 
 def _permutation(n: int, seed: int | None) -> list[int]:
@@ -387,7 +392,10 @@ def _as_truth(
     odd = [i for i, value in enumerate(plain) if not isinstance(value, (bool, int, float)) or value not in (0, 1)]
     if odd:
         examples = ", ".join(f"{values[i]!r} in {name(i)}" for i in odd[:3]) + (", ..." if len(odd) > 3 else "")
-        raise DataError(f"{len(odd)} of {len(plain)} {what} are neither true nor false: {examples}. {advice}")
+        raise DataError(
+            f"{len(odd)} of {len(plain)} {what} {agree(len(odd), 'is', 'are')} neither true nor false: {examples}. "
+            f"{advice}"
+        )
     return list(map(bool, plain))
 
 
@@ -414,7 +422,8 @@ def n_for_validation(valid_pct: float, n: int) -> int:
     n_valid = int(valid_pct * n)
     if valid_pct > 0 and not n_valid:
         raise DataError(
-            f"valid_pct={valid_pct} of {n} items is less than one. Raise it to {1 / max(n, 1):.2g} or more, or give "
+            f"valid_pct={valid_pct} of {plural(n, 'item')} is less than one. Raise it to {1 / max(n, 1):.2g} or more, "
+            "or give "
             "valid_pct=0 for no validation set."
         )
     return n_valid
@@ -522,13 +531,13 @@ class TrainTestSplitter:
         except ValueError as error:
             reason = error if classes is None else _describe_need(classes)
             sizes = f"test_size={self.test_size}, train_size={self.train_size}"
-            raise DataError(f"{n} items cannot be split by {sizes}: {reason}") from error
+            raise DataError(f"{plural(n, 'item')} cannot be split by {sizes}: {reason}") from error
         return train.tolist(), valid.tolist()
 
     def _number_classes(self, n: int, labels: Sequence[Any] | None) -> NDArray[np.int64]:
         given: Any = labels if self.stratify is True else self.stratify
         if len(given) != n:
-            raise DataError(f"`stratify` must have one class for each of {n} items. Received: {len(given)}.")
+            raise DataError(f"`stratify` must have one class for each of {plural(n, 'item')}. Received: {len(given)}.")
         return _classes(given)
 
 
@@ -563,7 +572,8 @@ def _classes(labels: Sequence[Any]) -> NDArray[np.int64]:
 def _describe_need(classes: NDArray[np.int64]) -> str:
     counts = Counter(classes.tolist())
     return (
-        f"a stratified split needs two items of each of {len(counts)} classes, and room for every class in both sets. "
+        f"a stratified split needs two items of each of {plural(len(counts), 'class')}, and room for every class in "
+        "both sets. "
         f"The rarest class has {min(counts.values(), default=0)}."
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minilearner.data.labels import is_missing
-from minilearner.errors import DataError, FileFormatError, closest
+from minilearner.errors import DataError, FileFormatError, agree, closest, plural
 
 __all__ = ["Row", "Table", "as_row", "as_table", "is_table", "read_csv", "read_text"]
 
@@ -282,8 +282,9 @@ def _check_lines(path: Path, names: Sequence[Any], rows: Sequence[tuple[int, Seq
     if odd:
         number, row = odd[0]
         raise DataError(
-            f"{len(odd)} of {len(rows)} rows of '{path}' have not {len(names)} cells, as the first line has: first "
-            f"line {number}, {row!s:.200}. Correct them, or give the file's `delimiter`."
+            f"{len(odd)} of {plural(len(rows), 'row')} of '{path}' {agree(len(odd), 'does', 'do')} not have "
+            f"{plural(len(names), 'cell')}, as the first line has: first line {number}, {row!s:.200}. Correct them, "
+            "or give the file's `delimiter`."
         )
 
 

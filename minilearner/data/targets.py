@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.labels import as_label, is_missing
 from minilearner.data.vocabulary import as_hashable, check_each_once, check_vocabulary, is_several
-from minilearner.errors import DataError
+from minilearner.errors import DataError, agree, plural, portion
 from minilearner.keywords import suggest_keywords
 
 __all__ = [
@@ -204,13 +204,15 @@ class Category(ClassNumbers):
         odd = [i for i, number in enumerate(numbers) if number is None]
         if missing := [i for i in odd if is_missing(names[i])]:
             raise DataError(
-                f"{len(missing)} of {len(names)} {split} labels are missing: {_examples(missing, name_item)}. Label "
+                f"{portion(len(missing), len(names), f'{split} label', 'is', 'are')} missing: "
+                f"{_examples(missing, name_item)}. Label "
                 "these items, leave them out, or give them a class of their own with add_na=True."
             )
         known = ", ".join(map(repr, self.vocab[:10])) + (f" and {self.c - 10} more" if self.c > 10 else "")
         both_sets = ", keep each class in both sets with StratifiedSplitter()" if split == "validation" else ""
         raise DataError(
-            f"{len(odd)} of {len(names)} {split} labels are not among the classes: {_examples(odd, name_item, names)}. "
+            f"{portion(len(odd), len(names), f'{split} label', 'is', 'are')} not among the classes: "
+            f"{_examples(odd, name_item, names)}. "
             f"The classes are {known}. Name every class in `vocab`{both_sets}, or leave these items out."
         )
 
@@ -293,7 +295,8 @@ class MultiCategory:
         rows = list(map(_as_finite_numbers, labels))
         if odd := [i for i, row in enumerate(rows) if row is None or len(row) != n or not set(row) <= {0.0, 1.0}]:
             raise DataError(
-                f"{len(odd)} of {len(rows)} {split} labels are not {n} zeros and ones, one for each name in `vocab`: "
+                f"{portion(len(odd), len(rows), f'{split} label', 'is', 'are')} not {n} zeros and ones, one for each "
+                "name in `vocab`: "
                 f"{_examples(odd, name_item, list(map(list, labels)))}."
             )
         return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), n)
@@ -358,7 +361,8 @@ class Regression:
         if odd := [i for i, row in enumerate(rows) if row is None or len(row) != self.n_out]:
             count = "one finite number" if self.n_out == 1 else f"{self.n_out} finite numbers"
             raise DataError(
-                f"{len(odd)} of {len(rows)} {split} labels are not {count}: {_examples(odd, name_item, labels)}."
+                f"{portion(len(odd), len(rows), f'{split} label', 'is', 'are')} not {count}: "
+                f"{_examples(odd, name_item, labels)}."
             )
         y = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), self.n_out)
         return y if self.n_out > 1 or any(map(is_several, labels)) else y.squeeze(1)
@@ -411,7 +415,10 @@ def as_labels(value: Any, split: str, name_item: NameItem | None = None) -> np.n
     if missing.any():
         items = np.flatnonzero(missing.reshape(len(y), -1).any(1)).tolist()
         examples = _examples(items, name_item or _name_by_position)
-        raise DataError(f"{len(items)} of {len(y)} labels of {split} are missing: {examples}. Label or remove them.")
+        n, verb = len(items), agree(len(items), "is", "are")
+        raise DataError(
+            f"{n} of {plural(len(y), 'label')} of {split} {verb} missing: {examples}. Label or remove them."
+        )
     if y.dtype.kind not in "biufU" or y.ndim == 0:
         raise DataError(
             f"`y` of {split} must be a sequence of numbers or of text. Received: shape {y.shape}, dtype {y.dtype}."
@@ -476,8 +483,10 @@ def check_finite(t: Tensor, name: str) -> None:
     if not t.is_floating_point() or bool(t.isfinite().all()):
         return
     bad = ~t.isfinite().reshape(len(t), -1)
+    n = int(bad.sum())
     raise DataError(
-        f"{name} must be finite. Received: {int(bad.sum())} values that are NaN or infinite, the first in item "
+        f"{name} must be finite. Received: {plural(n, 'value')} {agree(n, 'that is', 'that are')} NaN or infinite, "
+        "the first in item "
         f"{int(bad.any(1).nonzero()[0, 0])}. Fill or remove them."
     )
 
@@ -505,7 +514,8 @@ def _check_range(y: np.ndarray[Any, Any], c: int | None, split: str, name_item: 
 def _check_lists(labels: Sequence[Any], split: str, name_item: NameItem) -> None:
     if odd := [i for i, label in enumerate(labels) if not is_several(label)]:
         raise DataError(
-            f"{len(odd)} of {len(labels)} {split} labels are not lists: {_examples(odd, name_item, labels)}. Let "
+            f"{portion(len(odd), len(labels), f'{split} label', 'is no list', 'are not lists')}: "
+            f"{_examples(odd, name_item, labels)}. Let "
             "`get_y` return a list, for instance with ColReader(..., label_delim=' ')."
         )
 

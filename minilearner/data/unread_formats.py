@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from minilearner.errors import agree, plural
+
 __all__ = ["UnreadFormat", "find_plugin_endings", "unread_format", "warn_of_missed_images"]
 
 
@@ -90,12 +92,15 @@ def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence
     if not found:
         return
     examples = [
-        f"{n} in '{folder or '.'}'{'' if folder in folders else ', all its images,'} end in {ending or 'no suffix'}"
+        f"{n} in '{folder or '.'}'{'' if folder in folders else agree(n, ', its only image,', ', all its images,')} "
+        f"{agree(n, 'ends', 'end')} in "
+        f"{ending or 'no suffix'}"
         for (folder, ending), n in list(found.items())[:3]
     ]
     ways = dict.fromkeys(_way(ending) for _, ending in found)
+    n = sum(found.values())
     warnings.warn(
-        f"{sum(found.values())} images below '{root}' are left out of the list: {'; '.join(examples)}"
+        f"{plural(n, 'image')} below '{root}' {agree(n, 'is', 'are')} left out of the list: {'; '.join(examples)}"
         f"{'; ...' if len(found) > 3 else ''}. {' '.join(ways)}",
         UserWarning,
         stacklevel=4,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minilearner.data.labels import as_label, as_python
 from minilearner.data.targets import Target
-from minilearner.errors import DataError, closest
+from minilearner.errors import DataError, closest, plural
 
 __all__ = ["Weights", "item_weights"]
 
@@ -52,7 +52,8 @@ def item_weights(
         ) from error
     if len(each) != n_items:
         raise DataError(
-            f"`weights` must have one number for each of {n_items} items, validation items among them. Received: "
+            f"`weights` must have one number for each of {plural(n_items, 'item')}, validation items among them. "
+            "Received: "
             f"{len(each)}."
         )
     _check_numbers(each)

@@ -23,7 +23,7 @@ from minilearner.threads import alone_with
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
 from minilearner.training.optimizers import Rate
-from minilearner.training.run import Run
+from minilearner.training.run import Phase, Run
 
 __all__ = ["fit", "undo_on_early_error", "validate"]
 
@@ -38,6 +38,7 @@ def fit(
     *,
     ratios: Rate | None = None,
     momentum: float | None = None,
+    phase: Phase | None = None,
 ) -> RunRecord:
     """Trains for `n_epoch` epochs and returns the run's record, which is also in the context's recorder.
 
@@ -48,10 +49,11 @@ def fit(
         kind: the call's name for the record, such as "fit_one_cycle".
         lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
         plan: makes the callback that schedules the rates. None keeps them constant.
+        phase: which part of a longer call this is.
     """
     with nullcontext() if checkpoint is None else checkpoint.hold(), keep_auto_precision(context, checkpoint):
         rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
-        return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint)
+        return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint, phase)
 
 
 def _fit(
@@ -62,11 +64,14 @@ def _fit(
     sweep: LRSweep | None,
     plan: Callable[[list[float]], Callback] | None,
     checkpoint: Checkpoint | None,
+    phase: Phase | None,
 ) -> RunRecord:
     callbacks = [*context.callbacks, *([plan(rates)] if plan else [])]
     run, recorder = context.new_run(), context.recorder
-    run.n_epochs = n_epoch
+    run.n_epochs, run.phase = n_epoch, phase
     with context.set_hyperparameters(run, rates):
+        if phase is not None:
+            context.output.say(_describe_phase(run, phase.name))
         found = {} if sweep is None else {"found": sweep.summary()}
         run.record = record = recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
         record.sweep = sweep
@@ -111,3 +116,13 @@ def undo_on_early_error(learner: Any) -> Iterator[None]:
             for parameter, requires_grad in before:
                 parameter.requires_grad_(requires_grad)
         raise
+
+
+def _describe_phase(run: Run, name: str) -> str:
+    """Returns a line such as "fine_tune, frozen: epoch 1/3, peak learning rate 2.00e-03"."""
+    first, last = run.label_epoch(0), run.label_epoch(run.n_epochs - 1)
+    epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+    groups = run.optimizer.param_groups
+    learning = [group["lr"] for group in groups if any(parameter.requires_grad for parameter in group["params"])]
+    rates = dict.fromkeys(f"{rate:.2e}" for rate in (min(learning), max(learning)))
+    return f"{name}: {epochs}, peak learning rate {' to '.join(rates)}"

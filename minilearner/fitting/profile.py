@@ -18,6 +18,7 @@ from minilearner.callbacks.record import Record
 from minilearner.checks import check_count
 from minilearner.data.batch_transforms import BatchTransform, PixelTransform, run_step
 from minilearner.data.loader import Loader
+from minilearner.errors import plural
 from minilearner.metrics import Metric
 from minilearner.results.recorder import Recorder
 from minilearner.training.callback import Callback, Events
@@ -201,8 +202,8 @@ class StepProfile:
 
     def __str__(self) -> str:
         heading = (
-            f"{1e3 * self.seconds:.2f} ms a step of {self.n_items} items on {self.where}, "
-            f"{self.items_per_second:,.0f} items a second (mean of {self.n_steps} steps)"
+            f"{1e3 * self.seconds:.2f} ms a step of {plural(self.n_items, 'item')} on {self.where}, "
+            f"{self.items_per_second:,.0f} items a second (mean of {plural(self.n_steps, 'step')})"
         )
         return "\n".join([heading, *map(self._line, self.stages.items()), "", *map(self._line, self.operators.items())])
 

@@ -11,6 +11,7 @@ from typing import Any
 from minilearner import processes
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.cyclic_lr import CyclicLR
+from minilearner.display import write_line
 from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
 from minilearner.files import json_text, read_json, write_atomically
 from minilearner.fitting.context import FitContext
@@ -74,7 +75,7 @@ def sweep_rates(
             ratios=by_last,
             momentum=momentum,
             callbacks=context.callbacks,
-            progress=context.output.progress(table=False),
+            make_progress=context.output.sweep_progress,
             suggest_funcs=suggest_funcs,
         )
 
@@ -93,7 +94,7 @@ def take_recommendation(sweep: LRSweep, ratios: Sequence[float], *, otherwise: R
         lr = min(default, sweep.turns.get("rise", math.inf) / 4)
         line = f"no learning rate was found, so {lr:.2e} is taken: {sweep.reason}"
     if verbose:
-        sys.stdout.write(line + "\n")
+        write_line(line, sys.stdout)
     return [lr * ratio for ratio in ratios]
 
 
@@ -118,8 +119,7 @@ def _settle_bounds(context: FitContext, checkpoint: Checkpoint | None, found: LR
             callback.take_bounds(*sweep.bounds)
         elif not callback.max_lr:
             raise NoSuggestion(f"the sweep shows no bounds for CyclicLR: {sweep.reason}. Give numbers.")
-        if context.output.table:
-            sys.stdout.write(f"{callback!r}: {sweep.reason}\n")
+        context.output.say(f"{callback!r}: {sweep.reason}")
     return sweep
 
 

@@ -309,7 +309,7 @@ class LRFinder:
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
         try:
-            Loop(run, [PlainLoop(), sweep, Progress(table=False)], train=train).fit()
+            Loop(run, [PlainLoop(), sweep, Progress(table=False, sweep=len(sweep.lrs))], train=train).fit()
         except BaseException:
             sweep.stop_reason = "it was interrupted"
             raise

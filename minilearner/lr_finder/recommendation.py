@@ -36,6 +36,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from minilearner.errors import plural
+
 __all__ = ["Calibration", "NoRate", "Recommendation", "n_finite", "recommend"]
 
 Curve = NDArray[np.float64]
@@ -262,7 +264,7 @@ class _Curve:
     def explain(self, bs: int | None, moved: float, *, at_wall: bool) -> str:
         """Returns the recommendation in words; `at_wall` says that the wall decided."""
         early = " (already at the first rate: sweep from lower rates to be sure)" if self.falls_at_once else ""
-        items = f"{bs} items" if bs else f"unknown size, taken as {USUAL_BATCH}"
+        items = plural(bs, "item") if bs else f"unknown size, taken as {USUAL_BATCH}"
         stay = ", but clear of where it rises" if at_wall else ""
         doubt = "" if self.clarity >= _CLEAR else "; it fell by hardly more than batches differ, so this is vague"
         return (

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minilearner.checks import check_count
-from minilearner.errors import FileFormatError, closest
+from minilearner.errors import FileFormatError, closest, plural
 from minilearner.files import csv_text, json_text, read_json, write_atomically
 from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.recommendation import NoRate, n_finite, recommend
@@ -283,7 +283,7 @@ class LRSweep:
 
     def __repr__(self) -> str:
         span = f"from {self.lrs[0]:.2e} to {self.lrs[-1]:.2e}" if len(self.lrs) else "of nothing"
-        lines = [f"LRSweep: {len(self.lrs)} steps {span}; {self.stop_reason}"]
+        lines = [f"LRSweep: {plural(len(self.lrs), 'step')} {span}; {self.stop_reason}"]
         lines += [f"  {name}: {self._describe(name)}" for name in self.suggestions]
         if math.isnan(self.recommended):
             return "\n".join([*lines, f"  recommended: none, for {self.reason}"])
@@ -306,7 +306,7 @@ class LRSweep:
             "most likely within": none if self.interval is None else _format(self.interval),
             "for a cyclical run": none if self.bounds is None else _format(self.bounds),
             **{name: escape(self._describe(name)) for name in self.suggestions},
-            "the sweep": f"{len(self.lrs)} steps; {escape(self.stop_reason)}",
+            "the sweep": f"{plural(len(self.lrs), 'step')}; {escape(self.stop_reason)}",
         }
         cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
         return f"<table>{cells}</table>"

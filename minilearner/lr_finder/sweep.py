@@ -126,7 +126,7 @@ def find_rates(
     ratios: Sequence[float] = (1.0,),
     momentum: float | None = None,
     callbacks: Iterable[Callback] = (),
-    progress: Callback | None = None,
+    make_progress: Callable[[int], Callback] | None = None,
     suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
 ) -> LRSweep:
     """Sweeps the rates over training batches, restores everything to the bit, and returns the curve.
@@ -141,7 +141,7 @@ def find_rates(
             effect of a rate builds up over 1 / (1 - momentum) updates, so use the momentum that the run will have at
             its peak rate.
         callbacks: those that are part of the step take part; all others rest.
-        progress: the callback that shows the progress.
+        make_progress: makes the callback that shows the progress, from the number of updates.
         suggest_funcs: functions that read suggestions off the curve.
     """
     functions = as_functions(suggest_funcs)
@@ -166,7 +166,8 @@ def find_rates(
             add_missing_state(run.optimizer, ["momentum"])
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
-        Loop(run, [fixed, *of_step, sweep, *([] if progress is None else [progress])], train=train).fit()
+        shown = [] if make_progress is None else [make_progress(settings.num_it)]
+        Loop(run, [fixed, *of_step, sweep, *shown], train=train).fit()
     return LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,

@@ -61,7 +61,7 @@ class MiniGoogLeNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != self.in_channels or x.shape[2] < _SMALLEST or x.shape[3] < _SMALLEST:
             raise ValueError(
                 f"MiniGoogLeNet takes images (batch, {self.in_channels}, height, width) of at least {_SMALLEST} x "
-                f"{_SMALLEST} pixels. Received: shape {tuple(x.shape)}. Resize the images, or set `in_channels`."
+                f"{_SMALLEST} pixels. Received: shape {tuple(x.shape)}."
             )
         logits: Tensor = self.head(self.body(x))
         return logits

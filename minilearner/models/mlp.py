@@ -45,8 +45,8 @@ class MLP(nn.Sequential):
         """Returns the logits of a batch of any shape (batch, ...)."""
         if input.ndim < 2 or input.shape[1:].numel() != self.sizes[0]:
             raise ValueError(
-                f"This MLP takes {self.sizes[0]} numbers per item. Received: shape {tuple(input.shape)}, batch first. "
-                "Give the right number as the first of `sizes`, or resize the images."
+                f"This MLP takes {self.sizes[0]} numbers per item. Received: shape {tuple(input.shape)}, "
+                f"{input.shape[1:].numel()} numbers per item."
             )
         for layer in self:
             input = layer(input)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner.checks import check_count
+from minilearner.errors import plural
 from minilearner.notebook import show_once
 from minilearner.plots.style import clean_text, literal_text, text_columns
 
@@ -108,5 +109,5 @@ def _choose_grid(n: int, nrows: int | None, ncols: int | None) -> tuple[int, int
     columns = ncols or -(-n // (nrows or 1))
     rows = nrows or -(-n // columns)
     if rows * columns < n:
-        raise ValueError(f"`nrows` x `ncols` must hold {n} images. Received: nrows={nrows}, ncols={ncols}.")
+        raise ValueError(f"`nrows` x `ncols` must hold {plural(n, 'image')}. Received: nrows={nrows}, ncols={ncols}.")
     return rows, columns

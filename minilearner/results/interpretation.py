@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minilearner import processes
 from minilearner.checks import check_count
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.plots import confusion
 from minilearner.plots.image_grid import plot_images
@@ -249,7 +249,8 @@ class ClassificationInterpretation:
 
     def __repr__(self) -> str:
         share = np.trace(self._counts) / len(self)
-        return f"ClassificationInterpretation: {len(self)} items, {len(self.vocab)} classes, accuracy {share:.4f}"
+        size = f"{plural(len(self), 'item')}, {plural(len(self.vocab), 'class')}"
+        return f"ClassificationInterpretation: {size}, accuracy {share:.4f}"
 
     def _read(self, batches: Iterable[BatchPrediction], vocab: Sequence[Any] | None, keep_probs: bool) -> None:
         columns: list[array[Any]] = []
@@ -308,7 +309,7 @@ def _labels(vocab: Sequence[Any] | None, n_classes: int) -> list[Any]:
     labels = list(range(n_classes)) if vocab is None else list(vocab)
     if len(labels) != n_classes:
         raise ValueError(
-            f"The vocabulary must have one label for each class, {n_classes}. Received: {len(labels)} labels."
+            f"The vocabulary must have one label for each class, {n_classes}. Received: {plural(len(labels), 'label')}."
         )
     return labels
 
@@ -325,7 +326,7 @@ def _n_classes(batch: BatchPrediction) -> int:
 def _check_batch(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArray[Any]]]:
     """Checks a batch. Returns its probabilities and its columns (see `_empty_columns`) on the CPU."""
     if _n_classes(batch) != n_classes:
-        raise DataError(f"All batches must have {n_classes} classes. Received: {tuple(batch.preds.shape)}.")
+        raise DataError(f"All batches must have {plural(n_classes, 'class')}. Received: {tuple(batch.preds.shape)}.")
     if batch.targets is None:
         raise DataError("Interpretation needs targets: this loader has only inputs.")
     if batch.losses is None:
@@ -335,7 +336,9 @@ def _check_batch(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[N
     _check_probabilities(probs)
     actual = _class_numbers(batch.targets, n, n_classes)
     if batch.losses.numel() != n:
-        raise DataError(f"There must be one loss for each of {n} items. Received: shape {tuple(batch.losses.shape)}.")
+        raise DataError(
+            f"There must be one loss for each of {plural(n, 'item')}. Received: shape {tuple(batch.losses.shape)}."
+        )
     losses = batch.losses.detach().float().cpu().reshape(n)
     best = probs.max(dim=1)
     of_actual = probs.gather(1, actual[:, None])[:, 0]
@@ -354,7 +357,9 @@ def _check_probabilities(probs: Tensor) -> None:
 def _class_numbers(targets: Any, n: int, n_classes: int) -> Tensor:
     if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.numel() != n:
         kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
-        raise DataError(f"Interpretation needs one class number for each of {n} items. Received: targets {kind}.")
+        raise DataError(
+            f"Interpretation needs one class number for each of {plural(n, 'item')}. Received: targets {kind}."
+        )
     actual = targets.detach().cpu().long().reshape(n)
     if n and bool(((actual < 0) | (actual >= n_classes)).any()):
         raise DataError(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minilearner.errors import closest
+from minilearner.errors import closest, plural
 from minilearner.files import csv_text, json_text, write_atomically
 from minilearner.keywords import suggest_keywords
 from minilearner.metrics import SmoothedLoss
@@ -211,7 +211,7 @@ class RunRecord:
         self._smoothed = np.append(self._smoothed, [self._smooth.update(loss) for loss in losses.tolist()])
 
     def __repr__(self) -> str:
-        head = f"Run {self.number}: {self.kind}, {self.n_batches} batches"
+        head = f"Run {self.number}: {self.kind}, {plural(self.n_batches, 'batch')}"
         return "\n".join([head, *_table(self.epochs)])
 
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minilearner.errors import plural
+
 __all__ = ["ClassificationReport", "Scores", "classification_report"]
 
 
@@ -31,7 +33,9 @@ def classification_report(confusion: ArrayLike, labels: Sequence[Any]) -> Classi
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size or (counts < 0).any():
         raise ValueError(f"`confusion` must be a square matrix of counts. Received: shape {counts.shape}.")
     if len(labels) != len(counts):
-        raise ValueError(f"`labels` must name each of the {len(counts)} classes. Received: {len(labels)} labels.")
+        raise ValueError(
+            f"`labels` must name each of the {plural(len(counts), 'class')}. Received: {plural(len(labels), 'label')}."
+        )
     by_class = zip(*_compute_scores(counts, None), counts.sum(axis=1).tolist(), strict=True)
     total = int(counts.sum())
     return ClassificationReport(

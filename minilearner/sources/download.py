@@ -21,6 +21,7 @@ import json
 import os
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +29,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from minilearner.checks import check_count
+from minilearner.display import Bar, shorten_interrupts
 from minilearner.errors import DownloadError, FileFormatError, closest
 from minilearner.files import check_is_file
-from minilearner.notebook import bar_class
 
 if sys.platform != "win32":
     import fcntl
@@ -87,7 +88,7 @@ def download(
             a network finds out soon.
         read_timeout_seconds: the longest silence during a transfer.
         retries: how often a transfer that has begun is resumed at the same server.
-        progress: show a bar, if the standard error is a terminal.
+        progress: whether to show how far it is.
         way_out: advice in an error on how to go on without the network; by default, to put the file there yourself.
 
     Raises:
@@ -113,7 +114,8 @@ def download(
     if server is not None:
         urls, check = _use_mirror(server, name or destination.name, check, timeouts)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with _lock_part(destination, force) as part:
+    where = f"while downloading {destination.name}. The next call resumes there"
+    with shorten_interrupts(where), _lock_part(destination, force) as part:
         if part is not None:
             failures = _try_servers(urls, part, check, timeouts=timeouts, retries=retries, progress=progress)
             if len(failures) == len(urls):
@@ -292,7 +294,7 @@ def transfer(url: str, part: Path, timeouts: Timeouts, *, retries: int = 2, prog
         part: the partial file, which need not exist.
         timeouts: the limits for connecting and reading.
         retries: how often to resume.
-        progress: show a bar, if the standard error is a terminal.
+        progress: whether to show how far it is.
 
     Raises:
         DownloadError: the server could not be reached, refused, or broke off too often. `part` keeps what has arrived.
@@ -361,18 +363,14 @@ def _save(response: Any, part: Path, start: int, progress: bool) -> None:
     total = start + int(length) if length is not None else None
     with (
         open(part, "ab" if start else "wb") as file,
-        bar_class()(
-            desc=part.name.removesuffix(".part"),
-            initial=start,
-            total=total,
-            unit="B",
-            unit_scale=True,
-            disable=None if progress else True,  # None: only on a terminal
-        ) as bar,
+        Bar(f"downloading {part.name.removesuffix('.part')}", total, done=start, unit="B")
+        if progress
+        else contextlib.nullcontext() as bar,
     ):
         while block := response.read1(_BLOCK):
             file.write(block)
-            bar.update(len(block))
+            if bar is not None and time.perf_counter() >= bar.due:
+                bar.show(file.tell())
         held = file.tell()
     if total is not None and held != total:
         raise ConnectionError(f"it broke off after {held:,} of {total:,} bytes")

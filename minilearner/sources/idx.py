@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.errors import DataError, FileFormatError
+from minilearner.errors import DataError, FileFormatError, plural
 from minilearner.files import check_is_file
 
 __all__ = ["parse_idx", "read_idx_bytes"]
@@ -112,7 +112,9 @@ def parse_idx(data: bytes, name: str) -> NDArray[np.uint8]:
 
 def _read_header(data: bytes, name: str) -> tuple[int, ...]:
     if len(data) < 4:
-        raise FileFormatError(f"{name} is not an IDX file: it holds {len(data)} bytes, which is less than a header.")
+        raise FileFormatError(
+            f"{name} is not an IDX file: it holds {plural(len(data), 'byte')}, which is less than a header."
+        )
     zeros, code, dimensions = struct.unpack(">HBB", data[:4])
     if zeros or not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise FileFormatError(
@@ -127,11 +129,13 @@ def _read_header(data: bytes, name: str) -> tuple[int, ...]:
 
 
 def _describe_miscount(held: int, shape: tuple[int, ...]) -> str:
-    noun = {1: "labels", 3: "images"}.get(len(shape), "items")
+    noun = {1: "label", 3: "image"}.get(len(shape), "item")
     size = int(np.prod(shape[1:], dtype=object))  # bytes in one item
     expected = size * shape[0]
     if held > expected:
-        return f"holds {held - expected:,} bytes more than the {shape[0]:,} {noun} that its header announces"
+        return (
+            f"holds {plural(held - expected, 'byte')} more than the {plural(shape[0], noun)} that its header announces"
+        )
     whole, rest = divmod(held, size)
-    and_rest = f" and {rest:,} bytes of another" if rest else ""
-    return f"is truncated: it holds {whole:,} {noun}{and_rest}, but its header says {shape[0]:,}"
+    and_rest = f" and {plural(rest, 'byte')} of another" if rest else ""
+    return f"is truncated: it holds {plural(whole, noun)}{and_rest}, but its header says {shape[0]:,}"

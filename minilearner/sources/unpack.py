@@ -18,6 +18,7 @@ import lzma
 import shutil
 import stat
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,9 +27,9 @@ from pathlib import Path, PurePath
 from tarfile import EOFHeaderError, HeaderError, ReadError, TarFile  # type: ignore[attr-defined]
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
+from minilearner.display import Bar
 from minilearner.errors import FileFormatError
 from minilearner.files import check_is_file
-from minilearner.notebook import bar_class
 
 __all__ = ["Kind", "Member", "check_is_archive", "make_refusal", "read_members", "report_damage", "unpack"]
 
@@ -69,7 +70,7 @@ def unpack(
         folder: an existing, empty folder that nobody else writes to. After an error, delete what is left in it.
         max_members: the most entries that the archive may have.
         max_bytes: the most bytes that it may unpack to. By default 1 GiB or 100 times its own size, whichever is more.
-        progress: count the files in a bar, if the standard error is a terminal.
+        progress: whether to show how many files are done.
 
     Raises:
         FileFormatError: the archive is truncated, damaged, empty or too large, or has an unsafe member, which is named.
@@ -82,11 +83,12 @@ def unpack(
     unpacker = _Unpacker(archive, folder, max_members, max_bytes)
     with (
         report_damage(archive),
-        bar_class()(desc=archive.name, unit=" files", disable=None if progress else True) as bar,
+        Bar(f"unpacking {archive.name}", None, unit=" files") if progress else contextlib.nullcontext() as bar,
     ):
-        for member in read_members(archive, max_trailing_bytes=max_bytes):
+        for n, member in enumerate(read_members(archive, max_trailing_bytes=max_bytes), 1):
             unpacker.add(member)
-            bar.update()
+            if bar is not None and time.perf_counter() >= bar.due:
+                bar.show(n)
     return unpacker.finish()
 
 

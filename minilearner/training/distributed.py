@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from minilearner import processes
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.share import Share
-from minilearner.errors import DataError, closest
+from minilearner.errors import DataError, closest, plural
 from minilearner.models.restore import evaluation_mode
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.loss_terms import Divisor
@@ -149,7 +149,8 @@ def share_out(dls: DataLoaders, model: nn.Module, wrap: Wrapper | None) -> DataL
     n = dls.train.n_items
     if not len(part.train) or (n is not None and n < count):
         raise DataError(
-            f"{count} processes cannot share out {'the' if n is None else n} training items in batches of {dls.bs}: a "
+            f"{count} processes cannot share out {'the training items' if n is None else plural(n, 'training item')} "
+            f"in batches of {dls.bs}: a "
             "step takes one batch for each process. Lower `bs`, start fewer processes, or keep the short batch with "
             "drop_last=False."
         )

@@ -5,8 +5,8 @@ Several threads may predict with one model; see `threads`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from minilearner import processes
 from minilearner.data.loader_state import parts_of, restore_loaders
 from minilearner.data.share import WHOLE
+from minilearner.display import shorten_interrupts
 from minilearner.models.restore import evaluation_mode
 from minilearner.results.predictions import BatchPrediction
 from minilearner.runtime import isolate_rng, rng_state, set_rng_state
@@ -57,7 +58,8 @@ def predict_batches(
                 if rng is not None:
                     set_rng_state(rng)
                 batches = inside() if batches is None else batches
-                batch = next(batches, None)
+                with shorten_interrupts("while predicting"):
+                    batch = next(batches, None)
                 rng = rng_state()
             if batch is None:
                 return
@@ -80,8 +82,18 @@ def predict_all(
     False for a loader that no other thread can know.
     """
     reading = alone_with(parts_of(loader)) if is_shared else nullcontext()
-    with reading, restore_loaders(loader), isolate_rng(), evaluation_mode(step.model), torch.no_grad():
-        yield _predict_inside(step, loader, activate, with_loss, watch)
+    own = _predict_inside(step, loader, activate, with_loss, watch)
+    # Closed here, and not only when an error's traceback is dropped: a bar may be open.
+    with (
+        shorten_interrupts("while predicting"),
+        reading,
+        restore_loaders(loader),
+        closing(own) as batches,
+        isolate_rng(),
+        evaluation_mode(step.model),
+        torch.no_grad(),
+    ):
+        yield batches
 
 
 def _predict_inside(
@@ -90,10 +102,10 @@ def _predict_inside(
     activate: Callable[[Any], Any] | None,
     with_loss: bool,
     watch: Callable[[Any], Iterable[Any]],
-) -> Iterator[BatchPrediction]:
+) -> Generator[BatchPrediction, None, None]:
     item_loss = make_item_loss(step.loss_func) if with_loss else None
     turn = turn_of(step.model)
-    own: Iterator[BatchPrediction] = (_predict_batch(step, turn, x, y, activate, item_loss) for x, y in watch(loader))
+    own = (_predict_batch(step, turn, x, y, activate, item_loss) for x, y in watch(loader))
     if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
         own = _gather_batches(own, len(loader))
     return own
@@ -114,7 +126,7 @@ def _predict_batch(
     return BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
 
 
-def _gather_batches(own: Iterator[BatchPrediction], n_batches: int) -> Iterator[BatchPrediction]:
+def _gather_batches(own: Iterator[BatchPrediction], n_batches: int) -> Generator[BatchPrediction, None, None]:
     """Yields the batches that all processes predict, each its share of them, in the order of the data set."""
     for _ in range(max(processes.gather(n_batches))):
         mine = next(own, None)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from minilearner.data.loader_state import parts_of
+from minilearner.display import shorten_interrupt
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import isolate_rng, set_rng_state
@@ -228,6 +229,14 @@ class Loop:
         if end is not None:
             raise end
 
+    def _where(self) -> str:
+        run = self.run
+        if self.train is None:
+            return f"in validation, batch {run.iter + 1}/{len(self.valid)}"
+        if run.record is None:
+            return f"in a learning-rate sweep, update {run.global_step + 1}"
+        return f"in epoch {run.label_epoch()}, batch {run.iter + 1}/{len(self.train)}"
+
     @contextmanager
     def _whole_run(self) -> Iterator[None]:
         """Emits `after_fit` at the end, also after an error, which is raised again."""
@@ -245,6 +254,8 @@ class Loop:
                 ) from stray
         except BaseException as error:
             run.interrupted = True
+            if isinstance(error, KeyboardInterrupt):
+                shorten_interrupt(error, self._where())
             try:
                 self.events.finish(run)
             except Exception as second:

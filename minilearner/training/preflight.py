@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Mapping, Sized
 from contextlib import ExitStack, suppress
@@ -11,22 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from minilearner import processes
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.targets import Target
-from minilearner.errors import DataError
+from minilearner.display import write_line
+from minilearner.errors import DataError, plural
 from minilearner.metrics import Metric
 from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
-from minilearner.runtime import is_out_of_memory, isolate_rng
+from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
 from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
 from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors, tensors_of
 
-__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss"]
+__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "seed_after_model"]
 
 
 def check_parts(model: Any, loss_func: Any) -> None:
@@ -63,6 +67,18 @@ def default_loss(target: Target | None) -> LossFunction:
             "Give one, or give `DataLoaders` the `vocab` or the `target`."
         )
     return target.loss_func
+
+
+def seed_after_model(seed: int) -> None:
+    """Seeds the generators. Says so if nobody had seeded them when the model was built, which happens once."""
+    was_seeded = is_seeded()
+    set_seed(seed)
+    if not was_seeded and processes.is_first():
+        write_line(
+            f"seed={seed} comes after the model was built: if its weights are random, they differ from run to run. "
+            f"Call set_seed({seed}) before you build the model.",
+            sys.stderr,
+        )
 
 
 class Preflight:
@@ -203,10 +219,9 @@ class _Trial:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                raise DataError(
-                    f"the model cannot take a {self.split} batch of inputs {describe(x)}: {error}"
-                    f"{_advise(error, self.step.model, x)}"
-                ) from error
+                batch = f"the model cannot take a {self.split} batch of inputs {describe(x)}"
+                advice = _advise(error, self.step.model, x)
+                raise DataError(f"{batch}: {_compare_shapes(error, x) or f'{error}{advice}'}") from error
 
     def _compute_loss(self, pred: Any, y: Any, where: str, n_classes: int = 0, of: Any = None) -> Tensor:
         """Returns the loss. A class number out of range is an error, before a GPU trips over it.
@@ -325,9 +340,9 @@ def _advise(error: Exception, model: nn.Module, x: Tree) -> str:
     inputs, named = spread_inputs(model, x)
     needed, given = n_required_inputs(model), len(inputs) + len(named)
     if isinstance(error, TypeError) and needed is not None and needed != given and "argument" in said:
-        n_given = f"{given} input{'s' * (given != 1)}"
         return (
-            f" The model needs {needed} inputs, and the loader gives {n_given}. Let the dataset return items "
+            f" The model needs {plural(needed, 'input')}, and the loader gives {plural(given, 'input')}. Let the "
+            "dataset return items "
             "((a, b), y), with one input for each argument of `forward`."
         )
     if "out of range" in said and any(not t.is_floating_point() for t in inputs if isinstance(t, Tensor)):
@@ -341,8 +356,28 @@ def _advise(error: Exception, model: nn.Module, x: Tree) -> str:
             " Check the number of input channels, the size of the images and the order of the axes "
             "(batch, channels, height, width)."
         )
-    if "shapes cannot be multiplied" in said:
-        return " A linear layer was made for another number of features. Compare its `in_features` with the inputs."
+    return ""
+
+
+_MISFITS = (  # what torch says of the shape that a layer takes and of the shape that it receives; the layer; its unit
+    (r"shapes cannot be multiplied \(\d+x(?P<received>\d+) and (?P<taken>\d+)x\d+\)", "linear layer", "feature"),
+    (r"input\[.*\] to have (?P<taken>\d+) channels, but got (?P<received>\d+) channels", "convolution", "channel"),
+    (r"running_mean should contain (?P<received>\d+) elements not (?P<taken>\d+)", "batch norm", "channel"),
+)
+
+
+def _compare_shapes(error: Exception, x: Tree) -> str:
+    """Returns the shape that a layer takes beside the one that it receives; "" if the error does not name both."""
+    said = str(error)
+    if isinstance(error, ValueError) and isinstance(x, Tensor) and str(tuple(x.shape)) in said:
+        return said  # the model has checked its inputs itself
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return ""  # other advice fits better
+    for pattern, layer, unit in _MISFITS:
+        if found := re.search(pattern, said):
+            return f"a {layer} in it takes {plural(int(found['taken']), unit)}. Received: {found['received']}."
+    if found := re.search(r"input size per channel: \((.*?)\)\. Kernel size: \((.*?)\)", said):
+        return f"a convolution in it takes at least {found[2]} pixels. Received: {found[1]}."
     return ""
 
 
@@ -361,7 +396,8 @@ def _find_label_error(term: Term, labels: Any, where: str, n_classes: int) -> Da
         shown = labels[labels != ignored]
         low, high = int(shown.min()), int(shown.max())
     return DataError(
-        f"labels must lie in 0 to {n - 1}, since the model has {n} outputs. Received, in {where}: labels from {low} to "
+        f"labels must lie in 0 to {n - 1}, since the model has {plural(n, 'output')}. Received, in {where}: labels "
+        f"from {low} to "
         f"{max([high, *named[-1:]])}. Give the model one output for each class."
     )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from minilearner.data.dataloaders import DataLoaders
     from minilearner.results.recorder import Recorder, RunRecord
 
-__all__ = ["ResumePoint", "Run"]
+__all__ = ["Phase", "ResumePoint", "Run"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,21 @@ class ResumePoint:
     rng: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One run of a call that trains in several, as `fine_tune` does.
+
+    Attributes:
+        name: what it is, for people.
+        epochs_before: the epochs of the phases before it.
+        n_epochs: the epochs of all phases.
+    """
+
+    name: str
+    epochs_before: int
+    n_epochs: int
+
+
 def _refuse() -> None:
     raise RuntimeError("`run.process_batch` is set when the run begins.")
 
@@ -47,6 +62,7 @@ class Run:
         step: what happens to one batch. Callbacks configure it in `before_fit` and undo that in `after_fit`.
         dls: the loaders; `dls.train` gives the training batches, `dls.valid` may be None.
         n_epochs, epoch: how many passes, and the number of this one, from 0.
+        phase: which part of a longer call this run is; None if it is the whole call.
         recorder, record: the records of this learner's runs, and the record of this run.
         n_batches, iter: how many batches this pass has, and the number of this one, from 0.
         global_step: optimizer updates made in this run. Schedules count these.
@@ -76,6 +92,7 @@ class Run:
     step: Step
     dls: DataLoaders
     n_epochs: int = 1
+    phase: Phase | None = None
     recorder: Recorder | None = None
     record: RunRecord | None = None
     epoch: int = 0
@@ -111,6 +128,14 @@ class Run:
     @batch.setter
     def batch(self, batch: tuple[Any, Any]) -> None:
         self.x, self.y = batch
+
+    def label_epoch(self, epoch: int | None = None) -> str:
+        """Returns the number that people read, such as "2/3", for an epoch, by default this one.
+
+        It counts from 1 through all phases of the call, while `epoch` counts from 0 in each run.
+        """
+        before, in_all = (0, self.n_epochs) if self.phase is None else (self.phase.epochs_before, self.phase.n_epochs)
+        return f"{before + (self.epoch if epoch is None else epoch) + 1}/{in_all}"
 
     @property
     def progress(self) -> float:

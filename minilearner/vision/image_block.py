@@ -19,7 +19,7 @@ from torch import Tensor
 
 from minilearner.checks import check_choice
 from minilearner.data.image_modes import as_mode
-from minilearner.errors import DataError, FileFormatError
+from minilearner.errors import DataError, FileFormatError, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
 from minilearner.vision.images import image_sizes, open_image, verify_images
@@ -169,7 +169,7 @@ class _NamedBytes(io.BytesIO):
 
     @property
     def name(self) -> str:
-        return f"these {len(self.getbuffer())} bytes"
+        return f"these {plural(len(self.getbuffer()), 'byte')}"
 
 
 def _open_bytes(data: bytes, mode: str) -> Image.Image:

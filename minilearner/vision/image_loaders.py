@@ -33,7 +33,7 @@ from minilearner.data.labels import (
 from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
 from minilearner.data.table import as_table, read_csv
 from minilearner.data.targets import are_zeros_and_ones
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural, portion
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.vision.image_block import ImageBlock, PILImage
 
@@ -86,13 +86,14 @@ class ImageDataLoaders:
             options: see above.
         """
         _check_options(options, cls.from_folder)
-        folders = None if valid_pct is not None else [train, valid]
+        get_items: Callable[[Any], Sequence[Any]] = get_image_files if vocab is not None else _find_classes
+        if valid_pct is None:
+            get_items = partial(_find_sets, train=train, valid=valid)
         splitter: Splitter
         splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
-        is_clear = valid_pct is None or vocab is not None
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock(vocab)),
-            get_items=partial(get_image_files, folders=folders) if is_clear else _find_classes,
+            get_items=get_items,
             splitter=splitter,
             get_y=parent_label,
             item_tfms=item_tfms,
@@ -380,7 +381,7 @@ class _FolderSplitter(GrandparentSplitter):
         held = set(train) | set(valid)
         if rest := [i for i in range(len(items)) if i not in held]:
             raise DataError(
-                f"{len(rest)} of {len(items)} images are not in `{self.train_name}/<class>/` or "
+                f"{portion(len(rest), len(items), 'image', 'is', 'are')} not in `{self.train_name}/<class>/` or "
                 f"`{self.valid_name}/<class>/`: {name_items(items, rest)}. Move or remove them."
             )
         return train, valid
@@ -389,6 +390,24 @@ class _FolderSplitter(GrandparentSplitter):
 _TEST_NAMES = ("test", "tests", "testing", "test_set", "testset", "unlabeled", "unlabelled", "unsup")
 _TRAIN_NAMES = ("train", "training", "train_set", "trainset")
 _VALID_NAMES = ("valid", "validation", "val", "dev")
+
+
+def _find_sets(path: PathLike, *, train: str, valid: str) -> Sequence[Path]:
+    """Returns the images in the folders for training and for validation.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    try:
+        return get_image_files(path, folders=[train, valid])
+    except DataError as error:
+        root = Path(path).expanduser()
+        if not root.is_dir() or (root / train).is_dir():
+            raise
+        raise DataError(
+            f"{error} If its folders are the classes, write from_folder(..., valid_pct=0.2), which draws a fifth of "
+            "the images for validation."
+        ) from None
 
 
 def _find_classes(path: PathLike) -> Sequence[Path]:
@@ -401,14 +420,14 @@ def _find_classes(path: PathLike) -> Sequence[Path]:
     root = Path(path).expanduser()
     if loose := [i for i, file in enumerate(files) if file.parent == root]:
         raise DataError(
-            f"{len(loose)} of {len(files)} images lie directly in '{root}', in no class's folder: "
+            f"{portion(len(loose), len(files), 'image', 'lies', 'lie')} directly in '{root}', in no class's folder: "
             f"{name_items(files, loose)}. Move them into one folder for each class."
         )
     labels = Counter(parent_label(file) for file in files)
     suspects = [name for name in labels if name.lower() in _TEST_NAMES]
     sets = [name for name in labels if name.lower() in (*_TRAIN_NAMES, *_VALID_NAMES)]
     if suspects or {name.lower() in _TRAIN_NAMES for name in sets} == {True, False}:
-        named = ", ".join(f"{name!r} ({labels[name]} images)" for name in (*suspects, *sets))
+        named = ", ".join(f"{name!r} ({plural(labels[name], 'image')})" for name in (*suspects, *sets))
         raise DataError(
             f"these folders in '{root}' seem to be sets of images, not classes: {named}. With `valid_pct`, the folder "
             "of an image is its class. Move the others away, or name all classes in `vocab` if these are among them."

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from minilearner.checks import check_choice, check_count
 from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image, is_float_image, orientation_of
 from minilearner.data.unread_formats import unread_format
-from minilearner.errors import DataError, FileFormatError, add_note
+from minilearner.errors import DataError, FileFormatError, add_note, agree, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
 from minilearner.runtime import map_in_threads
@@ -145,7 +145,8 @@ def verify_images(
     )
     if found.unreadable and on_unreadable == "raise":
         raise FileFormatError(
-            f"{len(found.unreadable)} of {len(paths)} images cannot be read{_examples(found.unreadable)} Repair or "
+            f"{len(found.unreadable)} of {plural(len(paths), 'image')} cannot be read{_examples(found.unreadable)} "
+            "Repair or "
             'remove them, or leave them out with on_unreadable="skip".'
         )
     return found
@@ -239,7 +240,8 @@ def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
-        what = f"the {size} bytes are not an image in a format that Pillow knows{_name_format(head)}"
+        its_bytes = f"the {plural(size, 'byte')} {agree(size, 'is', 'are')}"
+        what = f"{its_bytes} not an image in a format that Pillow knows{_name_format(head)}"
     else:
         what = f"the image is damaged or cut short ({str(e).rstrip('.') or type(e).__name__})"
     return FileFormatError(f"{name}: {what}.")

@@ -168,3 +168,19 @@ def test_an_unwritable_path_is_refused_before_training(tmp_path, monkeypatch, pa
 def test_put_back_without_weights_is_refused():
     with pytest.raises(RuntimeError, match="has kept no weights yet"):
         SaveBest().put_back(nn.Linear(1, 1))
+
+
+def test_it_says_what_it_put_back(capsys):
+    learn = learner(cbs=SaveBest("score"), metrics=scores(0.5, 0.75, 0.25))
+    learn.fit(3)
+    line = "SaveBest put back the weights of epoch 2/3: score 0.7500."
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    silent = learner(cbs=SaveBest("score"), metrics=scores(0.5))
+    with silent.no_logging():
+        silent.fit(1)
+    assert capsys.readouterr().out == ""
+
+
+def test_it_names_the_step_of_a_validation_in_mid_epoch(capsys):
+    learner(cbs=[SaveBest("score"), Validate(every_steps=2)], metrics=scores(0.5, 0.25)).fit(1)
+    assert "SaveBest put back the weights of epoch 1/1, step 2: score 0.5000." in capsys.readouterr().out

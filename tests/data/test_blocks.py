@@ -28,7 +28,7 @@ def test_an_unknown_label_is_reported_with_counts_and_files():
     )
     with pytest.raises(DataError, match=message):
         encoded(CategoryBlock(), list("ab"), list("acdccc"), "validation")
-    with pytest.raises(DataError, match="1 of 2 training labels are not among the classes: '1.jpg'"):
+    with pytest.raises(DataError, match="1 of 2 training labels is not among the classes: '1.jpg'"):
         encoded(CategoryBlock(vocab=["a"]), list("ab"))
 
 
@@ -56,7 +56,7 @@ def test_several_labels_become_zeros_and_ones():
     y = encoded(MultiCategoryBlock(), labels)
     assert y.dtype == torch.float32 and y.tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
     assert encoded(MultiCategoryBlock(add_na=True), [["a"]], [["z", "a"]]).tolist() == [[1, 1]]
-    with pytest.raises(DataError, match=r"1 of 3 validation labels are not among the classes: '1.jpg' \('z'\)"):
+    with pytest.raises(DataError, match=r"1 of 3 validation labels is not among the classes: '1.jpg' \('z'\)"):
         encoded(MultiCategoryBlock(), labels, [["a"], ["b", "z"]], "validation")
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_number_is_reported():
         DataError, match=r"3 of 4 training labels are not one finite number: '1.jpg' \('a'\), '2.jpg' \(nan\)"
     ):
         encoded(RegressionBlock(), [1.0, "a", float("nan"), [1, 2]])
-    with pytest.raises(DataError, match="1 of 1 training labels are not 3 finite numbers"):
+    with pytest.raises(DataError, match="1 of 1 training label is not 3 finite numbers"):
         encoded(RegressionBlock(n_out=3), [[1, 2]])
 
 
@@ -100,7 +100,7 @@ def test_a_block_encodes_with_the_target_that_it_is_given():
     labels, items = ["b", "a"], ["0.jpg", "1.jpg"]
     assert CategoryBlock().encode(labels, Category("ba"), items, "new").tolist() == [0, 1]
     assert MultiCategoryBlock().encode([["b"]], MultiCategory("ab"), items, "new").tolist() == [[0, 1]]
-    with pytest.raises(DataError, match=r"1 of 2 new labels are not among the classes: '0.jpg' \('b'\)"):
+    with pytest.raises(DataError, match=r"1 of 2 new labels is not among the classes: '0.jpg' \('b'\)"):
         TransformBlock().encode(labels, Category("a"), items, "new")
 
 

@@ -269,7 +269,8 @@ def test_what_cannot_be_read_is_found_or_left_out_as_asked(damaged, capsys, veri
     dls = block().dataloaders(damaged, bs=4, verify=verify, on_unreadable="skip")
     assert dls.train.n_items + dls.valid.n_items == 30 - n_bad and len(dls.skipped) == n_bad
     assert dls.skipped[0][0] == damaged / "pug_3.jpg" and "not an image" in dls.skipped[0][1]
-    assert f"{n_bad} items cannot be read and are left out: " in capsys.readouterr().err
+    line = "1 item cannot be read and is left out: " if n_bad == 1 else "2 items cannot be read and are left out: "
+    assert line in capsys.readouterr().err
 
 
 def test_leaving_items_out_moves_no_other_item_to_the_other_set(damaged):
@@ -293,7 +294,7 @@ def test_new_items_must_be_a_list_and_have_labels_only_if_they_can_be_read(pets)
         dls.test_dl(pets / "pug_1.jpg")
     with pytest.raises(DataError, match="must hold at least one item"):
         dls.test_dl([])
-    with pytest.raises(DataError, match="`get_y` failed on 1 of 1 items"):
+    with pytest.raises(DataError, match="`get_y` failed on 1 of 1 item"):
         dls.test_dl([Image.new("L", (9, 9))], with_labels=True)
 
 

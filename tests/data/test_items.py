@@ -99,8 +99,9 @@ def test_a_class_of_files_that_are_not_listed_is_named_with_the_way_to_read_them
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0" if name == "emu/1" else b"text")
     message = (
-        r"4 images below .* left out.*1 in 'cow', all its images, end in .jxl.*2 in 'dog', all its images, end in .heic"
-        r".*1 in 'emu', all its images, end in no suffix.*pillow-jxl-plugin.*register_heif_opener"
+        r"4 images below .* are left out.*1 in 'cow', its only image, ends in .jxl.*"
+        r"2 in 'dog', all its images, end in .heic"
+        r".*1 in 'emu', its only image, ends in no suffix.*pillow-jxl-plugin.*register_heif_opener"
     )
     with pytest.warns(UserWarning, match=message) as seen:
         assert len(get_image_files(tmp_path)) == 2
@@ -110,9 +111,9 @@ def test_a_class_of_files_that_are_not_listed_is_named_with_the_way_to_read_them
 def test_some_files_of_a_class_that_are_not_listed_are_named_too(tmp_path):
     for name in ("1.jpg", "2.heic", "3.txt"):
         (tmp_path / name).touch()
-    with pytest.warns(UserWarning, match=r"1 images below .*: 1 in '.' end in .heic\. To read .heic"):
+    with pytest.warns(UserWarning, match=r"1 image below .*: 1 in '.' ends in .heic\. To read .heic"):
         get_image_files(tmp_path)
-    with pytest.warns(UserWarning, match=r"end in .heic"):
+    with pytest.warns(UserWarning, match=r"ends in .heic"):
         ImageGetter()(tmp_path)
 
 
@@ -129,7 +130,7 @@ def test_a_listing_does_not_wait_for_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "b.heic")
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "sub" / "c")
-    with pytest.warns(UserWarning, match="1 in '.' end in .heic"):
+    with pytest.warns(UserWarning, match="1 in '.' ends in .heic"):
         assert [file.name for file in get_image_files(tmp_path)] == ["a.jpg"]
 
 

@@ -84,7 +84,7 @@ def test_names_in_a_file(tmp_path):
     (tmp_path / "valid.txt").write_text("1.png\n3.png\n\n")
     assert FileSplitter(tmp_path / "valid.txt")(items) == ([0, 2], [1, 3])
     (tmp_path / "valid.txt").write_text("1.png\n7.png")
-    with pytest.raises(DataError, match="1 of 2 names in .*valid.txt' are not among the 4 items: '7.png'"):
+    with pytest.raises(DataError, match="1 of 2 names in .*valid.txt' is not among the 4 items: '7.png'"):
         FileSplitter(tmp_path / "valid.txt")(items)
 
 
@@ -105,9 +105,9 @@ def test_a_column_of_truth_or_of_values():
     ("split", "message"),
     [
         (([], TEN), "leaves no item to train on: 0 to train, 10 to validate, of 10"),
-        (([0, 1, 2], [2, 3]), r"1 items both into training and validation: positions \[2\]"),
+        (([0, 1, 2], [2, 3]), r"1 item both into training and validation: positions \[2\]"),
         (([0, 10, -1], [1]), r"2 positions outside 0 to 9: \[10, -1\]"),
-        (([0, 0, 1], [2]), r"1 items more than once: positions \[0\]"),
+        (([0, 0, 1], [2]), r"1 item more than once: positions \[0\]"),
         (7, "must return two lists of positions. Received: 7"),
         (([0], [1], [2]), "must return two lists of positions"),
     ],
@@ -211,7 +211,7 @@ def test_sizes_may_be_numpys_numbers():
         ({"test_size": 12}, 10, "10 items cannot be split by test_size=12, train_size=None: test_size=12 should be"),
         ({"test_size": 6, "train_size": 5}, 10, "test_size=6, train_size=5: The sum of train_size and test_size = 11"),
         ({"test_size": 0.5, "train_size": 0.6}, 10, "The sum of test_size and train_size = 1.1"),
-        ({"test_size": 0.2}, 1, "1 items cannot be split.*train set will be empty"),
+        ({"test_size": 0.2}, 1, "1 item cannot be split.*train set will be empty"),
     ],
 )
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -243,7 +243,7 @@ def test_a_file_of_names_in_any_spelling(tmp_path):
     with pytest.raises(FileFormatError, match=r"line 1 of '.*valid.txt' is not text in utf-8"):
         FileSplitter(tmp_path / "valid.txt")(["a.png"])
     assert FileSplitter(tmp_path / "valid.txt", encoding="latin-1")(["a.png", "caf\u00e9.png"]) == ([0], [1])
-    with pytest.raises(DataError, match="`items` failed on 1 of 1 items"):
+    with pytest.raises(DataError, match="`items` failed on 1 of 1 item"):
         FileSplitter(tmp_path / "valid.txt", encoding="latin-1")([3])
 
 
@@ -261,7 +261,7 @@ def test_a_value_in_no_cell_is_named_with_the_nearest():
 
 
 def test_a_mask_or_a_function_that_is_undecided_is_refused():
-    with pytest.raises(DataError, match="1 of 2 entries of `mask` are neither true nor false: 'False' in item 1"):
+    with pytest.raises(DataError, match="1 of 2 entries of `mask` is neither true nor false: 'False' in item 1"):
         MaskSplitter([True, "False"])([1, 2])
     with pytest.raises(DataError, match="2 of 3 entries of `mask` .*: nan in item 1"):
         MaskSplitter(np.array([1.0, np.nan, np.nan]))([1, 2, 3])

@@ -43,7 +43,7 @@ def test_delimiter_and_no_header(tmp_path):
 
 
 def test_a_broken_csv_file_is_reported(tmp_path):
-    with pytest.raises(DataError, match="1 of 2 rows .* have not 2 cells.*first line 3, "):
+    with pytest.raises(DataError, match="1 of 2 rows .* does not have 2 cells.*first line 3, "):
         read_csv(write(tmp_path / "l.csv", "a,b\n1,2\n1,2,3\n"))
     with pytest.raises(DataError, match="has no rows"):
         read_csv(write(tmp_path / "l.csv", "a,b\n"))

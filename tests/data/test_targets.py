@@ -129,7 +129,7 @@ def test_unknown_names_are_reported_by_item_or_get_a_number():
         (
             Regression(),
             [0.0, np.nan],
-            "must be finite. Received: 1 values that are NaN or infinite, the first in item 1",
+            "must be finite. Received: 1 value that is NaN or infinite, the first in item 1",
         ),
     ],
 )
@@ -201,7 +201,7 @@ def test_labels_in_arrays_are_of_one_kind_and_complete():
     assert as_labels(np.array([1, np.int64(2)], dtype=object), "train").dtype.kind == "i"
     for labels, message in [
         (["cat", float("nan"), ""], "2 of 3 labels of train are missing: item 1, item 2"),
-        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), "1 of 3 labels of train are missing: item 1"),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), "1 of 3 labels of train is missing: item 1"),
         (["a", 1], "must be a sequence of numbers or of text"),
         ([[1, 2], [3]], "must have one shape for all items"),
     ]:

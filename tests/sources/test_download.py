@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -44,6 +45,19 @@ def test_a_partial_file_is_resumed_from_its_end(serve, tmp_path):
     download([server.url()], tmp_path / "file.bin", check=check)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
     assert server.requests == [("file.bin", "bytes=300000-")]
+
+
+def test_a_log_says_how_far_a_resumed_download_is(serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINILEARNER_LOG_SECONDS", "0.000001")
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:300_000])
+    download([serve().url()], tmp_path / "file.bin", check=check)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and all(
+        re.fullmatch(r"downloading file.bin: .*/1.02MB, \d+ %, \d\d:\d\d left", line) for line in lines
+    )
+    assert lines[-1].startswith("downloading file.bin: 1.02M/1.02MB, 100 %")
+    download([serve().url()], tmp_path / "other.bin", check=check, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("behaviour", "n_requests"), [({"ranges": False}, 1), ({"range_shift": 1}, 2)])

@@ -40,7 +40,7 @@ def test_images_and_labels_are_read_in_row_major_order():
             struct.pack(">HBB2I", 0, 8, 2, 3, 0) + b"abcd",
             "f holds 4 bytes more than the 3 items that its header announces",
         ),
-        (struct.pack(">HBB4I", 0, 8, 4, *[2**32 - 1] * 4) + b"a", "f is truncated: it holds 0 items and 1 bytes"),
+        (struct.pack(">HBB4I", 0, 8, 4, *[2**32 - 1] * 4) + b"a", "f is truncated: it holds 0 items and 1 byte"),
     ],
 )
 def test_an_error_says_what_is_wrong(data, message):

@@ -132,7 +132,7 @@ def test_an_error_in_one_ends_all_and_a_second_start_goes_on(two, script, torchr
     assert "rank 0 of 2 ends with this error" not in ended.stderr
     again = torchrun(script, 2, "resumed", tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "resuming in epoch 0 at batch 4" in again.stdout
+    assert "resuming in epoch 1/3 at batch 5/" in again.stdout
     assert reports(tmp_path, 2)[0]["resumed"] == two[0][0]["resumed"]
 
 

@@ -206,7 +206,7 @@ def test_a_layer_that_is_called_twice_is_called_twice():
 
 def test_data_that_the_model_cannot_take_are_refused_before_anything_is_computed():
     x, y = arrays()
-    refused("number of input channels", DataError, DataLoaders.from_arrays((x[:, :1], y), bs=16, seed=3))
+    refused("takes 3 channels. Received: 1", DataError, DataLoaders.from_arrays((x[:, :1], y), bs=16, seed=3))
 
 
 def test_a_model_that_is_no_sequence_of_layers_is_refused():

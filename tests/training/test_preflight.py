@@ -250,8 +250,13 @@ class Two(nn.Module):
     ("x", "make", "message", "absent"),
     [
         (inputs(), Two, r"The model needs 2 inputs, and the loader gives 1 input\.", "channels"),
-        (inputs(), lambda: nn.Linear(4, 1), "A linear layer was made for another number of features", "channels"),
-        (torch.randn(24, 1, 8, 8), lambda: nn.Conv2d(3, 1, 3), "number of input channels", "linear layer"),
+        (inputs(), lambda: nn.Linear(4, 1), r"a linear layer in it takes 4 features\. Received: \d+\.$", "channels"),
+        (
+            torch.randn(24, 1, 8, 8),
+            lambda: nn.Conv2d(3, 1, 3),
+            r"a convolution in it takes 3 channels\. Received: 1\.$",
+            "linear layer",
+        ),
         (inputs().double(), linear(1), r"convert the inputs with `x.float\(\)`", "channels"),
         (inputs(), lambda: nn.Embedding(9, 1), r"Convert them with `x.long\(\)`", "compute in float32"),
         (whole(24, 50), lambda: nn.Embedding(9, 1), "An embedding needs more rows than the largest", "float32"),

@@ -8,7 +8,9 @@ from decimal import Decimal
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from minilearner import Learner
 from minilearner.data.blocks import MultiCategoryBlock
 from minilearner.data.items import get_image_files
 from minilearner.data.splits import RandomSplitter
@@ -50,8 +52,28 @@ def test_other_folders_raise(folders):
     with pytest.raises(DataError, match="has no folder 'val'. Did you mean 'valid'"):
         ImageDataLoaders.from_folder(folders, valid="val", **OPTIONS)
     (folders / "train" / "pug" / "pug_0.jpg").rename(folders / "train" / "stray.jpg")
-    with pytest.raises(DataError, match="1 of 30 images are not in `train/<class>/` or .*stray.jpg"):
+    with pytest.raises(DataError, match="1 of 30 images is not in `train/<class>/` or .*stray.jpg"):
         ImageDataLoaders.from_folder(folders, **OPTIONS)
+
+
+def test_classes_in_place_of_sets_raise_with_the_way_to_split_them(pets):
+    (pets / "pug").mkdir()
+    with pytest.raises(DataError, match=r"has no folder 'train'. It has: pug\. .* from_folder\(.*, valid_pct=0.2\)"):
+        ImageDataLoaders.from_folder(pets)
+
+
+def test_the_advice_on_a_damaged_file_fits_the_call_that_meets_it(pets):
+    dls = ImageDataLoaders.from_name_func(pets, get_image_files(pets), breed, **OPTIONS)
+    file = pets / "pug_0.jpg"
+    file.write_bytes(file.read_bytes()[:300])
+    learn = Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(192, 3)))
+    call = r'ImageDataLoaders.from_folder\(\.\.\., verify="decode", on_unreadable="skip"\)'
+    with learn.no_logging(), pytest.raises(DataError, match=f"pug_0.jpg: the image is damaged.*{call}"):
+        learn.fit(2)
+    for predict in (learn.predict, lambda file: learn.get_preds(dl=dls.test_dl([file]))):
+        with pytest.raises(DataError, match="pug_0.jpg: the image is damaged") as caught:
+            predict(file)
+        assert "verify" not in str(caught.value)
 
 
 def test_labels_from_names_and_paths_by_function_and_by_regex(pets):
