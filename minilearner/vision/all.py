@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import models
-from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 
 import minilearner
 from minilearner import *  # noqa: F403 - the package's only star; `__all__` below lists what it brings
@@ -50,6 +48,7 @@ from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
 from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
 from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
+from minilearner.vision.torchvision_models import models, resnet18, resnet34, resnet50, resnet101, resnet152
 from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 __all__ = [

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
-from torchvision import models
 
 from minilearner.models.groups import Splitter
+from minilearner.vision.torchvision_models import models
 from minilearner.models.heads import Cut
 
 __all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
