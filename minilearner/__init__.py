@@ -16,7 +16,7 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python that finds this package by its path
     raise ImportError(
         "minilearner needs Python 3.10 or later. Received: Python %d.%d. Make an environment with a newer one: "
-        "`python3.12 -m venv .venv`." % sys.version_info[:2]  # noqa: UP031 - the oldest ones read this too
+        "`python3.12 -m venv .venv`." % sys.version_info[:2]
     )
 
 from minilearner.callbacks.activations import ActivationStats

@@ -1,4 +1,4 @@
-"""Short tracebacks: one of our errors shows the user's line and its message, without the layers of ours in between.
+"""The user's line: errors of ours show it and their message without our layers in between, and warnings point to it.
 
 `keywords.suggest_keywords` calls `shorten_traceback` at the public functions. `MINILEARNER_FULL_TRACEBACK=1` keeps all
 frames, for work on minilearner itself.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
+import sys
 from types import TracebackType
 from typing import TypeVar
 
 from minilearner.errors import MinilearnerError
 
-__all__ = ["shorten_traceback"]
+__all__ = ["shorten_traceback", "stacklevel_of_user"]
 
 _Error = TypeVar("_Error", bound=MinilearnerError)
 
@@ -35,6 +36,16 @@ def shorten_traceback(error: _Error) -> _Error:
     if os.environ.get("MINILEARNER_FULL_TRACEBACK", "0") in ("", "0"):
         _shorten_chain(error)
     return error
+
+
+def stacklevel_of_user() -> int:
+    """Returns the `stacklevel` with which `warnings.warn`, called by this function's caller, shows the user's line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(_FOLDERS):
+        if frame.f_back is None:  # a thread of ours
+            return 1
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _shorten_chain(error: BaseException) -> None:

@@ -93,3 +93,10 @@ def test_all_frames_can_be_kept(photos, monkeypatch):
     with pytest.raises(DataError) as raised:
         ImageDataLoaders.from_folder(photos / "none", valid_pct=0.2)
     assert len(names_of_ours(raised.value)) > 5
+
+
+def test_a_warning_shows_the_line_of_the_user(photos):
+    (photos / "cat" / "1.heic").write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out of the list") as seen:
+        ImageDataLoaders.from_folder(photos, valid_pct=0.2, item_tfms=Resize(16))
+    assert [one.filename for one in seen] == [__file__]

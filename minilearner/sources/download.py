@@ -355,7 +355,7 @@ def fetch_bytes(url: str, timeouts: Timeouts) -> bytes:
                 raise ConnectionError(f"it broke off after {len(content):,} of {int(announced):,} bytes")
             return content
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DownloadError(f"{_reason(error)}.") from error
+        raise DownloadError(f"{_reason(error)}.") from None  # urllib's layers add nothing to the reason
 
 
 class _Broken(Exception):  # noqa: N818 - a state of the transfer, seen by `transfer` alone

@@ -38,6 +38,7 @@ from minilearner.data.splits import (
 from minilearner.data.targets import MultiCategory
 from minilearner.metrics import accuracy_multi
 from minilearner.models.heads import AdaptiveConcatPool2d, create_body, create_head
+from minilearner.plots.pyplot import plt
 from minilearner.sources.paths import DataPath
 from minilearner.vision.augment import Dihedral, Rotate, Warp, Zoom, aug_transforms
 from minilearner.vision.crops import RandomResizedCropBatch
@@ -117,6 +118,7 @@ __all__ = [
     "open_image",
     "parent_label",
     "partial",
+    "plt",
     "re",
     "resnet101",
     "resnet152",

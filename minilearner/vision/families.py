@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from minilearner.models.groups import Splitter
-from minilearner.vision.torchvision_models import models
 from minilearner.models.heads import Cut
+from minilearner.vision.torchvision_models import models
 
 __all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
 
