@@ -39,9 +39,7 @@ def main() -> None:
     photo = Path(learn.dls.valid.dataset.items[0])
     label, index, probabilities = load_learner(model).predict(photo)
     print(f"{photo.parent.name}/{photo.name} is in class {label!r}, with probability {probabilities[index]:.0%}.")
-    print(
-        f"Written to {args.output}: {', '.join(sorted(file.name for file in args.output.iterdir() if file.is_file()))}."
-    )
+    print(f"Written to {args.output}: model.safetensors, confusion.png, top_losses.png, results.png.")
 
 
 def train(args: argparse.Namespace) -> Learner:
@@ -71,7 +69,7 @@ def report(learn: Learner, output: Path) -> None:
 
 
 def draw_photos(folder: Path, each: int = 60, side: int = 64) -> Path:
-    """Draws three classes of shapes, and adds what lies about in a real folder: notes, a broken copy and a HEIC file."""
+    """Draws three classes of shapes, and adds what real folders have too: notes, a broken copy and a HEIC file."""
     rng = random.Random(0)
     shapes = {"blaue Quadrate": ("blue", 4), "grüne Dreiecke": ("green", 3), "rote Fünfecke": ("red", 5)}
     for name, (color, n_sides) in shapes.items():

@@ -13,7 +13,7 @@ scikit-learn.
 
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036 - an older Python that finds this package by its path
+if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this package by its path
     raise ImportError(
         "minilearner needs Python 3.10 or later. Received: Python %d.%d. Make an environment with a newer one: "
         "`python3.12 -m venv .venv`." % sys.version_info[:2]

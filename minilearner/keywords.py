@@ -1,7 +1,7 @@
 """Keyword arguments that do not exist: the error names the argument that was probably meant.
 
 `suggest_keywords` decorates public functions and classes. `check_unknown` serves functions that pass their keyword
-arguments on. Since every call of a user enters by a decorated function, our errors also get their short traceback there.
+arguments on. A user's calls enter by a decorated function, so our errors get their short traceback there too.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import os
 import sys
+from itertools import pairwise
 from types import TracebackType
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ def _shorten_chain(error: BaseException) -> None:
 def _shorten(first: TracebackType | None) -> TracebackType | None:
     frames = _frames(first)
     kept = [frame for frame in frames if not _is_ours(frame) or frame is frames[-1]]
-    for frame, following in zip(kept, kept[1:], strict=False):
+    for frame, following in pairwise(kept):
         frame.tb_next = following
     return kept[0] if kept else None
 
