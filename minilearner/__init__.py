@@ -11,6 +11,14 @@ menu on top; `results` keeps what a run leaves behind. Importing it loads torch,
 scikit-learn.
 """
 
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this package by its path
+    raise ImportError(
+        "minilearner needs Python 3.10 or later. Received: Python %d.%d. Make an environment with a newer one: "
+        "`python3.12 -m venv .venv`." % sys.version_info[:2]
+    )
+
 from minilearner.callbacks.activations import ActivationStats
 from minilearner.callbacks.averaging import EMA, SWA
 from minilearner.callbacks.bn_freeze import BnFreeze

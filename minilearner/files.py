@@ -31,6 +31,7 @@ __all__ = [
     "csv_text",
     "is_left_over",
     "json_text",
+    "make_parent",
     "name_for_owner",
     "read_json",
     "replace_file",
@@ -80,11 +81,27 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(
-            f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
-            f"({reason})."
-        ) from error
+        raise _unwritable_error(path, name, error) from error
+
+
+def make_parent(path: Path, name: str) -> None:
+    """Creates the folder of a file that is about to be written at `path`, the argument called `name`.
+
+    Raises:
+        ValueError: the folder cannot be created or written, or `path` is a folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable_error(path, name, error) from None
+    check_writable(path, name)
+
+
+def _unwritable_error(path: Path, name: str, error: OSError) -> ValueError:
+    return ValueError(
+        f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
+        f"({error.strerror or error})."
+    )
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:

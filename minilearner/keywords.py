@@ -1,7 +1,7 @@
 """Keyword arguments that do not exist: the error names the argument that was probably meant.
 
 `suggest_keywords` decorates public functions and classes. `check_unknown` serves functions that pass their keyword
-arguments on.
+arguments on. A user's calls enter by a decorated function, so our errors get their short traceback there too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from minilearner.errors import closest
+from minilearner.errors import MinilearnerError, closest
+from minilearner.tracebacks import shorten_traceback
 
 __all__ = ["check_keywords", "check_unknown", "suggest_keywords"]
 
@@ -59,6 +60,8 @@ _SYNONYMS = {
 
 def suggest_keywords(decorated: _Decorated) -> _Decorated:
     """Decorates a function or a class: an unknown keyword argument raises a TypeError that offers the nearest one.
+
+    The traceback of one of our own errors leaves the function shortened; see `tracebacks`.
 
     In a class, the constructor and the public methods with optional arguments are decorated. Other methods are not:
     they are mostly called by a loop, which would pay for it. In an `nn.Module` only the constructor is decorated.
@@ -113,7 +116,7 @@ def check_keywords(function: Callable[..., Any], given: Mapping[str, Any], owner
 
 
 def _suggest_in(function: Any) -> Any:
-    if _catches_keywords(function) or not _keywords_of(function):
+    if not _keywords_of(function):
         return function
     is_constructor = function.__name__ == "__init__"
 
@@ -124,6 +127,8 @@ def _suggest_in(function: Any) -> Any:
         except TypeError:
             check_keywords(function, kwargs, type(args[0]) if is_constructor else None)
             raise
+        except MinilearnerError as error:
+            raise shorten_traceback(error)  # noqa: B904 - with its own cause
 
     return call
 

@@ -72,6 +72,11 @@ def load_learner(
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
     processes.wait()
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"`path`: there is no file {os.fspath(path)}. `learn.export` returns the path of its file. It writes one "
+            "that is named without a folder to `learn.path`, the folder of the data."
+        )
     loaded = read_export(Path(path), model, device)
     ready = loaded.model.eval()
     learn = Learner(loaded.dls, ready, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)

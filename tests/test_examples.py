@@ -129,6 +129,20 @@ def test_the_example_prints_its_table_and_draws(environment, tmp_path):
 
 
 @pytest.mark.slow
+def test_own_photos_end_in_a_good_classifier_and_name_what_is_left_out(tmp_path):
+    command = [sys.executable, str(ROOT / "examples/own_photos.py"), "--small", "--output", str(tmp_path)]
+    offline = {**os.environ, "MINILEARNER_OFFLINE": "1"}
+    done = subprocess.run(command, env=offline, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "145 photos to train, 35 to check. Classes: blaue Quadrate, grüne Dreiecke, rote Fünfecke." in done.stdout
+    assert float(re.search(r"accuracy +([\d.]+) +35", done.stdout)[1]) > 0.7
+    assert re.search(r"own_photos\.py:\d+: UserWarning: .*HEIC.*pillow-heif", done.stderr)
+    assert "IMG_0001.jpg" in done.stderr and "left out" in done.stderr
+    assert re.search(r"\d+\.\w+ is in class '.+', with probability \d+%", done.stdout)
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in ("confusion", "top_losses", "results"))
+
+
+@pytest.mark.slow
 def test_the_custom_steps_train_a_gan_and_a_student(tmp_path):
     offline = {**os.environ, "MINILEARNER_HOME": str(tmp_path / "home"), "MINILEARNER_OFFLINE": "1"}
     out = run(offline, str(ROOT / "examples/custom_step.py"), "--small", "--output", str(tmp_path))

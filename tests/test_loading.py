@@ -390,3 +390,8 @@ def test_what_a_file_says_is_readable_json(learner):
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     assert {"minilearner", "version", "content"} <= header["__metadata__"].keys()
     assert "MLP" in header["__metadata__"]["content"]
+
+
+def test_a_missing_file_says_where_export_writes(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*gone.safetensors\. .*`learn.path`"):
+        load_learner(tmp_path / "gone.safetensors")

@@ -132,11 +132,11 @@ class DataBlock:
             num_workers: processes that read ahead; see `ItemLoader`. 0 reads in this process.
             seed: decides shuffles and transforms; see `DataLoaders`. (The split has its own seed.)
             device: where batches arrive.
-            verify: "headers" opens each file and reads its first bytes, so damaged and mislabelled files are found
-                before training. It compares all sizes unless a transform makes them equal. It takes about 10 seconds
-                for 100,000 JPEGs on two processors, in threads, and the time of the disk. "names" only checks that
-                files exist, and that 8 of them come out in one shape. "decode" also reads every file whole. An error
-                that was not looked for is raised when the file is read, with its path and its row.
+            verify: "headers" opens each file and reads its first and last bytes, so files that are no images or are
+                cut short are found now. It compares all sizes unless a transform makes them equal. It takes about 10
+                seconds for 100,000 JPEGs on two processors, in threads, and the time of the disk. "names" only checks
+                that files exist, and that 8 of them come out in one shape. "decode" also reads every file whole. An
+                error that was not looked for is raised when the file is read, with its path and its row.
             on_unreadable: "raise", or "skip" what "headers" or "decode" found. Skipped items are counted on standard
                 error and listed in ``dls.skipped``.
             cache: whether decoded images are kept for later epochs, or a folder to keep them in; see `ItemDataset`.

@@ -203,10 +203,13 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
 def as_label(value: Any) -> Any:
     """Returns a label as classes are compared: NumPy's and torch's single values as Python's, and text trimmed.
 
-    So "cat" and " cat" are one class, and so are 3 and np.int64(3).
+    So "cat" and " cat" are one class, and so are 3 and np.int64(3). An accent is part of its letter, as people type it:
+    macOS stores the names of folders with both apart.
     """
     value = as_python(value)
-    return value.strip(_BLANKS) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return unicodedata.normalize("NFC", value.strip(_BLANKS))  # returns text in ASCII as it is
 
 
 def as_python(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from minilearner.errors import agree, plural
+from minilearner.tracebacks import stacklevel_of_user
 
 __all__ = ["UnreadFormat", "find_plugin_endings", "unread_format", "warn_of_missed_images"]
 
@@ -103,7 +104,7 @@ def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence
         f"{plural(n, 'image')} below '{root}' {agree(n, 'is', 'are')} left out of the list: {'; '.join(examples)}"
         f"{'; ...' if len(found) > 3 else ''}. {' '.join(ways)}",
         UserWarning,
-        stacklevel=4,
+        stacklevel=stacklevel_of_user(),
     )
 
 

@@ -131,11 +131,10 @@ class _Parcel:
 
 @dataclass
 class _Failure:
-    """An error being sent between processes, as text: not all errors pickle, and none pickles with its cause."""
+    """An error being sent between processes, as text, since not all errors pickle. The message includes the cause."""
 
     kind: type[Exception]
     message: str
-    cause: str
 
 
 class _WorkerSide(Dataset[Any]):
@@ -183,7 +182,7 @@ def _pack(fetched: Fetched) -> _Parcel:
 
 def _unpack(sent: _Parcel | _Failure) -> Fetched:
     if isinstance(sent, _Failure):
-        raise sent.kind(sent.message) from RuntimeError(sent.cause)
+        raise sent.kind(sent.message)
     if sent.flat is None:
         return Fetched(sent.x)
     fresh: list[tuple[int, Pixels]] = []
@@ -197,12 +196,7 @@ def _unpack(sent: _Parcel | _Failure) -> Fetched:
 
 def _as_failure(e: Exception) -> _Failure:
     kind = next((kind for kind in (FileFormatError, DataError) if isinstance(e, kind)), RuntimeError)
-    message = str(e) if kind is not RuntimeError else _in_words(e)
-    return _Failure(kind, message, _in_words(e.__cause__ or e))
-
-
-def _in_words(e: BaseException) -> str:
-    return f"{type(e).__name__}: {e}"
+    return _Failure(kind, str(e) if kind is not RuntimeError else f"{type(e).__name__}: {e}")
 
 
 def _take_only(batches: list[Any]) -> Any:

@@ -264,7 +264,11 @@ def feature_shape(body: nn.Module, n_in: int = 3, size: int | tuple[int, int] = 
         with evaluation_mode(body), restore_buffers(body), isolate_rng(), torch.no_grad():
             out = body(x)
     except Exception as error:
-        raise ValueError(f"the body cannot take images of shape {tuple(x.shape)}: {error}") from error
+        raise ValueError(
+            f"the body cannot take images of shape {tuple(x.shape)}: {str(error).rstrip('.')}. If the layers of your "
+            "model are more than a sequence, pass as `cut` a function that replaces its last layer by nn.Identity() "
+            "and returns the model."
+        ) from error
     if not isinstance(out, Tensor):
         raise ValueError(f"the body must return one tensor. Received: {type(out).__name__}. Choose another `cut`.")
     return tuple(out.shape[1:])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minilearner.notebook import show_once
+from minilearner.tracebacks import stacklevel_of_user
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,7 +201,7 @@ def _families_for(letters: frozenset[str]) -> list[str]:
             f"No installed font has the letters {shown!r}, so they become boxes in figures. Install a font that has "
             "them, such as Noto Sans CJK (on Debian and Ubuntu, the package fonts-noto-cjk).",
             UserWarning,
-            stacklevel=2,
+            stacklevel=stacklevel_of_user(),
         )
     return families
 

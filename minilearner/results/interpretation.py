@@ -98,10 +98,16 @@ class ClassificationInterpretation:
             pictures: returns the items at given positions as images, for `plot_top_losses`.
 
         Raises:
+            TypeError: this is a learner, which `from_learner` takes.
             DataError: there is no item, targets or losses are missing, or the predictions are not probabilities of
                 classes.
             ValueError: the number of labels differs from the number of classes.
         """
+        if hasattr(batches, "predict_batches"):
+            raise TypeError(
+                "`batches` must be predictions. Received: a learner. Write "
+                "`ClassificationInterpretation.from_learner(learn)`."
+            )
         self._load_images = pictures
         self._read(batches, vocab, keep_probs)
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from minilearner import processes
 from minilearner.checks import check_choice
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.files import make_parent
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
@@ -61,7 +62,7 @@ def export(
         )
     if not processes.is_first():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path, "file")
     if format == "safetensors":
         return write_export(path, dls, step.model, step.loss_func, precision=precision)
     return (write_onnx if format == "onnx" else write_torch_export)(path, dls, step.model)

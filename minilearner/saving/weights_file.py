@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from minilearner import processes
 from minilearner.errors import FileFormatError
+from minilearner.files import make_parent
 from minilearner.models.tensors import (
     collect_state,
     copy_extra_state,
@@ -90,7 +91,7 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, loss
     content = {"optimizer": state, **pack_extra_state(extra)}
     if not processes.is_first():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path, "file")
     return write_tensor_file(path, "weights", content, weights, prefix=_BESIDE)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from minilearner.errors import DataError, FileFormatError
 from minilearner.keywords import suggest_keywords
-from minilearner.sources.download import Check, data_home, download, is_offline, lock_file, mirror
+from minilearner.sources.download import Check, data_home, download, is_offline, lock_file, make_folder, mirror
 from minilearner.sources.fashion import fashion_mnist_folder
 from minilearner.sources.origin import Origin, clean_url, note_path, read_origin, write_origin
 from minilearner.sources.paths import DataPath
@@ -85,7 +85,7 @@ def untar_data(
         return folder
     if folder.is_file():
         raise DataError(f"{folder} is a file, but the unpacked folder must go there. Choose another `data=`.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with lock_file(lock):
         try:
             _remove_leftovers(folder)
@@ -128,7 +128,7 @@ def _fetch_and_install(url: str, archive: Path, folder: Path, force: bool) -> No
     known = read_origin(archive)
     force = force or (known is not None and not known.is_of_url(url))
     if not is_offline() and (force or not archive.exists()):
-        archive.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(archive.parent)
         write_origin(archive, Origin(clean_url(url)))  # now, so that not even a part is taken for another's
     try:
         download(

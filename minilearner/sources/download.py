@@ -45,6 +45,7 @@ __all__ = [
     "is_at",
     "is_offline",
     "lock_file",
+    "make_folder",
     "mirror",
     "transfer",
 ]
@@ -69,6 +70,7 @@ def download(
     retries: int = 2,
     progress: bool = True,
     way_out: str | None = None,
+    home: str = "MINILEARNER_HOME",
 ) -> Path:
     """Downloads a file to `destination` from the first server whose file passes `check`. Returns the path.
 
@@ -90,10 +92,12 @@ def download(
         retries: how often a transfer that has begun is resumed at the same server.
         progress: whether to show how far it is.
         way_out: advice in an error on how to go on without the network; by default, to put the file there yourself.
+        home: the environment variable that names another folder, for an error.
 
     Raises:
-        DownloadError: `MINILEARNER_OFFLINE` is set, or no server delivered the file. Lists what happened at each URL.
-        OSError: the folder cannot be created, or the file cannot be moved there.
+        DownloadError: `MINILEARNER_OFFLINE` is set, the folder cannot be written, or no server delivered the file.
+            Lists what happened at each URL.
+        OSError: the file cannot be moved there.
         ValueError: `urls` is empty, `retries` is negative, or the existing file fails `check`.
     """
     if not urls:
@@ -109,11 +113,11 @@ def download(
             f"{destination.name} {'must be downloaded again' if force else 'is missing'}, and "
             f"MINILEARNER_OFFLINE=1 forbids downloads.\n{way_out}"
         )
+    make_folder(destination.parent, home)
     timeouts = Timeouts(connect_timeout_seconds, read_timeout_seconds)
     server = mirror() if mirrored else None
     if server is not None:
         urls, check = _use_mirror(server, name or destination.name, check, timeouts)
-    destination.parent.mkdir(parents=True, exist_ok=True)
     where = f"while downloading {destination.name}. The next call resumes there"
     with shorten_interrupts(where), _lock_part(destination, force) as part:
         if part is not None:
@@ -122,6 +126,29 @@ def download(
                 raise DownloadError("\n".join([f"{destination.name} could not be downloaded.", *failures, way_out]))
             os.replace(part, destination)
     return destination
+
+
+def make_folder(folder: Path, home: str = "MINILEARNER_HOME") -> None:
+    """Creates a folder for downloaded files, if it is missing.
+
+    Args:
+        folder: the folder.
+        home: the environment variable that names another one, for an error.
+
+    Raises:
+        DownloadError: the folder cannot be created or written.
+    """
+    reason = "no permission"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise DownloadError(
+        f"nothing can be saved in {folder} ({reason}). Name a folder that can be written in the environment variable "
+        f"{home}."
+    )
 
 
 def data_home() -> Path:
@@ -328,7 +355,7 @@ def fetch_bytes(url: str, timeouts: Timeouts) -> bytes:
                 raise ConnectionError(f"it broke off after {len(content):,} of {int(announced):,} bytes")
             return content
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DownloadError(f"{_reason(error)}.") from error
+        raise DownloadError(f"{_reason(error)}.") from None  # urllib's layers add nothing to the reason
 
 
 class _Broken(Exception):  # noqa: N818 - a state of the transfer, seen by `transfer` alone

@@ -7,6 +7,9 @@ and the check of the data before a run call the model itself: they do not wait f
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -66,7 +69,12 @@ class Compiler:
         self._known_calls: list[Any] = []
 
     def wrap(self, model: nn.Module) -> Callable[..., Any]:
-        """Returns what a run calls in the model's place. Call this before callbacks change how layers are called."""
+        """Returns what a run calls in the model's place. Call this before callbacks change how layers are called.
+
+        Raises:
+            RuntimeError: the model is on the CPU, and there is no C++ compiler.
+        """
+        _check_cxx(model, self.options)
         calls = list(_find_special_calls(model).values())
         if self._compiled is None or self._model is not model or self._known_calls != calls:
             if self._compiled is not None:
@@ -94,16 +102,33 @@ class _CompiledModel:
         if self._model.training is not self._was_training:  # a pass begins
             _check_same_calls(self._known_calls, _find_special_calls(self._model))
             self._was_training = self._model.training
-        try:
-            outputs = self._compiled(*inputs, **named)
-        except Exception as error:
-            if "InvalidCxxCompiler" not in f"{type(error).__name__} {error}":
-                raise
-            raise RuntimeError(
-                "`compile` needs a C++ compiler on the CPU, and none was found. Install one (g++, clang, or Visual "
-                'Studio\'s), give its path in the variable CXX, or take another backend: compile={"backend": "eager"}.'
-            ) from error
+        outputs = self._compiled(*inputs, **named)
         return map_tensors(Tensor.clone, outputs) if self._copies_outputs else outputs
+
+
+def _check_cxx(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Raises an error now that torch would raise at the first step, or only in its backward pass."""
+    is_on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    if options.get("backend", "inductor") != "inductor" or options.get("disable") or not is_on_cpu:
+        return
+    if os.environ.get("TORCH_INDUCTOR_INSTALL_GXX"):  # torch fetches one itself
+        return
+    compilers = _cxx_commands()
+    if not any(shutil.which(command) or shutil.which(command.split()[0]) for command in compilers):
+        raise RuntimeError(
+            f"`compile` needs a C++ compiler on the CPU, and there is no {' or '.join(map(repr, compilers))}. Install "
+            "one (on Debian and Ubuntu: apt install g++), name it in the environment variable CXX, or leave out "
+            "`compile`."
+        )
+
+
+def _cxx_commands() -> list[str]:
+    """Returns the compilers that torch would try."""
+    if sys.platform == "win32":
+        return [os.environ.get("CXX") or "cl"]
+    from torch._inductor import config  # heavy
+
+    return [command for command in config.cpp.cxx if command]
 
 
 def _find_special_calls(model: nn.Module) -> dict[str, Any]:

@@ -14,8 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import models
-from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnet152
 
 import minilearner
 from minilearner import *  # noqa: F403 - the package's only star; `__all__` below lists what it brings
@@ -40,6 +38,7 @@ from minilearner.data.splits import (
 from minilearner.data.targets import MultiCategory
 from minilearner.metrics import accuracy_multi
 from minilearner.models.heads import AdaptiveConcatPool2d, create_body, create_head
+from minilearner.plots.pyplot import plt
 from minilearner.sources.paths import DataPath
 from minilearner.vision.augment import Dihedral, Rotate, Warp, Zoom, aug_transforms
 from minilearner.vision.crops import RandomResizedCropBatch
@@ -50,6 +49,7 @@ from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
 from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
 from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
+from minilearner.vision.torchvision_models import models, resnet18, resnet34, resnet50, resnet101, resnet152
 from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 __all__ = [
@@ -118,6 +118,7 @@ __all__ = [
     "open_image",
     "parent_label",
     "partial",
+    "plt",
     "re",
     "resnet101",
     "resnet152",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import nn
-from torchvision.models import WeightsEnum
 
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut, adapt_input_channels, cut_model, feature_shape
@@ -36,6 +35,7 @@ from minilearner.vision.pretrained import (
     read_state_dict,
 )
 from minilearner.vision.timm_models import build_timm_body
+from minilearner.vision.torchvision_models import WeightsEnum
 
 __all__ = ["Arch", "Backbone", "build_backbone"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
-from torchvision import models
 
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut
+from minilearner.vision.torchvision_models import models
 
 __all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
 

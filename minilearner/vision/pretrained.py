@@ -17,12 +17,12 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
 
 from minilearner.errors import FileFormatError, closest
 from minilearner.files import check_is_file
 from minilearner.saving.tensor_file import read_tensors
 from minilearner.sources.download import download
+from minilearner.vision.torchvision_models import WeightsEnum, get_model_weights
 
 __all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", "names_of_tensors", "read_state_dict"]
 
@@ -91,7 +91,8 @@ def local_file(weights: WeightsEnum) -> Path:
         f"To go on without the network, put {weights.url} at {path}, or pass a file as `weights=path`, or start "
         "without trained weights by `pretrained=False`."
     )
-    return download([weights.url], path, check=partial(_check_hash, name=path.name), way_out=way_out)
+    check = partial(_check_hash, name=path.name)
+    return download([weights.url], path, check=check, way_out=way_out, home="TORCH_HOME")
 
 
 def read_state_dict(path: Path) -> StateDict:

@@ -86,6 +86,6 @@ def build_from_recipe(
 
 def _constructor(name: str) -> Any:
     """Returns torchvision's constructor of that name if it makes a classifier, else None."""
-    from torchvision import models
+    from minilearner.vision.torchvision_models import models  # heavy
 
     return getattr(models, name) if name in models.list_models(module=models) else None

@@ -256,9 +256,11 @@ def test_a_file_damaged_in_an_epoch_is_named_with_its_row(pets):
 
 @pytest.fixture
 def damaged(pets):
-    """A folder with one file that is not an image and one that is truncated."""
+    """A folder with one file that is not an image and one that is damaged in the middle."""
     (pets / "pug_3.jpg").write_text("no image")
-    (pets / "pug_5.jpg").write_bytes((pets / "pug_5.jpg").read_bytes()[:-300])
+    Image.effect_noise((40, 30), 50).save(pets / "pug_5.jpg", format="PNG")
+    whole = (pets / "pug_5.jpg").read_bytes()
+    (pets / "pug_5.jpg").write_bytes(whole[: len(whole) // 2] + whole[-12:])
     return pets
 
 

@@ -97,7 +97,14 @@ def test_a_prefix_makes_no_label_of_an_empty_cell():
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(np.str_(" cat\u00a0"), "cat"), (np.int64(3), 3), (torch.tensor(3), 3), (np.array(0.5), 0.5), (np.True_, True)],
+    [
+        (np.str_(" cat\u00a0"), "cat"),
+        ("Ba\u0308ume", "Bäume"),
+        (np.int64(3), 3),
+        (torch.tensor(3), 3),
+        (np.array(0.5), 0.5),
+        (np.True_, True),
+    ],
 )
 def test_labels_become_pythons_own(value, label):
     assert as_label(value) == label and type(as_label(value)) is type(label)

@@ -179,5 +179,5 @@ def test_trying_a_body_out_leaves_no_trace():
 
 
 def test_a_body_that_cannot_take_the_images_is_refused():
-    with pytest.raises(ValueError, match=r"cannot take images of shape \(1, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"cannot take images of shape \(1, 3, 4, 4\): .*pass as `cut` a function"):
         feature_shape(nn.Conv2d(3, 1, 5), 3, 4)

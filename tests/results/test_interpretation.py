@@ -226,3 +226,12 @@ def test_plot_confusion_matrix_draws_the_counts(interp):
     assert [t.get_text() for t in ax.texts] == [str(n) for n in matrix.ravel()]
     assert [t.get_text() for t in ax.get_yticklabels()] == VOCAB and ax.get_title() == "Confusion matrix"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "actual")
+
+
+def test_a_learner_is_sent_to_the_method_that_takes_it():
+    class Learning:
+        def predict_batches(self):
+            """Yields nothing."""
+
+    with pytest.raises(TypeError, match=r"Received: a learner\. Write `ClassificationInterpretation\.from_learner"):
+        ClassificationInterpretation(Learning())

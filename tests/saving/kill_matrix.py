@@ -39,6 +39,7 @@ from minilearner import (
     SWA,
     Callback,
     CutMix,
+    CyclicLR,
     DataLoaders,
     EarlyStopping,
     GradientAccumulation,
@@ -46,8 +47,10 @@ from minilearner import (
     Learner,
     LearningRateScheduler,
     MixUp,
+    NonFinite,
     ReduceLROnPlateau,
     SaveBest,
+    SplitOnOOM,
     TorchScheduler,
     Validate,
     accuracy,
@@ -136,6 +139,86 @@ class Jitter(ItemTransform):
         return item if rng is None else item + rng.randrange(9)
 
 
+class LearntScale(nn.Module):
+    """A loss with a weight for each class, and a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_variance = nn.Parameter(torch.zeros(()))
+        self.register_buffer("weight", torch.tensor([1.0, 2.0, 0.5]))
+
+    def forward(self, pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(pred, y, self.weight)  # type: ignore[arg-type]
+        return loss * torch.exp(-self.log_variance) + self.log_variance
+
+
+class Remembering(nn.Module):
+    """A layer whose extra state is no tensor, and grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen.append(float(x.detach().mean()))
+        return x * (1 + len(self.seen) / 1e3)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"seen": list(self.seen)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+def with_memory(**options: Any) -> Learner:
+    learn = in_memory(**options)
+    learn.model[0].append(Remembering())
+    return learn
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 3), nn.Linear(2, 3)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.left(a) + self.right(b)
+
+
+def two_inputs(**options: Any) -> Learner:
+    batches = [((torch.rand(5, 4), torch.rand(5, 2)), torch.randint(3, (5,))) for _ in range(7)]
+    return Learner(DataLoaders(batches, batches[:2]), TwoInputs(), nn.CrossEntropyLoss(), metrics=accuracy, **options)
+
+
+class Opponent(Callback):
+    """A network and an optimizer of this callback's own, which train beside the model."""
+
+    def __init__(self) -> None:
+        self.network = nn.Linear(3, 1)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
+        self.last: dict[str, torch.Tensor] = {}
+
+    def after_step(self, run: Any) -> None:
+        loss = (self.network(run.pred.detach().float()) - 1).square().mean()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.last["loss"] = loss.detach()
+
+
+def weighted(**options: Any) -> nn.Module:
+    return nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 0.5]), **options)
+
+
+def cyclic(optimizer: Any) -> Any:
+    return torch.optim.lr_scheduler.CyclicLR(optimizer, 1e-3, 1e-2, step_size_up=3, cycle_momentum=False)
+
+
+def found_rate(learn: Learner, keep: Any) -> None:
+    learn.fit_one_cycle(2, "auto", checkpoint=keep)
+
+
 def one_cycle(learn: Learner, keep: Any) -> None:
     learn.fit_one_cycle(3, 1e-2, checkpoint=keep)
 
@@ -190,6 +273,35 @@ SCENARIOS: dict[str, tuple[Callable[[], Learner], Callable[[Learner, Any], None]
     ),
     "items, no workers": (lambda: from_files(0), one_cycle),
     "items, two workers": (lambda: from_files(2), one_cycle),
+    "class weights, MixUp, two phases": (lambda: in_memory(loss_func=weighted(), cbs=[MixUp()]), two_phases),
+    "class weights, a class to ignore, CutMix, accumulation": (
+        lambda: in_memory(loss_func=weighted(ignore_index=2), cbs=[CutMix(), GradientAccumulation(2)]),
+        one_cycle,
+    ),
+    "a loss with parameters, MixUp, the best kept": (
+        lambda: in_memory(loss_func=LearntScale(), cbs=[MixUp(), SaveBest("accuracy"), EMA(0.9)]),
+        one_cycle,
+    ),
+    "extra state that grows": (lambda: with_memory(cbs=[SaveBest("valid_loss")]), two_phases),
+    "two inputs, clipping, what watches a step": (
+        lambda: two_inputs(cbs=[GradientClip(0.5), SplitOnOOM(), NonFinite()]),
+        one_cycle,
+    ),
+    "RMSprop without momentum, a cyclical rate": (
+        lambda: in_memory(opt_func=torch.optim.RMSprop, cbs=[CyclicLR(1e-2, 1e-3, step_size=4)]),
+        constant,
+    ),
+    "torch's CyclicLR": (
+        lambda: in_memory(opt_func=torch.optim.SGD, cbs=[TorchScheduler(cyclic, every="step")]),
+        constant,
+    ),
+    "a network and an optimizer of a callback's own": (lambda: in_memory(cbs=[Opponent()]), one_cycle),
+    "fp16, accumulation, clipping": (
+        lambda: in_memory(precision="fp16", cbs=[GradientAccumulation(2), GradientClip(0.1)]),
+        one_cycle,
+    ),
+    "a rate that a sweep finds": (in_memory, found_rate),
+    "a precision that a trial chooses": (lambda: in_memory(precision="auto", cbs=[GradientClip(0.2)]), one_cycle),
     "a rate by a function of the last": (
         lambda: in_memory(cbs=[LearningRateScheduler(lambda epoch, lr: lr * 0.7)]),
         constant,
@@ -211,6 +323,7 @@ def train(name: str, folder: Path | None, every_steps: int) -> Outcome:
     assert learn.optimizer is not None
     return {
         "weights": digest(dict(learn.model.state_dict())),
+        "loss": digest(dict(learn.loss_func.state_dict())) if isinstance(learn.loss_func, nn.Module) else "",
         "optimizer": digest(learn.optimizer.state_dict()),
         "record": digest(records),
         "generators": digest([rng_state(), learn.dls.train.state_dict()]),
@@ -423,7 +536,14 @@ def main() -> None:
 
 def warm_up() -> None:
     """Trains a little in this process, so that children need not import and compile what torch needs at first."""
-    for name in ("one cycle", "bf16", "EMA, MixUp, the best kept", "torch's own schedule", "items, no workers"):
+    for name in (
+        "one cycle",
+        "bf16",
+        "EMA, MixUp, the best kept",
+        "torch's own schedule",
+        "items, no workers",
+        "a precision that a trial chooses",  # so that all children choose alike
+    ):
         with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:
             train(name, Path(folder), 4)
 

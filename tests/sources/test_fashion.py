@@ -194,7 +194,7 @@ def test_the_sample_is_used_if_the_data_home_cannot_be_created(no_system, monkey
         monkeypatch.setenv("MINILEARNER_MIRROR", url)
         data = load_fashion_mnist()
     assert data.is_sample
-    assert "The data home cannot be written" in data.notice
+    assert "Name a folder that can be written in the environment variable MINILEARNER_HOME" in data.notice
 
 
 def test_a_download_adds_the_missing_files_to_the_data_home(full, home, no_system, monkeypatch, tmp_path):

@@ -3,7 +3,11 @@
 If there is a C++ compiler, torch's own backend compiles. Otherwise the same graphs run without one.
 """
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +26,7 @@ from minilearner import (
     load_learner,
 )
 
+ROOT = Path(__file__).parents[2]
 FAST = {"backend": "aot_eager"}
 FULL = True if shutil.which("g++") or shutil.which("clang++") else FAST
 
@@ -192,3 +197,26 @@ def test_a_missing_compiler_is_reported():
 def test_what_torch_compile_does_not_have_is_refused(compile, error, match):
     with pytest.raises(error, match=match):
         learner(compile)
+
+
+WITHOUT_COMPILER = """
+import torch
+from minilearner import Callback, DataLoaders, Learner
+
+class Steps(Callback):
+    def before_fit(self, run):
+        print("a run began")
+
+dls = DataLoaders.from_arrays((torch.rand(8, 4), torch.arange(8) % 2), bs=4)
+Learner(dls, torch.nn.Linear(4, 2), device="cpu", compile=True, cbs=Steps()).fit(1)
+"""
+
+
+def test_without_a_compiler_the_error_comes_before_the_first_step(tmp_path):
+    alone = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    alone.pop("CXX", None)
+    command = [sys.executable, "-c", WITHOUT_COMPILER]
+    done = subprocess.run(command, env=alone, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("RuntimeError: `compile` needs a C++ compiler on the CPU") and "CXX" in last
+    assert "a run began" not in done.stdout

@@ -8,7 +8,7 @@ import pytest
 import minilearner
 from minilearner.vision import all as everything
 
-ON_TOP = {"F", "Path", "models", "nn", "np", "partial", "re", "torch"}
+ON_TOP = {"F", "Path", "models", "nn", "np", "partial", "plt", "re", "torch"}
 ON_TOP |= {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 
 
@@ -38,3 +38,12 @@ assert not {"matplotlib", "pandas", "sklearn", "scipy", "IPython", "numpy.ma"} &
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_pyplot_is_loaded_when_it_is_first_used():
+    import matplotlib.pyplot
+
+    assert everything.plt.figure is matplotlib.pyplot.figure
+    assert "savefig" in dir(everything.plt)
+    with pytest.raises(AttributeError, match="no attribute 'sow'"):
+        everything.plt.sow()

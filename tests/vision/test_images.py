@@ -127,11 +127,13 @@ def test_a_jpeg_is_decoded_smaller_but_never_below_what_is_needed(tmp_path):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Returns the paths of a good, a truncated, an empty, a text and a missing file."""
+    """Returns the paths of a good file, one damaged in the middle, an empty one, a text and a missing file."""
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "good.jpg")
-    data = (tmp_path / "good.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    image = Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8))
+    image.save(tmp_path / "good.jpg")
+    image.save(tmp_path / "cut.jpg", format="PNG")
+    data = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2] + data[-12:])
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not an image")
     return [tmp_path / f"{name}.jpg" for name in ("good", "cut", "empty", "text", "missing")]
@@ -147,17 +149,29 @@ def broken(tmp_path):
     ],
 )
 def test_the_error_names_the_path_and_what_is_wrong(broken, which, kind, reason):
-    with pytest.raises(kind, match=rf"{re.escape(str(broken[which]))}.*{reason}") as raised:
+    with pytest.raises(kind, match=rf"{re.escape(str(broken[which]))}.*{reason}"):
         open_image(broken[which])
-    assert raised.value.__cause__ is not None
 
 
-def test_verifying_headers_finds_non_images_and_decoding_finds_truncated_files(broken):
+def test_verifying_headers_finds_non_images_and_decoding_finds_damaged_files(broken):
     headers = verify_images(broken, "headers", on_unreadable="skip")
     assert headers.readable == broken[:2] and len(headers.unreadable) == 3
     decoded = verify_images(broken, "decode", on_unreadable="skip", n_threads=2)
     assert decoded.readable == broken[:1]
     assert str(decoded).startswith("1 readable, 4 unreadable: ") and str(decoded).endswith("; ...")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif"])
+def test_verifying_headers_finds_a_copy_that_was_interrupted(tmp_path, name):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    image.save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    assert verify_images([tmp_path / name]).sizes == [(64, 64)]
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileFormatError, match=rf"{name}: the image is damaged or cut short"):
+        verify_images([tmp_path / name])
+    (tmp_path / name).write_bytes(whole + b"what a camera adds" * 10)
+    assert verify_images([tmp_path / name]).sizes == [(64, 64)]
 
 
 def test_verifying_raises_with_a_count_and_three_examples(broken):

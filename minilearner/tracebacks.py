@@ -1,0 +1,85 @@
+"""The user's line: errors of ours show it and their message without our layers in between, and warnings point to it.
+
+`keywords.suggest_keywords` calls `shorten_traceback` at the public functions. `MINILEARNER_FULL_TRACEBACK=1` keeps all
+frames, for work on minilearner itself.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import sys
+from itertools import pairwise
+from types import TracebackType
+from typing import TypeVar
+
+from minilearner.errors import MinilearnerError
+
+__all__ = ["shorten_traceback", "stacklevel_of_user"]
+
+_Error = TypeVar("_Error", bound=MinilearnerError)
+
+_FOLDERS = (
+    os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
+    os.path.join(os.path.dirname(concurrent.futures.__file__), ""),
+    contextlib.__file__,
+)
+"""The code between a user's line and an error: our own, and what Python runs for our `with` and our threads."""
+
+
+def shorten_traceback(error: _Error) -> _Error:
+    """Returns the error, without our own frames but the one that raised it. All other frames stay.
+
+    A cause of the error becomes as short. If it is one of our errors too, it goes when its message is part of the
+    error's message and its traceback shows no other code.
+    """
+    if os.environ.get("MINILEARNER_FULL_TRACEBACK", "0") in ("", "0"):
+        _shorten_chain(error)
+    return error
+
+
+def stacklevel_of_user() -> int:
+    """Returns the `stacklevel` with which `warnings.warn`, called by this function's caller, shows the user's line."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_code.co_filename.startswith(_FOLDERS):
+        if frame.f_back is None:  # a thread of ours
+            return 1
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _shorten_chain(error: BaseException) -> None:
+    seen: set[int] = set()
+    next_one: BaseException | None = error
+    while next_one is not None and id(next_one) not in seen:
+        seen.add(id(next_one))
+        next_one.__traceback__ = _shorten(next_one.__traceback__)
+        while (cause := next_one.__cause__) is not None and cause is not next_one and _adds_nothing(cause, next_one):
+            next_one.__cause__ = cause.__cause__
+        next_one = next_one.__cause__ or (None if next_one.__suppress_context__ else next_one.__context__)
+
+
+def _shorten(first: TracebackType | None) -> TracebackType | None:
+    frames = _frames(first)
+    kept = [frame for frame in frames if not _is_ours(frame) or frame is frames[-1]]
+    for frame, following in pairwise(kept):
+        frame.tb_next = following
+    return kept[0] if kept else None
+
+
+def _adds_nothing(cause: BaseException, error: BaseException) -> bool:
+    is_said = isinstance(cause, MinilearnerError) and str(cause).rstrip(".") in str(error)
+    return is_said and all(map(_is_ours, _frames(cause.__traceback__)))
+
+
+def _frames(first: TracebackType | None) -> list[TracebackType]:
+    frames = []
+    while first is not None:
+        frames.append(first)
+        first = first.tb_next
+    return frames
+
+
+def _is_ours(frame: TracebackType) -> bool:
+    return frame.tb_frame.f_code.co_filename.startswith(_FOLDERS)
