@@ -72,6 +72,7 @@ BENCHMARKS = [
         ("--size", "96", "--epochs", "3", "--pictures", "450", "--seeds", "3"),
     ),
     Benchmark('What `precision="auto"` chooses', "precision.py", ("--rounds", "1", "--bs", "8"), ("--rounds", "7")),
+    Benchmark("What five minutes give", "five_minutes.py", ("--minutes", "1"), ("--rounds", "3")),
     Benchmark("The frozen phase of fine-tuning", "frozen.py", ("--steps", "1", "--rounds", "2"), ("--seeds", "3")),
     Benchmark("Predicting with a trained model", "prediction.py", ("--rounds", "3", "--items", "5000")),
     Benchmark("How cost grows", "growth.py", ("--rounds", "2")),
