@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from interruptions import Stop, StopAt
 from torch import nn
 
 from minilearner import Callback, Checkpoint, DataLoaders, Learner, MixUp, NonFinite
@@ -120,37 +121,15 @@ def test_a_file_of_another_loss_gives_the_weights(tmp_path):
         learner(Vector(), path=tmp_path).load("learnt", with_opt=False)
 
 
-class Crash(Exception):
-    pass
-
-
-class CrashAt(Callback):
-    order = 200
-    ignored_arguments = ("step",)
-
-    def __init__(self, step):
-        self.step = step
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Crash
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
 @pytest.mark.parametrize("mixes", [False, True])
 def test_a_resumed_run_and_a_finished_one_have_them(tmp_path, mixes):
     def train(step, checkpoint):
         learn = learner(Uncertain())
-        quietly(learn, 2, 0.05, cbs=[*([MixUp()] if mixes else []), CrashAt(step)], checkpoint=checkpoint)
+        quietly(learn, 2, 0.05, cbs=[*([MixUp()] if mixes else []), StopAt(step)], checkpoint=checkpoint)
         return learn.loss_func.log_var
 
     whole, saving = train(None, None), Checkpoint(tmp_path, every_steps=3)
-    with pytest.raises(Crash):
+    with pytest.raises(Stop):
         train(5, saving)
     assert torch.equal(train(None, saving), whole)
     assert torch.equal(train(None, saving), whole)
