@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +111,7 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
         nonlocal is_by_hand
         with LossTerms(_average_by_count) as seen:
             loss = loss_func(_take_item(pred, i), _take_item(y, i)).reshape(())
-        is_by_hand |= seen.is_by_hand or not seen.terms
+        is_by_hand |= seen.is_by_hand or not seen.terms or any(term.reduction == "sum" for term in seen.terms)
         return loss
 
     n = n_items(y)
@@ -132,6 +133,11 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
     if weights is None:
         return losses if divisor is None else losses * (float(divisor.value) / n)
     return losses.nan_to_num(0.0) * weights * (n if divisor is None else float(divisor.value))
+
+
+def _compute_alone(loss_func: LossFunction, pred: Any, y: Any, items: Sequence[int]) -> Tensor:
+    """Returns the loss of each of these items as a batch of its own."""
+    return torch.stack([loss_func(_take_item(pred, i), _take_item(y, i)).reshape(()) for i in items])
 
 
 def _take_item(tree: Tree, i: int) -> Tree:
@@ -180,8 +186,9 @@ def mix_losses(
         whole = None if probe is None else probe.measure(loss_func, join((pred, pred)), join((y, other)))
         return losses.mean(), None if whole is None else Divisor(whole.value / 2, n)
     parts = weights * torch.cat([share, 1 - share]).to(weights.dtype)
-    alone = torch.cat([_compute_one_by_one(loss_func, pred, y), _compute_one_by_one(loss_func, pred, other)])
-    loss = torch.where(parts == 0, 0.0, alone * parts).sum() / parts.sum()
+    counted = parts.nonzero().flatten().tolist()  # the others may be NaN, and so would their gradients
+    alone = _compute_alone(loss_func, join((pred, pred)), join((y, other)), counted)
+    loss = (alone * parts[counted]).sum() / parts.sum()
     if probe is None:
         return loss, None
     whole = probe.measure(loss_func, join((pred, pred)), join((y, other)))
@@ -233,7 +240,12 @@ def _mix_terms(
     is_term = len(taps) == 1 and loss is taps[0].output
     if not is_term and not _is_rest_alike(loss_func, pred, y, other, [tap.value.detach() for tap in taps.values()]):
         return None
-    return _find_divisor(loss, taps, seen.terms, n, probe)
+    found = _find_divisor(loss_func, pred, y, loss, taps, seen.terms, probe)
+    divided = [tap.divisor for tap, term in zip(taps.values(), seen.terms, strict=True) if term.reduction == "sum"]
+    divided = [one for one in divided if not one.is_sum]
+    if divided and (probe is not None or any(abs(float(one.value) - n) > _CLOSE * n for one in divided)):
+        return None  # the loss divides by more than the number of items, and each has its share in that
+    return found
 
 
 def _is_rest_alike(loss_func: LossFunction, pred: Any, y: Any, other: Any, terms: list[Tensor]) -> bool:
@@ -278,7 +290,7 @@ def _weigh_items(loss_func: LossFunction, pred: Any, y: Any) -> tuple[str, Tenso
                 return "mean", None
             if _are_near(each, parts) and _is_near(losses.sum(), whole) and not _is_near(twice, whole):
                 return "sum", None
-            alone = _compute_one_by_one(loss_func, leaf, y)
+            alone = _compute_alone(loss_func, leaf, y, range(n))
             own = _gradient(alone.nansum(), leaf)
     except Exception as error:  # of a loss for batches of one size, or one that cannot be differentiated
         if is_out_of_memory(error):
@@ -316,21 +328,67 @@ def measure_loss(
 
     with LossTerms(note) as seen:
         loss = loss_func(pred, y)
-    if not taps or seen.is_by_hand:
-        return loss, None if probe is None else probe.measure(loss_func, pred, y)
-    return _find_divisor(loss, taps, seen.terms, n, probe)
+    if taps and not seen.is_by_hand:
+        return _find_divisor(loss_func, pred, y, loss, taps, seen.terms, probe)
+    divisor = None if probe is None else probe.measure(loss_func, pred, y)
+    return _leave_out_nothing(loss, pred, divisor), divisor
+
+
+def _leave_out_nothing(loss: Tensor, pred: Any, divisor: Divisor | None) -> Tensor:
+    """Returns the loss, or 0 if it is 0 / 0 because it leaves out every item of the batch."""
+    if divisor is None or isinstance(divisor.value, Tensor) or divisor.value > _CLOSE * divisor.size:
+        return loss
+    return loss if bool(loss.isfinite()) else torch.stack([(t * 0).sum() for t in tensors_of(pred)]).sum()
 
 
 def _find_divisor(
-    loss: Tensor, taps: dict[int, Tap], terms: list[Term], n: int, probe: DivisorProbe | None
+    loss_func: LossFunction,
+    pred: Any,
+    y: Any,
+    loss: Tensor,
+    taps: dict[int, Tap],
+    terms: list[Term],
+    probe: DivisorProbe | None,
 ) -> tuple[Tensor, Divisor | None]:
-    """Returns the loss and its divisor: that of its only term, or with a `probe` one for each term."""
+    """Returns the loss and its divisor: that of its only term, or with a `probe` one for each term.
+
+    Args:
+        loss_func, pred, y: the loss, predictions and targets of a batch.
+        loss: its value.
+        taps: the terms as they entered it, by their numbers.
+        terms: the calls that they came from.
+        probe: measures what the loss makes of its terms. Without one, only sums are looked into.
+    """
     if len(taps) == 1 and loss is taps[0].output:
         return taps[0].value, taps[0].divisor
+    n, growth = n_items(y), None
+    adds_up = any(tap.divisor.is_sum for tap in taps.values())
+    if probe is not None or adds_up:
+        growth = (probe or DivisorProbe()).compare_with_double(loss_func, pred, y)
+    if adds_up:
+        _divide_sums(loss, taps, growth, n)
+    if len(taps) == 1 and not isinstance(taps[0].divisor.value, Tensor):
+        loss = _leave_out_nothing(loss, pred, taps[0].divisor)
     if probe is None:
         return loss, _combine([tap.divisor for tap in taps.values()], n)
-    apart = {i: tap for i, (tap, term) in enumerate(zip(taps.values(), terms, strict=True)) if not _is_plain(term, n)}
-    return loss, Divisor(n, n, taps=apart) if apart else None
+    is_sum = growth is not None and growth.is_rest_sum
+    pairs = zip(taps.items(), terms, strict=True)
+    apart = {i: tap for (i, tap), term in pairs if is_sum or not _is_plain(term, n)}
+    return loss, Divisor(n, n, is_sum=is_sum, taps=apart) if apart else None
+
+
+def _divide_sums(loss: Tensor, taps: dict[int, Tap], growth: _Growth | None, n: int) -> None:
+    """Gives the terms that add up, and that the loss then divides, what it divides them by.
+
+    A loss that cannot take more items than it has counts as a mean.
+    """
+    if not loss.requires_grad:
+        return
+    outputs = [tap.output for tap in taps.values()]
+    factors = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    for i, (tap, factor) in enumerate(zip(taps.values(), factors, strict=True)):
+        if tap.divisor.is_sum and factor is not None and (growth is None or growth.divided[i]):
+            tap.divisor = Divisor(1 / float(factor) if float(factor) else 0.0, n)
 
 
 def _is_plain(term: Term, n: int) -> bool:
@@ -358,6 +416,17 @@ class DivisorProbe:
         self._reference: _Reference | None = None
         self._is_sum = False
         self._is_off = False
+        self._growth: _Growth | None = None
+
+    def compare_with_double(self, loss_func: LossFunction, pred: Any, y: Any) -> _Growth | None:
+        """Returns how a loss of torch's terms grows with the batch; None if it cannot take a batch twice."""
+        if self._growth is None:
+            try:
+                self._growth = _measure_growth(loss_func, _detach(pred), _detach(y))
+            except Exception as error:  # whatever a loss raises that needs batches of one size
+                if is_out_of_memory(error):
+                    raise
+        return self._growth
 
     def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
         """Returns the divisor of a batch, or None if it is the number of items or cannot be measured."""
@@ -404,6 +473,47 @@ class _Reference:
         if not float((together - share * self.gradient).norm()) <= 1e-3 * float(self.gradient.norm()):
             raise ValueError("the loss is no mean over items.")
         return share
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """What a loss does when its batch becomes twice as large.
+
+    Attributes:
+        divided: for each term, whether it adds up and the loss divides it by something that grows with the batch.
+        is_rest_sum: whether what the loss adds to its terms grows with the batch.
+    """
+
+    divided: tuple[bool, ...]
+    is_rest_sum: bool
+
+
+def _measure_growth(loss_func: LossFunction, pred: Any, y: Any) -> _Growth | None:
+    found = []
+    with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
+        leaf = map_tensors(_make_leaf, pred)
+        for inputs, targets in ((leaf, y), (join((leaf, leaf)), join((y, y)))):
+            taps: list[Tap] = []
+            with LossTerms(lambda term, taps=taps: _tap(term, taps)) as seen:  # type: ignore[misc]
+                loss = loss_func(inputs, targets)
+            outputs = [tap.output for tap in taps]
+            factors = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+            for tap in taps:
+                tap.is_closed = True
+            found.append(([0.0 if f is None else float(f) for f in factors], _gradient(loss, leaf)))
+    (factors, rest), (twice, rest_twice) = found
+    if not all(map(math.isfinite, factors)):  # the batch has no item that counts
+        return None
+    divided = [
+        term.reduction == "sum" and abs(second - first / 2) <= _CLOSE * abs(first)
+        for term, first, second in zip(seen.terms, factors, twice, strict=True)
+    ]
+    return _Growth(tuple(divided), bool(rest.any()) and _are_near(rest_twice, 2 * rest))
+
+
+def _tap(term: Term, taps: list[Tap]) -> Tensor:
+    taps.append(Tap(term.call(), term.divisor()))
+    return taps[-1].output
 
 
 @contextmanager

@@ -62,6 +62,41 @@ class Uncertain(nn.Module):
         return torch.exp(-self.log_var) * F.cross_entropy(pred, y, weight=WEIGHT) + self.log_var
 
 
+class Tasks(nn.Module):
+    """Two tasks with a learnt noise each, in one parameter; each task lacks the labels of some items."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_var = nn.Parameter(torch.zeros(2))
+
+    def forward(self, pred, y):
+        losses = F.cross_entropy(pred, y, ignore_index=0), F.cross_entropy(2 * pred, y, WEIGHT, ignore_index=2)
+        return (torch.exp(-self.log_var) * torch.stack(losses) + self.log_var).sum()
+
+
+def divided_by_count(pred, y):
+    return F.cross_entropy(pred, y, reduction="sum", ignore_index=2) / (y != 2).sum()
+
+
+def divided_by_weights(pred, y):
+    return F.cross_entropy(pred, y, WEIGHT, reduction="sum") / WEIGHT[y].sum()
+
+
+def evidence_sum(pred, y):
+    """The bound of a variational autoencoder, which adds up a term of torch and one by hand."""
+    return F.binary_cross_entropy_with_logits(pred, one_hot(y), reduction="sum") + pred.square().sum()
+
+
+def selected(pred, y):
+    return F.cross_entropy(pred[y != 2], y[y != 2], WEIGHT)
+
+
+def masked(pred, y):
+    """Is 0 / 0 for items without anything that counts."""
+    mask = (y != 2).float()
+    return (F.cross_entropy(pred, y, reduction="none") * mask).sum() / mask.sum()
+
+
 def by_hand(pred, y):
     losses, weights = F.cross_entropy(pred, y, reduction="none"), WEIGHT[y]
     return (losses * weights).sum() / weights.sum()
@@ -95,6 +130,14 @@ LOSSES = {
     "composed": Composed,
     "called": Called,
     "parameter": Uncertain,
+    "tasks": Tasks,
+    "divided by items": lambda: lambda pred, y: F.cross_entropy(pred, y, WEIGHT, reduction="sum") / len(y),
+    "divided by count": lambda: divided_by_count,
+    "divided by weights": lambda: divided_by_weights,
+    "evidence sum": lambda: evidence_sum,
+    "evidence": lambda: lambda pred, y: evidence_sum(pred, y) / len(y),
+    "selected": lambda: selected,
+    "masked": lambda: masked,
     "by hand": lambda: by_hand,
     "without torch's losses": lambda: without_torch,
 }
@@ -200,14 +243,31 @@ def test_the_losses_of_items_are_those_of_torch_without_reduction(name, n, seed)
         "parameter": weighted,
         "two terms": weighted + plain * (y != 2),
         "wrapped": 2 * weighted + 0.1 * (pred**2).mean(1),
+        "divided by items": weighted,
+        "selected": weighted * (y != 2),
     }.get(name, plain)
-    if name in ("focal", "focal sum", "by hand", "without torch's losses"):
+    if name in ("evidence", "evidence sum"):
+        wanted = (F.binary_cross_entropy_with_logits(pred, one_hot(y), reduction="none") + pred.square()).sum(1)
+    if name.startswith(("focal", "by hand", "without", "masked", "tasks", "divided by count", "divided by weights")):
         return
     torch.testing.assert_close(make_item_loss(LOSSES[name]())(pred, y), wanted)
 
 
-def test_a_loss_that_weighs_by_hand_ranks_its_items_by_their_weights():
+@pytest.mark.parametrize("loss", [by_hand, divided_by_weights])
+def test_a_loss_that_weighs_by_hand_ranks_its_items_by_their_weights(loss):
     pred, y = torch.randn(12, 3, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
-    losses = make_item_loss(by_hand)(pred, y)
+    losses = make_item_loss(loss)(pred, y)
     wanted = WEIGHT[y] * F.cross_entropy(pred, y, reduction="none")
     torch.testing.assert_close(losses / losses.sum(), wanted / wanted.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_mean_and_a_sum_in_one_loss_keep_their_proportion_in_parts():
+    """The mean over the batch counts once, and the sum counts each item."""
+
+    def loss(pred, y):
+        return F.cross_entropy(pred, y) + 0.1 * pred.square().sum()
+
+    x, y = torch.randn(9, 2, 5, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    found = trained([(x[:5], y[:5]), (x[5:], y[5:])], loss, GradientAccumulation(2))
+    for one, other in zip(found.parameters(), plainly_trained(x, y, loss).parameters(), strict=True):
+        torch.testing.assert_close(one, other)
