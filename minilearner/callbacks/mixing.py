@@ -20,7 +20,8 @@ from minilearner.training.callback import Callback
 from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss, mix_losses
 from minilearner.training.loss_terms import Divisor
 from minilearner.training.run import Run
-from minilearner.tree import Tree, map_tensors, n_items
+from minilearner.training.step import describe
+from minilearner.tree import Tree, has_items, map_tensors, n_items
 
 __all__ = ["CutMix", "MixUp", "cut_and_paste", "draw_boxes", "interpolate"]
 
@@ -63,6 +64,11 @@ class _Mixing(Callback):
         rng = np.random.default_rng(derive_seed(run.dls.seed, "mix", number))
         self._n_batches += 1
         n, device = n_items(run.x), run.dls.device
+        if not has_items(run.y, n):
+            raise ValueError(
+                f"{self!r} mixes targets with an entry for each item. Received: a batch of {n} items with targets "
+                f"{describe(run.y)}. Mix them in the dataset, or train without it."
+            )
         partner = torch.from_numpy(rng.permutation(n)).to(device, non_blocking=True)
         run.x, share = self.mix(run.x, partner, rng)
         is_smaller = share < 0.5  # metrics see the target of the item with the larger share
@@ -106,7 +112,8 @@ class MixUp(_Mixing):
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; shares and default are fastai's.
 
     Raises:
-        ValueError: `alpha` is not above 0. When a run begins: another callback mixes too.
+        ValueError: `alpha` is not above 0. When a run begins: another callback mixes too. In a run: the targets have
+            no entry for each item.
         TypeError: in a run: the inputs are not floating-point numbers.
     """
 

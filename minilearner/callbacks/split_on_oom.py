@@ -18,7 +18,7 @@ from minilearner.runtime import is_out_of_memory
 from minilearner.training.callback import Callback, CancelBackward
 from minilearner.training.loss_terms import Divisor, add_divisors
 from minilearner.training.run import Run
-from minilearner.tree import Tree, map_tensors, n_items
+from minilearner.tree import map_tensors, n_items, take_items
 
 __all__ = ["SplitOnOOM"]
 
@@ -141,7 +141,7 @@ def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int, divisor
     try:
         for number, part in enumerate(_slice_evenly(n, n_parts)):
             run.part, window.part = part, number
-            run.batch = _take(whole[0], part, n), _take(whole[1], part, n)
+            run.batch = take_items(whole[0], part, n), take_items(whole[1], part, n)
             train_part()
             statistics.add(n_items(run.x) / n)
             if run.pred is not None:
@@ -169,11 +169,6 @@ def _slice_evenly(n: int, n_parts: int) -> Iterator[slice]:
     """Yields the slices that cut n items into parts whose sizes differ by at most one."""
     for i in range(n_parts):
         yield slice(i * n // n_parts, (i + 1) * n // n_parts)
-
-
-def _take(tree: Tree, part: slice, n: int) -> Tree:
-    """Returns a part of a batch of n items; a tensor of another length belongs to every part."""
-    return map_tensors(lambda t: t[part] if t.ndim and len(t) == n else t, tree)
 
 
 class _Statistics:

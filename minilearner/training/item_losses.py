@@ -22,7 +22,7 @@ from minilearner.errors import DataError
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory, isolate_rng
 from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Tap, Term
-from minilearner.tree import Tree, map_tensors, n_items, tensors_of
+from minilearner.tree import Tree, has_items, map_tensors, n_items, tensors_of
 
 __all__ = ["DivisorProbe", "LossFunction", "isolate_loss", "make_item_loss", "measure_loss", "mix_losses"]
 
@@ -48,6 +48,11 @@ def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     def item_losses(pred: Any, y: Any) -> Tensor:
         if not n_items(y):  # only other processes have items left
             return torch.stack([t.sum() for t in tensors_of(pred)])[:0]
+        if not has_items(y, n_items(y)):
+            raise DataError(
+                "the losses of items need targets with an entry for each item. Received: tensors of lengths "
+                f"{[len(t) for t in tensors_of(y) if t.ndim]}. Ask for predictions without losses: with_loss=False."
+            )
         losses = None if unreduced is None else _call_without_reduction(unreduced, reduction, pred, y)
         return _compute_one_by_one(loss_func, pred, y, probe) if losses is None else losses
 
@@ -319,7 +324,7 @@ def measure_loss(
     if measure is not None:
         measured: tuple[Tensor, Divisor | None] = measure(pred, y, probe)
         return measured
-    n, taps = n_items(y), dict[int, Tap]()
+    taps: dict[int, Tap] = {}
 
     def note(term: Term) -> Tensor:
         divisor = term.divisor()
@@ -420,7 +425,7 @@ class DivisorProbe:
 
     def compare_with_double(self, loss_func: LossFunction, pred: Any, y: Any) -> _Growth | None:
         """Returns how a loss of torch's terms grows with the batch; None if it cannot take a batch twice."""
-        if self._growth is None:
+        if self._growth is None and has_items(y, n_items(y)):
             try:
                 self._growth = _measure_growth(loss_func, _detach(pred), _detach(y))
             except Exception as error:  # whatever a loss raises that needs batches of one size
@@ -430,7 +435,7 @@ class DivisorProbe:
 
     def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
         """Returns the divisor of a batch, or None if it is the number of items or cannot be measured."""
-        if self._is_off:
+        if self._is_off or not has_items(y, n_items(y)):
             return None
         try:
             with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
@@ -501,12 +506,12 @@ def _measure_growth(loss_func: LossFunction, pred: Any, y: Any) -> _Growth | Non
             for tap in taps:
                 tap.is_closed = True
             found.append(([0.0 if f is None else float(f) for f in factors], _gradient(loss, leaf)))
-    (factors, rest), (twice, rest_twice) = found
-    if not all(map(math.isfinite, factors)):  # the batch has no item that counts
+    (once, rest), (twice, rest_twice) = found
+    if not all(map(math.isfinite, once)):  # the batch has no item that counts
         return None
     divided = [
         term.reduction == "sum" and abs(second - first / 2) <= _CLOSE * abs(first)
-        for term, first, second in zip(seen.terms, factors, twice, strict=True)
+        for term, first, second in zip(seen.terms, once, twice, strict=True)
     ]
     return _Growth(tuple(divided), bool(rest.any()) and _are_near(rest_twice, 2 * rest))
 

@@ -65,6 +65,14 @@ def test_a_loss_for_whole_batches_says_that_it_has_none_for_an_item():
     torch.testing.assert_close(mix_losses(contrastive, PRED, Y, Y.flip(0), share)[0], contrastive(PRED, Y))
 
 
+def test_a_list_of_one_target_an_item_has_no_losses_of_items():
+    def loss(pred, y):
+        return sum(F.cross_entropy(p.expand(len(t), 3), t) for p, t in zip(pred, y, strict=False))
+
+    with pytest.raises(DataError, match=r"an entry for each item. Received: tensors of lengths \[6, 1\]"):
+        make_item_loss(loss)(PRED, [Y, Y[:1]])
+
+
 def test_items_whose_losses_interact_are_mixed_by_the_mean_share():
     def dice(pred, y):
         p, t = pred.softmax(1), F.one_hot(y, 3)
