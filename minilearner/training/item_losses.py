@@ -192,6 +192,8 @@ def mix_losses(
         return losses.mean(), None if whole is None else Divisor(whole.value / 2, n)
     parts = weights * torch.cat([share, 1 - share]).to(weights.dtype)
     counted = parts.nonzero().flatten().tolist()  # the others may be NaN, and so would their gradients
+    if not counted:
+        return _make_zero(pred), Divisor(0.0, n)
     alone = _compute_alone(loss_func, join((pred, pred)), join((y, other)), counted)
     loss = (alone * parts[counted]).sum() / parts.sum()
     if probe is None:
@@ -343,7 +345,12 @@ def _leave_out_nothing(loss: Tensor, pred: Any, divisor: Divisor | None) -> Tens
     """Returns the loss, or 0 if it is 0 / 0 because it leaves out every item of the batch."""
     if divisor is None or isinstance(divisor.value, Tensor) or divisor.value > _CLOSE * divisor.size:
         return loss
-    return loss if bool(loss.isfinite()) else torch.stack([(t * 0).sum() for t in tensors_of(pred)]).sum()
+    return loss if bool(loss.isfinite()) else _make_zero(pred)
+
+
+def _make_zero(pred: Any) -> Tensor:
+    """Returns a loss of 0, which gives all predictions a gradient of 0."""
+    return torch.stack([(t * 0).sum() for t in tensors_of(pred)]).sum()
 
 
 def _find_divisor(
@@ -370,6 +377,9 @@ def _find_divisor(
     adds_up = any(tap.divisor.is_sum for tap in taps.values())
     if probe is not None or adds_up:
         growth = (probe or DivisorProbe()).compare_with_double(loss_func, pred, y)
+    if growth is not None and not growth.is_steady:
+        divisor = None if probe is None else probe.measure(loss_func, pred, y)
+        return _leave_out_nothing(loss, pred, divisor), divisor
     if adds_up:
         _divide_sums(loss, taps, growth, n)
     if len(taps) == 1 and not isinstance(taps[0].divisor.value, Tensor):
@@ -383,10 +393,7 @@ def _find_divisor(
 
 
 def _divide_sums(loss: Tensor, taps: dict[int, Tap], growth: _Growth | None, n: int) -> None:
-    """Gives the terms that add up, and that the loss then divides, what it divides them by.
-
-    A loss that cannot take more items than it has counts as a mean.
-    """
+    """Gives the terms that add up, and that the loss then divides, what it divides them by."""
     if not loss.requires_grad:
         return
     outputs = [tap.output for tap in taps.values()]
@@ -424,13 +431,14 @@ class DivisorProbe:
         self._growth: _Growth | None = None
 
     def compare_with_double(self, loss_func: LossFunction, pred: Any, y: Any) -> _Growth | None:
-        """Returns how a loss of torch's terms grows with the batch; None if it cannot take a batch twice."""
-        if self._growth is None and has_items(y, n_items(y)):
+        """Returns how a loss of torch's terms grows with the batch; None if nothing in the batch counts."""
+        if self._growth is None:
             try:
                 self._growth = _measure_growth(loss_func, _detach(pred), _detach(y))
             except Exception as error:  # whatever a loss raises that needs batches of one size
                 if is_out_of_memory(error):
                     raise
+                self._growth = _Growth(is_steady=False)
         return self._growth
 
     def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
@@ -487,13 +495,17 @@ class _Growth:
     Attributes:
         divided: for each term, whether it adds up and the loss divides it by something that grows with the batch.
         is_rest_sum: whether what the loss adds to its terms grows with the batch.
+        is_steady: whether it has the same terms again. A loss that goes through its items one by one has more.
     """
 
-    divided: tuple[bool, ...]
-    is_rest_sum: bool
+    divided: tuple[bool, ...] = ()
+    is_rest_sum: bool = False
+    is_steady: bool = True
 
 
 def _measure_growth(loss_func: LossFunction, pred: Any, y: Any) -> _Growth | None:
+    if not has_items(y, n_items(y)):
+        return _Growth(is_steady=False)
     found = []
     with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
         leaf = map_tensors(_make_leaf, pred)
@@ -507,6 +519,8 @@ def _measure_growth(loss_func: LossFunction, pred: Any, y: Any) -> _Growth | Non
                 tap.is_closed = True
             found.append(([0.0 if f is None else float(f) for f in factors], _gradient(loss, leaf)))
     (once, rest), (twice, rest_twice) = found
+    if len(once) != len(twice):
+        return _Growth(is_steady=False)
     if not all(map(math.isfinite, once)):  # the batch has no item that counts
         return None
     divided = [

@@ -195,7 +195,9 @@ def test_a_list_of_one_target_an_item_is_cut_with_the_items():
         return sum(F.mse_loss(p.expand_as(t), t) for p, t in zip(pred, y, strict=False)) / len(pred)
 
     train = [(torch.randn(5, 4), [torch.randn(n, 3) for n in (5, 1, 3, 2, 7)])]
-    learners = [Learner(DataLoaders(train), net(room), loss, lr=0.1, cbs=SplitOnOOM()) for room in (5, 3)]
+    learners = [
+        Learner(DataLoaders(train), net(room), loss, torch.optim.SGD, lr=0.1, cbs=SplitOnOOM()) for room in (5, 3)
+    ]
     for learn in learners:
         with learn.no_logging():
             learn.fit(2)
