@@ -46,6 +46,7 @@ NAMED, OPEN = model(lambda self, a, *, b: a), model(lambda self, a, **others: a)
         ({"a": A, "c": B}, ONE, (({"a": A, "c": B},), {})),
         ({"a": A, "c": B}, TWO, (({"a": A, "c": B},), {})),
         ({"a": A}, ANY, (({"a": A},), {})),
+        ({"a": A, "c": B}, model(lambda self, **named: named), ((), {"a": A, "c": B})),
         ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], OPTIONAL, (([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)],), {})),
     ],
 )
