@@ -28,7 +28,7 @@ from minilearner.training.item_losses import LossFunction, isolate_loss
 from minilearner.training.loss_terms import LossTerms, Term
 from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
-from minilearner.tree import Tree, map_tensors, tensors_of
+from minilearner.tree import Tree, map_tensors, n_items, tensors_of
 
 __all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "seed_after_model"]
 
@@ -292,8 +292,8 @@ def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], *
 
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
-    """Raises if the last training batch is a single item that gives a batch norm one value a channel."""
-    if _last_batch_size(loader) != 1:
+    """Raises if a training batch is a single item that gives a batch norm one value a channel."""
+    if n_items(x) != 1 and _last_batch_size(loader) != 1:
         return
     starved: list[str] = []
     with ExitStack() as hooks, isolate_rng(), evaluation_mode(step.model), torch.no_grad():
@@ -307,7 +307,7 @@ def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
             step.predict(map_tensors(lambda t: t[:1] if t.ndim else t, x))
     if starved:
         raise ValueError(
-            f"the last training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
+            f"a training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
             "one value a channel. Give another `bs`, or leave the short batch out: drop_last=True."
         )
 
@@ -318,12 +318,14 @@ def _takes_statistics(norm: nn.Module) -> bool:
 
 
 def _last_batch_size(loader: Loader) -> int | None:
-    """Returns the size of the last batch of a pass, or None if it is not known.
+    """Returns the size of the last batch of a pass, or the smallest in a list of batches; None if it is not known.
 
     With several processes, returns the smallest of their sizes. A process without an item does not count, because
     another item stands in.
     """
     source = getattr(loader, "source", loader)
+    if isinstance(source, list):
+        return min(map(n_items, source), default=None)
     if isinstance(source, DataLoader):
         bs, n = source.batch_size, len(source.sampler) if isinstance(source.sampler, Sized) else None
     else:

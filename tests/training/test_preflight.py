@@ -291,3 +291,12 @@ def test_the_check_leaves_no_trace_on_a_loss_with_buffers():
     loss = Counting()
     fit(batches_of(inputs(), torch.zeros(24, 1)), linear(1), loss)
     assert loss.n == 6
+
+
+@pytest.mark.parametrize("sizes", [[1], [8, 1], [8, 1, 8]])
+def test_a_batch_norm_that_meets_a_single_item_in_a_list_of_batches_is_refused(sizes):
+    x, y = torch.randn(sum(sizes), 5), torch.zeros(sum(sizes), dtype=torch.int64)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    learn = Learner((list(zip(x.split(sizes), y.split(sizes), strict=True)), None), model, nn.CrossEntropyLoss())
+    with pytest.raises(ValueError, match=r"a training batch is a single item, and batch norm \('1' in the model\)"):
+        learn.fit(1)
