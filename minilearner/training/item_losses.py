@@ -304,7 +304,7 @@ def _weigh_items(loss_func: LossFunction, pred: Any, y: Any) -> tuple[str, Tenso
             raise
         return "whole", None
     weights = ((own * parts).sum(1) / (own * own).sum(1)).nan_to_num(0.0, 0.0, 0.0).to(losses.dtype)
-    still = ~own.any(1)  # nobody can see what these weigh: they have what the others leave
+    still = ~own.any(1) & alone.isfinite()  # nobody can see what these weigh: they have what the others leave
     weights = torch.where(still, (1 - weights.sum()).clamp_min(0) / still.sum().clamp_min(1), weights)
     mean = (weights * alone.detach().nan_to_num(0.0)).sum()
     return ("mean", weights) if _is_near(mean, whole) else ("whole", None)
