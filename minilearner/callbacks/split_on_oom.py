@@ -16,7 +16,7 @@ from minilearner.models.restore import BufferCopy
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.callback import Callback, CancelBackward
-from minilearner.training.loss_terms import Divisor, add_divisors
+from minilearner.training.loss_terms import Divisor, add_divisors, add_losses
 from minilearner.training.run import Run
 from minilearner.tree import map_tensors, n_items, take_items
 
@@ -152,17 +152,7 @@ def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int, divisor
         run.batch, run.part, window.part = whole, None, None
     statistics.settle()
     run.pred = join(tuple(preds)) if len(preds) == n_parts else None
-    run.loss = _add_losses(losses, divisors) if len(losses) == n_parts else None
-
-
-def _add_losses(losses: list[Tensor], divisors: list[Divisor]) -> Tensor:
-    """Returns the loss of a batch from those of its parts."""
-    whole = add_divisors(divisors)
-    if whole.is_sum:
-        return torch.stack(losses).sum()
-    total = whole.value if isinstance(whole.value, Tensor) else whole.value or 1.0  # 0 if the loss ignores every item
-    weighted = torch.stack([loss * one.value / total for loss, one in zip(losses, divisors, strict=True)]).sum()
-    return weighted.nan_to_num(0.0) if isinstance(total, Tensor) else weighted
+    run.loss = add_losses(losses, divisors) if len(losses) == n_parts else None
 
 
 def _slice_evenly(n: int, n_parts: int) -> Iterator[slice]:

@@ -51,7 +51,7 @@ class Step:
         norm_type: the exponent of that norm.
         lr_factor: multiplies the learning rates of each update, whatever schedule sets them.
         window: the batches gathered for the next update.
-        divisor: what the latest training batch's loss divides by, until its backward pass. None is the number of items.
+        divisor: what the latest training batch's loss divides by. None is the number of items.
         measures_loss: whether the batches of an update weigh what their losses divide by. Otherwise they weigh as many
             items as `backward` receives.
         is_settled: whether the gradients are ready for an update: exchanged between processes, and without loss scale.
@@ -157,6 +157,8 @@ class Step:
             parameter.grad = kept
         if rest.requires_grad:
             self.precision.backward(rest)
+        for tap, of_factor in zip(taps.values(), of_factors, strict=True):
+            tap.finish(of_factor)
 
     @contextmanager
     def whole_or_nothing(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -190,6 +190,7 @@ def plainly_trained(x, y, loss, lr=0.1):
     most=st.sampled_from([99, 3]),
     seed=st.integers(0, 99),
 )
+@example(name="masked", sizes=[3, 3, 4, 3], mixes=True, most=99, seed=0).via("a batch has no item that counts")
 def test_an_update_is_that_of_the_whole_batch(name, sizes, mixes, most, seed):
     g = torch.Generator().manual_seed(seed)
     n = sum(sizes)
