@@ -109,7 +109,7 @@ class Step:
             else:
                 loss = self.loss_func(pred, y)
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, DataError):
                 raise
             raise loss_error(pred, y, error) from error
         return self.strategy.mean_loss(loss, self.divisor) if several else loss

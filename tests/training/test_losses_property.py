@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from minilearner import FocalLoss, GradientAccumulation, Learner, MixUp, SplitOnOOM
+from minilearner import CutMix, FocalLoss, GradientAccumulation, Learner, MixUp, SplitOnOOM
+from minilearner.errors import DataError
 from minilearner.training.item_losses import make_item_loss, mix_losses
+from minilearner.training.step import make_step
 
 NEXT_TO_NONE = 1e-4
 """An alpha with which MixUp leaves each item as it is, so that a plain loop says what is right."""
@@ -148,6 +150,35 @@ LOSSES = {
 }
 
 
+def some_elements(pred, y):
+    """Has as many elements as items now and then, but of others."""
+    wanted = one_hot(y).where(y[:, None] != 2, torch.nan)
+    return F.binary_cross_entropy_with_logits(pred[~wanted.isnan()], wanted[~wanted.isnan()])
+
+
+def left_out(pred, y):
+    """Calls a loss only if something counts."""
+    return selected(pred, y) if (y != 2).any() else pred.sum() * 0
+
+
+def mean_and_sum(pred, y):
+    """The mean over the batch counts once, and the sum counts each item."""
+    return F.cross_entropy(pred, y) + 0.1 * pred.square().sum()
+
+
+def selected_twice(pred, y):
+    return sum(F.cross_entropy(k * pred[y != k], y[y != k], WEIGHT if k else None) for k in (1, 2))
+
+
+WITH_EMPTY_PARTS = {
+    **LOSSES,
+    "some elements": lambda: some_elements,
+    "left out": lambda: left_out,
+    "mean and sum": lambda: mean_and_sum,
+    "selected twice": lambda: selected_twice,
+}
+
+
 class Short(nn.Module):
     """A model for which memory runs out beyond `most` items."""
 
@@ -267,13 +298,48 @@ def test_a_loss_that_weighs_by_hand_ranks_its_items_by_their_weights(loss):
     torch.testing.assert_close(losses / losses.sum(), wanted / wanted.sum(), rtol=1e-4, atol=1e-6)
 
 
-def test_a_mean_and_a_sum_in_one_loss_keep_their_proportion_in_parts():
-    """The mean over the batch counts once, and the sum counts each item."""
+@pytest.mark.filterwarnings("ignore:a batch of .* items did not fit")
+@pytest.mark.parametrize("mixing", [None, CutMix])
+@pytest.mark.parametrize("name", sorted(WITH_EMPTY_PARTS))
+def test_parts_make_the_update_and_the_loss_of_their_batch(name, mixing):
+    """Also if the first of them has nothing that counts."""
+    x, y = torch.randn(12, 2, 5, 5, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    y[:5] = 2
+    learners = []
+    for most in (99, 4):
+        cbs = [SplitOnOOM()] + ([mixing()] if mixing else [])
+        learn = Learner(([(x, y)], None), Short(most), WITH_EMPTY_PARTS[name](), torch.optim.SGD, device="cpu", seed=3)
+        with learn.no_logging():
+            learn.fit(2, 0.01, cbs=cbs)
+        learners.append(learn)
+    for one, other in zip(*(learn.model.parameters() for learn in learners), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+    whole, in_parts = (learn.recorder.losses for learn in learners)
+    assert in_parts == pytest.approx(whole, rel=1e-4)
 
-    def loss(pred, y):
-        return F.cross_entropy(pred, y) + 0.1 * pred.square().sum()
 
+def test_selected_items_of_several_tasks_count_once_in_each_window():
+    """The first batch has all labels of a task, the second lacks some."""
     x, y = torch.randn(9, 2, 5, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
-    found = trained([(x[:5], y[:5]), (x[5:], y[5:])], loss, GradientAccumulation(2))
-    for one, other in zip(found.parameters(), plainly_trained(x, y, loss).parameters(), strict=True):
+    y[:4] = 0
+    found = trained([(x[:4], y[:4]), (x[4:], y[4:])], selected_twice, GradientAccumulation(2))
+    for one, other in zip(found.parameters(), plainly_trained(x, y, selected_twice).parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.filterwarnings("ignore:a batch of .* items did not fit")
+def test_targets_that_make_every_loss_nan_are_no_empty_part():
+    x, y = torch.randn(8, 2, 5, 5), torch.randn(8, 3)
+    y[:4] = torch.nan
+    step = make_step(Short(99), lambda pred, y: ((pred - y) ** 2).mean())
+    step.n_accumulate = 2
+    step.compute_loss(step.predict(x[:4]), y[:4])
+    with pytest.raises(DataError, match="make the loss NaN whatever the predictions"):
+        step.compute_loss(step.predict(x[4:]), y[4:])
+
+
+def test_a_mean_and_a_sum_in_one_loss_keep_their_proportion_in_parts():
+    x, y = torch.randn(9, 2, 5, 5, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    found = trained([(x[:5], y[:5]), (x[5:], y[5:])], mean_and_sum, GradientAccumulation(2))
+    for one, other in zip(found.parameters(), plainly_trained(x, y, mean_and_sum).parameters(), strict=True):
         torch.testing.assert_close(one, other)
