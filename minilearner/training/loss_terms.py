@@ -238,8 +238,8 @@ class Term:
     def safe_value(self, divisor: Divisor) -> Tensor:
         """Returns the loss, but 0 with a gradient of 0 if nothing counts, instead of 0 / 0."""
         if self.reduction != "mean" or self.class_numbers is None:
-            is_empty = not isinstance(divisor.value, Tensor) and divisor.value == 0  # no element at all
-            return self.call("sum" if is_empty else None)
+            has_none = not isinstance(divisor.value, Tensor) and divisor.value == 0  # no element at all
+            return self.call("sum" if has_none else None)
         if self.arguments.get("weight") is None:
             value = self.call()
             is_empty = divisor.value == 0
