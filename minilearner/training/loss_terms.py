@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import _reduction as legacy
 from torch.overrides import TorchFunctionMode
 
@@ -267,7 +267,7 @@ class LossTerms(TorchFunctionMode):
     Attributes:
         terms: the calls, in order.
         is_by_hand: True if a loss was called without a reduction, so that the caller reduces it.
-        selects: True if tensors or lists were used as indices, so that calls may have only some of the items.
+        selects: True if predictions or targets were picked by an index, so that calls may have only some of the items.
 
     Args:
         act: receives a `Term` and returns the value of the call. By default, the value is torch's own.
@@ -287,7 +287,7 @@ class LossTerms(TorchFunctionMode):
     ) -> Any:
         signature = _losses().get(func)
         if signature is None:
-            self.selects |= func in _SELECTIONS or (func is Tensor.__getitem__ and _has_list(args[1]))
+            self.selects |= func in _SELECTIONS or (func is Tensor.__getitem__ and _picks(*args))
             return func(*args, **(kwargs or {}))
         bound = signature.bind(*args, **(kwargs or {}))
         bound.apply_defaults()
@@ -311,6 +311,9 @@ def _sum_items(t: Tensor, n: int) -> Tensor:
     return t if t.ndim == 1 else t.reshape(n, -1).sum(1)
 
 
-def _has_list(index: Any) -> bool:
-    """Whether an index names items one by one, by a tensor or a list of numbers or of booleans."""
-    return any(isinstance(one, (Tensor, list)) for one in (index if isinstance(index, tuple) else (index,)))
+def _picks(source: Tensor, index: Any) -> bool:
+    """Whether an index may leave items out: a mask does, and so do numbers that pick predictions, but not a table."""
+    parts = [one for one in (index if isinstance(index, tuple) else (index,)) if isinstance(one, (Tensor, list))]
+    if any(isinstance(one, Tensor) and one.dtype == torch.bool for one in parts):
+        return True
+    return bool(parts) and source.requires_grad and not isinstance(source, nn.Parameter)

@@ -98,7 +98,8 @@ class Preflight:
 def _may_replace_loss(callback: Any) -> bool:
     """Whether code of the user's runs at an event that can put another loss in place of the step's own."""
     events = ("before_fit", "after_pred", "after_loss", "before_backward")
-    return any(not str(getattr(callback, event).__module__).startswith("minilearner.") for event in events)
+    functions = [getattr(callback, event) for event in events]
+    return any(not getattr(function, "__module__", "").startswith("minilearner.") for function in functions)
 
 
 def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], *, is_own_loss: bool = False) -> None:

@@ -343,3 +343,16 @@ def test_a_mean_and_a_sum_in_one_loss_keep_their_proportion_in_parts():
     found = trained([(x[:5], y[:5]), (x[5:], y[5:])], mean_and_sum, GradientAccumulation(2))
     for one, other in zip(found.parameters(), plainly_trained(x, y, mean_and_sum).parameters(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_targets_from_a_table_are_mixed_without_going_through_the_items():
+    """The table is read by an index, too, but that leaves no item out."""
+    table, calls = torch.eye(3) * 0.9 + 0.03, []
+
+    def loss(pred, y):
+        calls.append(len(y))
+        return F.cross_entropy(pred, table[y])
+
+    pred = torch.randn(6, 3, requires_grad=True) * 1
+    found, _ = mix_losses(loss, pred, torch.arange(6) % 3, torch.arange(6).flip(0) % 3, torch.full((6,), 0.7))
+    assert calls == [6, 6] and found.isfinite()
