@@ -101,10 +101,10 @@ class MixUp(_Mixing):
     Each item has its own partner in the batch and its own share: the larger part of a draw from Beta(alpha, alpha), so
     between 0.5 and 1. Only training batches are mixed. Weights of a loss, such as class weights, count as they do
     without mixing, for each of the two targets in its share. A loss that calls torch's losses is computed for the whole
-    batch at once; one that reduces by hand may be computed item by item. A loss that needs the whole batch, such as a
-    contrastive one, is averaged by the mean share of the batch. Metrics on training batches (`recorder.train_metrics`)
-    use the target of the item with the larger share. Batch n is always mixed in the same way, whatever else draws
-    random numbers.
+    batch at once; one that reduces by hand or picks items may be computed item by item. A loss that needs the whole
+    batch, such as a contrastive one, is averaged by the mean share of the batch. Metrics on training batches
+    (`recorder.train_metrics`) use the target of the item with the larger share. Batch n is always mixed in the same
+    way, whatever else draws random numbers.
 
     Args:
         alpha: above 0; the larger, the more evenly two items are mixed.

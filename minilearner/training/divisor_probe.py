@@ -49,6 +49,7 @@ class DivisorProbe:
         self._is_off = False
         self._growth: Growth | None = None
         self._empty: list[tuple[Any, Any]] = []
+        self._known: tuple[Any, Any, float] | None = None
         self.mixes_by_hand = False
         """Whether mixed targets are weighed by measuring, from the first batch for which nothing else will do."""
 
@@ -63,6 +64,18 @@ class DivisorProbe:
                 self._growth = Growth(is_steady=False)
         return self._growth
 
+    def note(self, pred: Any, y: Any, divisors: Tensor) -> None:
+        """Keeps an item whose divisor is known, as a reference in the same unit if other batches must be measured.
+
+        Args:
+            pred, y: the batch that has the item.
+            divisors: what each item adds to the divisor, `(items,)`.
+        """
+        if self._known is None and self._reference is None:
+            i = int(divisors.argmax())
+            one_pred, one_y = (map_tensors(lambda t: t[i : i + 1].clone(), detach(tree)) for tree in (pred, y))
+            self._known = (one_pred, one_y, float(divisors[i])) if float(divisors[i]) > 0 else None
+
     def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
         """Returns the divisor of a batch, or None if it is the number of items or cannot be measured.
 
@@ -74,7 +87,7 @@ class DivisorProbe:
         pred, y = detach(pred), detach(y)
         try:
             with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
-                first = self._reference = self._reference or _find_reference(loss_func, pred, y)
+                first = self._reference = self._reference or self._find_reference(loss_func, pred, y)
                 if first is None:
                     self._empty.append((pred, y))
                     return Divisor(0.0, n_items(y))
@@ -86,6 +99,14 @@ class DivisorProbe:
             return None
         self._check_empty(loss_func, first)
         return divisor
+
+    def _find_reference(self, loss_func: LossFunction, pred: Any, y: Any) -> _Reference | None:
+        if self._known is not None:
+            *item, divisor = self._known
+            found = _find_reference(loss_func, *item)
+            if found is not None:
+                return replace(found, divisor=divisor)
+        return _find_reference(loss_func, pred, y)
 
     def _check_empty(self, loss_func: LossFunction, first: _Reference) -> None:
         """Raises if an earlier batch without anything that counts was not left out, but makes any loss NaN."""
@@ -107,14 +128,14 @@ class _Reference:
     Attributes:
         pred, y: its predictions and targets.
         gradient: that of the predictions, if the batch is on its own.
-        n: how many items it has.
+        divisor: what its loss divides by: the number of its items, if nothing else is known.
         is_sum: whether the loss of a larger batch is the sum of the losses of its items.
     """
 
     pred: Any
     y: Any
     gradient: Tensor
-    n: int
+    divisor: float
     is_sum: bool = False
 
     def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
@@ -122,7 +143,7 @@ class _Reference:
         n = n_items(y)
         if self.is_sum:
             return Divisor(n, n, is_sum=True)
-        value = self.n * (1 / self.share_with(loss_func, pred, y) - 1)
+        value = self.divisor * (1 / self.share_with(loss_func, pred, y) - 1)
         return None if abs(value - n) < CLOSE * n else Divisor(max(value, 0.0), n)
 
     def share_with(self, loss_func: LossFunction, pred: Any, y: Any) -> float:

@@ -266,6 +266,7 @@ def _mix_sums(
     """Mixes the terms' sums for both targets; see `mix_losses`. None for `firsts` takes them from the calls."""
     n = len(share)
     taps: dict[int, Tap] = {}
+    weighed: list[Tensor] = []
 
     def mix(term: Term) -> Tensor:
         if len(taps) == len(seconds):
@@ -275,6 +276,7 @@ def _mix_sums(
         total = torch.lerp(second.sums, first.sums, of_first).sum()
         divisor = torch.lerp(second.divisors, first.divisors, of_first).sum()
         value = total if first.is_sum else total / torch.where(divisor == 0, 1, divisor)
+        weighed.append(first.divisors)
         taps[len(taps)] = tap = Tap(value, _mix_divisors(term, divisor, n))
         return tap.output
 
@@ -290,6 +292,8 @@ def _mix_sums(
     divided = [one for one in divided if not one.is_sum]
     if divided and (probe is not None or any(abs(float(one.value) - n) > CLOSE * n for one in divided)):
         return None  # the loss divides by more than the number of items, and each has its share in that
+    if probe is not None and len(weighed) == 1 and not seen.terms[0].adds_up:
+        probe.note(pred, y, weighed[0])
     return found
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from minilearner import CutMix, FocalLoss, GradientAccumulation, Learner, MixUp, SplitOnOOM
 from minilearner.errors import DataError
+from minilearner.training.divisor_probe import DivisorProbe
 from minilearner.training.item_losses import make_item_loss, mix_losses
 from minilearner.training.step import make_step
 
@@ -316,6 +317,18 @@ def test_parts_make_the_update_and_the_loss_of_their_batch(name, mixing):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
     whole, in_parts = (learn.recorder.losses for learn in learners)
     assert in_parts == pytest.approx(whole, rel=1e-4)
+
+
+def test_parts_that_are_mixed_in_different_ways_weigh_in_the_same_unit():
+    """The larger shares of the second part have no loss at all, so nobody sees its terms."""
+    pred = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    y, other = torch.tensor([0, 1, 1, 0, 2, 2, 2, 2]), torch.tensor([1, 0, 0, 1, 1, 0, 2, 1])
+    share, probe, found = torch.full((8,), 0.7), DivisorProbe(), []
+    for part in (slice(0, 4), slice(4, 8)):
+        loss, divisor = mix_losses(left_out, pred[part], y[part], other[part], share[part], probe)
+        found.append((loss, divisor.value))
+    wanted, _ = mix_losses(left_out, pred, y, other, share)
+    torch.testing.assert_close(sum(loss * value for loss, value in found) / sum(value for _, value in found), wanted)
 
 
 def test_selected_items_of_several_tasks_count_once_in_each_window():
