@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from interruptions import Stop, StopAt
 from torch import nn
 
-from minilearner import Callback, Checkpoint, DataLoaders, Learner, MixUp, NonFinite
+from minilearner import Callback, Checkpoint, DataLoaders, Learner, MixUp, NonFinite, SaveBest
 from minilearner.errors import FileFormatError
 
 
@@ -19,6 +19,17 @@ class Uncertain(nn.Module):
 
     def forward(self, pred, y):
         return torch.exp(-self.log_var) * F.mse_loss(pred, y) + self.log_var
+
+
+class Spoil(Callback):
+    """Makes the last two epochs worse."""
+
+    def after_train(self, run):
+        if run.epoch > 1:
+            with torch.no_grad():
+                run.model.weight += 3
+                for parameter in run.step.loss_func.parameters():
+                    parameter -= 1
 
 
 def batches():
@@ -149,3 +160,16 @@ def test_a_sweep_and_a_roll_back_put_them_back():
     with pytest.warns(RuntimeWarning, match="rolled back"):
         quietly(learn, 1, 0.05, cbs=[NonFinite("rollback"), Poison()])
     assert loss.log_var.isfinite() and loss.log_var != 0
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_save_best_puts_them_back_with_the_weights_that_they_fit(mixes):
+    loss = Uncertain()
+    saver = SaveBest("valid_loss")
+    learn = learner(loss, torch.optim.SGD)
+    quietly(learn, 4, 0.05, cbs=[saver, Spoil(), *([MixUp()] if mixes else [])])
+    best = learn.recorder.history["valid_loss"][saver.best_epoch]
+    assert saver.best_epoch < 3
+    with torch.no_grad():
+        losses = [loss(learn.model(x), y) for x, y in batches()]
+    assert float(torch.stack(losses).mean()) == pytest.approx(best, rel=1e-5)
