@@ -77,10 +77,13 @@ def closest(name: str, choices: Iterable[str]) -> str:
 
 
 def plural(n: int, noun: str) -> str:
-    """Returns the number with its noun: "1 image", "2 images", "10,000 batches"."""
-    if n != 1:
-        noun += "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
-    return f"{n:,} {noun}"
+    """Returns the number with its noun: "1 image", "2 images", "10,000 batches", "3 epochs", "4 entries"."""
+    if n == 1:
+        return f"{n:,} {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{n:,} {noun[:-1]}ies"
+    is_hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    return f"{n:,} {noun}{'es' if is_hissing else 's'}"
 
 
 def agree(n: int, singular: str, several: str) -> str:

@@ -629,7 +629,7 @@ class Learner:
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
         take_turn(self.dls, self)
-        self._preflight.check(self._step(None), self.dls, self.metrics)
+        self._preflight.check(self._step(None), self.dls, self.metrics, callbacks)
         optimizer = self._optimizer()
         return FitContext(
             optimizer=optimizer,

@@ -268,7 +268,9 @@ def _seed_those_in_use(seed: int) -> None:
 # What torch says on the CPU, CUDA, ROCm and MPS, and cuBLAS, cuDNN, the C++ library and the system say.
 _OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|(can't|cannot|could not|failed to|unable to) allocate|not enough memory|insufficient \w*memory"
-    r"|alloc(ation)?_failed|error_?memory_?allocation|bad_?\s?alloc",
+    r"|alloc(ation)?_failed|error_?memory_?allocation|bad_?\s?alloc"
+    # MPS, and an older cuDNN that found no room for the workspace of any algorithm
+    r"|invalid buffer size: [\d.]+ .i?b|unable to find a valid cudnn algorithm",
     re.IGNORECASE,
 )
 

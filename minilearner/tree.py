@@ -10,7 +10,18 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Tree", "digest", "is_empty", "map_tensors", "n_items", "shape_of", "tensors_of", "to_device"]
+__all__ = [
+    "Tree",
+    "digest",
+    "has_items",
+    "is_empty",
+    "map_tensors",
+    "n_items",
+    "shape_of",
+    "take_items",
+    "tensors_of",
+    "to_device",
+]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 """Finds the address that Python's own `repr` of an object has; it differs from process to process."""
@@ -74,6 +85,29 @@ def is_empty(tree: Tree) -> bool:
 
     map_tensors(note, tree)
     return bool(lengths) and not any(lengths)
+
+
+def has_items(tree: Tree, n: int) -> bool:
+    """Whether each tensor has an entry for each of `n` items. Lists of one tensor an item, such as boxes, have not."""
+    return all(t.ndim == 0 or len(t) == n for t in tensors_of(tree))
+
+
+def take_items(tree: Tree, items: slice, n: int) -> Tree:
+    """Returns a part of a batch of `n` items. A tensor of another length belongs to every part.
+
+    A list of `n` members is a list of items, unless its tensors have `n` items each.
+    """
+    if isinstance(tree, Tensor):
+        return tree[items] if tree.ndim and len(tree) == n else tree
+    if isinstance(tree, list) and len(tree) == n and not (tensors_of(tree) and has_items(tree, n)):
+        return tree[items]
+    if isinstance(tree, Mapping):
+        return {key: take_items(value, items, n) for key, value in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(take_items(value, items, n) for value in tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(take_items(value, items, n) for value in tree)
+    return tree
 
 
 def shape_of(tree: Tree) -> Tree:

@@ -94,6 +94,8 @@ OUT_OF_MEMORY = (
     RuntimeError("HIP out of memory. Tried to allocate 20.00 MiB"),
     RuntimeError("HIP error: hipErrorOutOfMemory"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB)"),
+    RuntimeError("Invalid buffer size: 20.00 GB"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
     RuntimeError("CUDA driver error: cudaErrorMemoryAllocation"),
     RuntimeError("std::bad_alloc"),
     RuntimeError("unable to mmap 512 bytes from file </x>: Cannot allocate memory (12)"),

@@ -2,7 +2,17 @@ from collections import namedtuple
 
 import torch
 
-from minilearner.tree import digest, is_empty, map_tensors, n_items, shape_of, tensors_of, to_device
+from minilearner.tree import (
+    digest,
+    has_items,
+    is_empty,
+    map_tensors,
+    n_items,
+    shape_of,
+    take_items,
+    tensors_of,
+    to_device,
+)
 
 Pair = namedtuple("Pair", "image mask")
 X, Y = torch.arange(6.0).reshape(2, 3), torch.arange(2)
@@ -46,3 +56,12 @@ def test_a_digest_follows_values_and_text_but_no_address():
     assert digest(X, "a") == digest(X.clone(), "a") and len(digest(X)) == 16
     assert len({digest(X), digest(X + 1), digest(Y), digest("a")}) == 4
     assert digest(Own()) == digest(Own())
+
+
+def test_a_part_of_a_batch_cuts_tensors_and_lists_of_items():
+    assert has_items((X, {"y": Y, "scale": torch.tensor(1.0)}), 2) and not has_items([X, Y[:1]], 2)
+    batch = {"x": Pair(X, [X, Y]), "boxes": [X[:1], Y], "names": ["a", "b"], "scale": torch.ones(3)}
+    part = take_items(batch, slice(1, 2), 2)
+    assert torch.equal(part["x"].image, X[1:]) and torch.equal(part["x"].mask[1], Y[1:])
+    assert len(part["boxes"]) == 1 and part["boxes"][0] is Y
+    assert part["names"] == ["b"] and part["scale"] is batch["scale"]

@@ -20,7 +20,8 @@ from minilearner.training.callback import Callback
 from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss, mix_losses
 from minilearner.training.loss_terms import Divisor
 from minilearner.training.run import Run
-from minilearner.tree import Tree, map_tensors, n_items
+from minilearner.training.step import describe
+from minilearner.tree import Tree, has_items, map_tensors, n_items
 
 __all__ = ["CutMix", "MixUp", "cut_and_paste", "draw_boxes", "interpolate"]
 
@@ -63,6 +64,11 @@ class _Mixing(Callback):
         rng = np.random.default_rng(derive_seed(run.dls.seed, "mix", number))
         self._n_batches += 1
         n, device = n_items(run.x), run.dls.device
+        if not has_items(run.y, n):
+            raise ValueError(
+                f"{self!r} mixes targets with an entry for each item. Received: a batch of {n} items with targets "
+                f"{describe(run.y)}. Mix them in the dataset, or train without it."
+            )
         partner = torch.from_numpy(rng.permutation(n)).to(device, non_blocking=True)
         run.x, share = self.mix(run.x, partner, rng)
         is_smaller = share < 0.5  # metrics see the target of the item with the larger share
@@ -95,10 +101,10 @@ class MixUp(_Mixing):
     Each item has its own partner in the batch and its own share: the larger part of a draw from Beta(alpha, alpha), so
     between 0.5 and 1. Only training batches are mixed. Weights of a loss, such as class weights, count as they do
     without mixing, for each of the two targets in its share. A loss that calls torch's losses is computed for the whole
-    batch at once; one that reduces by hand may be computed item by item. A loss that needs the whole batch, such as a
-    contrastive one, is averaged by the mean share of the batch. Metrics on training batches (`recorder.train_metrics`)
-    use the target of the item with the larger share. Batch n is always mixed in the same way, whatever else draws
-    random numbers.
+    batch at once; one that reduces by hand or picks items may be computed item by item. A loss that needs the whole
+    batch, such as a contrastive one, is averaged by the mean share of the batch. Metrics on training batches
+    (`recorder.train_metrics`) use the target of the item with the larger share. Batch n is always mixed in the same
+    way, whatever else draws random numbers.
 
     Args:
         alpha: above 0; the larger, the more evenly two items are mixed.
@@ -106,7 +112,8 @@ class MixUp(_Mixing):
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; shares and default are fastai's.
 
     Raises:
-        ValueError: `alpha` is not above 0. When a run begins: another callback mixes too.
+        ValueError: `alpha` is not above 0. When a run begins: another callback mixes too. In a run: the targets have
+            no entry for each item.
         TypeError: in a run: the inputs are not floating-point numbers.
     """
 

@@ -65,10 +65,11 @@ class SaveBest(Tracker):
         self._found = ""  # the same, for people
         self._weights: dict[str, Tensor] = {}
         self._extra: dict[str, Any] = {}
+        self._of_loss: list[Tensor] = []
 
     def before_fit(self, run: Run) -> None:
         super().before_fit(run)
-        self.best_epoch, self._weights, self._extra = None, {}, {}
+        self.best_epoch, self._weights, self._extra, self._of_loss = None, {}, {}, []
         if self.path is not None:
             check_writable(self.path)
             _pack_extra_state(read_extra_state(run.model))
@@ -89,11 +90,15 @@ class SaveBest(Tracker):
                 stacklevel=2,
             )
         elif self.restore:
-            self.put_back(run.model)
+            self.put_back(run.model, run.step.loss_func)
             announce(run, f"SaveBest put back the weights of {self._found}: {self.monitor} {self.best:.4f}.")
 
-    def put_back(self, model: nn.Module) -> None:
+    def put_back(self, model: nn.Module, loss_func: Any = None) -> None:
         """Loads the best weights of the latest run into a model.
+
+        Args:
+            model: the model that was trained, or one like it.
+            loss_func: the loss. If it has parameters or buffers, they become what they were with the best weights.
 
         Raises:
             RuntimeError: no weights were kept yet.
@@ -106,6 +111,9 @@ class SaveBest(Tracker):
             for name, t in self._weights.items()
         }
         model.load_state_dict(weights | copy_apart(self._extra))
+        with torch.no_grad():
+            for now, best in zip(_tensors_in(loss_func), self._of_loss, strict=False):  # none without `loss_func`
+                now.copy_(best)
 
     def _keep_if_best(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):
@@ -119,6 +127,7 @@ class SaveBest(Tracker):
             for name, t in state.items()
             if isinstance(t, Tensor)
         }
+        self._of_loss = [t.detach().to("cpu", copy=True) for t in _tensors_in(run.step.loss_func)]
         self._extra = copy_apart({name: value for name, value in state.items() if name.endswith("_extra_state")})
         if self.path is not None:
             about = {"monitor": self.monitor, "value": repr(self.best), "epoch": str(run.epoch)}
@@ -127,6 +136,11 @@ class SaveBest(Tracker):
 
     def __repr__(self) -> str:
         return f"SaveBest({self.monitor!r}, mode={self.mode!r})"
+
+
+def _tensors_in(loss_func: Any) -> list[Tensor]:
+    """Returns the parameters and buffers of a loss. Their order is the same if a callback has wrapped it."""
+    return [*loss_func.parameters(), *loss_func.buffers()] if isinstance(loss_func, nn.Module) else []
 
 
 def _pack_extra_state(extra: dict[str, Any]) -> tuple[dict[str, str], dict[str, Tensor]]:

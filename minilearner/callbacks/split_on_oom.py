@@ -16,9 +16,9 @@ from minilearner.models.restore import BufferCopy
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory
 from minilearner.training.callback import Callback, CancelBackward
-from minilearner.training.loss_terms import Divisor, add_divisors
+from minilearner.training.loss_terms import Divisor, add_divisors, add_losses
 from minilearner.training.run import Run
-from minilearner.tree import Tree, map_tensors, n_items
+from minilearner.tree import map_tensors, n_items, take_items
 
 __all__ = ["SplitOnOOM"]
 
@@ -141,7 +141,7 @@ def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int, divisor
     try:
         for number, part in enumerate(_slice_evenly(n, n_parts)):
             run.part, window.part = part, number
-            run.batch = _take(whole[0], part, n), _take(whole[1], part, n)
+            run.batch = take_items(whole[0], part, n), take_items(whole[1], part, n)
             train_part()
             statistics.add(n_items(run.x) / n)
             if run.pred is not None:
@@ -152,28 +152,13 @@ def _train_parts(run: Run, train_part: Callable[[], None], n_parts: int, divisor
         run.batch, run.part, window.part = whole, None, None
     statistics.settle()
     run.pred = join(tuple(preds)) if len(preds) == n_parts else None
-    run.loss = _add_losses(losses, divisors) if len(losses) == n_parts else None
-
-
-def _add_losses(losses: list[Tensor], divisors: list[Divisor]) -> Tensor:
-    """Returns the loss of a batch from those of its parts."""
-    whole = add_divisors(divisors)
-    if whole.is_sum:
-        return torch.stack(losses).sum()
-    total = whole.value if isinstance(whole.value, Tensor) else whole.value or 1.0  # 0 if the loss ignores every item
-    weighted = torch.stack([loss * one.value / total for loss, one in zip(losses, divisors, strict=True)]).sum()
-    return weighted.nan_to_num(0.0) if isinstance(total, Tensor) else weighted
+    run.loss = add_losses(losses, divisors) if len(losses) == n_parts else None
 
 
 def _slice_evenly(n: int, n_parts: int) -> Iterator[slice]:
     """Yields the slices that cut n items into parts whose sizes differ by at most one."""
     for i in range(n_parts):
         yield slice(i * n // n_parts, (i + 1) * n // n_parts)
-
-
-def _take(tree: Tree, part: slice, n: int) -> Tree:
-    """Returns a part of a batch of n items; a tensor of another length belongs to every part."""
-    return map_tensors(lambda t: t[part] if t.ndim and len(t) == n else t, tree)
 
 
 class _Statistics:

@@ -446,7 +446,7 @@ def _are_images(items: Any) -> bool:
 
 
 def _are_several_inputs(items: Any) -> bool:
-    return isinstance(items, list) and bool(items) and all(isinstance(item, (tuple, Mapping)) for item in items)
+    return isinstance(items, list) and bool(items) and all(isinstance(item, (tuple, list, Mapping)) for item in items)
 
 
 def _collate(items: list[Any], bs: int) -> list[tuple[Tree, None]]:

@@ -109,6 +109,8 @@ def decode_image(image: Image.Image) -> None:
     """Decodes an opened image. A transparent colour then means the decoded values, not those in the file."""
     raw = _raw_mode(image)
     _load(image)
+    if ";16" in raw and image.mode in ("LA", "RGB", "RGBA"):  # of which Pillow keeps the upper 8 bits
+        _check_upper_bits(image)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and transparent < 255:
         step = _RAW_STEPS.get("1" if image.mode == "1" and transparent == 1 else raw, 1)
@@ -144,9 +146,11 @@ def is_float_image(image: Image.Image) -> bool:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Returns how a PNG that is not decoded yet stores its pixels; an empty text if unknown."""
+    """Returns how a PNG or TIFF that is not decoded yet stores its pixels; an empty text if unknown."""
     tiles: Any = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
+    if isinstance(args, tuple) and args:
+        args = args[0]
     return args if isinstance(args, str) else ""
 
 
@@ -177,7 +181,7 @@ def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
     grey = values.clip(0, top)
     if tags.get(262) == _MIN_IS_WHITE:  # Pillow inverts such images at 8 bits, but not at 16
         grey = top - grey
-    _check_brightness(int(grey.max(initial=0)), top)
+    _check_brightness(image, int(grey.max(initial=0)), top)
     scaled = Image.fromarray(np.rint(grey / (top / 255)).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -189,7 +193,7 @@ def _scale_to_eight_bits(image: Image.Image) -> Image.Image:
 _WARNED = threading.Event()
 
 
-def _check_brightness(brightest: int, top: int) -> None:
+def _check_brightness(image: Image.Image, brightest: int, top: int) -> None:
     if top != _MOST_BITS or not 0 < brightest < _DIM:
         return
     if brightest <= 255:
@@ -197,14 +201,28 @@ def _check_brightness(brightest: int, top: int) -> None:
             f"the image has 16 bits per pixel, but its largest value is {brightest}, so it would be black at 8 bits. "
             'Scale it: read it with open_image(path, "I"), and save or return an image of uint8.'
         )
-    if not _WARNED.is_set():
-        _WARNED.set()
-        warnings.warn(
-            f"An image of 16 bits per pixel has no value above {brightest} of 65535, so at 8 bits it has few grey "
-            "levels and is nearly black. If all your images are like that, scale them to 8 bits yourself.",
-            UserWarning,
-            stacklevel=2,
-        )
+    _warn_of_darkness(image, f"no value above {brightest} of {top}", ': read them with open_image(path, "I"), and')
+
+
+def _check_upper_bits(image: Image.Image) -> None:
+    colours = [image.getchannel(band).getextrema()[1] for band in image.getbands() if band != "A"]
+    brightest = max(int(high) for high in colours)  # type: ignore[arg-type]
+    if 0 < brightest < _DIM >> 8:
+        least = f"no value above {(brightest << 8) + 255} of {_MOST_BITS}"
+        _warn_of_darkness(image, least, " in a function of your own that reads all 16 bits, and")
+
+
+def _warn_of_darkness(image: Image.Image, least: str, how: str) -> None:
+    if _WARNED.is_set():
+        return
+    _WARNED.set()
+    name = str(getattr(image, "filename", "")) or "An image"
+    warnings.warn(
+        f"{name} has 16 bits per channel and {least}, so at 8 bits it has few levels and is nearly black. If all your "
+        f"images are like that, scale them{how} save or return images of uint8.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 def _put_on_white(image: Image.Image) -> Image.Image:

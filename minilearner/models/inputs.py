@@ -48,7 +48,8 @@ def _takes_by_name(model: nn.Module, x: Mapping[str, Any]) -> bool:
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     needed = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return bool(named & x.keys()) and needed <= x.keys() and (takes_any or x.keys() <= named)
+    takes_whole = any(_is_positional(p) or p.kind is p.VAR_POSITIONAL for p in parameters)
+    return (bool(named & x.keys()) or not takes_whole) and needed <= x.keys() and (takes_any or x.keys() <= named)
 
 
 def _takes_by_position(model: nn.Module, x: Sequence[Any]) -> bool:

@@ -51,6 +51,17 @@ StrategyChoice: TypeAlias = "str | Wrapper | None"
 - a function that wraps a model as "ddp" does, for instance
   ``partial(DistributedDataParallel, find_unused_parameters=True)``.
 - None: every process trains for itself.
+
+If the shares differ, how much each counts depends on the loss:
+
+- One call of a torch loss, whatever wraps it: what it divides by, such as the sum of the class weights. So the update
+  is that of one process with the whole batch.
+- Several calls: the same, if all divide by the same number. Otherwise each share counts by its number of items.
+- A loss that reduces by hand: each share counts by its number of items. So if the loss divides by weights or by a mask,
+  the update is the mean of the shares' own losses, and not exactly that of the whole batch. The loss must be finite for
+  each share, also if nothing counts in it. (One process alone measures such weights.)
+- Sums: a loss that only adds up torch's sums is added up. A sum by hand, or a sum beside a mean, is averaged over the
+  shares: divide it by the number of items yourself.
 """
 
 _CHOICES = ("auto", "ddp", "fsdp")

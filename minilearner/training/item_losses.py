@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +18,21 @@ from torch import Tensor, nn
 from minilearner.errors import DataError
 from minilearner.results.predictions import join
 from minilearner.runtime import is_out_of_memory, isolate_rng
+from minilearner.training.divisor_probe import (
+    CLOSE,
+    DivisorProbe,
+    Growth,
+    LossFunction,
+    are_near,
+    compute_gradient,
+    is_near,
+    isolate_loss,
+    make_leaf,
+)
 from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Tap, Term
-from minilearner.tree import Tree, map_tensors, n_items, tensors_of
+from minilearner.tree import Tree, has_items, map_tensors, n_items, tensors_of
 
 __all__ = ["DivisorProbe", "LossFunction", "isolate_loss", "make_item_loss", "measure_loss", "mix_losses"]
-
-LossFunction: TypeAlias = Callable[[Any, Any], Tensor]
-"""`(pred, target) -> loss`: a tensor without dimensions, the mean over the items of the batch."""
-
-_CLOSE = 1e-4  # relative: what float32 leaves of a ratio of two gradients, with a margin
 
 
 def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
@@ -47,6 +51,11 @@ def make_item_loss(loss_func: LossFunction) -> Callable[[Any, Any], Tensor]:
     def item_losses(pred: Any, y: Any) -> Tensor:
         if not n_items(y):  # only other processes have items left
             return torch.stack([t.sum() for t in tensors_of(pred)])[:0]
+        if not has_items(y, n_items(y)):
+            raise DataError(
+                "the losses of items need targets with an entry for each item. Received: tensors of lengths "
+                f"{[len(t) for t in tensors_of(y) if t.ndim]}. Ask for predictions without losses: with_loss=False."
+            )
         losses = None if unreduced is None else _call_without_reduction(unreduced, reduction, pred, y)
         return _compute_one_by_one(loss_func, pred, y, probe) if losses is None else losses
 
@@ -110,7 +119,7 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
         nonlocal is_by_hand
         with LossTerms(_average_by_count) as seen:
             loss = loss_func(_take_item(pred, i), _take_item(y, i)).reshape(())
-        is_by_hand |= seen.is_by_hand or not seen.terms
+        is_by_hand |= seen.is_by_hand or not seen.terms or any(term.reduction == "sum" for term in seen.terms)
         return loss
 
     n = n_items(y)
@@ -132,6 +141,11 @@ def _compute_one_by_one(loss_func: LossFunction, pred: Any, y: Any, probe: Divis
     if weights is None:
         return losses if divisor is None else losses * (float(divisor.value) / n)
     return losses.nan_to_num(0.0) * weights * (n if divisor is None else float(divisor.value))
+
+
+def _compute_alone(loss_func: LossFunction, pred: Any, y: Any, items: Sequence[int]) -> Tensor:
+    """Returns the loss of each of these items as a batch of its own."""
+    return torch.stack([loss_func(_take_item(pred, i), _take_item(y, i)).reshape(()) for i in items])
 
 
 def _take_item(tree: Tree, i: int) -> Tree:
@@ -162,10 +176,22 @@ def mix_losses(
         share: the share of `y` in each item, `(items,)`, in [0, 1].
         probe: measures losses that reduce by hand, if the divisor is wanted.
     """
-    mixed = _mix_terms(loss_func, pred, y, other, share, probe)
-    if mixed is not None:
-        return mixed
-    n = len(share)
+    if probe is None or not probe.mixes_by_hand:
+        mixed = _mix_terms(loss_func, pred, y, other, share, probe)
+        if mixed is not None:
+            return mixed
+    if probe is not None:
+        probe.mixes_by_hand = True
+    return _mix_by_hand(loss_func, pred, y, other, share, probe)
+
+
+def _mix_by_hand(
+    loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor, probe: DivisorProbe | None
+) -> tuple[Tensor, Divisor | None]:
+    """Mixes the losses of items by weights that are measured; see `mix_losses`."""
+    n, whole = len(share), None if probe is None else probe.measure(loss_func, join((pred, pred)), join((y, other)))
+    if whole is not None and not whole.is_sum and whole.value <= CLOSE * n:
+        return _make_zero(pred), Divisor(0.0, n)
     try:
         first, second = (_compute_plain_items(loss_func, pred, target) for target in (y, other))
         kind, weights = _weigh_items(loss_func, join((pred, pred)), join((y, other)))
@@ -177,14 +203,15 @@ def mix_losses(
         losses = torch.lerp(second, first, share.to(first.dtype))
         if kind == "sum":
             return losses.sum(), Divisor(n, n, is_sum=True)
-        whole = None if probe is None else probe.measure(loss_func, join((pred, pred)), join((y, other)))
         return losses.mean(), None if whole is None else Divisor(whole.value / 2, n)
     parts = weights * torch.cat([share, 1 - share]).to(weights.dtype)
-    alone = torch.cat([_compute_one_by_one(loss_func, pred, y), _compute_one_by_one(loss_func, pred, other)])
-    loss = torch.where(parts == 0, 0.0, alone * parts).sum() / parts.sum()
+    counted = parts.nonzero().flatten().tolist()  # the others may be NaN, and so would their gradients
+    if not counted:
+        return _make_zero(pred), Divisor(0.0, n)
+    alone = _compute_alone(loss_func, join((pred, pred)), join((y, other)), counted)
+    loss = (alone * parts[counted]).sum() / parts.sum()
     if probe is None:
         return loss, None
-    whole = probe.measure(loss_func, join((pred, pred)), join((y, other)))
     total = 2 * n if whole is None else whole.value
     return loss, Divisor(float(total * parts.sum()), n)
 
@@ -192,62 +219,142 @@ def mix_losses(
 def _mix_terms(
     loss_func: LossFunction, pred: Any, y: Any, other: Any, share: Tensor, probe: DivisorProbe | None
 ) -> tuple[Tensor, Divisor | None] | None:
-    """Mixes inside each call of a torch loss. Returns None if the loss reduces by hand or sees other items."""
+    """Mixes inside each call of a torch loss. Returns None if the loss reduces by hand or is no mean over items."""
     n = len(share)
     seconds: list[ItemSums] = []
-    taps: dict[int, Tap] = {}
-
-    class Unmixable(Exception):  # noqa: N818 - leaves the loss function
-        pass
-
-    def split(term: Term) -> ItemSums:
-        parts = term.by_item(n)
-        if parts is None:
-            raise Unmixable
-        return parts
 
     def keep(term: Term) -> Tensor:
-        seconds.append(split(term))
+        seconds.append(_split(term, n))
         return term.call()
-
-    def mix(term: Term) -> Tensor:
-        first, second = split(term), seconds[len(taps)]
-        of_first = share.to(first.sums.dtype)
-        total = torch.lerp(second.sums, first.sums, of_first).sum()
-        divisor = torch.lerp(second.divisors, first.divisors, of_first).sum()
-        value = total if first.is_sum else total / torch.where(divisor == 0, 1, divisor)
-        taps[len(taps)] = tap = Tap(value, _mix_divisors(term, divisor, n))
-        return tap.output
 
     try:
         with isolate_loss(loss_func), LossTerms(keep) as before:
             loss_func(pred, other)
         if not before.terms or before.is_by_hand:
             return None
-        with LossTerms(mix) as seen:
-            loss = loss_func(pred, y)
-    except (Unmixable, IndexError):
+        if not before.selects:  # else a call may have as many elements as there are items, but of others
+            return _mix_sums(loss_func, pred, y, other, share, probe, None, seconds)
+    except _OtherItems:
+        pass
+    firsts, others = (_sum_alone(loss_func, pred, target) for target in (y, other))
+    if firsts is None or others is None or len(firsts) != len(others):
         return None
-    if len(seen.terms) != len(before.terms):
+    return _mix_sums(loss_func, pred, y, other, share, probe, firsts, others)
+
+
+class _OtherItems(Exception):  # noqa: N818 - leaves the loss function
+    """A call of a loss does not have the items of the batch, in their order."""
+
+
+def _split(term: Term, n: int) -> ItemSums:
+    parts = term.by_item(n)
+    if parts is None:
+        raise _OtherItems
+    return parts
+
+
+def _mix_sums(
+    loss_func: LossFunction,
+    pred: Any,
+    y: Any,
+    other: Any,
+    share: Tensor,
+    probe: DivisorProbe | None,
+    firsts: list[ItemSums] | None,
+    seconds: list[ItemSums],
+) -> tuple[Tensor, Divisor | None] | None:
+    """Mixes the terms' sums for both targets; see `mix_losses`. None for `firsts` takes them from the calls."""
+    n = len(share)
+    taps: dict[int, Tap] = {}
+    weighed: list[Tensor] = []
+
+    def mix(term: Term) -> Tensor:
+        if len(taps) == len(seconds):
+            raise _OtherItems
+        first, second = firsts[len(taps)] if firsts else _split(term, n), seconds[len(taps)]
+        of_first = share.to(first.sums.dtype)
+        total = torch.lerp(second.sums, first.sums, of_first).sum()
+        divisor = torch.lerp(second.divisors, first.divisors, of_first).sum()
+        value = total if first.is_sum else total / torch.where(divisor == 0, 1, divisor)
+        weighed.append(first.divisors)
+        taps[len(taps)] = tap = Tap(value, _mix_divisors(term, divisor, n))
+        return tap.output
+
+    with LossTerms(mix) as seen:
+        loss = loss_func(pred, y)
+    if len(taps) != len(seconds):
         return None
     is_term = len(taps) == 1 and loss is taps[0].output
     if not is_term and not _is_rest_alike(loss_func, pred, y, other, [tap.value.detach() for tap in taps.values()]):
         return None
-    return _find_divisor(loss, taps, seen.terms, n, probe)
+    found = _find_divisor(loss_func, pred, y, loss, taps, seen, probe)
+    divided = [tap.divisor for tap, term in zip(taps.values(), seen.terms, strict=True) if term.reduction == "sum"]
+    divided = [one for one in divided if not one.is_sum]
+    if divided and (probe is not None or any(abs(float(one.value) - n) > CLOSE * n for one in divided)):
+        return None  # the loss divides by more than the number of items, and each has its share in that
+    if probe is not None and len(weighed) == 1 and not seen.terms[0].adds_up:
+        probe.note(pred, y, weighed[0])
+    return found
+
+
+def _sum_alone(loss_func: LossFunction, pred: Any, y: Any) -> list[ItemSums] | None:
+    """Returns the parts of each item in each of the loss's terms, from a call of the loss for each item.
+
+    An item without terms, which a loss may leave out, has no part. Returns None if the parts do not add up to the
+    terms of the whole batch: the loss reduces by hand, or compares its items with each other.
+    """
+    try:
+        with isolate_rng(), isolate_loss(loss_func), torch.no_grad(), LossTerms() as whole:
+            loss_func(pred, y)
+        found = [_sum_item(loss_func, _take_item(pred, i), _take_item(y, i)) for i in range(n_items(y))]
+    except Exception as error:  # of a loss for batches of one size
+        if is_out_of_memory(error):
+            raise
+        return None
+    terms = whole.terms
+    if not terms or any(len(parts) not in (0, len(terms)) for parts in found):
+        return None
+    zero = terms[0].first_input.new_zeros(())
+    rows = [parts or [(zero, zero)] * len(terms) for parts in found]
+    sums = [
+        ItemSums(torch.stack([row[k][0] for row in rows]), torch.stack([row[k][1] for row in rows]), term.adds_up)
+        for k, term in enumerate(terms)
+    ]
+    return sums if all(map(_make_up, sums, terms)) else None
+
+
+def _sum_item(loss_func: LossFunction, pred: Any, y: Any) -> list[tuple[Tensor, Tensor]]:
+    """Returns the sum and the divisor of each term in the loss of one item."""
+    parts: list[tuple[Tensor, Tensor]] = []
+
+    def keep(term: Term) -> Tensor:
+        value = term.elements().sum()
+        parts.append((value, torch.as_tensor(term.divisor().value, dtype=value.dtype, device=value.device)))
+        return value
+
+    with isolate_loss(loss_func), LossTerms(keep):
+        loss_func(pred, y)
+    return parts
+
+
+def _make_up(parts: ItemSums, term: Term) -> bool:
+    """Whether the items' parts make up a term of the whole batch."""
+    divisor = parts.divisors.new_ones(()) if parts.is_sum else parts.divisors.sum()
+    return not bool(divisor) or is_near(parts.sums.sum() / divisor, term.call())
 
 
 def _is_rest_alike(loss_func: LossFunction, pred: Any, y: Any, other: Any, terms: list[Tensor]) -> bool:
     """Whether what a loss makes of its terms is the same for both targets, and moves the predictions alike."""
     found = []
     with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
-        leaf = map_tensors(_make_leaf, pred)
+        leaf = map_tensors(make_leaf, pred)
         for target in (y, other):
             values = iter(terms)
             with LossTerms(lambda term, values=values: next(values)):  # type: ignore[misc]
                 rest = loss_func(leaf, target)
-            found.append((rest, _gradient(rest, leaf) if rest.requires_grad else torch.zeros(1)))
+            found.append((rest, compute_gradient(rest, leaf) if rest.requires_grad else torch.zeros(1)))
     (first, first_gradient), (second, second_gradient) = found
-    return _is_near(second, first) and _are_near(second_gradient, first_gradient)
+    return is_near(second, first) and are_near(second_gradient, first_gradient)
 
 
 def _mix_divisors(term: Term, total: Tensor, n: int) -> Divisor:
@@ -270,25 +377,25 @@ def _weigh_items(loss_func: LossFunction, pred: Any, y: Any) -> tuple[str, Tenso
     n = n_items(y)
     try:
         with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
-            leaf = map_tensors(_make_leaf, pred)
+            leaf = map_tensors(make_leaf, pred)
             losses = _compute_plain_items(loss_func, leaf, y)
             whole, twice = loss_func(leaf, y), loss_func(join((leaf, leaf)), join((y, y)))
-            each, parts = _gradient(losses.nansum(), leaf), _gradient(whole, leaf)
-            if _are_near(each / n, parts) and _is_near(losses.mean(), whole):
+            each, parts = compute_gradient(losses.nansum(), leaf), compute_gradient(whole, leaf)
+            if are_near(each / n, parts) and is_near(losses.mean(), whole):
                 return "mean", None
-            if _are_near(each, parts) and _is_near(losses.sum(), whole) and not _is_near(twice, whole):
+            if are_near(each, parts) and is_near(losses.sum(), whole) and not is_near(twice, whole):
                 return "sum", None
-            alone = _compute_one_by_one(loss_func, leaf, y)
-            own = _gradient(alone.nansum(), leaf)
+            alone = _compute_alone(loss_func, leaf, y, range(n))
+            own = compute_gradient(alone.nansum(), leaf)
     except Exception as error:  # of a loss for batches of one size, or one that cannot be differentiated
         if is_out_of_memory(error):
             raise
         return "whole", None
     weights = ((own * parts).sum(1) / (own * own).sum(1)).nan_to_num(0.0, 0.0, 0.0).to(losses.dtype)
-    still = ~own.any(1)  # nobody can see what these weigh: they have what the others leave
+    still = ~own.any(1) & alone.isfinite()  # nobody can see what these weigh: they have what the others leave
     weights = torch.where(still, (1 - weights.sum()).clamp_min(0) / still.sum().clamp_min(1), weights)
     mean = (weights * alone.detach().nan_to_num(0.0)).sum()
-    return ("mean", weights) if _is_near(mean, whole) else ("whole", None)
+    return ("mean", weights) if is_near(mean, whole) else ("whole", None)
 
 
 def measure_loss(
@@ -307,7 +414,7 @@ def measure_loss(
     if measure is not None:
         measured: tuple[Tensor, Divisor | None] = measure(pred, y, probe)
         return measured
-    n, taps = n_items(y), dict[int, Tap]()
+    taps: dict[int, Tap] = {}
 
     def note(term: Term) -> Tensor:
         divisor = term.divisor()
@@ -316,25 +423,76 @@ def measure_loss(
 
     with LossTerms(note) as seen:
         loss = loss_func(pred, y)
-    if not taps or seen.is_by_hand:
-        return loss, None if probe is None else probe.measure(loss_func, pred, y)
-    return _find_divisor(loss, taps, seen.terms, n, probe)
+    if taps and not seen.is_by_hand:
+        return _find_divisor(loss_func, pred, y, loss, taps, seen, probe)
+    divisor = None if probe is None else probe.measure(loss_func, pred, y)
+    return _leave_out_nothing(loss, pred, divisor), divisor
+
+
+def _leave_out_nothing(loss: Tensor, pred: Any, divisor: Divisor | None) -> Tensor:
+    """Returns the loss, or 0 if it is 0 / 0 because it leaves out every item of the batch."""
+    if divisor is None or isinstance(divisor.value, Tensor) or divisor.value > CLOSE * divisor.size:
+        return loss
+    return loss if bool(loss.isfinite()) else _make_zero(pred)
+
+
+def _make_zero(pred: Any) -> Tensor:
+    """Returns a loss of 0, which gives all predictions a gradient of 0."""
+    return torch.stack([(t * 0).sum() for t in tensors_of(pred)]).sum()
 
 
 def _find_divisor(
-    loss: Tensor, taps: dict[int, Tap], terms: list[Term], n: int, probe: DivisorProbe | None
+    loss_func: LossFunction,
+    pred: Any,
+    y: Any,
+    loss: Tensor,
+    taps: dict[int, Tap],
+    seen: LossTerms,
+    probe: DivisorProbe | None,
 ) -> tuple[Tensor, Divisor | None]:
-    """Returns the loss and its divisor: that of its only term, or with a `probe` one for each term."""
+    """Returns the loss and its divisor: that of its only term, or with a `probe` one for each term.
+
+    Args:
+        loss_func, pred, y: the loss, predictions and targets of a batch.
+        loss: its value.
+        taps: the terms as they entered it, by their numbers.
+        seen: the calls that they came from.
+        probe: measures what the loss makes of its terms. Without one, only sums are looked into.
+    """
     if len(taps) == 1 and loss is taps[0].output:
         return taps[0].value, taps[0].divisor
+    n, growth = n_items(y), None
+    adds_up = any(tap.divisor.is_sum for tap in taps.values())
+    if probe is not None or adds_up:
+        growth = (probe or DivisorProbe()).compare_with_double(loss_func, pred, y)
+    if growth is not None and not growth.is_steady:
+        divisor = None if probe is None else probe.measure(loss_func, pred, y)
+        return _leave_out_nothing(loss, pred, divisor), divisor
+    if adds_up:
+        _divide_sums(loss, taps, growth, n)
+    if len(taps) == 1 and not isinstance(taps[0].divisor.value, Tensor):
+        loss = _leave_out_nothing(loss, pred, taps[0].divisor)
     if probe is None:
         return loss, _combine([tap.divisor for tap in taps.values()], n)
-    apart = {i: tap for i, (tap, term) in enumerate(zip(taps.values(), terms, strict=True)) if not _is_plain(term, n)}
-    return loss, Divisor(n, n, taps=apart) if apart else None
+    is_sum = growth is not None and growth.is_rest_sum
+    pairs = zip(taps.items(), seen.terms, strict=True)
+    apart = {i: tap for (i, tap), term in pairs if is_sum or seen.selects or not _is_plain(term, n)}
+    return loss, Divisor(n, n, is_sum=is_sum, taps=apart) if apart else None
+
+
+def _divide_sums(loss: Tensor, taps: dict[int, Tap], growth: Growth | None, n: int) -> None:
+    """Gives the terms that add up, and that the loss then divides, what it divides them by."""
+    if not loss.requires_grad:
+        return
+    outputs = [tap.output for tap in taps.values()]
+    factors = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    for i, (tap, factor) in enumerate(zip(taps.values(), factors, strict=True)):
+        if tap.divisor.is_sum and factor is not None and (growth is None or growth.divided[i]):
+            tap.divisor = Divisor(1 / float(factor) if float(factor) else 0.0, n)
 
 
 def _is_plain(term: Term, n: int) -> bool:
-    """Whether a term is a mean over all elements of `n` items in every batch: it ignores and weighs none."""
+    """Whether a term is a mean over all elements of `n` items: it ignores and weighs none."""
     is_mean = term.reduction in ("mean", "batchmean") and term.weights() is None
     return is_mean and term.first_input.shape[:1] == (n,)
 
@@ -345,104 +503,3 @@ def _combine(divisors: list[Divisor], n: int) -> Divisor | None:
         return Divisor(n, n, is_sum=True)
     first = divisors[0]
     return first if all(one == first for one in divisors[1:]) else None
-
-
-class DivisorProbe:
-    """Measures the divisors of a loss that reduces by hand, in comparison with the first batch of a run.
-
-    In a batch that is made of two, the gradients of the first one's predictions shrink by what the second one adds to
-    the divisor.
-    """
-
-    def __init__(self) -> None:
-        self._reference: _Reference | None = None
-        self._is_sum = False
-        self._is_off = False
-
-    def measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
-        """Returns the divisor of a batch, or None if it is the number of items or cannot be measured."""
-        if self._is_off:
-            return None
-        try:
-            with isolate_rng(), isolate_loss(loss_func), torch.enable_grad():
-                return self._measure(loss_func, _detach(pred), _detach(y))
-        except Exception as error:  # whatever a loss raises that needs batches of one size
-            if is_out_of_memory(error):
-                raise
-            self._is_off = True
-            return None
-
-    def _measure(self, loss_func: LossFunction, pred: Any, y: Any) -> Divisor | None:
-        n, first = n_items(y), self._reference
-        if first is None:
-            leaf = map_tensors(_make_leaf, pred)
-            gradient = _gradient(loss_func(leaf, y), leaf)
-            if not bool(gradient.isfinite().all()) or not bool(gradient.any()):
-                return None
-            first = self._reference = _Reference(pred, y, gradient, n)
-            self._is_sum = abs(first.share_with(loss_func, pred, y) - 1) < _CLOSE
-        if self._is_sum:
-            return Divisor(n, n, is_sum=True)
-        value = first.n * (1 / first.share_with(loss_func, pred, y) - 1)
-        return None if abs(value - n) < _CLOSE * n else Divisor(max(value, 0.0), n)
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The batch that others are compared with, and the gradient of its predictions on its own."""
-
-    pred: Any
-    y: Any
-    gradient: Tensor
-    n: int
-
-    def share_with(self, loss_func: LossFunction, pred: Any, y: Any) -> float:
-        """Returns the part of this batch in the divisor of one batch of this one's items and the given ones."""
-        leaf = map_tensors(_make_leaf, self.pred)
-        together = _gradient(loss_func(join((leaf, pred)), join((self.y, y))), leaf)
-        share = float((together * self.gradient).sum() / (self.gradient * self.gradient).sum())
-        if not float((together - share * self.gradient).norm()) <= 1e-3 * float(self.gradient.norm()):
-            raise ValueError("the loss is no mean over items.")
-        return share
-
-
-@contextmanager
-def isolate_loss(loss_func: LossFunction) -> Iterator[None]:
-    """Gives a loss copies of its buffers until leaving, so that a trial call leaves no trace on them."""
-    modules = loss_func.modules() if isinstance(loss_func, nn.Module) else ()
-    own = [(module, dict(module._buffers)) for module in modules]
-    for module, buffers in own:
-        module._buffers.update({name: None if t is None else t.clone() for name, t in buffers.items()})
-    try:
-        yield
-    finally:
-        for module, buffers in own:
-            module._buffers.clear()
-            module._buffers.update(buffers)
-
-
-def _detach(tree: Tree) -> Tree:
-    return map_tensors(lambda t: t.detach(), tree)
-
-
-def _make_leaf(t: Tensor) -> Tensor:
-    return t.detach().requires_grad_() if t.is_floating_point() else t
-
-
-def _gradient(loss: Tensor, pred: Any) -> Tensor:
-    """Returns the gradients of all predictions, as `(items, ...)` in double precision."""
-    leaves = [t for t in tensors_of(pred) if t.requires_grad]
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    rows = [
-        (torch.zeros_like(t) if g is None else g).double().reshape(len(t), -1)
-        for g, t in zip(found, leaves, strict=True)
-    ]
-    return torch.cat(rows, dim=1)
-
-
-def _are_near(values: Tensor, wanted: Tensor) -> bool:
-    return values.shape == wanted.shape and bool((values - wanted).norm() <= _CLOSE * wanted.norm() + 1e-9)
-
-
-def _is_near(value: Tensor, wanted: Tensor) -> bool:
-    return abs(float(value.detach()) - float(wanted.detach())) <= _CLOSE * abs(float(wanted.detach())) + 1e-7

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import _reduction as legacy
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Divisor", "ItemSums", "LossTerms", "Tap", "Term", "add_divisors"]
+__all__ = ["Divisor", "ItemSums", "LossTerms", "Tap", "Term", "add_divisors", "add_losses"]
 
 _OF_CLASSES = ("cross_entropy", "nll_loss", "linear_cross_entropy")
 _NAMES = (
@@ -29,6 +29,7 @@ _NAMES = (
     *("poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss"),
     "triplet_margin_with_distance_loss",
 )
+_SELECTIONS = (torch.masked_select, Tensor.masked_select, torch.index_select, Tensor.index_select)
 _DIVIDE_BY_WEIGHTS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 
@@ -70,6 +71,12 @@ class Tap:
         self.is_closed = False
         self.output: Tensor = _Through.apply(value, self)
         """The term as it enters the loss. While the tap is closed, no gradient flows back from here."""
+        self.part = value.detach()
+        """What the term adds to the loss, once `finish` has set it."""
+
+    def finish(self, part: Tensor) -> None:
+        """Keeps what the term added to the loss, and lets go of all that the backward pass needed."""
+        self.part = self.value = self.output = part.detach()
 
 
 class _Through(torch.autograd.Function):
@@ -92,6 +99,29 @@ def add_divisors(divisors: Sequence[Divisor]) -> Divisor:
     )
 
 
+def add_losses(losses: Sequence[Tensor], divisors: Sequence[Divisor]) -> Tensor:
+    """Returns the loss of a batch from those of its parts, after their backward passes."""
+    of_terms: dict[int, list[tuple[Tensor, Divisor]]] = {}
+    rests = list(losses)
+    for i, divisor in enumerate(divisors):
+        for number, tap in divisor.taps.items():
+            of_terms.setdefault(number, []).append((tap.part, tap.divisor))
+            rests[i] = rests[i] - tap.part
+    found = [_average(rests, divisors)]
+    found += [_average(*zip(*pairs, strict=True)) for pairs in of_terms.values()]
+    return torch.stack(found).sum()
+
+
+def _average(losses: Sequence[Tensor], divisors: Sequence[Divisor]) -> Tensor:
+    """Returns the mean of losses, weighed by what they divide by, or their sum if they add up."""
+    whole = add_divisors(divisors)
+    if whole.is_sum:
+        return torch.stack(list(losses)).sum()
+    total = whole.value if isinstance(whole.value, Tensor) else whole.value or 1.0  # 0 if the loss ignores every item
+    weighted = torch.stack([loss * one.value / total for loss, one in zip(losses, divisors, strict=True)]).sum()
+    return weighted.nan_to_num(0.0) if isinstance(total, Tensor) else weighted
+
+
 @dataclass(frozen=True)
 class ItemSums:
     """The parts of a loss that belong to each item, `(items,)`: the loss is `sums.sum() / divisors.sum()`.
@@ -99,13 +129,11 @@ class ItemSums:
     Attributes:
         sums: what the item adds to the sum.
         divisors: what it adds to the divisor: its elements that count, times their weights.
-        counts: how many of its elements count.
         is_sum: True if the loss does not divide.
     """
 
     sums: Tensor
     divisors: Tensor
-    counts: Tensor
     is_sum: bool
 
 
@@ -129,6 +157,11 @@ class Term:
     def call(self, reduction: str | None = None) -> Tensor:
         """Returns the loss, with another reduction if one is given."""
         return self.function(**{**self.arguments, "reduction": reduction or self.reduction})
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the call adds its elements up, and divides by nothing."""
+        return self.reduction == "sum"
 
     @property
     def class_numbers(self) -> Tensor | None:
@@ -173,8 +206,8 @@ class Term:
             size = weights.numel()
         else:
             size = self._count_elements()
-        if self.reduction == "sum" or weights is None:
-            return Divisor(float(size), size, is_sum=self.reduction == "sum")
+        if self.adds_up or weights is None:
+            return Divisor(float(size), size, is_sum=self.adds_up)
         total = weights.sum()
         return Divisor(float(total) if total.device.type == "cpu" else total, size)
 
@@ -191,23 +224,22 @@ class Term:
         losses = self.elements()
         if losses.ndim == 0 or losses.shape[0] != n:
             return None
-        weights, counted = self.weights(), self.counted
-        each = losses.numel() // n
-        plain = losses.new_full((n,), float(each))
+        weights = self.weights()
+        plain = losses.new_full((n,), float(losses.numel() // n))
         if weights is not None and weights.shape != losses.shape:
             return None
         divisors = plain if weights is None else _sum_items(weights, n).to(losses.dtype)
         return ItemSums(
             sums=_sum_items(losses, n),
             divisors=losses.new_ones(n) if self.reduction == "batchmean" else divisors,
-            counts=plain if counted is None else _sum_items(counted.to(losses.dtype), n),
-            is_sum=self.reduction == "sum",
+            is_sum=self.adds_up,
         )
 
     def safe_value(self, divisor: Divisor) -> Tensor:
         """Returns the loss, but 0 with a gradient of 0 if nothing counts, instead of 0 / 0."""
         if self.reduction != "mean" or self.class_numbers is None:
-            return self.call()
+            has_none = not isinstance(divisor.value, Tensor) and divisor.value == 0  # no element at all
+            return self.call("sum" if has_none else None)
         if self.arguments.get("weight") is None:
             value = self.call()
             is_empty = divisor.value == 0
@@ -235,6 +267,7 @@ class LossTerms(TorchFunctionMode):
     Attributes:
         terms: the calls, in order.
         is_by_hand: True if a loss was called without a reduction, so that the caller reduces it.
+        selects: True if predictions or targets were picked by an index, so that calls may have only some of the items.
 
     Args:
         act: receives a `Term` and returns the value of the call. By default, the value is torch's own.
@@ -244,7 +277,7 @@ class LossTerms(TorchFunctionMode):
     def __init__(self, act: Callable[[Term], Tensor] | None = None, *, unreduced: bool = False):
         super().__init__()
         self.terms: list[Term] = []
-        self.is_by_hand = False
+        self.is_by_hand = self.selects = False
         self._act = act
         self._acts_on_all = unreduced
         self._unreduced: list[Term] = []
@@ -254,6 +287,7 @@ class LossTerms(TorchFunctionMode):
     ) -> Any:
         signature = _losses().get(func)
         if signature is None:
+            self.selects |= func in _SELECTIONS or (func is Tensor.__getitem__ and _picks(*args))
             return func(*args, **(kwargs or {}))
         bound = signature.bind(*args, **(kwargs or {}))
         bound.apply_defaults()
@@ -275,3 +309,11 @@ class LossTerms(TorchFunctionMode):
 
 def _sum_items(t: Tensor, n: int) -> Tensor:
     return t if t.ndim == 1 else t.reshape(n, -1).sum(1)
+
+
+def _picks(source: Tensor, index: Any) -> bool:
+    """Whether an index may leave items out: a mask does, and so do numbers that pick predictions, but not a table."""
+    parts = [one for one in (index if isinstance(index, tuple) else (index,)) if isinstance(one, (Tensor, list))]
+    if any(isinstance(one, Tensor) and one.dtype == torch.bool for one in parts):
+        return True
+    return bool(parts) and source.requires_grad and not isinstance(source, nn.Parameter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -24,11 +24,11 @@ from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
-from minilearner.training.item_losses import LossFunction, isolate_loss
+from minilearner.training.divisor_probe import LossFunction, is_near, isolate_loss, make_leaf
 from minilearner.training.loss_terms import LossTerms, Term
 from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
-from minilearner.tree import Tree, map_tensors, tensors_of
+from minilearner.tree import Tree, map_tensors, n_items, tensors_of
 
 __all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "seed_after_model"]
 
@@ -87,15 +87,22 @@ class Preflight:
     def __init__(self) -> None:
         self._passed: list[Any] = []
 
-    def check(self, step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
-        """Runs `check_data`, unless exactly these parts passed it the last time."""
+    def check(self, step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], callbacks: Sequence[Any] = ()) -> None:
+        """Runs `check_data`, unless exactly these parts passed it the last time. Callbacks may replace the loss."""
         parts = [*parameters_of(step.model, step.loss_func), step.loss_func, dls, *metrics.values()]
         if [id(part) for part in self._passed] != [id(part) for part in parts]:
-            check_data(step, dls, metrics)
+            check_data(step, dls, metrics, is_own_loss=any(map(_may_replace_loss, callbacks)))
             self._passed = parts
 
 
-def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
+def _may_replace_loss(callback: Any) -> bool:
+    """Whether code of the user's runs at an event that can put another loss in place of the step's own."""
+    events = ("before_fit", "after_pred", "after_loss", "before_backward")
+    functions = [getattr(callback, event) for event in events]
+    return any(not getattr(function, "__module__", "").startswith("minilearner.") for function in functions)
+
+
+def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], *, is_own_loss: bool = False) -> None:
     """Sends the first batch of each loader through model and loss, without a trace, and checks the data at hand.
 
     Model and loss say themselves what they can take. So a class number out of range is one that `cross_entropy` and
@@ -103,6 +110,12 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
     and lists in memory), the rest of the data is looked through for items that the first batch does not vouch for; they
     take places in the first batch, and go through in it. Metrics are tried on the first validation
     batch; see `try_metrics`.
+
+    Args:
+        step: holds model and loss.
+        dls: the loaders.
+        metrics: by their names.
+        is_own_loss: True if a callback may go backward from another loss, so that the step's own needs no gradient.
 
     Raises:
         ValueError: every parameter is frozen, or batch norm would meet a single value.
@@ -115,10 +128,10 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> N
         for module in (step.model, step.loss_func):
             if isinstance(module, nn.Module):
                 kept.enter_context(restore_buffers(module))
-        _check_sets(step, dls, metrics)
+        _check_sets(step, dls, metrics, is_own_loss)
 
 
-def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> None:
+def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], is_own_loss: bool) -> None:
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
         x, y = dls.one_batch(ds_idx)
@@ -128,6 +141,9 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric]) -> 
             _check_metrics(step, x, y, metrics, is_all=len(dls.loader(ds_idx)) == 1)
         else:
             _check_lone_item(step, x, dls.train)
+            trial.check_shapes()
+            if not is_own_loss:
+                trial.check_gradient()
         for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
             trial.check_more(x, y, f"the {split} data" + (f", batch {number}" if number else ""))
 
@@ -173,6 +189,64 @@ class _Trial:
             )
         if not self._is_survivable(loss, self.pred, self.y):
             self._refuse_loss(loss, self.pred, self.x, self.y, where)
+
+    def check_shapes(self) -> None:
+        """Raises a DataError if the loss compares each prediction with the targets of all items.
+
+        Torch broadcasts predictions (items, 1) and targets (items,) to (items, items). Then it does not matter which
+        target is whose. It does matter if both have the same shape, and which shape that is makes no difference. No
+        loss that compares all pairs on purpose behaves like this.
+        """
+        pred, y = self.pred, self.y
+        if not isinstance(pred, Tensor) or not isinstance(y, Tensor) or n_items(y) < 2:
+            return
+        if pred.shape != (*y.shape, 1) and y.shape != (*pred.shape, 1):
+            return
+        column, flat = max(pred.shape, y.shape, key=len), min(pred.shape, y.shape, key=len)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                given, moved = self._try_shapes(pred.shape, y.shape)
+                of_flat, moved_flat = self._try_shapes(flat, flat)
+                of_column, _ = self._try_shapes(column, column)
+        except Exception as error:  # the loss wants these shapes
+            if is_out_of_memory(error):
+                raise
+            return
+        is_blind = is_near(given, moved) and not is_near(of_flat, moved_flat)
+        if is_blind and is_near(of_flat, of_column) and not is_near(given, of_flat):
+            raise DataError(
+                "`loss_func` compares each prediction with the targets of all items, since torch broadcasts their "
+                f"shapes. Received: predictions {describe(pred)} and targets {describe(y)}. Give both the same shape, "
+                "with `squeeze(1)` or `unsqueeze(1)` in the loss."
+            )
+
+    def check_gradient(self) -> None:
+        """Raises a DataError if the loss has no gradient, so that nothing can be learnt from it."""
+        try:
+            with torch.enable_grad():
+                loss = self._try_loss(map_tensors(make_leaf, self.pred), self.y)
+                if not loss.requires_grad:  # unless it comes from the model, past the predictions
+                    inputs, named = spread_inputs(self.step.model, self.x)
+                    with isolate_rng(), evaluation_mode(self.step.model):
+                        loss = self._try_loss(self.step.model(*inputs, **named), self.y)
+        except Exception:  # training will say what is wrong, if anything is
+            return
+        if not loss.requires_grad:
+            raise DataError(
+                f"`loss_func` must return a loss with a gradient. Received: a loss of {float(loss):.4g} without one. "
+                "Compute it from the predictions with torch, without `detach()`, `item()`, `argmax()` or NumPy."
+            )
+
+    def _try_shapes(self, of_pred: Sequence[int], of_y: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns the loss of predictions and targets in these shapes, and that of items with each other's targets."""
+        pred, y = self.pred.reshape(of_pred), self.y.reshape(of_y)
+        with torch.no_grad():
+            return self._try_loss(pred, y), self._try_loss(pred, y.roll(1, 0))
+
+    def _try_loss(self, pred: Any, y: Any) -> Tensor:
+        with isolate_rng(), isolate_loss(self.step.loss_func):
+            return self.step.loss_func(pred, y)
 
     def check_more(self, x: Tree, y: Any, where: str) -> None:
         """Raises a DataError if there are inputs or labels that the first batch does not vouch for, and that fail."""
@@ -292,8 +366,8 @@ def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], *
 
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
-    """Raises if the last training batch is a single item that gives a batch norm one value a channel."""
-    if _last_batch_size(loader) != 1:
+    """Raises if a training batch is a single item that gives a batch norm one value a channel."""
+    if n_items(x) != 1 and _last_batch_size(loader) != 1:
         return
     starved: list[str] = []
     with ExitStack() as hooks, isolate_rng(), evaluation_mode(step.model), torch.no_grad():
@@ -307,7 +381,7 @@ def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
             step.predict(map_tensors(lambda t: t[:1] if t.ndim else t, x))
     if starved:
         raise ValueError(
-            f"the last training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
+            f"a training batch is a single item, and batch norm ({starved[0]!r} in the model) needs more than "
             "one value a channel. Give another `bs`, or leave the short batch out: drop_last=True."
         )
 
@@ -318,12 +392,14 @@ def _takes_statistics(norm: nn.Module) -> bool:
 
 
 def _last_batch_size(loader: Loader) -> int | None:
-    """Returns the size of the last batch of a pass, or None if it is not known.
+    """Returns the size of the last batch of a pass, or the smallest in a list of batches; None if it is not known.
 
     With several processes, returns the smallest of their sizes. A process without an item does not count, because
     another item stands in.
     """
     source = getattr(loader, "source", loader)
+    if isinstance(source, list):
+        return min(map(n_items, source), default=None)
     if isinstance(source, DataLoader):
         bs, n = source.batch_size, len(source.sampler) if isinstance(source.sampler, Sized) else None
     else:

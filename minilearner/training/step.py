@@ -7,7 +7,7 @@ A step knows a model, a loss and an optimizer, and nothing of epochs, callbacks 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss
-from minilearner.training.loss_terms import Divisor, Tap
+from minilearner.training.loss_terms import Divisor
 from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
@@ -51,7 +51,7 @@ class Step:
         norm_type: the exponent of that norm.
         lr_factor: multiplies the learning rates of each update, whatever schedule sets them.
         window: the batches gathered for the next update.
-        divisor: what the latest training batch's loss divides by, until its backward pass. None is the number of items.
+        divisor: what the latest training batch's loss divides by. None is the number of items.
         measures_loss: whether the batches of an update weigh what their losses divide by. Otherwise they weigh as many
             items as `backward` receives.
         is_settled: whether the gradients are ready for an update: exchanged between processes, and without loss scale.
@@ -109,61 +109,56 @@ class Step:
             else:
                 loss = self.loss_func(pred, y)
         except (IndexError, TypeError, ValueError, RuntimeError) as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, DataError):
                 raise
             raise loss_error(pred, y, error) from error
         return self.strategy.mean_loss(loss, self.divisor) if several else loss
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
-        taps: Mapping[int, Tap] = {}
-        if self.n_accumulate != 1 or self.window.part is not None:
-            divisor = self.divisor or Divisor(n_items, n_items)
-            taps, plain = divisor.taps, loss
+        divisor = self.divisor or Divisor(n_items, n_items)
+        if not divisor.taps and (self.n_accumulate != 1 or self.window.part is not None):
             loss = self.strategy.weigh(self.window, loss, divisor)
         if self.is_settled:  # an update was cancelled, and its gradients stay
             self._unsettle()
         if self.n_processes > 1:
             self.strategy.before_backward()
-        if taps:
-            self._backward_by_terms(plain, loss, taps)
+        if divisor.taps:
+            self._backward_by_terms(loss, divisor)
         else:
             self.precision.backward(loss)
 
-    def _backward_by_terms(self, loss: Tensor, weighed: Tensor, taps: Mapping[int, Tap]) -> None:
+    def _backward_by_terms(self, loss: Tensor, divisor: Divisor) -> None:
         """Gathers the gradients of terms with divisors of their own, then those of all else.
 
-        Args:
-            loss: the loss.
-            weighed: the loss times its weight in the window.
-            taps: the terms, by their numbers.
+        A term moves the loss by its factor in it, such as a learnt weight. The term's part of the gradients is that of
+        the product of both.
         """
-        parameters, outputs = self._parameters(), [tap.output for tap in taps.values()]
-        learning = [p for p in self._of_loss if p.requires_grad]
+        parameters, taps = self._parameters(), divisor.taps
+        outputs = [tap.output for tap in taps.values()]
         factors = torch.autograd.grad(loss, outputs, create_graph=True, allow_unused=True)
-        owners = [_find_owner(parameter, factors) for parameter in learning]
+        pairs = [
+            (tap.value, loss.new_zeros(()) if f is None else f) for tap, f in zip(taps.values(), factors, strict=True)
+        ]
+        of_factors = [value.detach() * factor for value, factor in pairs]
+        rest = self.strategy.weigh(self.window, loss - sum(of_factors), divisor)
         before = [p.grad for p in parameters]
         for tap in taps.values():
             tap.is_closed = True
-        direct = torch.autograd.grad(loss, learning, retain_graph=True, allow_unused=True) if learning else ()
-        for i, ((number, tap), factor) in enumerate(zip(taps.items(), factors, strict=True)):
+        for (number, tap), (value, factor), of_factor in zip(taps.items(), pairs, of_factors, strict=True):
             weight = self.window.weigh_term(number, tap.divisor)
             for parameter in parameters:
                 parameter.grad = None
-            if factor is not None and tap.value.requires_grad:
-                self.precision.backward((tap.value * factor.detach() * weight).to(loss.dtype), retain_graph=True)
-            for parameter, gradient, owner in zip(learning, direct, owners, strict=True):
-                if owner == i and gradient is not None:
-                    gradient = gradient * weight * self.precision.scale
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            product = value * factor.detach() + of_factor
+            if product.requires_grad and not _is_zero(weight):
+                self.precision.backward((product * weight).to(loss.dtype), retain_graph=True)
             self.window.add_gradients(number, [p.grad for p in parameters])
         for parameter, kept in zip(parameters, before, strict=True):
             parameter.grad = kept
-        owned = [(p, p.grad) for p, owner in zip(learning, owners, strict=True) if owner is not None]
-        if weighed.requires_grad:
-            self.precision.backward(weighed)
-        for parameter, kept in owned:
-            parameter.grad = kept
+        if rest.requires_grad:
+            self.precision.backward(rest)
+        for tap, of_factor in zip(taps.values(), of_factors, strict=True):
+            tap.finish(of_factor)
 
     @contextmanager
     def whole_or_nothing(self) -> Iterator[None]:
@@ -317,16 +312,9 @@ def describe(tree: Tree) -> str:
     return type(tree).__name__
 
 
-def _find_owner(parameter: Tensor, factors: Sequence[Tensor | None]) -> int | None:
-    """Returns the only term whose factor depends on a parameter of the loss, or None if there are none or several."""
-    found = [
-        i
-        for i, factor in enumerate(factors)
-        if factor is not None
-        and factor.requires_grad
-        and torch.autograd.grad(factor, parameter, retain_graph=True, allow_unused=True)[0] is not None
-    ]
-    return found[0] if len(found) == 1 else None
+def _is_zero(weight: float | Tensor) -> bool:
+    """Whether nothing counts. A weight on a device is not waited for: its term is 0 then, and so is its gradient."""
+    return not isinstance(weight, Tensor) and weight == 0
 
 
 def _sum_of_nothing(pred: Tree) -> Tensor:

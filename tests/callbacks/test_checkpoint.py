@@ -10,31 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruptions import Stop, StopAt
 from torch import nn
 
-from minilearner import Callback, DataLoaders, EarlyStopping, Learner, accuracy, error_rate, set_seed
+from minilearner import DataLoaders, EarlyStopping, Learner, accuracy, error_rate, set_seed
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.errors import CheckpointError
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(Callback):
-    """Ends a run as a crash in user code would. To a checkpoint, the run looks the same with and without it."""
-
-    order = 200
-
-    def __init__(self, step):
-        self.step = step
-
-    def state_dict(self):
-        return {}
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Stop
 
 
 def make(hidden=6, n=30, bs=4, shift=0.0, p=0.2, act=nn.ReLU, frozen="none", seed=2, learner_seed=None, **options):

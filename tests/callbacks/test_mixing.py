@@ -298,6 +298,13 @@ def test_inputs_that_cannot_be_mixed_are_refused(cbs, x, error, message):
         learn.fit(1, cbs=cbs)
 
 
+def test_targets_without_an_entry_for_each_item_are_refused():
+    batches = [(torch.rand(2, 3), [torch.rand(4, 3), torch.rand(5, 3)])]
+    learn = Learner(DataLoaders(batches), nn.Linear(3, 3), lambda pred, y: (pred - y[0][:2]).square().mean())
+    with learn.no_logging(), pytest.raises(ValueError, match=r"an entry for each item.*a batch of 2 items"):
+        learn.fit(1, cbs=MixUp())
+
+
 def test_masks_are_refused_by_cutmix():
     x, _ = make_images()
     batches = [(x, torch.zeros(12, 8, 8, dtype=torch.int64))]

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from minilearner import Callback, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp, NonFinite, SplitOnOOM
@@ -184,3 +185,20 @@ def test_a_process_short_of_memory_trains_in_parts():
     assert "allocate memory" in run("whole").stderr
     done = run("split")
     assert done.returncode == 0 and done.stdout.startswith("in parts of at most "), done.stderr
+
+
+@IGNORE_WARNING
+def test_a_list_of_one_target_an_item_is_cut_with_the_items():
+    """As boxes are given: each image has another number of them."""
+
+    def loss(pred, y):
+        return sum(F.mse_loss(p.expand_as(t), t) for p, t in zip(pred, y, strict=False)) / len(pred)
+
+    train = [(torch.randn(5, 4), [torch.randn(n, 3) for n in (5, 1, 3, 2, 7)])]
+    learners = [
+        Learner(DataLoaders(train), net(room), loss, torch.optim.SGD, lr=0.1, cbs=SplitOnOOM()) for room in (5, 3)
+    ]
+    for learn in learners:
+        with learn.no_logging():
+            learn.fit(2)
+    assert_close(*learners)

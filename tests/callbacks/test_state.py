@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 import numpy as np
 import pytest
 import torch
+from interruptions import Stop, StopAt
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -282,24 +283,11 @@ def test_attributes_of_every_kind_go_on_as_they_were(tmp_path):
         learn = Learner(DataLoaders(batches, batches[:1]), nn.Linear(2, 1), nn.MSELoss(), torch.optim.SGD)
         kinds = Kinds()
         with learn.no_logging():
-            learn.fit(2, 0.1, cbs=[kinds, StopAtStep(step)], **options)
+            learn.fit(2, 0.1, cbs=[kinds, StopAt(step)], **options)
         return kinds.state_dict()
 
-    class StopAtStep(Callback):
-        order = 200
-
-        def __init__(self, step):
-            self.step = step
-
-        def state_dict(self):
-            return {}
-
-        def after_batch(self, run):
-            if run.training and run.global_step == self.step:
-                raise InterruptedError
-
     whole = train()
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Stop):
         train(6, checkpoint=Checkpoint(tmp_path, every_steps=1))
     resumed = train(checkpoint=Checkpoint(tmp_path, every_steps=1))
     assert len(whole) == 9

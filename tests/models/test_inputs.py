@@ -46,6 +46,7 @@ NAMED, OPEN = model(lambda self, a, *, b: a), model(lambda self, a, **others: a)
         ({"a": A, "c": B}, ONE, (({"a": A, "c": B},), {})),
         ({"a": A, "c": B}, TWO, (({"a": A, "c": B},), {})),
         ({"a": A}, ANY, (({"a": A},), {})),
+        ({"a": A, "c": B}, model(lambda self, **named: named), ((), {"a": A, "c": B})),
         ([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)], OPTIONAL, (([torch.zeros(3, 8, 8), torch.zeros(3, 9, 9)],), {})),
     ],
 )
@@ -67,24 +68,24 @@ class Two(nn.Module):
 
 
 class Items(torch.utils.data.Dataset):
-    def __init__(self, is_named):
+    def __init__(self, kind):
         g = torch.Generator().manual_seed(0)
         self.a, self.b, self.y = torch.randn(8, 2, generator=g), torch.randn(8, 3, generator=g), torch.ones(8, 1)
-        self.is_named = is_named
+        self.kind = kind
 
     def __len__(self):
         return 8
 
     def item(self, i):
-        return {"b": self.b[i], "a": self.a[i]} if self.is_named else (self.a[i], self.b[i])
+        return {"b": self.b[i], "a": self.a[i]} if self.kind == "by name" else self.kind((self.a[i], self.b[i]))
 
     def __getitem__(self, i):
         return self.item(i), self.y[i]
 
 
-@pytest.fixture(params=["by place", "by name"])
+@pytest.fixture(params=[tuple, list, "by name"])
 def learn(request, tmp_path):
-    items = Items(request.param == "by name")
+    items = Items(request.param)
     learn = Learner(DataLoaders(items, items, bs=4), Two(), nn.MSELoss(), torch.optim.SGD, path=tmp_path, device="cpu")
     learn.items_of_test = items
     with learn.no_logging():

@@ -6,13 +6,13 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from interruptions import Stop, StopAt
 from safetensors.torch import load_file
 from torch import nn
 
 from minilearner import (
     EMA,
     SWA,
-    Callback,
     Checkpoint,
     DataLoaders,
     FileFormatError,
@@ -97,35 +97,13 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-class Crash(Exception):
-    pass
-
-
-class CrashAt(Callback):
-    ignored_arguments = ("step",)
-    order = 200
-
-    def __init__(self, step):
-        self.step = step
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Crash
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_run_goes_on_with_it(tmp_path, kind):
     whole = fit(learner(kind))
-    with pytest.raises(Crash):
-        fit(learner(kind), CrashAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
+    with pytest.raises(Stop):
+        fit(learner(kind), StopAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
     for _ in range(2):  # the second time the run is finished already
-        again = fit(learner(kind), CrashAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))
+        again = fit(learner(kind), StopAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))
         assert again.n == whole.n == 8 and torch.equal(weights(again), weights(whole))
 
 
@@ -196,9 +174,9 @@ def test_a_batch_that_is_repeated_or_left_out_counts_as_without(tmp_path):
 
 def test_a_trial_puts_it_back_after_an_error():
     model = Net("growing list")
-    with pytest.raises(Crash), restore_model(model):
+    with pytest.raises(Stop), restore_model(model):
         model(torch.randn(4, 2))
-        raise Crash
+        raise Stop
     assert model.n == 0
 
 
@@ -224,10 +202,10 @@ class CountingLoss(nn.MSELoss):
 def test_that_of_a_loss_survives_too(tmp_path):
     whole = learner(loss=CountingLoss())
     fit(whole)
-    with pytest.raises(Crash):
-        fit(learner(loss=CountingLoss()), CrashAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
+    with pytest.raises(Stop):
+        fit(learner(loss=CountingLoss()), StopAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
     again = learner(loss=CountingLoss())
-    fit(again, CrashAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))
+    fit(again, StopAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))
     assert again.loss_func.calls == whole.loss_func.calls and torch.equal(weights(again.model), weights(whole.model))
     n = len(whole.loss_func.calls)
     with whole.no_logging():
@@ -283,8 +261,8 @@ def test_a_file_without_it_or_with_one_that_a_module_refuses_changes_nothing(tmp
 def test_a_checkpoint_of_an_earlier_version_goes_on_with_a_warning(tmp_path, monkeypatch):
     from minilearner.saving import run_state
 
-    with monkeypatch.context() as earlier, pytest.raises(Crash):
+    with monkeypatch.context() as earlier, pytest.raises(Stop):
         earlier.setattr(run_state, "read_extra_state", lambda model: {})
-        fit(learner(), CrashAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
+        fit(learner(), StopAt(3), checkpoint=Checkpoint(tmp_path, every_steps=1))
     with pytest.warns(UserWarning, match="has no extra state"):
-        fit(learner(), CrashAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))
+        fit(learner(), StopAt(None), checkpoint=Checkpoint(tmp_path, every_steps=1))

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from interruptions import Stop, StopAt
 from torch import nn
 from torch.optim import lr_scheduler
 
 from minilearner import (
-    Callback,
     Checkpoint,
     CyclicLR,
     DataLoaders,
@@ -100,28 +100,6 @@ SCHEDULES = {
 }
 
 
-class Crash(Exception):
-    pass
-
-
-class CrashAt(Callback):
-    order = 200
-    ignored_arguments = ("step",)
-
-    def __init__(self, step):
-        self.step = step
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Crash
-
-
 def layers(model):
     return [[*model[0].parameters(), *model[1].parameters()], list(model[2].parameters())]
 
@@ -137,14 +115,14 @@ def train(factory, schedule, after_a_fit, step=None, folder=None):
     with learn.no_logging():
         if after_a_fit:
             learn.fit(1, 1e-3)
-        fit(N_EPOCHS, 1e-3, cbs=[*SCHEDULES[schedule](), CrashAt(step)], checkpoint=checkpoint)
+        fit(N_EPOCHS, 1e-3, cbs=[*SCHEDULES[schedule](), StopAt(step)], checkpoint=checkpoint)
         learn.lr_find(num_it=3, show_plot=False, suggest_funcs=None)
     return [*model.state_dict().values(), *map(torch.as_tensor, learn.recorder.lrs)]
 
 
 def assert_resumes(folder, factory, schedule, after_a_fit, step):
     whole = train(factory, schedule, after_a_fit)
-    with pytest.raises(Crash):
+    with pytest.raises(Stop):
         train(factory, schedule, after_a_fit, step, folder)
     resumed = train(factory, schedule, after_a_fit, None, folder)
     assert len(whole) == len(resumed) and all(map(torch.equal, whole, resumed))

@@ -65,6 +65,27 @@ def test_a_loss_for_whole_batches_says_that_it_has_none_for_an_item():
     torch.testing.assert_close(mix_losses(contrastive, PRED, Y, Y.flip(0), share)[0], contrastive(PRED, Y))
 
 
+def test_a_list_of_one_target_an_item_has_no_losses_of_items():
+    def loss(pred, y):
+        return sum(F.cross_entropy(p.expand(len(t), 3), t) for p, t in zip(pred, y, strict=False))
+
+    with pytest.raises(DataError, match=r"an entry for each item. Received: tensors of lengths \[6, 1\]"):
+        make_item_loss(loss)(PRED, [Y, Y[:1]])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_mixture_leaves_out_items_that_a_loss_selects_away(seed):
+    def selected(pred, y):
+        return F.cross_entropy(pred[y >= 0], y[y >= 0], torch.tensor([1.0, 5.0, 0.5]))
+
+    g = torch.Generator().manual_seed(seed)
+    pred, share = torch.randn(14, 3, generator=g), 0.5 + torch.rand(14, generator=g) / 2
+    y, other = torch.randint(-1, 3, (14,), generator=g), torch.randint(-1, 3, (14,), generator=g)
+    ignoring = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 5.0, 0.5]), ignore_index=-1)
+    wanted, _ = mix_losses(ignoring, pred, y, other, share)
+    torch.testing.assert_close(mix_losses(selected, pred, y, other, share)[0], wanted)
+
+
 def test_items_whose_losses_interact_are_mixed_by_the_mean_share():
     def dice(pred, y):
         p, t = pred.softmax(1), F.one_hot(y, 3)

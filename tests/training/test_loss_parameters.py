@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from interruptions import Stop, StopAt
 from torch import nn
 
-from minilearner import Callback, Checkpoint, DataLoaders, Learner, MixUp, NonFinite
+from minilearner import Callback, Checkpoint, DataLoaders, Learner, MixUp, NonFinite, SaveBest
 from minilearner.errors import FileFormatError
 
 
@@ -18,6 +19,17 @@ class Uncertain(nn.Module):
 
     def forward(self, pred, y):
         return torch.exp(-self.log_var) * F.mse_loss(pred, y) + self.log_var
+
+
+class Spoil(Callback):
+    """Makes the last two epochs worse."""
+
+    def after_train(self, run):
+        if run.epoch > 1:
+            with torch.no_grad():
+                run.model.weight += 3
+                for parameter in run.step.loss_func.parameters():
+                    parameter -= 1
 
 
 def batches():
@@ -120,37 +132,15 @@ def test_a_file_of_another_loss_gives_the_weights(tmp_path):
         learner(Vector(), path=tmp_path).load("learnt", with_opt=False)
 
 
-class Crash(Exception):
-    pass
-
-
-class CrashAt(Callback):
-    order = 200
-    ignored_arguments = ("step",)
-
-    def __init__(self, step):
-        self.step = step
-
-    def after_batch(self, run):
-        if run.training and run.global_step == self.step:
-            raise Crash
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
-
-
 @pytest.mark.parametrize("mixes", [False, True])
 def test_a_resumed_run_and_a_finished_one_have_them(tmp_path, mixes):
     def train(step, checkpoint):
         learn = learner(Uncertain())
-        quietly(learn, 2, 0.05, cbs=[*([MixUp()] if mixes else []), CrashAt(step)], checkpoint=checkpoint)
+        quietly(learn, 2, 0.05, cbs=[*([MixUp()] if mixes else []), StopAt(step)], checkpoint=checkpoint)
         return learn.loss_func.log_var
 
     whole, saving = train(None, None), Checkpoint(tmp_path, every_steps=3)
-    with pytest.raises(Crash):
+    with pytest.raises(Stop):
         train(5, saving)
     assert torch.equal(train(None, saving), whole)
     assert torch.equal(train(None, saving), whole)
@@ -170,3 +160,16 @@ def test_a_sweep_and_a_roll_back_put_them_back():
     with pytest.warns(RuntimeWarning, match="rolled back"):
         quietly(learn, 1, 0.05, cbs=[NonFinite("rollback"), Poison()])
     assert loss.log_var.isfinite() and loss.log_var != 0
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_save_best_puts_them_back_with_the_weights_that_they_fit(mixes):
+    loss = Uncertain()
+    saver = SaveBest("valid_loss")
+    learn = learner(loss, torch.optim.SGD)
+    quietly(learn, 4, 0.05, cbs=[saver, Spoil(), *([MixUp()] if mixes else [])])
+    best = learn.recorder.history["valid_loss"][saver.best_epoch]
+    assert saver.best_epoch < 3
+    with torch.no_grad():
+        losses = [loss(learn.model(x), y) for x, y in batches()]
+    assert float(torch.stack(losses).mean()) == pytest.approx(best, rel=1e-5)

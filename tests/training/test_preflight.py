@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from minilearner import DataLoaders, Learner
+from minilearner import Callback, DataLoaders, Learner
 from minilearner.data.targets import ClassNumbers
 from minilearner.errors import DataError
 
@@ -169,6 +169,75 @@ REFUSED = {
 }
 
 
+NOT_COMPARABLE = {
+    "by hand": (linear(1), torch.arange(24.0), lambda pred, y: ((pred - y) ** 2).mean()),
+    "elements": (linear(1), torch.arange(24.0), lambda pred, y: F.l1_loss(*torch.broadcast_tensors(pred, y))),
+    "longer targets": (
+        lambda: nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)),
+        torch.arange(24.0)[:, None],
+        lambda pred, y: (pred - y).abs().mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_COMPARABLE)
+def test_a_broadcast_over_all_pairs_of_items_is_refused(name):
+    make, y, loss = NOT_COMPARABLE[name]
+    with pytest.raises(DataError, match=r"compares each prediction with the targets of all items"):
+        fit(batches_of(inputs(), y), make, loss)
+
+
+PAIRED = {
+    "ranks": lambda pred, y: F.softplus(-(pred - pred.T) * (y[:, None] - y).sign()).mean(),
+    "squeezed": lambda pred, y: ((pred[:, 0] - y) ** 2).mean(),
+    "flattened": lambda pred, y: ((pred.flatten() - y.flatten()) ** 2).mean(),
+    "means": lambda pred, y: (pred.mean() - y.mean()) ** 2,
+    "unsqueezed": lambda pred, y: ((pred - y[:, None]) ** 2).mean(),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_loss_that_makes_the_shapes_fit_is_no_broadcast(name):
+    fit(batches_of(inputs(), torch.arange(24.0)), linear(1), PAIRED[name])
+
+
+WITHOUT_GRADIENT = {
+    "detached": lambda pred, y: F.mse_loss(pred.detach()[:, 0], y),
+    "a number": lambda pred, y: torch.tensor(F.mse_loss(pred[:, 0], y).item()),
+    "errors": lambda pred, y: (pred.argmax(1) != y).float().mean(),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENT)
+def test_a_loss_without_a_gradient_is_refused(name):
+    with pytest.raises(DataError, match="`loss_func` must return a loss with a gradient"):
+        fit(batches_of(inputs(), torch.arange(24.0)), linear(1), WITHOUT_GRADIENT[name])
+
+
+def test_a_loss_may_take_its_gradient_from_inside_the_model():
+    inside = []
+
+    class Model(nn.Linear):
+        def forward(self, x):
+            inside[:] = [super().forward(x)]
+            return inside[0].detach()
+
+    fit(batches_of(inputs(), torch.arange(24.0)), lambda: Model(5, 1), lambda pred, y: F.mse_loss(inside[0][:, 0], y))
+
+
+def test_a_callback_may_put_another_loss_in_the_place_of_one_without_a_gradient():
+    class Replace(Callback):
+        def after_loss(self, run):
+            if run.training:
+                run.loss = F.mse_loss(run.pred[:, 0], run.y)
+
+    learn = Learner(
+        (batches_of(inputs(), torch.arange(24.0)), None), nn.Linear(5, 1), lambda pred, y: torch.zeros(()), device="cpu"
+    )
+    with learn.no_logging():
+        learn.fit(1, cbs=Replace())
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_certainly_fails_is_refused(name):
     y, loss, message = REFUSED[name]
@@ -291,3 +360,12 @@ def test_the_check_leaves_no_trace_on_a_loss_with_buffers():
     loss = Counting()
     fit(batches_of(inputs(), torch.zeros(24, 1)), linear(1), loss)
     assert loss.n == 6
+
+
+@pytest.mark.parametrize("sizes", [[1], [8, 1], [8, 1, 8]])
+def test_a_batch_norm_that_meets_a_single_item_in_a_list_of_batches_is_refused(sizes):
+    x, y = torch.randn(sum(sizes), 5), torch.zeros(sum(sizes), dtype=torch.int64)
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    learn = Learner((list(zip(x.split(sizes), y.split(sizes), strict=True)), None), model, nn.CrossEntropyLoss())
+    with pytest.raises(ValueError, match=r"a training batch is a single item, and batch norm \('1' in the model\)"):
+        learn.fit(1)

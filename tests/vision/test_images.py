@@ -233,7 +233,8 @@ def png(width, height, depth, kind, rows, transparent=b""):
 
 def tiff(bits, photometric, data, width, height, sample_format=1):
     """Returns a TIFF made by hand, since Pillow writes only some depths."""
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 278: height, 279: len(data)}
+    tags[277] = 3 if photometric == 2 else 1
     tags[339] = sample_format
     data += b"\0" * (len(data) % 2)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
@@ -311,6 +312,27 @@ def test_sixteen_bits_that_are_nearly_black_cause_one_warning(monkeypatch):
         assert np.asarray(open_image(io.BytesIO(data), "L")).tolist() == [[0, 16]]
         open_image(io.BytesIO(data), "L")
     assert len(seen) == 1
+
+
+def png_of_colour(green):
+    return png(1, 1, 16, 2, b"\0" + struct.pack(">3H", green, green, green))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_of_colour_that_are_nearly_black_cause_a_warning_that_names_the_file(
+    tmp_path, monkeypatch, suffix
+):
+    monkeypatch.setattr(image_modes, "_WARNED", threading.Event())
+    path = tmp_path / f"dim.{suffix}"
+    path.write_bytes(png_of_colour(4095) if suffix == "png" else tiff(16, 2, struct.pack("<3H", 9, 4095, 9), 1, 1))
+    with pytest.warns(UserWarning, match=rf"dim\.{suffix} has 16 bits per channel and no value above 4095 of 65535"):
+        assert open_image(path).getpixel((0, 0))[1] == 15
+
+
+@pytest.mark.parametrize("value", [0, 4096, 65535])
+def test_sixteen_bits_of_colour_need_no_warning_if_they_are_bright_or_all_black(monkeypatch, value):
+    monkeypatch.setattr(image_modes, "_WARNED", threading.Event())
+    assert open_image(io.BytesIO(png_of_colour(value))).getpixel((0, 0))[1] == value >> 8
 
 
 @pytest.mark.parametrize("mode", ["LAB", "CMYK", "HSV", "YCbCr", "RGBX"])
