@@ -642,7 +642,8 @@ class Learner:
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
         take_turn(self.dls, self)
-        self._preflight.check(self._step(None), self.dls, self.metrics)
+        is_measured = self.dls.valid is not None or self.recorder.train_metrics
+        self._preflight.check(self._step(None), self.dls, self.metrics if is_measured else {})
         optimizer = self._optimizer()
         return FitContext(
             optimizer=optimizer,
