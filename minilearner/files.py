@@ -101,8 +101,7 @@ def make_parent(path: Path, name: str) -> None:
 def _unwritable_error(path: Path, name: str, error: Exception) -> ValueError:
     reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").rstrip(".")
     return ValueError(
-        f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
-        f"({reason})."
+        f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} ({reason})."
     )
 
 

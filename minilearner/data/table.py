@@ -231,13 +231,13 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
         line = content[:start].count(b"\n") + 1
         raise FileFormatError(
             f"line {line} of '{path}' is not text in {chosen}: {content[max(0, start - 10) : start + 10]!r}. "
-            f"Save the file as UTF-8, or give its `encoding`, {_guess_encoding(content)}."
+            f"Save the file as UTF-8, or give its `encoding`, {_suggest_codec(content)}."
         ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise FileFormatError(
             f"line {line} of '{path}' has a character number 0, so it is not text in {chosen}. "
-            f"Save the file as UTF-8, or give its `encoding`, {_guess_encoding(content)}."
+            f"Save the file as UTF-8, or give its `encoding`, {_suggest_codec(content)}."
         )
     return text.removeprefix("\ufeff")
 
@@ -250,7 +250,7 @@ _MARKS = (  # UTF-32's begin with those of UTF-16
 )
 
 
-def _guess_encoding(content: bytes) -> str:
+def _suggest_codec(content: bytes) -> str:
     """Returns which encoding a file may have that is not UTF-8, as the end of a sentence."""
     if b"\0" not in content:
         return "which is 'cp1252' or 'latin-1' for many files from Windows"
