@@ -70,7 +70,8 @@ def build_optimizer(
         loss_func: the loss. If it is a module with parameters, they are in the last layer group.
 
     Raises:
-        ValueError: as in `layer_groups`; or `lr` does not fit the groups.
+        ValueError: as in `layer_groups`; `lr` does not fit the groups; or the loop does not compute what the optimizer
+            needs.
         TypeError: the factory does not return a torch optimizer.
     """
     layers = layer_groups(model, splitter)
@@ -90,6 +91,11 @@ def build_optimizer(
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS calls the model several times for one update, which the training loop does not do.")
+    if getattr(optimizer, "is_second_order", False):  # as timm calls it
+        raise ValueError(
+            f"{type(optimizer).__name__} needs second derivatives, by backward(create_graph=True), which the loop "
+            "does not do."
+        )
     if wd is None and factory is adamw:
         wd = optimizer.defaults["weight_decay"]
     if wd is not None:
