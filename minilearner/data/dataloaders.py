@@ -353,7 +353,15 @@ def take_turn(dls: DataLoaders, learner: object) -> None:
     """Puts loaders where a learner left them, or for a new learner where the first one began.
 
     So two learners on the same loaders see the same shuffles and augmentations, whoever trained before.
+
+    Raises:
+        RuntimeError: another thread trains on these loaders, which one training at a time moves.
     """
+    if is_trained_on_elsewhere(dls.train):
+        raise RuntimeError(
+            "another thread trains on these loaders, and two trainings at once would mix up their order. Give each "
+            "learner its own loaders: copy.deepcopy(dls)."
+        )
     turns = dls._turns
     if turns is None:
         return
