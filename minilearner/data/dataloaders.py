@@ -454,7 +454,14 @@ def _are_images(items: Any) -> bool:
 
 
 def _are_several_inputs(items: Any) -> bool:
-    return isinstance(items, list) and bool(items) and all(isinstance(item, (tuple, list, Mapping)) for item in items)
+    return isinstance(items, list) and bool(items) and all(map(_is_several_inputs, items))
+
+
+def _is_several_inputs(item: Any) -> bool:
+    """Whether an item holds several inputs. A list of numbers, or of rows of numbers, is one input."""
+    if isinstance(item, list):
+        return bool(item) and all(getattr(part, "ndim", 0) > 0 for part in item)
+    return isinstance(item, (tuple, Mapping))
 
 
 def _collate(items: list[Any], bs: int) -> list[tuple[Tree, None]]:
