@@ -83,6 +83,8 @@ def check_rate(value: Any, name: str, *, auto: bool = False) -> None:
     rates = [value]
     if isinstance(value, slice):
         rates = [value.stop] if value.start is None else [value.start, value.stop]
+        if value.step is not None:
+            raise ValueError(f"`{name}` must be a slice without a step: slice(start, stop). {_echo(value, name)}")
     elif isinstance(value, (list, tuple)):
         rates = list(value)
     if not rates:

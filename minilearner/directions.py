@@ -51,7 +51,14 @@ _LESS_AT_END = "loss", "losses", "error", "errors", "distance", "divergence", "p
 _MORE_AT_END = "acc", "accuracy", "precision", "recall", "similarity", "auc", "auroc", "iou", "likelihood"
 _NEGATIONS = "dis", "im", "in", "non", "un"  # in front of a word of `_MORE_AT_END`
 _NO_LOSSES = "floss", "gloss"
-_OPPOSITES = frozenset({"free", "inv", "inverse", "inverted", "minus", "neg", "negated", "negative", "no", "without"})
+_OPPOSITES = frozenset(
+    {"free", "inv", "inverse", "inverted", "minus", "neg", "negated", "negative", "no", "non", "not", "without"}
+    | {"decrease", "degradation", "drop", "reduction"}
+)
+_UNSURE = frozenset(
+    {"change", "delta", "diff", "difference", "gain", "gap", "improvement", "ratio", "target", "weight"}
+)
+"""Words that say that a value is not the one that the other words name: only the user knows what is better."""
 _MOST_WORDS = 3  # in one entry of the tables
 
 
@@ -101,6 +108,8 @@ def _split_words(name: str) -> list[str]:
 
 def _read_words(words: list[str]) -> Direction | None:
     """Returns what the last word says that says something, turned around by each opposite."""
+    if not _UNSURE.isdisjoint(words):
+        return None
     found: Direction | None = None
     is_turned = False
     start = 0

@@ -43,7 +43,7 @@ _LEFT_SECONDS = 24 * 60 * 60.0  # of another machine, whose processes we cannot 
 
 
 def check_is_file(path: str | os.PathLike[str]) -> None:
-    """Checks that a path to read from is no pipe, socket or device: opening one may wait for ever, or never end.
+    """Checks that a path is no pipe, socket or device: opening one may wait for ever, or never end.
 
     Raises:
         FileFormatError: it is one of them. The message names it.
@@ -69,7 +69,7 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     Call it before a long training: at its end, an error would come too late. Only process 0 checks.
 
     Raises:
-        ValueError: the folder does not exist or cannot be written, or `path` is a folder.
+        ValueError: the folder does not exist or cannot be written, or `path` is a folder, a pipe, a socket or a device.
     """
     path = Path(path)
     if not processes.is_first():
@@ -77,10 +77,11 @@ def check_writable(path: str | os.PathLike[str], name: str = "path") -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        _check_replaceable(path)
         probe = path.with_name(name_for_owner(f".{path.name[:60]}."))
         probe.touch(exist_ok=False)
         probe.unlink()
-    except OSError as error:
+    except (OSError, FileFormatError) as error:
         raise _unwritable_error(path, name, error) from error
 
 
@@ -97,10 +98,10 @@ def make_parent(path: Path, name: str) -> None:
     check_writable(path, name)
 
 
-def _unwritable_error(path: Path, name: str, error: OSError) -> ValueError:
+def _unwritable_error(path: Path, name: str, error: Exception) -> ValueError:
+    reason = getattr(error, "strerror", None) or str(error).removeprefix(f"{path}: ").rstrip(".")
     return ValueError(
-        f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} "
-        f"({error.strerror or error})."
+        f"`{name}` must name a file in a folder that can be written. Received: {name}={os.fspath(path)!r} ({reason})."
     )
 
 
@@ -121,9 +122,11 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     behind. What a process that was killed left beside the file is removed now.
 
     Raises:
+        FileFormatError: there is a pipe, a socket or a device, which a rename would replace.
         OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
+    _check_replaceable(path)
     beginning = f".{path.name[:60]}."
     with suppress(OSError):
         for rest in path.parent.iterdir():
@@ -141,6 +144,11 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        check_is_file(path)
 
 
 def name_for_owner(beginning: str) -> str:

@@ -38,7 +38,7 @@ from minilearner.results.predictions import BatchPrediction, Prediction, Predict
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import default_device
 from minilearner.saving import learner_files
-from minilearner.threads import refuse_if_trained_elsewhere, train
+from minilearner.threads import refuse_if_trained_elsewhere, train, turn_of
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import PrecisionChoice, check_precision, choose_precision
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
@@ -294,7 +294,7 @@ class Learner:
         stop = stop_factor if stop_div else None
         how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps
         settings = SweepSettings(*how)
-        with train(self.model):
+        with train(self.model, [self.dls.train]):
             sweep = sweep_rates(self._context(), settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
         if show_plot:
             sweep.plot()
@@ -372,6 +372,7 @@ class Learner:
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before `n`, which counts from the end if negative. Drops the optimizer's state."""
+        refuse_if_trained_elsewhere(self.model)
         self._features.check_not_in_use()
         freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
@@ -488,7 +489,7 @@ class Learner:
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for `n_steps` steps, puts everything back, and returns a table of where the time went."""
         check_count(n_steps, "n_steps")
-        with train(self.model):
+        with train(self.model, [self.dls.train]):
             context = self._context()
             return profile_steps(context.new_run(), context.callbacks, context.metrics, n_steps=n_steps)
 
@@ -505,7 +506,11 @@ class Learner:
         Args:
             file: the file's name in `learn.path`, or a path.
             with_opt: whether to include the optimizer's state.
+
+        Raises:
+            RuntimeError: another thread trains the model, so its weights change all the time.
         """
+        refuse_if_trained_elsewhere(self.model)
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
         return learner_files.save(self.path, file, *parts)
 
@@ -516,9 +521,14 @@ class Learner:
             file: the file's name, or a path.
             with_opt: whether to load the optimizer's state, if the file has one.
             strict: if False, takes what fits and warns about the rest.
+
+        Raises:
+            RuntimeError: another thread trains the model.
         """
+        refuse_if_trained_elsewhere(self.model)
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
-        learner_files.load(self.path, file, *parts, strict=strict)
+        with turn_of(self.model):  # a thread that predicts sees the old weights or the new ones
+            learner_files.load(self.path, file, *parts, strict=strict)
         return self
 
     def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
@@ -546,17 +556,20 @@ class Learner:
 
     def to_fp32(self) -> Learner:
         """Trains in fp32 from now on, in torch's default memory layout. Returns the learner."""
+        refuse_if_trained_elsewhere(self.model)
         to_contiguous(self.model)
         return self._set_precision("fp32")
 
     def to_channelslast(self) -> Learner:
         """Lays out convolutional weights as channels_last. The precision stays. Returns the learner."""
+        refuse_if_trained_elsewhere(self.model)
         to_channels_last(self.model)
         if self._auto_precision is not None:
             self._auto_precision = replace(self._auto_precision, channels_last=True)
         return self
 
     def _set_precision(self, precision: str) -> Learner:
+        refuse_if_trained_elsewhere(self.model)
         if precision == "auto":
             self._take_precision(choose_precision(self.model, self.device, is_shared=self.strategy is not None))
             return self
@@ -623,13 +636,14 @@ class Learner:
         checkpoint: Checkpointing,
         **options: Any,
     ) -> RunRecord:
-        with train(self.model):
+        with train(self.model, [self.dls.train]):
             return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
         take_turn(self.dls, self)
-        self._preflight.check(self._step(None), self.dls, self.metrics, callbacks)
+        is_measured = self.dls.valid is not None or self.recorder.train_metrics
+        self._preflight.check(self._step(None), self.dls, self.metrics if is_measured else {}, callbacks)
         optimizer = self._optimizer()
         return FitContext(
             optimizer=optimizer,

@@ -238,20 +238,13 @@ class WholeSetMetric:
         """Adds one batch. It is copied, since the model or the loader may reuse its memory."""
         self._batches.append(map_tensors(lambda t: t.detach().clone(), (pred, target)))
 
-    def compute(self) -> Tensor:
-        """Returns the function's value for all items so far, a 0-d tensor. NaN without any item.
-
-        Raises:
-            ValueError: the function did not return one number.
-        """
+    def compute(self) -> Any:
+        """Returns the function's value for all items so far. NaN without any item."""
         if not self._batches:
             return torch.tensor(math.nan)
         pred, target = _join([pred for pred, _ in self._batches]), _join([target for _, target in self._batches])
-        value = torch.as_tensor(self.function(pred, target))
-        if value.ndim:
-            name = metric_name(self.function)
-            raise ValueError(f"Metric {name!r} must return one number. Received: shape {tuple(value.shape)}.")
-        return value.detach()
+        value = self.function(pred, target)
+        return value.detach() if isinstance(value, Tensor) else value
 
     def __repr__(self) -> str:
         return f"WholeSetMetric({metric_name(self.function)})"

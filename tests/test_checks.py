@@ -117,6 +117,8 @@ def test_check_rate_refuses_other_things():
         checks.check_rate("atuo", "lr", auto=True)
     with pytest.raises(TypeError, match=r"`lr` must be a number, .* Received: lr=slice\(0.1, None, None\)"):
         checks.check_rate(slice(0.1, None), "lr")
+    with pytest.raises(ValueError, match=r"`lr` must be a slice without a step: slice\(start, stop\)"):
+        checks.check_rate(slice(1e-3, 1e-2, 3), "lr")
     assert checks.check_rate("auto", "lr", auto=True) is None
 
 

@@ -18,14 +18,16 @@ valid_loss train_loss rmse val_RMSE valRMSE mae MAE mape MeanSquaredError mean_s
 perplexity nll neg_log_likelihood negative_log_likelihood_loss one_minus_accuracy inaccuracy dissimilarity dice_loss
 brier_score fid_score fpr_at_95_tpr fpr95 false_negative_rate hamming_distance binary_cross_entropy bits_per_byte wer
 CharErrorRate EER hd95 myloss loss2 kl_div expected_calibration_error max_error log_loss neg_accuracy mean_io_u_loss
+accuracy_drop not_accuracy iou_decrease
 """
 LARGER = """
 accuracy top_5_accuracy acc1 train_accuracy accuracy_2 top_k_accuracy_k_5 r2 R2Score neg_mean_squared_error neg_log_loss
 error_free ErrorFree gloss_accuracy dice_score f1 MulticlassF1Score mIoU MeanIoU mean_io_u AUROC roc_auc_score score
 recall_at_fpr true_negative_rate negative_predictive_value cohen_kappa_score matthews_corrcoef explained_variance map50
-ndcg_at_10 hits@10 cosine_similarity psnr BLEUScore average_precision
+error_reduction non_error ndcg_at_10 hits@10 cosine_similarity psnr BLEUScore average_precision
 """
 UNKNOWN = ["my_metric", "lambda", "temperature", "anomaly_score", "mean_metric", "metric", "l1", "never_better", ""]
+UNKNOWN += ["loss_improvement", "accuracy_gap", "delta_loss", "lossDifference"]
 
 
 @pytest.mark.parametrize(("names", "direction"), [(SMALLER.split(), "min"), (LARGER.split(), "max"), (UNKNOWN, None)])

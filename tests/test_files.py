@@ -57,3 +57,14 @@ def test_json_that_lies_is_refused_by_name(tmp_path, content):
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(FileFormatError, match="x.json"):
         read_json(tmp_path / "x.json")
+
+
+def test_a_pipe_and_a_device_are_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name, what in (("pipe.csv", "named pipe"), ("device", "device")):
+        with pytest.raises(ValueError, match=f"`path` must name a file.*{name}.*it is a {what}, not a file"):
+            check_writable(tmp_path / name)
+        with pytest.raises(FileFormatError, match=f"{name}: it is a {what}, not a file"):
+            write_atomically(tmp_path / name, "text")
+    assert (tmp_path / "pipe.csv").is_fifo() and sorted(os.listdir(tmp_path)) == ["device", "pipe.csv"]

@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from minilearner import Callback, DataLoaders, Learner, accuracy, load_learner
+from minilearner import Callback, DataLoaders, LambdaCallback, Learner, accuracy, load_learner
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.runtime import map_in_threads
@@ -177,6 +178,52 @@ def test_a_learner_in_training_is_refused_to_other_threads_and_trains_to_the_sam
     assert all("being trained in another thread" in str(error) for error in callback.errors)
     assert_same(tensors(asked.model), tensors(plain.model))
     asked.predict(torch.ones(4))
+
+
+@pytest.mark.parametrize("change", ["save", "load", "unfreeze", "freeze_to", "to_fp32", "to_bf16", "to_channelslast"])
+def test_the_model_of_a_training_is_neither_saved_nor_changed_by_other_threads(change, tmp_path):
+    plain, asked = make_learner(path=tmp_path), make_learner(path=tmp_path)
+    plain.save("before", with_opt=False)
+    arguments = {"save": ("during",), "load": ("before", False), "freeze_to": (0,)}.get(change, ())
+    callback = Asks(asked, lambda learn: getattr(learn, change)(*arguments))
+    for learn, cbs in ((plain, None), (asked, callback)):
+        torch.manual_seed(1)
+        with learn.no_logging():
+            learn.fit(2, 0.1, cbs=cbs)
+    assert all("being trained in another thread" in str(error) for error in callback.errors)
+    assert_same(tensors(asked.model), tensors(plain.model))
+    assert not (tmp_path / "during.safetensors").exists()
+    getattr(asked, change)(*(("before",) if change == "save" else arguments))
+
+
+def test_a_callback_saves_and_loads_in_the_thread_of_the_training(tmp_path):
+    learn = make_learner(path=tmp_path)
+    with learn.no_logging():
+        learn.fit(1, 0.1, cbs=LambdaCallback(after_train=lambda run: learn.load(learn.save("now"))))
+    saved = {
+        name: t for name, t in load_file(tmp_path / "now.safetensors").items() if not name.startswith("optimizer/")
+    }
+    assert_same(tensors(learn.model), saved)
+
+
+def test_two_threads_do_not_train_on_the_same_loaders_at_once():
+    first, alone = make_learner(), make_learner()
+    second = Learner(first.dls, Branches(), device="cpu")
+    errors = []
+
+    def train_elsewhere(run):
+        if run.training and run.iter == 3:
+            with ThreadPoolExecutor(1) as pool:
+                errors.append(pool.submit(second.fit, 1).exception(timeout=60))
+
+    for learn, cbs in ((alone, None), (first, LambdaCallback(after_batch=train_elsewhere))):
+        torch.manual_seed(1)
+        with learn.no_logging():
+            learn.fit(2, 0.1, cbs=cbs)
+    assert len(errors) == 2 and all("another thread trains on these loaders" in str(error) for error in errors)
+    assert_same(tensors(first.model), tensors(alone.model))
+    with second.no_logging():
+        second.fit(1, 0.1)
 
 
 def test_a_training_waits_for_predictions_that_have_begun():

@@ -353,7 +353,15 @@ def take_turn(dls: DataLoaders, learner: object) -> None:
     """Puts loaders where a learner left them, or for a new learner where the first one began.
 
     So two learners on the same loaders see the same shuffles and augmentations, whoever trained before.
+
+    Raises:
+        RuntimeError: another thread trains on these loaders, which one training at a time moves.
     """
+    if is_trained_on_elsewhere(dls.train):
+        raise RuntimeError(
+            "another thread trains on these loaders, and two trainings at once would mix up their order. Give each "
+            "learner its own loaders: copy.deepcopy(dls)."
+        )
     turns = dls._turns
     if turns is None:
         return
@@ -446,7 +454,14 @@ def _are_images(items: Any) -> bool:
 
 
 def _are_several_inputs(items: Any) -> bool:
-    return isinstance(items, list) and bool(items) and all(isinstance(item, (tuple, list, Mapping)) for item in items)
+    return isinstance(items, list) and bool(items) and all(map(_is_several_inputs, items))
+
+
+def _is_several_inputs(item: Any) -> bool:
+    """Whether an item holds several inputs. A list of numbers, or of rows of numbers, is one input."""
+    if isinstance(item, list):
+        return bool(item) and all(getattr(part, "ndim", 0) > 0 for part in item)
+    return isinstance(item, (tuple, Mapping))
 
 
 def _collate(items: list[Any], bs: int) -> list[tuple[Tree, None]]:

@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from minilearner.runtime import check_position
 
-__all__ = ["find_generators", "generator_state", "parts_of", "restore_loaders", "set_generator_state"]
+__all__ = ["GENERATORS", "find_generators", "generator_state", "parts_of", "restore_loaders", "set_generator_state"]
 
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+"""The kinds of random generators whose states `generator_state` returns."""
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def parts_of(*loaders: Any) -> list[Any]:
 
 def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
     for value in _attributes(owner).values():
-        if isinstance(value, _GENERATORS):
+        if isinstance(value, GENERATORS):
             yield partial(set_generator_state, value, generator_state(value))
     if isinstance(owner, DataLoader):
         yield _put_workers_aside(owner)
@@ -71,7 +72,7 @@ def _undo_steps(owner: Any) -> Iterator[Callable[[], object]]:
 def find_generators(*loaders: Any) -> list[Any]:
     """Returns the generators in these loaders and in what they iterate, each once: torch's, NumPy's and Python's."""
     held = [
-        value for owner in parts_of(*loaders) for value in _attributes(owner).values() if isinstance(value, _GENERATORS)
+        value for owner in parts_of(*loaders) for value in _attributes(owner).values() if isinstance(value, GENERATORS)
     ]
     return list({id(generator): generator for generator in held}.values())
 

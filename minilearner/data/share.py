@@ -190,7 +190,7 @@ def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bo
     does_drop = is_asked_for or (rest == 1 and n_items > 1)
     n_batches = -(-n_items // bs)
     even = -(-n_items // n_batches)
-    advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_batches > 1 else ""
+    advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_items > even < bs else ""
     share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
     if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
         sys.stderr.write(

@@ -218,7 +218,8 @@ class FileSplitter:
 
     Args:
         fname: the text file.
-        encoding: such as "cp1252". None is UTF-8, or UTF-16 if the file begins with its byte-order mark.
+        encoding: such as "cp1252"; see `read_csv`. None is UTF-8, or UTF-16 or UTF-32 if the file begins with its
+            byte-order mark.
 
     Raises:
         DataError: (when called) the file cannot be read, has no names, or names a file that is not among the items.

@@ -15,6 +15,7 @@ from typing import Any
 
 from minilearner.data.labels import is_missing
 from minilearner.errors import DataError, FileFormatError, agree, closest, plural
+from minilearner.files import check_is_file
 
 __all__ = ["Row", "Table", "as_row", "as_table", "is_table", "read_csv", "read_text"]
 
@@ -203,22 +204,24 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
 
     Args:
         path: the file.
-        encoding: such as "cp1252" or "shift_jis". None is UTF-8, or UTF-16 if the file begins with its byte-order mark.
+        encoding: such as "cp1252" or "shift_jis". None is UTF-8, or UTF-16 or UTF-32 if the file begins with
+            its byte-order mark.
 
     Raises:
         DataError: there is no such file, or it cannot be read.
-        FileFormatError: its bytes are not text in this encoding. Names the line.
+        FileFormatError: its bytes are not text in this encoding, and the message names the line; or it is a pipe or a
+            device.
         ValueError: there is no such encoding.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no file '{path}'.")
     try:
+        check_is_file(path)  # reading a pipe or a device might never end
         content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file '{path}'.") from error
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error}.") from error
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    chosen = encoding or ("utf-16" if wide else "utf-8-sig")
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    chosen = encoding or next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(chosen)
     except LookupError as error:
@@ -227,17 +230,32 @@ def read_text(path: str | os.PathLike[str], encoding: str | None = None) -> str:
         start = getattr(error, "start", 0)
         line = content[:start].count(b"\n") + 1
         raise FileFormatError(
-            f"line {line} of '{path}' is not text in {chosen.removesuffix('-sig')}: "
-            f"{content[max(0, start - 10) : start + 10]!r}. Save the file as UTF-8, or give its `encoding`, which is "
-            "'cp1252' or 'latin-1' for many files from Windows."
+            f"line {line} of '{path}' is not text in {chosen}: {content[max(0, start - 10) : start + 10]!r}. "
+            f"Save the file as UTF-8, or give its `encoding`, {_suggest_codec(content)}."
         ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise FileFormatError(
-            f"line {line} of '{path}' has a character number 0, so it is not text in {chosen.removesuffix('-sig')}. "
-            "Save the file as UTF-8, or give its `encoding`, such as 'utf-16-le'."
+            f"line {line} of '{path}' has a character number 0, so it is not text in {chosen}. "
+            f"Save the file as UTF-8, or give its `encoding`, {_suggest_codec(content)}."
         )
     return text.removeprefix("\ufeff")
+
+
+_MARKS = (  # UTF-32's begin with those of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _suggest_codec(content: bytes) -> str:
+    """Returns which encoding a file may have that is not UTF-8, as the end of a sentence."""
+    if b"\0" not in content:
+        return "which is 'cp1252' or 'latin-1' for many files from Windows"
+    odd = content[1::2].count(0) >= content[::2].count(0)  # of most letters, the second byte is 0, or else the first
+    return f"such as 'utf-16-{'le' if odd else 'be'}'"
 
 
 _ONE_AT_A_TIME = threading.Lock()  # the limit for a cell belongs to the whole module `csv`

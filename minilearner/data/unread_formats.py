@@ -42,12 +42,13 @@ _RAW = UnreadFormat(
     (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"),
     "convert the files to PNG or JPEG, for example with the package rawpy",
 )
+_DICOM = UnreadFormat("DICOM", (".dcm", ".dicom"), "convert the files to PNG, for example with the package pydicom")
 _OTHER = UnreadFormat(
     "not listed by default",
     (".eps", ".exr", ".fits", ".hdr", ".pcx", ".pfm", ".psd", ".svg", ".svgz"),
     "convert the files to PNG or JPEG",
 )
-_FORMATS = (_HEIC, _AVIF, _JXL, _RAW, _OTHER)
+_FORMATS = (_HEIC, _AVIF, _JXL, _RAW, _DICOM, _OTHER)
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC),
     **dict.fromkeys((b"avif", b"avis"), _AVIF),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -138,7 +139,8 @@ def _keep_sweep(
     saved = _read_identity(path) if processes.take_from_first(path.exists()) else None
     if saved is None and not processes.take_from_first(path.exists() and checkpoint.has_saved):
         found = sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum)
-        write_atomically(path, json_text({**content_of(found), _IDENTITY: pack(own, {})}))
+        content = {**content_of(found), _IDENTITY: pack(own, {})}
+        write_atomically(path, json_text({**content, _DIGEST: _digest(content)}))
         processes.wait()
     elif saved is not None and (changed := _list_changes(saved, own, path)):
         raise CheckpointError(
@@ -153,6 +155,12 @@ def _keep_sweep(
 
 
 _IDENTITY = "identity"
+_DIGEST = "digest"
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Returns the digest of a file's content. Its text is the same when it was read and is written again."""
+    return hashlib.sha256(json_text(content).encode()).hexdigest()
 
 
 def _sweep_identity(context: FitContext, ratios: Rate | None, momentum: float | None) -> dict[str, Any]:
@@ -176,9 +184,14 @@ def _read_identity(path: Path) -> dict[str, Any] | None:
     saved = read_json(path)
     if not isinstance(saved, dict):
         raise FileFormatError(f"{path} does not hold a sweep written by LRSweep.to_json.")
-    packed = saved.get(_IDENTITY)
-    if packed is None:
+    packed, digest = saved.get(_IDENTITY), saved.pop(_DIGEST, None)
+    if packed is None and digest is None:
         return None
+    if digest != _digest(saved):
+        raise FileFormatError(
+            f"{path} was changed after it was written, so its rates may be wrong. Remove the file, and the next run "
+            "sweeps again."
+        )
     try:
         found = unpack(packed, {})
     except FileFormatError as error:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from minilearner.files import is_left_over, name_for_owner
 from minilearner.keywords import suggest_keywords
 from minilearner.models.restore import evaluation_mode
 from minilearner.training.callback import Callback
@@ -211,7 +212,7 @@ class StateCacher:
     """Keeps states, such as those of `state_dict()`, by name: copies in memory, or their tensors in safetensors files.
 
     The files are in a folder of their own below `cache_dir` (the system's temporary folder if None). They are removed
-    together with this object.
+    together with this object, and those of a process that was killed by the next object with the same `cache_dir`.
 
     Raises:
         ValueError: `cache_dir` is not a folder.
@@ -224,7 +225,7 @@ class StateCacher:
         self.cache_dir = cache_dir
         self._kept: dict[str, Any] = {}
         if not in_memory:
-            self._folder = Path(tempfile.mkdtemp(prefix="minilearner-state-", dir=cache_dir))
+            self._folder = _make_folder(Path(cache_dir or tempfile.gettempdir()))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def store(self, key: str, state: Mapping[str, Any]) -> None:
@@ -254,3 +255,16 @@ class StateCacher:
         tensors = load_file(self._folder / f"{key}.safetensors")
         numbers = iter(range(len(tensors)))
         return map_tensors(lambda _: tensors[str(next(numbers))], copy.deepcopy(self._kept[key]))
+
+
+def _make_folder(parent: Path) -> Path:
+    """Makes a folder whose name says which process owns it, and removes those whose process has ended."""
+    for folder in parent.glob(f"{_FOLDER}*"):
+        if is_left_over(folder, _FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = parent / name_for_owner(_FOLDER)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+_FOLDER = "minilearner-state-"

@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from minilearner.data.loader_state import GENERATORS, generator_state, set_generator_state
 from minilearner.errors import closest
 from minilearner.keywords import check_keywords
 from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.run import Run
+from minilearner.tree import to_device
 
 __all__ = [
     "EVENTS",
@@ -215,9 +218,9 @@ class Callback:
         """Returns what this callback must remember so that a stopped run continues exactly where it was.
 
         By default these are all attributes that are data (numbers, text, tensors, and lists, tuples and dictionaries of
-        them) or that are modules or optimizers of this callback's own. Attributes that still hold a constructor
-        argument are left out, so that a resumed run uses the arguments of its own script. What the model, the
-        optimizer, the loaders or the record hold is saved with those. Override this and `load_state_dict` if an
+        them), or that are modules, optimizers or random generators of this callback's own. Attributes that still hold a
+        constructor argument are left out, so that a resumed run uses the arguments of its own script. What the model,
+        the optimizer, the loaders or the record hold is saved with those. Override this and `load_state_dict` if an
         attribute means nothing in another process.
         """
         arguments = self.constructor_arguments
@@ -226,7 +229,8 @@ class Callback:
             for name, value in data_attributes(self).items()
             if not (name in arguments and value is arguments[name] and isinstance(value, _FIXED))
         }
-        return {**data, **{name: part.state_dict() for name, part in _stateful_attributes(self).items()}}
+        parts = {name: part.state_dict() for name, part in _stateful_attributes(self).items()}
+        return {**data, **parts, **{name: generator_state(one) for name, one in _generators(self).items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from what `state_dict` returned: afterwards this callback acts as the one that was saved would.
@@ -237,7 +241,11 @@ class Callback:
         parts = _stateful_attributes(self)
         for name in parts.keys() & state.keys():
             parts[name].load_state_dict(state[name])
-        load_attributes(self, {name: value for name, value in state.items() if name not in parts})
+        generators = _generators(self)
+        for name in generators.keys() & state.keys():
+            set_generator_state(generators[name], to_device(state[name], torch.device("cpu")))
+        others = state.keys() - parts.keys() - generators.keys()
+        load_attributes(self, {name: value for name, value in state.items() if name in others})
 
     def before_fit(self, run: Run) -> None:
         """Called first. Configure the run here."""
@@ -330,6 +338,11 @@ _FIXED = (bool, int, float, str, type(None))  # values that nobody can change in
 def _stateful_attributes(owner: Any) -> dict[str, nn.Module | Optimizer]:
     """Returns the attributes that keep a state of their own, such as the second network of a GAN and its optimizer."""
     return {name: part for name, part in vars(owner).items() if isinstance(part, (nn.Module, Optimizer))}
+
+
+def _generators(owner: Any) -> dict[str, Any]:
+    """Returns the attributes that draw random numbers: a resumed run draws the same ones."""
+    return {name: part for name, part in vars(owner).items() if isinstance(part, GENERATORS)}
 
 
 EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswith(("before_", "after_")))

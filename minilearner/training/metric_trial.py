@@ -1,11 +1,11 @@
-"""Tries metrics on one batch before training, so that a wrong one does not cost an epoch."""
+"""Tries metrics before training, so that a wrong one does not cost an epoch."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeAlias
 
 import torch
 
@@ -21,31 +21,57 @@ _MISTAKES = AttributeError, ImportError, NameError, NotImplementedError, TypeErr
 """What a metric raises if it is wrong, whatever the data. Other errors may go away with more data than one batch."""
 
 
-def try_metrics(metrics: Mapping[str, Metric], pred: Any, y: Any, *, is_all: bool) -> None:
+Batches: TypeAlias = Callable[[], AbstractContextManager[Iterable[tuple[Any, Any]]]]
+"""Opens a whole set as batches (pred, target)."""
+
+
+def try_metrics(metrics: Mapping[str, Metric], pred: Any, y: Any, *, is_all: bool, whole_set: Batches | None) -> None:
     """Gives each metric one batch, and computes its value. Afterwards the metrics are as they were before.
 
-    Only a part of a metric that cannot be copied, such as a lock or an open file, takes part itself.
+    A metric may need more than one batch, as an AUC needs both classes. It then gets more of them until it computes a
+    value, at most the whole set. Only a part of a metric that cannot be copied, such as a lock or an open file, takes
+    part itself.
 
     Args:
         metrics: column -> metric.
         pred: the model's output for the batch.
         y: its targets.
-        is_all: whether the whole set is in this batch. Otherwise a metric may need more than that to compute a value.
+        is_all: whether the whole set is in this batch.
+        whole_set: opens the set, in which this batch is the first. None if its other batches cannot be had now: then a
+            metric may fail here that needs more of them.
 
     Raises:
-        DataError: a metric does not take the batch, or computes no number from it.
+        DataError: a metric does not take the batches, or computes no number from them.
         TypeError: a metric computes several numbers.
     """
     with isolate_rng(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning that matters comes again in validation
         for name, metric in metrics.items():
             with _lend_copies(metric):
-                try:
-                    metric.reset()
-                    metric.update(pred, y)
-                except Exception as error:
+                metric.reset()
+                _update(name, metric, pred, y)
+                error = _try_to_compute(name, metric)
+                if error is not None and not is_all and not isinstance(error, _MISTAKES):
+                    if whole_set is None:
+                        continue
+                    with whole_set() as batches:
+                        error = _try_more(name, metric, batches)
+                if error is not None:
                     raise _refusal(name, error, pred, y) from error
-                _try_to_compute(name, metric, pred, y, is_all)
+
+
+def _try_more(name: str, metric: Metric, batches: Iterable[tuple[Any, Any]]) -> Exception | None:
+    """Returns the error of the whole set, or None as soon as the metric computes a value."""
+    error: Exception | None = None
+    metric.reset()
+    number = 0
+    for number, (pred, y) in enumerate(batches, 1):
+        _update(name, metric, pred, y)
+        if number & (number - 1) == 0:  # after 1, 2, 4, 8 ... batches, since each value may cost as much as all so far
+            error = _try_to_compute(name, metric)
+            if error is None or isinstance(error, _MISTAKES):
+                return error
+    return _try_to_compute(name, metric) if number & (number - 1) else error
 
 
 @contextmanager
@@ -66,15 +92,22 @@ def _lend_copies(metric: Metric) -> Iterator[None]:
         vars(metric).update(own)
 
 
-def _try_to_compute(name: str, metric: Metric, pred: Any, y: Any, is_all: bool) -> None:
+def _update(name: str, metric: Metric, pred: Any, y: Any) -> None:
+    try:
+        metric.update(pred, y)
+    except Exception as error:
+        raise _refusal(name, error, pred, y) from error
+
+
+def _try_to_compute(name: str, metric: Metric) -> Exception | None:
+    """Returns the error that computing raises. Raises a TypeError if the value is not one number."""
     try:
         with disable_exchange([metric]):
             value = metric.compute()
     except Exception as error:
-        if is_all or isinstance(error, _MISTAKES):
-            raise _refusal(name, error, pred, y) from error
-        return
+        return error
     compute_number(name, value)
+    return None
 
 
 def _refusal(name: str, error: Exception, pred: Any, y: Any) -> DataError:

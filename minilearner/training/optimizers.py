@@ -70,7 +70,8 @@ def build_optimizer(
         loss_func: the loss. If it is a module with parameters, they are in the last layer group.
 
     Raises:
-        ValueError: as in `layer_groups`; or `lr` does not fit the groups.
+        ValueError: as in `layer_groups`; `lr` does not fit the groups; or the loop does not compute what the optimizer
+            needs.
         TypeError: the factory does not return a torch optimizer.
     """
     layers = layer_groups(model, splitter)
@@ -90,6 +91,11 @@ def build_optimizer(
         raise TypeError(f"`opt_func` must return a torch optimizer. Received: {type(optimizer).__name__}.")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS calls the model several times for one update, which the training loop does not do.")
+    if getattr(optimizer, "is_second_order", False):  # as timm calls it
+        raise ValueError(
+            f"{type(optimizer).__name__} needs second derivatives, by backward(create_graph=True), which the loop "
+            "does not do."
+        )
     if wd is None and factory is adamw:
         wd = optimizer.defaults["weight_decay"]
     if wd is not None:
@@ -146,11 +152,16 @@ def set_weight_decay(optimizer: Optimizer, model: nn.Module, wd: float, *, wd_bn
         raise ValueError(f"{type(optimizer).__name__} has no weight decay. Received: wd={wd}.")
     spared = set() if wd_bn_bias else norms_and_biases(model)
     optimizer.param_groups[:] = [
-        group | {"params": params, "weight_decay": 0.0 if is_spared else wd}
+        _own_tensors(group) | {"params": params, "weight_decay": 0.0 if is_spared else wd}
         for group in optimizer.param_groups
         for is_spared in (False, True)
         if (params := [p for p in group["params"] if (id(p) in spared) is is_spared])
     ]
+
+
+def _own_tensors(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a group with copies of its tensors, such as a count that the optimizer raises in each group in place."""
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in group.items()}
 
 
 def spread(lr: Rate, n_groups: int) -> list[float]:
@@ -222,16 +233,24 @@ def set_hyperparameters(
 
 @contextmanager
 def restore_hyperparameters(optimizer: Optimizer) -> Iterator[None]:
-    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back. Its counts stay."""
+    """On leaving, puts every group and its settings (rate, momentum, weight decay ...) back. Counts stay."""
     before = [(group, dict(group)) for group in optimizer.param_groups]
     try:
         yield
     finally:
+        now = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         for group, settings in before:
-            counts = {name for name, value in settings.items() if type(value) is int and name in _COUNTS}
-            group.update({name: value for name, value in settings.items() if name not in counts})
+            latest = now.get(
+                id(next(iter(settings["params"]), None)), group
+            )  # the first half of a group that was split
+            counts = {name: value for name, value in latest.items() if name in _COUNTS}
+            group.update({**settings, **counts})
         optimizer.param_groups[:] = [group for group, _ in before]
 
 
-_COUNTS = ("k", "n_steps", "step", "steps", "t")
-"""What optimizers call a count of updates that they keep in a group, as some of timm's do."""
+_COUNTS = frozenset(
+    {"d", "d_denom", "d_hat", "d_max", "d_numerator", "k", "lr_max", "lr_sum", "n_steps", "step", "steps", "t"}
+    | {"scheduled_lr", "weight_sum"}
+)
+"""What optimizers call the state that they keep in a group: a count of updates, a number or a tensor as in timm's Lamb,
+or the sums and estimates of Prodigy, D-Adaptation and schedule-free optimizers."""

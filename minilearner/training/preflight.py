@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence, Sized
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
 from minilearner.training.divisor_probe import LossFunction, is_near, isolate_loss, make_leaf
+from minilearner.training.inference import predict_all
 from minilearner.training.loss_terms import LossTerms, Term
 from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
@@ -108,8 +109,8 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], *, i
     Model and loss say themselves what they can take. So a class number out of range is one that `cross_entropy` and
     its kind would refuse, and NaN in the inputs is an error if it makes the loss NaN. If that needs no reading (tensors
     and lists in memory), the rest of the data is looked through for items that the first batch does not vouch for; they
-    take places in the first batch, and go through in it. Metrics are tried on the first validation
-    batch; see `try_metrics`.
+    take places in the first batch, and go through in it. Metrics are tried on the first validation batch, or without a
+    validation set on the first training batch; see `try_metrics`.
 
     Args:
         step: holds model and loss.
@@ -137,13 +138,13 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], is_
         x, y = dls.one_batch(ds_idx)
         trial = _Trial(step, split, x, y, _count_classes(dls))
         trial.check()
-        if ds_idx:
-            _check_metrics(step, x, y, metrics, is_all=len(dls.loader(ds_idx)) == 1)
-        else:
+        if not ds_idx:
             _check_lone_item(step, x, dls.train)
             trial.check_shapes()
             if not is_own_loss:
                 trial.check_gradient()
+        if ds_idx or dls.valid is None:
+            _check_metrics(step, x, y, metrics, dls.loader(ds_idx))
         for number, (x, y) in enumerate(dls.loader(ds_idx).data_in_memory()):
             trial.check_more(x, y, f"the {split} data" + (f", batch {number}" if number else ""))
 
@@ -357,12 +358,20 @@ class _Trial:
         )
 
 
-def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], *, is_all: bool) -> None:
+def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], loader: Loader) -> None:
     if not metrics:
         return
+
+    @contextmanager
+    def open_whole_set() -> Iterator[Iterator[tuple[Any, Any]]]:
+        with predict_all(step, loader) as batches:
+            yield ((batch.preds, batch.targets) for batch in batches)
+
     with isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         pred = step.predict(x)
-    try_metrics(metrics, pred, y, is_all=is_all)
+    # Several processes would wait for each other if only one of them needed more batches.
+    whole_set = open_whole_set if step.n_processes == 1 else None
+    try_metrics(metrics, pred, y, is_all=len(loader) == 1, whole_set=whole_set)
 
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:

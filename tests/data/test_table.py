@@ -1,11 +1,13 @@
 """Tables are read row by row, from any mapping of columns or a CSV file."""
 
 import csv
+import os
 import pickle
 
 import numpy as np
 import pytest
 
+from minilearner.data.splits import FileSplitter
 from minilearner.data.table import as_table, read_csv
 from minilearner.errors import DataError, FileFormatError
 
@@ -70,6 +72,31 @@ def test_another_encoding_is_named_with_its_line_and_can_be_given(tmp_path):
     (tmp_path / "l.csv").write_bytes("a,b\n1,2\n".encode("utf-16-le"))
     with pytest.raises(FileFormatError, match=r"line 1 of '.*l.csv' has a character number 0"):
         read_csv(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_a_byte_order_mark_says_the_encoding(encoding, tmp_path):
+    (tmp_path / "l.csv").write_bytes("name,label\n1.png,café\n".encode(encoding))
+    assert read_csv(tmp_path / "l.csv")[0].label == "café"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("label", ["cafe", "café"])
+def test_text_of_two_bytes_a_letter_is_recognised(label, encoding, tmp_path):
+    (tmp_path / "l.csv").write_bytes(f"name,label\n1.png,{label}\n".encode(encoding))
+    with pytest.raises(FileFormatError, match=f"give its `encoding`, such as '{encoding}'"):
+        read_csv(tmp_path / "l.csv")
+    assert read_csv(tmp_path / "l.csv", encoding=encoding)[0].label == label
+
+
+def test_a_pipe_a_device_and_a_folder_are_refused_by_what_they_are(tmp_path):
+    os.mkfifo(tmp_path / "l.csv")
+    with pytest.raises(FileFormatError, match=r"l\.csv: it is a named pipe, not a file"):
+        read_csv(tmp_path / "l.csv")
+    with pytest.raises(FileFormatError, match="/dev/zero: it is a device, not a file"):
+        FileSplitter("/dev/zero")(["a.png"])
+    with pytest.raises(DataError, match=r"cannot be read: Is a directory"):
+        read_csv(tmp_path)
 
 
 def test_a_quote_that_is_never_closed_does_not_swallow_the_rest(tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
-from minilearner.fitting.rates import compute_ratios, take_recommendation
+from minilearner.fitting.rates import _digest, compute_ratios, take_recommendation
 from minilearner.lr_finder.result import LRSweep
 
 
@@ -361,11 +361,19 @@ def test_what_is_no_file_in_the_place_of_a_sweep_is_not_read(make, tmp_path, wha
 def test_an_identity_that_lies_is_refused(make, tmp_path, value):
     keep_a_sweep(make(), tmp_path)
     path = tmp_path / "sweep.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "identity": value}))
-    if value is None:  # of an earlier version: swept again
-        trained(make(), lambda learn: learn.fit(1, "auto", checkpoint=tmp_path))
-        return
+    content = {**json.loads(path.read_text()), "identity": value}
+    del content["digest"]
+    path.write_text(json.dumps({**content, "digest": _digest(content)}))
     with pytest.raises((FileFormatError, CheckpointError), match="sweep.json"):
+        make().fit(1, "auto", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"recommended": 0.5}, {"bounds": [0.1, 0.2]}, {"reason": "x"}, {"identity": None}])
+def test_a_kept_sweep_that_was_changed_is_refused(make, tmp_path, change):
+    keep_a_sweep(make(), tmp_path)
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(FileFormatError, match=r"sweep.json was changed after it was written.*Remove the file"):
         make().fit(1, "auto", checkpoint=tmp_path)
 
 

@@ -1,6 +1,9 @@
 """The finder for plain loops has the interface and values of torch-lr-finder, except where those are wrong."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -339,3 +342,23 @@ def test_the_sweep_recommends_from_the_batches_or_from_the_validation_set():
     assert batches.settings["bs"] == 4  # the usual size; the last batch of each epoch is shorter
     assert len(batches.fixed) == 0 and 0.01 < batches.recommended < 2
     assert np.array_equal(held_out.fixed, held_out.losses) and 0.01 < held_out.recommended < 2
+
+
+def test_what_a_killed_finder_left_is_swept_by_the_next_one(tmp_path):
+    script = (
+        "import os, sys, torch; from torch import nn; from minilearner import LRFinder\n"
+        "model = nn.Linear(1, 1)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+        "finder = LRFinder(model, optimizer, nn.MSELoss(), memory_cache=False, cache_dir=sys.argv[1])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == -9
+    (left,) = os.listdir(tmp_path)
+    (tmp_path / "minilearner-state-of-mine").mkdir()
+    model = nn.Linear(1, 1)
+    finder = LRFinder(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), nn.MSELoss(), memory_cache=False, cache_dir=tmp_path
+    )
+    names = os.listdir(tmp_path)
+    assert left not in names and len(names) == 2 and "minilearner-state-of-mine" in names
+    finder.reset()

@@ -1,7 +1,9 @@
 """A restored object may change, but the saved state must not, because it may be restored again."""
 
+import random
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from interruptions import Stop, StopAt
@@ -155,3 +157,28 @@ def test_what_a_callback_holds_in_a_run_is_there_when_a_finished_run_comes_back(
         handle = Handle()
         make(handle).fit(1, 0.1, checkpoint=tmp_path)
         assert handle.handle is None
+
+
+class Drawing(Callback):
+    """Draws from generators of its own, of every kind."""
+
+    def __init__(self, given):
+        self.given, self.torch, self.python = given, torch.Generator().manual_seed(1), random.Random(2)
+        self.numpy, self.old, self.drawn = np.random.default_rng(3), np.random.RandomState(4), []
+
+    def after_batch(self, run):
+        if run.training:
+            draws = [float(torch.rand(1, generator=one)) for one in (self.given, self.torch)]
+            self.drawn.append([*draws, self.python.random(), self.numpy.random(), self.old.rand()])
+
+
+@pytest.mark.parametrize("step", [5, 8, 9])
+def test_a_callbacks_own_generators_go_on_where_they_were(tmp_path, step):
+    alone = Drawing(torch.Generator().manual_seed(7))
+    make(alone, StopAt(None)).fit(3, 0.1)
+    with pytest.raises(Stop):
+        stopped = make(Drawing(torch.Generator().manual_seed(7)), StopAt(step))
+        stopped.fit(3, 0.1, checkpoint=Checkpoint(tmp_path, every_steps=2))
+    resumed = Drawing(torch.Generator().manual_seed(7))
+    make(resumed, StopAt(None)).fit(3, 0.1, checkpoint=tmp_path)
+    assert resumed.drawn == alone.drawn and len(alone.drawn) > 20

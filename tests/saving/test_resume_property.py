@@ -149,17 +149,22 @@ def test_optimizers_of_timm_resume_as_well(tmp_path_factory, data, after_a_fit, 
     assert_resumes(tmp_path_factory.mktemp("run"), factory, schedule, after_a_fit, step)
 
 
-def test_an_optimizer_that_counts_in_its_groups_goes_on_counting(tmp_path):
-    """timm's Adan keeps "step" in its groups: after the first update, and from one fit to the next."""
-    adan = timm_optimizers()["adan"]
+@pytest.mark.parametrize("name", ["adan", "lamb"])
+def test_an_optimizer_that_counts_in_its_groups_goes_on_counting(name, tmp_path):
+    """timm's Adan keeps "step" in its groups: after the first update, and from one fit to the next.
+
+    So does its Lamb, as a tensor that it raises in place.
+    """
+    factory = timm_optimizers()[name]
     for after_a_fit in (False, True):
-        assert_resumes(tmp_path / str(after_a_fit), adan, "one cycle", after_a_fit, 5)
-    learn = Learner([(torch.ones(2, 1), torch.ones(2, 1))], nn.Linear(1, 1), nn.MSELoss(), adan, device="cpu")
+        assert_resumes(tmp_path / str(after_a_fit), factory, "one cycle", after_a_fit, 5)
+    learn = Learner([(torch.ones(2, 1), torch.ones(2, 1))], nn.Linear(1, 1), nn.MSELoss(), factory, device="cpu")
     with learn.no_logging():
         learn.fit(2)
-        learn.fit(3)
+        learn.fit(3, wd=0.1)
         learn.lr_find(num_it=3, show_plot=False, suggest_funcs=None)
-    assert [group["step"] for group in learn.optimizer.param_groups] == [5]
+        learn.fit(1)
+    assert [int(group["step"]) for group in learn.optimizer.param_groups] == [6]
 
 
 @pytest.mark.parametrize("after_a_fit", [False, True])

@@ -4,9 +4,11 @@ import threading
 
 import pytest
 import torch
+from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
+    BinaryAUROC,
     MulticlassAccuracy,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
@@ -16,12 +18,13 @@ from torchmetrics.regression import R2Score
 from torchmetrics.wrappers import ClasswiseWrapper
 
 from minilearner import DataError, LambdaCallback, Learner, SaveBest
+from minilearner.metrics import WholeSetMetric
 
 
 def learner(metrics, n_valid=2, **options):
     g = torch.Generator().manual_seed(0)
     batches = [(torch.randn(4, 2, generator=g), torch.arange(4) % 3) for _ in range(3)]
-    sets = batches, batches[:n_valid]
+    sets = batches, batches[:n_valid] or None
     return Learner(sets, nn.Linear(2, 3), nn.CrossEntropyLoss(), torch.optim.SGD, metrics=metrics, **options)
 
 
@@ -85,6 +88,53 @@ def test_a_metric_may_need_more_than_one_batch_to_compute(metric):
     with (learn := learner(many)).no_logging():
         learn.fit(1)
     assert learn.recorder.history["recorded"] == [1.0]
+
+
+def binary_auc(pred, y):
+    """Needs both classes, as scikit-learn's does."""
+    return roc_auc_score(y > 0, pred[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("metric", "error"),
+    [
+        (WholeSetMetric(lambda pred, y: f1_score(y, pred.argmax(1))), DataError),  # for two classes
+        (WholeSetMetric(lambda pred, y: pred.mean(0)), TypeError),
+        (WholeSetMetric(lambda pred, y: None), TypeError),
+        (WholeSetMetric(lambda pred, y: pred @ y), DataError),
+        (BinaryAUROC(), DataError),
+        (Recorded(raises(ValueError("always"))), DataError),
+    ],
+)
+@pytest.mark.parametrize("n_valid", [1, 3, 0])
+def test_a_metric_of_the_whole_set_is_tried_on_it_before_training(n_valid, metric, error):
+    steps = []
+    learn = learner(metric, n_valid=n_valid)
+    learn.recorder.train_metrics = not n_valid
+    with learn.no_logging(), pytest.raises(error, match=r"the metric '.*' (fails|must compute one)"):
+        learn.fit(1, cbs=LambdaCallback(after_step=lambda run: steps.append(1)))
+    assert not steps and not learn.recorder.runs
+
+
+def test_a_trial_of_the_whole_set_ends_with_the_first_value_and_leaves_no_trace():
+    def batches():
+        return [(torch.randn(4, 2), torch.full((4,), i // 2)) for i in range(6)]
+
+    rows, plain = [], []
+    torch.manual_seed(0)
+    train, valid = batches(), batches()
+    for metrics in (binary_auc, None):
+        torch.manual_seed(0)
+        learn = Learner((train, valid), nn.Linear(2, 3), nn.CrossEntropyLoss(), torch.optim.SGD, metrics=metrics)
+        if metrics is not None:
+            hook = learn.model.register_forward_hook(lambda *_: rows.append(1))
+            learn._preflight.check(learn._step(None), learn.dls, learn.metrics)
+            hook.remove()
+        with learn.no_logging():
+            learn.fit(2, 0.1)
+        plain.append(learn.model.weight.detach())
+    assert torch.equal(*plain) and 0 < learn.recorder.runs[0].epochs[-1]["valid_loss"] < 2
+    assert len(rows) < 12  # it did not go through the whole set, for a value came with the first batches
 
 
 def test_a_trial_leaves_no_trace_on_a_metric_and_shares_what_cannot_be_copied():

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from timm.optim import Adahessian
 from torch import nn
 
 from minilearner.training.optimizers import (
@@ -111,6 +112,15 @@ def test_a_lazy_model_is_refused():
 def test_a_factory_that_makes_no_optimizer_is_refused():
     with pytest.raises(TypeError, match="must return a torch optimizer. Received: dict"):
         build_optimizer(model(), lambda groups, lr: {}, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [(torch.optim.LBFGS, "LBFGS calls the model several times"), (Adahessian, "Adahessian needs second derivatives")],
+)
+def test_an_optimizer_that_needs_more_than_gradients_is_refused(factory, message):
+    with pytest.raises(ValueError, match=message):
+        build_optimizer(nn.Linear(2, 1), lambda groups, lr: factory(groups[0]["params"], lr=lr), 1e-3)
 
 
 def test_settings_and_groups_are_put_back():
