@@ -297,11 +297,13 @@ def report(learn: Learner, dls: DataLoaders, args: argparse.Namespace) -> list[P
     accuracy_on_test = np.trace(interp.confusion_matrix()) / dls.valid.n_items
     print(f"\nTest accuracy on {dls.valid.n_items:,} images: {accuracy_on_test:.1%}\n")
     interp.print_classification_report()
+    is_one_epoch = len(learn.recorder.history["accuracy"]) == 1
+    training = learn.recorder.plot_loss() if is_one_epoch else learn.recorder.plot_metrics()
     print("\nMost confused (actual, predicted, times):")
     for actual, predicted, times in interp.most_confused(min_val=5)[:5]:
         print(f"  {actual}, {predicted}, {times}")
     return [
-        save(learn.recorder.plot_metrics(), args.output / "training_plot.png"),
+        save(training, args.output / "training_plot.png"),
         save(interp.plot_confusion_matrix(), args.output / "confusion_plot.png"),
         save(interp.plot_top_losses(9), args.output / "top_losses_plot.png"),
     ]

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from rows import readme_row
@@ -30,12 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="where to keep the figures of the example")
     parser.add_argument("--contender", choices=("fastai",), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
         print(json.dumps(train_with_fastai(60 * args.minutes)))
         return
-    contenders = {"minilearner": run_example, "fastai": run_fastai}
+    contenders = {"minilearner": partial(run_example, output=args.output), "fastai": run_fastai}
     results: dict[str, list[dict]] = {name: [] for name in contenders}
     for number in range(args.rounds):
         for name, run in contenders.items():
@@ -52,9 +54,9 @@ def main() -> None:
     )
 
 
-def run_example(minutes: float, seed: int) -> dict:
+def run_example(minutes: float, seed: int, *, output: Path | None) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--minutes", f"{minutes:g}", "--seed", str(42 + seed), "--output", folder]
+        options = ["--minutes", f"{minutes:g}", "--seed", str(42 + seed), "--output", str(output or folder)]
         out = subprocess.run(
             [sys.executable, str(EXAMPLE), *options], capture_output=True, text=True, check=True
         ).stdout
