@@ -247,7 +247,9 @@ class WholeSetMetric:
         if not self._batches:
             return torch.tensor(math.nan)
         pred, target = _join([pred for pred, _ in self._batches]), _join([target for _, target in self._batches])
-        value = torch.as_tensor(self.function(pred, target))
+        value = self.function(pred, target)
+        if not isinstance(value, Tensor):
+            value = torch.as_tensor(value, dtype=torch.float64)
         if value.ndim:
             name = metric_name(self.function)
             raise ValueError(f"Metric {name!r} must return one number. Received: shape {tuple(value.shape)}.")
@@ -275,7 +277,7 @@ _NO_MEANS = {
     *("f1", "fbeta", "fscore", "precision", "recall", "sensitivity", "specificity", "ppv", "npv", "auc", "auroc"),
     *("rocauc", "auprc", "prauc", "roc", "gini", "mcc", "matthews", "kappa", "qwk", "corr", "correlation"),
     *("corrcoef", "pcc", "pearson", "pearsonr", "spearman", "spearmanr", "kendall", "kendalltau", "concordance"),
-    *("ccc", "r2", "r2score", "rsquared", "nse", "explained", "jaccard", "rmse", "rmsle", "perplexity", "ece"),
+    *("ccc", "r2", "r2score", "rsquared", "nse", "explained", "jaccard", "rmse", "rmsle", "rmspe", "perplexity", "ece"),
     *("informedness", "youden", "silhouette", "ndcg"),
 }
 _NO_MEAN_PHRASES = (
