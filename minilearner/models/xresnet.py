@@ -19,7 +19,7 @@ __all__ = ["XResNet", "xresnet18", "xresnet34", "xresnet50", "xresnet101", "xres
 class XResNet(nn.Sequential):
     """An image classifier of residual blocks: stem, pooling, stages of blocks, mean, dropout and a linear layer.
 
-    Weights of convolutions and of the linear layer are drawn by Kaiming's normal rule, and biases are 0.
+    Weights of convolutions and of the linear layer are drawn by Kaiming's normal rule. All biases start at 0.
 
     Args:
         expansion: 1 for blocks of two convolutions, 4 for bottlenecks of three.
@@ -77,8 +77,8 @@ class XResNet(nn.Sequential):
         for part in self.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(part.weight)
-                if isinstance(part.bias, Tensor):
-                    nn.init.zeros_(part.bias)
+            if isinstance(getattr(part, "bias", None), Tensor):
+                nn.init.zeros_(part.bias)  # type: ignore[arg-type]
 
 
 def _make_stage(expansion: int, ni: int, nf: int, n: int, stride: int, **options: Any) -> nn.Sequential:

@@ -232,9 +232,7 @@ class BrierScore(ScikitLearnScore):
 
 @suggest_keywords
 class APScoreBinary(ScikitLearnScore):
-    """The average precision of the predicted class, one of two: scikit-learn's `average_precision_score`.
-
-    As in fastai, it ranks items by the predicted class and not by its probability.
+    """The average precision of two classes, by the softmax of two scores: scikit-learn's `average_precision_score`.
 
     Args:
         axis: the dimension of the classes in the predictions.
@@ -251,7 +249,8 @@ class APScoreBinary(ScikitLearnScore):
         pos_label: int = 1,
         sample_weight: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(dim_argmax=axis, average=average, pos_label=pos_label, sample_weight=sample_weight)
+        options: dict[str, Any] = {"average": average, "pos_label": pos_label, "sample_weight": sample_weight}
+        super().__init__(dim_argmax=axis, activation="binarysoftmax", **options)
 
 
 @suggest_keywords

@@ -172,5 +172,7 @@ def _family_of_constructor(arch: Callable[..., nn.Module]) -> Family | None:
 
 
 model_meta: Mapping[Callable[..., nn.Module], dict[str, Any]] = _ModelMeta()
-"""What is known about an architecture, by its constructor: where it is cut ("cut"), a function that divides
-``Sequential(body, head)`` into layer groups ("split"), and the statistics of its images ("stats"). As in fastai."""
+"""What is known about an architecture, by its constructor, as in fastai.
+
+"cut" says where the body ends, "split" divides ``Sequential(body, head)`` into layer groups, and "stats" are the mean
+and standard deviation of its images."""
