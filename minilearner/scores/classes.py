@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+@suggest_keywords
 class _OfOneClass(ScikitLearnScore):
     """A score of the most likely class of each item, averaged over the classes."""
 
@@ -42,13 +43,11 @@ class _OfOneClass(ScikitLearnScore):
         pos_label: int = 1,
         average: str | None = "binary",
         sample_weight: Sequence[float] | None = None,
-        **options: Any,
     ) -> None:
-        options |= {"labels": labels, "pos_label": pos_label, "average": average, "sample_weight": sample_weight}
-        super().__init__(dim_argmax=axis, **options)
+        options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
+        super().__init__(dim_argmax=axis, sample_weight=sample_weight, **options)
 
 
-@suggest_keywords
 class F1Score(_OfOneClass):
     """The F1 score, the harmonic mean of precision and recall, of the most likely classes.
 
@@ -66,7 +65,7 @@ class F1Score(_OfOneClass):
 
 
 @suggest_keywords
-class FBeta(_OfOneClass):
+class FBeta(ScikitLearnScore):
     """The F-beta score of the most likely classes: scikit-learn's `fbeta_score`.
 
     Args:
@@ -86,10 +85,10 @@ class FBeta(_OfOneClass):
         sample_weight: Sequence[float] | None = None,
     ) -> None:
         check_not_negative(beta, "beta")
-        super().__init__(axis, labels, pos_label, average, sample_weight, beta=beta)
+        options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
+        super().__init__(dim_argmax=axis, beta=beta, sample_weight=sample_weight, **options)
 
 
-@suggest_keywords
 class Precision(_OfOneClass):
     """The precision: of the items predicted as a class, the share that belongs to it.
 
@@ -106,7 +105,6 @@ class Precision(_OfOneClass):
     score = "precision_score"
 
 
-@suggest_keywords
 class Recall(_OfOneClass):
     """The recall: of the items that belong to a class, the share that is predicted as it.
 
@@ -123,7 +121,6 @@ class Recall(_OfOneClass):
     score = "recall_score"
 
 
-@suggest_keywords
 class Jaccard(_OfOneClass):
     """The Jaccard score: items with the class in both prediction and target, over those with it in either.
 

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@suggest_keywords
 class _OfManyClasses(ScikitLearnScore):
     """A score of the yes-or-no answers if each item has any number of classes, averaged over the classes."""
 
@@ -36,13 +37,17 @@ class _OfManyClasses(ScikitLearnScore):
         pos_label: int = 1,
         average: str | None = "macro",
         sample_weight: Sequence[float] | None = None,
-        **options: Any,
     ) -> None:
-        options |= {"labels": labels, "pos_label": pos_label, "average": average, "sample_weight": sample_weight}
-        super().__init__(thresh=thresh, activation="sigmoid" if sigmoid else "no", flatten=False, **options)
+        options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
+        super().__init__(
+            thresh=thresh,
+            activation="sigmoid" if sigmoid else "no",
+            flatten=False,
+            sample_weight=sample_weight,
+            **options,
+        )
 
 
-@suggest_keywords
 class F1ScoreMulti(_OfManyClasses):
     """The F1 score of yes-or-no answers, if each item has any number of classes.
 
@@ -61,7 +66,7 @@ class F1ScoreMulti(_OfManyClasses):
 
 
 @suggest_keywords
-class FBetaMulti(_OfManyClasses):
+class FBetaMulti(ScikitLearnScore):
     """The F-beta score of yes-or-no answers, if each item has any number of classes: scikit-learn's `fbeta_score`.
 
     Args:
@@ -82,10 +87,17 @@ class FBetaMulti(_OfManyClasses):
         sample_weight: Sequence[float] | None = None,
     ) -> None:
         check_not_negative(beta, "beta")
-        super().__init__(thresh, sigmoid, labels, pos_label, average, sample_weight, beta=beta)
+        options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
+        super().__init__(
+            thresh=thresh,
+            activation="sigmoid" if sigmoid else "no",
+            flatten=False,
+            beta=beta,
+            sample_weight=sample_weight,
+            **options,
+        )
 
 
-@suggest_keywords
 class PrecisionMulti(_OfManyClasses):
     """The precision of yes-or-no answers, if each item has any number of classes.
 
@@ -103,7 +115,6 @@ class PrecisionMulti(_OfManyClasses):
     score = "precision_score"
 
 
-@suggest_keywords
 class RecallMulti(_OfManyClasses):
     """The recall of yes-or-no answers, if each item has any number of classes.
 
@@ -121,7 +132,6 @@ class RecallMulti(_OfManyClasses):
     score = "recall_score"
 
 
-@suggest_keywords
 class JaccardMulti(_OfManyClasses):
     """The Jaccard score of yes-or-no answers, if each item has any number of classes.
 
