@@ -117,6 +117,7 @@ class AdaptiveConcatPool2d(nn.Module):
         return torch.cat([self.mp(x), self.ap(x)], dim=1)
 
 
+@suggest_keywords
 class SigmoidRange(nn.Module):
     """Brings every number into (low, high) by a sigmoid.
 
@@ -137,6 +138,7 @@ class SigmoidRange(nn.Module):
         return sigmoid_range(x, self.low, self.high)
 
 
+@suggest_keywords
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
     """Returns sigmoid(x) * (high - low) + low, which is between `low` and `high`."""
     return torch.sigmoid(x) * (high - low) + low

@@ -116,6 +116,7 @@ class ConvLayer(nn.Sequential):
         super().__init__(conv, *after)
 
 
+@suggest_keywords
 class ResBlock(nn.Module):
     """A residual block: two convolutions, or three with a bottleneck, beside a shortcut. Their sum is activated.
 
@@ -186,11 +187,13 @@ def sequential(*layers: Any) -> nn.Sequential:
     return nn.Sequential(*(layer if isinstance(layer, nn.Module) else _Call(layer) for layer in layers))
 
 
+@suggest_keywords
 def params(module: nn.Module) -> list[nn.Parameter]:
     """Returns all parameters of a module, for a layer group."""
     return list(module.parameters())
 
 
+@suggest_keywords
 def in_channels(module: nn.Module) -> int:
     """Returns how many channels the first layer with a weight of four dimensions takes.
 

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from minilearner.keywords import suggest_keywords
 from minilearner.scores.accumulated import flatten_both
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
 ]
 
 
+@suggest_keywords
 class _Overlap:
     """Counts, for each class, how often it is in predictions, in targets, and in both."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Mish
 
+from minilearner.keywords import suggest_keywords
 from minilearner.schedules import Schedule, chain, constant, cosine, exponential, linear, polynomial
 from minilearner.tree import map_tensors
 
@@ -57,31 +58,37 @@ def _detach_one(t: Tensor) -> Tensor:
     return t.detach().cpu()
 
 
+@suggest_keywords
 def SchedLin(start: float, end: float) -> Schedule:
     """Returns `linear`: from `start` to `end` in a straight line."""
     return linear(start, end)
 
 
+@suggest_keywords
 def SchedCos(start: float, end: float) -> Schedule:
     """Returns `cosine`: from `start` to `end` in half a cosine."""
     return cosine(start, end)
 
 
+@suggest_keywords
 def SchedExp(start: float, end: float) -> Schedule:
     """Returns `exponential`: from `start` to `end` by a constant factor."""
     return exponential(start, end)
 
 
+@suggest_keywords
 def SchedNo(start: float, end: float) -> Schedule:
     """Returns `constant`: `start`, whatever `end` is."""
     return constant(start)
 
 
+@suggest_keywords
 def SchedPoly(start: float, end: float, power: float) -> Schedule:
     """Returns `polynomial`: from `start` to `end` by a power of progress."""
     return polynomial(start, end, power=power)
 
 
+@suggest_keywords
 def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:
     """Returns `chain` with its arguments in fastai's order: the fractions of training first.
 
