@@ -101,7 +101,7 @@ def test_an_xresnet_is_cut_and_grouped_as_in_fastai(dls):
     first = sum(1 for part in body[:3] for _ in part.parameters())
     assert len(learn.splitter(learn.model)[0]) == first
     learn.fit_flat_cos(1, 1e-3)
-    assert list(learn.recorder.epochs[-1])[:4] == ["epoch", "train_loss", "valid_loss", "f1_score"]
+    assert 0 <= learn.recorder.epochs[-1]["f1_score"] <= 1
 
 
 def test_in_a_frozen_body_only_norms_learn_and_follow_the_data(dls):
