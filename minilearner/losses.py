@@ -217,6 +217,9 @@ class FocalLossFlat(FocalLoss):
 class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
     """Binary cross-entropy of raw outputs, for targets of any type whose shape may differ in form.
 
+    Without `MultiCategoryBlock` or `MultiCategory`, a learner takes zeros and ones for numbers and reports raw outputs.
+    Then ``learn.get_preds(act=loss.activation)`` returns probabilities, as fastai does by itself.
+
     Args:
         weight: multiplies the losses; broadcast to the outputs.
         reduction: "mean", "sum" or "none".

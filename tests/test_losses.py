@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner import FocalLoss, LabelSmoothingCrossEntropy, losses
+from minilearner import DataLoaders, FocalLoss, LabelSmoothingCrossEntropy, Learner, losses
 from minilearner.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, L1LossFlat, MSELossFlat
 from minilearner.training.item_losses import make_item_loss
 
@@ -159,3 +159,12 @@ def test_flat_losses_refuse_unknown_arguments(loss):
         loss(reduction="avg")
     with pytest.raises(TypeError, match="Did you mean 'reduction'"):
         loss(reductoin="sum")
+
+
+def test_the_activation_of_a_loss_gives_probabilities_of_plain_zeros_and_ones():
+    x, y = torch.randn(8, 2), torch.randint(2, (8, 3)).float()
+    loss = BCEWithLogitsLossFlat()
+    learn = Learner(DataLoaders.from_arrays((x, y), (x, y), bs=4), torch.nn.Linear(2, 3), loss_func=loss)
+    preds, _ = learn.get_preds(act=loss.activation)
+    with torch.no_grad():
+        torch.testing.assert_close(preds, learn.model(x).sigmoid())
