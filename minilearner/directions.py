@@ -29,7 +29,7 @@ _LESS = _read_table(
     false_positives far fdr fid fnr fpr frr hausdorff hd hinge jsd kid kl kld levenshtein log_cosh logcosh logloss
     loss losses lpips mad mae maes mape mase mce medae minus_log_likelihood misclassification misclassified
     miss_rate misses mistakes mse mses msle neg_log_likelihood negative_log_likelihood nll nmae nme nmse nrmse
-    perplexity pinball ppl rae regret residual residuals rmse rmses rmsle rrse rse rss smape sse ter wape
+    perplexity pinball ppl rae regret residual residuals rmse rmses rmsle rmspe rrse rse rss smape sse ter wape
     wasserstein wer wmape wrong xent zero_one
     """
 )

@@ -31,6 +31,7 @@ _SYNONYMS = {
     "epochs": ("n_epoch",),
     "learning_rate": ("lr", "lr_max", "base_lr"),
     "loss": ("loss_func",),
+    "momentum": ("mom",),
     "loss_fn": ("loss_func",),
     "max_epochs": ("n_epoch", "epochs"),
     "max_lr": ("lr_max", "end_lr"),

@@ -28,9 +28,19 @@ from minilearner.data.targets import (
 )
 from minilearner.keywords import suggest_keywords
 from minilearner.learner import Learner
-from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
+from minilearner.losses import (
+    BCEWithLogitsLossFlat,
+    CrossEntropyLossFlat,
+    FocalLoss,
+    FocalLossFlat,
+    L1LossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+    MSELossFlat,
+)
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
+from minilearner.models.xresnet import XResNet
 from minilearner.saving.export import read_export
 from minilearner.vision import augment, crops, erasing, lighting, normalize, resize, shift
 from minilearner.vision.fashion_mnist import resize_images
@@ -94,7 +104,8 @@ def _getter(*names: str, **renamed: str) -> Callable[[Any], dict[str, Any]]:
 def _add_all() -> None:
     for cls in (
         *(MLP, MiniGoogLeNet),
-        *(ClassNumbers, Regression, FocalLoss, TransformBlock),
+        *(ClassNumbers, Regression, FocalLoss, FocalLossFlat, TransformBlock),
+        *(BCEWithLogitsLossFlat, MSELossFlat, L1LossFlat),
         *(lighting.Brightness, lighting.Contrast, lighting.Hue, lighting.Saturation, erasing.RandomErasing),
         *(augment.Dihedral, augment.Flip, shift.RandomShift, augment.Rotate, augment.Warp, augment.Zoom),
         crops.RandomResizedCropBatch,
@@ -116,8 +127,11 @@ def _add_all() -> None:
         nn.HuberLoss: ("delta", *reduced),
     }.items():
         registry.add(loss.__name__, loss, arguments=_getter(*names))
-    smoothing = LabelSmoothingCrossEntropy
+    smoothing, flat = LabelSmoothingCrossEntropy, LabelSmoothingCrossEntropyFlat
     registry.add(smoothing.__name__, smoothing, arguments=_getter("weight", "reduction", eps="label_smoothing"))
+    registry.add(flat.__name__, flat, arguments=_getter("weight", "reduction", "axis", eps="label_smoothing"))
+    registry.register(CrossEntropyLossFlat)
+    registry.add("XResNet", XResNet, arguments=_get_xresnet)
     registry.add("Category", Category, arguments=_getter("vocab"), build=_build_category)
     registry.add("MultiCategory", MultiCategory, arguments=_getter("vocab", "thresh"), build=_build_multi_category)
     registry.add("ImageBlock", ImageBlock, arguments=_getter(cls="mode"))
@@ -133,6 +147,12 @@ def _get_recipe(model: VisionModel) -> dict[str, Any]:
     if model.recipe is None:
         raise TypeError("the model has a body, a cut or a head of your own")
     return dict(model.recipe)
+
+
+def _get_xresnet(model: XResNet) -> dict[str, Any]:
+    if model.act_cls is not nn.ReLU:
+        raise TypeError(f"the model has an activation that a file cannot name: {model.act_cls!r:.80}")
+    return _getter("expansion", "layers", "p", "c_in", "n_out", "stem_szs", "widen", "ks", "stride")(model)
 
 
 def _build_category(vocab: Any) -> Category:

@@ -268,7 +268,7 @@ _NO_MEANS = {
     *("f1", "fbeta", "fscore", "precision", "recall", "sensitivity", "specificity", "ppv", "npv", "auc", "auroc"),
     *("rocauc", "auprc", "prauc", "roc", "gini", "mcc", "matthews", "kappa", "qwk", "corr", "correlation"),
     *("corrcoef", "pcc", "pearson", "pearsonr", "spearman", "spearmanr", "kendall", "kendalltau", "concordance"),
-    *("ccc", "r2", "r2score", "rsquared", "nse", "explained", "jaccard", "rmse", "rmsle", "perplexity", "ece"),
+    *("ccc", "r2", "r2score", "rsquared", "nse", "explained", "jaccard", "rmse", "rmsle", "rmspe", "perplexity", "ece"),
     *("informedness", "youden", "silhouette", "ndcg"),
 }
 _NO_MEAN_PHRASES = (

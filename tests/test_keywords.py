@@ -31,9 +31,10 @@ def public_callables():
     values = [Recorder, RunRecord]
     for module in (minilearner, minilearner.vision.all):
         values += [getattr(module, name) for name in module.__all__]
-    ours = [value for value in values if getattr(value, "__module__", "").startswith("minilearner")]
+    callables = [value for value in values if inspect.isfunction(value) or inspect.isclass(value)]
+    ours = [value for value in callables if value.__module__.startswith("minilearner")]
     for value in dict.fromkeys(ours):
-        if inspect.isfunction(value) and value.__module__ != "minilearner.metrics":
+        if inspect.isfunction(value) and value.__module__ not in ("minilearner.metrics", "minilearner.scores.numbers"):
             yield value.__qualname__, value
         if is_class(value):
             yield value.__qualname__, value

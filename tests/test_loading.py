@@ -30,7 +30,13 @@ from minilearner import (
     register,
 )
 from minilearner.data.targets import MultiCategory
-from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
+from minilearner.losses import (
+    CrossEntropyLossFlat,
+    FocalLoss,
+    FocalLossFlat,
+    LabelSmoothingCrossEntropy,
+    LabelSmoothingCrossEntropyFlat,
+)
 from minilearner.saving import tensor_file
 from minilearner.vision.augment import aug_transforms
 from minilearner.vision.fashion_mnist import fashion_mnist
@@ -265,6 +271,9 @@ def test_loaders_of_a_foreign_dataset_predict_arrays(tmp_path):
         nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1),
         LabelSmoothingCrossEntropy(0.2),
         FocalLoss(1.5),
+        CrossEntropyLossFlat(torch.tensor([1.0, 2.0, 3.0]), axis=1, label_smoothing=0.1),
+        LabelSmoothingCrossEntropyFlat(0.2),
+        FocalLossFlat(1.5),
         torch.nn.functional.cross_entropy,
     ],
 )

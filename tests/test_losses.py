@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minilearner import FocalLoss, LabelSmoothingCrossEntropy
+from minilearner import DataLoaders, FocalLoss, LabelSmoothingCrossEntropy, Learner, losses
+from minilearner.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, L1LossFlat, MSELossFlat
 from minilearner.training.item_losses import make_item_loss
 
 LOGITS, TARGET = torch.tensor([[2.0, 1.0, 0.1]]), torch.tensor([0])
@@ -76,3 +77,94 @@ def test_class_weights_follow_the_outputs(loss):
 def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_cross_entropy_takes_the_classes_in_any_dimension():
+    pred, y = batch(4, 5)
+    expected = F.cross_entropy(pred, y)
+    torch.testing.assert_close(CrossEntropyLossFlat(axis=1)(pred, y), expected)
+    torch.testing.assert_close(CrossEntropyLossFlat()(pred.movedim(1, -1), y), expected)
+    torch.testing.assert_close(CrossEntropyLossFlat(axis=1)(pred, y.int()[:, None]), expected)
+    assert CrossEntropyLossFlat(axis=1, reduction="none")(pred, y).shape == (6, 4, 5)
+
+
+def test_cross_entropy_passes_its_options_on():
+    pred, y = batch()
+    weight = torch.tensor([1.0, 5.0, 0.2])
+    options = {"weight": weight, "ignore_index": 1, "label_smoothing": 0.1, "reduction": "sum"}
+    torch.testing.assert_close(CrossEntropyLossFlat(**options)(pred, y), F.cross_entropy(pred, y, **options))
+    torch.testing.assert_close(CrossEntropyLossFlat(weight)(pred, y), F.cross_entropy(pred, y, weight))
+    soft = pred.softmax(1)
+    torch.testing.assert_close(CrossEntropyLossFlat()(pred, soft), F.cross_entropy(pred, soft))
+
+
+@pytest.mark.parametrize("kind", ["LabelSmoothingCrossEntropy", "FocalLoss"])
+def test_the_flat_kinds_have_the_values_of_the_others(kind):
+    plain, flat = getattr(losses, kind)(), getattr(losses, f"{kind}Flat")
+    pred, y = batch(4, 5)
+    torch.testing.assert_close(flat(axis=1)(pred, y), plain(pred, y))
+    torch.testing.assert_close(flat()(pred.movedim(1, -1), y), plain(pred, y))
+
+
+def test_binary_cross_entropy_takes_targets_of_any_type_and_form():
+    pred, _ = batch()
+    y = pred.round().gt(0)
+    expected = F.binary_cross_entropy_with_logits(pred, y.float())
+    torch.testing.assert_close(BCEWithLogitsLossFlat()(pred, y), expected)
+    first = F.binary_cross_entropy_with_logits(pred[:, 0], y[:, 0].float())
+    torch.testing.assert_close(BCEWithLogitsLossFlat()(pred[:, :1], y[:, 0].long()), first)
+    weight = torch.tensor([1.0, 5.0, 0.2])
+    weighted = F.binary_cross_entropy_with_logits(pred, y.float(), pos_weight=weight)
+    torch.testing.assert_close(BCEWithLogitsLossFlat(pos_weight=weight)(pred, y), weighted)
+    assert BCEWithLogitsLossFlat(pos_weight=weight)(pred.to("meta"), y.to("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize(("loss", "function"), [(MSELossFlat, F.mse_loss), (L1LossFlat, F.l1_loss)])
+def test_a_column_of_numbers_is_compared_with_a_row_of_targets_one_by_one(loss, function):
+    pred, y = torch.randn(5, 1), torch.arange(5)
+    torch.testing.assert_close(loss()(pred, y), function(pred[:, 0], y.float()))
+    assert loss(reduction="none")(pred, y).shape == (5, 1)
+    assert loss().decodes(loss().activation(pred)) is pred
+
+
+def test_activation_and_decodes_turn_outputs_into_answers():
+    pred, _ = batch(4, 5)
+    for loss in (CrossEntropyLossFlat(axis=1), FocalLoss(), LabelSmoothingCrossEntropy(), losses.FocalLossFlat(axis=1)):
+        assert torch.equal(loss.activation(pred), pred.softmax(1)) and torch.equal(loss.decodes(pred), pred.argmax(1))
+    yes = BCEWithLogitsLossFlat(thresh=0.3)
+    assert torch.equal(yes.decodes(yes.activation(pred)), pred.sigmoid() > 0.3)
+
+
+@pytest.mark.parametrize(
+    "loss", [CrossEntropyLossFlat(axis=1), losses.LabelSmoothingCrossEntropyFlat(axis=1), losses.FocalLossFlat(axis=1)]
+)
+def test_the_loss_of_each_item_of_a_flat_loss_averages_to_the_loss(loss):
+    pred, y = batch(4, 5)
+    found = make_item_loss(loss)(pred, y)
+    assert found.shape == (6,)
+    torch.testing.assert_close(found.mean(), loss(pred, y))
+
+
+def test_targets_that_do_not_fit_are_refused():
+    pred, y = batch()
+    with pytest.raises(ValueError, match=r"one class number for each prediction. Received: \(4,\) targets for \(6,\)"):
+        CrossEntropyLossFlat()(pred, y[:4])
+    with pytest.raises(ValueError, match=r"one target for each prediction. Received: \(4,\) targets for \(6, 3\)"):
+        MSELossFlat()(pred, y[:4])
+
+
+@pytest.mark.parametrize("loss", [BCEWithLogitsLossFlat, CrossEntropyLossFlat, MSELossFlat, L1LossFlat])
+def test_flat_losses_refuse_unknown_arguments(loss):
+    with pytest.raises(ValueError, match="`reduction` must be"):
+        loss(reduction="avg")
+    with pytest.raises(TypeError, match="Did you mean 'reduction'"):
+        loss(reductoin="sum")
+
+
+def test_the_activation_of_a_loss_gives_probabilities_of_plain_zeros_and_ones():
+    x, y = torch.randn(8, 2), torch.randint(2, (8, 3)).float()
+    loss = BCEWithLogitsLossFlat()
+    learn = Learner(DataLoaders.from_arrays((x, y), (x, y), bs=4), torch.nn.Linear(2, 3), loss_func=loss)
+    preds, _ = learn.get_preds(act=loss.activation)
+    with torch.no_grad():
+        torch.testing.assert_close(preds, learn.model(x).sigmoid())

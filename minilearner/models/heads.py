@@ -30,6 +30,7 @@ __all__ = [
     "feature_shape",
     "initialize",
     "num_features",
+    "sigmoid_range",
 ]
 
 Cut: TypeAlias = "int | Callable[[nn.Module], nn.Module]"
@@ -116,6 +117,7 @@ class AdaptiveConcatPool2d(nn.Module):
         return torch.cat([self.mp(x), self.ap(x)], dim=1)
 
 
+@suggest_keywords
 class SigmoidRange(nn.Module):
     """Brings every number into (low, high) by a sigmoid.
 
@@ -133,7 +135,13 @@ class SigmoidRange(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns sigmoid(x) * (high - low) + low."""
-        return torch.sigmoid(x) * (self.high - self.low) + self.low
+        return sigmoid_range(x, self.low, self.high)
+
+
+@suggest_keywords
+def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
+    """Returns sigmoid(x) * (high - low) + low, which is between `low` and `high`."""
+    return torch.sigmoid(x) * (high - low) + low
 
 
 def initialize(module: nn.Module, init: Callable[[Tensor], Any] = nn.init.kaiming_normal_) -> nn.Module:

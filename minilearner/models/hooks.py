@@ -5,9 +5,70 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["ForwardHooks", "layers_of"]
+from minilearner.keywords import suggest_keywords
+from minilearner.tree import map_tensors
+
+__all__ = ["ForwardHooks", "Hook", "hook_output", "layers_of"]
+
+
+@suggest_keywords
+class Hook:
+    """Calls a function with each pass through a module, and keeps its newest result in `stored`.
+
+    It is a context manager, which removes the hook at its end.
+
+    Args:
+        m: the module.
+        hook_func: called as ``hook_func(module, inputs, output)``. In a backward pass, it gets gradients.
+        is_forward: whether it watches forward passes. Otherwise it watches backward passes.
+        detach: whether the function gets tensors without their graph.
+        cpu: whether detached tensors are moved to the CPU.
+    """
+
+    def __init__(
+        self,
+        m: nn.Module,
+        hook_func: Callable[[nn.Module, Any, Any], Any],
+        is_forward: bool = True,
+        detach: bool = True,
+        cpu: bool = False,
+    ) -> None:
+        self.hook_func, self.detach, self.cpu = hook_func, detach, cpu
+        self.stored: Any = None
+        self._handle = (m.register_forward_hook if is_forward else m.register_full_backward_hook)(self._note)
+
+    def remove(self) -> None:
+        """Removes the hook. A second call does nothing."""
+        self._handle.remove()
+
+    def __enter__(self) -> Hook:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def _note(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self.detach:
+            inputs, output = map_tensors(self._detach, (inputs, output))
+        self.stored = self.hook_func(module, inputs, output)
+
+    def _detach(self, t: torch.Tensor) -> torch.Tensor:
+        return t.detach().cpu() if self.cpu else t.detach()
+
+
+@suggest_keywords
+def hook_output(module: nn.Module, detach: bool = True, cpu: bool = False, grad: bool = False) -> Hook:
+    """Returns a `Hook` whose `stored` is the newest output of a module.
+
+    Args:
+        module: the module.
+        detach, cpu: as in `Hook`.
+        grad: whether to keep the gradient of the output instead, a tuple.
+    """
+    return Hook(module, lambda m, inputs, output: output, is_forward=not grad, detach=detach, cpu=cpu)
 
 
 class ForwardHooks:

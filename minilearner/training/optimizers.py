@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from minilearner.checks import check_not_negative, check_rate
 from minilearner.models.groups import Splitter, all_parameters, layer_groups, norms_and_biases, parameters_of
+from minilearner.training.fastai_optimizers import spares_norms
 
 __all__ = [
     "OptimizerFactory",
@@ -57,9 +58,10 @@ def build_optimizer(
 ) -> Optimizer:
     """Calls an optimizer factory with one parameter group for each layer group, which carries its index, `layer_group`.
 
-    Our default factory and an explicit `wd` spare norm layers and biases (unless `wd_bn_bias`), because these have no
-    scale to hold down. The groups are then split in two. The weight decay of a user's factory applies to everything, in
-    one group for each layer group, so a hand-written loop with the same factory makes the same updates.
+    Our default factory, those with fastai's names and an explicit `wd` spare norm layers and biases (unless
+    `wd_bn_bias`), because these have no scale to hold down. The groups are then split in two. The weight decay of a
+    user's factory applies to everything, in one group for each layer group, so a hand-written loop with the same
+    factory makes the same updates.
 
     Args:
         factory: see `OptimizerFactory`; None is `adamw`.
@@ -96,7 +98,7 @@ def build_optimizer(
             f"{type(optimizer).__name__} needs second derivatives, by backward(create_graph=True), which the loop "
             "does not do."
         )
-    if wd is None and factory is adamw:
+    if wd is None and (factory is adamw or spares_norms(factory)):
         wd = optimizer.defaults["weight_decay"]
     if wd is not None:
         set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)

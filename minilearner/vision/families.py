@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -13,9 +14,19 @@ from torch import nn
 
 from minilearner.models.groups import Splitter
 from minilearner.models.heads import Cut
+from minilearner.models.xresnet import XResNet, xresnet18, xresnet34, xresnet50, xresnet101, xresnet152
 from minilearner.vision.torchvision_models import models
 
-__all__ = ["AUXILIARY", "IMAGENET_STATS", "Family", "Stats", "constructor_options", "family_of", "layer_splitter"]
+__all__ = [
+    "AUXILIARY",
+    "IMAGENET_STATS",
+    "Family",
+    "Stats",
+    "constructor_options",
+    "family_of",
+    "layer_splitter",
+    "model_meta",
+]
 
 Stats: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, for inputs in [0, 1]."""
@@ -113,6 +124,7 @@ def _later_encoder(body: Any) -> list[nn.Module]:
 
 _FAMILIES = (
     Family(models.ResNet, -2, lambda body: body[6:]),
+    Family(XResNet, -4, lambda body: body[3:]),
     Family(models.DenseNet, -1, lambda body: body[0][7:]),
     Family(models.VGG, -2, _later_vgg),
     Family(models.AlexNet, -2, lambda body: body[0][6:]),
@@ -130,3 +142,37 @@ _FAMILIES = (
     Family(models.MaxVit, _keep_stem_and_blocks, lambda body: body[3:]),
     Family(models.VisionTransformer, _keep_class_token, _later_encoder),
 )
+
+
+class _ModelMeta(Mapping[Callable[..., nn.Module], dict[str, Any]]):
+    """Finds the family of a constructor by the class that it says it returns."""
+
+    def __getitem__(self, arch: Callable[..., nn.Module]) -> dict[str, Any]:
+        family = None if isinstance(arch, str) else _family_of_constructor(arch)
+        if family is None:
+            raise KeyError(arch)
+        return {"cut": family.cut, "split": layer_splitter(family.later), "stats": family.stats or IMAGENET_STATS}
+
+    def __iter__(self) -> Iterator[Callable[..., nn.Module]]:
+        yield from (xresnet18, xresnet34, xresnet50, xresnet101, xresnet152)
+        constructors = map(models.get_model_builder, models.list_models(module=models))
+        yield from (arch for arch in constructors if _family_of_constructor(arch) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _family_of_constructor(arch: Callable[..., nn.Module]) -> Family | None:
+    try:
+        returned = inspect.signature(arch, eval_str=True).return_annotation
+    except (NameError, TypeError, ValueError):
+        return None
+    known = (family for family in _FAMILIES if isinstance(returned, type) and issubclass(returned, family.kind))
+    return next(known, None)
+
+
+model_meta: Mapping[Callable[..., nn.Module], dict[str, Any]] = _ModelMeta()
+"""What is known about an architecture, by its constructor, as in fastai.
+
+"cut" says where the body ends, "split" divides ``Sequential(body, head)`` into layer groups, and "stats" are the mean
+and standard deviation of its images."""

@@ -13,7 +13,11 @@ from torchvision.transforms import v2
 
 from minilearner import Callback, DataLoaders, Learner, Normalize, accuracy
 from minilearner.data.batch_transforms import train_only
+from minilearner.losses import CrossEntropyLossFlat
 from minilearner.models.heads import create_head
+from minilearner.models.xresnet import xresnet18
+from minilearner.scores.classes import F1Score
+from minilearner.training.fastai_optimizers import ranger
 from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 SHUFFLENET = "shufflenetv2_x0.5-f707e7126e.pth"
@@ -86,6 +90,18 @@ def test_with_trained_weights_all_but_head_and_norms_are_frozen(dls, hub):
     body, _ = vision_learner(dls, models.shufflenet_v2_x0_5, train_bn=False).model
     assert not any(p.requires_grad for p in body.parameters())
     assert all(p.requires_grad for p in untrained(dls).model.parameters())
+
+
+def test_an_xresnet_is_cut_and_grouped_as_in_fastai(dls):
+    learn = untrained(
+        dls, xresnet18, loss_func=CrossEntropyLossFlat(), opt_func=ranger, metrics=F1Score(average="macro")
+    )
+    body, head = learn.model
+    assert len(body) == 8 and head[-1].out_features == 3
+    first = sum(1 for part in body[:3] for _ in part.parameters())
+    assert len(learn.splitter(learn.model)[0]) == first
+    learn.fit_flat_cos(1, 1e-3)
+    assert 0 <= learn.recorder.epochs[-1]["f1_score"] <= 1
 
 
 def test_in_a_frozen_body_only_norms_learn_and_follow_the_data(dls):
