@@ -66,8 +66,10 @@ def run_example(minutes: float, seed: int, *, output: Path | None) -> dict:
 
 
 def run_fastai(minutes: float, seed: int) -> dict:
-    command = [sys.executable, __file__, "--contender", "fastai", "--minutes", f"{minutes:g}"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    command = [sys.executable, str(Path(__file__).resolve()), "--contender", "fastai", "--minutes", f"{minutes:g}"]
+    with tempfile.TemporaryDirectory() as folder:  # a sweep of fastai's leaves files behind
+        out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def train_with_fastai(seconds: float) -> dict:
