@@ -102,8 +102,7 @@ def xresnet34(pretrained: bool = False, **kwargs: Any) -> XResNet:
     """Returns an `XResNet` with 34 layers, without trained weights.
 
     Args:
-        pretrained: must be False, since there are no trained weights here.
-        kwargs: as in `XResNet`, such as ``n_out=10``.
+        pretrained, kwargs: as in `xresnet18`.
     """
     return _make_model(1, [3, 4, 6, 3], pretrained, kwargs)
 
@@ -113,8 +112,7 @@ def xresnet50(pretrained: bool = False, **kwargs: Any) -> XResNet:
     """Returns an `XResNet` with 50 layers, without trained weights.
 
     Args:
-        pretrained: must be False, since there are no trained weights here.
-        kwargs: as in `XResNet`, such as ``n_out=10``.
+        pretrained, kwargs: as in `xresnet18`.
     """
     return _make_model(4, [3, 4, 6, 3], pretrained, kwargs)
 
@@ -124,8 +122,7 @@ def xresnet101(pretrained: bool = False, **kwargs: Any) -> XResNet:
     """Returns an `XResNet` with 101 layers, without trained weights.
 
     Args:
-        pretrained: must be False, since there are no trained weights here.
-        kwargs: as in `XResNet`, such as ``n_out=10``.
+        pretrained, kwargs: as in `xresnet18`.
     """
     return _make_model(4, [3, 4, 23, 3], pretrained, kwargs)
 
@@ -135,8 +132,7 @@ def xresnet152(pretrained: bool = False, **kwargs: Any) -> XResNet:
     """Returns an `XResNet` with 152 layers, without trained weights.
 
     Args:
-        pretrained: must be False, since there are no trained weights here.
-        kwargs: as in `XResNet`, such as ``n_out=10``.
+        pretrained, kwargs: as in `xresnet18`.
     """
     return _make_model(4, [3, 8, 36, 3], pretrained, kwargs)
 

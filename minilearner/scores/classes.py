@@ -95,11 +95,7 @@ class Precision(_OfOneClass):
     It is scikit-learn's `precision_score`.
 
     Args:
-        axis: the dimension of the classes in the predictions.
-        labels: the classes that count. None is all that occur.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "binary", "micro", "macro" or "weighted".
-        sample_weight: the weight of each item of the set.
+        axis, labels, pos_label, average, sample_weight: as in `F1Score`.
     """
 
     score = "precision_score"
@@ -111,11 +107,7 @@ class Recall(_OfOneClass):
     It is scikit-learn's `recall_score`.
 
     Args:
-        axis: the dimension of the classes in the predictions.
-        labels: the classes that count. None is all that occur.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "binary", "micro", "macro" or "weighted".
-        sample_weight: the weight of each item of the set.
+        axis, labels, pos_label, average, sample_weight: as in `F1Score`.
     """
 
     score = "recall_score"
@@ -127,11 +119,7 @@ class Jaccard(_OfOneClass):
     It is scikit-learn's `jaccard_score`.
 
     Args:
-        axis: the dimension of the classes in the predictions.
-        labels: the classes that count. None is all that occur.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "binary", "micro", "macro" or "weighted".
-        sample_weight: the weight of each item of the set.
+        axis, labels, pos_label, average, sample_weight: as in `F1Score`.
     """
 
     score = "jaccard_score"

@@ -104,12 +104,7 @@ class PrecisionMulti(_OfManyClasses):
     It is scikit-learn's `precision_score`.
 
     Args:
-        thresh: a class is predicted if its probability is at least this.
-        sigmoid: whether the predictions still need the sigmoid.
-        labels: the classes that count. None is all.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "micro", "macro", "weighted" or "samples".
-        sample_weight: the weight of each item of the set.
+        thresh, sigmoid, labels, pos_label, average, sample_weight: as in `F1ScoreMulti`.
     """
 
     score = "precision_score"
@@ -121,12 +116,7 @@ class RecallMulti(_OfManyClasses):
     It is scikit-learn's `recall_score`.
 
     Args:
-        thresh: a class is predicted if its probability is at least this.
-        sigmoid: whether the predictions still need the sigmoid.
-        labels: the classes that count. None is all.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "micro", "macro", "weighted" or "samples".
-        sample_weight: the weight of each item of the set.
+        thresh, sigmoid, labels, pos_label, average, sample_weight: as in `F1ScoreMulti`.
     """
 
     score = "recall_score"
@@ -138,12 +128,7 @@ class JaccardMulti(_OfManyClasses):
     It is scikit-learn's `jaccard_score`.
 
     Args:
-        thresh: a class is predicted if its probability is at least this.
-        sigmoid: whether the predictions still need the sigmoid.
-        labels: the classes that count. None is all.
-        pos_label: the class that counts with ``average="binary"``.
-        average: how the classes' scores become one: "micro", "macro", "weighted" or "samples".
-        sample_weight: the weight of each item of the set.
+        thresh, sigmoid, labels, pos_label, average, sample_weight: as in `F1ScoreMulti`.
     """
 
     score = "jaccard_score"

@@ -62,7 +62,12 @@ def exp_rmspe(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @suggest_keywords
-class ExplainedVariance(ScikitLearnScore):
+class _OfNumbers(ScikitLearnScore):
+    def __init__(self, sample_weight: Sequence[float] | None = None) -> None:
+        super().__init__(sample_weight=sample_weight)
+
+
+class ExplainedVariance(_OfNumbers):
     """The share of the targets' variance that the predictions explain: scikit-learn's `explained_variance_score`.
 
     Args:
@@ -71,12 +76,8 @@ class ExplainedVariance(ScikitLearnScore):
 
     score = "explained_variance_score"
 
-    def __init__(self, sample_weight: Sequence[float] | None = None) -> None:
-        super().__init__(sample_weight=sample_weight)
 
-
-@suggest_keywords
-class R2Score(ScikitLearnScore):
+class R2Score(_OfNumbers):
     """The coefficient of determination of numbers: scikit-learn's `r2_score`.
 
     Args:
@@ -84,9 +85,6 @@ class R2Score(ScikitLearnScore):
     """
 
     score = "r2_score"
-
-    def __init__(self, sample_weight: Sequence[float] | None = None) -> None:
-        super().__init__(sample_weight=sample_weight)
 
 
 @suggest_keywords

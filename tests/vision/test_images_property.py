@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,18 @@ READERS = {
 }
 
 
+@contextmanager
+def written(form, mode, orientation, seed):
+    """Yields the path of an image file, and its pixels as they shall be seen before they are turned."""
+    image, shown = stored(mode, np.random.default_rng(seed))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"image.{form}"
+        image.save(path, exif=exif, **({"lossless": True, "exact": True} if form == "webp" else {}))
+        yield path, shown
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     kind=st.sampled_from([(form, mode) for form, modes in FORMATS.items() for mode in modes]),
@@ -134,12 +147,7 @@ READERS = {
 def test_the_pixels_are_right_whatever_way_an_image_comes_in(kind, orientation, source, reader, seed):
     form, mode = kind
     assume(form != "tif" or orientation < 5 or source not in PILLOW_DECODES)
-    image, shown = stored(mode, np.random.default_rng(seed))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"image.{form}"
-        image.save(path, exif=exif, **({"lossless": True, "exact": True} if form == "webp" else {}))
+    with written(form, mode, orientation, seed) as (path, shown):
         wanted = UPRIGHT[orientation](shown)
         assert image_size(path) == wanted.shape[1::-1] == verify_images([path]).sizes[0]
         got = np.asarray(READERS[reader](SOURCES[source](path))).astype(int)
@@ -156,12 +164,7 @@ def test_the_pixels_are_right_whatever_way_an_image_comes_in(kind, orientation, 
 def test_an_image_from_ones_own_reader_is_upright_and_never_shows_a_palettes_numbers(kind, orientation, opened, seed):
     form, mode = kind
     assume(form != "tif" or orientation < 5 or opened not in PILLOW_DECODES)
-    image, shown = stored(mode, np.random.default_rng(seed))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"image.{form}"
-        image.save(path, exif=exif, **({"lossless": True, "exact": True} if form == "webp" else {}))
+    with written(form, mode, orientation, seed) as (path, shown):
         got = ItemDataset([path], SOURCES[opened])[0, None].permute(1, 2, 0).numpy().astype(float)
     if got.shape[2] in (2, 4):
         got = got[..., :-1] * (got[..., -1:] / 255) + 255 * (1 - got[..., -1:] / 255)
