@@ -72,7 +72,7 @@ class Loop:
                         self._train()
                         if self.valid is not None:
                             self.validate_now()
-                except CancelFit:
+                except (CancelFit, KeyboardInterrupt):
                     run.ending = True
                     if self._is_trained:  # the logs and files have this epoch too
                         self._emit_to_all("after_epoch")
