@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minilearner.checks import check_choice, check_fraction, check_not_negative
+from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
 from minilearner.keywords import suggest_keywords
 
 __all__ = [
@@ -164,6 +164,9 @@ class CrossEntropyLossFlat(_OfClasses, nn.CrossEntropyLoss):
         label_smoothing: float = 0.0,
     ):
         check_choice(reduction, "reduction", _REDUCTIONS)
+        check_count(axis, "axis", least=None)
+        check_count(ignore_index, "ignore_index", least=None)
+        check_fraction(label_smoothing, "label_smoothing")
         super().__init__(weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
         self.axis = axis
 
@@ -186,6 +189,7 @@ class LabelSmoothingCrossEntropyFlat(LabelSmoothingCrossEntropy):
 
     def __init__(self, eps: float = 0.1, weight: Tensor | None = None, reduction: str = "mean", *, axis: int = -1):
         super().__init__(eps, weight, reduction)
+        check_count(axis, "axis", least=None)
         self.axis = axis
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -206,6 +210,7 @@ class FocalLossFlat(FocalLoss):
 
     def __init__(self, gamma: float = 2.0, weight: Tensor | None = None, reduction: str = "mean", *, axis: int = -1):
         super().__init__(gamma, weight, reduction)
+        check_count(axis, "axis", least=None)
         self.axis = axis
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

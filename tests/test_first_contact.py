@@ -49,7 +49,7 @@ def test_torch_without_its_torchvision_says_how_to_install_both(tmp_path, prepar
     done = run(f"{prepare}\nfrom minilearner.vision.all import *", tmp_path)
     lines = done.stderr.splitlines()
     assert re.search(rf"^ImportError: .*{message}", lines[-1])
-    assert sum(line.startswith("  File ") for line in lines) == 3
+    assert sum(line.startswith("  File ") for line in lines) <= 4
     assert run(f"{prepare}\nimport minilearner", tmp_path).returncode == 0
 
 

@@ -126,22 +126,27 @@ class SigmoidRange(nn.Module):
     """
 
     def __init__(self, low: float, high: float) -> None:
-        check_number(low, "y_range")
-        check_number(high, "y_range")
-        if not low < high:
-            raise ValueError(f"`y_range` must be (low, high) with low < high. Received: y_range=({low}, {high}).")
+        _check_range(low, high)
         super().__init__()
         self.low, self.high = low, high
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns sigmoid(x) * (high - low) + low."""
-        return sigmoid_range(x, self.low, self.high)
+        return torch.sigmoid(x) * (self.high - self.low) + self.low
 
 
 @suggest_keywords
 def sigmoid_range(x: Tensor, low: float, high: float) -> Tensor:
     """Returns sigmoid(x) * (high - low) + low, which is between `low` and `high`."""
+    _check_range(low, high)
     return torch.sigmoid(x) * (high - low) + low
+
+
+def _check_range(low: float, high: float) -> None:
+    check_number(low, "low")
+    check_number(high, "high")
+    if not low < high:
+        raise ValueError(f"`low` must be less than `high`. Received: low={low}, high={high}.")
 
 
 def initialize(module: nn.Module, init: Callable[[Tensor], Any] = nn.init.kaiming_normal_) -> nn.Module:

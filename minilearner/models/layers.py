@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from minilearner.checks import check_choice, check_count
+from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.keywords import suggest_keywords
 
 __all__ = ["ConvLayer", "Flatten", "Module", "NormType", "ResBlock", "in_channels", "params", "sequential"]
@@ -103,6 +103,11 @@ class ConvLayer(nn.Sequential):
     ) -> None:
         check_choice(norm_type, "norm_type", (*_NORMS, *(f"{name}_zero" for name in _NORMS), None))
         _check_dimensions(ndim)
+        for name, count in (("ni", ni), ("nf", nf), ("ks", ks), ("stride", stride)):
+            check_count(count, name)
+        check_not_negative(bias_std, "bias_std")
+        if padding is not None:
+            check_count(padding, "padding", least=0)
         if padding is None:
             padding = 0 if transpose else (ks - 1) // 2
         has_bias = norm_type is None if bias is None else bias
@@ -145,7 +150,8 @@ class ResBlock(nn.Module):
         ndim: int = 2,
         ks: int = 3,
     ) -> None:
-        check_count(expansion, "expansion")
+        for name, count in (("expansion", expansion), ("ni", ni), ("nf", nf), ("stride", stride), ("ks", ks)):
+            check_count(count, name)
         super().__init__()
         n_in, n_out = ni * expansion, nf * expansion
         plain: dict[str, Any] = {"act_cls": act_cls, "ndim": ndim}

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from minilearner.checks import check_count, check_fraction
+from minilearner.checks import check_count, check_fraction, check_positive
 from minilearner.keywords import suggest_keywords
 from minilearner.models.layers import ConvLayer, Flatten, ResBlock
 
@@ -53,9 +53,12 @@ class XResNet(nn.Sequential):
         ks: int = 3,
         stride: int = 2,
     ) -> None:
-        for name, count in (("expansion", expansion), ("c_in", c_in), ("n_out", n_out), ("ks", ks)):
+        for name, count in (("expansion", expansion), ("c_in", c_in), ("n_out", n_out), ("ks", ks), ("stride", stride)):
             check_count(count, name)
         check_fraction(p, "p", closed="left")
+        check_positive(widen, "widen")
+        if not 1 <= 64 * widen <= 2**20:
+            raise ValueError(f"`widen` must give 1 to {2**20:,} channels for 64. Received: widen={widen}.")
         if ks % 2 == 0:
             raise ValueError(f"`ks` must be odd. Received: ks={ks}.")
         widths = [c_in, *stem_szs]

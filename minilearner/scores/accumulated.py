@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from minilearner.checks import check_choice
+from minilearner.checks import check_choice, check_count, check_fraction, check_number
 from minilearner.metrics import WholeSetMetric, metric_name
 
 __all__ = [
@@ -63,6 +63,10 @@ class AccumMetric(WholeSetMetric):
         **kwargs: Any,
     ) -> None:
         check_choice(activation, "activation", _ACTIVATIONS)
+        if dim_argmax is not None:
+            check_count(dim_argmax, "dim_argmax", least=None)
+        if thresh is not None:
+            check_number(thresh, "thresh")
 
         def score(pred: Tensor, target: Tensor) -> Any:
             pair: list[Any] = [pred.cpu(), target.cpu()]
@@ -123,6 +127,7 @@ def skm_to_fastai(
         activation: as in `AccumMetric`. None is "sigmoid" if classes have a threshold, else "no".
         kwargs: options of `AccumMetric`, and of `func`.
     """
+    check_count(axis, "axis", least=None)
     if activation is None:
         activation = "sigmoid" if is_class and thresh is not None else "no"
     dim = axis if is_class and thresh is None else None
@@ -137,7 +142,15 @@ class ScikitLearnScore(AccumMetric):
     score: str
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(_import_late(self.score), to_np=True, invert_arg=True, **options)
+        for name in ("axis", "pos_label"):
+            if name in options:
+                check_count(options[name], name, least=None)
+        if "thresh" in options:
+            check_number(options["thresh"], "thresh")
+        if options.get("max_fpr") is not None:
+            check_fraction(options["max_fpr"], "max_fpr", closed="right")
+        dim = options.pop("axis", None)
+        super().__init__(_import_late(self.score), dim_argmax=dim, to_np=True, invert_arg=True, **options)
 
 
 def _import_late(name: str) -> Callable[..., Any]:

@@ -45,7 +45,7 @@ class _OfOneClass(ScikitLearnScore):
         sample_weight: Sequence[float] | None = None,
     ) -> None:
         options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
-        super().__init__(dim_argmax=axis, sample_weight=sample_weight, **options)
+        super().__init__(axis=axis, sample_weight=sample_weight, **options)
 
 
 class F1Score(_OfOneClass):
@@ -86,7 +86,7 @@ class FBeta(ScikitLearnScore):
     ) -> None:
         check_not_negative(beta, "beta")
         options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
-        super().__init__(dim_argmax=axis, beta=beta, sample_weight=sample_weight, **options)
+        super().__init__(axis=axis, beta=beta, sample_weight=sample_weight, **options)
 
 
 class Precision(_OfOneClass):
@@ -138,7 +138,7 @@ class BalancedAccuracy(ScikitLearnScore):
     score = "balanced_accuracy_score"
 
     def __init__(self, axis: int = -1, sample_weight: Sequence[float] | None = None, adjusted: bool = False) -> None:
-        super().__init__(dim_argmax=axis, sample_weight=sample_weight, adjusted=adjusted)
+        super().__init__(axis=axis, sample_weight=sample_weight, adjusted=adjusted)
 
 
 @suggest_keywords
@@ -161,7 +161,7 @@ class CohenKappa(ScikitLearnScore):
         weights: str | None = None,
         sample_weight: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(dim_argmax=axis, labels=labels, weights=weights, sample_weight=sample_weight)
+        super().__init__(axis=axis, labels=labels, weights=weights, sample_weight=sample_weight)
 
 
 @suggest_keywords
@@ -176,7 +176,7 @@ class MatthewsCorrCoef(ScikitLearnScore):
     score = "matthews_corrcoef"
 
     def __init__(self, sample_weight: Sequence[float] | None = None, *, axis: int = -1) -> None:
-        super().__init__(dim_argmax=axis, sample_weight=sample_weight)
+        super().__init__(axis=axis, sample_weight=sample_weight)
 
 
 @suggest_keywords
@@ -191,7 +191,7 @@ class HammingLoss(ScikitLearnScore):
     score = "hamming_loss"
 
     def __init__(self, axis: int = -1, sample_weight: Sequence[float] | None = None) -> None:
-        super().__init__(dim_argmax=axis, sample_weight=sample_weight)
+        super().__init__(axis=axis, sample_weight=sample_weight)
 
 
 @suggest_keywords
@@ -212,7 +212,8 @@ class BrierScore(ScikitLearnScore):
     def __init__(
         self, axis: int = -1, sample_weight: Sequence[float] | None = None, pos_label: int | None = None
     ) -> None:
-        super().__init__(dim_argmax=axis, sample_weight=sample_weight, pos_label=pos_label)
+        options = {} if pos_label is None else {"pos_label": pos_label}
+        super().__init__(axis=axis, sample_weight=sample_weight, **options)
 
 
 @suggest_keywords
@@ -235,7 +236,7 @@ class APScoreBinary(ScikitLearnScore):
         sample_weight: Sequence[float] | None = None,
     ) -> None:
         options: dict[str, Any] = {"average": average, "pos_label": pos_label, "sample_weight": sample_weight}
-        super().__init__(dim_argmax=axis, activation="binarysoftmax", **options)
+        super().__init__(axis=axis, activation="binarysoftmax", **options)
 
 
 @suggest_keywords
@@ -265,7 +266,7 @@ class RocAuc(ScikitLearnScore):
     ) -> None:
         check_choice(multi_class, "multi_class", ("ovr", "ovo"))
         options: dict[str, Any] = {"average": average, "sample_weight": sample_weight, "max_fpr": max_fpr}
-        super().__init__(dim_argmax=axis, activation="softmax", flatten=False, multi_class=multi_class, **options)
+        super().__init__(axis=axis, activation="softmax", flatten=False, multi_class=multi_class, **options)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Adds one batch. Targets of shape (batch, 1) are taken as (batch,)."""
@@ -293,4 +294,4 @@ class RocAucBinary(ScikitLearnScore):
     ) -> None:
         check_choice(multi_class, "multi_class", ("raise", "ovr", "ovo"))
         options: dict[str, Any] = {"average": average, "sample_weight": sample_weight, "max_fpr": max_fpr}
-        super().__init__(dim_argmax=axis, activation="binarysoftmax", multi_class=multi_class, **options)
+        super().__init__(axis=axis, activation="binarysoftmax", multi_class=multi_class, **options)

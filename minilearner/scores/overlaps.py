@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.keywords import suggest_keywords
 from minilearner.scores.accumulated import flatten_both
 
@@ -26,6 +27,7 @@ class _Overlap:
     """Counts, for each class, how often it is in predictions, in targets, and in both."""
 
     def __init__(self, axis: int = 1) -> None:
+        check_count(axis, "axis", least=None)
         self.axis = axis
         self.reset()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_count
 from minilearner.keywords import suggest_keywords
 from minilearner.losses import CrossEntropyLossFlat
 
@@ -25,6 +26,8 @@ class Perplexity:
     """
 
     def __init__(self, axis: int = -1, ignore_index: int = -100) -> None:
+        check_count(axis, "axis", least=None)
+        check_count(ignore_index, "ignore_index", least=None)
         self.axis, self.ignore_index = axis, ignore_index
         self.reset()
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from minilearner.checks import check_count, check_fraction
+from minilearner.checks import check_count, check_fraction, check_not_negative
 from minilearner.keywords import suggest_keywords
 
 __all__ = ["SGD", "SGDW", "Adam", "Lookahead", "OptimWrapper", "RAdam", "RMSProp", "RMSpropW", "ranger", "spares_norms"]
@@ -36,6 +36,7 @@ def SGD(params: Params, lr: float = 1e-3, mom: float = 0.0, wd: float = 0.0, dec
         wd: the weight decay.
         decouple_wd: whether weight decay shrinks the weights by ``lr * wd`` instead of adding to the gradients.
     """
+    _check_numbers(lr, mom, wd)
     return (SGDW if decouple_wd else torch.optim.SGD)(params, lr=lr, momentum=mom, weight_decay=wd)
 
 
@@ -59,6 +60,7 @@ def RMSProp(
         sqr_mom: how much of the mean squared gradient stays from one update to the next, in [0, 1).
         eps: is added to the root of the mean squared gradient.
     """
+    _check_numbers(lr, mom, wd, sqr_mom, eps)
     kind = RMSpropW if decouple_wd else torch.optim.RMSprop
     return kind(params, lr=lr, momentum=mom, alpha=sqr_mom, eps=eps, weight_decay=wd)
 
@@ -81,8 +83,9 @@ def Adam(
         sqr_mom: the same for the mean squared gradient.
         eps: is added to the root of the mean squared gradient.
     """
+    _check_numbers(lr, mom, wd, sqr_mom, eps)
     kind = torch.optim.AdamW if decouple_wd else torch.optim.Adam
-    return kind(params, lr=lr, betas=(mom, sqr_mom), eps=eps, weight_decay=wd)
+    return kind(params, lr=lr, betas=(float(mom), float(sqr_mom)), eps=eps, weight_decay=wd)
 
 
 @suggest_keywords
@@ -102,8 +105,9 @@ def RAdam(
 
     Source: Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020.
     """
+    _check_numbers(lr, mom, wd, sqr_mom, eps)
     options: dict[str, Any] = {"weight_decay": wd, "decoupled_weight_decay": decouple_wd}
-    return torch.optim.RAdam(params, lr=lr, betas=(mom, sqr_mom), eps=eps, **options)
+    return torch.optim.RAdam(params, lr=lr, betas=(float(mom), float(sqr_mom)), eps=eps, **options)
 
 
 @suggest_keywords
@@ -161,6 +165,13 @@ def OptimWrapper(
             f"Received: opt={opt!r:.80}, params={'None' if params is None else 'given'}."
         )
     return opt(params, **options)
+
+
+def _check_numbers(lr: float, mom: float, wd: float, sqr_mom: float = 0.0, eps: float = 0.0) -> None:
+    for name, value in (("lr", lr), ("wd", wd), ("eps", eps)):
+        check_not_negative(value, name)
+    for name, value in (("mom", mom), ("sqr_mom", sqr_mom)):
+        check_fraction(value, name, closed="left")
 
 
 class _Decoupled(Optimizer):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Mish
 
+from minilearner.checks import check_number
 from minilearner.keywords import suggest_keywords
 from minilearner.schedules import Schedule, chain, constant, cosine, exponential, linear, polynomial
 from minilearner.tree import map_tensors
@@ -79,6 +80,8 @@ def SchedExp(start: float, end: float) -> Schedule:
 @suggest_keywords
 def SchedNo(start: float, end: float) -> Schedule:
     """Returns `constant`: `start`, whatever `end` is."""
+    for name, value in (("start", start), ("end", end)):
+        check_number(value, name)
     return constant(start)
 
 

@@ -85,7 +85,7 @@ def test_dropout_of_nothing_is_left_out_and_a_last_norm_is_slow():
         ({"ps": [0.1, 0.2, 0.3]}, "one for each of the 2 linear layers. Received: ps="),
         ({"ps": 1.0}, "Received: ps=1.0"),
         ({"lin_ftrs": [0]}, "must be at least 1"),
-        ({"y_range": (2, 1)}, "low < high"),
+        ({"y_range": (2, 1)}, "`low` must be less than `high`"),
     ],
 )
 def test_a_head_that_cannot_be_is_an_error(options, match):
