@@ -61,12 +61,13 @@ CHECKS, CHECK_IMAGES = 4, 1000
 """Within a budget, training is checked so often, each time on the first test images."""
 
 SHORT_SWEEP = {"start_lr": 1e-5, "end_lr": 1.0, "num_it": 60}  # the rates at which such a network can learn
-TIMED_IMAGES = 320
+TIMED_IMAGES, LEAST_IMAGES = 320, 1000
 FIGURES_SECONDS = 8.0
 
 
 def main() -> None:
     args = parse_arguments()
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file has each line at once
     dls = load(args)
     print("Timing a few updates ...", flush=True)
     speed = measure(dls, args)
@@ -168,9 +169,8 @@ def measure(dls: DataLoaders, args: argparse.Namespace) -> Speed:
     learn = learner(first_images(dls, TIMED_IMAGES, TIMED_IMAGES, args), args)
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-3)  # the first updates are slower
-        both = time_call(partial(learn.fit, 1, 1e-3)) / learn.dls.train.n_items
-        testing = time_call(learn.validate) / learn.dls.valid.n_items
-    return Speed(both - testing, testing)
+        both, testing = time_call(partial(learn.fit, 1, 1e-3)), time_call(learn.validate)
+    return Speed((both - testing) / learn.dls.train.n_items, testing / learn.dls.valid.n_items)
 
 
 def time_call(function) -> float:
@@ -184,18 +184,21 @@ def plan_within(seconds: float, speed: Speed, dls: DataLoaders) -> Plan:
     n_tests = dls.valid.n_items + CHECKS * CHECK_IMAGES
     fixed = time.perf_counter() - BEGAN + FIGURES_SECONDS
     fixed += SHORT_SWEEP["num_it"] * dls.bs * speed.training + n_tests * speed.testing
-    fits = max(1000, int((seconds - fixed) / speed.training) // 100 * 100)
-    n_all = dls.train.n_items
-    epochs = min(max(1, fits // n_all), 16)  # more would hardly help
-    images = min(n_all, fits)
+    fits, n_all = int((seconds - fixed) / speed.training), dls.train.n_items
+    if fits < LEAST_IMAGES:
+        print(f"{seconds / 60:g} minutes are too short here: {LEAST_IMAGES:,} images are the least that show anything.")
+    epochs = min(max(1, math.ceil(fits / n_all)), 16)  # more would hardly help
+    images = min(n_all, max(LEAST_IMAGES, fits // epochs // 100 * 100))
     return Plan(images, epochs, fixed + epochs * images * speed.training)
 
 
 def print_next_steps(args: argparse.Namespace) -> None:
-    script = sys.argv[0]
+    script, kept = shlex.quote(sys.argv[0]), ["--data", str(args.data)] if args.data else []
+    kept += ["--output", str(args.output)] if args.output != Path("output") else []
+    options = "".join(f" {shlex.quote(word)}" for word in kept)
     print("\nNext:")
-    print(f"  python {script} --full      all images, three epochs: about 91 % of the test images right")
-    print(f"  python {script} --minutes {2 * args.minutes:g}   twice the time, to see what more images bring")
+    print(f"  python {script}{options} --full      all images, three epochs")
+    print(f"  python {script}{options} --minutes {2 * args.minutes:g}   twice the time")
     print(f"  python {Path(script).with_name('own_photos.py')} FOLDER   the same with a folder of your own photos")
 
 
@@ -312,8 +315,8 @@ def report(learn: Learner, dls: DataLoaders, args: argparse.Namespace) -> list[P
 def print_plan(learn: Learner, speed: Speed, args: argparse.Namespace) -> None:
     """Prints the plan and about how long it will take."""
     n_train, n_valid = len(learn.dls.train), learn.dls.valid.n_items
-    print(f"MiniGoogLeNet on {learn.device} in {learn.precision}: {n_train} updates an epoch of {learn.dls.bs} images,")
-    print(f"{n_valid} test images; seed {args.seed}.")
+    print(f"MiniGoogLeNet on {learn.device} in {learn.precision}: {n_train} updates of {learn.dls.bs} images an epoch,")
+    print(f"{n_valid:,} test images; seed {args.seed}.")
     cyclical = f"{args.mode}, {args.min_lr:g} to {args.max_lr or 0:g}"
     epochs = args.epochs
     if args.lr_find:

@@ -5,8 +5,8 @@
     python examples/own_photos.py photos --weights resnet18.pth       with weights from a file
     python examples/own_photos.py --small                  draws itself a small folder, and takes a minute
 
-A fifth of the photos, chosen at random, checks the model. Names of classes may have any letters and blanks. Other files
-than images stay out. A photo that is damaged is named and left out. So are iPhones' HEIC files, unless you run
+A fifth of the photos, chosen at random, checks the model. Names of classes may contain any letters and spaces. Files
+that are not images are left out. A photo that is damaged is named and left out. So are iPhones' HEIC files, unless you run
 `pip install pillow-heif` and call `pillow_heif.register_heif_opener()` first; a warning says so.
 
 The core is `train` and `report`: take these lines for your own script. Figures are saved with `savefig`. On a machine
@@ -15,6 +15,7 @@ with a screen, `plt.show()` opens all of them instead.
 
 import argparse
 import random
+import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -29,6 +30,7 @@ from minilearner.vision.vision_learner import vision_learner
 
 def main() -> None:
     args = parse_arguments()
+    sys.stdout.reconfigure(line_buffering=True)  # so that a log file has each line at once
     args.output.mkdir(parents=True, exist_ok=True)
     if args.small:
         args.folder = draw_photos(args.output / "photos")
@@ -65,7 +67,7 @@ def report(learn: Learner, output: Path) -> None:
     learn.show_results(max_n=6).savefig(output / "results.png")
     interp.print_classification_report()
     for actual, predicted, count in interp.most_confused()[:3]:
-        print(f"{count} times {actual!r} was taken for {predicted!r}.")
+        print(f"{actual!r} was taken for {predicted!r} {'once' if count == 1 else f'{count} times'}.")
 
 
 def draw_photos(folder: Path, each: int = 60, side: int = 64) -> Path:
@@ -89,9 +91,9 @@ def draw_photos(folder: Path, each: int = 60, side: int = 64) -> Path:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="the folder that has one folder for each class")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the images that the model sees")
-    parser.add_argument("--bs", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--size", type=int, help="height and width of the images that the model sees, default 224")
+    parser.add_argument("--bs", type=int, help="images per batch, default 32")
+    parser.add_argument("--epochs", type=int, help="epochs with all layers, after one with the head alone; default 4")
     parser.add_argument("--weights", type=Path, help="a file with weights for a ResNet-18, instead of a download")
     parser.add_argument("--untrained", dest="pretrained", action="store_false", help="start from random weights")
     parser.add_argument("--output", type=Path, default=Path("output/own_photos"))
@@ -99,10 +101,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="drawn images of 48 pixels, and random weights")
     args = parser.parse_args()
     args.frozen_epochs = 1
-    if args.small:
-        args.size, args.bs, args.epochs, args.pretrained = 48, 16, 6, False
-    elif args.folder is None:
+    given = [name for name in ("folder", "size", "bs", "epochs", "weights") if getattr(args, name) is not None]
+    if args.small and given:
+        parser.error(f"--small has its own folder and settings. Leave out: {', '.join(given)}.")
+    if not args.small and args.folder is None:
         parser.error("name the folder of your photos, or pass --small to try the script on drawn images")
+    if not args.small and not args.folder.is_dir():
+        parser.error(f"there is no folder {args.folder}")
+    size, bs, epochs = (48, 16, 6) if args.small else (224, 32, 4)
+    args.size, args.bs, args.epochs = args.size or size, args.bs or bs, args.epochs or epochs
+    args.pretrained = args.pretrained and not args.small
     return args
 
 

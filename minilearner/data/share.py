@@ -193,6 +193,12 @@ def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bo
     advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_items > even < bs else ""
     share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
     if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
+        if n_items < bs:
+            sys.stderr.write(
+                f"bs={bs} is more than the {plural(n_items, 'training item')}, so an epoch has one update. "
+                f"A smaller bs, such as {max(2, n_items // 8)}, makes more.\n"
+            )
+            return does_drop
         sys.stderr.write(
             f"Every epoch leaves out {share}: {agree(rest, 'it does', 'they do')} not fill a batch of {bs}.{advice}\n"
             if does_drop
