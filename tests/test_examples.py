@@ -105,15 +105,13 @@ def test_the_pets_code_of_the_guide_runs_on_smaller_images(environment, tmp_path
 
 @pytest.mark.slow
 def test_the_photos_of_the_readme_are_trained_and_predicted_on_smaller_images(environment, tmp_path):
-    for i in range(20):
+    for i in range(46):
         folder = tmp_path / "photos" / ("Bäume", "rote Blumen")[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 48), ("green", "red")[i % 2]).save(folder / f"{i}.jpg")
-    smaller = {"Resize(256)": "Resize(48)", "size=224": "size=32", '"photos"': repr(str(tmp_path / "photos"))}
-    smaller |= {
-        '"runs/photos"': repr(str(tmp_path / "run")),
-        '"photos.safetensors"': repr(str(tmp_path / "photos.safetensors")),
-    }
+    smaller = {"Resize(256)": "Resize(48)", "size=224": "size=32"}
+    for name in ("photos", "runs/photos", "photos.safetensors", "confusion.png", "top_losses.png"):
+        smaller[f'"{name}"'] = repr(str(tmp_path / name))
     text = make_smaller(python_of("README.md", "from_folder"), **smaller)
     environment = {**environment, "MPLBACKEND": "Agg"}
     assert run(environment, "-c", text + "print(label in dls.vocab)").split()[-1] == "True"
