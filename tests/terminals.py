@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def run_in_terminal(script, *arguments, press_ctrl_c_at=None):
     """Runs a script in a terminal. Presses Ctrl-C a moment after the screen first holds `press_ctrl_c_at`."""
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that runs the tests in the background ignores it
         os.execv(sys.executable, [sys.executable, str(script), *map(str, arguments)])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     output, screens, end = "", [], time.monotonic() + 120
