@@ -176,8 +176,19 @@ class CrossEntropyLossFlat(_OfClasses, nn.CrossEntropyLoss):
         return super().forward(*_move_classes(input, target, self.axis))
 
 
+class _InAnyDimension:
+    """Moves the classes of outputs to where the loss that comes after it among the bases expects them."""
+
+    axis: int
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss of raw outputs for class numbers."""
+        loss: Tensor = super().forward(*_move_classes(input, target, self.axis))  # type: ignore[misc]
+        return loss
+
+
 @suggest_keywords
-class LabelSmoothingCrossEntropyFlat(LabelSmoothingCrossEntropy):
+class LabelSmoothingCrossEntropyFlat(_InAnyDimension, LabelSmoothingCrossEntropy):
     """`LabelSmoothingCrossEntropy` whose classes may be in any dimension of the outputs.
 
     Args:
@@ -192,13 +203,9 @@ class LabelSmoothingCrossEntropyFlat(LabelSmoothingCrossEntropy):
         check_count(axis, "axis", least=None)
         self.axis = axis
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of raw outputs for class numbers."""
-        return super().forward(*_move_classes(input, target, self.axis))
-
 
 @suggest_keywords
-class FocalLossFlat(FocalLoss):
+class FocalLossFlat(_InAnyDimension, FocalLoss):
     """`FocalLoss` whose classes may be in any dimension of the outputs.
 
     Args:
@@ -212,10 +219,6 @@ class FocalLossFlat(FocalLoss):
         super().__init__(gamma, weight, reduction)
         check_count(axis, "axis", least=None)
         self.axis = axis
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Returns the loss of raw outputs for class numbers."""
-        return super().forward(*_move_classes(input, target, self.axis))
 
 
 @suggest_keywords

@@ -25,8 +25,15 @@ __all__ = [
 ]
 
 
+class _OfAnswers(ScikitLearnScore):
+    """A score of yes-or-no answers, or of their probabilities."""
+
+    def __init__(self, *, sigmoid: bool, flatten: bool = False, **options: Any) -> None:
+        super().__init__(activation="sigmoid" if sigmoid else "no", flatten=flatten, **options)
+
+
 @suggest_keywords
-class _OfManyClasses(ScikitLearnScore):
+class _OfManyClasses(_OfAnswers):
     """A score of the yes-or-no answers if each item has any number of classes, averaged over the classes."""
 
     def __init__(
@@ -41,8 +48,7 @@ class _OfManyClasses(ScikitLearnScore):
         options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
         super().__init__(
             thresh=thresh,
-            activation="sigmoid" if sigmoid else "no",
-            flatten=False,
+            sigmoid=sigmoid,
             sample_weight=sample_weight,
             **options,
         )
@@ -66,7 +72,7 @@ class F1ScoreMulti(_OfManyClasses):
 
 
 @suggest_keywords
-class FBetaMulti(ScikitLearnScore):
+class FBetaMulti(_OfAnswers):
     """The F-beta score of yes-or-no answers, if each item has any number of classes: scikit-learn's `fbeta_score`.
 
     Args:
@@ -90,8 +96,7 @@ class FBetaMulti(ScikitLearnScore):
         options: dict[str, Any] = {"labels": labels, "pos_label": pos_label, "average": average}
         super().__init__(
             thresh=thresh,
-            activation="sigmoid" if sigmoid else "no",
-            flatten=False,
+            sigmoid=sigmoid,
             beta=beta,
             sample_weight=sample_weight,
             **options,
@@ -135,7 +140,7 @@ class JaccardMulti(_OfManyClasses):
 
 
 @suggest_keywords
-class MatthewsCorrCoefMulti(ScikitLearnScore):
+class MatthewsCorrCoefMulti(_OfAnswers):
     """The Matthews correlation of all yes-or-no answers of all items together: scikit-learn's `matthews_corrcoef`.
 
     Args:
@@ -145,11 +150,11 @@ class MatthewsCorrCoefMulti(ScikitLearnScore):
     score = "matthews_corrcoef"
 
     def __init__(self, thresh: float = 0.5, sigmoid: bool = True, sample_weight: Sequence[float] | None = None) -> None:
-        super().__init__(thresh=thresh, activation="sigmoid" if sigmoid else "no", sample_weight=sample_weight)
+        super().__init__(thresh=thresh, sigmoid=sigmoid, flatten=True, sample_weight=sample_weight)
 
 
 @suggest_keywords
-class HammingLossMulti(ScikitLearnScore):
+class HammingLossMulti(_OfAnswers):
     """The share of wrong yes-or-no answers, if each item has any number of classes: scikit-learn's `hamming_loss`.
 
     Args:
@@ -159,13 +164,11 @@ class HammingLossMulti(ScikitLearnScore):
     score = "hamming_loss"
 
     def __init__(self, thresh: float = 0.5, sigmoid: bool = True, sample_weight: Sequence[float] | None = None) -> None:
-        super().__init__(
-            thresh=thresh, activation="sigmoid" if sigmoid else "no", flatten=False, sample_weight=sample_weight
-        )
+        super().__init__(thresh=thresh, sigmoid=sigmoid, sample_weight=sample_weight)
 
 
 @suggest_keywords
-class APScoreMulti(ScikitLearnScore):
+class APScoreMulti(_OfAnswers):
     """The average precision by the probability of each of several classes: scikit-learn's `average_precision_score`.
 
     Args:
@@ -182,11 +185,11 @@ class APScoreMulti(ScikitLearnScore):
         sample_weight: Sequence[float] | None = None,
     ) -> None:
         options: dict[str, Any] = {"average": average, "pos_label": pos_label, "sample_weight": sample_weight}
-        super().__init__(activation="sigmoid" if sigmoid else "no", flatten=False, **options)
+        super().__init__(sigmoid=sigmoid, **options)
 
 
 @suggest_keywords
-class RocAucMulti(ScikitLearnScore):
+class RocAucMulti(_OfAnswers):
     """The area under the ROC curve, if each item has any number of classes: scikit-learn's `roc_auc_score`.
 
     Args:
@@ -204,4 +207,4 @@ class RocAucMulti(ScikitLearnScore):
         max_fpr: float | None = None,
     ) -> None:
         options: dict[str, Any] = {"average": average, "sample_weight": sample_weight, "max_fpr": max_fpr}
-        super().__init__(activation="sigmoid" if sigmoid else "no", flatten=False, **options)
+        super().__init__(sigmoid=sigmoid, **options)

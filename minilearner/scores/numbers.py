@@ -6,7 +6,8 @@ Predictions and targets may differ in form, such as (batch, 1) and (batch,): the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,44 +89,40 @@ class R2Score(_OfNumbers):
 
 
 @suggest_keywords
-class PearsonCorrCoef(AccumMetric):
+class _Correlation(AccumMetric):
+    """A correlation of predictions and targets, by its name in `scipy.stats`."""
+
+    _function: ClassVar[str]
+    higher_is_better = True
+
+    def __init__(
+        self, dim_argmax: int | None = None, *, activation: Activation = "no", thresh: float | None = None
+    ) -> None:
+        correlate = partial(_correlate, self._function)
+        super().__init__(correlate, dim_argmax, activation, thresh, to_np=True, name=self._function)
+
+
+class PearsonCorrCoef(_Correlation):
     """The linear correlation of predictions and targets, in [-1, 1]: SciPy's `pearsonr`.
 
     Args:
         dim_argmax, activation, thresh: as in `AccumMetric`.
     """
 
-    higher_is_better = True
-
-    def __init__(
-        self, dim_argmax: int | None = None, *, activation: Activation = "no", thresh: float | None = None
-    ) -> None:
-        super().__init__(_pearson, dim_argmax, activation, thresh, to_np=True, name="pearsonr")
+    _function = "pearsonr"
 
 
-@suggest_keywords
-class SpearmanCorrCoef(AccumMetric):
+class SpearmanCorrCoef(_Correlation):
     """The correlation of the ranks of predictions and targets, in [-1, 1]: SciPy's `spearmanr`.
 
     Args:
         dim_argmax, activation, thresh: as in `AccumMetric`.
     """
 
-    higher_is_better = True
-
-    def __init__(
-        self, dim_argmax: int | None = None, *, activation: Activation = "no", thresh: float | None = None
-    ) -> None:
-        super().__init__(_spearman, dim_argmax, activation, thresh, to_np=True, name="spearmanr")
+    _function = "spearmanr"
 
 
-def _pearson(pred: Any, target: Any) -> float:
-    from scipy.stats import pearsonr  # takes a second to load
+def _correlate(name: str, pred: Any, target: Any) -> float:
+    from scipy import stats  # takes a second to load
 
-    return float(pearsonr(pred, target)[0])
-
-
-def _spearman(pred: Any, target: Any) -> float:
-    from scipy.stats import spearmanr  # takes a second to load
-
-    return float(spearmanr(pred, target)[0])
+    return float(getattr(stats, name)(pred, target)[0])
