@@ -107,8 +107,12 @@ def _c_function(name: str) -> Callable[..., int] | None:
 
 
 @suggest_keywords
-def set_seed(seed: int) -> None:
+def set_seed(seed: int, reproducible: bool = False) -> None:
     """Seeds all four generators: Python's `random`, NumPy's global one, torch's, and CUDA's on every device.
+
+    Args:
+        seed: the number.
+        reproducible: also make cuDNN choose kernels that always give the same bits, which may be slower.
 
     Raises:
         ValueError: `seed` is negative or does not fit in 32 bits, which NumPy's generator needs.
@@ -120,6 +124,8 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    if reproducible:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def is_seeded() -> bool:

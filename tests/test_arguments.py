@@ -46,6 +46,7 @@ NEEDED = {
     "one_cycle": {"convention": "torch", "total_steps": 2},
     "plot_schedule": {"schedule": constant(0.1)},
     "range_test": {"train_loader": [(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))]},
+    "show_images": {"ims": [torch.zeros(2, 2)]},
     "slide": {"lrs": [1, 2, 3, 4], "losses": [4, 3, 2, 1], "lr_diff": 1},
     "triangular": {"step": 1, "step_size": 2},
     "triangular2": {"step": 1, "step_size": 2},

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 from minilearner.data.unread_formats import find_plugin_endings, warn_of_missed_images
 from minilearner.errors import DataError, closest
 from minilearner.keywords import suggest_keywords
-from minilearner.sources.paths import Listing
+from minilearner.lists import L
+from minilearner.sources.paths import DataPath
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -61,7 +62,7 @@ def get_files(
     recurse: bool = True,
     folders: str | Collection[str] | None = None,
     followlinks: bool = True,
-) -> Listing[Path]:
+) -> L[DataPath]:
     """Returns the files below a folder, sorted by their path as text with "/" between its parts.
 
     Hidden files and folders, whose names begin with a dot, are left out. fastai returns files in the order of the file
@@ -96,7 +97,7 @@ def get_files(
         where = f"'{root}'" + (f", folders {', '.join(wanted)}" if wanted else "")
         raise DataError(f"There is {what} in {where}{'' if recurse else ' itself (recurse=False)'}.")
     below = "" if str(root) == "." else os.path.join(root, "")
-    return Listing(Path(below + name) for name in names)  # half the time of `root / name`
+    return L([DataPath(below + name) for name in names])  # half the time of `root / name`
 
 
 @suggest_keywords
@@ -104,7 +105,7 @@ def get_image_files(
     path: PathLike,
     recurse: bool = True,
     folders: str | Collection[str] | None = None,
-) -> Listing[Path]:
+) -> L[DataPath]:
     """Returns the images below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`.
 
     HEIC and JPEG XL files are listed too once a plugin for Pillow is registered. If images are left out because of
@@ -123,7 +124,7 @@ class FileGetter:
     recurse: bool = True
     folders: str | Collection[str] | None = None
 
-    def __call__(self, path: PathLike) -> Listing[Path]:
+    def __call__(self, path: PathLike) -> L[DataPath]:
         """Returns the files; errors as in `get_files`."""
         extensions = self.extensions
         if extensions == IMAGE_EXTENSIONS:

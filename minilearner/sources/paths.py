@@ -5,19 +5,17 @@ from __future__ import annotations
 import mimetypes
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
 
 from minilearner.checks import check_choice, check_count
 from minilearner.keywords import suggest_keywords
+from minilearner.lists import L
 
-__all__ = ["DataPath", "Listing"]
+__all__ = ["DataPath"]
 
 if sys.platform == "win32":
     from pathlib import WindowsPath as _SystemPath
 else:
     from pathlib import PosixPath as _SystemPath
-
-T = TypeVar("T")
 
 
 @suggest_keywords
@@ -37,7 +35,7 @@ class DataPath(_SystemPath):
         n_max: int | None = None,
         file_type: str | None = None,
         file_exts: str | Sequence[str] | None = None,
-    ) -> Listing[DataPath]:
+    ) -> L[DataPath]:
         """Returns the folder's entries, sorted by name. fastai returns them in the file system's order.
 
         Args:
@@ -55,15 +53,7 @@ class DataPath(_SystemPath):
             check_count(n_max, "n_max", least=0)
         suffixes = _choose_suffixes(file_type, file_exts)
         selection = (path for path in self.iterdir() if suffixes is None or path.suffix.lower() in suffixes)
-        return Listing(sorted(selection)[:n_max])
-
-
-class Listing(list[T]):
-    """A list whose `repr` begins with its length and shows ten items: ``(#7393) [DataPath('a.jpg'), ...]``."""
-
-    def __repr__(self) -> str:
-        shown = [repr(item) for item in self[:10]]
-        return f"(#{len(self)}) [{', '.join(shown + ['...'] * (len(self) > 10))}]"
+        return L(sorted(selection)[:n_max])
 
 
 def _choose_suffixes(file_type: str | None, file_exts: str | Sequence[str] | None) -> set[str] | None:

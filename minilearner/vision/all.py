@@ -3,16 +3,21 @@
     from minilearner.vision.all import *
 
 It brings the names of `minilearner`, those of `minilearner.vision`, and a few modules and classes from elsewhere that
-every notebook needs. Importing it patches, seeds and configures nothing.
+every notebook needs. Importing it patches, seeds and configures nothing: `Path` is `DataPath`, a `pathlib.Path` with
+`ls`, and `plt` and `pd` load Matplotlib and pandas when they are first used.
 """
 
+import math
+import os
+import random
 import re
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import array
+from PIL import Image
 from torch import nn
 
 import minilearner
@@ -36,6 +41,7 @@ from minilearner.data.splits import (
     TrainTestSplitter,
 )
 from minilearner.data.targets import MultiCategory
+from minilearner.lists import L, first, noop
 from minilearner.losses import (
     BCEWithLogitsLossFlat,
     CrossEntropyLossFlat,
@@ -49,6 +55,7 @@ from minilearner.models.heads import AdaptiveConcatPool2d, SigmoidRange, create_
 from minilearner.models.hooks import Hook, hook_output
 from minilearner.models.layers import ConvLayer, Flatten, Module, ResBlock, in_channels, params, sequential
 from minilearner.models.xresnet import XResNet, xresnet18, xresnet34, xresnet50, xresnet101, xresnet152
+from minilearner.plots.axes import show_image, show_images, subplots
 from minilearner.plots.pyplot import plt
 from minilearner.scores.accumulated import AccumMetric, skm_to_fastai
 from minilearner.scores.classes import (
@@ -91,6 +98,7 @@ from minilearner.scores.numbers import (
 from minilearner.scores.overlaps import Dice, DiceMulti, JaccardCoeff, JaccardCoeffMulti
 from minilearner.scores.perplexity import Perplexity
 from minilearner.sources.paths import DataPath
+from minilearner.sources.paths import DataPath as Path
 from minilearner.training.fastai_optimizers import SGD, Adam, Lookahead, OptimWrapper, RAdam, RMSProp, ranger
 from minilearner.vision.augment import Dihedral, Rotate, Warp, Zoom, aug_transforms
 from minilearner.vision.crops import RandomResizedCropBatch
@@ -112,6 +120,7 @@ from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
 from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
 from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
+from minilearner.vision.shorthands import pd, store_attr, tensor, to_cpu, to_detach, to_device
 from minilearner.vision.torchvision_models import models, resnet18, resnet34, resnet50, resnet101, resnet152
 from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
@@ -157,6 +166,7 @@ __all__ = [
     "HammingLossMulti",
     "Hook",
     "Hue",
+    "Image",
     "ImageBlock",
     "ImageDataLoaders",
     "ImageGetter",
@@ -166,6 +176,7 @@ __all__ = [
     "JaccardCoeff",
     "JaccardCoeffMulti",
     "JaccardMulti",
+    "L",
     "L1LossFlat",
     "LabelSmoothingCrossEntropyFlat",
     "Lookahead",
@@ -224,6 +235,7 @@ __all__ = [
     "XResNet",
     "Zoom",
     "accuracy_multi",
+    "array",
     "aug_transforms",
     "cifar_stats",
     "cnn_learner",
@@ -231,24 +243,30 @@ __all__ = [
     "create_body",
     "create_head",
     "exp_rmspe",
+    "first",
     "get_files",
     "get_image_files",
     "hook_output",
     "imagenet_stats",
     "in_channels",
     "mae",
+    "math",
     "mnist_stats",
     "model_meta",
     "models",
     "mse",
     "msle",
     "nn",
+    "noop",
     "np",
     "open_image",
+    "os",
     "params",
     "parent_label",
     "partial",
+    "pd",
     "plt",
+    "random",
     "ranger",
     "re",
     "resnet101",
@@ -258,8 +276,16 @@ __all__ = [
     "resnet50",
     "rmse",
     "sequential",
+    "show_image",
+    "show_images",
     "sigmoid_range",
     "skm_to_fastai",
+    "store_attr",
+    "subplots",
+    "tensor",
+    "to_cpu",
+    "to_detach",
+    "to_device",
     "torch",
     "train_only",
     "using_attr",

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, TypeAlias
 
@@ -18,6 +17,7 @@ from minilearner.data.unread_formats import unread_format
 from minilearner.errors import DataError, FileFormatError, add_note, agree, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
+from minilearner.lists import L
 from minilearner.runtime import map_in_threads
 
 __all__ = [
@@ -94,16 +94,26 @@ def image_sizes(paths: Sequence[PathLike]) -> list[tuple[int, int]]:
     return map_in_threads(image_size, paths, _n_threads())
 
 
-@dataclass(frozen=True)
-class VerifiedImages:
-    """The result of `verify_images`."""
+class VerifiedImages(L[PathLike]):
+    """The result of `verify_images`: a list of the files that cannot be read.
 
-    readable: list[PathLike]
-    """The readable files, in the given order."""
-    unreadable: list[tuple[PathLike, str]]
-    """The other files, each with the reason."""
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    """(width, height) of each readable image, upright."""
+    >>> failed = verify_images(get_image_files("scraped"))  # doctest: +SKIP
+    >>> failed.map(Path.unlink)  # doctest: +SKIP
+
+    Args:
+        paths: the files.
+        results: (width, height) of each readable image, and the reason for each of the others.
+    """
+
+    def __init__(self, paths: Sequence[PathLike], results: Sequence[tuple[int, int] | str]) -> None:
+        seen = list(zip(paths, results, strict=True))
+        self.readable: list[PathLike] = [path for path, result in seen if not isinstance(result, str)]
+        """The readable files, in the given order."""
+        self.unreadable: list[tuple[PathLike, str]] = [(path, why) for path, why in seen if isinstance(why, str)]
+        """The other files, each with the reason."""
+        self.sizes: list[tuple[int, int]] = [result for result in results if not isinstance(result, str)]
+        """(width, height) of each readable image, upright."""
+        super().__init__([path for path, _ in self.unreadable])
 
     def __str__(self) -> str:
         return f"{len(self.readable)} readable, {len(self.unreadable)} unreadable{_examples(self.unreadable)}"
@@ -112,20 +122,20 @@ class VerifiedImages:
 @suggest_keywords
 def verify_images(
     paths: Iterable[PathLike],
-    how: str = "headers",
-    on_unreadable: str = "raise",
+    how: str = "decode",
+    on_unreadable: str = "skip",
     n_threads: int | None = None,
 ) -> VerifiedImages:
-    """Reads every file, in threads, and says which are images.
+    """Reads every file, in threads, and returns those that are no images, with the reasons in ``.unreadable``.
 
     Args:
         paths: the files.
-        how: "headers" opens each file and reads its first and last bytes, which finds empty, foreign and missing
-            files, JPEGs, PNGs and GIFs that are cut short, and images that `open_image` refuses: floats, and more
-            pixels than Pillow's limit. It takes about 10 seconds for 100,000 JPEGs on two processors, and the time of
-            the disk. "decode" reads every pixel, which takes ten times as long or more, and also finds files that are
-            damaged in the middle.
-        on_unreadable: "raise", or "skip", which leaves it to the caller to exclude the unreadable files.
+        how: "decode" reads every pixel. "headers" opens each file and reads its first and last bytes, which finds
+            empty, foreign and missing files, JPEGs, PNGs and GIFs that are cut short, and images that `open_image`
+            refuses: floats, and more pixels than Pillow's limit. It takes about 10 seconds for 100,000 JPEGs on two
+            processors, and the time of the disk. "decode" takes ten times as long or more, and also finds files that
+            are damaged in the middle.
+        on_unreadable: "skip", which leaves it to the caller to exclude the unreadable files, or "raise".
         n_threads: how many files to read at a time. By default twice the number of processors, at most 32, because
             reading also waits for the disk.
 
@@ -138,12 +148,7 @@ def verify_images(
     if n_threads is not None:
         check_count(n_threads, "n_threads")
     paths = list(paths)
-    seen = list(zip(paths, map_in_threads(partial(_inspect, how=how), paths, n_threads or _n_threads()), strict=True))
-    found = VerifiedImages(
-        [path for path, result in seen if not isinstance(result, str)],
-        [(path, result) for path, result in seen if isinstance(result, str)],
-        [result for _, result in seen if not isinstance(result, str)],
-    )
+    found = VerifiedImages(paths, map_in_threads(partial(_inspect, how=how), paths, n_threads or _n_threads()))
     if found.unreadable and on_unreadable == "raise":
         raise FileFormatError(
             f"{len(found.unreadable)} of {plural(len(paths), 'image')} cannot be read{_examples(found.unreadable)} "

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from minilearner.sources.paths import DataPath, Listing
+from minilearner.sources.paths import DataPath
 
 
 @pytest.fixture
@@ -87,11 +87,3 @@ def test_wrong_arguments_of_ls(folder, arguments, message):
 def test_ls_of_a_file_raises(folder):
     with pytest.raises(NotADirectoryError):
         (folder / "a.png").ls()
-
-
-def test_a_listing_is_a_list_that_shows_its_length():
-    assert repr(Listing()) == "(#0) []"
-    assert repr(Listing(["a", 1])) == "(#2) ['a', 1]"
-    assert repr(Listing(range(10))) == "(#10) [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
-    assert str(Listing(range(7393))) == "(#7393) [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...]"
-    assert Listing([1, 2]) == [1, 2]

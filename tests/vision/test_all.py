@@ -1,4 +1,5 @@
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,23 @@ import pytest
 import minilearner
 from minilearner.vision import all as everything
 
-ON_TOP = {"F", "Path", "models", "nn", "np", "partial", "plt", "re", "torch"}
+ON_TOP = {
+    "F",
+    "Image",
+    "Path",
+    "array",
+    "math",
+    "os",
+    "pd",
+    "random",
+    "models",
+    "nn",
+    "np",
+    "partial",
+    "plt",
+    "re",
+    "torch",
+}
 ON_TOP |= {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}
 
 
@@ -34,6 +51,7 @@ before = repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set
 from minilearner.vision.all import *
 assert before == (repr(pathlib.Path("a")), list(warnings.filters), random.getstate(), set(vars(pathlib.Path)))
 import sys
+assert Path("a").ls and isinstance(Path("a"), pathlib.Path)
 assert not {"matplotlib", "pandas", "sklearn", "scipy", "IPython", "numpy.ma"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
@@ -47,3 +65,11 @@ def test_pyplot_is_loaded_when_it_is_first_used():
     assert "savefig" in dir(everything.plt)
     with pytest.raises(AttributeError, match="no attribute 'sow'"):
         everything.plt.sow()
+
+
+def test_pandas_is_loaded_when_it_is_first_used_and_said_how_to_get_if_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    with pytest.raises(ModuleNotFoundError, match=r"pandas is not installed. Write `pip install pandas`.*from_csv"):
+        everything.pd.DataFrame({})
+    monkeypatch.setitem(sys.modules, "pandas", json)
+    assert everything.pd.dumps is json.dumps

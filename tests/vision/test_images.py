@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,17 +167,31 @@ def test_verifying_headers_finds_a_copy_that_was_interrupted(tmp_path, name):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     image.save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
-    assert verify_images([tmp_path / name]).sizes == [(64, 64)]
+    assert verify_images([tmp_path / name], "headers").sizes == [(64, 64)]
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileFormatError, match=rf"{name}: the image is damaged or cut short"):
-        verify_images([tmp_path / name])
+        verify_images([tmp_path / name], "headers", on_unreadable="raise")
     (tmp_path / name).write_bytes(whole + b"what a camera adds" * 10)
-    assert verify_images([tmp_path / name]).sizes == [(64, 64)]
+    assert verify_images([tmp_path / name], "headers").sizes == [(64, 64)]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.gif", "a.bmp", "a.webp", "a.tif"])
+def test_verifying_returns_the_bad_files_as_a_list_to_delete(tmp_path, name):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    good, bad = tmp_path / f"good-{name}", tmp_path / name
+    for path in (good, bad):
+        image.save(path)
+    assert verify_images([good, bad]) == []
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    failed = verify_images([good, bad])
+    assert failed == [bad] and "cut short" in failed.unreadable[0][1]
+    failed.map(Path.unlink)
+    assert not bad.exists() and good.exists()
 
 
 def test_verifying_raises_with_a_count_and_three_examples(broken):
     with pytest.raises(FileFormatError, match=r"4 of 5 images cannot be read: .*cut.*empty.*text.*skip") as raised:
-        verify_images(broken, "decode")
+        verify_images(broken, "decode", on_unreadable="raise")
     assert "missing.jpg" not in str(raised.value)
 
 
@@ -302,7 +317,7 @@ def test_pixels_without_a_known_range_are_refused_by_name(tmp_path, data, reason
     found = verify_images([path], "decode", on_unreadable="skip")
     assert re.search(pattern, found.unreadable[0][1])
     is_known_from_its_header = "16 bits" not in reason
-    assert bool(verify_images([path], on_unreadable="skip").unreadable) == is_known_from_its_header
+    assert bool(verify_images([path], "headers").unreadable) == is_known_from_its_header
 
 
 def test_sixteen_bits_that_are_nearly_black_cause_one_warning(monkeypatch):
