@@ -198,7 +198,7 @@ def print_next_steps(args: argparse.Namespace) -> None:
     options = "".join(f" {shlex.quote(word)}" for word in kept)
     print("\nNext:")
     print(f"  python {script}{options} --full      all images, three epochs")
-    print(f"  python {script}{options} --minutes {2 * args.minutes:g}   twice the time")
+    print(f"  python {script}{options} --minutes {max(2 * args.minutes, 5):g}   more time, so more images")
     print(f"  python {Path(script).with_name('own_photos.py')} FOLDER   the same with a folder of your own photos")
 
 
@@ -207,6 +207,10 @@ def write_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds >= 600 else f"{seconds / 60:.1f} minutes"
+
+
+def write_epochs(n: int) -> str:
+    return "one epoch" if n == 1 else f"{n} epochs"
 
 
 def find_bounds(learn: Learner, args: argparse.Namespace) -> list[Path]:
@@ -247,13 +251,16 @@ def train_cyclical(learn: Learner, args: argparse.Namespace) -> list[Path]:
 def compare(dls: DataLoaders, args: argparse.Namespace) -> list[Path]:
     """Trains one cycle at the found rate for a third of the epochs, then the cyclical run for all of them."""
     short, long = learner(dls, args), learner(dls, args)
-    print(f"One cycle, {args.epochs // 3} epochs:")
+    print(f"One cycle, {write_epochs(args.epochs // 3)}:")
     files = train_one_cycle(short, args.epochs // 3, args)
     files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # saved before the other, longer run
-    print(f"\nCyclical, {args.epochs} epochs:")
+    print(f"\nCyclical, {write_epochs(args.epochs)}:")
     files += train_cyclical(long, args)
     files.append(long.recorder.to_csv(args.output / "cyclical.csv"))
-    runs = {f"one cycle, {args.epochs // 3} epochs": short, f"{args.mode}, {args.epochs} epochs": long}
+    runs = {
+        f"one cycle, {write_epochs(args.epochs // 3)}": short,
+        f"{args.mode}, {write_epochs(args.epochs)}": long,
+    }
     print_comparison(runs)
     return [*files, save(draw_comparison(runs), args.output / "compare_plot.png")]
 
@@ -324,13 +331,14 @@ def print_plan(learn: Learner, speed: Speed, args: argparse.Namespace) -> None:
         what = "sweep the learning rate from 1e-10 to 10"
     elif args.compare:
         epochs, updates = args.epochs + args.epochs // 3, 100
-        what = f"train {args.epochs // 3} epochs in one cycle at a found rate, then {args.epochs} epochs {cyclical}"
+        short, long = write_epochs(args.epochs // 3), write_epochs(args.epochs)
+        what = f"train {short} in one cycle at a found rate, then {long} {cyclical}"
     elif is_cyclical(args):
-        updates, what = 0, f"train {args.epochs} epochs {cyclical}"
+        updates, what = 0, f"train {write_epochs(args.epochs)} {cyclical}"
         if args.epochs % (2 * args.step_epochs):
             print(f"Note: the run should end with a whole cycle, after a multiple of {2 * args.step_epochs} epochs.")
     else:
-        updates, what = 100, f"find a learning rate, train {args.epochs} epochs in one cycle"
+        updates, what = 100, f"find a learning rate, train {write_epochs(args.epochs)} in one cycle"
     seconds = (updates + epochs * n_train) * learn.dls.bs * speed.training + (epochs + 1) * n_valid * speed.testing
     print(f"Plan: {what}; about {write_duration(seconds)}. Files go to {args.output}/.\n", flush=True)
 

@@ -16,6 +16,7 @@ with a screen, `plt.show()` opens all of them instead.
 import argparse
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -31,7 +32,6 @@ from minilearner.vision.vision_learner import vision_learner
 def main() -> None:
     args = parse_arguments()
     sys.stdout.reconfigure(line_buffering=True)  # so that a log file has each line at once
-    args.output.mkdir(parents=True, exist_ok=True)
     if args.small:
         args.folder = draw_photos(args.output / "photos")
     set_seed(args.seed)
@@ -108,6 +108,11 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("name the folder of your photos, or pass --small to try the script on drawn images")
     if not args.small and not args.folder.is_dir():
         parser.error(f"there is no folder {args.folder}")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.output).close()
+    except OSError as error:
+        parser.error(f"--output must be a folder that can be written to: {error}")
     size, bs, epochs = (48, 16, 6) if args.small else (224, 32, 4)
     args.size, args.bs, args.epochs = args.size or size, args.bs or bs, args.epochs or epochs
     args.pretrained = args.pretrained and not args.small

@@ -1,7 +1,7 @@
 """Keyword arguments that do not exist: the error names the argument that was probably meant.
 
 `suggest_keywords` decorates public functions and classes. `check_unknown` serves functions that pass their keyword
-arguments on. A user's calls enter by a decorated function, so our errors get their short traceback there too.
+arguments on. A user's calls enter by a decorated function, so errors that we raise get their short traceback there too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from minilearner.errors import MinilearnerError, closest
+from minilearner.errors import closest
 from minilearner.tracebacks import shorten_traceback
 
 __all__ = ["check_keywords", "check_unknown", "suggest_keywords"]
@@ -62,7 +62,7 @@ _SYNONYMS = {
 def suggest_keywords(decorated: _Decorated) -> _Decorated:
     """Decorates a function or a class: an unknown keyword argument raises a TypeError that offers the nearest one.
 
-    The traceback of one of our own errors leaves the function shortened; see `tracebacks`.
+    The traceback of an error that we raise leaves the function shortened; see `tracebacks`.
 
     In a class, the constructor and the public methods with optional arguments are decorated. Other methods are not:
     they are mostly called by a loop, which would pay for it. In an `nn.Module` only the constructor is decorated.
@@ -124,11 +124,12 @@ def _suggest_in(function: Any) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
-        except TypeError:
-            check_keywords(function, kwargs, type(args[0]) if is_constructor else None)
-            raise
-        except MinilearnerError as error:
+            try:
+                return function(*args, **kwargs)
+            except TypeError:
+                check_keywords(function, kwargs, type(args[0]) if is_constructor else None)
+                raise
+        except Exception as error:
             raise shorten_traceback(error)  # noqa: B904 - with its own cause
 
     return call

@@ -85,9 +85,9 @@ class Learner:
         moms: momentum of `fit_one_cycle` at its start, peak and end, each in [0, 1).
         path: the folder for this learner's files. The loaders' path by default.
         precision: "fp32", "bf16", "fp16", or "auto", which takes what is fast here. On a CPU it times a small step. It
-            takes bf16 only if that is 1.2 times as fast as fp32, and channels_last if convolutions are faster so. On a
-            GPU it goes by the compute capability. `summary` and the record say what it chose and why. A resumed run
-            keeps its choice. "bf16" and "fp16" use channels_last, and "fp32" keeps the model's layout.
+            takes bf16 only if that is 1.2 times as fast as fp32, and channels_last if that makes convolutions faster.
+            On a GPU it goes by the compute capability. `summary` and the record say what it chose and why. A resumed
+            run keeps its choice. "bf16" and "fp16" use channels_last, and "fp32" keeps the model's layout.
         device: the GPU by default if there is one.
         seed: seeds the four global random generators now, if given. The model was built before, so its random weights
             repeat only if you call `set_seed` before you build it.

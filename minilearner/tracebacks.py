@@ -1,6 +1,7 @@
-"""The user's line: errors of ours show it and their message without our layers in between, and warnings point to it.
+"""The user's line: errors that we raise show it and their message, without our layers in between. Warnings point to it.
 
-`keywords.suggest_keywords` calls `shorten_traceback` at the public functions. `MINILEARNER_FULL_TRACEBACK=1` keeps all
+`keywords.suggest_keywords` calls `shorten_traceback` at the public functions. An error that we do not raise ourselves
+keeps all its frames, as they show where the fault is. `MINILEARNER_FULL_TRACEBACK=1` keeps all
 frames, for work on minilearner itself.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import opcode
 import os
 import sys
 from itertools import pairwise
@@ -18,7 +20,11 @@ from minilearner.errors import MinilearnerError
 
 __all__ = ["shorten_traceback", "stacklevel_of_user"]
 
-_Error = TypeVar("_Error", bound=MinilearnerError)
+_Error = TypeVar("_Error", bound=Exception)
+
+_RAISE = opcode.opmap["RAISE_VARARGS"]
+
+_PACKAGE = __name__.partition(".")[0]
 
 _FOLDERS = (
     os.path.join(os.path.dirname(os.path.abspath(__file__)), ""),
@@ -29,12 +35,13 @@ _FOLDERS = (
 
 
 def shorten_traceback(error: _Error) -> _Error:
-    """Returns the error, without our own frames but the one that raised it. All other frames stay.
+    """Returns the error; if we raised it, without our own frames but the one that did. All other frames stay.
 
     A cause of the error becomes as short. If it is one of our errors too, it goes when its message is part of the
     error's message and its traceback shows no other code.
     """
-    if os.environ.get("MINILEARNER_FULL_TRACEBACK", "0") in ("", "0"):
+    is_wanted = os.environ.get("MINILEARNER_FULL_TRACEBACK", "0") in ("", "0")
+    if is_wanted and (isinstance(error, MinilearnerError) or _was_raised_by_us(error)):
         _shorten_chain(error)
     return error
 
@@ -47,6 +54,14 @@ def stacklevel_of_user() -> int:
             return 1
         frame, level = frame.f_back, level + 1
     return level
+
+
+def _was_raised_by_us(error: BaseException) -> bool:
+    """Returns whether a `raise` in our code made this error, rather than a fault in an expression."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is not None and _is_ours(last) and last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
 
 
 def _shorten_chain(error: BaseException) -> None:
@@ -82,4 +97,7 @@ def _frames(first: TracebackType | None) -> list[TracebackType]:
 
 
 def _is_ours(frame: TracebackType) -> bool:
-    return frame.tb_frame.f_code.co_filename.startswith(_FOLDERS)
+    file = frame.tb_frame.f_code.co_filename
+    if file == "<string>":  # what `dataclass` writes
+        return str(frame.tb_frame.f_globals.get("__name__")).startswith(f"{_PACKAGE}.")
+    return file.startswith(_FOLDERS)

@@ -4,17 +4,23 @@ import traceback
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import minilearner
 from minilearner.errors import DataError
 from minilearner.vision.all import (
     CategoryBlock,
     DataBlock,
+    DataLoaders,
     ImageBlock,
     ImageDataLoaders,
+    LambdaCallback,
+    Learner,
     Resize,
     get_image_files,
+    load_learner,
     open_image,
     resnet18,
     vision_learner,
@@ -65,6 +71,33 @@ def test_an_error_in_the_data_shows_the_line_and_where_it_was_raised(photos, fai
     assert len(names_of_ours(raised.value)) == 2
     assert names_of_ours(raised.value)[0] == "call"
     assert (__file__, "<lambda>") in shown(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [
+        (lambda learn: learn.fit(-1), ValueError),
+        (lambda learn: learn.fit(1, lr="fast"), TypeError),
+        (lambda learn: learn.fit(1, rate=0.1), TypeError),
+        (lambda learn: learn.lr_find(num_it=0), ValueError),
+        (lambda learn: load_learner("none.safetensors"), FileNotFoundError),
+        (lambda learn: Resize(-1), ValueError),
+    ],
+)
+def test_a_wrong_argument_shows_the_line_and_where_it_was_refused(fail, kind):
+    learn = Learner(DataLoaders.from_arrays((torch.randn(8, 3), torch.arange(8) % 2)), nn.Linear(3, 2))
+    with pytest.raises(kind) as raised:
+        fail(learn)
+    names = names_of_ours(raised.value)
+    assert names[0] == "call" and len(names) == 2 + ("__init__" in names)
+    assert (__file__, "<lambda>") in shown(raised.value)
+
+
+def test_a_fault_that_we_did_not_raise_keeps_its_frames():
+    learn = Learner(DataLoaders.from_arrays((torch.randn(8, 3), torch.arange(8) % 2)), nn.Linear(3, 2))
+    with pytest.raises(ZeroDivisionError) as raised:
+        learn.fit(1, cbs=LambdaCallback(after_batch=lambda run: 1 // 0))
+    assert shown(raised.value)[-1] == (__file__, "<lambda>") and len(names_of_ours(raised.value)) > 3
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -110,7 +110,7 @@ class Progress(Callback):
         self._close("validate")
         if self._rows is not None and run.in_mid_epoch:
             values = ", ".join(f"{name} {_format_value(name, value)}" for name, value in run.metrics.items())
-            write_line(f"{'':7}step {run.global_step}: {values}", sys.stdout)
+            write_line(f"epoch {run.label_epoch()}, step {run.global_step}: {values}", sys.stdout)
 
     def after_batch(self, run: Run) -> None:
         bar = self._newest

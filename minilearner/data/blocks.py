@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from minilearner import processes
 from minilearner.checks import check_count
 from minilearner.data.items import name_items
 from minilearner.data.labels import is_missing
@@ -123,8 +125,14 @@ class CategoryBlock:
             object.__setattr__(self, "vocab", order_vocabulary(self.vocab))
 
     def target(self, labels: Sequence[Any]) -> Category:
-        """Returns the classes."""
-        return Category(build_vocabulary(self.vocab, labels, sort=self.sort, add_na=self.add_na))
+        """Returns the classes. If there is only one, a line on standard error says so."""
+        vocab = build_vocabulary(self.vocab, labels, sort=self.sort, add_na=self.add_na)
+        if self.vocab is None and len(vocab) == 1 and processes.is_first():
+            sys.stderr.write(
+                f"Every training item has the label {vocab[0]!r}, so a classifier has nothing to learn. Check what the "
+                "labels are made from.\n"
+            )
+        return Category(vocab)
 
     def encode(self, labels: Sequence[Any], target: Target, items: Sequence[Any], split: str) -> Tensor:
         """Returns int64 class numbers (items,)."""

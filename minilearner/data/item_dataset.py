@@ -240,7 +240,7 @@ class ItemDataset(Dataset[Tree]):
         except Exception as e:
             is_named = isinstance(e, DataError) and str(self.items[position]) in str(e)
             if is_named:
-                message = f"{e} It is {self._name_row(position)}."
+                message = f"{e} It is {self._name_row(position)}." if len(self) > 1 else str(e)
             else:
                 message = f"I{self.name_item(position)[1:]} cannot be {done}: {_reason(e)}"
             if isinstance(e, FileFormatError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from minilearner.data.unread_formats import find_plugin_endings, warn_of_missed_images
-from minilearner.errors import DataError, closest
+from minilearner.errors import DataError, closest, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.lists import L
 from minilearner.sources.paths import DataPath
@@ -93,9 +93,9 @@ def get_files(
     if left_out:
         warn_of_missed_images(str(root), names, left_out)
     if not names:
-        what = "no file" if endings is None else f"no file that ends in {', '.join(endings)}"
         where = f"'{root}'" + (f", folders {', '.join(wanted)}" if wanted else "")
-        raise DataError(f"There is {what} in {where}{'' if recurse else ' itself (recurse=False)'}.")
+        where += "" if recurse else " itself (recurse=False)"
+        raise DataError(_say_nothing_found(where, endings, left_out))
     below = "" if str(root) == "." else os.path.join(root, "")
     return L([DataPath(below + name) for name in names])  # half the time of `root / name`
 
@@ -159,6 +159,19 @@ def _shorten(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def _say_nothing_found(where: str, endings: Sequence[str] | None, left_out: Sequence[str] | None) -> str:
+    """Returns the message if there is no such file; `left_out` are the other files, if images were looked for."""
+    if endings is None:
+        return f"There is no file in {where}."
+    named = f"{', '.join(endings[:-1])} or {endings[-1]}" if len(endings) > 1 else "".join(endings)
+    if left_out is None:
+        return f"There is no file that ends in {named} in {where}."
+    if not left_out:
+        return f"There is no image in {where}, nor any other file."
+    others = f"only {plural(len(left_out), 'other file')}, such as {min(left_out)!r}"
+    return f"There is no image in {where}, {others}. Images are files that end in {named}."
+
+
 def _names(names: str | Collection[str] | None) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
@@ -175,7 +188,9 @@ def _check_folders(root: Path, folders: Sequence[str]) -> None:
 
 
 def _what_is(path: Path) -> str:
-    return "is a file" if path.exists() else "does not exist"
+    if path.exists():
+        return "is a file"
+    return "does not exist" if path.is_absolute() else f"does not exist in the working directory, '{Path.cwd()}'"
 
 
 def _walk(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ __all__ = ["StepProfile", "profile_steps"]
 
 _WARM_UP = 3  # steps: the first ones allocate, choose kernels, and start workers
 _N_OPERATORS = 5
+_NO_LOG = "99"  # above every level of its messages
 _LABEL = "minilearner: "
 _METHODS = {
     "predict": "forward",
@@ -121,7 +123,7 @@ class _Feed:
         batches = self._endless()
         for _ in range(_WARM_UP):
             yield next(batches)
-        with self.profiler:
+        with _profile_quietly(self.profiler):
             began = time.perf_counter()
             for _ in range(self.n_steps):
                 batch = self._next(batches)
@@ -132,6 +134,22 @@ class _Feed:
     def _endless(self) -> Iterator[Any]:
         while True:
             yield from self.loader
+
+
+@contextmanager
+def _profile_quietly(profiler: profile) -> Iterator[None]:
+    """Profiles inside the `with` block. torch's profiler would log its start, its end, and that there is no GPU."""
+    variable = "KINETO_LOG_LEVEL"  # read when a profiler starts
+    is_ours = os.environ.setdefault(variable, _NO_LOG) is _NO_LOG
+    try:
+        profiler.start()
+    finally:
+        if is_ours:
+            del os.environ[variable]
+    try:
+        yield
+    finally:
+        profiler.stop()
 
 
 def _label_step(step: Step, stage: Callable[[str], _Stage]) -> None:

@@ -264,39 +264,41 @@ class _Curve:
     def explain(self, bs: int | None, moved: float, *, at_wall: bool) -> str:
         """Returns the recommendation in words; `at_wall` says that the wall decided."""
         early = " (already at the first rate: sweep from lower rates to be sure)" if self.falls_at_once else ""
-        items = plural(bs, "item") if bs else f"unknown size, taken as {USUAL_BATCH}"
-        stay = ", but clear of where it rises" if at_wall else ""
-        doubt = "" if self.clarity >= _CLEAR else "; it fell by hardly more than batches differ, so this is vague"
+        items = plural(bs, "item") if bs else f"{USUAL_BATCH} items (assumed, as their size is unknown)"
+        stay = ", lowered here to stay clear of the rise" if at_wall else ""
+        doubt = "" if self.clarity >= _CLEAR else "; the loss fell hardly more than batches differ, so this is vague"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; the best peak is about "
-            f"the middle of this valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; a good rate is the middle "
+            f"of this valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
         )
 
     def _describe_end(self) -> str:
         """Returns how the curve ends, in words."""
         last, turned = float(self.lrs[-1]), self.low < len(self.losses) - 1
         if self.broke and self.wall() == last:
-            kept = f"turned at {self.turn():.1e}" if turned else "kept falling"
-            return f"{kept} and was not finite past {last:.1e}"
+            kept = f"was lowest at {self.turn():.1e}" if turned else "kept falling"
+            return f"{kept}, and was not finite past {last:.1e}"
         if self.wall() < math.inf:
-            return f"turned at {self.turn():.1e} and had risen again by a tenth at {self.wall():.1e}"
+            return f"was lowest at {self.turn():.1e}, and rose from {self.wall():.1e} on"
         if turned:
-            return f"turned at {self.turn():.1e}, but hardly rose again (sweep to higher rates to be sure)"
+            return f"was lowest at {self.turn():.1e}, and hardly rose after that (sweep to higher rates to be sure)"
         return f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
 
     def explain_none(self) -> str:
         """Returns what the curve shows instead of a fall, in words."""
         fall = self.fall if self.fall > self.noise / 100 else 0.0
-        fell = f"the loss fell by {fall:.2g}, hardly anything, as batches differ by {self.noise:.2g}"
+        fell = "the loss did not fall"
+        if fall:
+            fell = f"the loss fell by only {fall:.2g}, while it differs by {self.noise:.2g} from batch to batch"
         for rate in self.rise.values():
             return (
-                f"{fell}, and rose from {rate:.1e} on: the model is already good or does not learn from here; stay "
-                "well below that rate"
+                f"{fell}, and it rose from {rate:.1e} on: the model is already good, or it does not learn; take a "
+                "rate well below that"
             )
         if self.broke:
             last = self.lrs[-1]
-            return f"{fell}, and was not finite past {last:.1e}: look for NaN in data and loss, or sweep lower rates"
-        return f"{fell}, and did not rise either: sweep to higher rates, or check that the model can learn"
+            return f"{fell}, and it was not finite past {last:.1e}: look for NaN in data and loss, or sweep lower rates"
+        return f"{fell}, and it did not rise either: sweep to higher rates, or check that the model can learn"
 
     def _compute_slopes(self) -> Curve:
         """Returns the slope of the loss over the rate's logarithm, up to the turn."""

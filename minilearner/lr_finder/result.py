@@ -286,7 +286,7 @@ class LRSweep:
         lines = [f"LRSweep: {plural(len(self.lrs), 'step')} {span}; {self.stop_reason}"]
         lines += [f"  {name}: {self._describe(name)}" for name in self.suggestions]
         if math.isnan(self.recommended):
-            return "\n".join([*lines, f"  recommended: none, for {self.reason}"])
+            return "\n".join([*lines, f"  recommended: none, because {self.reason}"])
         recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}; {self.reason}"
         return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_format(self.bounds)}"])
 

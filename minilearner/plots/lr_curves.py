@@ -47,7 +47,7 @@ def plot_sweep(
     ax.plot(lrs, losses, color=RAW, linewidth=1, label="loss of each batch")
     ax.plot(lrs, smoothed, color=SMOOTH, linewidth=1.5, label="the same, smoothed")
     if len(fixed):
-        ax.plot(lrs, fixed, color=ACCENT, linewidth=2, label="loss of the same items")
+        ax.plot(lrs, fixed, color=ACCENT, linewidth=2, label="loss of a fixed set of items")
     _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
     _mark_recommendation(ax, recommended, interval, bounds)
     _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
@@ -145,10 +145,10 @@ def _mark_recommendation(
     if recommended is not None:
         ax.axvline(recommended, color=_BEST, linewidth=2.5, label=f"recommended: {recommended:.2e}")
     if interval is not None:
-        text = f"likely: {interval[0]:.1e} to {interval[1]:.1e}"
+        text = f"likely range: {interval[0]:.1e} to {interval[1]:.1e}"
         ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0, label=text)
     if bounds is not None:
-        text = f"cyclical: {bounds[0]:.1e} to {bounds[1]:.1e}"
+        text = f"range for CyclicLR: {bounds[0]:.1e} to {bounds[1]:.1e}"
         foot = ax.get_xaxis_transform()  # y is a fraction of the axes' height
         ax.plot(bounds, (0.02, 0.02), color=_CYCLE, linewidth=5, solid_capstyle="butt", transform=foot, label=text)
 

@@ -294,9 +294,9 @@ class _Trial:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
-                batch = f"the model cannot take a {self.split} batch of inputs {describe(x)}"
-                advice = _advise(error, self.step.model, x)
-                raise DataError(f"{batch}: {_compare_shapes(error, x) or f'{error}{advice}'}") from error
+                reason = _compare_shapes(error, x) or f"{error}{_advise(error, self.step.model, x)}"
+                inputs = "" if _names_shape(reason, x) else f" of inputs {describe(x)}"
+                raise DataError(f"the model cannot take a {self.split} batch{inputs}: {reason}") from error
 
     def _compute_loss(self, pred: Any, y: Any, where: str, n_classes: int = 0, of: Any = None) -> Tensor:
         """Returns the loss. A class number out of range is an error, before a GPU trips over it.
@@ -454,7 +454,7 @@ _MISFITS = (  # what torch says of the shape that a layer takes and of the shape
 def _compare_shapes(error: Exception, x: Tree) -> str:
     """Returns the shape that a layer takes beside the one that it receives; "" if the error does not name both."""
     said = str(error)
-    if isinstance(error, ValueError) and isinstance(x, Tensor) and str(tuple(x.shape)) in said:
+    if isinstance(error, ValueError) and _names_shape(said, x):
         return said  # the model has checked its inputs itself
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return ""  # other advice fits better
@@ -464,6 +464,10 @@ def _compare_shapes(error: Exception, x: Tree) -> str:
     if found := re.search(r"input size per channel: \((.*?)\)\. Kernel size: \((.*?)\)", said):
         return f"a convolution in it takes at least {found[2]} pixels. Received: {found[1]}."
     return ""
+
+
+def _names_shape(text: str, x: Tree) -> bool:
+    return isinstance(x, Tensor) and str(tuple(x.shape)) in text
 
 
 def _find_label_error(term: Term, labels: Any, where: str, n_classes: int) -> DataError | None:

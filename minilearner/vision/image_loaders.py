@@ -404,6 +404,7 @@ def _find_sets(path: PathLike, *, train: str, valid: str) -> Sequence[Path]:
         root = Path(path).expanduser()
         if not root.is_dir() or (root / train).is_dir():
             raise
+        _check_classes(root, get_image_files(root))
         raise DataError(
             f"{error} If its folders are the classes, write from_folder(..., valid_pct=0.2), which draws a fifth of "
             "the images for validation."
@@ -418,11 +419,7 @@ def _find_classes(path: PathLike) -> Sequence[Path]:
     """
     files = get_image_files(path)
     root = Path(path).expanduser()
-    if loose := [i for i, file in enumerate(files) if file.parent == root]:
-        raise DataError(
-            f"{portion(len(loose), len(files), 'image', 'lies', 'lie')} directly in '{root}', in no class's folder: "
-            f"{name_items(files, loose)}. Move them into one folder for each class."
-        )
+    _check_classes(root, files)
     labels = Counter(parent_label(file) for file in files)
     suspects = [name for name in labels if name.lower() in _TEST_NAMES]
     sets = [name for name in labels if name.lower() in (*_TRAIN_NAMES, *_VALID_NAMES)]
@@ -433,6 +430,18 @@ def _find_classes(path: PathLike) -> Sequence[Path]:
             "of an image is its class. Move the others away, or name all classes in `vocab` if these are among them."
         )
     return files
+
+
+def _check_classes(root: Path, files: Sequence[Path]) -> None:
+    """Raises a DataError if an image lies directly in the folder, and so in no class's folder."""
+    loose = [i for i, file in enumerate(files) if file.parent == root]
+    if not loose:
+        return
+    raise DataError(
+        f"{portion(len(loose), len(files), 'image', 'lies', 'lie')} directly in '{root}', in no class's folder: "
+        f"{name_items(files, loose)}. Move them into one folder for each class. If their names hold the class, as in "
+        "cat_1.jpg, use ImageDataLoaders.from_name_re."
+    )
 
 
 def _choose_block(labels: Sequence[Any], names: Sequence[Any] | None = None) -> Any:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from minilearner.checks import check_choice, check_count
 from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image, is_float_image, orientation_of
 from minilearner.data.unread_formats import unread_format
-from minilearner.errors import DataError, FileFormatError, add_note, agree, plural
+from minilearner.errors import DataError, FileFormatError, add_note, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
 from minilearner.lists import L
@@ -264,8 +264,7 @@ def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
-        its_bytes = f"the {plural(size, 'byte')} {agree(size, 'is', 'are')}"
-        what = f"{its_bytes} not an image in a format that Pillow knows{_name_format(head)}"
+        what = f"this is not an image in a format that Pillow knows ({plural(size, 'byte')}){_name_format(head)}"
     else:
         what = f"the image is damaged or cut short ({str(e).rstrip('.') or type(e).__name__})"
     return FileFormatError(f"{name}: {what}.")

@@ -92,6 +92,6 @@ def test_the_sweep_and_predictions_show_a_bar_too():
 def test_validations_in_mid_epoch_are_printed_with_their_step(capsys):
     learner(4).fit(1, cbs=Validate(every_steps=2))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].strip().startswith("step 2: valid_loss ")
-    assert lines[1].strip().startswith("step 4: valid_loss ")
+    assert lines[0].startswith("epoch 1/1, step 2: valid_loss ")
+    assert lines[1].startswith("epoch 1/1, step 4: valid_loss ")
     assert lines[2].split() == ["epoch", "train_loss", "valid_loss", "time"]

@@ -75,12 +75,16 @@ def test_getters_look_below_the_source(tree):
 def test_what_is_not_there_is_said(tree):
     with pytest.raises(DataError, match="`path` must be a folder.*absent', which does not exist"):
         get_image_files(tree / "absent")
+    with pytest.raises(DataError, match="'photos', which does not exist in the working directory, '"):
+        get_image_files("photos")
+    with pytest.raises(DataError, match="no file that ends in .tar in .*b'"):
+        get_files(tree / "b", ".tar")
     with pytest.raises(DataError, match="notes.txt', which is a file"):
         get_image_files(tree / "notes.txt")
     with pytest.raises(DataError, match=r"has no folder 'bb'. Did you mean 'b'\? It has: .git, a, a.b, b"):
         get_image_files(tree, folders=["a", "bb"])
     (tree / "empty").mkdir()
-    with pytest.raises(DataError, match="no file that ends in .*.png.* in .*empty"):
+    with pytest.raises(DataError, match="no image in .*empty', nor any other file"):
         get_image_files(tree / "empty")
     with pytest.raises(TypeError, match="`path` must be a folder. Received: a list"):
         get_image_files([tree / "top.gif"])
@@ -138,6 +142,6 @@ def test_a_warning_precedes_the_error_that_there_is_no_image(tmp_path):
     (tmp_path / "a.heic").write_bytes(HEIC)
     with (
         pytest.warns(UserWarning, match="register_heif_opener"),
-        pytest.raises(DataError, match="no file that ends in"),
+        pytest.raises(DataError, match=r"no image in .*, only 1 other file, such as 'a.heic'. Images .* end in .*.png"),
     ):
         get_image_files(tmp_path)

@@ -142,7 +142,7 @@ def test_the_recommendation_and_why_are_shown(sweep):
 
 def test_without_a_recommendation_the_reason_is_shown():
     sweep = LRSweep.from_curve(LRS, full_curve(FLAT), suggest_funcs=valley)
-    assert f"recommended: none, for {sweep.reason}" in repr(sweep)
+    assert f"recommended: none, because {sweep.reason}" in repr(sweep)
     assert "<td>none</td>" in sweep._repr_html_() and sweep.reason in sweep._repr_html_()
 
 
@@ -198,8 +198,8 @@ def test_the_plot_marks_each_suggestion_at_its_value(sweep):
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts[2:5] == [
         f"recommended: {sweep.recommended:.2e}",
-        "likely: {:.1e} to {:.1e}".format(*sweep.interval),
-        "cyclical: {:.1e} to {:.1e}".format(*sweep.bounds),
+        "likely range: {:.1e} to {:.1e}".format(*sweep.interval),
+        "range for CyclicLR: {:.1e} to {:.1e}".format(*sweep.bounds),
     ]
 
 

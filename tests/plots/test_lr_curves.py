@@ -36,8 +36,8 @@ def test_the_recommendation_is_a_line_its_interval_a_shade_and_the_bounds_a_bar_
     ax = plot_sweep(curves(np.linspace(2, 1, 50), fixed=np.linspace(2, 1, 50)), {}, **advice).axes[0]
     lines = {line.get_label(): line.get_xdata() for line in ax.lines}
     assert set(lines["recommended: 1.00e-03"]) == {1e-3}
-    assert tuple(lines["cyclical: 1.0e-05 to 2.0e-03"]) == (1e-5, 2e-3)
-    assert "loss of the same items" in lines and lines["turn: 1.0e-03"].tolist() == [1e-3]
+    assert tuple(lines["range for CyclicLR: 1.0e-05 to 2.0e-03"]) == (1e-5, 2e-3)
+    assert "loss of a fixed set of items" in lines and lines["turn: 1.0e-03"].tolist() == [1e-3]
     (shade,) = ax.patches
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == (5e-4, 3e-3)
 

@@ -49,7 +49,7 @@ def test_orientation_is_applied_to_open_images(tmp_path):
         (np.full((4, 4), 300), DataError, "from 0 to 255 or floats from 0 to 1. Received: int64 from 300 to 300"),
         (torch.full((3, 4, 4), -0.5), DataError, "Received: float32 from -0.5 to -0.5"),
         (np.full((4, 4), np.nan), DataError, "Received: float64 from nan"),
-        (b"no image", FileFormatError, "8 bytes are not an image"),
+        (b"no image", FileFormatError, "this is not an image .*8 bytes"),
         (
             7,
             TypeError,
@@ -83,5 +83,5 @@ def test_an_open_file_is_an_image_too(pets):
         assert np.array_equal(as_image(held), as_image(file))
     with open(file, "rb") as opened:
         assert np.array_equal(open_image(opened), as_image(file))
-    with pytest.raises(FileFormatError, match="a BytesIO: the 4 bytes are not an image"):
+    with pytest.raises(FileFormatError, match="a BytesIO: this is not an image .*4 bytes"):
         as_image(io.BytesIO(b"text"))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from minilearner import Learner
-from minilearner.data.blocks import MultiCategoryBlock
+from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock
 from minilearner.data.items import get_image_files
 from minilearner.data.splits import RandomSplitter
 from minilearner.data.targets import Category, MultiCategory, Regression
@@ -56,10 +56,29 @@ def test_other_folders_raise(folders):
         ImageDataLoaders.from_folder(folders, **OPTIONS)
 
 
-def test_classes_in_place_of_sets_raise_with_the_way_to_split_them(pets):
-    (pets / "pug").mkdir()
-    with pytest.raises(DataError, match=r"has no folder 'train'. It has: pug\. .* from_folder\(.*, valid_pct=0.2\)"):
-        ImageDataLoaders.from_folder(pets)
+def test_classes_in_place_of_sets_raise_with_the_way_to_split_them(folders):
+    with pytest.raises(DataError, match=r"has no folder 'train'. It has: .*, pug\. .*\(.*, valid_pct=0.2\)"):
+        ImageDataLoaders.from_folder(folders / "train")
+
+
+def test_images_in_no_folder_of_a_class_raise_with_the_way_to_label_them(pets):
+    for options in ({}, {"valid_pct": 0.2}):
+        with pytest.raises(DataError, match=r"30 of 30 images lie directly in .*, use ImageDataLoaders.from_name_re"):
+            ImageDataLoaders.from_folder(pets, **options)
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path):
+    for options in ({}, {"valid_pct": 0.2}):
+        with pytest.raises(DataError, match="no image in .*, nor any other file"):
+            ImageDataLoaders.from_folder(tmp_path, **options)
+
+
+def test_a_line_says_that_all_labels_are_the_same(pets, capsys):
+    files = get_image_files(pets)
+    for block, is_said in ((None, True), (CategoryBlock(["pet"]), False)):
+        dls = ImageDataLoaders.from_lists(pets, files, ["pet"] * len(files), y_block=block, **OPTIONS)
+        assert dls.vocab == ("pet",)
+        assert ("Every training item has the label 'pet'" in capsys.readouterr().err) == is_said
 
 
 def test_the_advice_on_a_damaged_file_fits_the_call_that_meets_it(pets):
