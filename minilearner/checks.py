@@ -11,7 +11,7 @@ and an array are not numbers. NaN lies in no range, and infinity in none of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -124,10 +124,22 @@ def check_size(value: Any, name: str) -> None:
         )
 
 
-def check_choice(value: Any, name: str, choices: Collection[str | None]) -> None:
-    """Checks for one of `choices`, which may include None. The message lists them, and offers the nearest."""
+def check_choice(
+    value: Any, name: str, choices: Collection[str | None], *, synonyms: Mapping[str, str] | None = None
+) -> None:
+    """Checks for one of `choices`, which may include None. The message lists them, and offers the nearest.
+
+    Args:
+        value: what was given.
+        name: the argument's name.
+        choices: what may be given.
+        synonyms: what other libraries call some of the choices; the message offers the choice.
+    """
     if not (value is None or isinstance(value, str)) or value not in choices:
-        hint = closest(str(value), [choice for choice in choices if choice is not None])
+        meant = (synonyms or {}).get(str(value))
+        hint = (
+            f" Did you mean {meant!r}?" if meant else closest(str(value), [one for one in choices if one is not None])
+        )
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}.{hint} {_echo(value, name)}")
 
 

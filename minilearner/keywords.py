@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from minilearner.errors import closest
+from minilearner.other_libraries import SYNONYMS, advise
 from minilearner.tracebacks import shorten_traceback
 
 __all__ = ["check_keywords", "check_unknown", "suggest_keywords"]
@@ -22,41 +23,6 @@ __all__ = ["check_keywords", "check_unknown", "suggest_keywords"]
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 _CAUGHT = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-
-_SYNONYMS = {
-    "batch_size": ("bs",),
-    "batchsize": ("bs",),
-    "callbacks": ("cbs",),
-    "criterion": ("loss_func",),
-    "epochs": ("n_epoch",),
-    "learning_rate": ("lr", "lr_max", "base_lr"),
-    "loss": ("loss_func",),
-    "momentum": ("mom",),
-    "loss_fn": ("loss_func",),
-    "max_epochs": ("n_epoch", "epochs"),
-    "max_lr": ("lr_max", "end_lr"),
-    "min_lr": ("start_lr",),
-    "n_epochs": ("n_epoch", "epochs"),
-    "n_workers": ("num_workers",),
-    "num_epochs": ("n_epoch", "epochs"),
-    "num_iter": ("num_it",),
-    "num_training": ("num_it",),
-    "optimizer": ("opt_func",),
-    "pattern": ("pat",),
-    "random_state": ("seed",),
-    "regex": ("pat",),
-    "restore_best_weights": ("restore",),
-    "shuffle_train": ("shuffle",),
-    "tfms": ("item_tfms", "batch_tfms"),
-    "transform": ("item_tfms", "batch_tfms"),
-    "transforms": ("item_tfms", "batch_tfms"),
-    "val_batch_size": ("val_bs",),
-    "val_pct": ("valid_pct",),
-    "validation_split": ("valid_pct",),
-    "weight_decay": ("wd",),
-    "workers": ("num_workers",),
-}
-"""What other libraries call an argument, and what fastai and minilearner call it. Spelling alone would mislead."""
 
 
 def suggest_keywords(decorated: _Decorated) -> _Decorated:
@@ -149,17 +115,18 @@ def _keywords_of(function: Callable[..., Any]) -> list[str]:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    return _synonym(name, known) or closest(name, known) or _near_synonym(name, known) or _longer_name(name, known)
+    spelt = closest(name, known) or _near_synonym(name, known) or _longer_name(name, known)
+    return _synonym(name, known) or advise(name) or spelt
 
 
 def _synonym(name: str, known: Iterable[str]) -> str:
-    found = [ours for ours in _SYNONYMS.get(name, ()) if ours in known]
+    found = [ours for ours in SYNONYMS.get(name, ()) if ours in known]
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def _near_synonym(name: str, known: Iterable[str]) -> str:
     """Returns a hint at what a misspelt name of another library means."""
-    spelt = closest(name, _SYNONYMS)
+    spelt = closest(name, SYNONYMS)
     return _synonym(spelt.split("'")[1], known) if spelt else ""
 
 

@@ -5,12 +5,13 @@ Each method gathers its parts, calls one function of a lower package, and return
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -20,35 +21,34 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
-from minilearner.data.dataloaders import DataLoaders, take_turn
+from minilearner.data.dataloaders import take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.fit import fit, undo_on_early_error, validate
 from minilearner.fitting.profile import StepProfile, profile_steps
 from minilearner.fitting.rates import sweep_rates
 from minilearner.keywords import suggest_keywords
+from minilearner.learner_parts import LearnerParts
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
-from minilearner.metrics import name_metrics
-from minilearner.models.groups import Splitter, all_parameters, freeze_to, layer_groups
+from minilearner.models.groups import Splitter, freeze_to, layer_groups
 from minilearner.models.summary import ModelSummary, summarize
-from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
-from minilearner.runtime import default_device
+from minilearner.runtime import read_device
 from minilearner.saving import learner_files
 from minilearner.threads import refuse_if_trained_elsewhere, train, turn_of
 from minilearner.training import optimizers
-from minilearner.training.auto_precision import PrecisionChoice, check_precision, choose_precision
+from minilearner.training.auto_precision import check_precision
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
 from minilearner.training.compiler import Compile, resolve_compile
 from minilearner.training.distributed import StrategyChoice as Strategy
-from minilearner.training.distributed import resolve_strategy, share_loss, share_out
+from minilearner.training.distributed import resolve_strategy
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
-from minilearner.training.preflight import Preflight, check_parts, default_loss, seed_after_model
+from minilearner.training.preflight import Preflight, check_parts, seed_after_model
 from minilearner.training.run import Phase, Run
 from minilearner.training.step import LossFunction, Step, make_step
 
@@ -59,7 +59,7 @@ __all__ = ["Learner"]
 
 
 @suggest_keywords
-class Learner:
+class Learner(LearnerParts):
     """Bundles data, a model and how to train it.
 
     Example::
@@ -78,12 +78,15 @@ class Learner:
         splitter: divides the model's parameters into layer groups, from input to output. One group by default, of which
             `freeze` cannot freeze a part.
         cbs: callbacks for every run of this learner.
-        metrics: functions `(pred, target)`, averaged over items, or objects with reset, update and compute.
+        metrics: functions `(pred, target)`, averaged over items, or objects with reset, update and compute: one,
+            several in a list, or a dictionary with their names.
         wd: weight decay in place of the optimizer's own.
         wd_bn_bias: whether `wd` also applies to norm layers and biases.
         train_bn: whether norm layers keep learning in frozen layer groups.
         moms: momentum of `fit_one_cycle` at its start, peak and end, each in [0, 1).
         path: the folder for this learner's files. The loaders' path by default.
+        model_dir: the folder for `save` and `load`, in `path` or anywhere. `path` itself by default; in fastai it is
+            "models".
         precision: "fp32", "bf16", "fp16", or "auto", which takes what is fast here. On a CPU it times a small step. It
             takes bf16 only if that is 1.2 times as fast as fp32, and channels_last if that makes convolutions faster.
             On a GPU it goes by the compute capability. `summary` and the record say what it chose and why. A resumed
@@ -118,6 +121,7 @@ class Learner:
         train_bn: bool = True,
         moms: tuple[float, float, float] = (0.95, 0.85, 0.95),
         path: str | Path | None = None,
+        model_dir: str | Path = ".",
         precision: str = "fp32",
         device: str | torch.device | None = None,
         seed: int | None = None,
@@ -125,6 +129,7 @@ class Learner:
         compile: Compile = False,
     ):
         check_parts(model, loss_func)
+        optimizers.check_factory(opt_func)
         check_rate(lr, "lr", auto=True)
         check_moms(moms)
         check_precision(precision)
@@ -132,22 +137,19 @@ class Learner:
             check_not_negative(wd, "wd")
         if seed is not None:
             seed_after_model(seed)
-        self.device = torch.device(device) if device is not None else default_device()
+        self.device = read_device(device)
         self.strategy = resolve_strategy(strategy)
         self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
-        dls = dls if isinstance(dls, DataLoaders) else DataLoaders(*(dls if isinstance(dls, tuple) else (dls,)))
-        self.dls = share_out(dls.to(self.device), model, self.strategy)
+        self.model = model
+        self.dls = dls
         self.model = model.to(self.device)
-        self._auto_precision: PrecisionChoice | None = None
         self._set_precision(precision)
-        self.loss_func = loss_func if loss_func is not None else default_loss(self.dls.target)
-        share_loss(self.loss_func, self.device, self.strategy)
-        self.opt_func, self.lr, self.splitter = opt_func, lr, splitter or all_parameters
-        self.wd, self.wd_bn_bias, self.train_bn, self.moms = wd, wd_bn_bias, train_bn, moms
-        self.metrics, self.path = name_metrics(metrics, self.device), Path(path or dls.path)
+        self.loss_func, self.opt_func, self.splitter = loss_func, opt_func, splitter
+        self.lr, self.wd, self.wd_bn_bias, self.train_bn, self.moms = lr, wd, wd_bn_bias, train_bn, moms
+        self.metrics, self.path, self.model_dir = metrics, path or self.dls.path, model_dir
         self.cbs, self.seed = as_callbacks(cbs), seed
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
-        self.optimizer: Optimizer | None = None
+        self._written = set()
 
     def fit(
         self,
@@ -155,12 +157,14 @@ class Learner:
         lr: Rate | None = None,
         wd: float | None = None,
         cbs: Callbacks = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains at a constant rate, or as callbacks schedule it. Returns the record, also in `learn.recorder`.
 
-        Every `fit...` takes `lr`, `wd`, `cbs` and `checkpoint`. Wrong arguments and unfit data raise before training
+        Every `fit...` takes all of these. Wrong arguments and unfit data raise before training
         starts.
 
         Args:
@@ -168,11 +172,14 @@ class Learner:
             lr: the rate; `learn.lr` by default. "auto" sweeps, prints the rate that it found, and trains with it.
             wd: weight decay for this run only.
             cbs: further callbacks for this run only.
+            reset_opt: make the optimizer anew, without the state of the last run.
+            start_epoch: the number of the first epoch, from 0. Schedules begin there, as if the ones before were over.
             checkpoint: a folder or a `Checkpoint`, where the run saves itself. If it is interrupted, run the same
                 script again: it resumes at the batch where it was.
         """
-        plans.check_fit(n_epoch, wd, lr=lr)
-        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint)
+        plans.check_fit(n_epoch, wd, start_epoch=start_epoch, lr=lr)
+        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
+        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
 
     def fit_one_cycle(
         self,
@@ -184,6 +191,8 @@ class Learner:
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
         cbs: Callbacks = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:
@@ -192,7 +201,7 @@ class Learner:
         Source: Smith and Topin, "Super-Convergence", 2018. The shape and the defaults are fastai's.
 
         Args:
-            n_epoch, wd, cbs, checkpoint: as in `fit`.
+            n_epoch, wd, cbs, reset_opt, start_epoch, checkpoint: as in `fit`.
             lr_max: the rate at the peak; `learn.lr` by default.
             div: the rate starts at `lr_max / div`.
             div_final: the rate ends at `lr_max / div_final`.
@@ -200,8 +209,9 @@ class Learner:
             moms: momentum at the start, the peak and the end, if the optimizer has one; `learn.moms` by default.
         """
         how: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
-        plans.check_fit(n_epoch, wd, partial(plans.one_cycle_scheduler, **how), lr_max=lr_max)
-        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint)
+        plans.check_fit(n_epoch, wd, partial(plans.one_cycle_scheduler, **how), start_epoch=start_epoch, lr_max=lr_max)
+        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
+        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
 
     def fit_flat_cos(
         self,
@@ -211,19 +221,22 @@ class Learner:
         pct_start: float = 0.75,
         wd: float | None = None,
         cbs: Callbacks = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:
         """Trains at a constant rate, then lets it fall along a cosine.
 
         Args:
-            n_epoch, lr, wd, cbs, checkpoint: as in `fit`.
+            n_epoch, lr, wd, cbs, reset_opt, start_epoch, checkpoint: as in `fit`.
             div_final: the rate ends at `lr / div_final`.
             pct_start: the fraction of updates at the constant rate, in [0, 1].
         """
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
-        plans.check_fit(n_epoch, wd, fall, lr=lr)
-        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint)
+        plans.check_fit(n_epoch, wd, fall, start_epoch=start_epoch, lr=lr)
+        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
+        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
 
     def fit_sgdr(
         self,
@@ -232,7 +245,9 @@ class Learner:
         lr_max: Rate | None = None,
         cycle_mult: float = 2,
         cbs: Callbacks = None,
+        reset_opt: bool = False,
         wd: float | None = None,
+        start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
     ) -> RunRecord:
@@ -246,12 +261,13 @@ class Learner:
             lr_max: the rate at the start of each cycle; `learn.lr` by default.
             cycle_mult: each cycle lasts this many times as long as the one before: 3 cycles from 1 epoch take 1 + 2 + 4
                 = 7.
-            cbs, wd, checkpoint: as in `fit`.
+            cbs, reset_opt, wd, start_epoch, checkpoint: as in `fit`.
         """
         n_epoch = plans.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         falls = partial(plans.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
-        plans.check_fit(n_epoch, wd, falls, lr_max=lr_max)
-        return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint)
+        plans.check_fit(n_epoch, wd, falls, start_epoch=start_epoch, lr_max=lr_max)
+        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
+        return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
 
     def lr_find(
         self,
@@ -418,17 +434,24 @@ class Learner:
         with_decoded: bool = False,
         with_loss: bool = False,
         act: Callable[[Any], Any] | None = None,
+        inner: bool = False,
+        reorder: bool = True,
     ) -> Predictions:
         """Returns activated predictions and targets of a whole set, on the CPU. Unpacks to `(preds, targets)`.
+
+        What else is asked for takes its place in fastai's order: `(inputs, preds, targets, decoded, losses)`.
 
         Args:
             ds_idx: 1 for the validation set, 0 for the training set (in order, without augmentation).
             dl: another loader, such as `learn.dls.test_dl(items)`.
             with_input, with_decoded, with_loss: also return the inputs, the decoded predictions, the loss of each item.
             act: activates the model's outputs. By default what belongs to the kind of target, such as softmax.
+            inner: show no progress bar, as when another call of yours shows one.
+            reorder: has no effect here, since predictions always come in the order of the data set.
         """
         kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
-        return self._predictor(ds_idx, dl).predictions(act=act, **kept)
+        with self.no_bar() if inner else nullcontext():
+            return self._predictor(ds_idx, dl).predictions(act=act, **kept)
 
     def predict(self, item: Any, with_input: bool = False) -> Prediction:
         """Returns `(label, index, probabilities)` of one item. Training goes on as if it had not been called.
@@ -504,7 +527,7 @@ class Learner:
         The file is written whole or not at all. To continue an interrupted run, use `checkpoint=` of `fit` instead.
 
         Args:
-            file: the file's name in `learn.path`, or a path.
+            file: the file's name in `learn.model_dir`, or a path.
             with_opt: whether to include the optimizer's state.
 
         Raises:
@@ -512,14 +535,19 @@ class Learner:
         """
         refuse_if_trained_elsewhere(self.model)
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
-        return learner_files.save(self.path, file, *parts)
+        path = learner_files.save(self.path / self.model_dir, file, *parts)
+        self._say_where("save", path)
+        return path
 
     def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
-        """Loads a file that `save` wrote: all of it, or nothing if something does not fit.
+        """Loads a file that `save` wrote: all of it, or nothing if something does not fit. Returns the learner.
+
+        A file of `export` or `SaveBest`, or of another program in the safetensors format, is loaded too.
 
         Args:
             file: the file's name, or a path.
-            with_opt: whether to load the optimizer's state, if the file has one.
+            with_opt: whether to load the optimizer's state. If the file has none, the optimizer stays as it is, and a
+                line says so.
             strict: if False, takes what fits and warns about the rest.
 
         Raises:
@@ -528,7 +556,9 @@ class Learner:
         refuse_if_trained_elsewhere(self.model)
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
         with turn_of(self.model):  # a thread that predicts sees the old weights or the new ones
-            learner_files.load(self.path, file, *parts, strict=strict)
+            has_opt = learner_files.load(self.path / self.model_dir, file, *parts, strict=strict)
+        if with_opt and not has_opt:
+            self._output.note(f"learn.load: {os.fspath(file)} has no optimizer's state, so only weights were loaded.")
         return self
 
     def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
@@ -542,46 +572,10 @@ class Learner:
             format: "safetensors"; or "onnx" or "torch_export" for a graph, which is checked against the model. The
                 graph takes inputs in [0, 1] of the final size, normalises them, and returns what `get_preds` returns.
         """
-        return learner_files.export(
-            self.path, path, self.dls, self._step(None), precision=self.precision, format=format
-        )
-
-    def to_fp16(self) -> Learner:
-        """Trains in fp16 from now on, as `precision="fp16"` does. Returns the learner."""
-        return self._set_precision("fp16")
-
-    def to_bf16(self) -> Learner:
-        """Trains in bf16 from now on, as `precision="bf16"` does. Returns the learner."""
-        return self._set_precision("bf16")
-
-    def to_fp32(self) -> Learner:
-        """Trains in fp32 from now on, in torch's default memory layout. Returns the learner."""
-        refuse_if_trained_elsewhere(self.model)
-        to_contiguous(self.model)
-        return self._set_precision("fp32")
-
-    def to_channelslast(self) -> Learner:
-        """Lays out convolutional weights as channels_last. The precision stays. Returns the learner."""
-        refuse_if_trained_elsewhere(self.model)
-        to_channels_last(self.model)
-        if self._auto_precision is not None:
-            self._auto_precision = replace(self._auto_precision, channels_last=True)
-        return self
-
-    def _set_precision(self, precision: str) -> Learner:
-        refuse_if_trained_elsewhere(self.model)
-        if precision == "auto":
-            self._take_precision(choose_precision(self.model, self.device, is_shared=self.strategy is not None))
-            return self
-        self.precision, self._auto_precision = precision, None
-        if precision != "fp32":
-            to_channels_last(self.model)
-        return self
-
-    def _take_precision(self, choice: PrecisionChoice) -> None:
-        """Trains with what `precision="auto"` chose."""
-        self.precision, self._auto_precision = choice.precision, choice
-        choice.lay_out(self.model)
+        parts = self.dls, self._step(None)
+        written = learner_files.export(self.path, path, *parts, precision=self.precision, format=format)
+        self._say_where("export", written)
+        return written
 
     def no_bar(self) -> AbstractContextManager[None]:
         """Hides the progress bar inside the context. The table of epochs stays."""
@@ -634,16 +628,22 @@ class Learner:
         wd: float | None,
         cbs: Callbacks,
         checkpoint: Checkpointing,
+        reset_opt: bool = False,
         **options: Any,
     ) -> RunRecord:
         with train(self.model, [self.dls.train]):
-            return fit(self._context(cbs, wd), kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
+            context = self._context(cbs, wd, reset_opt=reset_opt)
+            record = fit(context, kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
+            self._trained = ref(context.optimizer), record.hypers
+        return record
 
-    def _context(self, cbs: Callbacks = None, wd: float | None = None) -> FitContext:
+    def _context(self, cbs: Callbacks = None, wd: float | None = None, *, reset_opt: bool = False) -> FitContext:
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
         take_turn(self.dls, self)
         is_measured = self.dls.valid is not None or self.recorder.train_metrics
         self._preflight.check(self._step(None), self.dls, self.metrics if is_measured else {}, callbacks)
+        if reset_opt:
+            self.create_opt()
         optimizer = self._optimizer()
         return FitContext(
             optimizer=optimizer,
@@ -670,8 +670,3 @@ class Learner:
 
     def _predictor(self, ds_idx: int = 1, dl: Any = None) -> Predictor:
         return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
-
-    def _optimizer(self) -> Optimizer:
-        how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias, "loss_func": self.loss_func}
-        self.optimizer = optimizers.keep_or_build_optimizer(self.optimizer, self.model, self.opt_func, self.lr, **how)
-        return self.optimizer

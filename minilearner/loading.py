@@ -41,6 +41,7 @@ from minilearner.losses import (
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
 from minilearner.models.xresnet import XResNet
+from minilearner.saving import learner_files
 from minilearner.saving.export import read_export
 from minilearner.vision import augment, crops, erasing, lighting, normalize, resize, shift
 from minilearner.vision.fashion_mnist import resize_images
@@ -52,7 +53,11 @@ __all__ = ["load_learner"]
 
 @suggest_keywords
 def load_learner(
-    path: str | os.PathLike[str], model: nn.Module | None = None, *, device: torch.device | str | None = None
+    path: str | os.PathLike[str],
+    model: nn.Module | None = None,
+    *,
+    cpu: bool | None = None,
+    device: torch.device | str | None = None,
 ) -> Learner:
     """Returns a learner that predicts, from a file that `learn.export` wrote. It has no data to train on.
 
@@ -72,21 +77,22 @@ def load_learner(
     Args:
         path: the file.
         model: a module of your own class, for the weights in the file. Needed if its class was not registered.
+        cpu: True predicts on the CPU, as ``device="cpu"`` does. fastai's default; here it is `device` that decides.
         device: where to predict. The GPU by default if there is one.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        FileFormatError: the file is damaged, foreign, too new for this version, mentions unregistered names, does not
-            fit the model, or needs `model`. The message names the file.
+        FileNotFoundError: there is no such file. The message names the one that was probably meant.
+        ValueError: both `cpu` and `device` are given.
+        FileFormatError: the file is a pickle. Or it is damaged, foreign, too new for this version, mentions
+            unregistered names, does not fit the model, or needs `model`. The message names the file.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
+    if cpu is not None and device is not None:
+        raise ValueError(f"`cpu` and `device` both say where to predict. Received: cpu={cpu!r}, device={device!r}.")
+    device = "cpu" if cpu else device
     processes.wait()
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"`path`: there is no file {os.fspath(path)}. `learn.export` returns the path of its file. It writes one "
-            "that is named without a folder to `learn.path`, the folder of the data."
-        )
+    learner_files.check_is_export(Path(path))
     loaded = read_export(Path(path), model, device)
     ready = loaded.model.eval()
     learn = Learner(loaded.dls, ready, loaded.loss_func, path=Path(path).parent, device=device, strategy=None)

@@ -416,9 +416,10 @@ def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
     if callable(thing):
         _check_not_scikit_learns(thing)
         return WholeSetMetric(thing) if is_no_mean(thing) else MeanMetric(thing)
+    hint = " Give the function itself, such as metrics=accuracy." if isinstance(thing, str) else ""
     raise TypeError(
         "A metric must be a function (pred, target) or an object with reset, update and compute. "
-        f"Received: {thing!r} of type {type(thing).__name__}."
+        f"Received: {thing!r:.80} of type {type(thing).__name__}.{hint}"
     )
 
 
@@ -460,10 +461,12 @@ def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, 
     """Returns metrics by the names of their columns.
 
     Args:
-        metrics: None, one metric, or a list of them; each as in `as_metric`. A `MetricCollection` of torchmetrics
-            counts as the metrics in it, each with its name there.
+        metrics: None, one metric, several in a list, or a dictionary with their names; each as in `as_metric`. A
+            `MetricCollection` of torchmetrics counts as the metrics in it, each with its name there.
         device: as in `as_metric`.
     """
+    if isinstance(metrics, Mapping) and not _is_collection(metrics):
+        return {name: as_metric(metric, device) for name, metric in metrics.items()}
     given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     named: list[tuple[str | None, Any]] = []
     for metric in given:

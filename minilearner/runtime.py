@@ -24,6 +24,7 @@ import torch
 from minilearner import processes, threads
 from minilearner.checks import check_count
 from minilearner.keywords import suggest_keywords
+from minilearner.other_libraries import DEVICES_ELSEWHERE
 
 __all__ = [
     "DrawnSeed",
@@ -296,9 +297,28 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def read_device(device: torch.device | str | None) -> torch.device:
+    """Returns a device by its name. None is the default device.
+
+    Raises:
+        ValueError: torch knows no such device.
+    """
+    if device is None:
+        return default_device()
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        kind, _, number = str(device).partition(":")
+        meant = DEVICES_ELSEWHERE.get(kind.lower())
+        hint = f" Did you mean {meant + ':' * bool(number) + number!r}?" if meant else ""
+        raise ValueError(
+            f"`device` must be one of torch's, such as 'cpu', 'cuda' or 'cuda:1'.{hint} Received: device={device!r}."
+        ) from None
+
+
 def resolve_device(device: torch.device | str | None) -> torch.device:
     """Returns the device with its index ("cuda" becomes "cuda:0"), for comparisons. None is the default device."""
-    device = default_device() if device is None else torch.device(device)
+    device = read_device(device)
     return device if device.type == "cpu" else torch.empty(0, device=device).device
 
 

@@ -103,7 +103,18 @@ def test_get_preds_gives_probabilities_in_the_order_of_the_data(learner, blobs):
     np.testing.assert_array_equal(targets, blobs[0][1])
     found = learn.get_preds(0, with_input=True)
     np.testing.assert_array_equal(found.inputs, blobs[0][0])
-    assert found.indices.tolist() == list(range(86)) and found[0] is found.preds
+    assert found.indices.tolist() == list(range(86)) and found[1] is found.preds
+
+
+def test_get_preds_unpacks_in_fastais_order(learner):
+    learn = learner()
+    everything = learn.get_preds(with_input=True, with_decoded=True, with_loss=True)
+    inputs, preds, targets, decoded, losses = everything
+    assert inputs is everything.inputs and preds is everything.preds and targets is everything.targets
+    assert decoded is everything.decoded and losses is everything.losses and len(everything) == 5
+    preds, targets, losses = learn.get_preds(with_loss=True)
+    assert torch.equal(losses, everything.losses)
+    assert len(learn.get_preds(inner=True, reorder=False)) == 2 and everything[-2:] == (decoded, everything.losses)
 
 
 def test_get_preds_gives_the_loss_of_each_item_and_the_decoded_classes(learner):

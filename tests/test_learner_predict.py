@@ -167,7 +167,8 @@ def test_predict_gives_the_input_in_its_real_colours_when_asked(learner, files):
     assert learn.predict(files[0]).input is None
     found = learn.predict(files[0], with_input=True)
     np.testing.assert_allclose(found.input.permute(1, 2, 0), of_file(files[0]), atol=1e-6)
-    assert next(iter(found)) == found.label == found[0]
+    image, label, index, _ = found
+    assert image is found.input and (label, index) == (found.label, found.index) == found[1:3] and len(found) == 4
 
 
 def test_predict_takes_an_image_or_an_array_if_items_are_in_memory():
@@ -398,7 +399,7 @@ def test_precision_is_switched_and_training_goes_on_with_the_optimizers_state(na
     seen = dtypes_in(learn)
     with learn.no_logging():
         learn.fit(1)
-        assert getattr(learn, f"to_{name}")() is learn
+        assert learn._set_precision(name) is learn
         record = learn.fit(1)
         assert learn.precision == name and set(seen) == {torch.float32, dtype}
         assert record.settings["precision"] == f"{name}, channels_last"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -404,3 +405,36 @@ def test_what_a_file_says_is_readable_json(learner):
 def test_a_missing_file_says_where_export_writes(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*gone.safetensors\. .*`learn.path`"):
         load_learner(tmp_path / "gone.safetensors")
+
+
+def test_a_missing_file_names_the_one_that_was_meant(learner, tmp_path):
+    written = learner().export("birds.safetensors")
+    with pytest.raises(FileNotFoundError, match=rf"`learn.export` wrote {written}\.$"):
+        load_learner("elsewhere/birds.safetensors")
+    for name in ("birds.pkl", "brids.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"Did you mean 'birds.safetensors'\?$"):
+            load_learner(tmp_path / name)
+
+
+def test_an_export_may_have_the_name_of_a_pickle_and_is_none(learner, tmp_path, capsys):
+    learn = learner()
+    path = learn.export("birds.pkl")
+    assert capsys.readouterr().err.endswith("birds.pkl, in the safetensors format and not as a pickle\n")
+    loaded = load_learner(path, cpu=True)
+    assert str(loaded.device) == "cpu" and torch.equal(
+        loaded.get_preds(dl=[blob_batch()])[0], learn.get_preds(dl=[blob_batch()])[0]
+    )
+    with pytest.raises(ValueError, match="`cpu` and `device` both say where to predict"):
+        load_learner(path, cpu=True, device="cpu")
+
+
+def blob_batch():
+    return torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(5).long()
+
+
+def test_a_pickle_is_refused_with_the_way_out(tmp_path):
+    (tmp_path / "fastai.pkl").write_bytes(pickle.dumps({"a": 1}, protocol=2))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "torch.pth")
+    for name in ("fastai.pkl", "torch.pth"):
+        with pytest.raises(FileFormatError, match=rf"{name}: it is a pickle.*learn.load\('weights'\)"):
+            load_learner(tmp_path / name)

@@ -359,7 +359,8 @@ def _act_if_late(late: float, number: int, frame: Any) -> None:
 
 def _check_folder(folder: Any) -> Path:
     if not isinstance(folder, (str, os.PathLike)) or not isinstance(os.fspath(folder), str):
-        raise TypeError(f"`checkpoint` must be a folder or a Checkpoint. Received: checkpoint={folder!r:.80}.")
+        hint = " Name a folder for this run: checkpoint='runs/1'." if isinstance(folder, bool) else ""
+        raise TypeError(f"`checkpoint` must be a folder or a Checkpoint. Received: checkpoint={folder!r:.80}.{hint}")
     text = os.fspath(folder)
     if not text.strip() or "\0" in text:
         raise ValueError(

@@ -315,6 +315,12 @@ class DataLoaders:
         longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
         return longer
 
+    def with_tfms_of(self, other: DataLoaders) -> DataLoaders:
+        """Returns loaders that also run what `with_batch_tfms` added to others, without kinds that they have."""
+        own = set(map(_kind_of, self.train.batch_tfms.transforms))
+        missing = [transform for transform in other._extra_tfms if _kind_of(transform) not in own]
+        return self.with_batch_tfms(*missing) if missing else self
+
     def to(self, device: torch.device | str) -> DataLoaders:
         """Returns loaders whose batches arrive on `device`; itself when they already do."""
         device = resolve_device(device)
@@ -425,6 +431,11 @@ def _add_missing_transforms(loader: Loader, transforms: Iterable[BatchTransform]
     present = {id(transform) for transform in loader.batch_tfms.transforms}
     missing = [transform for transform in transforms if id(transform) not in present]
     return loader.with_batch_tfms(*missing) if missing else loader
+
+
+def _kind_of(transform: Any) -> str:
+    """Returns the name of a transform's class, or of the function that it wraps."""
+    return type(getattr(transform, "f", transform)).__name__
 
 
 def _check_iterable(source: Any, split: str) -> None:

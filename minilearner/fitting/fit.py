@@ -22,6 +22,7 @@ from minilearner.results.recorder import RunRecord
 from minilearner.threads import alone_with
 from minilearner.training.callback import Callback
 from minilearner.training.loop import Loop
+from minilearner.training.optimizer_view import list_hypers
 from minilearner.training.optimizers import Rate
 from minilearner.training.run import Phase, Run
 
@@ -39,6 +40,7 @@ def fit(
     ratios: Rate | None = None,
     momentum: float | None = None,
     phase: Phase | None = None,
+    start_epoch: int = 0,
 ) -> RunRecord:
     """Trains for `n_epoch` epochs and returns the run's record, which is also in the context's recorder.
 
@@ -50,10 +52,11 @@ def fit(
         lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
         plan: makes the callback that schedules the rates. None keeps them constant.
         phase: which part of a longer call this is.
+        start_epoch: the number of the first epoch, unless a checkpoint has another.
     """
     with nullcontext() if checkpoint is None else checkpoint.hold(), keep_auto_precision(context, checkpoint):
         rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
-        return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint, phase)
+        return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint, phase, start_epoch)
 
 
 def _fit(
@@ -65,10 +68,11 @@ def _fit(
     plan: Callable[[list[float]], Callback] | None,
     checkpoint: Checkpoint | None,
     phase: Phase | None,
+    start_epoch: int,
 ) -> RunRecord:
     callbacks = [*context.callbacks, *([plan(rates)] if plan else [])]
     run, recorder = context.new_run(), context.recorder
-    run.n_epochs, run.phase = n_epoch, phase
+    run.n_epochs, run.phase, run.epoch = n_epoch, phase, start_epoch
     with context.set_hyperparameters(run, rates):
         if phase is not None:
             context.output.say(_describe_phase(run, phase.name))
@@ -86,6 +90,7 @@ def _fit(
                 if checkpoint is not None:
                     checkpoint.finish(run)
         finally:
+            record.hypers = list_hypers(run.optimizer)
             recorder.drop_empty()
     return record
 

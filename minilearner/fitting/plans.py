@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from minilearner import schedules
 from minilearner.callbacks.param_scheduler import ParamScheduler
 from minilearner.checks import check_count, check_fraction, check_not_negative, check_positive, check_rate, is_auto
+from minilearner.data.dataloaders import DataLoaders
 from minilearner.training.callback import Callback
 from minilearner.training.optimizers import Rate
 
@@ -22,7 +27,12 @@ __all__ = [
 
 
 def check_fit(
-    n_epoch: int, wd: float | None, plan: Callable[[list[float]], Callback] | None = None, **rate: Rate | None
+    n_epoch: int,
+    wd: float | None,
+    plan: Callable[[list[float]], Callback] | None = None,
+    *,
+    start_epoch: int = 0,
+    **rate: Rate | None,
 ) -> None:
     """Checks the arguments that the `fit...` methods share, before any of them changes the learner.
 
@@ -30,9 +40,20 @@ def check_fit(
         n_epoch: as in `Learner.fit`.
         wd: as in `Learner.fit`.
         plan: makes the callback that schedules a list of rates; it checks its own arguments.
+        start_epoch: as in `Learner.fit`.
         rate: the rate, by the name of its argument; None means the learner's own.
     """
+    if isinstance(n_epoch, (Tensor, np.ndarray, DataLoaders, DataLoader)):
+        raise TypeError(
+            "`n_epoch` must be a number of epochs. Received: data. They belong to the learner: "
+            "Learner(DataLoaders.from_arrays((x, y), (valid_x, valid_y)), model), then learn.fit(n_epoch)."
+        )
     check_count(n_epoch, "n_epoch")
+    check_count(start_epoch, "start_epoch", least=0)
+    if start_epoch >= n_epoch:
+        raise ValueError(
+            f"`start_epoch` must be below `n_epoch`. Received: start_epoch={start_epoch}, n_epoch={n_epoch}."
+        )
     if wd is not None:
         check_not_negative(wd, "wd")
     for name, lr in rate.items():

@@ -358,6 +358,12 @@ def _check_parts(model: Any, optimizer: Any, criterion: Any) -> None:
         raise ValueError(f"`model` must have parameters to train. Received: a {type(model).__name__} without any.")
     if not hasattr(optimizer, "param_groups"):
         raise TypeError(f"`optimizer` must be a torch optimizer. Received: a {type(optimizer).__name__}.")
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError(
+            "`optimizer` must hold parameters of `model`. Received: an optimizer without any of them, which would not "
+            f"train the model. Make it anew: {type(optimizer).__name__}(model.parameters(), lr=...)."
+        )
     if isinstance(criterion, type) or not callable(criterion):
         raise TypeError(
             "`criterion` must be a loss function or module, such as nn.CrossEntropyLoss(). "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -17,7 +17,11 @@ __all__ = ["BatchPrediction", "Prediction", "Predictions", "join"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions for a whole set, on the CPU, in its order. Unpacks to ``preds, targets``."""
+    """The predictions for a whole set, on the CPU, in its order.
+
+    Unpacks to ``preds, targets``, with what else was asked for in fastai's order: ``inputs, preds, targets, decoded,
+    losses``.
+    """
 
     preds: Tree
     """(items, ...): the model's outputs after the activation of its loss; None if there are none."""
@@ -33,11 +37,26 @@ class Predictions:
     """(items,): the position of each item in its dataset."""
 
     def __iter__(self) -> Iterator[Tree]:
-        return iter((self.preds, self.targets))
+        return iter(self._parts())
 
-    def __getitem__(self, index: int) -> Tree:
-        """Returns the predictions for 0, the targets for 1."""
-        return (self.preds, self.targets)[index]
+    def __len__(self) -> int:
+        """The number of parts that it unpacks to."""
+        return len(self._parts())
+
+    @overload
+    def __getitem__(self, index: int) -> Tree: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tree, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Tree:
+        """Returns the part at this place of what it unpacks to."""
+        return self._parts()[index]
+
+    def _parts(self) -> tuple[Tree, ...]:
+        before = () if self.inputs is None else (self.inputs,)
+        after = (part for part in (self.decoded, self.losses) if part is not None)
+        return (*before, self.preds, self.targets, *after)
 
     @classmethod
     def from_batches(
@@ -94,7 +113,7 @@ class BatchPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result of `predict` for one item. Unpacks to ``label, index, probabilities``."""
+    """The result of `predict` for one item. Unpacks to ``label, index, probabilities``, after the input if wanted."""
 
     label: Any
     """The decoded prediction, from the vocabulary if there is one."""
@@ -106,11 +125,19 @@ class Prediction:
     """The item as the model saw it, but in its real colours: (channels, height, width), with ``with_input=True``."""
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self.label, self.index, self.probabilities))
+        return iter(self._parts())
 
-    def __getitem__(self, index: int) -> Any:
-        """Returns the label for 0, the index for 1, the probabilities for 2."""
-        return (self.label, self.index, self.probabilities)[index]
+    def __len__(self) -> int:
+        """The number of parts that it unpacks to."""
+        return len(self._parts())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Returns the part at this place of what it unpacks to."""
+        return self._parts()[index]
+
+    def _parts(self) -> tuple[Any, ...]:
+        before = () if self.input is None else (self.input,)
+        return (*before, self.label, self.index, self.probabilities)
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class RunRecord:
             time_seconds. A validation in the middle of an epoch has a row too, with `step` and without train_loss.
         sweep: the sweep that found an "auto" rate, or None.
         saved_in: the folder with the checkpoints of a finished run, or None.
+        hypers: the settings of each layer group at the run's last update, by fastai's names; see `Learner.opt`.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class RunRecord:
         self.settings = dict(settings or {})
         self.sweep: SweepOutcome | None = None
         self.saved_in: Path | None = None
+        self.hypers: list[dict[str, Any]] = []
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
         self._row_positions: list[int] = []  # the number of recorded batches when each row was added

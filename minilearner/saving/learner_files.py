@@ -11,14 +11,19 @@ from torch.optim import Optimizer
 from minilearner import processes
 from minilearner.checks import check_choice
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.errors import FileFormatError, closest
 from minilearner.files import make_parent
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
 from minilearner.training.step import LossFunction, Step
 
-__all__ = ["export", "load", "save"]
+__all__ = ["check_is_export", "export", "load", "save"]
 
+_written: dict[str, Path] = {}
+"""Where the exports of this process went, by name."""
+_PICKLES = (".pkl", ".pth")
+"""What fastai's scripts call their exports. The file gets the name, and is in safetensors' format all the same."""
 _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -37,10 +42,13 @@ def load(
     loss_func: LossFunction,
     *,
     strict: bool,
-) -> None:
-    """Loads what `save` wrote; see `Learner.load`. With several processes, all must load: they wait for the writer."""
+) -> bool:
+    """Loads what `save` wrote; see `Learner.load`. Returns whether the file has an optimizer's state.
+
+    With several processes, all must load: they wait for the writer.
+    """
     processes.wait()
-    load_weights(weights_path(folder, file), model, optimizer, loss_func, strict=strict)
+    return load_weights(weights_path(folder, file), model, optimizer, loss_func, strict=strict)
 
 
 def export(
@@ -53,7 +61,8 @@ def export(
     """
     check_choice(format, "format", _FORMATS)
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
-    if path.suffix != _FORMATS[format]:
+    is_named_as_pickle = format == "safetensors" and path.suffix in _PICKLES
+    if path.suffix != _FORMATS[format] and not is_named_as_pickle:
         raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
     if step.strategy.passes_together:
         raise ValueError(
@@ -63,6 +72,42 @@ def export(
     if not processes.is_first():
         return path
     make_parent(path, "file")
+    _written[path.name] = path.resolve()
     if format == "safetensors":
         return write_export(path, dls, step.model, step.loss_func, precision=precision)
     return (write_onnx if format == "onnx" else write_torch_export)(path, dls, step.model)
+
+
+def check_is_export(path: Path) -> None:
+    """Checks, before a file is read, that it is there and is not a pickle.
+
+    Raises:
+        FileNotFoundError: there is no such file. The message names the one that was probably meant.
+        FileFormatError: it is a pickle, such as an export of fastai's.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"`path`: there is no file {path}.{_guess_file(path)}")
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(9)
+        is_own = start[8:] == b"{"  # after eight bytes of length, which may look like anything
+        if not is_own and (start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05")):
+            raise FileFormatError(
+                f"{path}: it is a pickle, as fastai and torch write them. Loading one can run any code in it, so it is "
+                "never done here. Load it where it was made, and take the weights over: "
+                "safetensors.torch.save_file(learn.model.state_dict(), 'weights.safetensors'), then "
+                "learn.load('weights') of a learner with the same model."
+            )
+
+
+def _guess_file(path: Path) -> str:
+    """Returns a hint at the export that somebody may have meant."""
+    if path.name in _written and _written[path.name].exists():
+        return f" `learn.export` wrote {_written[path.name]}."
+    there = sorted(one.name for one in path.parent.glob("*.safetensors")) if path.parent.is_dir() else []
+    twin = path.with_suffix(".safetensors").name
+    hint = f" Did you mean {twin!r}?" if twin in there else closest(path.name, there)
+    return hint or (
+        " `learn.export` returns the path of its file. It writes one that is named without a folder to `learn.path`, "
+        "the folder of the data."
+    )

@@ -41,7 +41,6 @@ _OF_EXPORT = "data/"
 BESIDE = (_BESIDE, _OF_LOSS, _OF_EXPORT, EXTRA_PREFIX)
 """How the names of tensors begin that are not weights: the optimizer's, the loss's, and an export's arguments."""
 
-_NO_OPTIMIZER = "holds no optimizer's state. Load the weights alone: with_opt=False."
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 _DTYPES = {
     torch.float64: "F64",
@@ -97,13 +96,13 @@ def save_weights(path: Path, model: nn.Module, optimizer: Optimizer | None, loss
 
 def load_weights(
     path: Path, model: nn.Module, optimizer: Optimizer | None, loss_func: Any = None, *, strict: bool = True
-) -> None:
-    """Loads what `save_weights` wrote: all of it or, on any mismatch, nothing.
+) -> bool:
+    """Loads what `save_weights` wrote: all of it or, on any mismatch, nothing. Returns whether it has an optimizer.
 
-    Without an optimizer, an export and a safetensors file by any other writer are accepted too.
+    An export and a safetensors file by any other writer are accepted too, but have no optimizer's state.
 
     Args:
-        optimizer: if given, its state is loaded from the file too.
+        optimizer: if given, its state is loaded from the file too, if there is one.
         loss_func: if it is a module with parameters and the file has those of a loss, they are loaded too.
         strict: False loads only what has the name and shape of a weight in the model, and warns of the rest.
 
@@ -112,8 +111,8 @@ def load_weights(
         FileFormatError: the file is damaged, or does not fit the model or the optimizer. Says where.
     """
     file = TensorFile(path, ("weights", "export", None))
-    if optimizer is not None and file.kind != "weights":
-        raise FileFormatError(f"{path} {_NO_OPTIMIZER}")
+    if file.kind != "weights":
+        optimizer = None
     own, own_extra = collect_state(model), read_extra_state(model)
     in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
     names = unwrap_names((name, name) for name in in_file)
@@ -141,8 +140,9 @@ def load_weights(
     tensors = file.tensors()
     extra_state = {**others, **{neutral: tensors[name] for neutral, name in extra.items()}}
     with name_file(path), load_extra_state_or_nothing(model, extra_state):
-        if optimizer is not None:
-            _load_optimizer(content.get("optimizer"), optimizer, model, loss_func)
+        state = content.get("optimizer")
+        if optimizer is not None and state is not None:
+            _load_optimizer(state, optimizer, model, loss_func)
     copy_weights(own, {neutral: tensors[names[neutral]] for neutral in fitting})
     copy_weights(
         of_loss, {name: tensors[name] for name in of_loss if in_file_of_loss.get(name) == layout(of_loss[name])}
@@ -150,6 +150,7 @@ def load_weights(
     mismatch = "; ".join(filter(None, (mismatch, odd)))
     if mismatch:
         warnings.warn(f"{path} was loaded in part: {mismatch}. These stay as they were.", stacklevel=3)
+    return optimizer is not None and state is not None
 
 
 def pack_extra_state(extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,8 +251,6 @@ def _names_in_groups(optimizer: Optimizer, model: nn.Module, loss_func: Any) -> 
 
 
 def _load_optimizer(content: Any, optimizer: Optimizer, model: nn.Module, loss_func: Any) -> None:
-    if content is None:
-        raise FileFormatError(f"it {_NO_OPTIMIZER}")
     if not isinstance(content, dict) or set(content) != {"class", "groups", "state"}:
         raise FileFormatError("its optimizer's state is not what minilearner writes.")
     saved, groups = content["groups"], _names_in_groups(optimizer, model, loss_func)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from minilearner import processes
 from minilearner.checks import check_choice
 from minilearner.models.tensors import has_convolutions, to_channels_last, to_contiguous
+from minilearner.other_libraries import PRECISIONS_ELSEWHERE
 from minilearner.training.precision import PRECISIONS
 
 __all__ = ["PrecisionChoice", "Way", "check_precision", "choose_precision", "decide", "measure_steps"]
@@ -69,7 +70,7 @@ class Way(NamedTuple):
 
 def check_precision(precision: str) -> None:
     """Checks for the name of a precision, or "auto"."""
-    check_choice(precision, "precision", (*PRECISIONS, "auto"))
+    check_choice(precision, "precision", (*PRECISIONS, "auto"), synonyms=PRECISIONS_ELSEWHERE)
 
 
 def choose_precision(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from minilearner.data.loader_state import GENERATORS, generator_state, set_generator_state
 from minilearner.errors import closest
@@ -365,12 +366,23 @@ def as_callbacks(cbs: Any) -> list[Callback]:
     Raises:
         TypeError: one of them is something else, such as a class instead of an instance.
     """
-    given: list[Any] = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
+    is_one = isinstance(cbs, (Callback, type, str)) or not isinstance(cbs, Iterable)
+    given: list[Any] = [] if cbs is None else [cbs] if is_one else list(cbs)
     for callback in given:
         if not isinstance(callback, Callback):
-            hint = " Give an instance, not the class." if isinstance(callback, type) else ""
-            raise TypeError(f"`cbs` must be callbacks. Received: {callback!r}.{hint}")
+            raise TypeError(f"`cbs` must be callbacks. Received: {callback!r:.80}.{_advise(callback)}")
     return given
+
+
+def _advise(thing: Any) -> str:
+    """Returns what to write in place of something that is not a callback, after a space; "" if nobody can say."""
+    if isinstance(thing, type):
+        return " Give an instance, not the class."
+    if isinstance(thing, LRScheduler):
+        return (
+            f" Give a function that makes the scheduler: TorchScheduler(lambda opt: {type(thing).__name__}(opt, ...))."
+        )
+    return ""
 
 
 def drop_callbacks(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:

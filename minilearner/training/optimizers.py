@@ -21,6 +21,7 @@ __all__ = [
     "Rate",
     "adamw",
     "build_optimizer",
+    "check_factory",
     "is_adaptive",
     "keep_or_build_optimizer",
     "momentum_key",
@@ -81,12 +82,8 @@ def build_optimizer(
         {"params": layer, "lr": rate, "layer_group": index}
         for index, (layer, rate) in enumerate(zip(layers, spread(lr, len(layers)), strict=True))
     ]
+    check_factory(factory)
     factory = factory or adamw
-    if isinstance(factory, Optimizer) or not callable(factory):
-        raise TypeError(
-            "`opt_func` must be an optimizer class, a partial of one or a function, to be called with parameter groups "
-            f"and `lr=`. Received: {factory!r:.80}."
-        )
     of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :]
     optimizer = _call_factory(factory, groups, of_loss)
     if not isinstance(optimizer, Optimizer):
@@ -103,6 +100,29 @@ def build_optimizer(
     if wd is not None:
         set_weight_decay(optimizer, model, wd, wd_bn_bias=wd_bn_bias)
     return optimizer
+
+
+def check_factory(factory: Any) -> None:
+    """Checks for an `OptimizerFactory` or None.
+
+    Raises:
+        TypeError: it is something else, such as an optimizer that was made already.
+    """
+    if factory is None or (callable(factory) and not isinstance(factory, Optimizer)):
+        return
+    received, hint = f"{factory!r:.80}", ""
+    if isinstance(factory, Optimizer):
+        name = type(factory).__name__
+        given = {key: value for key, value in factory.defaults.items() if key in ("momentum", "weight_decay") and value}
+        settings = "".join(f", {key}={value!r}" for key, value in given.items())
+        received = f"an optimizer of the class {name}"
+        hint = f" Give its class: opt_func={f'partial({name}{settings})' if settings else name}."
+    elif isinstance(factory, str):
+        hint = " Give the class itself, such as opt_func=torch.optim.SGD."
+    raise TypeError(
+        "`opt_func` must be an optimizer class, a partial of one or a function, to be called with parameter groups "
+        f"and `lr=`. Received: {received}.{hint}"
+    )
 
 
 def _call_factory(factory: OptimizerFactory, groups: list[dict[str, Any]], of_loss: list[nn.Parameter]) -> Optimizer:

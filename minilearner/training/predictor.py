@@ -10,13 +10,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from minilearner import processes
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
+from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import Share
 from minilearner.data.show import show_predictions
 from minilearner.errors import DataError
@@ -69,7 +72,21 @@ class Predictor:
             return Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
 
     def item(self, item: Any, *, with_input: bool = False) -> Prediction:
-        """Returns the prediction for one item of any kind that `dls.test_dl` takes."""
+        """Returns the prediction for one item of any kind that `dls.test_dl` takes.
+
+        Raises:
+            TypeError: it is a batch, a list of items or a loader.
+        """
+        if _is_batch(item, self.dls.train):
+            raise TypeError(f"{_ONE_ITEM} Received: {_describe(item)}.")
+        try:
+            return self._predict_item(item, with_input=with_input)
+        except Exception as error:
+            if isinstance(item, list) and item and not isinstance(item[0], (int, float)):
+                raise TypeError(f"{_ONE_ITEM} Received: {_describe(item)}.") from error
+            raise
+
+    def _predict_item(self, item: Any, *, with_input: bool) -> Prediction:
         target = self.dls.target
         loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
         with predict_all(self.step, loader, **self._how(None, iter), is_shared=False) as batches:
@@ -148,6 +165,25 @@ class Predictor:
 
     def _decode(self, preds: Any) -> Any:
         return preds if self.dls.target is None else self.dls.target.decode(preds)
+
+
+_ONE_ITEM = "`predict` takes one item. For several, write learn.get_preds(dl=learn.dls.test_dl(items))."
+
+
+def _is_batch(item: Any, train: Loader) -> bool:
+    """Whether something holds several items: a loader, or an array with a dimension more than an item has."""
+    if isinstance(item, (Loader, DataLoader, DataLoaders)):
+        return True
+    if not isinstance(item, (Tensor, np.ndarray)):
+        return False
+    of_item = train.x.ndim - 1 if isinstance(train, MemoryLoader) and isinstance(train.x, Tensor) else 3
+    return item.ndim > (of_item if of_item == 1 else 3)  # an image may come without or with its channels
+
+
+def _describe(item: Any) -> str:
+    if isinstance(item, (Tensor, np.ndarray)):
+        return f"an array of shape {tuple(item.shape)}"
+    return f"a list of {len(item)}" if isinstance(item, list) else f"a {type(item).__name__}"
 
 
 def _stack(several: Sequence[Predictions]) -> Tensor:

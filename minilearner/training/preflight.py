@@ -24,6 +24,7 @@ from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
+from minilearner.training.activation_trial import warn_of_activation, warn_of_unused_steps
 from minilearner.training.divisor_probe import LossFunction, is_near, isolate_loss, make_leaf
 from minilearner.training.inference import predict_all
 from minilearner.training.loss_terms import LossTerms, Term
@@ -45,6 +46,11 @@ def check_parts(model: Any, loss_func: Any) -> None:
         raise TypeError(
             f"`loss_func` must be a function or an object, not a class. Received: {loss_func.__name__}. Write "
             f"{loss_func.__name__}()."
+        )
+    if loss_func is not None and not callable(loss_func):
+        raise TypeError(
+            "`loss_func` must be a function (pred, target) or a module, such as nn.CrossEntropyLoss(). "
+            f"Received: loss_func={loss_func!r:.80}."
         )
 
 
@@ -141,6 +147,7 @@ def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], is_
         if not ds_idx:
             _check_lone_item(step, x, dls.train)
             trial.check_shapes()
+            trial.check_meaning()
             if not is_own_loss:
                 trial.check_gradient()
         if ds_idx or dls.valid is None:
@@ -222,15 +229,18 @@ class _Trial:
                 "with `squeeze(1)` or `unsqueeze(1)` in the loss."
             )
 
+    def check_meaning(self) -> None:
+        """Warns if the model and the loss both activate the outputs, or if the model has steps that nobody calls."""
+        warn_of_unused_steps(self.step.model)
+        warn_of_activation(self.step.loss_func, self.pred, self.y, self._predict_again)
+
     def check_gradient(self) -> None:
         """Raises a DataError if the loss has no gradient, so that nothing can be learnt from it."""
         try:
             with torch.enable_grad():
                 loss = self._try_loss(map_tensors(make_leaf, self.pred), self.y)
                 if not loss.requires_grad:  # unless it comes from the model, past the predictions
-                    inputs, named = spread_inputs(self.step.model, self.x)
-                    with isolate_rng(), evaluation_mode(self.step.model):
-                        loss = self._try_loss(self.step.model(*inputs, **named), self.y)
+                    loss = self._try_loss(self._predict_again(), self.y)
         except Exception:  # training will say what is wrong, if anything is
             return
         if not loss.requires_grad:
@@ -238,6 +248,12 @@ class _Trial:
                 f"`loss_func` must return a loss with a gradient. Received: a loss of {float(loss):.4g} without one. "
                 "Compute it from the predictions with torch, without `detach()`, `item()`, `argmax()` or NumPy."
             )
+
+    def _predict_again(self) -> Any:
+        """Returns the outputs of the model, with their graph if gradients are on."""
+        inputs, named = spread_inputs(self.step.model, self.x)
+        with isolate_rng(), evaluation_mode(self.step.model):
+            return self.step.model(*inputs, **named)
 
     def _try_shapes(self, of_pred: Sequence[int], of_y: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Returns the loss of predictions and targets in these shapes, and that of items with each other's targets."""

@@ -47,7 +47,7 @@ def vision_learner(
     cbs: Callbacks = None,
     metrics: Any = None,
     path: str | Path | None = None,
-    model_dir: None = None,
+    model_dir: str | Path = ".",
     wd: float | None = None,
     wd_bn_bias: bool = False,
     train_bn: bool = True,
@@ -96,7 +96,7 @@ def vision_learner(
         splitter: divides the model into layer groups. By default earlier body, later body and head, or body and head if
             nothing is known about the layers.
         path: the folder for files of this learner.
-        model_dir: must be None. It only keeps the order of arguments as in fastai.
+        model_dir: the folder for `save` and `load`, in `path` or anywhere; `path` itself by default.
         cut: where the body ends: how many children to keep, or a function from the model to its body.
         init: sets the weights of the head, also of a custom one, with torch's global generator. None leaves them.
         custom_head: a head for the body's output, instead of the one from `create_head`.
@@ -121,8 +121,6 @@ def vision_learner(
     check_count(n_in, "n_in")
     if wd is not None:
         check_not_negative(wd, "wd")
-    if model_dir is not None:
-        raise ValueError(f"`model_dir` is not used: pass the whole `path`. Received: model_dir={model_dir!r}.")
     n_out = _count_outputs(dls, n_out)
     size = _image_size(dls, n_in)
     if seed is not None:
@@ -155,6 +153,7 @@ def vision_learner(
         train_bn=train_bn,
         moms=moms,
         path=path,
+        model_dir=model_dir,
         precision=precision,
         device=device,
         compile=compile,

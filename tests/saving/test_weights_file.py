@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import stat
@@ -116,10 +117,22 @@ def test_other_programs_read_the_weights_and_their_files_are_read(learner, tmp_p
     assert found.keys() == learn.model.state_dict().keys()
     safetensors.torch.save_file(found, tmp_path / "theirs.safetensors")
     assert all(map(torch.equal, weights(learner().load("theirs", with_opt=False)), weights(learn)))
-    with pytest.raises(FileFormatError, match="theirs.safetensors holds no optimizer's state.*with_opt=False"):
-        learn.load("theirs")
-    with pytest.raises(FileFormatError, match="ours.safetensors: it holds no optimizer's state"):
-        learn.load("ours")
+
+
+@pytest.mark.parametrize("name", ["theirs", "ours"])
+def test_weights_alone_leave_the_optimizer_as_it_is_and_say_so(learner, tmp_path, capsys, name):
+    learn = trained(learner())
+    found = safetensors.torch.load_file(learn.save("ours", with_opt=False))
+    safetensors.torch.save_file(found, tmp_path / "theirs.safetensors")
+    fresh = trained(learner())
+    before = fresh.optimizer, copy.deepcopy(fresh.optimizer.state_dict()["state"])
+    capsys.readouterr()
+    fresh.load(name)
+    assert capsys.readouterr().err == f"learn.load: {name} has no optimizer's state, so only weights were loaded.\n"
+    assert all(map(torch.equal, weights(fresh), weights(learn))) and fresh.optimizer is before[0]
+    torch.testing.assert_close(fresh.optimizer.state_dict()["state"], before[1], rtol=0, atol=0)
+    fresh.load(name, with_opt=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_best_of_a_run_is_loaded(learner, tmp_path):

@@ -306,7 +306,6 @@ def test_arguments_are_passed_to_the_learner(dls, tmp_path):
         ({"n_in": 1}, ValueError, r"Received: n_in=1, images of shape \(2, 3, 32, 32\). Pass n_in=3"),
         ({"n_out": 0}, ValueError, "`n_out` must be at least 1. Received: n_out=0"),
         ({"pool": False}, ValueError, "`pool=False` needs a body that pools itself"),
-        ({"model_dir": "models"}, ValueError, "pass the whole `path`. Received: model_dir='models'"),
         ({"weights": "DEFAULT"}, ValueError, "Leave out one of them"),
         ({"lr": -1}, ValueError, "`lr` must be finite"),
         ({"arch": "shufflenet", "pretrained": True}, (ImportError, ValueError), "Received: arch='shufflenet'"),
