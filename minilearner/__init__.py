@@ -61,6 +61,7 @@ from minilearner.models.mlp import MLP
 from minilearner.plots.lines import plot_schedule
 from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.results.predictions import Predictions
 from minilearner.runtime import set_seed
 from minilearner.schedules import (
     chain,
@@ -149,6 +150,7 @@ __all__ = [
     "NonFiniteError",
     "Normalize",
     "ParamScheduler",
+    "Predictions",
     "ProgressiveResize",
     "RandomShift",
     "ReduceLROnPlateau",

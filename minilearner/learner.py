@@ -34,6 +34,7 @@ from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
 from minilearner.models.groups import Splitter, freeze_to, layer_groups
 from minilearner.models.summary import ModelSummary, summarize
+from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.runtime import read_device
@@ -425,6 +426,10 @@ class Learner(LearnerParts):
     def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
         """Returns the inputs at these positions of a set, in the order of the data set, ready to be shown."""
         return self._predictor(ds_idx, dl).images(indices)
+
+    def origins(self, ds_idx: int = 1, dl: Any = None) -> Origins | None:
+        """Returns the files of a set's items and the columns of their table. None for arrays in memory."""
+        return self._predictor(ds_idx, dl).origins()
 
     def get_preds(
         self,

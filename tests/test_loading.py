@@ -29,6 +29,7 @@ from minilearner import (
     Regression,
     load_learner,
     register,
+    tensor_file,
 )
 from minilearner.data.targets import MultiCategory
 from minilearner.losses import (
@@ -38,7 +39,6 @@ from minilearner.losses import (
     LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat,
 )
-from minilearner.saving import tensor_file
 from minilearner.vision.augment import aug_transforms
 from minilearner.vision.fashion_mnist import fashion_mnist
 from minilearner.vision.image_loaders import ImageDataLoaders

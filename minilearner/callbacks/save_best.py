@@ -17,7 +17,7 @@ from minilearner.callbacks.tracking import Tracker
 from minilearner.copies import copy_apart
 from minilearner.files import check_writable, write_atomically
 from minilearner.models.tensors import read_extra_state
-from minilearner.saving.tensor_file import pack_beside
+from minilearner.tensor_file import pack_beside
 from minilearner.training.run import Run
 
 __all__ = ["SaveBest"]

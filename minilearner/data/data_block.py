@@ -177,6 +177,7 @@ class DataBlock:
                 seed=seed,
                 cache=cache,
                 rows=part.positions if prepared.kind is Row else None,
+                table=prepared.table,
             )
             for part in (prepared.train, prepared.valid)
         )

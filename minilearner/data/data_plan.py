@@ -52,6 +52,8 @@ class PreparedData:
     """What was left out because it cannot be read: (source, reason)."""
     n_items: int
     """The number of items of the source."""
+    table: Table | None
+    """The source, if it is a table."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,9 @@ class DataPlan:
             return PreparedPart(chosen, self.encode(of_these, target, names, split), positions, seen)
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
-        kind = _kind(rows[train[0]])
-        return PreparedData(part(train, "training"), part(valid, "validation"), target, kind, skipped, len(rows))
+        parts = part(train, "training"), part(valid, "validation")
+        table = rows if isinstance(rows, Table) else None
+        return PreparedData(*parts, target, _kind(rows[train[0]]), skipped, len(rows), table)
 
 
 @dataclass(frozen=True)

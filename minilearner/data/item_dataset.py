@@ -32,6 +32,7 @@ from minilearner.data.image_cache import ImageCache, Pixels, fingerprint, room_f
 from minilearner.data.image_modes import as_input_image
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
+from minilearner.data.table import Table
 from minilearner.errors import DataError, FileFormatError
 from minilearner.runtime import derive_seed, map_in_threads
 from minilearner.threads import one_reader
@@ -93,8 +94,9 @@ class ItemDataset(Dataset[Tree]):
         seed: int = 0,
         cache: bool | str | os.PathLike[str] | None = None,
         rows: Sequence[int] | None = None,
+        table: Table | None = None,
     ) -> None:
-        self.items, self.seed, self.rows = items, seed, rows
+        self.items, self.seed, self.rows, self.table = items, seed, rows, table
         self._is_own = True  # False for items that no call has made loaders of, such as that of `predict`
         self.item_tfms = ItemPipeline() if item_tfms is None else item_tfms
         self._read = read
@@ -155,7 +157,7 @@ class ItemDataset(Dataset[Tree]):
         other.item_tfms = self.item_tfms if item_tfms is None else item_tfms
         other.read = _give_size(self._read, other.item_tfms)
         other.items, other.cache, other.store, other._no_store = items, False, None, "off"
-        other.rows, other._is_own = None, False
+        other.rows, other.table, other._is_own = None, None, False
         return other
 
     def open_store(self) -> None:
@@ -184,6 +186,12 @@ class ItemDataset(Dataset[Tree]):
         except OSError as e:
             self.store, self._no_store = None, f"off: {e.strerror}"
             warnings.warn(f"Images are not cached any more: {e}", RuntimeWarning, stacklevel=2)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Returns the columns of the items' table, with one value for each item. Empty without a table."""
+        if self.table is None or self.rows is None:
+            return {}
+        return {str(name): [cells[i] for i in self.rows] for name, cells in self.table.columns.items()}
 
     @property
     def in_threads(self) -> bool:
@@ -298,7 +306,8 @@ class ItemDataset(Dataset[Tree]):
     def __getstate__(self) -> dict[str, Any]:
         # Only a process that is starting can get the cache's open file; any other copy opens its own.
         passes_on = get_spawning_popen() is not None and os.name == "posix"
-        return self.__dict__ if passes_on else {**self.__dict__, "store": None}
+        state = {**self.__dict__, "table": None}  # a worker reads files, and the table may be large
+        return state if passes_on else {**state, "store": None}
 
 
 def as_tensor(item: Any) -> Tensor:

@@ -18,8 +18,8 @@ from minilearner.files import json_text, read_json, write_atomically
 from minilearner.fitting.context import FitContext
 from minilearner.lr_finder.result import LRSweep, content_of
 from minilearner.lr_finder.sweep import SweepSettings, find_rates
+from minilearner.packing import pack, unpack
 from minilearner.saving.identity import compare, identity
-from minilearner.saving.packing import pack, unpack
 from minilearner.training.optimizers import Rate, spread
 
 __all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]

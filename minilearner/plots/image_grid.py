@@ -16,9 +16,12 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import plural
 from minilearner.notebook import show_once
-from minilearner.plots.style import clean_text, literal_text, text_columns
+from minilearner.plots.style import MUTED, check_save, clean_text, literal_text, save_figure, text_columns
 
 if TYPE_CHECKING:
+    import os
+
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["NEUTRAL", "RIGHT", "WRONG", "limit_to_grid", "plot_images"]
@@ -31,7 +34,7 @@ _ROUNDING = 1e-4  # undoing a normalization turns white into 1.0000001
 
 
 def plot_images(
-    images: Sequence[NDArray[Any] | Tensor],
+    images: Sequence[NDArray[Any] | Tensor | str],
     titles: Sequence[str],
     *,
     colors: Sequence[str] | None = None,
@@ -39,6 +42,8 @@ def plot_images(
     nrows: int | None = None,
     ncols: int | None = None,
     figsize: tuple[float, float] | None = None,
+    heats: Sequence[NDArray[Any]] | None = None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws images (channels, height, width) with one channel (grey) or three (RGB), each below its title.
 
@@ -46,18 +51,21 @@ def plot_images(
     standardized somewhere else, and it is scaled to its own range.
 
     Args:
-        images: the images, at least one.
+        images: the images, at least one. A text in place of an image says why it is missing.
         titles: one for each image. A title may have several lines.
         colors: the colours of the titles.
         heading: a text above the grid.
         nrows, ncols: the grid. By default about square, and wider than high.
         figsize: width and height in inches. By default large enough for the images and titles.
+        heats: for each image, (height, width) in [0, 1]: drawn over it in colours, where it is not 0.
+        save: a file to write the figure to.
 
     Raises:
-        ValueError: the grid is too small.
+        ValueError: the grid is too small, or `save` cannot be written.
     """
     import matplotlib.pyplot as plt  # heavy
 
+    check_save(save)
     rows, columns = _choose_grid(len(images), nrows, ncols)
     titles = [clean_text(title) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
@@ -74,12 +82,23 @@ def plot_images(
     for ax in grid.flat[len(images) :]:
         ax.set_axis_off()
     for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
-        image = _scale_to_unit_range(np.moveaxis(np.asarray(image, dtype=np.float32), 0, -1))
-        ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+        _draw_image(ax, image)
         ax.set_title(title, fontsize=font, color=color, **literal_text(title))
+    for ax, heat in zip(grid.flat, heats or (), strict=False):
+        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.sqrt(heat), interpolation="bilinear")
     if heading:
         figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **literal_text(heading))
-    return figure
+    return save_figure(figure, save)
+
+
+def _draw_image(ax: Axes, image: NDArray[Any] | Tensor | str) -> None:
+    if isinstance(image, str):
+        ax.set(xlim=(0, 1), ylim=(0, 1), facecolor="#f1f3f5", aspect="equal")
+        ax.text(0.5, 0.5, image, ha="center", va="center", fontsize=9, color=MUTED)
+        return
+    values = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
+    values = _scale_to_unit_range(np.moveaxis(values, 0, -1))
+    ax.imshow(values[..., 0] if values.shape[-1] == 1 else values, cmap="gray", vmin=0, vmax=1)
 
 
 def limit_to_grid(max_n: int, nrows: int | None, ncols: int | None) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import textwrap
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minilearner import processes
+from minilearner.files import make_parent, replace_file
 from minilearner.notebook import show_once
 from minilearner.tracebacks import stacklevel_of_user
 
@@ -20,23 +24,29 @@ if TYPE_CHECKING:
 __all__ = [
     "ACCENT",
     "COLORS",
+    "MUTED",
     "RAW",
     "SMOOTH",
     "add_margins",
     "axes_of",
+    "check_save",
     "clean_text",
     "figure_of",
     "finish_axes",
     "literal_text",
     "place_legend",
     "place_legend_outside",
+    "save_figure",
     "set_integer_ticks",
     "set_plain_log_axis",
+    "shorten_middle",
     "text_columns",
     "wrap_name",
 ]
 
 RAW, SMOOTH, ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
+MUTED = "#5c6470"
+"""The grey of remarks, dark enough to be read on white."""
 COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444")
 
 
@@ -48,6 +58,39 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
         return figure_of(ax), ax
     figure, ax = plt.subplots(figsize=figsize, layout="constrained")
     return add_margins(figure), ax
+
+
+def save_figure(figure: Figure, save: str | os.PathLike[str] | None) -> Figure:
+    """Writes a figure to the file `save`, if one is given, and returns the figure.
+
+    The suffix decides the format: ".png", ".pdf", ".svg" and what else Matplotlib writes. The folder is made if there
+    is none. With several processes, only process 0 writes.
+    """
+    if save is not None and processes.is_first():
+        with replace_file(save) as temporary:
+            figure.savefig(temporary, dpi=150)
+    return figure
+
+
+def check_save(save: str | os.PathLike[str] | None) -> None:
+    """Checks that a figure can be written to `save`, before anything is drawn.
+
+    Raises:
+        ValueError: the suffix names no format that Matplotlib writes, or the file cannot be written.
+    """
+    if save is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase  # heavy
+
+    path = Path(save)
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        known = ", ".join(f".{name}" for name in sorted(formats))
+        raise ValueError(
+            f"`save` must end in the suffix of a format: {known}. Received: save={os.fspath(save)!r}. "
+            "Write, for example, 'figure.png'."
+        )
+    make_parent(path, "save")
 
 
 def add_margins(figure: Figure) -> Figure:
@@ -163,6 +206,23 @@ def wrap_name(text: str, longest: int, max_lines: int = 6) -> str:
     if len(lines) > max_lines:
         lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1][: longest - 1]}\N{HORIZONTAL ELLIPSIS}"]
     return "\n".join(lines)
+
+
+def shorten_middle(text: str, longest: int) -> str:
+    """Returns a text as it is, or, if a line has more than `longest` letters, in one line without its middle.
+
+    An ellipsis stands for the middle, because long names often differ at their ends.
+    """
+    if text_columns(text) <= longest:
+        return text
+    line = text.replace("\n", " ")
+    n_head, n_tail = (longest + 1) // 2, longest // 2
+    while n_head + n_tail > 2:
+        shorter = f"{line[:n_head]}\N{HORIZONTAL ELLIPSIS}{line[len(line) - n_tail :]}"
+        if text_columns(shorter) <= longest:
+            return shorter
+        n_head, n_tail = (n_head - 1, n_tail) if n_head > n_tail else (n_head, n_tail - 1)
+    return f"{line[0]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def text_columns(text: str) -> int:

@@ -1,17 +1,15 @@
-"""A classifier's errors: the confusion matrix, the worst items and the report, from one pass over a set.
+"""A classifier's errors: the confusion matrix, the worst items, scores, curves and calibration, from one pass.
 
 This module knows no model. It takes batches of predictions, and images to show, from any object that fits the
-`Predictor` protocol, such as a learner.
+`Predictor` protocol, such as a learner; or predictions that were saved.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import sys
-import tempfile
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,20 +17,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner import processes
-from minilearner.checks import check_count
-from minilearner.errors import DataError, plural
+from minilearner.checks import check_choice, check_count
+from minilearner.errors import DataError, closest, plural
 from minilearner.keywords import suggest_keywords
-from minilearner.plots import confusion
-from minilearner.plots.image_grid import plot_images
-from minilearner.plots.style import wrap_name
-from minilearner.results.predictions import BatchPrediction
+from minilearner.plots import confusion, curves, rows
+from minilearner.plots.image_grid import RIGHT, WRONG, plot_images
+from minilearner.plots.style import shorten_middle
+from minilearner.results.calibration import Calibration, measure_calibration
+from minilearner.results.class_items import batch_of, read_class_items
+from minilearner.results.comparison import Comparison, compare_answers
+from minilearner.results.origins import Origins
+from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.results.report import ClassificationReport, classification_report
+from minilearner.results.slices import Slices, slice_items
+from minilearner.results.threshold_curves import ThresholdCurve, precision_recall_curves, roc_curves
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["ClassificationInterpretation", "Predictor", "TopLosses"]
+
+_LONGEST_NAME = 30  # letters
 
 
 class HasVocab(Protocol):
@@ -44,7 +52,10 @@ class HasVocab(Protocol):
 
 
 class Predictor(Protocol):
-    """The part of a learner that an interpretation needs."""
+    """The part of a learner that an interpretation needs.
+
+    If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files.
+    """
 
     @property
     def dls(self) -> HasVocab:
@@ -71,8 +82,9 @@ class ClassificationInterpretation:
     """A classifier's predictions for each item of a set, with their probabilities.
 
     It reads the predictions once. It keeps the counts (classes x classes) and at most 20 bytes per item: the loss, the
-    predicted and the actual class, and the probabilities of both. ``keep_probs=True`` keeps all probabilities too, in a
-    temporary file that is mapped into memory and disappears with this object.
+    predicted and the actual class, and the probabilities of both. The probabilities of all classes wait in a temporary
+    file, which is mapped into memory and disappears with this object, for curves and the temperature. They are kept up
+    to 64 MB; ``keep_probs=True`` keeps them whatever their size, and gives them as `probs`.
 
     Example::
 
@@ -87,7 +99,8 @@ class ClassificationInterpretation:
         vocab: Sequence[Any] | None = None,
         *,
         keep_probs: bool = False,
-        pictures: Callable[[Sequence[int]], list[Tensor]] | None = None,
+        pictures: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None,
+        origins: Origins | None = None,
     ) -> None:
         """Reads all batches once.
 
@@ -95,7 +108,9 @@ class ClassificationInterpretation:
             batches: predictions with targets and losses.
             vocab: one label for each class. Without it, labels are the numbers of the classes.
             keep_probs: whether to keep the probabilities of all classes, for `probs`.
-            pictures: returns the items at given positions as images, for `plot_top_losses`.
+            pictures: returns the items at given positions as images, for `plot_top_losses`. A text says why an image
+                is missing.
+            origins: the files of the items, and the columns of their table.
 
         Raises:
             TypeError: this is a learner, which `from_learner` takes.
@@ -109,7 +124,16 @@ class ClassificationInterpretation:
                 "`ClassificationInterpretation.from_learner(learn)`."
             )
         self._load_images = pictures
-        self._read(batches, vocab, keep_probs)
+        self.origins = origins
+        self._has_all_probs = keep_probs
+        self._items = items = read_class_items(batches, vocab, keep_probs=keep_probs)
+        if origins is not None and len(origins) != len(items):
+            raise DataError(
+                f"`origins` must name each of {plural(len(items), 'item')}. Received: {plural(len(origins), 'name')}."
+            )
+        self.vocab = items.vocab
+        self.losses, self.predicted, self.actual = items.losses, items.predicted, items.actual
+        self.predicted_probs, self.actual_probs = items.predicted_probs, items.actual_probs
 
     @classmethod
     def from_learner(
@@ -127,16 +151,42 @@ class ClassificationInterpretation:
             dl: a loader to predict instead.
             keep_probs: whether to keep the probabilities of all classes, for `probs`.
         """
+        find_origins = getattr(learn, "origins", None)
         return cls(
             learn.predict_batches(ds_idx=ds_idx, dl=dl),
             learn.dls.vocab,
             keep_probs=keep_probs,
             pictures=lambda indices: learn.items(ds_idx, dl, indices),
+            origins=None if find_origins is None else find_origins(ds_idx, dl),
         )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        predictions: Predictions,
+        vocab: Sequence[Any] | None = None,
+    ) -> ClassificationInterpretation:
+        """Interprets what `learn.get_preds()` returned or `Predictions.load` read. No model and no loader is needed.
+
+        `plot_top_losses` shows the inputs if the predictions hold them, or else reads the items' files. An image that
+        is not there is replaced by its name.
+
+        Args:
+            predictions: with targets. Without losses, an item's loss is its cross-entropy.
+            vocab: one label for each class; by default the predictions' own.
+        """
+        inputs, origins = predictions.inputs, predictions.origins
+        images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None
+        if isinstance(inputs, Tensor) and inputs.ndim == 4:
+            images = lambda indices: list(inputs[list(indices)])  # noqa: E731
+        elif origins is not None:
+            images = lambda indices: [origins.image(i) for i in indices]  # noqa: E731
+        vocab = predictions.vocab if vocab is None else vocab
+        return cls([batch_of(predictions)], vocab, keep_probs=True, pictures=images, origins=origins)
 
     def confusion_matrix(self) -> NDArray[np.int64]:
         """Returns a copy of the counts, (classes, classes): rows are actual classes, columns predicted ones."""
-        return np.array(self._counts)
+        return np.array(self._items.counts)
 
     def plot_confusion_matrix(
         self,
@@ -147,20 +197,40 @@ class ClassificationInterpretation:
         plot_txt: bool = True,
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
+        *,
+        order: Literal["vocab", "confusion"] = "vocab",
+        most: int | None = None,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """Draws the confusion matrix.
+        """Draws the confusion matrix. For many classes, ``most=20`` draws the most confused ones only.
 
         Args:
-            normalize: whether to divide each row by its sum. The row of a class that does not occur is 0.
+            normalize: whether to divide each row by its sum. The row of a class that does not occur is 0, and hatched.
             title: the title of the plot.
             cmap: the name of a Matplotlib colour map.
             norm_dec: the number of decimals with `normalize`.
-            plot_txt: whether to write a number into each cell.
+            plot_txt: whether to write a number into each cell, if numbers fit.
             figsize: width and height in inches. None is large enough for the classes.
             ax: where to draw. None makes a new figure.
+            order: "vocab" draws the classes in their order; "confusion" puts those side by side that are taken for each
+                other.
+            most: draw only this many classes, those with the most frequent confusions. Shares stay those of all.
+            save: a file to write the figure to, such as "confusion.png".
+
+        Raises:
+            ValueError: `most` is below 2, or `order` is unknown.
         """
+        check_choice(order, "order", ("vocab", "confusion"))
+        counts, n = self._items.counts, len(self.vocab)
+        chosen = list(range(n))
+        if most is not None:
+            check_count(most, "most", least=2)
+            chosen = confusion.find_worst_classes(counts, most)
+            title = f"{title}\nthe {len(chosen)} most confused of {plural(n, 'class')}" if most < n else title
+        if order == "confusion":
+            chosen = [chosen[i] for i in confusion.order_by_confusion(counts[np.ix_(chosen, chosen)])]
         return confusion.plot_confusion(
-            self._counts,
+            counts,
             self._names,
             normalize=normalize,
             title=title,
@@ -169,6 +239,8 @@ class ClassificationInterpretation:
             plot_txt=plot_txt,
             figsize=figsize,
             ax=ax,
+            chosen=chosen,
+            save=save,
         )
 
     def top_losses(self, k: int | None = None, largest: bool = True) -> TopLosses:
@@ -199,8 +271,12 @@ class ClassificationInterpretation:
         nrows: int | None = None,
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """Draws the `k` items with the largest loss. Titles say the actual and predicted class, probabilities and loss.
+        """Draws the `k` items with the largest loss: green titles if right, red if wrong.
+
+        Titles say the actual and the predicted class with their probabilities, the loss, and the name of the file.
 
         Args:
             k: between 1 and the number of items.
@@ -208,6 +284,7 @@ class ClassificationInterpretation:
             nrows: rows of the grid. None is as many as are needed.
             ncols: columns of the grid. None is as many as are needed.
             figsize: width and height in inches. None is large enough for the images.
+            save: a file to write the figure to, such as "top_losses.png".
 
         Raises:
             ValueError: `k` is out of range, the grid is too small, or there are no images to show.
@@ -215,8 +292,15 @@ class ClassificationInterpretation:
         if self._load_images is None:
             raise ValueError("There are no images to show: build this with `from_learner`, or pass `pictures`.")
         indices = self.top_losses(k, largest).indices.tolist()
-        images = [image.detach().cpu().float().numpy() for image in self._load_images(indices)]
-        return plot_images(images, list(map(self._title, indices)), nrows=nrows, ncols=ncols, figsize=figsize)
+        return plot_images(
+            self._load_images(indices),
+            [self._title(i, _letters_in(figsize, ncols or math.ceil(math.sqrt(k)))) for i in indices],
+            colors=[RIGHT if self.actual[i] == self.predicted[i] else WRONG for i in indices],
+            nrows=nrows,
+            ncols=ncols,
+            figsize=figsize,
+            save=save,
+        )
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """Returns (actual, predicted, count) for all confusions that occur `min_val` times or more, commonest first.
@@ -225,19 +309,161 @@ class ClassificationInterpretation:
             ValueError: `min_val` is below 1.
         """
         check_count(min_val, "min_val")
-        errors = self._counts.copy()
+        errors = self._items.counts.copy()
         np.fill_diagonal(errors, 0)
         found = [(self.vocab[a], self.vocab[p], int(errors[a, p])) for a, p in np.argwhere(errors >= min_val).tolist()]
         return sorted(found, key=lambda confusion: -confusion[2])
 
     def classification_report(self) -> ClassificationReport:
         """Returns precision, recall, F1 and support of each class and their averages; scikit-learn computes them."""
-        return classification_report(self._counts, self._names)
+        return classification_report(self._items.counts, self._names)
 
     def print_classification_report(self) -> None:
         """Prints the report as scikit-learn does."""
         if processes.is_first():
             sys.stdout.write(f"{self.classification_report()}\n")
+
+    def plot_per_class(
+        self,
+        most: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws precision, recall, F1 and the number of items of each class, the lowest F1 first.
+
+        Args:
+            most: how many classes at most. None is 40, which fit on a page.
+            figsize: width and height in inches. None is large enough for the classes.
+            ax: where to draw. None makes a new figure.
+            save: a file to write the figure to, such as "per_class.png".
+
+        Raises:
+            ValueError: `most` is below 1.
+        """
+        if most is not None:
+            check_count(most, "most")
+        scores = self.classification_report().scores
+        return rows.plot_class_scores(self._names, scores, most=most, figsize=figsize, ax=ax, save=save)
+
+    def precision_recall_curves(self) -> dict[str, ThresholdCurve]:
+        """Returns the precision-recall curve of each class that occurs, against all others; scikit-learn computes them.
+
+        Raises:
+            ValueError: the probabilities of all classes were not kept.
+        """
+        return {curve.label: curve for curve in precision_recall_curves(self._names, *self._one_against_others())}
+
+    def roc_curves(self) -> dict[str, ThresholdCurve]:
+        """Returns the ROC curve of each class that occurs, against all others; scikit-learn computes them.
+
+        Raises:
+            ValueError: the probabilities of all classes were not kept.
+        """
+        return {curve.label: curve for curve in roc_curves(self._names, *self._one_against_others())}
+
+    def plot_precision_recall(
+        self,
+        classes: Sequence[Any] | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the precision-recall curves. With more than 8 classes, the 8 worst are named.
+
+        Args:
+            classes: the labels of the classes to draw. None draws all.
+            figsize: width and height in inches.
+            ax: where to draw. None makes a new figure.
+            save: a file to write the figure to, such as "precision_recall.png".
+
+        Raises:
+            ValueError: a class is unknown, or the probabilities of all classes were not kept.
+        """
+        return self._plot_curves("precision-recall", self.precision_recall_curves, classes, figsize, ax, save)
+
+    def plot_roc(
+        self,
+        classes: Sequence[Any] | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the ROC curves; the arguments and errors are those of `plot_precision_recall`."""
+        return self._plot_curves("ROC", self.roc_curves, classes, figsize, ax, save)
+
+    def calibration(self, n_bins: int = 15) -> Calibration:
+        """Returns how far probabilities are from accuracy, and the temperature that mends it.
+
+        `learn.calibrate()` makes a learner predict with such a temperature.
+
+        Args:
+            n_bins: in how many bins of equal width confidence is compared with accuracy.
+
+        Raises:
+            ValueError: `n_bins` is below 1.
+        """
+        probs, is_right = self._items.probs, self.predicted == self.actual
+        return measure_calibration(self.predicted_probs, is_right, n_bins=n_bins, probs=probs, actual=self.actual)
+
+    def plot_calibration(
+        self,
+        n_bins: int = 15,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the accuracy over the confidence, as predicted and with the best temperature.
+
+        Args:
+            n_bins: as in `calibration`.
+            figsize: width and height in inches.
+            ax: where to draw. None makes a new figure.
+            save: a file to write the figure to, such as "calibration.png".
+        """
+        return self.calibration(n_bins).plot(figsize=figsize, ax=ax, save=save)
+
+    def slices(self, column: str | Sequence[Any] | Callable[[Any], Any]) -> Slices:
+        """Returns the accuracy of each group of items, the worst first, with 95 % intervals (Wilson).
+
+        Example: ``interp.slices("camera")``, ``interp.slices(lambda path: path.parent.name)``.
+
+        Args:
+            column: a column of the table that the items come from, one value for each item, or a function of an item's
+                source, such as its path. Many different numbers are cut into four ranges.
+
+        Raises:
+            DataError: there is no such column, or not one value for each item.
+        """
+        origins = self.origins
+        if origins is None:
+            if isinstance(column, str) or callable(column):
+                raise DataError(
+                    "The items come from no files or table, so a column has no values. Give the values themselves, one "
+                    "for each item."
+                )
+            origins = Origins(range(len(self)))
+        name = column if isinstance(column, str) else getattr(column, "name", None) or "group"
+        return slice_items(name, origins.column(column), self.predicted == self.actual, measure="accuracy")
+
+    def compare(self, other: ClassificationInterpretation) -> Comparison:
+        """Returns what changes if `other`, another model's predictions of the same items, takes the place of these.
+
+        Raises:
+            DataError: the items or their classes differ.
+        """
+        has_same_names = [str(label) for label in other.vocab] == self._names
+        if len(other) != len(self) or not has_same_names or not np.array_equal(other.actual, self.actual):
+            raise DataError(
+                "`other` must hold predictions of the same items with the same classes, in the same order. "
+                f"Received: {plural(len(other), 'item')} of {plural(len(other.vocab), 'class')} beside "
+                f"{plural(len(self), 'item')} of {plural(len(self.vocab), 'class')}."
+            )
+        return compare_answers(self._names, self.actual, self.predicted, other.predicted)
 
     @property
     def probs(self) -> NDArray[np.float32]:
@@ -246,130 +472,68 @@ class ClassificationInterpretation:
         Raises:
             ValueError: this was built without ``keep_probs=True``.
         """
-        if self._probs is None:
-            raise ValueError("The full probabilities were not kept: build this with `keep_probs=True`.")
-        return self._probs
+        if not self._has_all_probs or self._items.probs is None:
+            raise _not_kept_error()
+        return self._items.probs
 
     def __len__(self) -> int:
         return len(self.losses)
 
     def __repr__(self) -> str:
-        share = np.trace(self._counts) / len(self)
+        share = np.trace(self._items.counts) / len(self)
         size = f"{plural(len(self), 'item')}, {plural(len(self.vocab), 'class')}"
         return f"ClassificationInterpretation: {size}, accuracy {share:.4f}"
-
-    def _read(self, batches: Iterable[BatchPrediction], vocab: Sequence[Any] | None, keep_probs: bool) -> None:
-        columns: list[array[Any]] = []
-        n_classes = 0
-        with contextlib.ExitStack() as stack:
-            # On Linux and macOS this file never has a name, so that not even a crash leaves it behind.
-            file = stack.enter_context(tempfile.TemporaryFile()) if keep_probs else None
-            for batch in batches:
-                if not columns:
-                    n_classes = _n_classes(batch)
-                    self.vocab: Sequence[Any] = _labels(vocab, n_classes)
-                    self._counts: NDArray[np.int64] = np.zeros((n_classes, n_classes), dtype=np.int64)
-                    columns = _empty_columns(n_classes)
-                probs, rows = _check_batch(batch, n_classes)
-                np.add.at(self._counts, (rows[2], rows[1]), 1)
-                for column, values in zip(columns, rows, strict=True):
-                    column.frombytes(values.astype(column.typecode).tobytes())
-                if file is not None:
-                    file.write(probs.numpy().tobytes())
-            if not columns or not len(columns[0]):
-                raise DataError("There is nothing to interpret: the loader has no item.")
-            self._probs = None if file is None else _map_file(file, (len(columns[0]), n_classes))
-        arrays = [np.frombuffer(column, dtype=column.typecode) for column in columns]
-        self.losses, self.predicted, self.actual, self.predicted_probs, self.actual_probs = arrays
 
     @property
     def _names(self) -> list[str]:
         return [str(label) for label in self.vocab]
 
-    def _title(self, index: int) -> str:
+    def _one_against_others(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        if self._items.probs is None:
+            raise _not_kept_error()
+        return np.arange(len(self.vocab)) == self.actual[:, None], self._items.probs
+
+    def _plot_curves(
+        self,
+        kind: str,
+        compute: Callable[[], dict[str, ThresholdCurve]],
+        classes: Sequence[Any] | None,
+        figsize: tuple[float, float] | None,
+        ax: Axes | None,
+        save: str | os.PathLike[str] | None,
+    ) -> Figure:
+        wanted = self._names if classes is None else list(map(str, classes))
+        for name in wanted:
+            if name not in self._names:
+                raise ValueError(
+                    f"`classes` must be labels of the vocabulary.{closest(name, self._names)} Received: {name!r}."
+                )
+        found = compute()
+        drawn = [found[name] for name in wanted if name in found]
+        return curves.plot_threshold_curves(
+            drawn, kind=kind, n_left_out=len(wanted) - len(drawn), figsize=figsize, ax=ax, save=save
+        )
+
+    def _title(self, index: int, longest: int = _LONGEST_NAME) -> str:
         actual, predicted = int(self.actual[index]), int(self.predicted[index])
         p_actual, p_predicted = self.actual_probs[index], self.predicted_probs[index]
-        lines = (
-            f"actual: {self._names[actual]} (prob. {p_actual:.4f})",
-            f"predicted: {self._names[predicted]} (prob. {p_predicted:.4f})",
+        actual_name, predicted_name = (shorten_middle(self._names[i], longest) for i in (actual, predicted))
+        lines = [
+            f"actual: {actual_name} (prob. {p_actual:.4f})",
+            f"predicted: {predicted_name} (prob. {p_predicted:.4f})",
             f"loss: {self.losses[index]:.4f}",
-        )
-        return "\n".join(wrap_name(line, _LONGEST_LINE) for line in lines)
+        ]
+        if self.origins is not None and self.origins.name(index):
+            lines.append(shorten_middle(self.origins.name(index), longest + 12))
+        return "\n".join(lines)
 
 
-_LONGEST_LINE = 54  # letters: a name of 28 fits into one line
+def _letters_in(figsize: tuple[float, float] | None, n_columns: int) -> int:
+    """Returns how long names may be in a title beside "predicted: " and the probability."""
+    if figsize is None:
+        return _LONGEST_NAME
+    return max(8, min(_LONGEST_NAME, int(figsize[0] / n_columns / 0.065) - 24))
 
 
-def _empty_columns(n_classes: int) -> list[array[Any]]:
-    """Returns growing arrays for the loss, both classes and both probabilities: 14 to 20 bytes per item."""
-    id_type = "B" if n_classes <= 2**8 else "H" if n_classes <= 2**16 else "i"
-    return [array(code) for code in ("f", id_type, id_type, "f", "f")]
-
-
-def _map_file(file: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float32]:
-    file.flush()
-    return np.memmap(file, dtype=np.float32, mode="r", shape=shape)
-
-
-def _labels(vocab: Sequence[Any] | None, n_classes: int) -> list[Any]:
-    labels = list(range(n_classes)) if vocab is None else list(vocab)
-    if len(labels) != n_classes:
-        raise ValueError(
-            f"The vocabulary must have one label for each class, {n_classes}. Received: {plural(len(labels), 'label')}."
-        )
-    return labels
-
-
-def _n_classes(batch: BatchPrediction) -> int:
-    if not isinstance(batch.preds, Tensor) or batch.preds.ndim != 2 or not batch.preds.is_floating_point():
-        shape = tuple(batch.preds.shape) if isinstance(batch.preds, Tensor) else type(batch.preds).__name__
-        raise DataError(
-            f"Interpretation needs probabilities of shape (batch, classes), one class for each item. Received: {shape}."
-        )
-    return batch.preds.shape[1]
-
-
-def _check_batch(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[NDArray[Any]]]:
-    """Checks a batch. Returns its probabilities and its columns (see `_empty_columns`) on the CPU."""
-    if _n_classes(batch) != n_classes:
-        raise DataError(f"All batches must have {plural(n_classes, 'class')}. Received: {tuple(batch.preds.shape)}.")
-    if batch.targets is None:
-        raise DataError("Interpretation needs targets: this loader has only inputs.")
-    if batch.losses is None:
-        raise DataError("Interpretation needs the loss of each item: these batches have `losses=None`.")
-    probs = batch.preds.detach().float().cpu()
-    n = len(probs)
-    _check_probabilities(probs)
-    actual = _class_numbers(batch.targets, n, n_classes)
-    if batch.losses.numel() != n:
-        raise DataError(
-            f"There must be one loss for each of {plural(n, 'item')}. Received: shape {tuple(batch.losses.shape)}."
-        )
-    losses = batch.losses.detach().float().cpu().reshape(n)
-    best = probs.max(dim=1)
-    of_actual = probs.gather(1, actual[:, None])[:, 0]
-    return probs, [part.numpy() for part in (losses, best.indices, actual, best.values, of_actual)]
-
-
-def _check_probabilities(probs: Tensor) -> None:
-    # NaN fails the comparison too. A tolerance of 0.01 allows for half precision.
-    if len(probs) and not bool(((probs.sum(1) - 1).abs() <= 1e-2).all() and (probs >= 0).all()):
-        raise DataError(
-            "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
-            "It is for models that predict one class for each item, not for several labels or regression."
-        )
-
-
-def _class_numbers(targets: Any, n: int, n_classes: int) -> Tensor:
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.numel() != n:
-        kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets)
-        raise DataError(
-            f"Interpretation needs one class number for each of {plural(n, 'item')}. Received: targets {kind}."
-        )
-    actual = targets.detach().cpu().long().reshape(n)
-    if n and bool(((actual < 0) | (actual >= n_classes)).any()):
-        raise DataError(
-            f"Targets must be class numbers from 0 to {n_classes - 1}. "
-            f"Received: {int(actual.min())} to {int(actual.max())}."
-        )
-    return actual
+def _not_kept_error() -> ValueError:
+    return ValueError("The full probabilities were not kept: build this with `keep_probs=True`.")

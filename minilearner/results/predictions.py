@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from minilearner.errors import DataError
+from minilearner import processes
+from minilearner.errors import DataError, FileFormatError
+from minilearner.files import make_parent
+from minilearner.keywords import suggest_keywords
+from minilearner.packing import pack, unpack
+from minilearner.results.origins import Origins
+from minilearner.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.tree import Tree, map_tensors
 
 __all__ = ["BatchPrediction", "Prediction", "Predictions", "join"]
 
 
+@suggest_keywords
 @dataclass(frozen=True)
 class Predictions:
     """The predictions for a whole set, on the CPU, in its order.
@@ -35,6 +46,10 @@ class Predictions:
     """(items,): what the predictions mean, such as class numbers, with ``with_decoded=True``."""
     indices: Tensor | None = None
     """(items,): the position of each item in its dataset."""
+    vocab: tuple[Any, ...] | None = None
+    """The label of each class, if the loaders know them."""
+    origins: Origins | None = None
+    """The files of the items and the columns of their table, if the items come from files."""
 
     def __iter__(self) -> Iterator[Tree]:
         return iter(self._parts())
@@ -93,6 +108,69 @@ class Predictions:
         preds, targets, inputs, joined_losses = (join(parts) for parts in zip(*kept, strict=True))
         decoded = (decode or _argmax)(preds) if with_decoded else None
         return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes everything to one safetensors file with JSON, whole or not at all, and returns its path.
+
+        The file holds the paths of the items, not their images. With several processes, only process 0 writes.
+
+        Args:
+            path: the file. Its folder is made if there is none.
+
+        Raises:
+            TypeError: the decoded predictions or the vocabulary hold something that is not data.
+            ValueError: the file cannot be written.
+        """
+        path = Path(path)
+        content = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "origins"}
+        content["origins"] = None if self.origins is None else _to_bytes(self.origins.as_data())
+        if processes.is_first():
+            make_parent(path, "path")
+            write_tensor_file(path, _KIND, content, {}, prefix=_PREFIX)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Predictions:
+        """Reads a file that `save` wrote. Neither the model, the loaders nor the items' files are needed.
+
+        Args:
+            path: the file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            FileFormatError: the file is damaged, or holds something else. Names the file.
+        """
+        path = Path(path)
+        file = TensorFile(path, (_KIND,))
+        file.tensors()  # checks their digest
+        content = file.content(_PREFIX, most_bytes=8 * path.stat().st_size)
+        with name_file(path):
+            origins = content.pop("origins", None)
+            unknown = content.keys() - {field.name for field in fields(cls)}
+            if unknown or not {"preds", "targets"} <= content.keys():
+                raise FileFormatError("it does not hold what predictions consist of.")
+            return cls(**content, origins=None if origins is None else _read_origins(origins))
+
+
+_KIND, _PREFIX = "predictions", "data/"
+
+
+def _to_bytes(data: Any) -> Tensor:
+    """Returns data as the bytes of JSON: the header of a file is too small for the paths of a million items."""
+    text = json.dumps(pack(data, {}), allow_nan=False, separators=(",", ":"))
+    return torch.from_numpy(np.frombuffer(text.encode("utf-8", "surrogatepass"), dtype=np.uint8).copy())
+
+
+def _read_origins(content: Any) -> Origins:
+    try:
+        text = content.numpy().tobytes().decode("utf-8", "surrogatepass")
+        data = unpack(json.loads(text), {})
+        paths, columns = data["paths"], data["columns"]
+        if not isinstance(paths, list) or any(len(values) != len(paths) for values in columns.values()):
+            raise ValueError("not one value for each item")
+        return Origins(paths, columns)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise FileFormatError(f"what it says about the items cannot be read: {str(error)[:80]}.") from error
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minilearner.errors import plural
+from minilearner.results.frames import to_frame
 
 __all__ = ["ClassificationReport", "Scores", "classification_report"]
 
@@ -123,6 +124,18 @@ class ClassificationReport:
             "accuracy": self.accuracy,
             **{label: _as_dict(scores) for label, scores in averages},
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `as_dict` does, under the name that all results have."""
+        return self.as_dict()
+
+    def to_frame(self) -> Any:
+        """Returns a pandas frame with a row for each class: label, precision, recall, f1 and support.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return to_frame([{"label": name, **s._asdict()} for name, s in zip(self.labels, self.scores, strict=True)])
 
     def text(self, digits: int = 2) -> str:
         """Returns the table with `digits` digits after the point."""

@@ -27,8 +27,8 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.files import read_json
-from minilearner.saving.packing import pack, unpack
-from minilearner.saving.tensor_file import open_tensors, save_tensors
+from minilearner.packing import pack, unpack
+from minilearner.tensor_file import open_tensors, save_tensors
 
 __all__ = ["CheckpointFolder", "Packed", "Saved", "pack_state"]
 

@@ -22,7 +22,6 @@ from minilearner.models.tensors import collect_state, is_channels_last, read_ext
 from minilearner.registry import build, describe, is_class_of
 from minilearner.runtime import isolate_rng
 from minilearner.saving.export_data import NoTrainingData, describe_data
-from minilearner.saving.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.saving.weights_file import (
     BESIDE,
     copy_weights,
@@ -31,6 +30,7 @@ from minilearner.saving.weights_file import (
     mismatches,
     pack_extra_state,
 )
+from minilearner.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.training.precision import PRECISIONS
 from minilearner.training.step import LossFunction
 

@@ -17,9 +17,9 @@ from torch import nn
 from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.models.tensors import copy_extra_state, load_extra_state, read_extra_state, unwrap_names
+from minilearner.packing import pack
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
-from minilearner.saving.packing import pack
 from minilearner.saving.state_checks import check_state, model_tensors
 from minilearner.training.attributes import data_attributes
 from minilearner.training.callback import Callback

@@ -28,7 +28,7 @@ from minilearner.models.tensors import (
     unwrap_names,
 )
 from minilearner.saving.optimizer_state import check_optimizer_state, load_optimizer
-from minilearner.saving.tensor_file import EXTRA_PREFIX, Layout, TensorFile, name_file, write_tensor_file
+from minilearner.tensor_file import EXTRA_PREFIX, Layout, TensorFile, name_file, write_tensor_file
 from minilearner.tree import map_tensors
 
 __all__ = ["load_weights", "save_weights", "weights_path"]

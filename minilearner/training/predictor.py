@@ -24,8 +24,10 @@ from minilearner.data.share import Share
 from minilearner.data.show import show_predictions
 from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
+from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.training.inference import predict_all, predict_batches
+from minilearner.training.item_origins import origins_of
 from minilearner.training.step import Step
 from minilearner.tree import map_tensors
 
@@ -68,8 +70,14 @@ class Predictor:
     ) -> Predictions:
         """Returns the predictions of the whole set. `kept` is as in `Predictions.from_batches`."""
         decode = None if self.dls.target is None else self.dls.target.decode
-        with self._predict(self.loader, act=act, with_loss=with_loss) as batches:
-            return Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
+        loader = self.loader
+        with self._predict(loader, act=act, with_loss=with_loss) as batches:
+            joined = Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
+        return replace(joined, vocab=self.dls.vocab, origins=origins_of(loader))
+
+    def origins(self) -> Origins | None:
+        """Returns where the items of the set come from, if they come from files."""
+        return origins_of(self.loader)
 
     def item(self, item: Any, *, with_input: bool = False) -> Prediction:
         """Returns the prediction for one item of any kind that `dls.test_dl` takes.

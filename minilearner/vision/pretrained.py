@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from minilearner.errors import FileFormatError, closest
 from minilearner.files import check_is_file
-from minilearner.saving.tensor_file import read_tensors
 from minilearner.sources.download import download
+from minilearner.tensor_file import read_tensors
 from minilearner.vision.torchvision_models import WeightsEnum, get_model_weights
 
 __all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", "names_of_tensors", "read_state_dict"]

@@ -28,7 +28,7 @@ import torch
 
 from minilearner import MLP, DataLoaders, Learner, MinilearnerError, Normalize, load_learner
 from minilearner.saving.checkpoint_folder import CheckpointFolder, fingerprint
-from minilearner.saving.tensor_file import FORMAT, _digest
+from minilearner.tensor_file import FORMAT, _digest
 from minilearner.vision.pretrained import read_state_dict
 
 SECONDS = 10  # a case; all of them take milliseconds

@@ -55,14 +55,15 @@ from minilearner import (
     Validate,
     accuracy,
     set_seed,
+    tensor_file,
 )
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.packing import pack
 from minilearner.runtime import rng_state
-from minilearner.saving import checkpoint_folder, tensor_file
-from minilearner.saving.packing import pack
+from minilearner.saving import checkpoint_folder
 from minilearner.training.loop import Loop
 from minilearner.vision.augment import Flip
 from minilearner.vision.shift import RandomShift

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from minilearner.packing import pack, unpack
 from minilearner.saving.description import describe, list_changes
-from minilearner.saving.packing import pack, unpack
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Single files: named tensors in safetensors' format, with JSON text in the metadata.
 
 Files are written whole or not at all, with digests of all their content. They are read without trust, and nothing is
-ever unpickled. `weights_file` and `export` decide what the JSON says.
+ever unpickled. `saving.weights_file`, `saving.export` and `results.predictions` decide what the JSON says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from minilearner.errors import FileFormatError
 from minilearner.files import replace_file
-from minilearner.saving.packing import pack, unpack
+from minilearner.packing import pack, unpack
 
 __all__ = [
     "EXTRA_PREFIX",

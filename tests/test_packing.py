@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilearner import FileFormatError
-from minilearner.saving.packing import pack, unpack
+from minilearner.packing import pack, unpack
 from minilearner.training.attributes import data_attributes
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
