@@ -62,6 +62,7 @@ from minilearner.plots.lines import plot_schedule
 from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.predictions import Predictions
+from minilearner.results.top_losses import Interpretation
 from minilearner.runtime import set_seed
 from minilearner.schedules import (
     chain,
@@ -136,6 +137,7 @@ __all__ = [
     "GradientAccumulation",
     "GradientCheckpointing",
     "GradientClip",
+    "Interpretation",
     "LRFinder",
     "LRSweep",
     "LabelSmoothingCrossEntropy",

@@ -313,6 +313,7 @@ class Learner(LearnerParts):
         settings = SweepSettings(*how)
         with train(self.model, [self.dls.train]):
             sweep = sweep_rates(self._context(), settings, momentum=self.moms[1], suggest_funcs=suggest_funcs)
+        self.recorder.sweep = sweep
         if show_plot:
             sweep.plot()
         return sweep
@@ -430,6 +431,12 @@ class Learner(LearnerParts):
     def origins(self, ds_idx: int = 1, dl: Any = None) -> Origins | None:
         """Returns the files of a set's items and the columns of their table. None for arrays in memory."""
         return self._predictor(ds_idx, dl).origins()
+
+    def show_items(
+        self, ds_idx: int, dl: Any, indices: Sequence[int], notes: Sequence[str] | None = None, **layout: Any
+    ) -> Figure:
+        """Draws the items at these positions of a set with their targets, predictions and a further line each."""
+        return self._predictor(ds_idx, dl).show_items(indices, notes, **layout)
 
     def get_preds(
         self,

@@ -691,3 +691,12 @@ def test_a_model_that_does_not_fit_the_images_says_both_shapes_and_nothing_else(
     start = r"the model cannot take a training batch of inputs \(8, 3, 8, 8\) float32: "
     with pytest.raises(DataError, match=f"^{start}{message}$"):
         Learner(dls, model).fit(1)
+
+
+def test_the_latest_sweep_is_drawn_again(learner):
+    learn = learner()
+    with learn.no_logging():
+        sweep = learn.lr_find(num_it=20, show_plot=False)
+    assert learn.recorder.sweep is sweep and len(sweep) == 1 and sweep[0] == sweep.valley and sweep
+    drawn, again = (figure.axes[0].lines[0].get_ydata() for figure in (sweep.plot(), learn.recorder.plot_lr_find()))
+    np.testing.assert_array_equal(drawn, again)

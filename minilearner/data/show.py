@@ -57,11 +57,21 @@ def show_images(
     return plot_images(images.unbind(), titles[:max_n], colors=colors, **layout)
 
 
-def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, **layout: Any) -> Figure:
+def show_predictions(
+    x: Tree, y: Tree, decoded: Tensor, target: Target | None, *, notes: Sequence[str] | None = None, **layout: Any
+) -> Figure:
     """Draws decoded inputs; each title has the actual label and, in a second line, the predicted one.
 
     A title is green if the two are equal, and red if they differ. Numbers of a regression, and items without a target,
     are not judged.
+
+    Args:
+        x: decoded inputs.
+        y: their targets, or None.
+        decoded: what the predictions mean, in the form of targets.
+        target: says what targets mean.
+        notes: a further line for each title.
+        layout: as in `show_images`.
     """
     predicted = titles_of(target, decoded, len(decoded))
     if y is None:
@@ -71,6 +81,8 @@ def show_predictions(x: Tree, y: Tree, decoded: Tensor, target: Target | None, *
     same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
     colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
     both = [f"{a}\n{p}" for a, p in zip(actual, predicted, strict=True)]
+    if notes is not None:
+        both = [f"{title}\n{note}" for title, note in zip(both, notes, strict=True)]
     return show_images(x, both, max_n=len(both), colors=colors, heading="actual above, predicted below", **layout)
 
 

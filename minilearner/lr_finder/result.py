@@ -168,6 +168,18 @@ class LRSweep:
     def __iter__(self) -> Iterator[float]:
         return iter(self.suggestions.values())
 
+    def __len__(self) -> int:
+        """The number of suggestions."""
+        return len(self.suggestions)
+
+    def __bool__(self) -> bool:
+        """Always True: a sweep without suggestions is a sweep, too."""
+        return True
+
+    def __getitem__(self, index: int) -> float:
+        """Returns a suggestion by its place in the order asked."""
+        return list(self.suggestions.values())[index]
+
     def __getattr__(self, name: str) -> float:
         found: Mapping[str, float] = self.__dict__.get("suggestions", {})
         if name in found:

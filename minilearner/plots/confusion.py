@@ -45,6 +45,7 @@ def plot_confusion(
     figsize: tuple[float, float] | None,
     ax: Axes | None,
     chosen: Sequence[int] | None = None,
+    dpi: float | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws a confusion matrix of `counts` (actual, predicted).
@@ -64,6 +65,7 @@ def plot_confusion(
         figsize: width and height in inches; by default large enough for the numbers and labels.
         ax: the axes to draw in; by default those of a new figure.
         chosen: the classes to draw, in this order; all by default. Shares stay those of the whole row.
+        dpi: dots per inch of a new figure.
         save: a file to write the figure to.
     """
     check_save(save)
@@ -74,6 +76,8 @@ def plot_confusion(
     texts = [[f"{c:.{norm_dec}f}" if normalize else str(c) for c in row] for row in cells.tolist()]
     layout = _Layout(names, max(len(text) for row in texts for text in row), figsize, ax)
     figure, ax = axes_of(ax, layout.figsize)
+    if dpi is not None:
+        figure.set_dpi(dpi)
     image = _draw_cells(ax, cells, cmap, is_share=normalize)
     _name_classes(ax, layout)
     ax.set_title(clean_text(title), fontsize=13 if min(figure.get_size_inches()) > 5 else 10, **literal_text(title))

@@ -177,7 +177,7 @@ def _check_probabilities(probs: Tensor) -> None:
     if len(probs) and not bool(((probs.sum(1) - 1).abs() <= 1e-2).all() and (probs >= 0).all()):
         raise DataError(
             "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
-            "It is for models that predict one class for each item, not for several labels or regression."
+            "For several labels or regression, use `Interpretation`."
         )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.results.report import ClassificationReport, classification_report
 from minilearner.results.slices import Slices, slice_items
 from minilearner.results.threshold_curves import ThresholdCurve, precision_recall_curves, roc_curves
+from minilearner.results.top_losses import Interpretation, Predictor, refuse_learner
 
 if TYPE_CHECKING:
     import os
@@ -38,47 +38,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ClassificationInterpretation", "Predictor", "TopLosses"]
+__all__ = ["ClassificationInterpretation"]
 
 _LONGEST_NAME = 30  # letters
 
 
-class HasVocab(Protocol):
-    """Loaders with the names of their classes."""
-
-    @property
-    def vocab(self) -> Sequence[Any] | None:
-        """One label for each class, in order. None if there are none."""
-
-
-class Predictor(Protocol):
-    """The part of a learner that an interpretation needs.
-
-    If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files.
-    """
-
-    @property
-    def dls(self) -> HasVocab:
-        """The learner's loaders."""
-
-    def predict_batches(self, ds_idx: int = 1, dl: Any = None) -> Iterator[BatchPrediction]:
-        """Predicts set number `ds_idx`, or `dl`, in the order of its dataset, with the loss of each item."""
-
-    def items(self, ds_idx: int, dl: Any, indices: Sequence[int]) -> list[Tensor]:
-        """Returns items of that set as images to show: (channels, height, width) each, in [0, 1]."""
-
-
-class TopLosses(NamedTuple):
-    """Items in the order of their losses. Unpacks to ``losses, indices``."""
-
-    losses: Tensor
-    """(k,): float32, sorted."""
-    indices: Tensor
-    """(k,): int64, the positions of the items in the dataset."""
-
-
 @suggest_keywords
-class ClassificationInterpretation:
+class ClassificationInterpretation(Interpretation):
     """A classifier's predictions for each item of a set, with their probabilities.
 
     It reads the predictions once. It keeps the counts (classes x classes) and at most 20 bytes per item: the loss, the
@@ -118,11 +84,7 @@ class ClassificationInterpretation:
                 classes.
             ValueError: the number of labels differs from the number of classes.
         """
-        if hasattr(batches, "predict_batches"):
-            raise TypeError(
-                "`batches` must be predictions. Received: a learner. Write "
-                "`ClassificationInterpretation.from_learner(learn)`."
-            )
+        refuse_learner(batches, type(self))
         self._load_images = pictures
         self.origins = origins
         self._has_all_probs = keep_probs
@@ -141,6 +103,8 @@ class ClassificationInterpretation:
         learn: Predictor,
         ds_idx: int = 1,
         dl: Any = None,
+        act: Callable[[Any], Any] | None = None,
+        *,
         keep_probs: bool = False,
     ) -> ClassificationInterpretation:
         """Predicts one set of a learner, once.
@@ -149,11 +113,12 @@ class ClassificationInterpretation:
             learn: the learner.
             ds_idx: 0 for the training set, 1 for the validation set.
             dl: a loader to predict instead.
+            act: activates the model's outputs, in place of what belongs to the kind of target.
             keep_probs: whether to keep the probabilities of all classes, for `probs`.
         """
         find_origins = getattr(learn, "origins", None)
         return cls(
-            learn.predict_batches(ds_idx=ds_idx, dl=dl),
+            learn.predict_batches(ds_idx=ds_idx, dl=dl, act=act),
             learn.dls.vocab,
             keep_probs=keep_probs,
             pictures=lambda indices: learn.items(ds_idx, dl, indices),
@@ -200,6 +165,7 @@ class ClassificationInterpretation:
         *,
         order: Literal["vocab", "confusion"] = "vocab",
         most: int | None = None,
+        dpi: float | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the confusion matrix. For many classes, ``most=20`` draws the most confused ones only.
@@ -215,6 +181,7 @@ class ClassificationInterpretation:
             order: "vocab" draws the classes in their order; "confusion" puts those side by side that are taken for each
                 other.
             most: draw only this many classes, those with the most frequent confusions. Shares stay those of all.
+            dpi: dots per inch of a new figure.
             save: a file to write the figure to, such as "confusion.png".
 
         Raises:
@@ -240,66 +207,22 @@ class ClassificationInterpretation:
             figsize=figsize,
             ax=ax,
             chosen=chosen,
+            dpi=dpi,
             save=save,
         )
 
-    def top_losses(self, k: int | None = None, largest: bool = True) -> TopLosses:
-        """Returns the `k` largest losses and the positions of their items.
-
-        Equal losses keep the order of the dataset. NaN counts as the largest loss.
-
-        Args:
-            k: between 1 and the number of items. None is all items.
-            largest: False returns the smallest losses.
-
-        Raises:
-            ValueError: `k` is below 1 or above the number of items.
-        """
-        n = len(self)
-        if k is not None:
-            check_count(k, "k", least=None)
-        if k is not None and not 1 <= k <= n:
-            raise ValueError(f"`k` must be between 1 and the {n} items. Received: k={k}.")
-        losses = torch.from_numpy(self.losses)
-        ordered, indices = torch.sort(losses, descending=largest, stable=True)
-        return TopLosses(ordered[:k].clone(), indices[:k].clone())
-
-    def plot_top_losses(
-        self,
-        k: int,
-        largest: bool = True,
-        nrows: int | None = None,
-        ncols: int | None = None,
-        figsize: tuple[float, float] | None = None,
-        *,
-        save: str | os.PathLike[str] | None = None,
-    ) -> Figure:
-        """Draws the `k` items with the largest loss: green titles if right, red if wrong.
-
-        Titles say the actual and the predicted class with their probabilities, the loss, and the name of the file.
-
-        Args:
-            k: between 1 and the number of items.
-            largest: False draws the items with the smallest loss.
-            nrows: rows of the grid. None is as many as are needed.
-            ncols: columns of the grid. None is as many as are needed.
-            figsize: width and height in inches. None is large enough for the images.
-            save: a file to write the figure to, such as "top_losses.png".
-
-        Raises:
-            ValueError: `k` is out of range, the grid is too small, or there are no images to show.
-        """
+    def _draw(self, indices: list[int], *, save: str | os.PathLike[str] | None = None, **layout: Any) -> Figure:
+        """Draws items. Titles say both classes with their probabilities, the loss, and the name of the file."""
         if self._load_images is None:
             raise ValueError("There are no images to show: build this with `from_learner`, or pass `pictures`.")
-        indices = self.top_losses(k, largest).indices.tolist()
+        columns = layout["ncols"] or math.ceil(math.sqrt(len(indices)))
+        letters = _letters_in(layout["figsize"], columns)
         return plot_images(
             self._load_images(indices),
-            [self._title(i, _letters_in(figsize, ncols or math.ceil(math.sqrt(k)))) for i in indices],
+            [self._title(i, letters) for i in indices],
             colors=[RIGHT if self.actual[i] == self.predicted[i] else WRONG for i in indices],
-            nrows=nrows,
-            ncols=ncols,
-            figsize=figsize,
             save=save,
+            **layout,
         )
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:

@@ -31,6 +31,8 @@ __all__ = ["Recorder", "RunRecord", "csv_columns"]
 
 _CHUNK = 1024  # how many losses wait as separate tensors before they are stacked on their device
 _LONG_NAMES = {"lr": "learning rate", "momentum": "momentum"}
+_NO_VALUES = {"epoch", "smooth_loss", "time_seconds"}
+"""Columns that fastai has elsewhere, or not at all."""
 _FIRST = ("epoch", "train_loss", "smooth_loss", "valid_loss")
 _STEP_FIELDS = np.dtype(
     [("step", "i8"), ("epoch", "i8"), ("lr", "f8"), ("momentum", "f8"), ("loss", "f8"), ("n_items", "i8")]
@@ -50,6 +52,9 @@ class SweepOutcome(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """Returns the result as numbers and text."""
+
+    def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
+        """Draws the sweep."""
 
 
 @suggest_keywords
@@ -232,6 +237,9 @@ class Recorder:
     train_metrics: bool = False
     """Set it to True to compute the metrics on training batches too, which takes extra time."""
 
+    sweep: SweepOutcome | None = None
+    """The latest sweep of `learn.lr_find`, or None."""
+
     def __init__(self) -> None:
         self.runs: list[RunRecord] = []
 
@@ -277,16 +285,44 @@ class Recorder:
 
     @property
     def values(self) -> list[list[Any]]:
-        """Fastai's rows: train_loss, valid_loss and the metrics for each epoch of all runs."""
-        skipped = {"epoch", "smooth_loss", "time_seconds"}
-        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
-        return [[row[name] for name in _columns([row]) if name not in skipped] for row in rows]
+        """Rows as fastai has them: train_loss, valid_loss and the metrics for each epoch.
+
+        They are those of all runs, while fastai keeps the latest call's. train_loss is the mean over the items.
+        fastai's smoothed loss is the column "smooth_loss" of `history`.
+        """
+        return [[row[name] for name in _columns([row]) if name not in _NO_VALUES] for row in self._whole_epochs()]
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The names of fastai's table: "epoch", those of `values`, and "time"."""
+        rows = self._whole_epochs()
+        return ["epoch", *(name for name in _columns(rows[-1:]) if name not in _NO_VALUES), "time"]
+
+    @property
+    def log(self) -> list[Any]:
+        """The newest row of fastai's table: the epoch, its `values`, and its time as text. Empty before the first."""
+        rows = self._whole_epochs()
+        if not rows:
+            return []
+        seconds = round(rows[-1].get("time_seconds", 0))
+        return [rows[-1]["epoch"], *self.values[-1], f"{seconds // 60:02d}:{seconds % 60:02d}"]
+
+    @property
+    def iters(self) -> list[int]:
+        """The number of training batches of all runs before the end of each epoch."""
+        return [
+            offset + at
+            for offset, run in zip([0, *self._starts()], self.runs, strict=False)
+            for at, row in run.rows_at()
+            if not _in_mid_epoch(row)
+        ]
 
     def plot_loss(
         self,
         skip_start: int = 5,
         with_valid: bool = True,
         log: bool = False,
+        show_epochs: bool = False,
         ax: Axes | None = None,
     ) -> Figure:
         """Draws the loss of each batch, raw and smoothed, and each validation loss.
@@ -295,13 +331,29 @@ class Recorder:
             skip_start: how many batches at the start to leave out; their loss is often far above the rest.
             with_valid: whether to draw the validation loss.
             log: whether the axis of the loss is logarithmic.
+            show_epochs: whether to mark where each epoch ends, besides where each run begins.
             ax: where to draw; None makes a new figure.
         """
         smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
         valid = self._at_batches("valid_loss") if with_valid else ([], [])
-        return lines.plot_loss(
-            self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=self._starts(), ax=ax
-        )
+        starts = sorted({*self._starts(), *(self.iters if show_epochs else ())})
+        return lines.plot_loss(self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax)
+
+    def plot_lr_find(
+        self, skip_start: int | None = None, skip_end: int | None = None, ax: Axes | None = None
+    ) -> Figure:
+        """Draws the latest sweep of `learn.lr_find`; see `LRSweep.plot`.
+
+        Args:
+            skip_start, skip_end: points to leave out. None is as in `LRSweep.plot`.
+            ax: where to draw. None makes a new figure.
+
+        Raises:
+            ValueError: there was no sweep.
+        """
+        if self.sweep is None:
+            raise ValueError("There is no sweep to plot. Write learn.lr_find(), which draws it too.")
+        return self.sweep.plot(ax, skip_start, skip_end)
 
     def plot_metrics(self) -> Figure:
         """Draws the loss and each metric over the epochs of all runs, with one line each for training and validation.
@@ -309,7 +361,7 @@ class Recorder:
         Raises:
             ValueError: no epoch is recorded.
         """
-        rows = [row for row in self.epochs if not _in_mid_epoch(row)]
+        rows = self._whole_epochs()
         if not rows:
             raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
         names = [name for name in _columns(rows) if name not in (*_FIRST, "time_seconds")]
@@ -365,6 +417,9 @@ class Recorder:
             for columns in [{name: r.steps[name] for name in _STEP_FIELDS.names or ()}]
         ]
         return write_atomically(path, json_text({"runs": runs}))
+
+    def _whole_epochs(self) -> list[dict[str, Any]]:
+        return [row for row in self.epochs if not _in_mid_epoch(row)]
 
     def _column(self, name: str) -> NDArray[np.float64]:
         return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])

@@ -138,6 +138,14 @@ class Predictor:
         decoded = self._decode(batch.preds)
         return show_predictions(picked.decode(batch.x), batch.targets, decoded, self.dls.target, **layout)
 
+    def show_items(self, indices: Sequence[int], notes: Sequence[str] | None = None, **layout: Any) -> Figure:
+        """Draws the items at these positions of the set with their targets and predictions, and a further line each."""
+        picked = self.loader.pick(indices)
+        with self._predict(picked, watch=iter) as batches:
+            (batch,) = batches
+        decoded = self._decode(batch.preds)
+        return show_predictions(picked.decode(batch.x), batch.targets, decoded, self.dls.target, notes=notes, **layout)
+
     def images(self, indices: Sequence[int]) -> list[Tensor]:
         """Returns the inputs at these positions of the set as the model sees them, but in their real colours."""
         picked = self.loader.pick(indices)

@@ -176,3 +176,21 @@ def test_plot_sched_draws_the_keys_asked(recorder):
         recorder.plot_sched(["momentun"])
     with pytest.raises(ValueError, match="no schedule to plot"):
         Recorder().plot_sched()
+
+
+def test_the_table_has_fastais_names(recorder):
+    assert recorder.metric_names == ["epoch", "train_loss", "valid_loss", "accuracy", "time"]
+    assert recorder.log == [0, pytest.approx(0.625), 2.0, 0.5, "00:02"] and recorder.iters == [3, 6, 8]
+    assert len(recorder.metric_names) == len(recorder.log) == len(recorder.values[-1]) + 2
+    empty = Recorder()
+    assert (empty.log, empty.iters, empty.metric_names, empty.values) == ([], [], ["epoch", "time"], [])
+
+
+def test_the_ends_of_epochs_are_marked_if_asked_for(recorder):
+    plain, marked = (recorder.plot_loss(show_epochs=show).axes[0] for show in (False, True))
+    assert len(marked.lines) == len(plain.lines) + 2
+
+
+def test_without_a_sweep_there_is_none_to_draw(recorder):
+    with pytest.raises(ValueError, match=r"There is no sweep to plot\. Write learn.lr_find\(\)"):
+        recorder.plot_lr_find()
