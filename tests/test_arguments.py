@@ -40,6 +40,7 @@ NEEDED = {
     "create_body": {"model": nn.Sequential(nn.Conv2d(3, 2, 3))},
     "exp_range": {"step": 1, "step_size": 2},
     "items": {"dl": None, "indices": [0]},
+    "show_items": {"dl": None, "indices": [0]},
     "find": {"x": torch.zeros(2, 3), "y": torch.zeros(2, dtype=torch.int64)},
     "largest_batch_size": {"model": None, "loss_func": None, "batch": None},
     "multi_step": {"milestones": [2]},
