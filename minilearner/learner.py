@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,10 +42,11 @@ from minilearner.saving import learner_files
 from minilearner.threads import refuse_if_trained_elsewhere, train, turn_of
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import check_precision
-from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks
+from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks, is_fastai_style
 from minilearner.training.compiler import Compile, resolve_compile
 from minilearner.training.distributed import StrategyChoice as Strategy
 from minilearner.training.distributed import resolve_strategy
+from minilearner.training.fastai_style import LearnerView, may_change_batches, name_of
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.predictor import Predictor
@@ -148,9 +149,13 @@ class Learner(LearnerParts):
         self.loss_func, self.opt_func, self.splitter = loss_func, opt_func, splitter
         self.lr, self.wd, self.wd_bn_bias, self.train_bn, self.moms = lr, wd, wd_bn_bias, train_bn, moms
         self.metrics, self.path, self.model_dir = metrics, path or self.dls.path, model_dir
-        self.cbs, self.seed = as_callbacks(cbs), seed
+        self.seed = seed
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self._written = set()
+        self._view = LearnerView(self)
+        self.cbs: list[Callback] = []
+        self.add_cb(cbs)
+        self._view.announce_creation(self.cbs)
 
     def fit(
         self,
@@ -597,19 +602,52 @@ class Learner(LearnerParts):
         """Shows and prints nothing inside the context."""
         return self._output.hide(bar=True, table=True)
 
-    def add_cb(self, cb: Callback | Iterable[Callback]) -> None:
-        """Adds one or several callbacks to every run from now on."""
-        self.cbs += as_callbacks(cb)
+    def add_cb(self, cb: Callbacks) -> Learner:
+        """Adds one or several callbacks to every run from now on. Returns the learner."""
+        added = as_callbacks(cb)
+        self._view.show_to(added)
+        self.cbs = [*self.cbs, *added]
+        return self
 
-    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> None:
-        """Removes callbacks, given by object or by class.
+    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Learner:
+        """Removes callbacks, given by object or by class. Returns the learner.
 
         Raises:
             ValueError: the learner has no such callback.
         """
         self.cbs = drop_callbacks(self.cbs, cb)
+        return self
 
     add_cbs, remove_cbs = add_cb, remove_cb
+
+    @contextmanager
+    def added_cbs(self, cbs: Callbacks) -> Iterator[Learner]:
+        """Adds callbacks inside the ``with`` block."""
+        before = self.cbs
+        self.add_cb(cbs)
+        try:
+            yield self
+        finally:
+            self.cbs = before
+
+    @contextmanager
+    def removed_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Iterator[Learner]:
+        """Removes callbacks inside the ``with`` block; see `remove_cb`."""
+        before = self.cbs
+        self.remove_cb(cbs)
+        try:
+            yield self
+        finally:
+            self.cbs = before
+
+    if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
+
+        def __getattr__(self, name: str) -> Any:
+            """Returns the callback of this name, such as `early_stopping` for an EarlyStoppingCallback."""
+            for callback in vars(self).get("cbs", ()):
+                if name_of(callback) == name:
+                    return callback
+            return super().__getattr__(name)
 
     def _freeze_body(self) -> bool:
         """Freezes all layer groups but the last, for `fine_tune`. Returns False if there is only one, and says so."""
@@ -650,10 +688,14 @@ class Learner(LearnerParts):
         return record
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None, *, reset_opt: bool = False) -> FitContext:
-        callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *as_callbacks(cbs)]
+        given = as_callbacks(cbs)
+        self._view.show_to([*self.cbs, *given])
+        callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *given]
         take_turn(self.dls, self)
+        self._trained = None  # `learn.opt` shows what the optimizer has now
         is_measured = self.dls.valid is not None or self.recorder.train_metrics
-        self._preflight.check(self._step(None), self.dls, self.metrics if is_measured else {}, callbacks)
+        metrics, may_change = self.metrics if is_measured else {}, may_change_batches(callbacks)
+        self._preflight.check(self._step(None), self.dls, metrics, callbacks, may_change=may_change)
         if reset_opt:
             self.create_opt()
         optimizer = self._optimizer()
@@ -681,4 +723,5 @@ class Learner(LearnerParts):
         return make_step(self.model, self.loss_func, optimizer, precision=self.precision, wrap=self.strategy)
 
     def _predictor(self, ds_idx: int = 1, dl: Any = None) -> Predictor:
-        return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"))
+        guests = [callback for callback in self.cbs if is_fastai_style(callback)]
+        return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"), guests)

@@ -185,12 +185,28 @@ def test_settings_of_the_optimizer_are_set_by_name():
     learn.opt.set_hypers(lr=slice(0.1, 1.0), mom=0.5)
     assert [(group["lr"], group["momentum"]) for group in learn.optimizer.param_groups] == [(0.1, 0.5), (1.0, 0.5)]
     assert learn.opt.state_dict() == learn.optimizer.state_dict() and learn.opt.opt is learn.optimizer
-    with pytest.raises(ValueError, match=r"`name` must be one of 'lr', 'mom', 'eps'\. Write learn.wd = "):
-        learn.opt.set_hyper("wd", 0.1)
+    with pytest.raises(ValueError, match=r"`name` must be one of 'lr', 'mom', 'wd'\. .*name='eps'"):
+        learn.opt.set_hyper("eps", 0.1)
     with pytest.raises(AttributeError, match="nothing"):
         _ = learn.opt.nothing
     set_momentum(learn.optimizer.param_groups[0], 0.9)
     assert learn.opt.hypers[0]["mom"] == 0.9
+
+
+def test_weight_decay_set_by_name_spares_norms_and_biases():
+    learn = learner(wd=0.1)
+    learn.opt.set_hyper("wd", 0.2)
+    assert [group["weight_decay"] for group in learn.optimizer.param_groups] == [0.2, 0.0]
+    assert learn.opt.hypers[0]["wd"] == 0.2
+    learn.opt.hypers[0]["sqr_mom"] = 0.95
+    assert [group["betas"][1] for group in learn.optimizer.param_groups] == [0.95, 0.95]
+
+
+def test_settings_after_a_run_can_only_be_read():
+    learn = learner()
+    quietly(learn, 1)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        learn.opt.hypers[0]["lr"] = 1.0
 
 
 def test_a_run_may_make_the_optimizer_anew_and_begin_at_a_later_epoch():

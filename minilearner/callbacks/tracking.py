@@ -180,7 +180,7 @@ class Validate(Callback):
 
 def find_direction(run: Run, monitor: str) -> Direction | None:
     """Returns which values of a column are better: what its metric says, or else its name. None if neither does."""
-    tables = [getattr(callback, name, None) for callback in run.callbacks for name in ("metrics", "train_metrics")]
+    tables = [vars(callback).get(name) for callback in run.callbacks for name in ("metrics", "train_metrics")]
     metrics = [table[monitor] for table in tables if isinstance(table, Mapping) and monitor in table]
     said = [direction for metric in metrics if (direction := direction_of_metric(metric)) is not None]
     return said[0] if said else direction_of_name(monitor)

@@ -20,7 +20,7 @@ from minilearner.lr_finder.result import LRSweep
 from minilearner.metrics import Metric
 from minilearner.results.recorder import RunRecord
 from minilearner.threads import alone_with
-from minilearner.training.callback import Callback
+from minilearner.training.callback import Callback, select_for_step
 from minilearner.training.loop import Loop
 from minilearner.training.optimizer_view import list_hypers
 from minilearner.training.optimizers import Rate
@@ -102,7 +102,7 @@ def validate(
 
     Only callbacks that change what a step computes take part.
     """
-    taking_part = [callback for callback in callbacks if callback.part_of_step]
+    taking_part = select_for_step(callbacks)
     with alone_with([*taking_part, *metrics.values(), *parts_of(loader)]), run.dls.unmoved():
         Loop(run, [*taking_part, Evaluate(metrics), shown], valid=loader).validate()
     return [run.metrics.get(name, math.nan) for name in ("valid_loss", *metrics)]

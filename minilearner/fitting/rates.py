@@ -20,6 +20,7 @@ from minilearner.lr_finder.result import LRSweep, content_of
 from minilearner.lr_finder.sweep import SweepSettings, find_rates
 from minilearner.packing import pack, unpack
 from minilearner.saving.identity import compare, identity
+from minilearner.training.callback import select_for_step
 from minilearner.training.optimizers import Rate, spread
 
 __all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
@@ -166,7 +167,7 @@ def _digest(content: dict[str, Any]) -> str:
 def _sweep_identity(context: FitContext, ratios: Rate | None, momentum: float | None) -> dict[str, Any]:
     """Returns what makes a sweep this one: the model, the data, the loss, the optimizer, and what shapes its steps."""
     run = context.new_run()
-    run.callbacks = [callback for callback in context.callbacks if callback.part_of_step]
+    run.callbacks = select_for_step(context.callbacks)
     by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
     how = {"ratios": by_last, "momentum": momentum, "wd": context.wd, "wd_bn_bias": context.wd_bn_bias}
     return {**identity(run, "sweep"), "lr": None, **how}

@@ -26,7 +26,7 @@ from minilearner.lr_finder.suggestions import as_functions
 from minilearner.metrics import SmoothedLoss
 from minilearner.models.restore import restore_buffers
 from minilearner.runtime import isolate_rng
-from minilearner.training.callback import Callback, CancelFit
+from minilearner.training.callback import Callback, CancelFit, is_fastai_style, select_for_step
 from minilearner.training.loop import Loop
 from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import is_adaptive, momentum_key, set_momentum
@@ -145,7 +145,8 @@ def find_rates(
         suggest_funcs: functions that read suggestions off the curve.
     """
     functions = as_functions(suggest_funcs)
-    of_step = [callback for callback in callbacks if callback.part_of_step]
+    of_step = select_for_step(callbacks)
+    restored = [callback for callback in of_step if not is_fastai_style(callback)]  # those keep what they have seen
     momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
     n_accumulate = next((cb.n_batches for cb in of_step if isinstance(cb, GradientAccumulation)), 1)
     updates_per_epoch = -(-len(train) // n_accumulate)
@@ -161,7 +162,7 @@ def find_rates(
         confirm=True,
     )
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
-    with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *of_step):
+    with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *restored):
         if momentum is not None:
             add_missing_state(run.optimizer, ["momentum"])
             for group in run.optimizer.param_groups:

@@ -227,7 +227,7 @@ def _optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
 
 def _tables(run: Run, name: str) -> list[Mapping[str, Any]]:
     """Returns the callbacks' attributes of this name that are dictionaries."""
-    values = [getattr(callback, name, None) for callback in run.callbacks]
+    values = [vars(callback).get(name) for callback in run.callbacks]
     return [table for table in values if isinstance(table, Mapping)]
 
 

@@ -20,6 +20,7 @@ from minilearner.tree import to_device
 
 __all__ = [
     "EVENTS",
+    "Act",
     "Callback",
     "Callbacks",
     "Cancel",
@@ -33,12 +34,21 @@ __all__ = [
     "Events",
     "as_callbacks",
     "check_event_name",
+    "defines",
     "drop_callbacks",
+    "is_fastai_style",
+    "select_for_step",
 ]
 
 
 class Cancel(Exception):  # noqa: N818 - a command to the loop, not an error
-    """Ends the stretch of the loop that the subclass names; `after_cancel_<stretch>` and `after_<stretch>` follow."""
+    """Ends the stretch of the loop that the subclass names; `after_cancel_<stretch>` and `after_<stretch>` follow.
+
+    Attributes:
+        stretch: the stretch that it ends, such as "batch".
+    """
+
+    stretch: ClassVar[str]
 
 
 class CancelBatch(Cancel):
@@ -48,6 +58,9 @@ class CancelBatch(Cancel):
     if its backward pass was done. `after_cancel_batch` and `after_batch` still come. May be raised from `before_batch`
     to `after_step`, in validation too.
     """
+
+    stretch = "batch"
+    keeps_gradients: ClassVar[bool] = False
 
 
 class CancelBackward(Cancel):
@@ -60,6 +73,9 @@ class CancelBackward(Cancel):
     there is an update. May be raised from `after_pred` to `before_backward`, and in `run.process_batch`.
     """
 
+    stretch = "backward"
+    keeps_update: ClassVar[bool] = False
+
 
 class CancelStep(Cancel):
     """Skips this update and drops its gradients.
@@ -67,6 +83,8 @@ class CancelStep(Cancel):
     The schedule stands still, since no update was made. `after_cancel_step`, `after_step` and `after_batch` still come.
     May be raised in `before_step`.
     """
+
+    stretch = "step"
 
 
 class CancelTrain(Cancel):
@@ -76,6 +94,8 @@ class CancelTrain(Cancel):
     the events of the current batch do not. May be raised from `before_train` to the last `after_batch`.
     """
 
+    stretch = "train"
+
 
 class CancelValidate(Cancel):
     """Ends this validation pass.
@@ -83,6 +103,8 @@ class CancelValidate(Cancel):
     `after_cancel_validate` and `after_validate` still come, with metrics of the batches so far. May be raised from
     `before_validate` to the last `after_batch`.
     """
+
+    stretch = "validate"
 
 
 class CancelEpoch(Cancel):
@@ -92,6 +114,8 @@ class CancelEpoch(Cancel):
     from `before_epoch` on.
     """
 
+    stretch = "epoch"
+
 
 class CancelFit(Cancel):
     """Ends the run in good order.
@@ -100,6 +124,8 @@ class CancelFit(Cancel):
     done, `after_epoch` comes before them, so that every log has this epoch; no other event does. All callbacks receive
     the event at the end of a stretch in which it is raised. May be raised from `before_fit` on.
     """
+
+    stretch = "fit"
 
 
 class Callback:
@@ -167,6 +193,10 @@ class Callback:
     training. Networks of your own are not exchanged between processes. The loop sets `run.process_batch` for each run
     and puts it back afterwards. See ``examples/custom_step.py``.
 
+    Events may also be written in fastai's way, without the run: ``def after_batch(self)``. A callback whose events all
+    take only `self` sees `self.learn`, `self.x`, `self.pred` and so on, and follows fastai's rules; see
+    `training.fastai_session`.
+
     Attributes:
         order: callbacks act in rising order; those with equal `order` act in the order in which they were given.
         part_of_step: True for a callback that changes what a batch does to the model (accumulation, clipping, mixing).
@@ -181,14 +211,17 @@ class Callback:
             `verbose`. A change of any other argument is an error when the run is resumed. None, the default for your
             own callbacks, allows every argument to change; the changed ones are printed.
 
+        learn: in fastai's style, what stands for the learner. Set when the callback is given to one.
+
     Raises:
         TypeError: a subclass defines a method that is named like an event but is not one. The message offers the
             nearest.
     """
 
-    # A slot: `vars` and `state_dict` shall not see the arguments.
-    __slots__ = ("__dict__", "__weakref__", "constructor_arguments")
+    # Slots: `vars` and `state_dict` shall not see them.
+    __slots__ = ("__dict__", "__weakref__", "constructor_arguments", "learn")
     constructor_arguments: Mapping[str, Any]
+    learn: Any
 
     order: float = 0
     part_of_step: bool = False
@@ -214,6 +247,15 @@ class Callback:
         for name in vars(cls):
             if name.startswith(("before_", "after_")):
                 check_event_name(name, owner=cls.__name__)
+
+    if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
+
+        def __getattr__(self, name: str) -> Any:
+            """Looks a missing attribute up in `learn`, as callbacks in fastai's style expect."""
+            learn = None if name == "learn" or name.startswith("__") else getattr(self, "learn", None)
+            if learn is not None:
+                return learn.look_up(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what this callback must remember so that a stopped run continues exactly where it was.
@@ -349,40 +391,87 @@ def _generators(owner: Any) -> dict[str, Any]:
 EVENTS: tuple[str, ...] = tuple(name for name in vars(Callback) if name.startswith(("before_", "after_")))
 """The names of all events."""
 
+_CREATED = "after_create"  # an event in fastai's style alone: the learner has been made
+
 
 def check_event_name(name: str, owner: str) -> None:
     """Raises a TypeError that offers the nearest event, if `name` is not an event."""
-    if name not in EVENTS:
+    if name not in EVENTS and name != _CREATED:
         raise TypeError(f"{owner} defines {name!r}, which is not an event.{closest(name, EVENTS)}")
 
+
+Act: TypeAlias = Callable[[Run], None]
+"""What is called at an event."""
 
 Callbacks: TypeAlias = Callback | Iterable[Callback] | None
 """What users pass as `cbs`: one callback, several, or none."""
 
 
 def as_callbacks(cbs: Any) -> list[Callback]:
-    """Returns None, one callback, or several as a new list.
+    """Returns None, one callback, or several as a new list. Makes a callback of a class that needs no arguments.
 
     Raises:
-        TypeError: one of them is something else, such as a class instead of an instance.
+        TypeError: one of them is something else, or mixes our style with fastai's.
     """
     is_one = isinstance(cbs, (Callback, type, str)) or not isinstance(cbs, Iterable)
     given: list[Any] = [] if cbs is None else [cbs] if is_one else list(cbs)
+    given = [one() if isinstance(one, type) and issubclass(one, Callback) else one for one in given]
     for callback in given:
         if not isinstance(callback, Callback):
             raise TypeError(f"`cbs` must be callbacks. Received: {callback!r:.80}.{_advise(callback)}")
+        is_fastai_style(callback)
     return given
 
 
 def _advise(thing: Any) -> str:
     """Returns what to write in place of something that is not a callback, after a space; "" if nobody can say."""
-    if isinstance(thing, type):
-        return " Give an instance, not the class."
     if isinstance(thing, LRScheduler):
         return (
             f" Give a function that makes the scheduler: TorchScheduler(lambda opt: {type(thing).__name__}(opt, ...))."
         )
     return ""
+
+
+def is_fastai_style(callback: Callback) -> bool:
+    """Whether the events of a callback take only `self`, as fastai's do.
+
+    Raises:
+        TypeError: some take the run, and some do not.
+    """
+    kind = type(callback)
+    methods = {event: getattr(kind, event, None) for event in (*EVENTS, _CREATED)}
+    of_base = {event: getattr(Callback, event, None) for event in methods}
+    own = {event: method for event, method in methods.items() if method is not of_base[event]}
+    bare = [event for event, method in own.items() if not _takes_run(method)]
+    if bare and len(bare) < len(own):
+        with_run = next(event for event in own if event not in bare)
+        raise TypeError(
+            f"the events of a callback must all take `run`, or all take only `self`, as fastai's do. Received: "
+            f"{kind.__name__} with `{bare[0]}(self)` and `{with_run}(self, run)`."
+        )
+    return bool(bare)
+
+
+def _takes_run(method: Any) -> bool:
+    """Whether a method of a class does not do with `self` alone."""
+    try:
+        signature = inspect.signature(method)
+    except ValueError:  # made in C
+        return True
+    return not _can_bind(signature, 1) or _can_bind(signature, 2)
+
+
+def _can_bind(signature: inspect.Signature, n: int) -> bool:
+    try:
+        signature.bind(*[None] * n)
+    except TypeError:
+        return False
+    return True
+
+
+def select_for_step(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Returns the callbacks that act in each pass, not in training alone: parts of the step, and fastai's style."""
+    return [callback for callback in callbacks if callback.part_of_step or is_fastai_style(callback)]
 
 
 def drop_callbacks(callbacks: Iterable[Callback], unwanted: Any) -> list[Callback]:
@@ -405,15 +494,20 @@ class Events:
 
     An event that no callback defines is an empty tuple, and costs nothing.
 
+    Args:
+        callbacks: in any order.
+        bind: returns what to call with the run for a callback and an event. By default, its method.
+
     Attributes:
         of: event name -> what to call, in order. The loop reads it directly in each batch, to save a call.
     """
 
-    def __init__(self, callbacks: Iterable[Callback]):
-        self.callbacks = sorted(callbacks, key=lambda callback: callback.order)
-        self.of: dict[str, tuple[Callable[[Run], None], ...]] = {
-            event: tuple(getattr(cb, event) for cb in self.callbacks if _defines(cb, event)) for event in EVENTS
+    def __init__(self, callbacks: Iterable[Callback], bind: Callable[[Callback, str], Act] = getattr):
+        self.callbacks = _sort(callbacks)
+        self.of: dict[str, tuple[Act, ...]] = {
+            event: tuple(bind(cb, event) for cb in self.callbacks if defines(cb, event)) for event in EVENTS
         }
+        self._bind = bind
         self._started: list[Callback] = []
 
     def emit(self, event: str, run: Run) -> None:
@@ -425,20 +519,46 @@ class Events:
         """Calls `before_fit` of each callback, and notes which ones were reached."""
         for callback in self.callbacks:
             self._started.append(callback)
-            callback.before_fit(run)
+            self._bind(callback, "before_fit")(run)
 
     def finish(self, run: Run) -> None:
         """Calls `after_fit` of each callback that `start` reached, even if one fails; then raises the first error."""
         first: BaseException | None = None
         for callback in self._started:
             try:
-                callback.after_fit(run)
+                self._bind(callback, "after_fit")(run)
             except BaseException as error:
                 first = first or error
         if first is not None:
             raise first
 
 
-def _defines(callback: Callback, event: str) -> bool:
+def _sort(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Sorts callbacks by `order`, and puts each after those that its `run_after` or their `run_before` name."""
+    waiting = sorted(callbacks, key=lambda callback: callback.order)
+    if not any(hasattr(callback, name) for callback in waiting for name in ("run_after", "run_before")):
+        return waiting
+    ready: list[Callback] = []
+    while waiting:
+        first = next((cb for cb in waiting if not any(_comes_after(cb, other) for other in waiting)), None)
+        if first is None:
+            raise ValueError(f"no order satisfies the `run_after` and `run_before` of these callbacks: {waiting}.")
+        waiting.remove(first)
+        ready.append(first)
+    return ready
+
+
+def _comes_after(callback: Callback, other: Callback) -> bool:
+    pairs = ((callback, "run_after", other), (other, "run_before", callback))
+    return any(_is_one_of(two, getattr(one, name, ())) for one, name, two in pairs)
+
+
+def _is_one_of(callback: Callback, named: Any) -> bool:
+    kinds = named if isinstance(named, Iterable) else [named]
+    return any(callback is kind or (isinstance(kind, type) and isinstance(callback, kind)) for kind in kinds)
+
+
+def defines(callback: Callback, event: str) -> bool:
+    """Whether a callback does something at an event."""
     method: Callable[[Run], None] = getattr(callback, event)
     return getattr(method, "__func__", method) is not getattr(Callback, event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -24,7 +24,10 @@ from minilearner.training.item_losses import LossFunction, make_item_loss
 from minilearner.training.step import Step
 from minilearner.tree import is_empty, map_tensors, n_items
 
-__all__ = ["predict_all", "predict_batches"]
+__all__ = ["Passing", "predict_all", "predict_batches"]
+
+Passing: TypeAlias = Callable[[Iterable[Any]], Iterable[tuple[Any, Any, Any]]]
+"""Receives a loader, and yields inputs, predictions and targets of each batch: a pass in which callbacks act."""
 
 
 def predict_batches(
@@ -34,6 +37,7 @@ def predict_batches(
     activate: Callable[[Any], Any] | None = None,
     with_loss: bool = False,
     watch: Callable[[Any], Iterable[Any]] = iter,
+    passing: Passing | None = None,
 ) -> Iterator[BatchPrediction]:
     """Yields the predictions for each batch, activated, with its targets and, if wanted, the loss of each item.
 
@@ -48,8 +52,9 @@ def predict_batches(
         activate: turns the model's outputs into predictions, such as probabilities.
         with_loss: adds the losses `(items,)`; batches without labels have none.
         watch: receives the loader and yields its batches, for instance to show progress.
+        passing: makes the pass in place of the step; see `Passing`.
     """
-    inside = partial(_predict_inside, step, loader, activate, with_loss, watch)
+    inside = partial(_predict_inside, step, loader, activate, with_loss, watch, passing)
     with restore_loaders(loader):
         batches = None
         rng: dict[str, Any] | None = None
@@ -74,6 +79,7 @@ def predict_all(
     activate: Callable[[Any], Any] | None = None,
     with_loss: bool = False,
     watch: Callable[[Any], Iterable[Any]] = iter,
+    passing: Passing | None = None,
     is_shared: bool = True,
 ) -> Iterator[Iterator[BatchPrediction]]:
     """As `predict_batches`, for one who takes all batches at once, inside the context. This saves work for each batch.
@@ -82,7 +88,7 @@ def predict_all(
     False for a loader that no other thread can know.
     """
     reading = alone_with(parts_of(loader)) if is_shared else nullcontext()
-    own = _predict_inside(step, loader, activate, with_loss, watch)
+    own = _predict_inside(step, loader, activate, with_loss, watch, passing)
     # Closed here, and not only when an error's traceback is dropped: a bar may be open.
     with (
         shorten_interrupts("while predicting"),
@@ -102,10 +108,15 @@ def _predict_inside(
     activate: Callable[[Any], Any] | None,
     with_loss: bool,
     watch: Callable[[Any], Iterable[Any]],
+    passing: Passing | None,
 ) -> Generator[BatchPrediction, None, None]:
     item_loss = make_item_loss(step.loss_func) if with_loss else None
-    turn = turn_of(step.model)
-    own = (_predict_batch(step, turn, x, y, activate, item_loss) for x, y in watch(loader))
+    if passing is None:
+        turn = turn_of(step.model)
+        own = (_predict_batch(step, turn, x, y, activate, item_loss) for x, y in watch(loader))
+    else:
+        passed = passing(_Watched(loader, watch))
+        own = (_describe_batch(x, pred, y, activate, item_loss) for x, pred, y in passed)
     if isinstance(loader, Sized) and getattr(loader, "share", WHOLE).count > 1:
         own = _gather_batches(own, len(loader))
     return own
@@ -120,10 +131,28 @@ def _predict_batch(
     item_loss: LossFunction | None,
 ) -> BatchPrediction:
     with turn:
-        pred = step.predict(x)
-        losses = item_loss(pred, y) if item_loss is not None and y is not None else None
-        shown = map_tensors(activate, pred) if activate is not None else pred
+        return _describe_batch(x, step.predict(x), y, activate, item_loss)
+
+
+def _describe_batch(
+    x: Any, pred: Any, y: Any, activate: Callable[[Any], Any] | None, item_loss: LossFunction | None
+) -> BatchPrediction:
+    losses = item_loss(pred, y) if item_loss is not None and y is not None else None
+    shown = map_tensors(activate, pred) if activate is not None else pred
     return BatchPrediction(x=x, preds=shown, targets=y, losses=losses, n_items=n_items(x))
+
+
+class _Watched:
+    """A loader that is watched while one iterates over it."""
+
+    def __init__(self, loader: Any, watch: Callable[[Any], Iterable[Any]]) -> None:
+        self.loader, self.watch = loader, watch
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.watch(self.loader))
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
 
 def _gather_batches(own: Iterator[BatchPrediction], n_batches: int) -> Generator[BatchPrediction, None, None]:

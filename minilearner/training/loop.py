@@ -26,6 +26,7 @@ from minilearner.training.callback import (
     CancelValidate,
     Events,
 )
+from minilearner.training.fastai_session import open_session
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
@@ -42,15 +43,27 @@ class Loop:
         run: holds the state of the call.
         callbacks: act in the order of their `order`.
         train, valid: loaders of `(x, y)` batches with a length; `valid` may be None.
+        predicts: whether it only predicts, with `predict`.
     """
 
-    def __init__(self, run: Run, callbacks: Iterable[Callback] = (), *, train: Any = None, valid: Any = None):
+    def __init__(
+        self,
+        run: Run,
+        callbacks: Iterable[Callback] = (),
+        *,
+        train: Any = None,
+        valid: Any = None,
+        predicts: bool = False,
+    ):
         self.run = run
         self.step = run.step
         self.train = train
         self.valid = valid
-        self.events = Events(callbacks)
-        self._is_trained = False
+        kind = (
+            "get_preds" if predicts else "validate" if train is None else "fit" if run.record is not None else "lr_find"
+        )
+        self.events = Events(*open_session(callbacks, run, train=train, valid=valid, kind=kind))
+        self._is_trained = self._carries_gradients = False
         run.validate = self.validate_now
         run.process_batch = self._process_batch
         run.callbacks = self.events.callbacks
@@ -86,6 +99,30 @@ class Loop:
                 self.events.emit("before_epoch", self.run)
                 self.validate_now()
 
+    def predict(self) -> Iterator[Run]:
+        """Goes through the validation batches without training, and yields the run after each.
+
+        The caller sees to evaluation mode, gradients and random generators, as `inference` does. Targets may be None.
+        """
+        run, of = self.run, self.events.of
+        with self._whole_run():
+            self.events.start(run)
+            with self._stretch("epoch", CancelEpoch):
+                self.events.emit("before_epoch", run)
+                run.n_batches = len(self.valid)
+                with self._stretch("validate", CancelValidate):
+                    self.events.emit("before_validate", run)
+                    for run.iter, (run.x, run.y) in enumerate(self.valid):
+                        run.pred = run.loss = None
+                        try:
+                            self._predict_batch()
+                        except CancelBatch as cancel:
+                            what = f"batch {run.iter} was cancelled by a callback, so its items have no predictions."
+                            raise RuntimeError(what) from cancel
+                        for act in of["after_batch"]:
+                            act(run)
+                        yield run
+
     def validate_now(self) -> None:
         """Makes a validation pass here, and puts the run back to the batch where it was.
 
@@ -108,7 +145,8 @@ class Loop:
         run.training = run.in_mid_epoch = True
         run.n_batches = len(self.train)
         step.model.train()
-        step.zero_grad()  # no gradient from before, such as from a cancelled epoch, belongs to this one
+        if not self._carries_gradients:
+            step.zero_grad()  # no gradient from before, such as from a cancelled epoch, belongs to this one
         try:
             with self._stretch("train", CancelTrain):
                 self.events.emit("before_train", run)
@@ -137,9 +175,10 @@ class Loop:
                 run.pred = run.loss = None  # a cancelled batch must not show those of the batch before
                 try:
                     act_on_batch()
-                except CancelBatch:
+                except CancelBatch as cancel:
                     self.events.emit("after_cancel_batch", run)
-                    if run.training and self.step.n_accumulate == 1:
+                    self._carries_gradients |= run.training and cancel.keeps_gradients
+                    if run.training and self.step.n_accumulate == 1 and not cancel.keeps_gradients:
                         self.step.zero_grad()
                 for act in of["after_batch"]:
                     act(run)
@@ -157,8 +196,8 @@ class Loop:
             act(run)
         try:
             run.process_batch()
-        except CancelBackward:
-            is_cancelled = True
+        except CancelBackward as cancel:
+            is_cancelled = not cancel.keeps_update
             self.events.emit("after_cancel_backward", run)
         if run.loss is None and not is_cancelled:
             raise RuntimeError("`run.process_batch` must set `run.loss`, or raise a cancel. It did neither.")
@@ -174,6 +213,19 @@ class Loop:
             act(self.run)
         with turn_of(self.step.model):
             self._process_batch()
+
+    def _predict_batch(self) -> None:
+        run, of = self.run, self.events.of
+        for act in of["before_batch"]:
+            act(run)
+        with turn_of(self.step.model):
+            run.pred = self.step.predict(run.x)
+            for act in of["after_pred"]:
+                act(run)
+            if run.y is not None:
+                run.loss = self.step.compute_loss(run.pred, run.y)
+            for act in of["after_loss"]:
+                act(run)
 
     def _process_batch(self) -> None:
         """Makes the forward pass of a batch, or of a part of it, and in training the backward pass."""
@@ -247,10 +299,9 @@ class Loop:
             except CancelFit:
                 self.events.emit("after_cancel_fit", run)
             except Cancel as stray:
-                name = type(stray).__name__
                 raise RuntimeError(
-                    f"{name} was raised where there is nothing for it to cancel. It may be raised from "
-                    f"`before_{name.removeprefix('Cancel').lower()}` on, until that stretch ends."
+                    f"{type(stray).__name__} was raised where there is nothing for it to cancel. It may be raised from "
+                    f"`before_{stray.stretch}` on, until that stretch ends."
                 ) from stray
         except BaseException as error:
             run.interrupted = True

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minilearner.errors import closest
 from minilearner.training.optimizers import n_layer_groups, set_momentum, spread
 
-__all__ = ["OptimizerView", "list_hypers"]
+__all__ = ["Hypers", "OptimizerView", "list_hypers"]
+
+_KEYS = {"lr": "lr", "mom": "momentum", "sqr_mom": "alpha", "eps": "eps", "wd": "weight_decay"}
+"""fastai's names of settings, and torch's. Adam and its kind have "betas" for `mom` and `sqr_mom`."""
 
 
 class OptimizerView:
@@ -38,9 +42,11 @@ class OptimizerView:
         return self.optimizer
 
     @property
-    def hypers(self) -> list[dict[str, Any]]:
-        """A dictionary for each layer group, with those of `lr`, `mom`, `sqr_mom`, `eps` and `wd` that there are."""
-        return list_hypers(self.optimizer) if self._hypers is None else [dict(group) for group in self._hypers]
+    def hypers(self) -> Sequence[Mapping[str, Any]]:
+        """The settings of each layer group; see `Hypers`. After a run they can only be read."""
+        return (
+            _show_hypers(self.optimizer) if self._hypers is None else [MappingProxyType(dict(h)) for h in self._hypers]
+        )
 
     @property
     def param_lists(self) -> list[list[nn.Parameter]]:
@@ -50,24 +56,21 @@ class OptimizerView:
         ]
 
     def set_hyper(self, name: str, value: Any) -> None:
-        """Sets "lr", "mom" or "eps" of all layer groups: a number, one for each group, or a slice.
+        """Sets "lr", "mom", "sqr_mom", "eps" or "wd" of all layer groups: a number, one for each group, or a slice.
 
-        Weight decay is the learner's: ``learn.wd = 0.1``. A rate lasts until the next `fit`, which brings its own.
+        A rate lasts until the next `fit`, which brings its own; ``learn.wd = 0.1`` changes weight decay for good.
 
         Raises:
-            ValueError: there is no such setting.
+            ValueError: the optimizer has no such setting, or there are not as many numbers as layer groups.
         """
-        settings = ("lr", "mom", "eps")
-        if name not in settings:
-            hint = " Write learn.wd = ..." if name == "wd" else closest(name, settings)
-            raise ValueError(f"`name` must be one of {', '.join(map(repr, settings))}.{hint} Received: name={name!r}.")
-        layers = _by_layer(self.optimizer)
-        for groups, one in zip(layers, spread(value, len(layers)), strict=True):
-            for group in groups:
-                if name == "mom":
-                    set_momentum(group, one)
-                elif name in group:
-                    group[name] = one
+        layers = _show_hypers(self.optimizer)
+        if name not in layers[-1]:
+            known = list(layers[-1])
+            raise ValueError(
+                f"`name` must be one of {', '.join(map(repr, known))}.{closest(name, known)} Received: name={name!r}."
+            )
+        for hypers, one in zip(layers, spread(_as_rate(value), len(layers)), strict=True):
+            hypers[name] = one
         self._hypers = None
 
     def set_hypers(self, **values: Any) -> None:
@@ -86,9 +89,62 @@ class OptimizerView:
             return getattr(self.optimizer, name)
 
 
+class Hypers(MutableMapping[str, Any]):
+    """The settings of one layer group, to read and to set: those of `lr`, `mom`, `sqr_mom`, `eps` and `wd` there are.
+
+    Args:
+        groups: the optimizer's groups for this layer group. The second holds what weight decay spares.
+        is_spared: whether weight decay spares the whole layer group.
+    """
+
+    def __init__(self, groups: Sequence[dict[str, Any]], *, is_spared: bool = False) -> None:
+        self._groups, self._is_spared = groups, is_spared
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._read()
+        if name not in found:
+            raise KeyError(f"the optimizer has no setting {name!r}.{closest(str(name), found)}")
+        return found[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self[name]  # an unknown name raises here
+        value = value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+        decayed = () if self._is_spared else self._groups[:1]
+        for group in decayed if name == "wd" else self._groups:
+            if name == "mom":
+                set_momentum(group, value)
+            elif name == "sqr_mom" and "betas" in group:
+                group["betas"] = (group["betas"][0], value)
+            else:
+                group[_KEYS[name]] = value
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"a setting of the optimizer cannot be removed. Received: {name!r}.")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+    def _read(self) -> dict[str, Any]:
+        group = self._groups[0]
+        found = {name: group[key] for name, key in _KEYS.items() if key in group}
+        return found | ({"mom": group["betas"][0], "sqr_mom": group["betas"][1]} if "betas" in group else {})
+
+
 def list_hypers(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Returns the settings of each layer group by fastai's names. Weight decay is that of the weights it applies to."""
-    return [_settings(max(groups, key=lambda group: group.get("weight_decay", 0))) for groups in _by_layer(optimizer)]
+    return [dict(hypers) for hypers in _show_hypers(optimizer)]
+
+
+def _show_hypers(optimizer: Optimizer) -> list[Hypers]:
+    layers = _by_layer(optimizer)
+    decays = [any(group.get("weight_decay") for group in groups) for groups in layers]
+    return [Hypers(groups, is_spared=any(decays) and not own) for groups, own in zip(layers, decays, strict=True)]
 
 
 def _by_layer(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
@@ -98,9 +154,6 @@ def _by_layer(optimizer: Optimizer) -> list[list[dict[str, Any]]]:
     return layers
 
 
-def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"lr": "lr", "momentum": "mom", "alpha": "sqr_mom", "eps": "eps", "weight_decay": "wd"}
-    found = {ours: group[theirs] for theirs, ours in names.items() if theirs in group}
-    if "betas" in group:
-        found |= {"mom": group["betas"][0], "sqr_mom": group["betas"][1]}
-    return found
+def _as_rate(value: Any) -> Any:
+    """Returns a plain number or list for a tensor or an array."""
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -26,8 +26,12 @@ from minilearner.errors import DataError
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
+from minilearner.threads import alone_with
+from minilearner.training.callback import Callback
 from minilearner.training.inference import predict_all, predict_batches
 from minilearner.training.item_origins import origins_of
+from minilearner.training.loop import Loop
+from minilearner.training.run import Run
 from minilearner.training.step import Step
 from minilearner.tree import map_tensors
 
@@ -47,6 +51,7 @@ class Predictor:
         ds_idx: the number of the set, unless `dl` is given.
         dl: another loader, or a dataset.
         watch: receives a loader and yields its batches, for example to show progress.
+        callbacks: those in fastai's style, which act in predictions too.
     """
 
     step: Step
@@ -54,6 +59,7 @@ class Predictor:
     ds_idx: int = 1
     dl: Any = None
     watch: Callable[[Any], Iterable[Any]] = iter
+    callbacks: Sequence[Callback] = ()
 
     @property
     def loader(self) -> Loader:
@@ -177,7 +183,14 @@ class Predictor:
     ) -> dict[str, Any]:
         target = self.dls.target
         activate = act if act is not None or target is None else target.activate
-        return {"activate": activate, "watch": self.watch if watch is None else watch}
+        passing = self._pass_with_callbacks if self.callbacks else None
+        return {"activate": activate, "watch": self.watch if watch is None else watch, "passing": passing}
+
+    def _pass_with_callbacks(self, loader: Iterable[Any]) -> Iterator[tuple[Any, Any, Any]]:
+        with alone_with(self.callbacks):
+            loop = Loop(Run(self.step, self.dls), self.callbacks, valid=loader, predicts=True)
+            for run in loop.predict():
+                yield run.x, run.pred, run.y
 
     def _decode(self, preds: Any) -> Any:
         return preds if self.dls.target is None else self.dls.target.decode(preds)

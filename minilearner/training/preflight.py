@@ -94,11 +94,32 @@ class Preflight:
     def __init__(self) -> None:
         self._passed: list[Any] = []
 
-    def check(self, step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], callbacks: Sequence[Any] = ()) -> None:
-        """Runs `check_data`, unless exactly these parts passed it the last time. Callbacks may replace the loss."""
+    def check(
+        self,
+        step: Step,
+        dls: DataLoaders,
+        metrics: Mapping[str, Metric],
+        callbacks: Sequence[Any] = (),
+        *,
+        may_change: bool = False,
+    ) -> None:
+        """Runs `check_data`, unless exactly these parts passed it the last time. Callbacks may replace the loss.
+
+        Args:
+            step, dls, metrics: as in `check_data`.
+            callbacks: those of the run.
+            may_change: True if callbacks may make a batch fit that does not. Then the training itself must say so.
+        """
         parts = [*parameters_of(step.model, step.loss_func), step.loss_func, dls, *metrics.values()]
-        if [id(part) for part in self._passed] != [id(part) for part in parts]:
+        if [id(part) for part in self._passed] == [id(part) for part in parts]:
+            return
+        try:
             check_data(step, dls, metrics, is_own_loss=any(map(_may_replace_loss, callbacks)))
+        except DataError as error:
+            is_theirs = error.__cause__ is not None and not isinstance(error.__cause__, Warning)
+            if not (may_change and is_theirs):  # the model's and the loss's own errors come again if they must
+                raise
+        else:
             self._passed = parts
 
 

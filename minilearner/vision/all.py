@@ -100,6 +100,15 @@ from minilearner.scores.perplexity import Perplexity
 from minilearner.sources.paths import DataPath
 from minilearner.sources.paths import DataPath as Path
 from minilearner.training.fastai_optimizers import SGD, Adam, Lookahead, OptimWrapper, RAdam, RMSProp, ranger
+from minilearner.training.fastai_style import (
+    CancelBackwardException,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    CancelStepException,
+    CancelTrainException,
+    CancelValidException,
+)
 from minilearner.vision.augment import Dihedral, Rotate, Warp, Zoom, aug_transforms
 from minilearner.vision.crops import RandomResizedCropBatch
 from minilearner.vision.erasing import RandomErasing
@@ -136,6 +145,13 @@ __all__ = [
     "BalancedAccuracy",
     "BrierScore",
     "Brightness",
+    "CancelBackwardException",
+    "CancelBatchException",
+    "CancelEpochException",
+    "CancelFitException",
+    "CancelStepException",
+    "CancelTrainException",
+    "CancelValidException",
     "CategoryBlock",
     "CohenKappa",
     "ColReader",

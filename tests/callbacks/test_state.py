@@ -115,7 +115,7 @@ MAKERS = {
     Validate: [lambda: Validate(every_steps=3)],
 }
 # A learner creates these for one call. Their data are in the record, on disk, or last for one pass.
-INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint"}
+INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint", "Session"}
 
 
 def stock_callbacks():

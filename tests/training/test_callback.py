@@ -29,9 +29,18 @@ def test_only_defined_events_are_dispatched():
     assert {name for name, acts in events.of.items() if acts} == {"after_batch"}
 
 
-def test_a_class_instead_of_a_callback_is_refused():
-    with pytest.raises(TypeError, match="Give an instance, not the class"):
-        as_callbacks([Callback])
+def test_a_class_that_needs_no_arguments_is_as_good_as_an_instance():
+    class One(Callback):
+        pass
+
+    (made,) = as_callbacks(One)
+    assert type(made) is One
+
+
+@pytest.mark.parametrize("given", [[dict], 3, "EMA"])
+def test_what_is_no_callback_is_refused(given):
+    with pytest.raises(TypeError, match="`cbs` must be callbacks. Received: "):
+        as_callbacks(given)
 
 
 def test_lambda_callback_refuses_unknown_names():
