@@ -536,7 +536,7 @@ class Learner(LearnerParts):
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and parameters, and of how it is trained."""
         settings = self._run(self._optimizer()).settings(self.cbs)
-        return summarize(self.model, self.dls.one_batch()[0], settings)
+        return summarize(self.model, self.dls.loader(0).first_batch()[0], settings)
 
     def save(self, file: str | Path, with_opt: bool = True) -> Path:
         """Writes weights, buffers and the optimizer's state to a safetensors file, and returns its path.

@@ -17,11 +17,12 @@ from minilearner import processes
 from minilearner.checks import check_choice, check_count
 from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
-from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, Read, as_sequence
+from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, PreparedPart, Read, as_sequence
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
+from minilearner.data.item_views import DataSets, ItemView, view_part
 from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
 from minilearner.data.share import choose_drop_last
@@ -207,7 +208,25 @@ class DataBlock:
             new_items=NewItems(self.plan, prepared.target, prepared.kind),
         )
         dls.skipped = prepared.skipped
+        dls.split_items = prepared.train.items, prepared.valid.items
         return dls
+
+    def datasets(self, source: Any) -> DataSets:
+        """Returns the items of a source, split and labelled: ``image, number = block.datasets(path).train[0]``.
+
+        Each is read when it is asked for, and not transformed.
+
+        Raises:
+            TypeError, ValueError, DataError: as `dataloaders`.
+        """
+        prepared = self.plan.prepare(source, verify="names", on_unreadable="raise")
+        new_items = NewItems(self.plan, prepared.target, prepared.kind)
+
+        def view(part: PreparedPart) -> ItemView:
+            return view_part(part.items, lambda i: new_items.read(part.sources[i]), part.y, prepared.target, self.n_inp)
+
+        train, valid = prepared.train, prepared.valid
+        return DataSets(view(train), view(valid), (train.positions, valid.positions))
 
     def weighted_dataloaders(self, source: Any, wgts: Any, bs: int = 64, **options: Any) -> DataLoaders:
         """Returns `dataloaders(source, weights=wgts, bs=bs, **options)`: fastai's name for it.

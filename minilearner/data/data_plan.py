@@ -21,6 +21,7 @@ from minilearner.data.splits import Split, Splitter, split_items
 from minilearner.data.table import Row, Table, as_row, as_table, is_table
 from minilearner.data.targets import Target
 from minilearner.errors import DataError, FileFormatError, agree, plural
+from minilearner.lists import L
 
 __all__ = ["DataPlan", "NewItems", "PreparedData", "PreparedPart", "Read", "as_sequence"]
 
@@ -29,6 +30,8 @@ __all__ = ["DataPlan", "NewItems", "PreparedData", "PreparedPart", "Read", "as_s
 class PreparedPart:
     """One of the two sets of a split."""
 
+    items: Any
+    """What the items are made from: rows, paths, ... or a part of a frame."""
     sources: list[Any]
     """What each input is read from, such as a path; a tuple if a model takes several inputs."""
     y: Tensor | None
@@ -171,7 +174,9 @@ class DataPlan:
             of_these = None if labels is None else [labels[i] for i in positions]
             seen = {place: sizes[i] for place, i in enumerate(positions) if i in sizes}
             names = _RowNames(rows, positions, chosen) if isinstance(rows, Table) else chosen
-            return PreparedPart(chosen, self.encode(of_these, target, names, split), positions, seen)
+            return PreparedPart(
+                _choose(items, positions), chosen, self.encode(of_these, target, names, split), positions, seen
+            )
 
         skipped = tuple((sources[i], reason) for i, reason in sorted(bad.items()))
         parts = part(train, "training"), part(valid, "validation")
@@ -197,6 +202,11 @@ class Read:
         return tuple(_read(block, part, reduce_to) for block, part in zip(self.blocks, source, strict=True))
 
 
+def _choose(items: Any, positions: list[int]) -> Any:
+    """Returns the items at these positions: a part of a frame, or a list."""
+    return items.iloc[positions] if hasattr(items, "iloc") else L([as_sequence(items)[i] for i in positions])
+
+
 def _read(block: InputBlock, source: Any, reduce_to: tuple[int, int] | None) -> Any:
     # Not a member of `InputBlock`: only files that can be decoded at a smaller size gain by it.
     read_reduced = getattr(block, "read_reduced", None)
@@ -210,6 +220,13 @@ class NewItems:
     plan: DataPlan
     target: Target | None
     kind: type
+
+    def read(self, source: Any) -> Any:
+        """Returns the input that is read from a source, as people look at it; a tuple of several."""
+        blocks = self.plan.inputs
+        parts = (source,) if len(blocks) == 1 else source
+        read = [getattr(block, "create", block.read)(part) for block, part in zip(blocks, parts, strict=True)]
+        return read[0] if len(blocks) == 1 else tuple(read)
 
     def sources(self, items: Any) -> list[Any]:
         """Returns what these are read from. An item of another kind than the training items is its own source.

@@ -26,15 +26,16 @@ from minilearner.data.foreign_loader import ForeignLoader, from_dataset
 from minilearner.data.image_modes import as_byte_image
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
-from minilearner.data.loader import Loader
+from minilearner.data.item_views import view_part
+from minilearner.data.loader import DerivedLoader, Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
-from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
+from minilearner.data.tensor_types import TensorBase
+from minilearner.data.vocabulary import Vocab
 from minilearner.errors import DataError, plural
-from minilearner.keywords import suggest_keywords
-from minilearner.plots.image_grid import limit_to_grid
+from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
 from minilearner.threads import is_trained_on_elsewhere
 from minilearner.tree import Tree
@@ -99,6 +100,8 @@ class DataLoaders:
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items
+        self.split_items: tuple[Any, Any] | None = None
+        """What the items of each set are made from, such as rows, if that is known."""
         self._extra_tfms: tuple[BatchTransform, ...] = ()
         self._turns = _Turns()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
@@ -107,6 +110,8 @@ class DataLoaders:
             choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
         vocab = vocab if vocab is not None else _classes(train)
         self._target = target if target is not None or vocab is None else Category(vocab)
+        for loader in self.loaders:
+            loader.target = self._target
 
     @classmethod
     def from_arrays(
@@ -171,15 +176,16 @@ class DataLoaders:
     def target(self) -> Target | None:
         """What labels mean. If it was not given, integers in the first batch are class numbers; else None."""
         if self._target is None:
-            _, y = self.one_batch()
+            _, y = self.loader(0).first_batch()
             if isinstance(y, Tensor) and y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
                 self._target = ClassNumbers()
         return self._target
 
     @property
-    def vocab(self) -> tuple[Any, ...] | None:
+    def vocab(self) -> Vocab | None:
         """The classes in the order of their numbers; None if there are none or they are unknown."""
-        return getattr(self.target, "vocab", None)
+        names = getattr(self.target, "vocab", None)
+        return None if names is None else Vocab(names)
 
     @property
     def c(self) -> int | None:
@@ -204,17 +210,59 @@ class DataLoaders:
         """Returns every item of a split in dataset order, without augmentation."""
         return self.loader(ds_idx).in_order()
 
-    def one_batch(self, ds_idx: int = 0) -> tuple[Tree, Tree]:
+    def one_batch(self, ds_idx: int = 0) -> tuple[Tree, ...]:
         """Returns the first batch of the next pass (training, or validation for 1), and changes nothing.
+
+        It is ``(x, y)``; of several inputs, each is a part of its own: ``(a, b, y)``.
 
         Raises:
             ValueError: as `loader`.
         """
-        return self.loader(ds_idx).first_batch()
+        return self.loader(ds_idx).one_batch()
+
+    @property
+    def n_inp(self) -> int:
+        """How many inputs an item has."""
+        return len(self.one_batch()) - 1 if self.new_items is None else len(self.new_items.plan.inputs)
+
+    @property
+    def train_ds(self) -> Any:
+        """The training set, in order, without transforms; see `ItemView`. Of a foreign loader, its own dataset."""
+        return self._view(0)
+
+    @property
+    def valid_ds(self) -> Any:
+        """The validation set, as `train_ds`."""
+        return self._view(1)
+
+    def _view(self, ds_idx: int) -> Any:
+        loader = self.loader(ds_idx)
+        if isinstance(loader, ItemLoader):
+            sources = loader.dataset.items
+            read = loader.dataset.read if self.new_items is None else self.new_items.read
+            items = sources if self.split_items is None else self.split_items[ds_idx]
+            return view_part(items, lambda i: read(sources[i]), loader.y, self._target, self.n_inp)
+        if isinstance(loader, MemoryLoader):
+            x = loader.x
+            return view_part(range(len(x)), lambda i: TensorBase(x[i].cpu()), loader.y, self._target)
+        return getattr(loader.source, "dataset", loader.source) if isinstance(loader, ForeignLoader) else loader
+
+    @property
+    def loaders(self) -> list[Loader]:
+        """The loader for training, and the one for validation if there is one."""
+        return [self.train] if self.valid is None else [self.train, self.valid]
+
+    def __getitem__(self, ds_idx: int) -> Loader:
+        """Returns the training loader for 0, the validation loader for 1."""
+        return self.loaders[ds_idx]
+
+    def __iter__(self) -> Iterator[Loader]:
+        """Gives the loaders for training and validation: ``train, valid = dls``."""
+        return iter(self.loaders)
 
     def show_batch(
         self,
-        b: tuple[Tree, Tree] | None = None,
+        b: tuple[Tree, ...] | None = None,
         max_n: int = 9,
         nrows: int | None = None,
         ncols: int | None = None,
@@ -222,30 +270,53 @@ class DataLoaders:
         unique: bool = False,
         ds_idx: int = 0,
     ) -> Figure:
-        """Draws images as they reach the model, augmented but in their real colours, below their labels.
-
-        It changes nothing, so it shows the batch that the next pass begins with.
+        """Draws images as they reach the model: `show_batch` of one of the loaders.
 
         Args:
-            b: a batch `(x, y)` to show; by default the first of the next pass.
-            max_n: how many images at most.
-            nrows, ncols: the grid; about square by default. Both together limit the number of images.
-            figsize: width and height in inches; by default, what images and labels need.
-            unique: show `max_n` augmentations of one image, the first of the split.
+            b, max_n, nrows, ncols, figsize, unique: as for `Loader.show_batch`.
             ds_idx: 0 for training, 1 for validation.
 
         Raises:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are not images.
         """
-        loader, max_n = self.loader(ds_idx), limit_to_grid(max_n, nrows, ncols)
-        if unique:
-            loader = loader.pick([0] * max_n).augment()
-        x, y = loader.first_batch() if b is None else b
-        titles = titles_of(self.target, y, max_n)
-        return show_images(loader.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
+        return self.loader(ds_idx).show_batch(b, max_n, nrows, ncols, figsize, unique)
 
-    def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
+    @classmethod
+    def from_dsets(cls, train: Any, valid: Any = None, *, bs: int = 64, **options: Any) -> DataLoaders:
+        """Returns loaders of datasets, or of lists of pairs ``(x, y)``.
+
+        Args:
+            train: the items for training: anything with a length and items by position.
+            valid: the same for validation.
+            bs: items per batch.
+            options: as for `DataLoaders`.
+        """
+        check_unknown(options, cls, apart_from=("self", "train", "valid"))
+        sets = [one if one is None or isinstance(one, Dataset) else _Items(one) for one in (train, valid)]
+        return cls(*sets, bs=bs, **options)
+
+    @classmethod
+    def from_dblock(cls, dblock: Any, source: Any, path: str | os.PathLike[str] = ".", **options: Any) -> DataLoaders:
+        """Returns `dblock.dataloaders(source, path, **options)`."""
+        loaders: DataLoaders = dblock.dataloaders(source, path, **options)
+        return loaders
+
+    def new(self, **changes: Any) -> Loader:
+        """Returns a training loader of the same items with other arguments; see `DerivedLoader.new`.
+
+        Raises:
+            TypeError: an argument is unknown, or the training loader is not ours.
+        """
+        if not isinstance(self.train, DerivedLoader):
+            raise TypeError(
+                f"only loaders of ours can be made anew. Received: {self.train}. Make one with DataLoaders."
+            )
+        return self.train.new(**changes)
+
+    def test_dl(
+        self, items: Any, with_labels: bool = False, *, bs: int | None = None, num_workers: int | None = None
+    ) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
         Args:
@@ -254,11 +325,20 @@ class DataLoaders:
                 `DataBlock`'s loaders also a list of items like those it was built from, or of paths, PIL images, arrays
                 or tensors. For loaders of arrays also one array, or a list of arrays, tensors or PIL images.
             with_labels: label a `DataBlock`'s items as the training items were.
+            bs: items per batch; None is that of training.
+            num_workers: for items that are read from files; None chooses.
 
         Raises:
-            ValueError: `with_labels` is given, but the loaders have no `DataBlock`.
+            ValueError: `with_labels` is given, but the loaders have no `DataBlock`; or `bs` is below 1.
             TypeError, DataError: `items` holds no items.
         """
+        loader = self._test_loader(items, with_labels)
+        loader.target = self._target
+        given = {"bs": bs, "num_workers": num_workers if isinstance(loader, ItemLoader) else None}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return loader.new(**changes) if changes and isinstance(loader, DerivedLoader) else loader
+
+    def _test_loader(self, items: Any, with_labels: bool) -> Loader:
         like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
         if like_items is not None and self.new_items is not None:
             y = self.new_items.targets(items) if with_labels else None
@@ -290,7 +370,7 @@ class DataLoaders:
         )
 
     def _takes_several_inputs(self) -> bool:
-        return not isinstance(self.one_batch()[0], Tensor)
+        return not isinstance(self.loader(0).first_batch()[0], Tensor)
 
     def from_other(self, source: Any) -> Loader:
         """Returns a loader of a dataset, or of another loader, whose batches arrive where these do.
@@ -321,6 +401,14 @@ class DataLoaders:
         missing = [transform for transform in other._extra_tfms if _kind_of(transform) not in own]
         return self.with_batch_tfms(*missing) if missing else self
 
+    def cpu(self) -> DataLoaders:
+        """Returns loaders whose batches arrive on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> DataLoaders:
+        """Returns loaders whose batches arrive on the GPU."""
+        return self.to("cuda")
+
     def to(self, device: torch.device | str) -> DataLoaders:
         """Returns loaders whose batches arrive on `device`; itself when they already do."""
         device = resolve_device(device)
@@ -341,6 +429,19 @@ class DataLoaders:
 
     def __repr__(self) -> str:
         return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+
+
+class _Items(Dataset[Any]):
+    """A list of items as a dataset."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
 
 
 class _Turns:

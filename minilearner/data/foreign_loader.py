@@ -68,6 +68,7 @@ class ForeignLoader(Loader):
         super().__init__(device, batch_tfms)
         self.source = source
         self._own_share: DataLoader[Any] | None = None
+        self._latest: dict[str, int] = {}  # of the batches that this loader and its copies have delivered
 
     def __len__(self) -> int:
         return self.share.n_batches(len(self.source), 1, drop_last=self._drops_last)  # type: ignore[arg-type]
@@ -232,8 +233,12 @@ class ForeignLoader(Loader):
                 "a torch DataLoader does so with a `collate_fn=`."
             )
         *inputs, y = (torch.as_tensor(part) if isinstance(part, np.ndarray) else part for part in batch)
+        self._latest["n_inputs"] = len(inputs)
         x = inputs[0] if len(inputs) == 1 else tuple(inputs)
         return to_device(x, self.device), to_device(y, self.device)
+
+    def _lists_inputs(self, x: Tree) -> bool:
+        return self._latest.get("n_inputs", 1) > 1
 
     def _transform(self, batch: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         rng = torch.Generator(self.device).manual_seed(0)

@@ -7,8 +7,8 @@ processes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,12 +21,30 @@ from minilearner.data.loader import DerivedLoader
 from minilearner.data.share import WHOLE
 from minilearner.data.workers import Workers, default_num_workers
 from minilearner.errors import DataError, plural
+from minilearner.lists import L
 from minilearner.tree import Tree, digest, map_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["ItemLoader"]
+
+
+class ReadableItems(L[Any]):
+    """The items of a loader, such as paths: a list that can also be called with positions, to read items there.
+
+    Args:
+        items: the list.
+        read: positions -> (x, y).
+    """
+
+    def __init__(self, items: Sequence[Any], read: Callable[[Sequence[int] | Tensor], tuple[Tree, Any]]) -> None:
+        super().__init__(items)
+        self._read = read
+
+    def __call__(self, indices: Sequence[int] | Tensor) -> tuple[Tree, Any]:
+        """Returns the items at these positions as one batch on the device, before batch transforms."""
+        return self._read(indices)
 
 
 _REPEAT = 2**32  # an item's second turn in a pass counts as a pass that training never reaches
@@ -62,6 +80,7 @@ class ItemLoader(DerivedLoader):
     """
 
     tensors_on_device = ("y",)
+    _more_changes: ClassVar[dict[str, str]] = {"num_workers": "_num_workers"}
 
     def __init__(
         self,
@@ -191,8 +210,16 @@ class ItemLoader(DerivedLoader):
         """Returns how an error names an item: by its number and its file."""
         return self.dataset.name_item(position)
 
-    def items(self, indices: Sequence[int] | Tensor) -> tuple[Tree, Tensor | None]:
-        """Returns inputs before any batch transform (uint8 as floats in [0, 1]) and their targets, on the device."""
+    @property
+    def items(self) -> ReadableItems:
+        """What the items are read from, as a list; called with positions, it reads the items there.
+
+        ``loader.items([0, 5])`` returns inputs before any batch transform (uint8 as floats in [0, 1]) and their
+        targets, on the device.
+        """
+        return ReadableItems(self.dataset.items, self._read_items)
+
+    def _read_items(self, indices: Sequence[int] | Tensor) -> tuple[Tree, Tensor | None]:
         positions = [int(i) for i in indices]
         x = self.dataset.fetch([(i, None) for i in positions]).x
         return map_tensors(self._move, x), None if self.y is None else self.y[positions]

@@ -14,10 +14,14 @@ from minilearner.checks import check_count
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.share import WHOLE, Share
+from minilearner.data.show import show_images, titles_of
+from minilearner.data.targets import Target
+from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import derive_generator, isolate_rng, resolve_device
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from typing_extensions import Self
 
 __all__ = ["DerivedLoader", "Loader"]
@@ -52,6 +56,9 @@ class Loader(ABC):
     share: Share
     """The part of each pass that this process reads."""
 
+    target: Target | None = None
+    """What labels mean, for those who look at a batch. `DataLoaders` set it."""
+
     def __init__(self, device: torch.device | str | None, batch_tfms: Transforms | Pipeline) -> None:
         self.device = resolve_device(device)
         self.batch_tfms = batch_tfms if isinstance(batch_tfms, Pipeline) else Pipeline(batch_tfms)
@@ -78,11 +85,46 @@ class Loader(ABC):
         """
         whole = self.take_share(WHOLE)
         with restore_loaders(self), isolate_rng():
-            return next(iter(whole))
+            return next(whole.iterate())
 
-    def one_batch(self) -> tuple[Tree, Tree]:
-        """Returns `first_batch()`: fastai's name for it."""
-        return self.first_batch()
+    def one_batch(self) -> tuple[Tree, ...]:
+        """Returns `first_batch` as fastai does: of several inputs, each is a part of its own, ``(a, b, y)``."""
+        x, y = self.first_batch()
+        return (*x, y) if self._lists_inputs(x) else (x, y)
+
+    def _lists_inputs(self, x: Tree) -> bool:
+        """Whether `one_batch` lists these inputs one by one."""
+        return type(x) is tuple
+
+    def show_batch(
+        self,
+        b: tuple[Tree, ...] | None = None,
+        max_n: int = 9,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        unique: bool = False,
+    ) -> Figure:
+        """Draws images as they reach the model, augmented but in their real colours, below their labels.
+
+        It changes nothing, so it shows the batch that the next pass begins with.
+
+        Args:
+            b: a batch `(x, y)` to show; by default the first of the next pass.
+            max_n: how many images at most.
+            nrows, ncols: the grid; about square by default. Both together limit the number of images.
+            figsize: width and height in inches; by default, what images and labels need.
+            unique: show `max_n` augmentations of one image, the first of the split.
+
+        Raises:
+            ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
+            DataError: the inputs are not images.
+        """
+        max_n = limit_to_grid(max_n, nrows, ncols)
+        *inputs, y = (self.pick([0] * max_n).augment() if unique else self).first_batch() if b is None else b
+        x = inputs[0] if len(inputs) == 1 else tuple(inputs)
+        titles = titles_of(self.target, y, max_n)
+        return show_images(self.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
 
     # Items.
 
@@ -203,10 +245,11 @@ class Loader(ABC):
         return True if names >= _METHODS else NotImplemented
 
 
+_FOR_PEOPLE = ("one_batch", "show_batch")  # training does without them
 _METHODS = {
     name
     for name, member in vars(Loader).items()
-    if callable(member) and (name in ("__len__", "__iter__") or not name.startswith("_")) and name != "one_batch"
+    if callable(member) and (name in ("__len__", "__iter__") or not name.startswith("_")) and name not in _FOR_PEOPLE
 }
 
 
@@ -234,6 +277,9 @@ class DerivedLoader(Loader):
 
     epoch: int
     """The number of the next pass, from 0; it goes up when a pass starts."""
+
+    _more_changes: ClassVar[dict[str, str]] = {}
+    """Further arguments of `new`, each with the attribute that keeps it."""
 
     keeps_large_rest: bool = False
     """Whether several processes keep a short last step that has more than a tenth of the items, despite `drop_last`."""
@@ -280,6 +326,26 @@ class DerivedLoader(Loader):
             raise ValueError(f"`start_batch` must be between 0 and {len(self)}. Received: start_batch={start_batch}.")
         epoch, self.epoch = self.epoch, self.epoch + 1
         return self._batches(epoch, start_batch)
+
+    def new(self, **changes: Any) -> Self:
+        """Returns a loader of the same items at its first pass, with other `bs`, `shuffle`, `drop_last` or workers.
+
+        Args:
+            changes: `bs`, `shuffle`, `drop_last`, `seed` and, for items that are read from files, `num_workers`.
+
+        Raises:
+            TypeError: an argument is unknown.
+            ValueError: one is out of range, or weights need `shuffle`.
+        """
+        names = {"bs": "bs", "shuffle": "shuffle", "drop_last": "drop_last", "seed": "seed", **self._more_changes}
+        if unknown := [name for name in changes if name not in names]:
+            raise TypeError(f"there is no argument `{unknown[0]}`. Arguments: {', '.join(names)}.")
+        for name, least in (("bs", 1), ("num_workers", 0)):
+            if changes.get(name) is not None:
+                check_count(changes[name], name, least=least)
+        if self.weights is not None and not changes.get("shuffle", True):
+            raise ValueError("`weights` need shuffle=True, because they decide what is drawn. Received: shuffle=False.")
+        return self._copy_with(epoch=0, **{names[name]: value for name, value in changes.items()})
 
     def indices(self, epoch: int) -> Tensor:
         """Returns the order of a pass: int64 positions (items,), on the CPU."""

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 from minilearner.data.labels import as_label, as_python, is_missing, look_alike
 from minilearner.errors import DataError
+from minilearner.lists import L, positions
 
 __all__ = [
     "NO_LABEL",
+    "Vocab",
     "as_hashable",
     "build_vocabulary",
     "check_each_once",
@@ -24,6 +27,40 @@ __all__ = [
 
 NO_LABEL = "#na#"
 """The class that `add_na` puts first, for labels that are missing or unknown."""
+
+
+class Vocab(tuple[Any, ...]):
+    """The classes in the order of their numbers: a tuple that also takes lists of numbers and masks as an index.
+
+    It equals the list of its names too.
+    """
+
+    @functools.cached_property
+    def o2i(self) -> dict[Any, int]:
+        """Name -> number."""
+        return {name: i for i, name in enumerate(self)}
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns the name at a number, or a list of those at several or of a mask."""
+        if isinstance(index, (int, slice)) or (hasattr(index, "__index__") and getattr(index, "ndim", 0) == 0):
+            return super().__getitem__(index)
+        return L([super(Vocab, self).__getitem__(i) for i in positions(index)])
+
+    def map_ids(self, ids: Iterable[int]) -> L[Any]:
+        """Returns the names at these numbers."""
+        return L([self[int(i)] for i in ids])
+
+    def map_objs(self, objs: Iterable[Any]) -> L[int]:
+        """Returns the numbers of these names."""
+        return L([self.o2i[name] for name in objs])
+
+    def __eq__(self, other: object) -> bool:
+        return tuple.__eq__(self, tuple(other) if isinstance(other, list) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
 
 
 def build_vocabulary(

@@ -122,7 +122,7 @@ class NoTrainingData(DataLoaders):
             raise FileFormatError("the batch size and the seed are not numbers.")
         self.source = source
         self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
-        self.skipped, self._extra_tfms = (), ()
+        self.skipped, self._extra_tfms, self.split_items = (), (), None
         self.valid = None
         pipeline = Pipeline(_build_all(description.get("batch_tfms"), BatchTransform, "the batch transform"))
         target = description.get("target")
@@ -164,7 +164,9 @@ class NoTrainingData(DataLoaders):
     def _takes_several_inputs(self) -> bool:
         return isinstance(self.train, MemoryLoader)  # no array in memory is an item of several
 
-    def test_dl(self, items: Any, with_labels: bool = False) -> Loader:
+    def test_dl(
+        self, items: Any, with_labels: bool = False, *, bs: int | None = None, num_workers: int | None = None
+    ) -> Loader:
         """Returns a loader over new inputs, as `DataLoaders.test_dl`; how labels are read is not in the file.
 
         Raises:
@@ -172,7 +174,7 @@ class NoTrainingData(DataLoaders):
         """
         if with_labels:
             raise ValueError(f"`with_labels` needs the loaders of a DataBlock, and {self.source} does not hold them.")
-        return super().test_dl(items)
+        return super().test_dl(items, bs=bs, num_workers=num_workers)
 
     def __repr__(self) -> str:
         return f"NoTrainingData({self.source}, target={self.target})"

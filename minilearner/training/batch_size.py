@@ -27,7 +27,7 @@ _STEPS = 2  # the first allocates the optimizer's state, the second trains besid
 def largest_batch_size(
     model: nn.Module,
     loss_func: LossFunction,
-    batch: tuple[Tree, Tree],
+    batch: tuple[Tree, ...],
     opt_func: OptimizerFactory = torch.optim.AdamW,
     *,
     max_bs: int,
@@ -47,7 +47,8 @@ def largest_batch_size(
 
     Args:
         model, loss_func: as in training, with the model on its device.
-        batch: `(x, y)` on that device. Its items are repeated to make batches of any size.
+        batch: `(x, y)` on that device, or `(a, b, y)` with several inputs. Its items are
+            repeated to make batches of any size.
         opt_func: the learner's optimizer. Its state is part of what must fit.
         max_bs: the largest size to try, at least 2.
         precision: the learner's precision.
@@ -61,16 +62,18 @@ def largest_batch_size(
     check_precision(precision)
     if max_bs < 2:
         raise ValueError(f"`max_bs` must be at least 2, because batch norm needs two items. Received: max_bs={max_bs}.")
-    if not n_items(batch[0]):
+    *inputs, y = batch
+    whole = inputs[0] if len(inputs) == 1 else tuple(inputs), y
+    if not n_items(whole[0]):
         raise DataError("`batch` has no items to make batches of.")
     optimizer = opt_func([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     device = next(model.parameters()).device
     if precision == "auto":
         precision = choose_precision(model, device).precision
     step = make_step(model, loss_func, optimizer, precision=precision)
-    with restore_after(model, optimizer, DataLoaders([batch], device=device), loss_func):
+    with restore_after(model, optimizer, DataLoaders([whole], device=device), loss_func):
         model.train()
-        largest = _largest(lambda bs: _fits(step, batch, bs), max_bs)
+        largest = _largest(lambda bs: _fits(step, whole, bs), max_bs)
     if largest is None:
         raise MemoryError("not even a batch of 2 items fits. Take smaller items, a smaller model, or less precision.")
     return largest

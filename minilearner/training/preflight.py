@@ -162,7 +162,7 @@ def check_data(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], *, i
 def _check_sets(step: Step, dls: DataLoaders, metrics: Mapping[str, Metric], is_own_loss: bool) -> None:
     for split in ("training", "validation")[: 1 if dls.valid is None else 2]:
         ds_idx = int(split == "validation")
-        x, y = dls.one_batch(ds_idx)
+        x, y = dls.loader(ds_idx).first_batch()
         trial = _Trial(step, split, x, y, _count_classes(dls))
         trial.check()
         if not ds_idx:

@@ -41,6 +41,15 @@ from minilearner.data.splits import (
     TrainTestSplitter,
 )
 from minilearner.data.targets import MultiCategory
+from minilearner.data.tensor_types import (
+    TensorBase,
+    TensorCategory,
+    TensorImage,
+    TensorImageBW,
+    TensorMask,
+    TensorMultiCategory,
+)
+from minilearner.data.torch_loader import DataLoader
 from minilearner.lists import L, first, noop
 from minilearner.losses import (
     BCEWithLogitsLossFlat,
@@ -123,7 +132,7 @@ from minilearner.vision.fastai_names import (
     SchedPoly,
     combine_scheds,
 )
-from minilearner.vision.image_block import ImageBlock, PILImage, PILImageBW
+from minilearner.vision.image_block import ImageBlock, PILBase, PILImage, PILImageBW, PILMask
 from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
@@ -161,6 +170,7 @@ __all__ = [
     "CropPad",
     "CrossEntropyLossFlat",
     "DataBlock",
+    "DataLoader",
     "DataPath",
     "Dice",
     "DiceMulti",
@@ -207,7 +217,15 @@ __all__ = [
     "MultiCategoryBlock",
     "OptimWrapper",
     "PILImage",
+    "PILBase",
     "PILImageBW",
+    "PILMask",
+    "TensorBase",
+    "TensorCategory",
+    "TensorImage",
+    "TensorImageBW",
+    "TensorMask",
+    "TensorMultiCategory",
     "PadMode",
     "Path",
     "PearsonCorrCoef",

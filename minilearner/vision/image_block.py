@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -22,28 +22,86 @@ from minilearner.data.image_modes import as_mode
 from minilearner.errors import DataError, FileFormatError, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
+from minilearner.plots.axes import show_image
 from minilearner.vision.images import image_sizes, open_image, verify_images
 
-__all__ = ["ImageBlock", "PILImage", "PILImageBW", "as_image"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
+
+__all__ = ["ImageBlock", "PILBase", "PILImage", "PILImageBW", "PILMask", "as_image"]
+
+
+class PILBase(Image.Image):
+    """A PIL image that draws itself in a figure. Its copies, crops and resized versions are of its class too."""
+
+    opens_as: ClassVar[str] = "RGB"
+    """The Pillow mode in which `create` opens images."""
+
+    show_options: ClassVar[dict[str, Any]] = {}
+    """How `show` draws it, for Matplotlib's `imshow`."""
+
+    @classmethod
+    def create(cls, source: Any) -> Self:
+        """Returns an image of a path, bytes, an array, a tensor or a PIL image; see `as_image`."""
+        image = as_image(source, cls.opens_as)
+        return cls._of(Image.Image._new(image, image.copy().im if image is source else image.im))
+
+    @classmethod
+    def _of(cls, image: Image.Image) -> Self:
+        image.__class__ = cls  # what a constructor would copy
+        return image  # type: ignore[return-value]
+
+    def _new(self, im: Any) -> Self:
+        return self._of(super()._new(im))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def aspect(self) -> float:
+        """Width / height."""
+        return self.width / self.height
+
+    def show(self, ctx: Axes | None = None, **kwargs: Any) -> Axes:  # type: ignore[override]
+        """Draws the image, and returns the axes; arguments as for `show_image`, such as `title`."""
+        return show_image(self, ctx=ctx, **{**self.show_options, **kwargs})
+
+    def to_thumb(self, h: int, w: int | None = None) -> Self:
+        """Returns a copy that fits into a height and a width, in pixels; one number for both."""
+        thumb = self.copy()
+        thumb.thumbnail((h if w is None else w, h))
+        return thumb  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} mode={self.mode} size={self.width}x{self.height}"
 
 
 @suggest_keywords
-class PILImage:
-    """Colour images with three channels. Only a name to pass to `ImageBlock`: it creates plain PIL images."""
+class PILImage(PILBase):
+    """A colour image with three channels.
 
-    mode = "RGB"
-
-    @classmethod
-    def create(cls, source: Any) -> Image.Image:
-        """Returns an image in this mode; see `as_image`."""
-        return as_image(source, cls.mode)
+    >>> PILImage.create(np.zeros((20, 30, 3), np.uint8)).to_thumb(10)
+    PILImage mode=RGB size=10x7
+    """
 
 
 @suggest_keywords
 class PILImageBW(PILImage):
-    """Grey images with one channel."""
+    """A grey image with one channel."""
 
-    mode = "L"
+    opens_as = "L"
+    show_options: ClassVar[dict[str, Any]] = {"cmap": "Greys"}
+
+
+@suggest_keywords
+class PILMask(PILBase):
+    """A mask, whose grey levels are the numbers of classes. Masks are shown, not trained on."""
+
+    opens_as = "L"
+    show_options: ClassVar[dict[str, Any]] = {"alpha": 0.5, "cmap": "tab20"}
 
 
 @suggest_keywords
@@ -70,13 +128,17 @@ class ImageBlock:
     def __post_init__(self) -> None:
         if isinstance(self.cls, str):
             check_choice(self.cls, "cls", _MODES)
-        if not isinstance(getattr(self.cls, "mode", self.cls), str):
+        elif not (isinstance(self.cls, type) and issubclass(self.cls, PILImage)):
             raise TypeError(f"`cls` must be PILImage, PILImageBW or a mode such as 'RGB'. Received: cls={self.cls!r}.")
 
     @property
     def mode(self) -> str:
         """The Pillow mode of every image."""
-        return self.cls if isinstance(self.cls, str) else self.cls.mode
+        return self.cls if isinstance(self.cls, str) else self.cls.opens_as
+
+    def create(self, source: Any) -> PILBase:
+        """Returns the image as people look at it, of the class `cls`."""
+        return PILImage._of(as_image(source, self.cls).copy()) if isinstance(self.cls, str) else self.cls.create(source)
 
     def read(self, source: Any) -> Image.Image:
         """Returns the image. Raises the errors of `as_image`."""

@@ -327,6 +327,18 @@ class ImageDataLoaders:
         )
         return block.dataloaders(table, path, seed=seed, **options)
 
+    @classmethod
+    def from_dblock(cls, dblock: DataBlock, source: Any, path: PathLike = ".", **options: Any) -> DataLoaders:
+        """Returns `dblock.dataloaders(source, path, **options)`.
+
+        Args:
+            dblock: what the data are.
+            source: what its `get_items` takes, or the items themselves.
+            path: where a learner of these loaders puts its files.
+            options: as for `DataBlock.dataloaders`.
+        """
+        return dblock.dataloaders(source, path, **options)
+
 
 def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
     check_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))

@@ -180,7 +180,7 @@ def _count_outputs(dls: DataLoaders, n_out: int | None) -> int:
 
 def _image_size(dls: DataLoaders, n_in: int) -> tuple[int, int]:
     """Returns height and width of the images, which must have `n_in` channels."""
-    x, _ = dls.one_batch()
+    x, _ = dls.loader(0).first_batch()
     if not isinstance(x, Tensor) or x.ndim != 4:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"`dls` must return images (batch, channels, height, width). Received: {shape}.")

@@ -16,9 +16,11 @@ from minilearner.data.data_block import DataBlock
 from minilearner.data.items import get_image_files
 from minilearner.data.labels import ColReader, RegexLabeller, using_attr
 from minilearner.data.splits import IndexSplitter, RandomSplitter, StratifiedSplitter
+from minilearner.data.tensor_types import TensorCategory, TensorMultiCategory
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip
-from minilearner.vision.image_block import ImageBlock, PILImageBW
+from minilearner.vision.image_block import ImageBlock, PILImage, PILImageBW
+from minilearner.vision.images import image_size
 from minilearner.vision.lighting import Brightness
 from minilearner.vision.normalize import Normalize
 from minilearner.vision.resize import Resize
@@ -91,7 +93,9 @@ def test_two_images_and_a_class_make_pairs_of_inputs(pets):
     )
     assert pair.n_inp == 2
     dls = pair.dataloaders(pets, bs=4, num_workers=0)
-    (x1, x2), _ = dls.one_batch()
+    a, b, y = dls.one_batch()
+    (x1, x2), same = dls.train.first_batch()
+    assert torch.equal(a, x1) and torch.equal(b, x2) and torch.equal(y, same) and dls.n_inp == 2
     assert (x1.shape, x2.shape) == ((4, 3, 32, 32), (4, 1, 32, 32))
     (x1, x2), y = next(iter(dls.test_dl(dls.valid.dataset.items)))
     assert len(x1) == len(x2) == 4 and y is None
@@ -382,3 +386,62 @@ def test_items_beyond_the_range_of_light_are_refused(pets):
         block(item_tfms=normalised, batch_tfms=[Flip(), Brightness()]).dataloaders(pets, bs=4)
     block(item_tfms=normalised, batch_tfms=Flip()).dataloaders(pets, bs=4)
     block(item_tfms=as_floats, batch_tfms=[Flip(), Brightness()]).dataloaders(pets, bs=4)
+
+
+def test_datasets_are_the_items_before_any_transform(pets):
+    sets = block().datasets(pets)
+    image, number = sets.train[0]
+    assert isinstance(image, PILImage) and image.size == image_size(sets.train.items[0])
+    assert type(number) is TensorCategory and sets.vocab[number] == BREED(sets.train.items[0])
+    assert (len(sets), len(sets.train), len(sets.valid), sets.c, sets.n_inp) == (30, 24, 6, 3, 1)
+    assert sets.train.items == [get_image_files(pets)[i] for i in sets.splits[0]]
+    assert len(sets.train[[0, 2]]) == len(sets.train[:2]) == 2 and len(list(sets.valid)) == 6
+    assert torch.equal(sets[sets.splits[1][2]][1], sets.valid[2][1])
+    with pytest.raises(IndexError, match="item 24 of 24"):
+        sets.train[24]
+    dls = block().dataloaders(pets, bs=4)
+    assert dls.train_ds.items == sets.train.items and dls.valid_ds[0][0].tobytes() == sets.valid[0][0].tobytes()
+
+
+def test_items_of_several_inputs_and_labels_unpack_flat(pets):
+    several = block(
+        blocks=(ImageBlock, ImageBlock(PILImageBW), MultiCategoryBlock),
+        get_y=lambda f: f.stem.split("_"),
+        get_x=[lambda f: f, lambda f: f],
+    )
+    colour, grey, names = several.datasets(pets).train[3]
+    assert (type(colour), type(grey), grey.mode) == (PILImage, PILImageBW, "L")
+    assert type(names) is TensorMultiCategory and names.sum() >= 2
+
+
+class Frame:
+    """As much of a pandas frame as a block uses."""
+
+    def __init__(self, **columns):
+        self.cells = columns
+        self.columns = list(columns)
+        self.iloc = self
+
+    def __len__(self):
+        return len(self.cells["name"])
+
+    def __getitem__(self, key):
+        return (
+            self.cells[key]
+            if isinstance(key, str)
+            else Frame(**{n: [c[i] for i in key] for n, c in self.cells.items()})
+        )
+
+
+def test_a_splitter_gets_the_frame_and_the_sets_are_parts_of_it(pets):
+    files = get_image_files(pets)
+    frame = Frame(name=files, held=[i % 5 == 0 for i in range(30)])
+
+    def split(given):
+        assert given is frame
+        return [i for i in range(30) if not frame["held"][i]], [i for i in range(30) if frame["held"][i]]
+
+    sets = block(get_items=None, get_x=ColReader("name"), get_y=lambda row: BREED(row["name"]), splitter=split)
+    dls = sets.dataloaders(frame, bs=4)
+    assert dls.valid_ds.items["name"] == files[::5] and len(dls.train_ds) == 24
+    assert sets.datasets(frame).valid.items["held"] == [True] * 6

@@ -1,5 +1,6 @@
 import random
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -450,3 +451,59 @@ def test_a_split_is_asked_for_by_number():
     with pytest.raises(ValueError, match=r"must be 0 \(training\) or 1 \(validation\). Received: ds_idx=2"):
         dls.loader(2)
     assert "23 items" not in repr(dls) and "valid=None" in repr(dls)
+
+
+def test_loaders_unpack_and_count():
+    dls = DataLoaders.from_arrays((images(20), ["a", "b"] * 10), (images(6), ["b", "a"] * 3), bs=4)
+    train, valid = dls
+    assert train is dls[0] is dls.train and valid is dls[1] is dls.valid and dls.loaders == [train, valid]
+    assert dls.n_inp == 1 and dls.cpu() is dls and len(dls.train_ds) == 20
+    x, y = dls.valid_ds[1]
+    assert torch.equal(x, torch.as_tensor(images(6)[1])) and dls.vocab[y] == "a"
+    with pytest.raises(IndexError):
+        DataLoaders(dataset())[1]
+
+
+def test_a_vocabulary_finds_names_and_numbers():
+    vocab = DataLoaders.from_arrays((images(4), ["a", "b", "a", "c"]), bs=2).vocab
+    assert vocab == ("a", "b", "c") and vocab == ["a", "b", "c"] and vocab != ["a"]
+    assert hash(vocab) == hash(tuple(vocab))
+    assert vocab.o2i == {"a": 0, "b": 1, "c": 2} and vocab.map_objs(["c", "a"]) == [2, 0]
+    assert vocab[torch.tensor(1)] == "b" and vocab[torch.tensor([2, 0])] == vocab.map_ids([2, 0]) == ["c", "a"]
+    assert vocab[torch.tensor([True, False, True])] == ["a", "c"] and vocab[1:] == ("b", "c")
+
+
+def test_one_batch_lists_inputs_as_the_source_does():
+    a, b, y = torch.zeros(4, 1), torch.ones(4, 2), torch.arange(4)
+    assert [t.shape for t in DataLoaders([(a, b, y)]).one_batch()] == [a.shape, b.shape, y.shape]
+    pair, labels = DataLoaders([((a, b), y)]).one_batch()
+    assert len(pair) == 2 and torch.equal(labels, y)
+    assert len(DataLoaders(TensorDataset(a, b, y), bs=2).one_batch()) == 3
+
+
+def test_each_loader_shows_its_batch():
+    dls = DataLoaders.from_arrays((images(20), ["a", "b"] * 10), (images(6), ["b", "a"] * 3), bs=4)
+    figure = dls.valid.show_batch(max_n=2, nrows=1)
+    assert [ax.get_title() for ax in figure.axes] == ["b", "a"]
+    assert len(dls.train.show_batch(dls.one_batch(), max_n=3, nrows=1).axes) == 3
+    plt.close("all")
+
+
+def test_loaders_of_lists_of_pairs():
+    pairs = [(torch.full((2,), float(i)), torch.tensor(i % 2)) for i in range(10)]
+    dls = DataLoaders.from_dsets(pairs, pairs[:4], bs=4, seed=0)
+    assert dls.valid.one_batch()[0][:, 0].tolist() == [0, 1, 2, 3] and dls.train_ds.items is pairs
+    with pytest.raises(TypeError, match="there is no argument `shufle`"):
+        DataLoaders.from_dsets(pairs, shufle=True)
+
+
+def test_a_loader_with_other_arguments_starts_anew():
+    dls = DataLoaders.from_arrays((images(20), [0, 1] * 10), bs=4, seed=0)
+    next(dls.train.iterate())
+    other = dls.new(bs=5, shuffle=False, drop_last=False)
+    assert (len(other), other.shuffle, other.epoch, dls.train.bs) == (4, False, 0, 4)
+    assert dls.test_dl(images(6), bs=2).bs == 2
+    with pytest.raises(TypeError, match="there is no argument `num_workers`. Arguments: bs, shuffle"):
+        dls.new(num_workers=2)
+    with pytest.raises(ValueError, match="`bs` must be at least 1"):
+        dls.train.new(bs=0)

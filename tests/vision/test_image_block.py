@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from minilearner.errors import DataError, FileFormatError
-from minilearner.vision.image_block import ImageBlock, PILImage, PILImageBW, as_image
+from minilearner.vision.image_block import ImageBlock, PILImage, PILImageBW, PILMask, as_image
 from minilearner.vision.images import open_image
 
 
@@ -85,3 +85,25 @@ def test_an_open_file_is_an_image_too(pets):
         assert np.array_equal(open_image(opened), as_image(file))
     with pytest.raises(FileFormatError, match="a BytesIO: this is not an image .*4 bytes"):
         as_image(io.BytesIO(b"text"))
+
+
+def test_a_pil_image_is_one_of_its_class_and_draws_itself(pets):
+    file = sorted(pets.glob("*.jpg"))[0]
+    image = PILImage.create(file)
+    assert isinstance(image, PILImage) and image.shape == image.size[::-1]
+    assert np.array_equal(image, as_image(file)) and isinstance(PILImageBW.create(image), PILImage)
+    thumb = image.to_thumb(12)
+    assert isinstance(thumb, PILImage) and max(thumb.size) == 12 and image.size != thumb.size
+    for made in (image.crop((0, 0, 4, 4)), image.resize((5, 6)), image.convert("L"), image.copy()):
+        assert isinstance(made, PILImage)
+    assert repr(image) == f"PILImage mode=RGB size={image.width}x{image.height}"
+    ax = image.show(title="a")
+    assert ax.get_title() == "a" and PILMask.create(file).show(ctx=ax) is ax
+    assert pickle.loads(pickle.dumps(image)).tobytes() == image.tobytes()
+
+
+def test_creating_an_image_of_another_leaves_that_alone():
+    plain = Image.new("RGB", (4, 4))
+    made = PILImage.create(plain)
+    made.putpixel((0, 0), (9, 9, 9))
+    assert type(plain) is Image.Image and plain.getpixel((0, 0)) == (0, 0, 0)
