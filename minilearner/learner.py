@@ -21,7 +21,7 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
-from minilearner.data.dataloaders import take_turn
+from minilearner.data.turns import take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
 from minilearner.fitting.fit import fit, undo_on_early_error, validate

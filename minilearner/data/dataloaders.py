@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.data.tensor_types import TensorBase
+from minilearner.data.turns import Turns
 from minilearner.data.vocabulary import Vocab
 from minilearner.errors import DataError, plural
 from minilearner.keywords import check_unknown, suggest_keywords
@@ -43,7 +43,7 @@ from minilearner.tree import Tree
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DataLoaders", "take_turn"]
+__all__ = ["DataLoaders"]
 
 
 @suggest_keywords
@@ -74,7 +74,7 @@ class DataLoaders:
         DataError: a source has no batches.
     """
 
-    _turns: _Turns | None = None  # loaders without training data have none
+    _turns: Turns | None = None  # loaders without training data have none
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class DataLoaders:
         self.split_items: tuple[Any, Any] | None = None
         """What the items of each set are made from, such as rows, if that is known."""
         self._extra_tfms: tuple[BatchTransform, ...] = ()
-        self._turns = _Turns()
+        self._turns = Turns()
         self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
         self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         if isinstance(train, DataLoader) and drops_last(train) and (n := _length(train.dataset)) and train.batch_size:
@@ -442,55 +442,6 @@ class _Items(Dataset[Any]):
 
     def __getitem__(self, i: int) -> Any:
         return self.items[i]
-
-
-class _Turns:
-    """Where each learner that trains on the same loaders stands in them. Copies of the loaders share it."""
-
-    def __init__(self) -> None:
-        self.start: Any = None  # the position at which the first learner began
-        self.positions: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.last: tuple[ref[Any], ref[DataLoaders]] | None = None  # who trained last, and on which copy
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Turns, ()  # who trains on a deep copy goes on from where the copy stands
-
-
-def take_turn(dls: DataLoaders, learner: object) -> None:
-    """Puts loaders where a learner left them, or for a new learner where the first one began.
-
-    So two learners on the same loaders see the same shuffles and augmentations, whoever trained before.
-
-    Raises:
-        RuntimeError: another thread trains on these loaders, which one training at a time moves.
-    """
-    if is_trained_on_elsewhere(dls.train):
-        raise RuntimeError(
-            "another thread trains on these loaders, and two trainings at once would mix up their order. Give each "
-            "learner its own loaders: copy.deepcopy(dls)."
-        )
-    turns = dls._turns
-    if turns is None:
-        return
-    who, whose = (None, None) if turns.last is None else (one() for one in turns.last)
-    if who is not learner or whose is not dls:
-        if turns.start is None:
-            turns.start = _positions(dls)
-        else:
-            if who is not None and whose is not None:
-                turns.positions[who] = _positions(whose)
-            _move_to(dls, turns.positions.get(learner, turns.start))
-    turns.last = ref(learner), ref(dls)
-
-
-def _positions(dls: DataLoaders) -> list[Any]:
-    return [None if one is None else copy.deepcopy(one.state_dict()) for one in (dls.train, dls.valid)]
-
-
-def _move_to(dls: DataLoaders, positions: list[Any]) -> None:
-    for loader, position in zip((dls.train, dls.valid), positions, strict=True):
-        if loader is not None and position is not None:
-            loader.load_state_dict(copy.deepcopy(position))
 
 
 def _seed(seed: int | None, *, is_used: bool) -> int:

@@ -48,7 +48,7 @@ class ItemView(Sequence[Any]):
         if not -len(self) <= i < len(self):
             raise IndexError(f"item {i} of {len(self)}")
         i %= len(self)
-        return self.read(i) if self.y is None else (*self.read(i), _as_typed(self.y[i].cpu(), self.target))
+        return self.read(i) if self.y is None else (*self.read(i), _give_type(self.y[i].cpu(), self.target))
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
@@ -125,7 +125,7 @@ def view_part(
     return ItemView(items, read_all, y, target, n_inp)
 
 
-def _as_typed(value: Tensor, target: Target | None) -> Tensor:
+def _give_type(value: Tensor, target: Target | None) -> Tensor:
     if isinstance(target, Category):
         return TensorCategory(value)
     if isinstance(target, MultiCategory):
