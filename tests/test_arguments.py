@@ -34,6 +34,7 @@ NEEDED = {
     "skm_to_fastai": {"func": max},
     "Checkpoint": {"folder": "never-made"},
     "CyclicLR": {"max_lr": 0.1},
+    "DataLoader": {"dataset": [0, 1]},
     "DataLoaders": {"train": [(torch.zeros(2, 1), torch.zeros(2))]},
     "LearningRateScheduler": {"fn": lambda epoch: 0.1},
     "MultiCategory": {"vocab": ["a"]},

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from minilearner.checks import check_count
 from minilearner.keywords import suggest_keywords
 
 __all__ = ["DataLoader"]
@@ -34,6 +35,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     ) -> None:
         if bs is not None and batch_size is not None:
             raise ValueError(f"Give `bs` or `batch_size`, not both. Received: bs={bs}, batch_size={batch_size}.")
+        for name, n in (("bs", bs), ("batch_size", batch_size)):
+            if n is not None:
+                check_count(n, name)
         size = bs if batch_size is None else batch_size
         if "batch_sampler" in options and size is None:
             size = 1  # torch's word for: the batch sampler decides

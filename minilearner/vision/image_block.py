@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageBlock", "PILBase", "PILImage", "PILImageBW", "PILMask", "as_image"]
 
 
+@suggest_keywords
 class PILBase(Image.Image):
     """A PIL image that draws itself in a figure. Its copies, crops and resized versions are of its class too."""
 
