@@ -41,7 +41,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         size = bs if batch_size is None else batch_size
         if "batch_sampler" in options and size is None:
             size = 1  # torch's word for: the batch sampler decides
-        super().__init__(dataset, batch_size=size, **options)
+        super().__init__(dataset, batch_size=None if size is None else int(size), **options)
 
     def one_batch(self) -> Any:
         """Returns the first batch of a pass that begins now."""
