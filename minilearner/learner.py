@@ -32,8 +32,10 @@ from minilearner.learner_parts import LearnerParts
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
+from minilearner.models.class_maps import Method
 from minilearner.models.groups import Splitter, freeze_to, layer_groups
 from minilearner.models.summary import ModelSummary, summarize
+from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
@@ -480,6 +482,53 @@ class Learner(LearnerParts):
             with_input: also return, as `input`, the image that the model saw, in its real colours.
         """
         return self._predictor().item(item, with_input=with_input)
+
+    def gradcam(
+        self,
+        item: Any,
+        label: Any = None,
+        *,
+        layer: str | nn.Module | None = None,
+        method: Method = "gradcam",
+    ) -> Evidence:
+        """Returns where in an image the model finds the evidence for a class. `plot` draws it.
+
+        Example: ``learn.gradcam("cat.jpg").plot()``.
+
+        Args:
+            item: as in `predict`.
+            label: the class, by its label or its number. None is the predicted class.
+            layer: the layer that is looked at, or its path. None takes the last one with spatial extent, and the result
+                names it.
+            method: "gradcam", or "gradcam++", which finds several objects of a class better.
+
+        Raises:
+            ValueError: there is no such class or layer.
+            DataError: no layer of the model has a spatial extent.
+        """
+        return self._predictor().evidence_in(item, label, layer=layer, method=method)
+
+    def evidence(
+        self,
+        indices: Sequence[int],
+        classes: Sequence[int] | None = None,
+        ds_idx: int = 1,
+        dl: Any = None,
+        *,
+        layer: str | nn.Module | None = None,
+        method: Method = "gradcam",
+    ) -> Evidence:
+        """Returns where items of a set show evidence for a class each, as `gradcam` does for one image.
+
+        Args:
+            indices: the positions of the items, in the order of the data set.
+            classes: a class number for each. None is the predicted class.
+            ds_idx: 1 for the validation set, 0 for the training set.
+            dl: another loader.
+            layer: as in `gradcam`.
+            method: as in `gradcam`.
+        """
+        return self._predictor(ds_idx, dl).evidence(indices, classes, layer=layer, method=method)
 
     def tta(
         self,

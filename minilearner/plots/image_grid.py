@@ -85,7 +85,7 @@ def plot_images(
         _draw_image(ax, image)
         ax.set_title(title, fontsize=font, color=color, **literal_text(title))
     for ax, heat in zip(grid.flat, heats or (), strict=False):
-        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * np.sqrt(heat), interpolation="bilinear")
+        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * heat, interpolation="bilinear")
     if heading:
         figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **literal_text(heading))
     return save_figure(figure, save)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from minilearner.plots.style import shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
 from minilearner.results.comparison import Comparison, compare_answers
+from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.results.report import ClassificationReport, classification_report
@@ -67,6 +69,7 @@ class ClassificationInterpretation(Interpretation):
         keep_probs: bool = False,
         pictures: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None,
         origins: Origins | None = None,
+        explain: Callable[..., Evidence] | None = None,
     ) -> None:
         """Reads all batches once.
 
@@ -77,6 +80,7 @@ class ClassificationInterpretation(Interpretation):
             pictures: returns the items at given positions as images, for `plot_top_losses`. A text says why an image
                 is missing.
             origins: the files of the items, and the columns of their table.
+            explain: returns the evidence in the items at given positions for given classes, for `plot_gradcam`.
 
         Raises:
             TypeError: this is a learner, which `from_learner` takes.
@@ -87,6 +91,7 @@ class ClassificationInterpretation(Interpretation):
         refuse_learner(batches, type(self))
         self._load_images = pictures
         self.origins = origins
+        self._explain = explain
         self._has_all_probs = keep_probs
         self._items = items = read_class_items(batches, vocab, keep_probs=keep_probs)
         if origins is not None and len(origins) != len(items):
@@ -116,13 +121,14 @@ class ClassificationInterpretation(Interpretation):
             act: activates the model's outputs, in place of what belongs to the kind of target.
             keep_probs: whether to keep the probabilities of all classes, for `probs`.
         """
-        find_origins = getattr(learn, "origins", None)
+        find_origins, explain = getattr(learn, "origins", None), getattr(learn, "evidence", None)
         return cls(
             learn.predict_batches(ds_idx=ds_idx, dl=dl, act=act),
             learn.dls.vocab,
             keep_probs=keep_probs,
             pictures=lambda indices: learn.items(ds_idx, dl, indices),
             origins=None if find_origins is None else find_origins(ds_idx, dl),
+            explain=None if explain is None else partial(explain, ds_idx=ds_idx, dl=dl),
         )
 
     @classmethod
@@ -224,6 +230,52 @@ class ClassificationInterpretation(Interpretation):
             save=save,
             **layout,
         )
+
+    def plot_gradcam(
+        self,
+        k: int | Sequence[int],
+        largest: bool = True,
+        nrows: int | None = None,
+        ncols: int | None = None,
+        figsize: tuple[float, float] | None = None,
+        *,
+        of: Literal["predicted", "actual"] = "predicted",
+        layer: Any = None,
+        method: Literal["gradcam", "gradcam++"] = "gradcam",
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the `k` items with the largest loss, and where the model found the evidence for a class in them.
+
+        Args:
+            k: between 1 and the number of items; or places in the order of losses, such as range(9, 18).
+            largest: False draws the items with the smallest loss.
+            nrows: rows of the grid. None is as many as are needed.
+            ncols: columns of the grid. None is as many as are needed.
+            figsize: width and height in inches. None is large enough for the images.
+            of: whether the evidence is that for the predicted or for the actual class. Each title names the class.
+            layer: the layer that is looked at, or its path. None takes the last one with spatial extent. The heading
+                names it.
+            method: "gradcam", or "gradcam++", which finds several objects of a class better.
+            save: a file to write the figure to, such as "gradcam.png".
+
+        Raises:
+            ValueError: `k` is out of range, `of`, `layer` or `method` is unknown, or there is no model, because this
+                was not built by `from_learner`.
+            DataError: no layer of the model has a spatial extent.
+        """
+        check_choice(of, "of", ("predicted", "actual"))
+        if self._explain is None:
+            raise ValueError("Grad-CAM needs the model: build this with `from_learner`.")
+        indices = self._places(k, largest)
+        classes = (self.predicted if of == "predicted" else self.actual)[indices].tolist()
+        longest = _letters_in(figsize, ncols or math.ceil(math.sqrt(len(indices))))
+        titles = [
+            f"{self._title(i, longest)}\nevidence for {shorten_middle(self._names[number], longest)}"
+            for i, number in zip(indices, classes, strict=True)
+        ]
+        colors = [RIGHT if self.actual[i] == self.predicted[i] else WRONG for i in indices]
+        found = self._explain(indices, classes, layer=layer, method=method)
+        return found.plot(titles, colors, nrows=nrows, ncols=ncols, figsize=figsize, save=save)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """Returns (actual, predicted, count) for all confusions that occur `min_val` times or more, commonest first.

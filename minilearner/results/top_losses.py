@@ -37,7 +37,8 @@ class HasVocab(Protocol):
 class Predictor(Protocol):
     """The part of a learner that an interpretation needs.
 
-    If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files.
+    If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files. With
+    ``evidence(indices, classes, ds_idx, dl, layer=, method=)``, which returns `Evidence`, `plot_gradcam` works.
     """
 
     @property

@@ -12,28 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from minilearner import processes
-from minilearner.checks import check_count, check_fraction
+from minilearner.checks import check_count, check_fraction, is_whole_number
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import Share
 from minilearner.data.show import show_predictions
-from minilearner.errors import DataError
+from minilearner.errors import DataError, closest
+from minilearner.models.class_maps import Method, class_maps
 from minilearner.plots.image_grid import limit_to_grid
+from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
-from minilearner.threads import alone_with
+from minilearner.threads import alone_with, turn_of
 from minilearner.training.callback import Callback
 from minilearner.training.inference import predict_all, predict_batches
 from minilearner.training.item_origins import origins_of
 from minilearner.training.loop import Loop
 from minilearner.training.run import Run
 from minilearner.training.step import Step
-from minilearner.tree import map_tensors
+from minilearner.tree import map_tensors, tensors_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,6 +159,33 @@ class Predictor:
         picked = self.loader.pick(indices)
         return list(picked.decode(picked.first_batch()[0]))
 
+    def evidence(
+        self, indices: Sequence[int], classes: Sequence[int] | None, *, layer: str | nn.Module | None, method: Method
+    ) -> Evidence:
+        """Returns where the items at these positions of the set show evidence for a class each."""
+        return self._explain(self.loader.pick(indices), classes, layer=layer, method=method)
+
+    def evidence_in(self, item: Any, label: Any, *, layer: str | nn.Module | None, method: Method) -> Evidence:
+        """Returns where one item shows evidence for a class, given by its label or number; the predicted one if None.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        number = None if label is None else [_number_of(label, self.dls.vocab)]
+        return self._explain(self.dls.test_dl([item]).pick([0]), number, layer=layer, method=method)
+
+    def _explain(
+        self, loader: Loader, classes: Sequence[int] | None, *, layer: str | nn.Module | None, method: Method
+    ) -> Evidence:
+        x, _ = loader.first_batch()
+        wanted = None if classes is None else torch.tensor([int(number) for number in classes])
+        with turn_of(self.step.model):
+            found = class_maps(self.step.model, x, wanted, layer=layer, method=method)
+        shown = next(t for t in tensors_of(loader.decode(x)) if t.ndim == 4).cpu()
+        vocab, numbers = self.dls.vocab, found.classes.cpu()
+        labels = [n if vocab is None or n >= len(vocab) else vocab[n] for n in numbers.tolist()]
+        return Evidence(list(shown), found.maps.cpu(), found.layer, numbers, labels)
+
     def _share_out(self, loader: Loader) -> Loader:
         """Returns a loader of this process's batches if several processes predict together."""
         if self.step.n_processes == 1:
@@ -213,6 +242,15 @@ def _describe(item: Any) -> str:
     if isinstance(item, (Tensor, np.ndarray)):
         return f"an array of shape {tuple(item.shape)}"
     return f"a list of {len(item)}" if isinstance(item, list) else f"a {type(item).__name__}"
+
+
+def _number_of(label: Any, vocab: Sequence[Any] | None) -> int:
+    if vocab is not None and label in vocab:
+        return list(vocab).index(label)
+    if is_whole_number(label) and (vocab is None or 0 <= label < len(vocab)):
+        return int(label)
+    known = [] if vocab is None else list(map(str, vocab))
+    raise ValueError(f"`label` must be a class of the vocabulary.{closest(str(label), known)} Received: {label!r}.")
 
 
 def _stack(several: Sequence[Predictions]) -> Tensor:
