@@ -40,6 +40,7 @@ NEEDED = {
     "MultiCategory": {"vocab": ["a"]},
     "create_body": {"model": nn.Sequential(nn.Conv2d(3, 2, 3))},
     "exp_range": {"step": 1, "step_size": 2},
+    "evidence": {"indices": [0]},
     "items": {"dl": None, "indices": [0]},
     "show_items": {"dl": None, "indices": [0]},
     "find": {"x": torch.zeros(2, 3), "y": torch.zeros(2, dtype=torch.int64)},
