@@ -109,6 +109,8 @@ class Learner(LearnerParts):
         optimizer: None until the first run. Then it keeps its state until layers are frozen or unfrozen.
     """
 
+    _own_view: LearnerView | None = None
+
     def __init__(
         self,
         dls: Any,
@@ -154,7 +156,6 @@ class Learner(LearnerParts):
         self.seed = seed
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self._written = set()
-        self._view = LearnerView(self)
         self.cbs: list[Callback] = []
         self.add_cb(cbs)
         self._view.announce_creation(self.cbs)
@@ -735,6 +736,13 @@ class Learner(LearnerParts):
             record = fit(context, kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
             self._trained = ref(context.optimizer), record.hypers
         return record
+
+    @property
+    def _view(self) -> LearnerView:
+        """What callbacks in fastai's style see. A copy of the learner makes its own."""
+        if self._own_view is None:
+            self._own_view = LearnerView(self)
+        return self._own_view
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None, *, reset_opt: bool = False) -> FitContext:
         given = as_callbacks(cbs)

@@ -22,13 +22,17 @@ from torch.optim import Optimizer
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_not_negative
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.errors import plural
+from minilearner.glance import AtAGlance, Glance, enumerate_names
 from minilearner.metrics import Metric, name_metrics
 from minilearner.models.groups import Splitter, all_parameters
 from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.other_libraries import explain_lack
+from minilearner.results.recorder import Recorder
 from minilearner.threads import refuse_if_trained_elsewhere
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import PrecisionChoice, choose_precision
+from minilearner.training.callback import Callback
 from minilearner.training.distributed import share_loss, share_out
 from minilearner.training.optimizer_view import OptimizerView
 from minilearner.training.optimizers import OptimizerFactory, Rate
@@ -40,13 +44,15 @@ __all__ = ["LearnerParts"]
 _Learner = TypeVar("_Learner", bound="LearnerParts")
 
 
-class LearnerParts:
+class LearnerParts(AtAGlance):
     """Holds the data, the model, the loss, the optimizer and the metrics of a `Learner`, each of them assignable."""
 
     model: nn.Module
     device: torch.device
     strategy: Any
     precision: str
+    cbs: list[Callback]
+    recorder: Recorder
     lr: Rate
     wd_bn_bias: bool
     optimizer: Optimizer | None = None
@@ -54,6 +60,24 @@ class LearnerParts:
     _output: Output
     _written: set[Path]
     _trained: tuple[ref[Optimizer], Sequence[Mapping[str, Any]]] | None = None
+
+    def glance(self) -> Glance:
+        """Returns what the learner is made of, and how its last run ended."""
+        weights = list(self.model.parameters())
+        n, n_free = (sum(w.numel() for w in some) for some in (weights, [w for w in weights if w.requires_grad]))
+        made_by = None if self.opt_func is None else getattr(self.opt_func, "func", self.opt_func)
+        facts = {
+            **self.dls.glance().facts,
+            "loss": getattr(self.loss_func, "__name__", None) or type(self.loss_func).__name__,
+            "optimizer": "AdamW" if made_by is None else getattr(made_by, "__name__", repr(made_by)),
+            "metrics": enumerate_names(self.metrics),
+            "callbacks": enumerate_names(type(callback).__name__ for callback in self.cbs),
+            "precision": self.precision,
+            "runs": self.recorder.describe_last(),
+        }
+        frozen = "" if n_free == n else f", {n - n_free:,} of them frozen"
+        title = f"{type(self).__name__} of {type(self.model).__name__}, {plural(n, 'weight')}{frozen}"
+        return Glance(title, {name: fact for name, fact in facts.items() if fact})
 
     @property
     def dls(self) -> DataLoaders:

@@ -1,4 +1,4 @@
-"""What notebooks need: figures that appear once, or inside other output.
+"""What notebooks need: results that appear once, or inside other output.
 
 IPython and Matplotlib are imported inside functions. When these are called, both are loaded already.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["as_html", "show_once"]
+__all__ = ["as_html", "cell_number", "show", "show_once"]
 
 
 def show_once(figure: Figure) -> Figure:
@@ -36,6 +37,24 @@ def _display_and_close(figure: Any) -> None:
     finally:
         figure._ipython_display_ = shown
     plt.close(figure)
+
+
+def cell_number() -> int | None:
+    """Returns the number of the notebook's cell that runs now, or None outside IPython."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import get_ipython
+
+    shell: Any = get_ipython()
+    return None if shell is None else int(shell.execution_count)
+
+
+def show(html: str, text: str) -> None:
+    """Shows an output of the notebook's cell, with plain text for where HTML cannot be shown."""
+    from IPython import display as ipython
+
+    display: Any = ipython.display
+    display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def as_html(figure: Figure) -> str:

@@ -688,9 +688,9 @@ def test_a_seed_after_an_unseeded_model_is_said_once_a_process():
 )
 def test_a_model_that_does_not_fit_the_images_says_both_shapes_and_nothing_else(model, message):
     dls = DataLoaders.from_arrays((torch.rand(16, 3, 8, 8), torch.arange(16) % 3), bs=8)
-    start = r"the model cannot take a training batch of inputs \(8, 3, 8, 8\) float32: "
-    with pytest.raises(DataError, match=f"^{start}{message}$"):
+    with pytest.raises(DataError, match=rf"^the model cannot take a training batch.*: {message}$") as raised:
         Learner(dls, model).fit(1)
+    assert str(raised.value).count("(8, 3, 8, 8)") == 1
 
 
 def test_the_latest_sweep_is_drawn_again(learner):

@@ -46,6 +46,15 @@ def test_every_figure_is_shown_once(outputs):
 
 @pytest.mark.slow
 def test_training_shows_its_table_and_no_warning(outputs):
-    (cell,) = outputs("learn.fit(2);")
-    assert [output.output_type for output in cell] == ["display_data"]
-    assert "valid_loss" in cell[0]["data"]["text/html"]
+    as_statement, as_value, later = outputs("learn.fit(2);", "learn.fit(2)", "learn.recorder.runs[-1]")
+    for cell in (as_statement, as_value, later):
+        assert [output.output_type for output in cell] == ["display_data"]
+        assert "valid_loss" in cell[0]["data"]["text/html"]
+    assert "image/png" in as_value[0]["data"]["text/html"] and "Run 2: fit" in later[0]["data"]["text/html"]
+
+
+@pytest.mark.slow
+def test_objects_show_a_table(outputs):
+    for cell in outputs("learn", "dls", "learn.summary()", "learn.lr_find(show_plot=False)"):
+        (shown,) = [output for output in cell if output.output_type == "execute_result"]
+        assert "<table>" in shown["data"]["text/html"] and len(shown["data"]["text/plain"]) < 1500

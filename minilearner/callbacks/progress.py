@@ -17,7 +17,7 @@ from typing import Any
 
 from minilearner import processes
 from minilearner.display import Bar, Live, in_notebook, iterate_with_bar, write_line
-from minilearner.notebook import as_html
+from minilearner.notebook import as_html, cell_number
 from minilearner.plots.lines import plot_epochs
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -128,6 +128,8 @@ class Progress(Callback):
         self._close_all()
         if self._rows is not None:
             self._rows.close()
+            if run.record is not None and isinstance(self._rows, _LiveTable):
+                run.record.shown_in = cell_number()
             self._rows = None
         if self.table and run.record is not None and "ended" in run.record.settings:
             write_line(run.record.settings["ended"], sys.stdout)

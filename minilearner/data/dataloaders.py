@@ -35,6 +35,7 @@ from minilearner.data.tensor_types import TensorBase
 from minilearner.data.turns import Turns
 from minilearner.data.vocabulary import Vocab
 from minilearner.errors import DataError, plural
+from minilearner.glance import AtAGlance, Glance, enumerate_names
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
 from minilearner.threads import is_trained_on_elsewhere
@@ -47,7 +48,7 @@ __all__ = ["DataLoaders"]
 
 
 @suggest_keywords
-class DataLoaders:
+class DataLoaders(AtAGlance):
     """A training loader and, optionally, a validation loader, with what their labels mean.
 
     >>> dls = DataLoaders(train_dataset, valid_dataset, bs=64)        # torch datasets
@@ -427,8 +428,18 @@ class DataLoaders:
         """
         return restore_loaders(*(one for one in (self.train, self.valid) if not is_trained_on_elsewhere(one)))
 
-    def __repr__(self) -> str:
-        return f"DataLoaders(train={self.train}, valid={self.valid}, target={self.target}, seed={self.seed})"
+    def glance(self) -> Glance:
+        """Returns the sets and the classes, without reading a batch."""
+        vocab = getattr(self._target, "vocab", None)
+        facts = {
+            "train": self.train.describe(),
+            "valid": "none" if self.valid is None else self.valid.describe(),
+            "classes": enumerate_names(vocab or ()),
+            "target": "" if vocab or self._target is None else repr(self._target),
+            "device": str(self.device),
+            "seed": str(self.seed),
+        }
+        return Glance(type(self).__name__, {name: fact for name, fact in facts.items() if fact})
 
 
 class _Items(Dataset[Any]):

@@ -16,6 +16,7 @@ from minilearner.data.loader_state import restore_loaders
 from minilearner.data.share import WHOLE, Share
 from minilearner.data.show import show_images, titles_of
 from minilearner.data.targets import Target
+from minilearner.errors import plural
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.runtime import derive_generator, isolate_rng, resolve_device
 from minilearner.tree import Tree, map_tensors, n_items
@@ -144,6 +145,12 @@ class Loader(ABC):
     def name_item(self, position: int) -> str:
         """Returns how an error names an item: "item 7", or "item 7 ('cats/7.jpg')" if it comes from a file."""
         return f"item {position}"
+
+    def describe(self) -> str:
+        """Returns how large it is, in words: "2,000 items in 63 batches of 32"."""
+        n, bs = self.n_items, getattr(self, "bs", None)
+        items = "" if n is None else f"{plural(n, 'item')} in "
+        return f"{items}{plural(len(self), 'batch')}{'' if bs is None else f' of {bs}'}"
 
     def data_in_memory(self) -> Iterator[tuple[Tree, Tree]]:
         """Yields all data in pieces, for a check before training, if nothing must be read for it; else nothing.

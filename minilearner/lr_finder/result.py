@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike
 from minilearner.checks import check_count
 from minilearner.errors import FileFormatError, closest, plural
 from minilearner.files import csv_text, json_text, read_json, write_atomically
+from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.recommendation import NoRate, n_finite, recommend
 from minilearner.lr_finder.suggestions import (
@@ -42,7 +42,7 @@ __all__ = ["LRSweep", "content_of", "smooth"]
 
 @suggest_keywords
 @dataclass(frozen=True, eq=False, repr=False)
-class LRSweep:
+class LRSweep(AtAGlance):
     """Holds what a sweep found. It unpacks into its suggestions, in the order of their functions.
 
     Example::
@@ -293,14 +293,15 @@ class LRSweep:
         rows = zip(self.lrs.tolist(), self.losses.tolist(), self.smoothed.tolist(), fixed, strict=True)
         return write_atomically(path, csv_text(("lr", "loss", "smoothed", "fixed"), rows))
 
-    def __repr__(self) -> str:
+    def glance(self) -> Glance:
+        """Returns the recommendation, the suggestions and their reasons."""
         span = f"from {self.lrs[0]:.2e} to {self.lrs[-1]:.2e}" if len(self.lrs) else "of nothing"
-        lines = [f"LRSweep: {plural(len(self.lrs), 'step')} {span}; {self.stop_reason}"]
-        lines += [f"  {name}: {self._describe(name)}" for name in self.suggestions]
-        if math.isnan(self.recommended):
-            return "\n".join([*lines, f"  recommended: none, because {self.reason}"])
-        recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}; {self.reason}"
-        return "\n".join([*lines, f"  recommended: {recommended}", f"  for a cyclical run: {_format(self.bounds)}"])
+        title = f"LRSweep: {plural(len(self.lrs), 'step')} {span}; {self.stop_reason}"
+        facts = {"recommended": f"none, because {self.reason}"}
+        if not math.isnan(self.recommended):
+            recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}"
+            facts = {"recommended": recommended, "because": self.reason, "for a cyclical run": _format(self.bounds)}
+        return Glance(title, {**facts, **{name: self._describe(name) for name in self.suggestions}})
 
     def _describe(self, name: str) -> str:
         """Returns a suggestion in words: its rate, why there is none, or both if something speaks against it."""
@@ -308,20 +309,6 @@ class LRSweep:
         if math.isnan(value):
             return note
         return f"{value:.2e}, but {note}" if note else f"{value:.2e}"
-
-    def _repr_html_(self) -> str:
-        """Returns the same as an HTML table, for notebooks."""
-        none = "none"
-        rows = {
-            "recommended": none if math.isnan(self.recommended) else f"<b>{self.recommended:.2e}</b>",
-            "why": escape(self.reason),
-            "most likely within": none if self.interval is None else _format(self.interval),
-            "for a cyclical run": none if self.bounds is None else _format(self.bounds),
-            **{name: escape(self._describe(name)) for name in self.suggestions},
-            "the sweep": f"{plural(len(self.lrs), 'step')}; {escape(self.stop_reason)}",
-        }
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{text}</td></tr>" for name, text in rows.items())
-        return f"<table>{cells}</table>"
 
 
 _LARGEST = 1 << 24  # bytes of a file; a sweep of 10,000 steps has 1 MB

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minilearner.glance import AtAGlance, Glance
 from minilearner.models.hooks import ForwardHooks
 from minilearner.models.inputs import spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
@@ -17,6 +18,8 @@ from minilearner.runtime import isolate_rng
 from minilearner.tree import Tree, n_items
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
+
+_COLUMNS = ("Layer", "Type", "Output shape", "Parameters", "Trainable")
 
 
 def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = None) -> ModelSummary:
@@ -78,8 +81,8 @@ class LayerSummary:
     """For one item, all calls together. Counts convolutions (not transposed ones) and linear layers; 0 for others."""
 
 
-@dataclass(frozen=True)
-class ModelSummary:
+@dataclass(frozen=True, repr=False)
+class ModelSummary(AtAGlance):
     """The result of `summarize`. Its text is a table, at most 100 characters wide."""
 
     name: str
@@ -105,18 +108,25 @@ class ModelSummary:
         """Multiply-adds of one item in convolutions and linear layers."""
         return sum(layer.multiply_adds for layer in self.layers)
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def glance(self) -> Glance:
+        """Returns the table for a notebook."""
+        rows = [
+            (one.path or "(model)", one.type, _text(one.output_shape), f"{one.parameters:,}", _mark(one))
+            for one in self.layers
+        ]
+        title = f"{self.name}, input {_text(self.input_shape)}"
+        return Glance(title, columns=_COLUMNS, rows=rows, after=[*self._totals(), *self.notes])
+
     def __str__(self) -> str:
-        """Returns the table."""
-        head = _line("Layer", "Type", "Output shape", "Parameters", "Trainable")
+        """Returns the table, at most 100 characters wide."""
+        head = _line(*_COLUMNS)
         rule = "-" * len(head)
         body = [
             _line(layer.path or "(model)", layer.type, _text(layer.output_shape), f"{layer.parameters:,}", _mark(layer))
             for layer in self.layers
-        ]
-        totals = [
-            f"Parameters: {self.parameters:,} ({self.trainable:,} trainable, "
-            f"{self.parameters - self.trainable:,} frozen); buffers: {self.buffers:,}",
-            f"Multiply-adds of one item: {self.multiply_adds / 1e6:,.1f} million",
         ]
         return "\n".join(
             [
@@ -126,10 +136,17 @@ class ModelSummary:
                 rule,
                 *body,
                 rule,
-                *totals,
+                *self._totals(),
                 *self.notes,
             ]
         )
+
+    def _totals(self) -> list[str]:
+        return [
+            f"Parameters: {self.parameters:,} ({self.trainable:,} trainable, "
+            f"{self.parameters - self.trainable:,} frozen); buffers: {self.buffers:,}",
+            f"Multiply-adds of one item: {self.multiply_adds / 1e6:,.1f} million",
+        ]
 
 
 def _row(path: str, layer: nn.Module, shape: Tree, multiply_adds: int, *, seen: set[Tensor]) -> LayerSummary:

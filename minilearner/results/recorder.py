@@ -19,9 +19,12 @@ from torch import Tensor
 
 from minilearner.errors import closest, plural
 from minilearner.files import csv_text, json_text, write_atomically
+from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
 from minilearner.metrics import SmoothedLoss
+from minilearner.notebook import cell_number, show
 from minilearner.plots import lines
+from minilearner.results.frames import to_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +61,7 @@ class SweepOutcome(Protocol):
 
 
 @suggest_keywords
-class RunRecord:
+class RunRecord(AtAGlance):
     """The record of one call of a `fit` method.
 
     Attributes:
@@ -71,6 +74,7 @@ class RunRecord:
         sweep: the sweep that found an "auto" rate, or None.
         saved_in: the folder with the checkpoints of a finished run, or None.
         hypers: the settings of each layer group at the run's last update, by fastai's names; see `Learner.opt`.
+        shown_in: the number of the notebook's cell that has shown the rows already, or None.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class RunRecord:
         self.sweep: SweepOutcome | None = None
         self.saved_in: Path | None = None
         self.hypers: list[dict[str, Any]] = []
+        self.shown_in: int | None = None
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
         self._row_positions: list[int] = []  # the number of recorded batches when each row was added
@@ -217,13 +222,22 @@ class RunRecord:
         self._steps = np.concatenate([self._steps, new])
         self._smoothed = np.append(self._smoothed, [self._smooth.update(loss) for loss in losses.tolist()])
 
-    def __repr__(self) -> str:
-        head = f"Run {self.number}: {self.kind}, {plural(self.n_batches, 'batch')}"
-        return "\n".join([head, *_table(self.epochs)])
+    def glance(self) -> Glance:
+        """Returns the run's name and its rows."""
+        names = _columns(self.epochs)
+        return Glance(self._title(), columns=names, rows=_cells(self.epochs, names))
+
+    def _ipython_display_(self) -> None:
+        """Shows the record in a notebook, unless its cell has shown the rows while the run went on."""
+        if self.shown_in is None or self.shown_in != cell_number():
+            show(self._repr_html_(), repr(self))
+
+    def _title(self) -> str:
+        return f"Run {self.number}: {self.kind}, {plural(self.n_batches, 'batch')}"
 
 
 @suggest_keywords
-class Recorder:
+class Recorder(AtAGlance):
     """The records of all runs of a learner, in order. Nothing here is ever removed, except by `drop_empty`.
 
     Example::
@@ -405,7 +419,7 @@ class Recorder:
 
         The columns always have this order. A cell is empty if the row has no value for it.
         """
-        rows = [{"run": run.number, "kind": run.kind, **row} for run in self.runs for row in run.epochs]
+        rows = self._rows()
         header = csv_columns(_columns(rows))
         return write_atomically(path, csv_text(header, [[row.get(name) for name in header] for row in rows]))
 
@@ -420,6 +434,10 @@ class Recorder:
 
     def _whole_epochs(self) -> list[dict[str, Any]]:
         return [row for row in self.epochs if not _in_mid_epoch(row)]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Returns the epoch rows of all runs, with the number and the kind of their run."""
+        return [{"run": run.number, "kind": run.kind, **row} for run in self.runs for row in run.epochs]
 
     def _column(self, name: str) -> NDArray[np.float64]:
         return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])
@@ -439,8 +457,46 @@ class Recorder:
         ]
         return [at for at, _ in found], [value for _, value in found]
 
-    def __repr__(self) -> str:
-        return "\n".join(map(repr, self.runs)) if self.runs else "Recorder: no runs yet"
+    def describe_last(self) -> str:
+        """Returns what the latest run was and how it ended, in a few words."""
+        if not self.runs:
+            return "none yet"
+        run, n = self.runs[-1], len(self.runs)
+        row = run.epochs[-1] if run.epochs else {}
+        ended = [f"{name} {row[name]:.4f}" for name in _columns([row]) if isinstance(row.get(name), float)]
+        last = [run.kind, plural(len(run.history.get("epoch", ())), "epoch"), *ended[:-1]]
+        return ", ".join([*([] if n == 1 else [f"{n}, the last"]), *last])
+
+    def to_frame(self) -> Any:
+        """Returns the epoch rows of all runs as a pandas frame, with the columns of `to_csv`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        rows = self._rows()
+        names = csv_columns(_columns(rows))
+        return to_frame([{name: row.get(name) for name in names} for row in rows])
+
+    def steps_frame(self) -> Any:
+        """Returns the training batches of all runs as a pandas frame: run, kind, and the columns of `steps`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        names = _STEP_FIELDS.names or ()
+        steps = ((run, dict(zip(names, step, strict=True))) for run in self.runs for step in run.steps.tolist())
+        return to_frame([{"run": run.number, "kind": run.kind, **step} for run, step in steps])
+
+    def glance(self) -> Glance:
+        """Returns the rows of all runs in one table."""
+        if not self.runs:
+            return Glance("Recorder: no runs yet")
+        n_batches = sum(run.n_batches for run in self.runs)
+        rows = self._rows()
+        names = csv_columns(_columns(rows)) if rows else []
+        names = [name for name in names if name != "step" or any("step" in row for row in rows)]
+        title = f"Recorder: {plural(len(self.runs), 'run')}, {plural(n_batches, 'batch')}"
+        return Glance(title, columns=names, rows=_cells(rows, names))
 
 
 def csv_columns(names: Iterable[str]) -> list[str]:
@@ -470,11 +526,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in (*_FIRST, *middle, "time_seconds") if name in seen]
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = _columns(rows)
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells if names]
+def _cells(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
+    return [[_cell(row.get(name)) for name in names] for row in rows]
 
 
 def _cell(value: Any) -> str:

@@ -450,7 +450,6 @@ def test_a_split_is_asked_for_by_number():
         dls.loader(1)
     with pytest.raises(ValueError, match=r"must be 0 \(training\) or 1 \(validation\). Received: ds_idx=2"):
         dls.loader(2)
-    assert "23 items" not in repr(dls) and "valid=None" in repr(dls)
 
 
 def test_loaders_unpack_and_count():
@@ -507,3 +506,17 @@ def test_a_loader_with_other_arguments_starts_anew():
         dls.new(num_workers=2)
     with pytest.raises(ValueError, match="`bs` must be at least 1"):
         dls.train.new(bs=0)
+
+
+def test_the_repr_says_what_there_is_in_a_few_lines():
+    x, y = np.zeros((23, 2), np.float32), np.arange(23) % 3
+    dls = DataLoaders.from_arrays((x, y), (x[:5], y[:5]), bs=4, vocab=["a", "b", "c"], seed=1, device="cpu")
+    assert repr(dls).splitlines() == [
+        "DataLoaders",
+        "  train: 23 items in 6 batches of 4",
+        "  valid: 5 items in 2 batches of 4",
+        "  classes: a, b, c",
+        "  device: cpu",
+        "  seed: 1",
+    ]
+    assert "valid: none" in repr(DataLoaders(dataset(), bs=4)) and "<table>" in dls._repr_html_()

@@ -126,10 +126,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_whole(recorder, tmp_pa
 
 
 def test_the_repr_is_a_table(recorder):
+    columns = ["epoch", "train_loss", "smooth_loss", "valid_loss", "accuracy", "time_seconds"]
+    lines = repr(recorder.runs[0]).splitlines()
+    assert lines[0] == "Run 1: fit_one_cycle, 6 batches" and lines[1].split() == columns
     lines = repr(recorder).splitlines()
-    assert lines[0] == "Run 1: fit_one_cycle, 6 batches"
-    assert lines[1].split() == ["epoch", "train_loss", "smooth_loss", "valid_loss", "accuracy", "time_seconds"]
-    assert lines[2].split()[:2] == ["0", "3.200000"] and len(lines) == 7
+    assert lines[0].startswith("Recorder: 2 runs, ") and lines[1].split() == ["run", "kind", *columns]
+    assert lines[2].split()[:4] == ["1", "fit_one_cycle", "0", "3.200000"]
+    html = recorder._repr_html_()
+    assert html.count("<tr>") == len(lines) - 1 and "<td>fit_one_cycle</td>" in html
     assert repr(Recorder()) == "Recorder: no runs yet"
 
 

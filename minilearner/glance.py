@@ -1,0 +1,87 @@
+"""What an object shows of itself: a few lines in a terminal, a table in a notebook.
+
+A class derives from `AtAGlance` and says in `glance` what matters. Both views are made of that one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+__all__ = ["AtAGlance", "Glance", "enumerate_names"]
+
+_MOST_ROWS = 60
+"""A notebook's table shows as many rows at each end at most; nobody reads the 10,000th epoch there."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A title, facts by name, and perhaps a table.
+
+    Args:
+        title: the first line.
+        facts: short texts by their names, in order. A fact without a name belongs to the fact before it.
+        columns: the head of the table.
+        rows: the cells of the table, as text.
+        after: lines below the table.
+    """
+
+    title: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    after: Sequence[str] = ()
+
+    def as_text(self) -> str:
+        """Returns the lines for a terminal."""
+        lines = [self.title, *(f"  {name}: {fact}" for name, fact in self.facts.items())]
+        return "\n".join([*lines, *(_align([self.columns, *self.rows]) if self.columns else ()), *self.after])
+
+    def as_html(self) -> str:
+        """Returns the table for a notebook. All text is escaped."""
+        left = ' style="text-align: left"'
+        facts = "".join(
+            f"<tr><th{left}>{escape(name)}</th><td{left}>{escape(fact)}</td></tr>" for name, fact in self.facts.items()
+        )
+        rows = [*map(_as_row, self.rows)]
+        if len(rows) > 2 * _MOST_ROWS:
+            gap = f'<tr><td colspan="{len(self.columns)}">{len(rows) - 2 * _MOST_ROWS:,} more rows</td></tr>'
+            rows = [*rows[:_MOST_ROWS], gap, *rows[-_MOST_ROWS:]]
+        head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in self.columns)}</tr>" if self.columns else ""
+        table = f"<table>{head}{''.join(rows)}</table>" if self.columns else ""
+        after = "<br>".join(map(escape, self.after))
+        return (
+            f"<div><b>{escape(self.title)}</b></div>{f'<table>{facts}</table>' if facts else ''}{table}"
+            f"{f'<div>{after}</div>' if after else ''}"
+        )
+
+
+class AtAGlance:
+    """The base of classes whose objects show a `Glance` of themselves."""
+
+    def glance(self) -> Glance:
+        """Returns what matters."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.glance().as_text()
+
+    def _repr_html_(self) -> str:
+        return self.glance().as_html()
+
+
+def enumerate_names(names: Iterable[object], most: int = 5) -> str:
+    """Returns the first names, and how many more there are: "cat, dog, ... (37)"."""
+    every = [str(name) for name in names]
+    text = ", ".join(every[:most])
+    return text if len(every) <= most else f"{text}, ... ({len(every):,})"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _as_row(cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

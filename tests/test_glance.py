@@ -1,0 +1,37 @@
+"""What objects show of themselves: lines in a terminal, an escaped table in a notebook."""
+
+from minilearner.glance import AtAGlance, Glance, enumerate_names
+
+
+class Shown(AtAGlance):
+    def glance(self):
+        return Glance("A <title>", {"name": "a & b"}, ("epoch", "loss"), [("0", "1.25"), ("10", "0.5")], ["after <it>"])
+
+
+def test_a_terminal_shows_aligned_lines():
+    table = ["epoch  loss", "    0  1.25", "   10   0.5"]
+    assert repr(Shown()).splitlines() == ["A <title>", "  name: a & b", *table, "after <it>"]
+
+
+def test_a_notebook_shows_escaped_tables():
+    html = Shown()._repr_html_()
+    assert "A &lt;title&gt;" in html and "a &amp; b" in html and "after &lt;it&gt;" in html
+    assert html.count("<table>") == html.count("</table>") == 2 and html.count("<tr>") == html.count("</tr>") == 4
+
+
+def test_a_long_table_is_cut_in_the_middle_of_a_notebook_and_whole_in_text():
+    rows = [(str(i),) for i in range(1000)]
+    glance = Glance("Long", columns=("epoch",), rows=rows)
+    html = glance.as_html()
+    assert "<td>59</td></tr><tr><td colspan" in html and ">880 more rows<" in html and "<td>60</td>" not in html
+    assert "<td>940</td>" in html and "<td>999</td>" in html
+    assert len(glance.as_text().splitlines()) == 1002
+
+
+def test_a_title_alone_is_enough():
+    assert Glance("Nothing yet").as_text() == "Nothing yet" and "<table>" not in Glance("Nothing yet").as_html()
+
+
+def test_many_names_are_counted():
+    assert enumerate_names(["cat", "dog"]) == "cat, dog"
+    assert enumerate_names(range(9), most=2) == "0, 1, ... (9)"
