@@ -21,6 +21,7 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
+from minilearner.data.targets import ClassNumbers
 from minilearner.data.turns import take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
@@ -35,7 +36,9 @@ from minilearner.lr_finder.sweep import SweepSettings
 from minilearner.models.class_maps import Method
 from minilearner.models.groups import Splitter, freeze_to, layer_groups
 from minilearner.models.summary import ModelSummary, summarize
+from minilearner.results.calibration import Calibration, check_temperature
 from minilearner.results.evidence import Evidence
+from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
@@ -483,6 +486,31 @@ class Learner(LearnerParts):
             with_input: also return, as `input`, the image that the model saw, in its real colours.
         """
         return self._predictor().item(item, with_input=with_input)
+
+    def calibrate(self, ds_idx: int = 1, dl: Any = None) -> Calibration:
+        """Finds the temperature that makes probabilities honest, and predicts with it from now on.
+
+        `predict`, `get_preds`, `tta` and exports divide the model's outputs by it before the softmax. No prediction
+        becomes another class, and the loss stays as it was. Calibrate again after further training. Returns the
+        calibration before; its `scaled` says what it is now.
+
+        Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+
+        Args:
+            ds_idx: 1 for the validation set, 0 for the training set, on which a model is too sure of itself.
+            dl: another loader with labels.
+
+        Raises:
+            ValueError: the targets are not one class for each item.
+            DataError: no temperature fits this set, for instance because all its items are right.
+        """
+        target = self.dls.target
+        if not isinstance(target, ClassNumbers):
+            raise ValueError(f"`calibrate` needs targets of one class for each item. Received: {target!r:.100}.")
+        found = ClassificationInterpretation.from_predictions(self.get_preds(ds_idx, dl)).calibration()
+        check_temperature(found)
+        self._dls = self.dls.with_target(target.with_temperature(target.temperature * found.temperature))
+        return found
 
     def gradcam(
         self,

@@ -110,7 +110,7 @@ def _getter(*names: str, **renamed: str) -> Callable[[Any], dict[str, Any]]:
 def _add_all() -> None:
     for cls in (
         *(MLP, MiniGoogLeNet),
-        *(ClassNumbers, Regression, FocalLoss, FocalLossFlat, TransformBlock),
+        *(Regression, FocalLoss, FocalLossFlat, TransformBlock),
         *(BCEWithLogitsLossFlat, MSELossFlat, L1LossFlat),
         *(lighting.Brightness, lighting.Contrast, lighting.Hue, lighting.Saturation, erasing.RandomErasing),
         *(augment.Dihedral, augment.Flip, shift.RandomShift, augment.Rotate, augment.Warp, augment.Zoom),
@@ -138,7 +138,8 @@ def _add_all() -> None:
     registry.add(flat.__name__, flat, arguments=_getter("weight", "reduction", "axis", eps="label_smoothing"))
     registry.register(CrossEntropyLossFlat)
     registry.add("XResNet", XResNet, arguments=_get_xresnet)
-    registry.add("Category", Category, arguments=_getter("vocab"), build=_build_category)
+    registry.add("ClassNumbers", ClassNumbers, arguments=_get_temperature)
+    registry.add("Category", Category, arguments=_get_category, build=_build_category)
     registry.add("MultiCategory", MultiCategory, arguments=_getter("vocab", "thresh"), build=_build_multi_category)
     registry.add("ImageBlock", ImageBlock, arguments=_getter(cls="mode"))
     registry.add("Normalize", normalize.Normalize, arguments=_get_statistics, build=normalize.Normalize.from_stats)
@@ -161,8 +162,17 @@ def _get_xresnet(model: XResNet) -> dict[str, Any]:
     return _getter("expansion", "layers", "p", "c_in", "n_out", "stem_szs", "widen", "ks", "stride")(model)
 
 
-def _build_category(vocab: Any) -> Category:
-    return restore_category(_check_vocab(vocab))
+def _get_category(target: Category) -> dict[str, Any]:
+    return {"vocab": target.vocab, **_get_temperature(target)}
+
+
+def _get_temperature(target: ClassNumbers) -> dict[str, Any]:
+    # Left out if it changes nothing, so that earlier versions read the file.
+    return {} if target.temperature == 1 else {"temperature": target.temperature}
+
+
+def _build_category(vocab: Any, temperature: float = 1.0) -> Category:
+    return restore_category(_check_vocab(vocab), temperature)
 
 
 def _build_multi_category(vocab: Any, thresh: float) -> MultiCategory:

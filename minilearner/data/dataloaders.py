@@ -396,6 +396,15 @@ class DataLoaders(AtAGlance):
         longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
         return longer
 
+    def with_target(self, target: Target) -> DataLoaders:
+        """Returns loaders of the same data whose labels mean `target`; these stay as they are."""
+        other = copy.copy(self)
+        other._target = target
+        other.train, other.valid = copy.copy(self.train), copy.copy(self.valid)
+        for loader in other.loaders:
+            loader.target = target
+        return other
+
     def with_tfms_of(self, other: DataLoaders) -> DataLoaders:
         """Returns loaders that also run what `with_batch_tfms` added to others, without kinds that they have."""
         own = set(map(_kind_of, self.train.batch_tfms.transforms))

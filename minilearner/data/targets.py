@@ -6,9 +6,10 @@ have; every class name becomes a number in `Category.encode`.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minilearner.checks import check_count, check_fraction
+from minilearner.checks import check_count, check_fraction, check_positive
 from minilearner.data.labels import as_label, is_missing
 from minilearner.data.vocabulary import as_hashable, check_each_once, check_vocabulary, is_several
 from minilearner.errors import DataError, agree, plural, portion
@@ -86,7 +87,29 @@ class ClassNumbers:
     It is the meaning of integer labels if a loader does not name its classes: int64, shaped (batch,), or (batch, ...)
     for masks. A model with a single output for them, such as a count or the logit of one of two classes, does not tell
     classes apart. Its outputs are reported as they are.
+
+    Args:
+        temperature: outputs are divided by it before the softmax; see `Learner.calibrate`. Losses do not use it.
+
+    Raises:
+        ValueError: `temperature` is not positive.
     """
+
+    temperature: float = field(default=1.0, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        check_positive(self.temperature, "temperature")
+
+    def with_temperature(self, temperature: float) -> ClassNumbers:
+        """Returns the same meaning with another temperature.
+
+        Raises:
+            ValueError: `temperature` is not positive.
+        """
+        check_positive(temperature, "temperature")
+        other = copy.copy(self)
+        object.__setattr__(other, "temperature", float(temperature))
+        return other
 
     @property
     def n_out(self) -> int | None:
@@ -100,7 +123,9 @@ class ClassNumbers:
 
     def activate(self, pred: Tensor) -> Tensor:
         """Returns probabilities: the softmax over dimension 1. A single output stays as it is."""
-        return pred.softmax(dim=1) if _has_classes(pred) else pred
+        if not _has_classes(pred):
+            return pred
+        return (pred if self.temperature == 1 else pred / self.temperature).softmax(dim=1)
 
     def decode(self, pred: Tensor) -> Tensor:
         """Returns the number of the most likely class: (batch, classes, ...) becomes (batch, ...)."""
@@ -302,9 +327,11 @@ class MultiCategory:
         return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), n)
 
 
-def restore_category(vocab: Sequence[Hashable]) -> Category:
+def restore_category(vocab: Sequence[Hashable], temperature: float = 1.0) -> Category:
     """Returns the meaning that a file describes. Earlier versions also wrote empty names, and names with blanks."""
     target = object.__new__(Category)
+    check_positive(temperature, "temperature")
+    object.__setattr__(target, "temperature", float(temperature))
     object.__setattr__(target, "vocab", check_each_once(vocab))
     return target
 

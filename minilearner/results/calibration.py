@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Bin", "Calibration", "fit_temperature", "measure_calibration", "scale_probabilities"]
+__all__ = ["Bin", "Calibration", "check_temperature", "fit_temperature", "measure_calibration", "scale_probabilities"]
 
 _RANGE = (0.05, 20.0)  # of temperatures; beyond, probabilities are 0 and 1, or all alike
 _PIECE = 1 << 22  # numbers that are computed at once
@@ -155,15 +155,17 @@ def fit_temperature(probs: NDArray[Any], actual: NDArray[Any]) -> float:
     return float(np.exp(found.x))
 
 
-def check_temperature(temperature: float) -> None:
+def check_temperature(found: Calibration) -> None:
     """Checks that a temperature which was found is a real minimum, not an end of the range.
 
     Raises:
-        DataError: it is an end of the range, because all items are right, or the model knows nothing of the classes.
+        DataError: all items are right, so that no confidence is too high; or the model knows nothing of the classes.
     """
     low, high = _RANGE
-    if not low * 1.01 < temperature < high * 0.99:
-        why = "all its items are right" if temperature < 1 else "its predictions have nothing to do with the classes"
+    if found.accuracy == 1 or not low * 1.01 < found.temperature < high * 0.99:
+        why = (
+            "all its items are right" if found.accuracy == 1 else "its predictions have nothing to do with the classes"
+        )
         raise DataError(f"No temperature fits this set, because {why}. Calibrate on other items, with `dl=`.")
 
 

@@ -77,13 +77,13 @@ def test_without_all_probabilities_there_is_no_temperature(sure):
         measure(*sure, n_bins=0)
 
 
-def test_an_end_of_the_range_is_no_temperature():
+def test_an_end_of_the_range_is_no_temperature(sure):
     probs = np.eye(3)[[0, 1, 2]] * 0.4 + 0.2
     with pytest.raises(DataError, match="all its items are right"):
-        check_temperature(fit_temperature(probs, np.arange(3)))
+        check_temperature(measure(probs, np.arange(3)))
     with pytest.raises(DataError, match="nothing to do with the classes"):
-        check_temperature(fit_temperature(probs, np.array([1, 2, 0])))
-    check_temperature(1.5)
+        check_temperature(measure(probs, np.array([1, 2, 0])))
+    check_temperature(measure(*sure))
 
 
 def test_the_plot_says_both_errors_and_the_numbers_are_plain(sure, tmp_path):
