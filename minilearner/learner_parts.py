@@ -189,7 +189,7 @@ class LearnerParts(AtAGlance):
         path = path.resolve()
         if path not in self._written:
             self._written.add(path)
-            how = ", in the safetensors format and not as a pickle" if path.suffix in (".pkl", ".pth") else ""
+            how = ", in the safetensors format and not as a pickle" if path.suffix == ".pkl" else ""
             self._output.note(f"learn.{call} wrote {path}{how}")
 
     def _optimizer(self) -> Optimizer:

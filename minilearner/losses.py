@@ -1,7 +1,7 @@
 """Losses that torch does not have, or has by another name: for classes, and fastai's losses with "Flat" in their name.
 
 All take raw outputs (logits). `reduction` is as in torch: "mean", "sum" or "none". A learner turns outputs into
-probabilities by what its targets mean (`data.targets`). `activation` and `decodes` do the same by hand, as in fastai.
+probabilities by what its targets mean, or by the loss's `activation` and `decodes`; see `training.meaning`.
 
 The flat losses take outputs and targets whose shapes differ in form only, such as (batch, 1) and (batch,). Unlike
 fastai's, they keep the shape of the outputs, so ``reduction="none"`` returns the losses of each item in its own row.
@@ -224,9 +224,6 @@ class FocalLossFlat(_InAnyDimension, FocalLoss):
 @suggest_keywords
 class BCEWithLogitsLossFlat(nn.BCEWithLogitsLoss):
     """Binary cross-entropy of raw outputs, for targets of any type whose shape may differ in form.
-
-    Without `MultiCategoryBlock` or `MultiCategory`, a learner takes zeros and ones for numbers and reports raw outputs.
-    Then ``learn.get_preds(act=loss.activation)`` returns probabilities, as fastai does by itself.
 
     Args:
         weight: multiplies the losses; broadcast to the outputs.

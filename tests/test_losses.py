@@ -165,6 +165,8 @@ def test_the_activation_of_a_loss_gives_probabilities_of_plain_zeros_and_ones():
     x, y = torch.randn(8, 2), torch.randint(2, (8, 3)).float()
     loss = BCEWithLogitsLossFlat()
     learn = Learner(DataLoaders.from_arrays((x, y), (x, y), bs=4), torch.nn.Linear(2, 3), loss_func=loss)
-    preds, _ = learn.get_preds(act=loss.activation)
-    with torch.no_grad():
-        torch.testing.assert_close(preds, learn.model(x).sigmoid())
+    for found in (learn.get_preds(with_decoded=True), learn.get_preds(act=loss.activation, with_decoded=True)):
+        with torch.no_grad():
+            torch.testing.assert_close(found.preds, learn.model(x).sigmoid())
+        assert torch.equal(found.decoded, found.preds > 0.5)
+    assert learn.predict(x[0]).index.tolist() == (found.preds[0] > 0.5).tolist()

@@ -90,7 +90,8 @@ class Predictions:
             with_input: whether to keep the inputs.
             with_decoded: whether to decode the predictions.
             with_loss: whether to keep the losses.
-            decode: returns what activated predictions mean. None takes the index of the largest in the last dimension.
+            decode: returns what activated predictions mean. None takes the index of the largest in the last dimension,
+                or the predictions themselves if targets are numbers to regress.
 
         Raises:
             DataError: there is no batch, a batch has no losses and they are wanted, or the batches differ in structure.
@@ -106,7 +107,7 @@ class Predictions:
         if not kept:
             raise DataError("There is nothing to predict: the loader has no batch.")
         preds, targets, inputs, joined_losses = (join(parts) for parts in zip(*kept, strict=True))
-        decoded = (decode or _argmax)(preds) if with_decoded else None
+        decoded = (decode or (_keep if _are_numbers(targets) else _argmax))(preds) if with_decoded else None
         return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -220,6 +221,14 @@ class Prediction:
 
 def _to_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu()
+
+
+def _are_numbers(targets: Tree) -> bool:
+    return isinstance(targets, Tensor) and targets.is_floating_point()
+
+
+def _keep(preds: Tree) -> Tree:
+    return preds
 
 
 def _argmax(preds: Tree) -> Tree:

@@ -10,10 +10,10 @@ import copy
 import inspect
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"
 
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-3
 """How far outputs may be from the model's output b: TOLERANCE + RELATIVE_TOLERANCE * |b|."""
+
+Activation: TypeAlias = Callable[[Any], Any]
+"""Turns the model's outputs into predictions."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # in the messages of torch's exporters
 
@@ -48,14 +51,14 @@ class _Resizes(Protocol):
 class _Graph(nn.Module):
     """What is exported: the normalisation, the model and the activation."""
 
-    def __init__(self, dls: DataLoaders, model: nn.Module) -> None:
+    def __init__(self, dls: DataLoaders, model: nn.Module, activate: Activation | None) -> None:
         super().__init__()
         self.statistics = [(t.mean, t.std) for t in _find_normalization(dls.train.batch_tfms.steps(training=False))]
-        self.model, self.target = model, dls.target
+        self.model, self.activate = model, activate
 
     def forward(self, *inputs: Tensor) -> Any:
         pred = self.model(*map(self._normalize, inputs))
-        return pred if self.target is None else self.target.activate(pred)
+        return pred if self.activate is None else self.activate(pred)
 
     def _normalize(self, x: Tensor) -> Tensor:
         for mean, std in self.statistics:
@@ -64,7 +67,7 @@ class _Graph(nn.Module):
         return x
 
 
-def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
+def write_onnx(path: Path, dls: DataLoaders, model: nn.Module, activate: Activation | None) -> Path:
     """Writes an ONNX file with a dynamic batch dimension, and compares its outputs with the model's in onnxruntime.
 
     Its input is called "input" and its output "output". Several inputs are called as the arguments of the model.
@@ -81,7 +84,7 @@ def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
         raise ImportError(
             f"format='onnx' needs {error.name}, which is not installed: pip install 'minilearner[onnx]'."
         ) from error
-    graph, inputs = _prepare(dls, model)
+    graph, inputs = _prepare(dls, model, activate)
     own_names = list(inspect.signature(graph.model.forward).parameters)
     names = ["input"] if len(inputs) == 1 else [*own_names, *map(str, range(len(inputs)))][: len(inputs)]
     how: dict[str, Any] = {"input_names": names, "output_names": ["output"], "dynamo": True, "verbose": False}
@@ -96,13 +99,13 @@ def write_onnx(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     return path
 
 
-def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
+def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module, activate: Activation | None) -> Path:
     """Writes a program for `torch.export.load` with a dynamic batch dimension, and compares it with the model.
 
     Raises:
         ValueError, DataError: as `write_onnx`.
     """
-    graph, inputs = _prepare(dls, model)
+    graph, inputs = _prepare(dls, model, activate)
     with replace_file(path) as temporary:
         named = temporary.with_suffix(".pt2")  # torch insists on the suffix
         with _silence(), _explain_failure("torch_export"):
@@ -115,9 +118,10 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module) -> Path:
     return path
 
 
-def _prepare(dls: DataLoaders, model: nn.Module) -> tuple[_Graph, tuple[Tensor, ...]]:
+def _prepare(dls: DataLoaders, model: nn.Module, activate: Activation | None) -> tuple[_Graph, tuple[Tensor, ...]]:
     """Returns the graph, on the CPU in fp32, and a batch to try it on."""
-    graph = _Graph(dls, copy.deepcopy(unwrap(model)).cpu().float().eval()).requires_grad_(False)
+    own = copy.deepcopy(unwrap(model)).cpu().float().eval()
+    graph = _Graph(dls, own, activate).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
     x, _ = dls.loader(0).in_order().first_batch()
     inputs, named = spread_inputs(graph.model, x)

@@ -16,14 +16,15 @@ from minilearner.files import make_parent
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
+from minilearner.training.meaning import choose_activation
 from minilearner.training.step import LossFunction, Step
 
 __all__ = ["check_is_export", "export", "load", "save"]
 
 _written: dict[str, Path] = {}
 """Where the exports of this process went, by name."""
-_PICKLES = (".pkl", ".pth")
-"""What fastai's scripts call their exports. The file gets the name, and is in safetensors' format all the same."""
+_FASTAIS = ".pkl"
+"""How fastai's exports end. A file may have such a name, and is in safetensors' format all the same."""
 _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
 
 
@@ -61,7 +62,7 @@ def export(
     """
     check_choice(format, "format", _FORMATS)
     path = folder / (f"export{_FORMATS[format]}" if file is None else file)
-    is_named_as_pickle = format == "safetensors" and path.suffix in _PICKLES
+    is_named_as_pickle = format == "safetensors" and path.suffix == _FASTAIS
     if path.suffix != _FORMATS[format] and not is_named_as_pickle:
         raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
     if step.strategy.passes_together:
@@ -75,7 +76,8 @@ def export(
     _written[path.name] = path.resolve()
     if format == "safetensors":
         return write_export(path, dls, step.model, step.loss_func, precision=precision)
-    return (write_onnx if format == "onnx" else write_torch_export)(path, dls, step.model)
+    write = write_onnx if format == "onnx" else write_torch_export
+    return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
 
 
 def check_is_export(path: Path) -> None:

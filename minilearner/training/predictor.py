@@ -33,6 +33,7 @@ from minilearner.training.callback import Callback
 from minilearner.training.inference import predict_all, predict_batches
 from minilearner.training.item_origins import origins_of
 from minilearner.training.loop import Loop
+from minilearner.training.meaning import choose_activation, choose_decoder
 from minilearner.training.run import Run
 from minilearner.training.step import Step
 from minilearner.tree import map_tensors, tensors_of
@@ -77,7 +78,7 @@ class Predictor:
         self, *, act: Callable[[Any], Any] | None = None, with_loss: bool = False, **kept: bool
     ) -> Predictions:
         """Returns the predictions of the whole set. `kept` is as in `Predictions.from_batches`."""
-        decode = None if self.dls.target is None else self.dls.target.decode
+        decode = choose_decoder(self.dls.target, self.step.loss_func)
         loader = self.loader
         with self._predict(loader, act=act, with_loss=with_loss) as batches:
             joined = Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
@@ -210,8 +211,7 @@ class Predictor:
     def _how(
         self, act: Callable[[Any], Any] | None, watch: Callable[[Any], Iterable[Any]] | None = None
     ) -> dict[str, Any]:
-        target = self.dls.target
-        activate = act if act is not None or target is None else target.activate
+        activate = act if act is not None else choose_activation(self.dls.target, self.step.loss_func)
         passing = self._pass_with_callbacks if self.callbacks else None
         return {"activate": activate, "watch": self.watch if watch is None else watch, "passing": passing}
 
@@ -222,7 +222,8 @@ class Predictor:
                 yield run.x, run.pred, run.y
 
     def _decode(self, preds: Any) -> Any:
-        return preds if self.dls.target is None else self.dls.target.decode(preds)
+        decode = choose_decoder(self.dls.target, self.step.loss_func)
+        return preds if decode is None else decode(preds)
 
 
 _ONE_ITEM = "`predict` takes one item. For several, write learn.get_preds(dl=learn.dls.test_dl(items))."

@@ -13,6 +13,7 @@ from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.auto_precision import PrecisionChoice
 from minilearner.training.inference import predict_all
+from minilearner.training.meaning import choose_activation
 from minilearner.training.step import Step
 
 if TYPE_CHECKING:
@@ -192,6 +193,6 @@ class Run:
 
     def predict(self, loader: Iterable[Any]) -> Predictions:
         """Predicts a whole loader with the model as it is now, and leaves no trace on the run."""
-        activate = getattr(self.dls.target, "activate", None)
+        activate = choose_activation(self.dls.target, self.step.loss_func)
         with predict_all(self.step, loader, activate=activate) as batches:
             return Predictions.from_batches(batches)
