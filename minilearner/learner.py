@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
-from minilearner.callbacks.progress import Output
+from minilearner.callbacks.progress import Output, Progress
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.data.targets import ClassNumbers
 from minilearner.data.turns import take_turn
@@ -682,7 +682,7 @@ class Learner(LearnerParts):
 
     def add_cb(self, cb: Callbacks) -> Learner:
         """Adds one or several callbacks to every run from now on. Returns the learner."""
-        added = as_callbacks(cb)
+        added = self._output.take_progress(as_callbacks(cb))
         self._view.show_to(added)
         self.cbs = [*self.cbs, *added]
         return self
@@ -690,10 +690,16 @@ class Learner(LearnerParts):
     def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Learner:
         """Removes callbacks, given by object or by class. Returns the learner.
 
+        Without fastai's ProgressCallback, there are no bars; adding it shows them again. The table of epochs stays.
+
         Raises:
             ValueError: the learner has no such callback.
         """
-        self.cbs = drop_callbacks(self.cbs, cb)
+        unwanted = list(cb) if isinstance(cb, Iterable) else [cb]
+        if Progress in unwanted:
+            unwanted.remove(Progress)
+            self._output.bar = False
+        self.cbs = drop_callbacks(self.cbs, unwanted)
         return self
 
     add_cbs, remove_cbs = add_cb, remove_cb
@@ -773,7 +779,7 @@ class Learner(LearnerParts):
         return self._own_view
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None, *, reset_opt: bool = False) -> FitContext:
-        given = as_callbacks(cbs)
+        given = self._output.take_progress(as_callbacks(cbs))
         self._view.show_to([*self.cbs, *given])
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *given]
         take_turn(self.dls, self)

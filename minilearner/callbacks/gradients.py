@@ -5,9 +5,11 @@ The callbacks only configure `training.step`, which does the arithmetic.
 
 from __future__ import annotations
 
+from minilearner.callbacks.progress import announce
 from minilearner.checks import check_count, check_positive, is_number
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
+from minilearner.tree import n_items
 
 __all__ = ["GradientAccumulation", "GradientClip"]
 
@@ -16,31 +18,51 @@ class GradientAccumulation(Callback):
     """Averages the gradients of several batches into one update, as if they were one large batch.
 
     The mean is over items. It is exact also for batches of unequal size, and for fewer batches at the end of an epoch.
-    (Batch norm still sees the small batches.) Schedules count updates, so they need no change. fastai's callback of
-    this name counts items; ours counts batches.
+    (Batch norm still sees the small batches.) Schedules count updates, so they need no change.
+
+    fastai counts items: ``GradientAccumulation(n_acc=64)`` makes an update of as many batches as have 64 items in each
+    process. It is their mean, and the last update of an epoch has what is left. fastai divides by `n_acc`, and carries
+    what is left into the next epoch. A number without a name counts batches; a line says how many items they have.
 
     Args:
         n_batches: number of batches per update.
+        n_acc: number of items per update instead. Without a batch size, the first batch says how many a batch has.
 
     Raises:
-        ValueError: `n_batches` is below 1.
+        TypeError: not exactly one of both is given.
+        ValueError: it is below 1.
     """
 
     part_of_step = True
     ignored_arguments = ()
 
-    def __init__(self, n_batches: int):
-        check_count(n_batches, "n_batches")
-        self.n_batches = n_batches
+    def __init__(self, n_batches: int | None = None, *, n_acc: int | None = None):
+        if (n_batches is None) == (n_acc is None):
+            raise TypeError("`GradientAccumulation` takes `n_batches`, a number of batches, or `n_acc`, one of items.")
+        for name, value in (("n_batches", n_batches), ("n_acc", n_acc)):
+            if value is not None:
+                check_count(value, name)
+        self.n_batches, self.n_acc = n_batches, n_acc
+
+    def count_batches(self, run: Run) -> int:
+        """Returns how many batches make an update in a run."""
+        if self.n_batches is not None or self.n_acc is None:
+            return self.n_batches or 1
+        return -(-self.n_acc // (run.batch_size() or n_items(run.dls.one_batch()[0])))
 
     def before_fit(self, run: Run) -> None:
-        run.step.n_accumulate = self.n_batches
+        run.step.n_accumulate = n = self.count_batches(run)
+        if self.n_acc is None and run.record is not None and (size := run.batch_size()) is not None:
+            announce(
+                run, f"GradientAccumulation: each update takes {n} batches, {n * size} items. n_acc= counts items."
+            )
 
     def after_fit(self, run: Run) -> None:
         run.step.n_accumulate = 1
 
     def __repr__(self) -> str:
-        return f"GradientAccumulation(n_batches={self.n_batches})"
+        given = f"n_batches={self.n_batches}" if self.n_acc is None else f"n_acc={self.n_acc}"
+        return f"GradientAccumulation({given})"
 
 
 class GradientClip(Callback):

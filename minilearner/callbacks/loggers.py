@@ -28,11 +28,13 @@ class CSVLogger(Callback):
     of the recorder.
 
     Args:
-        path: the file.
+        path: the file; "history.csv" by default.
         append: append to the file, which must have the same columns. Otherwise the first row of a new logger
             overwrites the file.
+        fname: fastai's name for `path`. It is in the folder of the data then, unless it begins at the root.
 
     Raises:
+        TypeError: both `path` and `fname` are given.
         ValueError: when a run begins: `path` cannot be written or has other columns. Later: a row has a value that
             `run.columns` did not announce.
     """
@@ -40,8 +42,17 @@ class CSVLogger(Callback):
     order = 66  # after the recorder, and after callbacks that add columns in `before_fit`
     ignored_arguments = ()
 
-    def __init__(self, path: str | os.PathLike[str] = "history.csv", append: bool = False):
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        append: bool = False,
+        *,
+        fname: str | os.PathLike[str] | None = None,
+    ):
+        if path is not None and fname is not None:
+            raise TypeError("give `path` or `fname`, not both: each names the file.")
+        self.path = Path(path or fname or "history.csv")
+        self.fname = None if fname is None else Path(fname)
         self.append = append
         self._size = 0  # how many bytes of the file to keep; the next row overwrites the rest
         self._header: list[str] = []
@@ -49,6 +60,8 @@ class CSVLogger(Callback):
         self._record: RunRecord | None = None
 
     def before_fit(self, run: Run) -> None:
+        if self.fname is not None:
+            self.path = Path(run.dls.path) / self.fname
         if not processes.is_first():
             return
         check_writable(self.path)
@@ -60,6 +73,12 @@ class CSVLogger(Callback):
             self._check_header()
         else:
             self._size = 0
+
+    def read_log(self) -> Any:
+        """Returns the file as a pandas table."""
+        import pandas as pd  # not needed otherwise
+
+        return pd.read_csv(self.path)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from the saved state. Earlier versions did not count the rows, but had written all of them."""

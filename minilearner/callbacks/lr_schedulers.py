@@ -20,9 +20,10 @@ from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchPlateau
 
 from minilearner import processes
+from minilearner.callbacks.fastai_tracking import direction_of_comparison
 from minilearner.callbacks.param_scheduler import claim, ratios_to_last
 from minilearner.callbacks.tracking import Tracker, check_monitor, find_direction
-from minilearner.checks import check_choice, check_count, check_fraction, check_not_negative
+from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.display import write_line
 from minilearner.errors import add_note
 from minilearner.schedules import check_clock, check_schedule
@@ -95,18 +96,24 @@ class ReduceLROnPlateau(Tracker):
     one to it. When the wait reaches `patience`, the rate falls and the cool-down begins. All layer groups fall by the
     same factor.
 
+    A `factor` above 1 divides, as fastai's does: ``factor=10.`` is ``factor=0.1``. The defaults of `patience` and
+    `min_delta` are then fastai's, 1 and 0, as they are if `comp` or `reset_on_fit` is given.
+
     Args:
         monitor: a name in `run.metrics`: "train_loss", "valid_loss", or a metric's.
-        factor: in [0, 1).
-        patience: epochs without improvement before the rate falls.
-        min_delta: smaller improvements do not count.
+        factor: in [0, 1), or above 1 to divide.
+        patience: epochs without improvement before the rate falls. None is 10, or 1 in fastai's way.
+        min_delta: smaller improvements do not count. None is 1e-4, or 0 in fastai's way.
         cooldown: epochs after a fall in which nothing is counted.
         min_lr: the lowest rate for the last layer group.
         mode: "min", "max", or None to ask the metric and its name; see `Tracker`.
         verbose: 1 prints a line when the rate falls.
+        comp: fastai's way to say `mode`: `np.less` or `np.greater`.
+        reset_on_fit: whether each run starts over. Otherwise the best value of earlier runs stays.
 
     Raises:
-        ValueError: an argument is out of range. In a run: `monitor` is unknown, or another schedule drives "lr".
+        ValueError: an argument is out of range, or both `mode` and `comp` are given. In a run: `monitor` is unknown, or
+            another schedule drives "lr".
     """
 
     ignored_arguments = ("verbose",)
@@ -115,25 +122,38 @@ class ReduceLROnPlateau(Tracker):
         self,
         monitor: str = "valid_loss",
         factor: float = 0.1,
-        patience: int = 10,
-        min_delta: float = 1e-4,
+        patience: int | None = None,
+        min_delta: float | None = None,
         cooldown: int = 0,
         min_lr: float = 0.0,
         mode: Literal["min", "max"] | None = None,
         verbose: int = 0,
+        *,
+        comp: Callable[[float, float], Any] | None = None,
+        reset_on_fit: bool | None = None,
     ):
-        super().__init__(monitor, mode=mode, min_delta=min_delta)
-        check_fraction(factor, "factor", closed="left")
+        check_not_negative(factor, "factor")
+        if factor == 1:
+            raise ValueError("`factor` must be in [0, 1), or above 1 to divide. Received: factor=1.")
+        if mode is not None and comp is not None:
+            raise ValueError("give `mode` or `comp`, not both: each says which values are better.")
+        is_fastais = factor > 1 or comp is not None or reset_on_fit is not None
+        min_delta = (0.0 if is_fastais else 1e-4) if min_delta is None else min_delta
+        patience = (1 if is_fastais else 10) if patience is None else patience
+        super().__init__(monitor, mode=mode or direction_of_comparison(comp), min_delta=min_delta)
         check_count(patience, "patience", least=0)
         check_count(cooldown, "cooldown", least=0)
         check_not_negative(min_lr, "min_lr")
         _check_verbose(verbose)
         self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
+        self.comp, self.reset_on_fit = comp, reset_on_fit
         self.verbose = verbose
         self.wait = self.cooldown_left = 0
 
     def before_fit(self, run: Run) -> None:
+        best = self.best
         super().before_fit(run)
+        self.best = best if self.reset_on_fit is False else self.best
         claim(run, self, "lr")
         self.wait = self.cooldown_left = 0
 
@@ -153,7 +173,8 @@ class ReduceLROnPlateau(Tracker):
         last = float(groups[-1]["lr"])
         if last <= self.min_lr:  # the wait goes on, as in Keras, and has no effect
             return
-        scale = max(last * self.factor, self.min_lr) / last
+        factor = self.factor if self.factor < 1 else 1 / self.factor
+        scale = max(last * factor, self.min_lr) / last
         for group in groups:
             group["lr"] = float(group["lr"]) * scale
         self.cooldown_left, self.wait = self.cooldown, 0

@@ -24,6 +24,8 @@ __all__ = ["ParamScheduler", "Scheduler", "claim", "ratios_to_last"]
 
 Schedule: TypeAlias = Callable[[float], Any]
 
+_FASTAIS = {"mom": "momentum", "wd": "weight_decay"}
+
 
 class Scheduler(Callback):
     """The base of our schedules: reserves the settings named in `drives`, and sets their values."""
@@ -50,7 +52,8 @@ class ParamScheduler(Scheduler):
     Args:
         schedules: setting -> function of time, or a list with one function per layer group. "lr" and "momentum"
             (also for optimizers that call it beta) are common; any key of the parameter groups will do. One function
-            for "lr" gives the rate of the last group; the other groups keep their ratio to it.
+            for "lr" gives the rate of the last group; the other groups keep their ratio to it. Weight decay spares
+            norms and biases as before. "mom" and "wd" are fastai's names of "momentum" and "weight_decay".
         clock: what the functions receive: "progress", the fraction of the run in [0, 1); "step", the number of updates
             made before; or "epoch", from 0.
 
@@ -71,7 +74,7 @@ class ParamScheduler(Scheduler):
         check_choice(clock, "clock", ("progress", "step", "epoch"))
         if not isinstance(schedules, Mapping):
             raise TypeError(f'`schedules` must be a dict such as {{"lr": cosine(0.1, 0)}}. Received: {schedules!r}.')
-        self.schedules, self.clock = dict(schedules), clock
+        self.schedules, self.clock = {_FASTAIS.get(name, name): one for name, one in schedules.items()}, clock
         for name, given in self.schedules.items():
             for schedule in given if isinstance(given, Sequence) else [given]:
                 check_schedule(schedule, name)
@@ -86,6 +89,7 @@ class ParamScheduler(Scheduler):
             (group, name, self._pick_schedule(name, group, run), ratio if name == "lr" and callable(given) else 1.0)
             for name, given in self.schedules.items()
             for group, ratio in zip(groups, ratios, strict=True)
+            if not (name == "weight_decay" and _is_spared(group, groups))
         ]
 
     def before_batch(self, run: Run) -> None:
@@ -112,6 +116,10 @@ class ParamScheduler(Scheduler):
 
     def __repr__(self) -> str:
         return f"ParamScheduler({', '.join(self.schedules)})"
+
+
+def _is_spared(group: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> bool:
+    return not group["weight_decay"] and any(one["weight_decay"] for one in groups)
 
 
 def claim(run: Run, owner: Callback, *names: str) -> None:

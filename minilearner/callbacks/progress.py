@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from html import escape
@@ -44,6 +44,13 @@ class Output:
     def watch(self, what: str) -> Callable[[Any], Iterable[Any]]:
         """Returns a function that iterates over a loader, and shows a bar if bars are on."""
         return partial(iterate_with_bar, what=what) if self.bar else iter
+
+    def take_progress(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Returns the callbacks without fastai's ProgressCallback, which shows bars and table again."""
+        others = [callback for callback in callbacks if not isinstance(callback, Progress)]
+        if len(others) < len(callbacks):
+            self.bar = self.table = processes.is_first()
+        return others
 
     def note(self, text: str) -> None:
         """Writes a line to standard error, unless the table is hidden."""

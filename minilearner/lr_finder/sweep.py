@@ -148,7 +148,7 @@ def find_rates(
     of_step = select_for_step(callbacks)
     restored = [callback for callback in of_step if not is_fastai_style(callback)]  # those keep what they have seen
     momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
-    n_accumulate = next((cb.n_batches for cb in of_step if isinstance(cb, GradientAccumulation)), 1)
+    n_accumulate = next((cb.count_batches(run) for cb in of_step if isinstance(cb, GradientAccumulation)), 1)
     updates_per_epoch = -(-len(train) // n_accumulate)
     settings = settings.resolve_steps(updates_per_epoch)
     lrs = settings.rates()

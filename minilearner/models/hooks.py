@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from minilearner.keywords import suggest_keywords
 from minilearner.tree import map_tensors
 
-__all__ = ["ForwardHooks", "Hook", "hook_output", "layers_of"]
+__all__ = ["ForwardHooks", "Hook", "Hooks", "hook_output", "hook_outputs", "layers_of"]
 
 
 @suggest_keywords
@@ -69,6 +69,62 @@ def hook_output(module: nn.Module, detach: bool = True, cpu: bool = False, grad:
         grad: whether to keep the gradient of the output instead, a tuple.
     """
     return Hook(module, lambda m, inputs, output: output, is_forward=not grad, detach=detach, cpu=cpu)
+
+
+@suggest_keywords
+class Hooks:
+    """A `Hook` for each of several modules: ``hooks[0].stored``. A context manager, which removes them at its end.
+
+    Args:
+        ms: the modules.
+        hook_func, is_forward, detach, cpu: as in `Hook`.
+    """
+
+    def __init__(
+        self,
+        ms: Iterable[nn.Module],
+        hook_func: Callable[[nn.Module, Any, Any], Any],
+        is_forward: bool = True,
+        detach: bool = True,
+        cpu: bool = False,
+    ) -> None:
+        self.hooks = [Hook(m, hook_func, is_forward, detach, cpu) for m in ms]
+
+    @property
+    def stored(self) -> list[Any]:
+        """What each hook has stored."""
+        return [hook.stored for hook in self.hooks]
+
+    def remove(self) -> None:
+        """Removes the hooks. A second call does nothing."""
+        for hook in self.hooks:
+            hook.remove()
+
+    def __getitem__(self, index: int) -> Hook:
+        return self.hooks[index]
+
+    def __len__(self) -> int:
+        return len(self.hooks)
+
+    def __iter__(self) -> Iterator[Hook]:
+        return iter(self.hooks)
+
+    def __enter__(self) -> Hooks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+@suggest_keywords
+def hook_outputs(modules: Iterable[nn.Module], detach: bool = True, cpu: bool = False, grad: bool = False) -> Hooks:
+    """Returns `Hooks` whose `stored` are the newest outputs of several modules.
+
+    Args:
+        modules: the modules.
+        detach, cpu, grad: as in `hook_output`.
+    """
+    return Hooks(modules, lambda m, inputs, output: output, is_forward=not grad, detach=detach, cpu=cpu)
 
 
 class ForwardHooks:

@@ -20,7 +20,7 @@ that a callback cancels has no predictions, so it is an error. Gradients that ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,25 +39,21 @@ _OF_BATCH |= {"before_step", "after_step", "after_cancel_batch", "after_batch"}
 
 
 def open_session(
-    callbacks: Iterable[Callback], run: Run, *, train: Any = None, valid: Any = None, kind: str = "fit"
-) -> tuple[list[Callback], Callable[[Callback, str], Act]]:
-    """Returns the callbacks of a run and how to bind them to events. Guests are those in fastai's style.
+    callbacks: Sequence[Callback], run: Run, *, train: Any = None, valid: Any = None, kind: str = "fit"
+) -> Session | None:
+    """Returns the session of a run if some callbacks are in fastai's style. They are its guests.
 
     Args:
-        callbacks: of both styles. If some are guests, a session comes first.
+        callbacks: of both styles.
         run: the run.
         train, valid: its loaders; None for those that it does not read.
         kind: what the run does: "fit", "lr_find", "validate" or "get_preds".
     """
-    callbacks = list(callbacks)
     guests = [callback for callback in callbacks if is_fastai_style(callback)]
     if not guests:
-        return callbacks, getattr
+        return None
     view = next((view for guest in guests if (view := getattr(guest, "learn", None)) is not None), LearnerView(None))
-    if view.session is not None and view.session.is_open:  # a callback validates or predicts by itself
-        return [callback for callback in callbacks if callback not in guests], getattr
-    session = Session(view, guests, run, {True: train, False: valid}, kind)
-    return [session, *callbacks], session.bind
+    return Session(view, guests, run, {True: train, False: valid}, kind)
 
 
 class Session(Callback):
@@ -92,6 +88,12 @@ class Session(Callback):
         self.pred: Any = None
         self._going_backward: Tensor | None = None
         self._ended_at: Any = None
+
+    def add_to(self, callbacks: Sequence[Callback]) -> list[Callback]:
+        """Returns all callbacks that take part. Inside another session of the learner, no guests do."""
+        if self.view.session is not None and self.view.session.is_open:  # a callback validates or predicts by itself
+            return [callback for callback in callbacks if callback not in self.guests]
+        return [self, *callbacks]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how many batches were trained."""
@@ -159,7 +161,10 @@ class Session(Callback):
     def after_validate(self, run: Run) -> None:
         self.in_pass, self._going_backward = False, None
 
-    def after_fit(self, run: Run) -> None:
+    def close(self) -> None:
+        """Ends the session after the last event. Forgets the batch."""
+        if not self.is_open:
+            return
         self.in_pass = self.is_open = False
         self.dl = self.x = self.y = self.pred = self.loss = self.loss_grad = self._going_backward = None
         for guest in self.guests:

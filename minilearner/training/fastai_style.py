@@ -233,6 +233,8 @@ class LearnerView:
             raise AttributeError(f"{type(callback).__name__} has no attribute {name!r}: {error}") from None
 
     def __getattr__(self, name: str) -> Any:
+        if hasattr(type(self), name):  # a property that found no run
+            raise AttributeError(f"`{name}` is only known during a run.")
         session, learner = vars(self).get("session"), vars(self).get("learner")
         if name in self._OF_SESSION and session is not None:
             return getattr(session, name)
@@ -270,7 +272,7 @@ class LearnerView:
 
     def _open_session(self) -> Any:
         if self.session is None or not self.session.is_open:
-            raise AttributeError("there is no batch and no epoch outside a run.")
+            raise AttributeError("a batch is only known during a run.")
         return self.session
 
     def _current(self, name: str) -> Any:

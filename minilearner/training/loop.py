@@ -62,7 +62,9 @@ class Loop:
         kind = (
             "get_preds" if predicts else "validate" if train is None else "fit" if run.record is not None else "lr_find"
         )
-        self.events = Events(*open_session(callbacks, run, train=train, valid=valid, kind=kind))
+        callbacks = list(callbacks)
+        self._session = session = open_session(callbacks, run, train=train, valid=valid, kind=kind)
+        self.events = Events(callbacks) if session is None else Events(session.add_to(callbacks), session.bind)
         self._is_trained = self._carries_gradients = False
         run.validate = self.validate_now
         run.process_batch = self._process_batch
@@ -316,3 +318,5 @@ class Loop:
             self.events.finish(run)
         finally:
             run.process_batch = self._process_batch
+            if self._session is not None:
+                self._session.close()

@@ -175,7 +175,7 @@ class Run:
         layout = ", channels_last" if is_channels_last(self.model) else ""
         return {
             "lr": self.lrs[0] if len(self.lrs) == 1 else self.lrs,
-            "bs": self._batch_size(),
+            "bs": self.batch_size(),
             "optimizer": type(self.optimizer).__name__,
             "loss": getattr(step.loss_func, "__name__", None) or repr(step.loss_func),
             "precision": step.precision.name + layout,
@@ -187,7 +187,8 @@ class Run:
             "callbacks": [repr(callback) for callback in callbacks],
         }
 
-    def _batch_size(self) -> int | None:
+    def batch_size(self) -> int | None:
+        """Returns how many items a training batch has; None if the loader does not say."""
         train = self.dls.train
         return getattr(train, "bs", None) or getattr(getattr(train, "source", None), "batch_size", None)
 

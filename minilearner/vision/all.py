@@ -22,6 +22,15 @@ from torch import nn
 
 import minilearner
 from minilearner import *  # noqa: F403 - the package's only star; `__all__` below lists what it brings
+from minilearner.callbacks.fastai_tracking import (
+    EarlyStoppingCallback,
+    SaveModelCallback,
+    TerminateOnNaNCallback,
+    TrackerCallback,
+)
+from minilearner.callbacks.mixed_precision import MixedPrecision
+from minilearner.callbacks.progress import Progress as ProgressCallback
+from minilearner.callbacks.show_graph import ShowGraphCallback
 from minilearner.data.batch_transforms import train_only
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 from minilearner.data.data_block import DataBlock
@@ -61,11 +70,12 @@ from minilearner.losses import (
 )
 from minilearner.metrics import accuracy_multi
 from minilearner.models.heads import AdaptiveConcatPool2d, SigmoidRange, create_body, create_head, sigmoid_range
-from minilearner.models.hooks import Hook, hook_output
+from minilearner.models.hooks import Hook, Hooks, hook_output, hook_outputs
 from minilearner.models.layers import ConvLayer, Flatten, Module, ResBlock, in_channels, params, sequential
 from minilearner.models.xresnet import XResNet, xresnet18, xresnet34, xresnet50, xresnet101, xresnet152
 from minilearner.plots.axes import show_image, show_images, subplots
 from minilearner.plots.pyplot import plt
+from minilearner.results.recorder import Recorder
 from minilearner.scores.accumulated import AccumMetric, skm_to_fastai
 from minilearner.scores.classes import (
     APScoreBinary,
@@ -144,6 +154,16 @@ from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
 __all__ = [
     *minilearner.__all__,
+    "EarlyStoppingCallback",
+    "SaveModelCallback",
+    "TerminateOnNaNCallback",
+    "TrackerCallback",
+    "MixedPrecision",
+    "ProgressCallback",
+    "ShowGraphCallback",
+    "Hooks",
+    "hook_outputs",
+    "Recorder",
     "APScoreBinary",
     "APScoreMulti",
     "AccumMetric",

@@ -42,6 +42,14 @@ from minilearner import (
     linear,
 )
 from minilearner.callbacks.checkpoint import Checkpoint
+from minilearner.callbacks.fastai_tracking import (
+    EarlyStoppingCallback,
+    SaveModelCallback,
+    TerminateOnNaNCallback,
+    TrackerCallback,
+)
+from minilearner.callbacks.mixed_precision import MixedPrecision
+from minilearner.callbacks.show_graph import ShowGraphCallback
 
 N_EPOCHS = 6
 
@@ -113,6 +121,12 @@ MAKERS = {
         ),
     ],
     Validate: [lambda: Validate(every_steps=3)],
+    EarlyStoppingCallback: [lambda: EarlyStoppingCallback("score", patience=2)],
+    MixedPrecision: [lambda: MixedPrecision("bf16")],
+    SaveModelCallback: [lambda: SaveModelCallback("score")],
+    ShowGraphCallback: [ShowGraphCallback],
+    TerminateOnNaNCallback: [TerminateOnNaNCallback],
+    TrackerCallback: [lambda: TrackerCallback("score")],
 }
 # A learner creates these for one call. Their data are in the record, on disk, or last for one pass.
 INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint", "Session"}
