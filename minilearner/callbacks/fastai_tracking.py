@@ -131,7 +131,8 @@ class SaveModelCallback(TrackerCallback):
         reset_on_fit: bool = True,
     ):
         super().__init__(monitor, comp, min_delta, reset_on_fit)
-        check_count(int(every_epoch), "every_epoch", least=0)
+        if not isinstance(every_epoch, bool):
+            check_count(every_epoch, "every_epoch", least=0)
         if every_epoch and at_end:
             raise ValueError("give `every_epoch` or `at_end`, not both: one of them decides when to save.")
         self.fname, self.every_epoch, self.at_end, self.with_opt = fname, every_epoch, at_end, with_opt

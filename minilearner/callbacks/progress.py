@@ -16,6 +16,7 @@ from html import escape
 from typing import Any
 
 from minilearner import processes
+from minilearner.checks import check_count
 from minilearner.display import Bar, Live, in_notebook, iterate_with_bar, write_line
 from minilearner.notebook import as_html, cell_number
 from minilearner.plots.lines import plot_epochs
@@ -86,6 +87,8 @@ class Progress(Callback):
     ignored_arguments = ("bar", "table", "sweep")
 
     def __init__(self, *, bar: bool = True, table: bool = True, sweep: int | None = None):
+        if sweep is not None:
+            check_count(sweep, "sweep", least=0)
         self.bar = bar
         self.table = table
         self.sweep = sweep
