@@ -592,6 +592,8 @@ class Learner(LearnerParts):
         nrows: int | None = None,
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images of a set, each with its target and its prediction: green if right, red if wrong.
 
@@ -601,8 +603,10 @@ class Learner(LearnerParts):
             shuffle: take images from all over the set (always the same ones) instead of the first.
             nrows, ncols: the shape of the grid.
             figsize: size of the figure in inches.
+            save: a file to write the figure to, such as "results.png".
         """
-        return self._predictor(ds_idx, dl).show(max_n, shuffle=shuffle, nrows=nrows, ncols=ncols, figsize=figsize)
+        layout = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
+        return self._predictor(ds_idx, dl).show(max_n, shuffle=shuffle, **layout)
 
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for `n_steps` steps, puts everything back, and returns a table of where the time went."""

@@ -10,6 +10,7 @@ import io
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,10 +21,32 @@ __all__ = ["as_html", "cell_number", "show", "show_once"]
 def show_once(figure: Figure) -> Figure:
     """Makes a notebook show a figure only once, as the value of a cell or at the cell's end, and returns the figure.
 
-    Otherwise IPython shows the value of the last line, and then all open figures, this one among them.
+    Otherwise IPython shows the value of the last line, and then all open figures, this one among them. If there is no
+    screen and no notebook, only the newest figure stays open.
     """
     figure._ipython_display_ = partial(_display_and_close, figure)  # type: ignore[attr-defined]
+    _close_unseen(figure)
     return figure
+
+
+_WITHOUT_SCREEN = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+_newest: ref[Figure] | None = None
+
+
+def _close_unseen(figure: Figure) -> None:
+    """Closes our last figure if nothing can show it, so that pyplot does not keep hundreds of figures.
+
+    Whoever holds the closed figure can still save it. The newest one stays open, for `plt.savefig`.
+    """
+    global _newest
+    import matplotlib.pyplot as plt
+
+    if plt.get_backend().lower() not in _WITHOUT_SCREEN:
+        return
+    last = None if _newest is None else _newest()
+    if last is not None:
+        plt.close(last)
+    _newest = ref(figure)
 
 
 def _display_and_close(figure: Any) -> None:

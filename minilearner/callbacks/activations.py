@@ -20,6 +20,8 @@ from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -101,17 +103,17 @@ class ActivationStats(Callback):
             raise ValueError("there are no histograms. Use ActivationStats(with_hist=True) before training.")
         return self._read()[:, :, 3:]
 
-    def plot_layer_stats(self, idx: int) -> Figure:
+    def plot_layer_stats(self, idx: int, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Plots the mean, standard deviation and near-zero share of layer `idx` of `names` by recorded batch."""
         columns = {"mean": self.means, "standard deviation": self.stds, "share near zero": self.near_zero}
         self._check_index(idx)
-        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._label_x(idx))
+        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._label_x(idx), save=save)
 
-    def color_dim(self, idx: int, ax: Axes | None = None) -> Figure:
+    def color_dim(self, idx: int, ax: Axes | None = None, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Plots the histograms of layer `idx` of `names`: one column per recorded batch, brighter for higher counts."""
         hists = self.hists
         self._check_index(idx)
-        return lines.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._label_x(idx), ax=ax)
+        return lines.plot_histograms(hists[:, idx], _LARGEST, xlabel=self._label_x(idx), ax=ax, save=save)
 
     def before_fit(self, run: Run) -> None:
         layers = self._choose_layers(run.model)

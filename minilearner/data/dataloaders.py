@@ -270,18 +270,20 @@ class DataLoaders(AtAGlance):
         figsize: tuple[float, float] | None = None,
         unique: bool = False,
         ds_idx: int = 0,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images as they reach the model: `show_batch` of one of the loaders.
 
         Args:
-            b, max_n, nrows, ncols, figsize, unique: as for `Loader.show_batch`.
+            b, max_n, nrows, ncols, figsize, unique, save: as for `Loader.show_batch`.
             ds_idx: 0 for training, 1 for validation.
 
         Raises:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are not images.
         """
-        return self.loader(ds_idx).show_batch(b, max_n, nrows, ncols, figsize, unique)
+        return self.loader(ds_idx).show_batch(b, max_n, nrows, ncols, figsize, unique, save=save)
 
     @classmethod
     def from_dsets(cls, train: Any, valid: Any = None, *, bs: int = 64, **options: Any) -> DataLoaders:

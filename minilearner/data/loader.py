@@ -22,6 +22,8 @@ from minilearner.runtime import derive_generator, isolate_rng, resolve_device
 from minilearner.tree import Tree, map_tensors, n_items
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
@@ -105,6 +107,8 @@ class Loader(ABC):
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         unique: bool = False,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images as they reach the model, augmented but in their real colours, below their labels.
 
@@ -116,6 +120,7 @@ class Loader(ABC):
             nrows, ncols: the grid; about square by default. Both together limit the number of images.
             figsize: width and height in inches; by default, what images and labels need.
             unique: show `max_n` augmentations of one image, the first of the split.
+            save: a file to write the figure to, such as "batch.png".
 
         Raises:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
@@ -125,7 +130,8 @@ class Loader(ABC):
         *inputs, y = (self.pick([0] * max_n).augment() if unique else self).first_batch() if b is None else b
         x = inputs[0] if len(inputs) == 1 else tuple(inputs)
         titles = titles_of(self.target, y, max_n)
-        return show_images(self.decode(x), titles, max_n=max_n, nrows=nrows, ncols=ncols, figsize=figsize)
+        layout: dict[str, Any] = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
+        return show_images(self.decode(x), titles, max_n=max_n, **layout)
 
     # Items.
 

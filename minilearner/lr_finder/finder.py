@@ -228,6 +228,8 @@ class LRFinder:
         show_lr: float | None = ...,
         ax: Axes | None = ...,
         suggest_lr: Literal[True] = ...,
+        *,
+        save: str | os.PathLike[str] | None = ...,
     ) -> tuple[Axes, float]: ...
     @overload
     def plot(
@@ -239,6 +241,7 @@ class LRFinder:
         ax: Axes | None = ...,
         *,
         suggest_lr: Literal[False],
+        save: str | os.PathLike[str] | None = ...,
     ) -> Axes: ...
     def plot(
         self,
@@ -248,6 +251,8 @@ class LRFinder:
         show_lr: float | None = None,
         ax: Axes | None = None,
         suggest_lr: bool = True,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Axes | tuple[Axes, float]:
         """Plots the smoothed loss over the rate, and marks where it falls most steeply.
 
@@ -258,6 +263,7 @@ class LRFinder:
             show_lr: a rate to mark.
             ax: the axes to draw on; None makes a new figure. This method does not show it; a notebook does by itself.
             suggest_lr: whether to mark and return the rate of the steepest fall: the lowest gradient by point.
+            save: a file to write the figure to, such as "range_test.png".
 
         Returns:
             The axes, or with `suggest_lr` a pair: the axes and that rate.
@@ -281,7 +287,7 @@ class LRFinder:
         suggestion = lrs[int(np.gradient(np.array(losses)).argmin())] if suggest_lr else None
         marks = {"steepest fall": suggestion, "given": show_lr}
         marked = {name: float(lr) for name, lr in marks.items() if lr is not None}
-        ax = lr_curves.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax)
+        ax = lr_curves.plot_range_test(lrs, losses, marked, log=log_lr, ax=ax, save=save)
         return ax if suggestion is None else (ax, suggestion)
 
     def plot_loss_change(
@@ -291,6 +297,8 @@ class LRFinder:
         skip_end: int = 5,
         y_lim: tuple[float, float] | None = (-0.01, 0.01),
         ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Plots how fast the loss changes at each rate; see `LRSweep.plot_loss_change`.
 
@@ -299,7 +307,7 @@ class LRFinder:
         """
         if self.sweep is None:
             raise RuntimeError("there is no sweep to plot. Call `range_test` or `find` first.")
-        return self.sweep.plot_loss_change(sma, skip_start, skip_end, y_lim, ax)
+        return self.sweep.plot_loss_change(sma, skip_start, skip_end, y_lim, ax, save=save)
 
     def _run_sweep(self, sweep: RateSweep, dls: DataLoaders, train: Any, n_accumulate: int, **settings: Any) -> LRSweep:
         """Runs the sweep, keeps its curve even if it is interrupted, and returns it."""

@@ -192,7 +192,14 @@ class LRSweep(AtAGlance):
         found = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "reason", "stop_reason")}
         return found | dict(self.settings)
 
-    def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
+    def plot(
+        self,
+        ax: Axes | None = None,
+        skip_start: int | None = None,
+        skip_end: int | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
         """Plots the losses over the rate, and marks the recommendation, the bounds and each suggestion.
 
         Args:
@@ -200,13 +207,14 @@ class LRSweep(AtAGlance):
             skip_start: number of points to leave out at the start. None shows all, like fastai, although suggestions
                 skip some.
             skip_end: number of points to leave out at the end. None leaves out those that suggestions skip.
+            save: a file to write the figure to, such as "sweep.png".
         """
         skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
         shown = _keep_points(len(self.lrs), skip_start or 0, skip_end)
         curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("interval", "bounds", "turns")}
         advice["recommended"] = None if math.isnan(self.recommended) else self.recommended
-        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax)
+        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, save=save)
 
     def plot_loss_change(
         self,
@@ -215,6 +223,8 @@ class LRSweep(AtAGlance):
         skip_end: int = 5,
         y_lim: tuple[float, float] | None = (-0.01, 0.01),
         ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Plots d_i = (L_i - L_(i - sma)) / sma of the smoothed loss over the rate, and marks its minimum.
 
@@ -224,6 +234,7 @@ class LRSweep(AtAGlance):
             skip_end: number of points to leave out at the end.
             y_lim: the limits of the axis of d; None fits them to the curve.
             ax: the axes to draw on; None makes a new figure.
+            save: a file to write the figure to, such as "loss_change.png".
 
         Source: keras_lr_finder.
 
@@ -237,7 +248,7 @@ class LRSweep(AtAGlance):
         changes[sma:] = (self.smoothed[sma:] - self.smoothed[:-sma]) / sma
         d = changes[shown]
         lowest = int(np.nanargmin(d)) if np.isfinite(d).any() else None
-        return lr_curves.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax)
+        return lr_curves.plot_loss_change(self.lrs[shown], d, lowest, y_lim=y_lim, ax=ax, save=save)
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything to a file, for `from_json`."""

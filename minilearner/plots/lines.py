@@ -22,18 +22,22 @@ from minilearner.plots.style import (
     SMOOTH,
     add_margins,
     axes_of,
+    check_save,
     clean_text,
     figure_of,
     finish_axes,
     literal_text,
     place_legend,
     place_legend_outside,
+    save_figure,
     set_integer_ticks,
     set_plain_log_axis,
 )
 from minilearner.schedules import Schedule, check_clock, check_schedule, clock_of
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -47,6 +51,7 @@ def plot_schedule(
     ax: Axes | None = None,
     *,
     clock: Literal["progress", "step", "epoch"] | None = None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws what a schedule will do in `n_steps` steps, before any training. Returns the figure.
 
@@ -60,6 +65,7 @@ def plot_schedule(
         clock: what the schedule counts. Our schedules know it: a schedule of progress is called with i / n_steps, as in
             training, and a schedule of steps or epochs with i. A function of yours is called with the progress, unless
             you pass "step" or "epoch". It need not support arrays.
+        save: a file to write the figure to, such as "schedule.png".
 
     Raises:
         ValueError: `n_steps` is below 1, or `clock` is unknown or contradicts a schedule.
@@ -72,7 +78,7 @@ def plot_schedule(
     values = {name: _sample_schedule(f, n_steps, clock) for name, f in named.items()}
     by_count = clock is None and any(clock_of(f) == "count" for f in named.values())
     label = "step or epoch" if by_count else "epoch" if clock == "epoch" else "step"
-    return plot_series(values, xlabel=label, ax=ax)
+    return plot_series(values, xlabel=label, ax=ax, save=save)
 
 
 def plot_series(
@@ -83,6 +89,7 @@ def plot_series(
     marker: str = "",
     starts: Sequence[int] = (),
     ax: Axes | None = None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws named columns against their index, one plot below the other, or all in `ax` with a legend.
 
@@ -93,9 +100,11 @@ def plot_series(
         marker: Matplotlib's marker for each value, for values that belong to whole epochs.
         starts: positions to mark by thin lines, such as the beginnings of runs.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
     import matplotlib.pyplot as plt  # heavy
 
+    check_save(save)
     if ax is None:
         height = 1.0 + 2.3 * len(series)
         figure, grid = plt.subplots(
@@ -117,17 +126,21 @@ def plot_series(
     if marker:  # whole epochs
         set_integer_ticks(panels[-1])
     panels[-1].set_xlabel(clean_text(xlabel), **literal_text(xlabel))
-    return figure
+    return save_figure(figure, save)
 
 
-def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def plot_epochs(
+    panels: Mapping[str, Mapping[str, Sequence[float]]], *, save: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draws panels side by side. Each shows one value over the epochs, with lines for training and validation.
 
     Args:
         panels: the values by name; for each, the lines by label. A line has one number per epoch.
+        save: a file to write the figure to.
     """
     import matplotlib.pyplot as plt  # heavy
 
+    check_save(save)
     figure, grid = plt.subplots(
         1, len(panels), squeeze=False, figsize=(0.8 + 4.4 * len(panels), 3.6), layout="constrained"
     )
@@ -141,7 +154,7 @@ def plot_epochs(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         place_legend(ax, fontsize=9)
         finish_axes(ax)
         set_integer_ticks(ax)
-    return figure
+    return save_figure(figure, save)
 
 
 def plot_loss(
@@ -153,6 +166,7 @@ def plot_loss(
     log: bool,
     starts: Sequence[int],
     ax: Axes | None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws the training loss of each batch, raw and smoothed, and the validation losses.
 
@@ -164,7 +178,9 @@ def plot_loss(
         log: use a logarithmic loss axis.
         starts: the batches where runs began, marked by thin lines.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
+    check_save(save)
     figure, ax = axes_of(ax)
     batches = np.arange(1, len(losses) + 1)[skip_start:]
     ax.plot(batches, losses[skip_start:], color=RAW, linewidth=0.8, label="training, each batch")
@@ -177,10 +193,17 @@ def plot_loss(
     ax.set_ylabel("loss")
     finish_axes(ax, starts)
     place_legend_outside(ax)
-    return figure
+    return save_figure(figure, save)
 
 
-def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axes | None) -> Figure:
+def plot_histograms(
+    hists: NDArray[Any],
+    largest: float,
+    *,
+    xlabel: str,
+    ax: Axes | None,
+    save: str | os.PathLike[str] | None = None,
+) -> Figure:
     """Draws histograms over time as columns side by side. The colour is log(1 + count).
 
     Args:
@@ -188,7 +211,9 @@ def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axe
         largest: the upper end of the last bin.
         xlabel: what the records are.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
+    check_save(save)
     figure, ax = axes_of(ax, (8.5, 3.6))
     extent = (-0.5, len(hists) - 0.5, 0.0, largest)
     image = ax.imshow(np.log1p(hists.T), origin="lower", aspect="auto", extent=extent, interpolation="nearest")
@@ -196,7 +221,7 @@ def plot_histograms(hists: NDArray[Any], largest: float, *, xlabel: str, ax: Axe
     ax.set_xlabel(clean_text(xlabel), fontsize=11, **literal_text(xlabel))
     ax.set_ylabel("absolute value", fontsize=11)
     set_integer_ticks(ax)
-    return figure
+    return save_figure(figure, save)
 
 
 def _sample_schedule(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:

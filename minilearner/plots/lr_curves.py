@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.plots.style import ACCENT, COLORS, RAW, SMOOTH, axes_of, finish_axes, place_legend_outside
+from minilearner.plots.style import (
+    ACCENT,
+    COLORS,
+    RAW,
+    SMOOTH,
+    axes_of,
+    check_save,
+    finish_axes,
+    place_legend_outside,
+    save_figure,
+)
 
 if TYPE_CHECKING:
+    import os
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -28,6 +40,7 @@ def plot_sweep(
     bounds: tuple[float, float] | None,
     turns: Mapping[str, float],
     ax: Axes | None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws a sweep over a logarithmic axis: the losses, the recommendation, and each suggestion.
 
@@ -40,7 +53,9 @@ def plot_sweep(
         bounds: the bounds for a cyclical run, drawn as a bar at the bottom.
         turns: further rates by name, drawn as triangles on the curve that the recommendation was read from.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
+    check_save(save)
     figure, ax = axes_of(ax, (8.5, 4.6))
     lrs, losses, smoothed = curves["lrs"], curves["losses"], curves["smoothed"]
     fixed = curves.get("fixed", losses[:0])
@@ -58,9 +73,9 @@ def plot_sweep(
     finish_axes(ax)
     if not len(lrs):  # nothing to scale or to explain
         _write_no_data(ax)
-        return figure
+        return save_figure(figure, save)
     place_legend_outside(ax)
-    return figure
+    return save_figure(figure, save)
 
 
 def plot_loss_change(
@@ -70,6 +85,7 @@ def plot_loss_change(
     *,
     y_lim: tuple[float, float] | None,
     ax: Axes | None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws how fast the loss changes at each rate, and marks the steepest fall.
 
@@ -79,7 +95,9 @@ def plot_loss_change(
         lowest: the index of the steepest fall, if there is one.
         y_lim: the range of the loss axis.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
+    check_save(save)
     figure, ax = axes_of(ax, (8.5, 4.2))
     ax.axhline(0, color="#888888", linewidth=1)
     ax.plot(lrs, changes, color=SMOOTH, linewidth=1.8, label="change of the loss per step")
@@ -94,7 +112,7 @@ def plot_loss_change(
     ax.set_ylabel("change of the loss per step")
     finish_axes(ax)
     place_legend_outside(ax)
-    return figure
+    return save_figure(figure, save)
 
 
 def plot_range_test(
@@ -104,6 +122,7 @@ def plot_range_test(
     *,
     log: bool,
     ax: Axes | None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Axes:
     """Draws losses over rates, as torch-lr-finder does. Returns the axes.
 
@@ -113,8 +132,10 @@ def plot_range_test(
         marks: rates by name. A rate in `lrs` is also marked on the curve.
         log: use a logarithmic rate axis.
         ax: the axes to draw in; by default those of a new figure.
+        save: a file to write the figure to.
     """
-    _, ax = axes_of(ax, (8.5, 4.6))
+    check_save(save)
+    figure, ax = axes_of(ax, (8.5, 4.6))
     ax.plot(lrs, losses, color=SMOOTH, linewidth=2, label="loss, smoothed")
     curve = np.asarray(losses, dtype=np.float64)
     _keep_in_view(ax, [curve], curve, [])
@@ -127,6 +148,7 @@ def plot_range_test(
     ax.set_ylabel("loss")
     finish_axes(ax)
     place_legend_outside(ax)
+    save_figure(figure, save)
     return ax
 
 

@@ -56,7 +56,14 @@ class SweepOutcome(Protocol):
     def summary(self) -> dict[str, Any]:
         """Returns the result as numbers and text."""
 
-    def plot(self, ax: Axes | None = None, skip_start: int | None = None, skip_end: int | None = None) -> Figure:
+    def plot(
+        self,
+        ax: Axes | None = None,
+        skip_start: int | None = None,
+        skip_end: int | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
         """Draws the sweep."""
 
 
@@ -338,6 +345,8 @@ class Recorder(AtAGlance):
         log: bool = False,
         show_epochs: bool = False,
         ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the loss of each batch, raw and smoothed, and each validation loss.
 
@@ -347,30 +356,42 @@ class Recorder(AtAGlance):
             log: whether the axis of the loss is logarithmic.
             show_epochs: whether to mark where each epoch ends, besides where each run begins.
             ax: where to draw; None makes a new figure.
+            save: a file to write the figure to, such as "loss.png".
         """
         smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
         valid = self._at_batches("valid_loss") if with_valid else ([], [])
         starts = sorted({*self._starts(), *(self.iters if show_epochs else ())})
-        return lines.plot_loss(self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax)
+        return lines.plot_loss(
+            self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax, save=save
+        )
 
     def plot_lr_find(
-        self, skip_start: int | None = None, skip_end: int | None = None, ax: Axes | None = None
+        self,
+        skip_start: int | None = None,
+        skip_end: int | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the latest sweep of `learn.lr_find`; see `LRSweep.plot`.
 
         Args:
             skip_start, skip_end: points to leave out. None is as in `LRSweep.plot`.
             ax: where to draw. None makes a new figure.
+            save: a file to write the figure to, such as "sweep.png".
 
         Raises:
             ValueError: there was no sweep.
         """
         if self.sweep is None:
             raise ValueError("There is no sweep to plot. Write learn.lr_find(), which draws it too.")
-        return self.sweep.plot(ax, skip_start, skip_end)
+        return self.sweep.plot(ax, skip_start, skip_end, save=save)
 
-    def plot_metrics(self) -> Figure:
+    def plot_metrics(self, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Draws the loss and each metric over the epochs of all runs, with one line each for training and validation.
+
+        Args:
+            save: a file to write the figure to, such as "metrics.png".
 
         Raises:
             ValueError: no epoch is recorded.
@@ -391,14 +412,21 @@ class Recorder(AtAGlance):
             }
             for title, pair in sources.items()
         }
-        return lines.plot_epochs(panels)
+        return lines.plot_epochs(panels, save=save)
 
-    def plot_sched(self, keys: str | Sequence[str] | None = None, ax: Axes | None = None) -> Figure:
+    def plot_sched(
+        self,
+        keys: str | Sequence[str] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
         """Draws the rate and the momentum of each batch over all runs.
 
         Args:
             keys: "lr", "momentum" or both in a list. None is both, or only "lr" if there is no momentum.
             ax: where to draw everything. None makes a new figure, with one plot below the other.
+            save: a file to write the figure to, such as "schedule.png".
 
         Raises:
             ValueError: a key is unknown, or no batch is recorded.
@@ -412,7 +440,7 @@ class Recorder(AtAGlance):
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
         named = {_LONG_NAMES[key]: series[key] for key in chosen}
-        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax)
+        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax, save=save)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs as CSV: run, kind, epoch, step, the losses, the metrics, time_seconds.
