@@ -12,6 +12,7 @@ scikit-learn.
 """
 
 import sys
+from typing import TYPE_CHECKING, NoReturn
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this package by its path
     raise ImportError(
@@ -59,6 +60,7 @@ from minilearner.metrics import accuracy, error_rate, top_k_accuracy
 from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
 from minilearner.plots.lines import plot_schedule
+from minilearner.refused_imports import explain_import, watch_imports
 from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.predictions import Predictions
@@ -104,6 +106,8 @@ from minilearner.vision.normalize import Normalize
 from minilearner.vision.shift import RandomShift
 
 __version__ = "0.1.0"
+
+watch_imports()
 
 __all__ = [
     "EMA",
@@ -198,3 +202,9 @@ __all__ = [
     "warmup",
     "warmup_stable_decay",
 ]
+
+
+if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
+
+    def __getattr__(name: str) -> NoReturn:
+        raise AttributeError(explain_import(__name__, name) or f"module {__name__!r} has no attribute {name!r}")
