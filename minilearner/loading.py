@@ -26,6 +26,7 @@ from minilearner.data.targets import (
     restore_category,
     restore_multi_category,
 )
+from minilearner.data.transform import ToTensor
 from minilearner.keywords import suggest_keywords
 from minilearner.learner import Learner
 from minilearner.losses import (
@@ -116,7 +117,7 @@ def _add_all() -> None:
         *(augment.Dihedral, augment.Flip, shift.RandomShift, augment.Rotate, augment.Warp, augment.Zoom),
         crops.RandomResizedCropBatch,
         *(resize.Resize, resize.RandomResizedCrop, resize.CropPad, resize.RandomCrop),
-        resize.RatioResize,
+        *(resize.RatioResize, ToTensor),
     ):
         registry.register(cls)
     registry.register(name="resized")(resize_images)  # the name in exported files

@@ -10,12 +10,20 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from itertools import takewhile
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
-from minilearner.data.user_transforms import as_list, check_takes_batches, for_validation, run, split_compose
+from minilearner.data.transform import OnSplit
+from minilearner.data.user_transforms import (
+    as_list,
+    check_takes_batches,
+    for_training,
+    for_validation,
+    run,
+    split_compose,
+)
 from minilearner.errors import DataError
 from minilearner.keywords import suggest_keywords
 from minilearner.runtime import isolate_rng
@@ -23,6 +31,7 @@ from minilearner.runtime import isolate_rng
 __all__ = [
     "BatchTransform",
     "FunctionTransform",
+    "IntToFloatTensor",
     "Pipeline",
     "PixelChange",
     "PixelTransform",
@@ -92,6 +101,18 @@ class BatchTransform:
         """
         return None if self.train_only else self
 
+    @property
+    def needs_setup(self) -> bool:
+        """Whether `set_up` must see training data before the first batch."""
+        return False
+
+    def set_up(self, loader: Any) -> BatchTransform:
+        """Returns the transform that runs in its place, made with the training loader. Here: itself.
+
+        loader: serves batches after the transforms that run before this one.
+        """
+        return self
+
     def merge(self, later: BatchTransform) -> BatchTransform | None:
         """Returns one transform that does `self` and then `later`, or None if two passes are needed."""
         return None
@@ -130,7 +151,8 @@ class Pipeline:
     """
 
     def __init__(self, transforms: Transforms = None) -> None:
-        wrapped = [_as_transform(part) for f in as_list(transforms, "batch_tfms") for part in split_compose(f)]
+        given = [part for f in as_list(transforms, "batch_tfms") for part in split_compose(f)]
+        wrapped = [_as_transform(f) for f in given if not isinstance(f, IntToFloatTensor)]  # `run_steps` does that
         self.transforms = tuple(sorted(wrapped, key=lambda transform: transform.order))
         self._in_training = _fuse(self.transforms)
         in_validation = (transform.for_validation() for transform in self.transforms)
@@ -152,6 +174,14 @@ class Pipeline:
         other._in_training = tuple(wrap(*group) for group in _groups(self._in_training))
         other._in_validation = tuple(wrap(*group) for group in _groups(self._in_validation))
         return other
+
+    def set_up(self, loader: Any) -> Pipeline:
+        """Returns a pipeline whose transforms have seen a training loader, as far as they need it; or itself."""
+        done = list(self.transforms)
+        for i, transform in enumerate(done):
+            if transform.needs_setup:
+                done[i] = transform.set_up(loader._copy_with(batch_tfms=Pipeline(done[:i])))
+        return self if done == list(self.transforms) else Pipeline(done)
 
     def augments(self) -> bool:
         """Returns whether training runs transforms that validation skips."""
@@ -253,6 +283,30 @@ def check_unit_range(x: Tensor, pipeline: Pipeline, name: str) -> None:
 
 
 @suggest_keywords
+class IntToFloatTensor(BatchTransform):
+    """Turns bytes into floats in [0, 1]; floats stay as they are. Loaders do that by themselves.
+
+    Args:
+        div: what bytes are divided by; only 255 is supported, as transforms after it need [0, 1].
+    """
+
+    train_only = False
+    order: ClassVar[float] = 10
+
+    def __init__(self, div: float = 255.0) -> None:
+        if div != 255:
+            raise ValueError(f"`div` must be 255, which gives values in [0, 1]. Received: div={div!r}.")
+        self.div = div
+
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        """Returns floats."""
+        return in_unit_range(x)
+
+    def __repr__(self) -> str:
+        return "IntToFloatTensor()"
+
+
+@suggest_keywords
 def train_only(f: TensorFunction) -> BatchTransform:
     """Returns a batch transform that runs `f` in training and leaves validation alone.
 
@@ -274,6 +328,8 @@ class FunctionTransform(BatchTransform):
         check_takes_batches(f)
         self.f, self.in_validation = f, in_validation
         self.train_only = in_validation is None
+        if isinstance(f, OnSplit):
+            self.order = f.transform.order  # type: ignore[misc]
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """Returns ``f(x)``, with the global generators seeded from `rng` and put back."""
@@ -287,6 +343,21 @@ class FunctionTransform(BatchTransform):
     def for_validation(self) -> BatchTransform | None:
         """Returns the function that validation runs, if any."""
         return None if self.in_validation is None else FunctionTransform(self.in_validation, self.in_validation)
+
+    @property
+    def needs_setup(self) -> bool:
+        """Whether it is a `Transform` with `setups`."""
+        return isinstance(self.f, OnSplit) and hasattr(self.f.transform, "setups")
+
+    def set_up(self, loader: Any) -> BatchTransform:
+        """Calls the `setups` of a `Transform`, and returns the same."""
+        if isinstance(self.f, OnSplit):
+            self.f.transform.setup(loader)
+        return self
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Undoes a `Transform`; other functions have no way back."""
+        return self.f.decode(x) if isinstance(self.f, OnSplit) else x
 
     def __repr__(self) -> str:
         return getattr(self.f, "__name__", None) or repr(self.f)
@@ -302,6 +373,12 @@ class _Functions(FunctionTransform):
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         for part in self.parts:
             x = part(x, rng)
+        return x
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Undoes them, the last one first."""
+        for part in reversed(self.parts):
+            x = part.decode(x)
         return x
 
     def for_validation(self) -> BatchTransform | None:
@@ -324,7 +401,7 @@ def run_with_seed(f: TensorFunction, x: Tensor, seed: int) -> Tensor:
 
 
 def _as_transform(f: BatchTransform | TensorFunction) -> BatchTransform:
-    return f if isinstance(f, BatchTransform) else FunctionTransform(f, for_validation(f))
+    return f if isinstance(f, BatchTransform) else FunctionTransform(for_training(f), for_validation(f))
 
 
 def _fuse(transforms: Iterable[BatchTransform]) -> tuple[BatchTransform, ...]:

@@ -446,8 +446,10 @@ def _describe_batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline
             f"making a batch failed: {n} samples have {len(set(shapes))} shapes: "
             f"{name_items(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
         )
+    loader = ItemLoader(dataset, y, bs=n, num_workers=0)
     with _name_step("making a batch"):
-        x, _ = ItemLoader(dataset, y, bs=n, num_workers=0).items(range(n))
+        x, _ = loader.items(range(n))
+        batch_tfms = batch_tfms.set_up(loader)
     yield f"A batch of {n}: x {_describe(x)}" + ("" if y is None else f", y {_describe(y[:n])}")
     rng = derive_generator(0, "summary")
     for step in batch_tfms.steps(training=True):

@@ -25,6 +25,7 @@ from minilearner.data.foreign_loader import ForeignLoader, from_dataset
 from minilearner.data.image_modes import as_byte_image
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
+from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.item_views import view_part
 from minilearner.data.loader import DerivedLoader, Loader
 from minilearner.data.loader_state import restore_loaders
@@ -32,6 +33,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
 from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
 from minilearner.data.tensor_types import TensorBase
+from minilearner.data.transform import Transform
 from minilearner.data.turns import Turns
 from minilearner.data.vocabulary import Vocab
 from minilearner.errors import DataError, plural
@@ -113,6 +115,7 @@ class DataLoaders(AtAGlance):
         self._target = target if target is not None or vocab is None else Category(vocab)
         for loader in self.loaders:
             loader.target = self._target
+        self._set_up_transforms()
 
     @classmethod
     def from_arrays(
@@ -396,6 +399,7 @@ class DataLoaders(AtAGlance):
         longer._extra_tfms = (*self._extra_tfms, *added)
         longer.train = self.train.with_batch_tfms(*added)
         longer.valid = None if self.valid is None else self.valid.with_batch_tfms(*added)
+        longer._set_up_transforms()
         return longer
 
     def with_target(self, target: Target) -> DataLoaders:
@@ -406,6 +410,25 @@ class DataLoaders(AtAGlance):
         for loader in other.loaders:
             loader.target = target
         return other
+
+    def _set_up_transforms(self) -> None:
+        """Lets transforms learn from the training set what they need, such as `Normalize()` its statistics."""
+        for transform in getattr(getattr(self.train, "dataset", None), "item_tfms", ItemPipeline()).transforms:
+            if isinstance(transform, Transform):
+                transform.setup(self.train)
+        before = self.train.batch_tfms.transforms
+        done = self.train.batch_tfms.set_up(self.train).transforms
+        made = {id(old): new for old, new in zip(before, done, strict=True) if old is not new}
+        if not made:
+            return
+        self._extra_tfms = tuple(made.get(id(one), one) for one in self._extra_tfms)
+
+        def replace(loader: Loader) -> Loader:
+            transforms = [made.get(id(one), one) for one in loader.batch_tfms.transforms]
+            return loader._copy_with(batch_tfms=Pipeline(transforms))
+
+        self.train = replace(self.train)
+        self.valid = None if self.valid is None else replace(self.valid)
 
     def with_tfms_of(self, other: DataLoaders) -> DataLoaders:
         """Returns loaders that also run what `with_batch_tfms` added to others, without kinds that they have."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from minilearner.data.user_transforms import as_list, for_validation, is_preparation, split_compose
+from minilearner.data.transform import ToTensor
+from minilearner.data.user_transforms import as_list, for_training, for_validation, is_preparation, split_compose
 from minilearner.errors import DataError
 from minilearner.runtime import isolate_rng
 
@@ -24,6 +25,10 @@ Box: TypeAlias = tuple[int, int, int, int]
 """Left, upper, right, lower, as Pillow's: the window ``[upper:lower, left:right]``."""
 
 Finishing: TypeAlias = Literal["none", "cut", "any"]
+
+
+GLOBAL: random.Random = cast(random.Random, random)
+"""Python's global generator: the module itself has its methods."""
 
 
 class ItemTransform:
@@ -77,9 +82,23 @@ class SplitTransform(ItemTransform):
         """Returns what to cut out of a prepared image of `size` (width, height), if `finishing` is "cut"."""
         raise NotImplementedError(f"{type(self).__name__} must define `window` or `finish`.")
 
-    def __call__(self, item: Any, rng: random.Random | None) -> Any:
-        """Returns the item after both parts."""
-        return self.finish(self.prepare(item), rng)
+    def __call__(
+        self,
+        item: Any,
+        rng: random.Random | None = GLOBAL,
+        *,
+        split_idx: int | None = None,
+    ) -> Any:
+        """Returns the item after both parts.
+
+        Args:
+            item: such as a PIL image; the result is of its class.
+            rng: as for `ItemTransform`; by default Python's global generator.
+            split_idx: fastai's word: 1 transforms as in validation.
+        """
+        made = self.finish(self.prepare(item), None if split_idx == 1 else rng)
+        accept = getattr(type(item), "accept", None)
+        return made if accept is None else accept(made)
 
 
 ItemTransforms: TypeAlias = ItemTransform | Callable[[Any], Any] | Sequence[ItemTransform | Callable[[Any], Any]] | None
@@ -103,7 +122,10 @@ class ItemPipeline:
 
     def __init__(self, transforms: ItemTransforms = None) -> None:
         self.transforms = tuple(as_list(transforms, "item_tfms"))
-        steps = [_step(f) for given in self.transforms for f in split_compose(given)]
+        given = [f for one in self.transforms for f in split_compose(one)]
+        while given and isinstance(given[-1], ToTensor):
+            given.pop()  # loaders make the tensors of a batch all at once
+        steps = [_step(f) for f in given]
         n_fixed = next((i for i, f in enumerate(steps) if not _is_fixed(f)), len(steps))
         self._fixed = [f for f in steps[: n_fixed + 1] if isinstance(f, SplitTransform)]
         self._rest = steps[n_fixed:]
@@ -189,7 +211,7 @@ class _Function(ItemTransform):
     """A plain function of the item as a transform."""
 
     def __init__(self, f: Callable[[Any], Any]) -> None:
-        self.f, self.in_validation = f, for_validation(f)
+        self.f, self.in_validation = for_training(f), for_validation(f)
 
     def __call__(self, item: Any, rng: random.Random | None) -> Any:
         f = self.in_validation if rng is None else self.f

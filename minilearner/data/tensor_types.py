@@ -35,6 +35,9 @@ class TensorBase(Tensor):
     TensorCategory(2)
     """
 
+    is_input: ClassVar[bool] = True
+    """Whether an input of a model may be one."""
+
     show_options: ClassVar[dict[str, Any]] = {}
     """How `show` draws it, for Matplotlib's `imshow`."""
 
@@ -48,6 +51,11 @@ class TensorBase(Tensor):
     def create(cls, x: Any) -> Self:
         """Returns a tensor of numbers, a list, an array or a tensor."""
         return cls(x)
+
+    @classmethod
+    def accept(cls, x: Any) -> Self | None:
+        """Returns a tensor as one of this kind, if it may be one; None otherwise."""
+        return x.as_subclass(cls) if cls.is_input and isinstance(x, Tensor) and type(x) is Tensor else None
 
     def show(self, ctx: Axes | None = None, **kwargs: Any) -> Axes:
         """Draws it as an image, and returns the axes; arguments as for `show_image`."""
@@ -67,12 +75,18 @@ class TensorImageBW(TensorImage):
 class TensorMask(TensorBase):
     """A mask: (height, width), the number of each pixel's class."""
 
+    is_input = False
+
     show_options: ClassVar[dict[str, Any]] = {"alpha": 0.5, "cmap": "tab20"}
 
 
 class TensorCategory(TensorBase):
     """The number of one class."""
 
+    is_input = False
+
 
 class TensorMultiCategory(TensorBase):
     """(classes,): 1 for each class that an item has, and 0 for the others."""
+
+    is_input = False

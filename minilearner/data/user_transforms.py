@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minilearner.data.transform import OnSplit, Transform
 from minilearner.errors import DataError
 
-__all__ = ["as_list", "check_takes_batches", "for_validation", "is_preparation", "run", "split_compose"]
+__all__ = ["as_list", "check_takes_batches", "for_training", "for_validation", "is_preparation", "run", "split_compose"]
 
 
 def as_list(transforms: Any, name: str, kind: str | None = None) -> list[Any]:
@@ -109,6 +110,8 @@ def for_validation(f: Callable[..., Any]) -> Callable[..., Any] | None:
     of the whole image, and `RandomCrop` a crop of its centre. All other functions run as they are, even a user's
     subclass of `v2.Transform`.
     """
+    if isinstance(f, Transform):
+        return None if f.split_idx == 0 else OnSplit(f, 1)
     names = _names(f)
     if names & {"RandomResizedCrop", "RandomCrop"}:
         # The user has imported it by now. At the top of this module, everybody would have to.
@@ -122,6 +125,11 @@ def for_validation(f: Callable[..., Any]) -> Callable[..., Any] | None:
     augments = any(name.startswith("Random") for name in names) or names & set(_AUGMENTATION)
     ranges = [getattr(f, attribute) for name, attribute in _RANGES.items() if name in names]
     return None if augments or any(low != high for low, high in ranges) else f
+
+
+def for_training(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what training runs for `f`: itself; a `Transform` for its split."""
+    return OnSplit(f, 0) if isinstance(f, Transform) else f
 
 
 def run(f: Callable[[Tensor], Any], x: Tensor) -> Tensor:

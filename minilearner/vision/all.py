@@ -31,8 +31,9 @@ from minilearner.callbacks.fastai_tracking import (
 from minilearner.callbacks.mixed_precision import MixedPrecision
 from minilearner.callbacks.progress import Progress as ProgressCallback
 from minilearner.callbacks.show_graph import ShowGraphCallback
-from minilearner.data.batch_transforms import train_only
+from minilearner.data.batch_transforms import IntToFloatTensor, train_only
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
+from minilearner.data.categorize import Categorize, MultiCategorize
 from minilearner.data.data_block import DataBlock
 from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
 from minilearner.data.labels import AttrGetter, ColReader, ItemGetter, RegexLabeller, parent_label, using_attr
@@ -59,6 +60,7 @@ from minilearner.data.tensor_types import (
     TensorMultiCategory,
 )
 from minilearner.data.torch_loader import DataLoader
+from minilearner.data.transform import Pipeline, RandTransform, ToTensor, Transform
 from minilearner.lists import L, first, noop
 from minilearner.losses import (
     BCEWithLogitsLossFlat,
@@ -147,6 +149,7 @@ from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
 from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
+from minilearner.vision.refused import REFUSED
 from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
 from minilearner.vision.shorthands import pd, store_attr, tensor, to_cpu, to_detach, to_device
 from minilearner.vision.torchvision_models import models, resnet18, resnet34, resnet50, resnet101, resnet152
@@ -164,6 +167,7 @@ __all__ = [
     "Hooks",
     "hook_outputs",
     "Recorder",
+    *REFUSED,
     "APScoreBinary",
     "APScoreMulti",
     "AccumMetric",
@@ -181,6 +185,7 @@ __all__ = [
     "CancelStepException",
     "CancelTrainException",
     "CancelValidException",
+    "Categorize",
     "CategoryBlock",
     "CohenKappa",
     "ColReader",
@@ -217,6 +222,7 @@ __all__ = [
     "ImageDataLoaders",
     "ImageGetter",
     "IndexSplitter",
+    "IntToFloatTensor",
     "ItemGetter",
     "Jaccard",
     "JaccardCoeff",
@@ -233,28 +239,25 @@ __all__ = [
     "Metric",
     "Mish",
     "Module",
+    "MultiCategorize",
     "MultiCategory",
     "MultiCategoryBlock",
     "OptimWrapper",
-    "PILImage",
     "PILBase",
+    "PILImage",
     "PILImageBW",
     "PILMask",
-    "TensorBase",
-    "TensorCategory",
-    "TensorImage",
-    "TensorImageBW",
-    "TensorMask",
-    "TensorMultiCategory",
     "PadMode",
     "Path",
     "PearsonCorrCoef",
     "Perplexity",
+    "Pipeline",
     "Precision",
     "PrecisionMulti",
     "R2Score",
     "RAdam",
     "RMSProp",
+    "RandTransform",
     "RandomCrop",
     "RandomErasing",
     "RandomResizedCrop",
@@ -283,7 +286,15 @@ __all__ = [
     "SigmoidRange",
     "SpearmanCorrCoef",
     "StratifiedSplitter",
+    "TensorBase",
+    "TensorCategory",
+    "TensorImage",
+    "TensorImageBW",
+    "TensorMask",
+    "TensorMultiCategory",
+    "ToTensor",
     "TrainTestSplitter",
+    "Transform",
     "TransformBlock",
     "Warp",
     "XResNet",
@@ -351,3 +362,5 @@ __all__ = [
     "xresnet34",
     "xresnet50",
 ]
+
+globals().update(REFUSED)

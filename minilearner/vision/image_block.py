@@ -36,6 +36,9 @@ __all__ = ["ImageBlock", "PILBase", "PILImage", "PILImageBW", "PILMask", "as_ima
 class PILBase(Image.Image):
     """A PIL image that draws itself in a figure. Its copies, crops and resized versions are of its class too."""
 
+    is_input: ClassVar[bool] = True
+    """Whether an input of a model may be one."""
+
     opens_as: ClassVar[str] = "RGB"
     """The Pillow mode in which `create` opens images."""
 
@@ -47,6 +50,12 @@ class PILBase(Image.Image):
         """Returns an image of a path, bytes, an array, a tensor or a PIL image; see `as_image`."""
         image = as_image(source, cls.opens_as)
         return cls._of(Image.Image._new(image, image.copy().im if image is source else image.im))
+
+    @classmethod
+    def accept(cls, x: Any) -> Self | None:
+        """Returns a PIL image as one of this class, if it may be one; None otherwise."""
+        fits = isinstance(x, Image.Image) and cls.is_input and (cls.opens_as == "RGB" or x.mode == cls.opens_as)
+        return cls._of(Image.Image._new(x, x.im)) if fits else None
 
     @classmethod
     def _of(cls, image: Image.Image) -> Self:
@@ -101,6 +110,7 @@ class PILImageBW(PILImage):
 class PILMask(PILBase):
     """A mask, whose grey levels are the numbers of classes. Masks are shown, not trained on."""
 
+    is_input = False
     opens_as = "L"
     show_options: ClassVar[dict[str, Any]] = {"alpha": 0.5, "cmap": "tab20"}
 

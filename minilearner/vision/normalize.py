@@ -29,19 +29,36 @@ Statistics: TypeAlias = "float | Sequence[float] | np.ndarray[Any, Any] | Tensor
 """One number, or one for each channel."""
 
 
+_N_MEASURED = 64  # images, or a batch if that has more
+_LEAST_STD = 1e-7  # fastai's: a channel that never varies must not divide by zero
+
+
 @suggest_keywords
 class Normalize(PixelTransform):
     """Subtracts a mean and divides by a standard deviation, per channel, in training and validation.
 
-    Create it with `from_stats`. `decode` undoes it. It runs after lighting and before `RandomErasing`, wherever it is
-    in the list of transforms.
+    Create it with `from_stats`. Without statistics, it takes those of one batch of the training set when the loaders
+    are built: at least 64 images, always the same, without augmentation. (fastai takes an augmented batch.) `decode`
+    undoes it. It runs after lighting and before `RandomErasing`, wherever it is in the list of transforms.
+
+    Args:
+        mean: as for `from_stats`; None takes the batch's.
+        std: the same.
+
+    Raises:
+        TypeError, ValueError: as `from_stats`, or only one of them is given.
     """
 
     train_only = False
     order: ClassVar[float] = 99
 
-    def __init__(self, mean: Statistics, std: Statistics) -> None:
-        self.mean, self.std = _as_channels(mean, "mean"), _as_channels(std, "std")
+    def __init__(self, mean: Statistics | None = None, std: Statistics | None = None) -> None:
+        if (mean is None) != (std is None):
+            raise ValueError(f"Give `mean` and `std`, or neither. Received: mean={mean}, std={std}.")
+        self.mean, self.std = (
+            torch.empty(0) if stats is None else _as_channels(stats, name)
+            for name, stats in (("mean", mean), ("std", std))
+        )
         for value in self.mean.tolist():
             check_number(value, "mean")
         for value in self.std.tolist():
@@ -67,7 +84,20 @@ class Normalize(PixelTransform):
         """
         return cls(mean, std)
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
+    @property
+    def needs_setup(self) -> bool:
+        """Whether it has no statistics yet."""
+        return not len(self.mean)
+
+    def set_up(self, loader: Any) -> Normalize:
+        """Returns the transform with the statistics of one batch."""
+        x = loader.sample(max(_N_MEASURED, getattr(loader, "bs", 0)), 0).first_batch()[0]
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            raise ValueError(f"Normalize() measures one input with channels. Received: a {type(x).__name__}.")
+        others = [dim for dim in range(x.ndim) if dim != 1]
+        return Normalize(x.mean(others), x.std(others) + _LEAST_STD)
+
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Returns (x - mean) / std, with channels in dimension 1."""
         mean, std = self._stats_for(x)
         return (x - mean).div_(std)
@@ -88,6 +118,8 @@ class Normalize(PixelTransform):
 
     def _stats_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
         n = len(self.mean)
+        if not n:
+            raise ValueError("Normalize() has no statistics before loaders are built. Give some: Normalize.from_stats.")
         if n > 1 and (x.ndim < 2 or x.shape[1] != n):
             raise ValueError(f"{self!r} has {n} channels. Received: x of shape {tuple(x.shape)}.")
         if self.mean.device != x.device:  # happens once: the statistics then stay on the batches' device
@@ -96,6 +128,8 @@ class Normalize(PixelTransform):
         return self.mean.view(shape), self.std.view(shape)
 
     def __repr__(self) -> str:
+        if self.needs_setup:
+            return "Normalize()"
         mean, std = ([round(value, 6) for value in stats.tolist()] for stats in (self.mean, self.std))
         return f"Normalize(mean={mean}, std={std})"
 
