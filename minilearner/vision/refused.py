@@ -28,7 +28,7 @@ class RefusedName:
     __call__ = __getitem__ = __iter__ = __mro_entries__ = __instancecheck__ = __subclasscheck__ = _refuse
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):  # what Python and its tools ask every object
+        if name.startswith("_"):  # what Python and its tools ask every object
             raise AttributeError(name)
         self._refuse()
 

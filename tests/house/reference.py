@@ -22,6 +22,7 @@ from typing import Any
 import minilearner
 from minilearner.training.callback import Callback
 from minilearner.vision import all as everything
+from minilearner.vision.refused import REFUSED
 
 PACKAGE = Path(__file__).parents[2] / "minilearner"
 API, ARCHITECTURE = PACKAGE / "API.md", PACKAGE / "README.md"
@@ -41,7 +42,8 @@ def modules() -> Iterator[ModuleType]:
 
 
 def public_names() -> list[str]:
-    return sorted({*minilearner.__all__, *everything.__all__}, key=lambda name: (name.lower(), name))
+    """Returns what people can use; not the names that only say what to use instead."""
+    return sorted({*minilearner.__all__, *everything.__all__} - set(REFUSED), key=lambda name: (name.lower(), name))
 
 
 @functools.cache
