@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from minilearner.checks import check_count
 from minilearner.data.arrays import as_inputs, as_pair, check_alike
 from minilearner.data.batch_transforms import BatchTransform, Pipeline, TensorFunction, Transforms, check_unit_range
 from minilearner.data.data_plan import NewItems
-from minilearner.data.foreign_loader import ForeignLoader, from_dataset
+from minilearner.data.foreign_loader import ForeignLoader
+from minilearner.data.given_loader import ListedItems, as_loader, is_dataset, length_of
 from minilearner.data.image_modes import as_byte_image
 from minilearner.data.item_dataset import as_tensor
 from minilearner.data.item_loader import ItemLoader
@@ -36,7 +37,6 @@ from minilearner.data.tensor_types import TensorBase
 from minilearner.data.transform import Transform
 from minilearner.data.turns import Turns
 from minilearner.data.vocabulary import Vocab
-from minilearner.errors import DataError, plural
 from minilearner.glance import AtAGlance, Glance, enumerate_names
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
@@ -94,7 +94,7 @@ class DataLoaders(AtAGlance):
     ) -> None:
         check_count(bs, "bs")
         _check_one_meaning(target, vocab)
-        self.seed = _seed(seed, is_used=any(_is_dataset(source) for source in (train, valid)))
+        self.seed = _seed(seed, is_used=any(is_dataset(source) for source in (train, valid)))
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -107,9 +107,9 @@ class DataLoaders(AtAGlance):
         """What the items of each set are made from, such as rows, if that is known."""
         self._extra_tfms: tuple[BatchTransform, ...] = ()
         self._turns = Turns()
-        self.train = _as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
-        self.valid = None if valid is None else _as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
-        if isinstance(train, DataLoader) and drops_last(train) and (n := _length(train.dataset)) and train.batch_size:
+        self.train = as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
+        self.valid = None if valid is None else as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
+        if isinstance(train, DataLoader) and drops_last(train) and (n := length_of(train.dataset)) and train.batch_size:
             choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
         vocab = vocab if vocab is not None else _classes(train)
         self._target = target if target is not None or vocab is None else Category(vocab)
@@ -299,7 +299,7 @@ class DataLoaders(AtAGlance):
             options: as for `DataLoaders`.
         """
         check_unknown(options, cls, apart_from=("self", "train", "valid"))
-        sets = [one if one is None or isinstance(one, Dataset) else _Items(one) for one in (train, valid)]
+        sets = [one if one is None or isinstance(one, Dataset) else ListedItems(one) for one in (train, valid)]
         return cls(*sets, bs=bs, **options)
 
     @classmethod
@@ -358,7 +358,7 @@ class DataLoaders(AtAGlance):
         if isinstance(items, tuple) and len(items) == 2:
             x, raw = as_pair(items, "test")
             y = encode_labels(self.target or infer_target(raw), raw, split="test")
-        elif _is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
+        elif is_dataset(items) or not isinstance(items, (Tensor, np.ndarray, list)):
             like_training = self._extra_tfms if isinstance(items, Loader) else self.train.batch_tfms.transforms
             return _add_missing_transforms(self._as_own_loader(items), like_training).in_order()
         else:
@@ -387,7 +387,7 @@ class DataLoaders(AtAGlance):
         return _add_missing_transforms(self._as_own_loader(source), self._extra_tfms)
 
     def _as_own_loader(self, source: Any) -> Loader:
-        return _as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
+        return as_loader(source, "test", bs=self.bs, seed=self.seed, device=self.device)
 
     def with_batch_tfms(self, *transforms: BatchTransform | TensorFunction) -> DataLoaders:
         """Returns loaders of the same data that run further batch transforms after their own; these stay as they are.
@@ -476,19 +476,6 @@ class DataLoaders(AtAGlance):
         return Glance(type(self).__name__, {name: fact for name, fact in facts.items() if fact})
 
 
-class _Items(Dataset[Any]):
-    """A list of items as a dataset."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.items[i]
-
-
 def _seed(seed: int | None, *, is_used: bool) -> int:
     if seed is not None:
         check_count(seed, "seed", least=None)
@@ -505,22 +492,7 @@ def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> No
 
 
 def _brings_batches(source: Any) -> bool:
-    return _is_dataset(source) or isinstance(source, (DataLoader, Loader))
-
-
-def _is_dataset(source: Any) -> bool:
-    return isinstance(source, Dataset) and not isinstance(source, IterableDataset)
-
-
-def _as_loader(source: Any, split: str, *, bs: int, seed: int, device: torch.device) -> Loader:
-    if isinstance(source, (MemoryLoader, ItemLoader, ForeignLoader)):
-        _check_batches(source, split)
-        return source.to(device)
-    if _is_dataset(source):
-        source = from_dataset(source, bs=bs, seed=seed, training=split == "train")
-    _check_iterable(source, split)
-    _check_batches(source, split)
-    return ForeignLoader(source, device=device)
+    return is_dataset(source) or isinstance(source, (DataLoader, Loader))
 
 
 def _add_missing_transforms(loader: Loader, transforms: Iterable[BatchTransform]) -> Loader:
@@ -533,28 +505,6 @@ def _add_missing_transforms(loader: Loader, transforms: Iterable[BatchTransform]
 def _kind_of(transform: Any) -> str:
     """Returns the name of a transform's class, or of the function that it wraps."""
     return type(getattr(transform, "f", transform)).__name__
-
-
-def _check_iterable(source: Any, split: str) -> None:
-    need = f"`{split}` must be a loader, a torch dataset, or a re-iterable with a length that yields (x, y)."
-    if isinstance(source, (Tensor, np.ndarray)) or (
-        isinstance(source, (tuple, list)) and source and isinstance(source[0], (Tensor, np.ndarray))
-    ):
-        raise TypeError(f"{need} Received: arrays. Use DataLoaders.from_arrays((x, y), (valid_x, valid_y)).")
-    if isinstance(source, Iterator):
-        raise TypeError(
-            f"{need} Received: a {type(source).__name__}, which can be read only once. Pass the object that it was "
-            "made from, or list(...) of it."
-        )
-    if not isinstance(source, Iterable):
-        raise TypeError(f"{need} Received: a {type(source).__name__}, which cannot be iterated.")
-    try:
-        len(source)  # type: ignore[arg-type]
-    except TypeError as e:
-        raise TypeError(
-            f"{need} Received: a {type(source).__name__} without a length, which schedules and progress need. Define "
-            "`__len__` as the number of batches."
-        ) from e
 
 
 def _are_images(items: Any) -> bool:
@@ -575,25 +525,6 @@ def _is_several_inputs(item: Any) -> bool:
 def _collate(items: list[Any], bs: int) -> list[tuple[Tree, None]]:
     """Returns the batches of items with several inputs each."""
     return [(default_collate(items[i : i + bs]), None) for i in range(0, len(items), bs)]
-
-
-def _check_batches(source: Any, split: str) -> None:
-    if len(source) > 0:
-        return
-    inner = getattr(source, "source", source)
-    bs = getattr(inner, "bs", None) or getattr(inner, "batch_size", None)
-    n = inner.n_items if isinstance(inner, (MemoryLoader, ItemLoader)) else _length(getattr(inner, "dataset", None))
-    raise DataError(
-        f"`{split}` has no batches: {'an unknown number of items' if n is None else plural(n, 'item')} with bs={bs}, "
-        "and a short last "
-        f"batch is dropped. Lower `bs`, add items, or keep the short batch with drop_last=False."
-        if n
-        else f"`{split}` is empty: it has no items and no batches. Give it at least one."
-    )
-
-
-def _length(dataset: Any) -> int | None:
-    return len(dataset) if hasattr(dataset, "__len__") else None
 
 
 def _classes(source: Any) -> Sequence[Any] | None:
