@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from minilearner.checks import check_number
 from minilearner.data.transform import OnSplit
 from minilearner.data.user_transforms import (
     as_list,
@@ -294,6 +295,7 @@ class IntToFloatTensor(BatchTransform):
     order: ClassVar[float] = 10
 
     def __init__(self, div: float = 255.0) -> None:
+        check_number(div, "div")
         if div != 255:
             raise ValueError(f"`div` must be 255, which gives values in [0, 1]. Received: div={div!r}.")
         self.div = div

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from minilearner.checks import check_count, check_fraction, check_number
 from minilearner.data.tensor_types import TensorImage, TensorImageBW
 from minilearner.keywords import suggest_keywords
 from minilearner.lists import L
@@ -77,6 +78,9 @@ class Transform(metaclass=_TransformClass):
         split_idx: int | None = None,
         order: float | None = None,
     ) -> None:
+        _check_split(split_idx)
+        if order is not None:
+            check_number(order, "order")
         self.split_idx = self.split_idx if split_idx is None else split_idx
         self.order = getattr(enc, "order", self.order) if order is None else order
         self._name = getattr(enc, "__name__", type(self).__name__)
@@ -121,6 +125,7 @@ class RandTransform(Transform):
 
     def __init__(self, p: float = 1.0, before_call: Callable[..., Any] | None = None, **options: Any) -> None:
         super().__init__(**options)
+        check_fraction(p, "p")
         self.p = p
         if before_call is not None:
             self.before_call = before_call  # type: ignore[method-assign]
@@ -163,6 +168,7 @@ class Pipeline:
     """
 
     def __init__(self, funcs: Any = None, split_idx: int | None = None) -> None:
+        _check_split(split_idx)
         given = funcs.fs if isinstance(funcs, Pipeline) else L(funcs)
         made = [f if isinstance(f, Transform) else Transform(f) for f in given]
         self.fs: L[Transform] = L(made).sorted("order")
@@ -216,6 +222,14 @@ class OnSplit:
 
     def __repr__(self) -> str:
         return repr(self.transform)
+
+
+def _check_split(split_idx: int | None) -> None:
+    if split_idx is None:
+        return
+    check_count(split_idx, "split_idx", least=0)
+    if split_idx > 1:
+        raise ValueError(f"`split_idx` must be 0 (training), 1 (validation) or None. Received: split_idx={split_idx}.")
 
 
 def _run(function: Callable[..., Any] | None, x: Any) -> Any:
