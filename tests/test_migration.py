@@ -11,9 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from minilearner import CancelTrain
 
 PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text(encoding="utf-8")
-SECTIONS = {
-    title: text for title, text in re.findall(r"^## From (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-}
+SECTIONS = dict(re.findall(r"^## From (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 CELL = re.compile(r"`([^`]*)`")
 
 
@@ -39,10 +37,9 @@ def names(tmp_path, monkeypatch):
         if run.iter == 1 and run.training:
             raise CancelTrain
 
-    return {
-        "torch": torch, "x": x, "y": y, "valid_x": x[:24], "valid_y": y[:24], "model": model,
-        "train_loader": loaders[0], "valid_loader": loaders[1], "stop_after_two": stop_after_two,
-    }  # fmt: skip
+    arrays = {"x": x, "y": y, "valid_x": x[:24], "valid_y": y[:24]}
+    parts = {"model": model, "train_loader": loaders[0], "valid_loader": loaders[1]}
+    return {"torch": torch, **arrays, **parts, "stop_after_two": stop_after_two}
 
 
 def test_every_section_has_its_rows():
