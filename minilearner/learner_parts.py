@@ -185,10 +185,11 @@ class LearnerParts(AtAGlance):
         self._optimizer()
 
     def _say_where(self, call: str, path: Path) -> None:
-        """Writes where a file went, once for each file."""
+        """Writes where a file went, once. Of `save` it names one file in each folder, so no loop fills the screen."""
         path = path.resolve()
-        if path not in self._written:
-            self._written.add(path)
+        place = path.parent if call == "save" else path
+        if place not in self._written:
+            self._written.add(place)
             how = ", in the safetensors format and not as a pickle" if path.suffix == ".pkl" else ""
             self._output.note(f"learn.{call} wrote {path}{how}")
 

@@ -5,7 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import DataError, DataLoaders, Learner, MinilearnerError, accuracy, error_rate, set_seed
+from minilearner import (
+    CSVLogger,
+    DataError,
+    DataLoaders,
+    Learner,
+    MinilearnerError,
+    SaveBest,
+    accuracy,
+    error_rate,
+    set_seed,
+)
 from minilearner.training.optimizers import set_momentum
 from minilearner.vision.all import (
     ImageDataLoaders,
@@ -149,17 +159,30 @@ def test_files_go_to_the_model_folder(tmp_path):
     assert learner(path=tmp_path).save("z") == tmp_path / "z.safetensors"
 
 
+def test_callbacks_that_write_say_where_at_the_end(tmp_path, capsys):
+    best, log = tmp_path / "best.safetensors", tmp_path / "log.csv"
+    learn = learner(cbs=[SaveBest(path=best, restore=False), CSVLogger(log)])
+    learn.fit(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"CSVLogger wrote {log}" in lines and lines[-2].startswith("SaveBest wrote the weights of epoch ")
+    assert lines[-2].endswith(f" to {best}")
+    quietly(learn)
+    assert capsys.readouterr().out == ""
+
+
 def test_calls_that_write_say_where_once(tmp_path, capsys):
     learn = learner(path=tmp_path)
     for _ in range(3):
         learn.save("x")
-    learn.export()
+    learn.save("y")
+    learn.export("x.pkl")
+    learn.export("x.pkl")
     assert capsys.readouterr().err.splitlines() == [
         f"learn.save wrote {tmp_path / 'x.safetensors'}",
-        f"learn.export wrote {tmp_path / 'export.safetensors'}",
+        f"learn.export wrote {tmp_path / 'x.pkl'}, in the safetensors format and not as a pickle",
     ]
     with learn.no_logging():
-        learn.save("y")
+        learn.save("new/y")
     assert capsys.readouterr().err == ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minilearner import processes
+from minilearner.callbacks.progress import announce
 from minilearner.files import check_writable, csv_text
 from minilearner.results.recorder import RunRecord, csv_columns
 from minilearner.training.callback import Callback
@@ -95,6 +96,8 @@ class CSVLogger(Callback):
         if run.record is not None and processes.is_first():
             for row in run.record.epochs[self._n_written :]:
                 self._write_row(run.record, row)
+            if not run.interrupted and self.path.exists():
+                announce(run, f"CSVLogger wrote {self.path.resolve()}")
 
     def _write_newest_row(self, record: RunRecord | None) -> None:
         if not processes.is_first():

@@ -92,6 +92,8 @@ class SaveBest(Tracker):
         elif self.restore:
             self.put_back(run.model, run.step.loss_func)
             announce(run, f"SaveBest put back the weights of {self._found}: {self.monitor} {self.best:.4f}.")
+        if self._weights and self.path is not None:
+            announce(run, f"SaveBest wrote the weights of {self._found} to {self.path.resolve()}")
 
     def put_back(self, model: nn.Module, loss_func: Any = None) -> None:
         """Loads the best weights of the latest run into a model.
