@@ -419,15 +419,18 @@ class Learner(LearnerParts):
         """
         return self._features.precompute(self._context().new_run(), self._output.watch("precomputing"))
 
-    def validate(self, ds_idx: int = 1, dl: Any = None) -> list[float]:
+    def validate(self, ds_idx: int = 1, dl: Any = None, cbs: Callbacks = None) -> list[float]:
         """Returns the loss and the metrics over a whole set, in order and without augmentation.
 
         Args:
             ds_idx: 1 for the validation set, 0 for the training set.
             dl: another loader, such as `learn.dls.test_dl(items)`.
+            cbs: further callbacks for this call only.
         """
+        given = self._show_to(cbs)
         loader, run = self._predictor(ds_idx, dl).loader, self._run(None)
-        return validate(run, loader, self.cbs, self.metrics, shown=self._output.progress(table=False))
+        shown = self._output.progress(table=False)
+        return validate(run, loader, self.cbs, self.metrics, given=given, shown=shown)
 
     def predict_batches(
         self, ds_idx: int = 1, dl: Any = None, *, with_loss: bool = True, act: Callable[[Any], Any] | None = None
@@ -459,6 +462,7 @@ class Learner(LearnerParts):
         act: Callable[[Any], Any] | None = None,
         inner: bool = False,
         reorder: bool = True,
+        cbs: Callbacks = None,
     ) -> Predictions:
         """Returns activated predictions and targets of a whole set, on the CPU. Unpacks to `(preds, targets)`.
 
@@ -471,10 +475,11 @@ class Learner(LearnerParts):
             act: activates the model's outputs. By default what belongs to the kind of target, such as softmax.
             inner: show no progress bar, as when another call of yours shows one.
             reorder: has no effect here, since predictions always come in the order of the data set.
+            cbs: callbacks for this call only.
         """
         kept = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
         with self.no_bar() if inner else nullcontext():
-            return self._predictor(ds_idx, dl).predictions(act=act, **kept)
+            return self._predictor(ds_idx, dl, self._show_to(cbs)).predictions(act=act, **kept)
 
     def predict(self, item: Any, with_input: bool = False) -> Prediction:
         """Returns `(label, index, probabilities)` of one item. Training goes on as if it had not been called.
@@ -783,8 +788,7 @@ class Learner(LearnerParts):
         return self._own_view
 
     def _context(self, cbs: Callbacks = None, wd: float | None = None, *, reset_opt: bool = False) -> FitContext:
-        given = self._output.take_progress(as_callbacks(cbs))
-        self._view.show_to([*self.cbs, *given])
+        given = self._show_to(cbs)
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs, *given]
         take_turn(self.dls, self)
         self._trained = None  # `learn.opt` shows what the optimizer has now
@@ -817,6 +821,12 @@ class Learner(LearnerParts):
         refuse_if_trained_elsewhere(self.model)
         return make_step(self.model, self.loss_func, optimizer, precision=self.precision, wrap=self.strategy)
 
-    def _predictor(self, ds_idx: int = 1, dl: Any = None) -> Predictor:
-        guests = [callback for callback in self.cbs if is_fastai_style(callback)]
-        return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"), guests)
+    def _predictor(self, ds_idx: int = 1, dl: Any = None, given: Sequence[Callback] = ()) -> Predictor:
+        acting = [*filter(is_fastai_style, self.cbs), *given]
+        return Predictor(self._step(None), self.dls, ds_idx, dl, self._output.watch("predicting"), acting)
+
+    def _show_to(self, cbs: Callbacks) -> list[Callback]:
+        """Returns callbacks for one call. Those in fastai's style see this learner from now on."""
+        given = self._output.take_progress(as_callbacks(cbs))
+        self._view.show_to([*self.cbs, *given])
+        return given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -96,13 +96,19 @@ def _fit(
 
 
 def validate(
-    run: Run, loader: Loader, callbacks: Iterable[Callback], metrics: dict[str, Metric], *, shown: Progress
+    run: Run,
+    loader: Loader,
+    callbacks: Iterable[Callback],
+    metrics: dict[str, Metric],
+    *,
+    given: Sequence[Callback] = (),
+    shown: Progress,
 ) -> list[float]:
     """Returns the loss and the metrics over a loader, NaN for what was not computed. Leaves `run.dls` as it was.
 
-    Only callbacks that change what a step computes take part.
+    Of the `callbacks`, those take part that act in each pass; those `given` for this call all do.
     """
-    taking_part = select_for_step(callbacks)
+    taking_part = [*select_for_step(callbacks), *given]
     with alone_with([*taking_part, *metrics.values(), *parts_of(loader)]), run.dls.unmoved():
         Loop(run, [*taking_part, Evaluate(metrics), shown], valid=loader).validate()
     return [run.metrics.get(name, math.nan) for name in ("valid_loss", *metrics)]

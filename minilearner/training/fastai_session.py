@@ -20,12 +20,14 @@ that a callback cancels has no predictions, so it is an error. Gradients that ar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minilearner.tracebacks import stacklevel_of_user
 from minilearner.training.callback import Act, Callback, Cancel, defines, is_fastai_style
 from minilearner.training.fastai_style import LearnerView, Several, SpreadingLoss
 from minilearner.training.run import Run
@@ -36,6 +38,10 @@ __all__ = ["Session", "open_session"]
 _OF_BATCH = {"before_batch", "after_pred", "after_loss", "before_backward", "after_cancel_backward", "after_backward"}
 _OF_BATCH |= {"before_step", "after_step", "after_cancel_batch", "after_batch"}
 """The events that `run_train` and `run_valid` switch."""
+
+
+_SETTABLE = {"xb", "yb", "pred", "loss", "loss_grad", "loss_func"}
+"""What a guest may set through its learner."""
 
 
 def open_session(
@@ -88,6 +94,7 @@ class Session(Callback):
         self.pred: Any = None
         self._going_backward: Tensor | None = None
         self._ended_at: Any = None
+        self._warned: list[Callback] = []
 
     def add_to(self, callbacks: Sequence[Callback]) -> list[Callback]:
         """Returns all callbacks that take part. Inside another session of the learner, no guests do."""
@@ -157,9 +164,11 @@ class Session(Callback):
 
     def after_train(self, run: Run) -> None:
         self.in_pass = False
+        self._warn_of_hidden_names()
 
     def after_validate(self, run: Run) -> None:
         self.in_pass, self._going_backward = False, None
+        self._warn_of_hidden_names()
 
     def close(self) -> None:
         """Ends the session after the last event. Forgets the batch."""
@@ -203,6 +212,19 @@ class Session(Callback):
         self.run.y, step = Several(yb), self.run.step
         if not isinstance(step.loss_func, SpreadingLoss):
             step.loss_func = SpreadingLoss(step.loss_func)
+
+    def _warn_of_hidden_names(self) -> None:
+        """Warns, once for each guest, of what was probably meant for the learner."""
+        for guest in self.guests:
+            hidden = _SETTABLE & vars(guest).keys() - guest.constructor_arguments.keys()
+            if hidden and guest not in self._warned:
+                self._warned.append(guest)
+                name, kind = min(hidden), type(guest).__name__
+                warnings.warn(
+                    f"{kind} sets `self.{name}`, which hides the learner's and changes nothing there. "
+                    f"Write self.learn.{name} = ... to change the learner's, or take another name.",
+                    stacklevel=stacklevel_of_user(),
+                )
 
     def _begin_pass(self, run: Run) -> None:
         self.training, self.iter, self.n_iter, self.in_pass = run.training, run.iter, run.n_batches, True

@@ -54,7 +54,7 @@ class Predictor:
         ds_idx: the number of the set, unless `dl` is given.
         dl: another loader, or a dataset.
         watch: receives a loader and yields its batches, for example to show progress.
-        callbacks: those in fastai's style, which act in predictions too.
+        callbacks: those that act in predictions too.
     """
 
     step: Step

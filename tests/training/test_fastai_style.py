@@ -457,6 +457,41 @@ def test_inputs_that_are_no_tuple_are_refused():
         fit(1, make(before_batch=act))
 
 
+def test_a_name_that_hides_the_learners_is_warned_of_once():
+    def halve(self):
+        self.pred = self.pred / 2
+
+    with pytest.warns(UserWarning, match=r"Own sets `self.pred`, which hides the learner's.*Write self.learn.pred"):
+        fit(2, make(after_pred=halve))
+
+
+def test_callbacks_may_be_given_to_one_validation_or_prediction():
+    class Ours(Callback):
+        n = 0
+
+        def after_pred(self, run):
+            self.n += 1
+
+    trace, ours, learn = [], Ours(), learner()
+    learn.validate(cbs=[tracer(trace), ours])
+    learn.get_preds(cbs=[ours])
+    assert trace == ["before_fit", "before_epoch", *VALID, *END]
+    assert ours.n == 2 and learn.cbs == []
+
+
+def test_what_happens_in_after_fit_still_sees_the_run():
+    seen = []
+    fit(1, make(after_fit=lambda self: seen.append((self.epoch, self.n_iter, self.learn.run.record is not None))))
+    assert seen == [(0, 1, True)]
+
+
+def test_outside_a_run_there_is_no_batch():
+    learn = fit(1, learn=learner(cbs=make(before_fit=lambda self: None)))
+    assert learn.own.train_iter == 2 and learn.own.xb == (None,) and learn.own.loss is None
+    with pytest.raises(AttributeError, match="`smooth_loss` is only known during a run"):
+        _ = learn.own.smooth_loss
+
+
 def test_a_new_name_set_through_the_learner_is_the_learners():
     def act(self):
         self.learn.mark = 3
