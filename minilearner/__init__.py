@@ -63,7 +63,9 @@ from minilearner.plots.lines import plot_schedule
 from minilearner.refused_imports import explain_import, watch_imports
 from minilearner.registry import register
 from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.results.multi_label import MultiLabelInterpretation
 from minilearner.results.predictions import Predictions
+from minilearner.results.regression import RegressionInterpretation
 from minilearner.results.top_losses import Interpretation
 from minilearner.runtime import set_seed
 from minilearner.schedules import (
@@ -151,6 +153,7 @@ __all__ = [
     "MiniGoogLeNet",
     "MinilearnerError",
     "MixUp",
+    "MultiLabelInterpretation",
     "NoSuggestion",
     "NonFinite",
     "NonFiniteError",
@@ -161,6 +164,7 @@ __all__ = [
     "RandomShift",
     "ReduceLROnPlateau",
     "Regression",
+    "RegressionInterpretation",
     "SaveBest",
     "SplitOnOOM",
     "TorchScheduler",

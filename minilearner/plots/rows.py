@@ -158,40 +158,43 @@ def plot_groups(
 def plot_changes(
     rows: Sequence[Mapping[str, Any]],
     heading: str,
+    sides: tuple[tuple[str, str], tuple[str, str]] = (("broken", "newly wrong"), ("fixed", "newly right")),
     *,
     figsize: tuple[float, float] | None,
     ax: Axes | None,
     save: str | os.PathLike[str] | None,
 ) -> Figure:
-    """Draws how many errors of each class were fixed, to the right, and how many are new, to the left.
+    """Draws two counts of each class, one to the left and one to the right.
 
     Args:
-        rows: label, n_items, fixed and broken of each class.
-        heading: the title's second line.
+        rows: label, n_items and the two counts of each class.
+        heading: the title.
+        sides: the key and the meaning of the count to the left, and of the one to the right.
         figsize: width and height in inches.
         ax: where to draw; None makes a new figure.
         save: a file to write the figure to.
     """
     check_save(save)
     most = _most_rows(figsize, ax)
-    changed = [row for row in rows if row["fixed"] or row["broken"]] or list(rows[:most])
-    changed = sorted(changed, key=lambda row: (row["fixed"] - row["broken"], -row["broken"]))
+    (left, _), (right, _) = sides
+    changed = [row for row in rows if row[left] or row[right]] or list(rows[:most])
+    changed = sorted(changed, key=lambda row: (row[right] - row[left], -row[left]))
     n = len(changed)
     shown = changed if n <= most else [*changed[: most // 2], *changed[-(most // 2) :]]
     figure, ax = _row_axes([row["label"] for row in shown], figsize, ax)
     y = np.arange(len(shown))
-    for name, sign, color, hatch in (("broken", -1, ACCENT, "////"), ("fixed", 1, _GREEN, "")):
-        values = np.array([row[name] for row in shown])
+    for (key, meaning), sign, color, hatch in zip(sides, (-1, 1), (ACCENT, _GREEN), ("////", ""), strict=True):
+        values = np.array([row[key] for row in shown])
         bars = ax.barh(y, sign * values, color=color, height=0.66, hatch=hatch, edgecolor="white", linewidth=0)
-        bars[0].set_label(f"newly wrong ({name})" if sign < 0 else f"newly right ({name})")
-    reach = max(1, *(max(row["fixed"], row["broken"]) for row in shown))
+        bars[0].set_label(f"{meaning} ({key})")
+    reach = max(1, *(max(row[left], row[right]) for row in shown))
     ax.set_xlim(-1.08 * reach, 1.08 * reach)
     ax.axvline(0, color="#111111", linewidth=1)
     _write_counts(ax, [row["n_items"] for row in shown])
     ax.set_xlabel("items")
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     set_integer_ticks(ax)
-    _title(ax, heading, len(shown), n, "changed classes", "that changed most")
+    _title(ax, heading, len(shown), n, "classes", "that differ most")
     _legend_below(ax, 2)
     return save_figure(figure, save)
 

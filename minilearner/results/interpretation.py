@@ -18,20 +18,20 @@ from torch import Tensor
 
 from minilearner import processes
 from minilearner.checks import check_choice, check_count
-from minilearner.errors import DataError, closest, plural
+from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
-from minilearner.plots import confusion, curves, rows
+from minilearner.plots import confusion, rows
 from minilearner.plots.image_grid import RIGHT, WRONG, plot_images
 from minilearner.plots.style import shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
 from minilearner.results.comparison import Comparison, compare_answers
 from minilearner.results.evidence import Evidence
-from minilearner.results.origins import Origins
+from minilearner.results.origins import Origins, read_column
 from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.results.report import ClassificationReport, classification_report
 from minilearner.results.slices import Slices, slice_items
-from minilearner.results.threshold_curves import ThresholdCurve, precision_recall_curves, roc_curves
+from minilearner.results.threshold_curves import ClassCurves
 from minilearner.results.top_losses import Interpretation, Predictor, refuse_learner
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _LONGEST_NAME = 30  # letters
 
 
 @suggest_keywords
-class ClassificationInterpretation(Interpretation):
+class ClassificationInterpretation(Interpretation, ClassCurves):
     """A classifier's predictions for each item of a set, with their probabilities.
 
     It reads the predictions once. It keeps the counts (classes x classes) and at most 20 bytes per item: the loss, the
@@ -322,54 +322,6 @@ class ClassificationInterpretation(Interpretation):
         scores = self.classification_report().scores
         return rows.plot_class_scores(self._names, scores, most=most, figsize=figsize, ax=ax, save=save)
 
-    def precision_recall_curves(self) -> dict[str, ThresholdCurve]:
-        """Returns the precision-recall curve of each class that occurs, against all others; scikit-learn computes them.
-
-        Raises:
-            ValueError: the probabilities of all classes were not kept.
-        """
-        return {curve.label: curve for curve in precision_recall_curves(self._names, *self._one_against_others())}
-
-    def roc_curves(self) -> dict[str, ThresholdCurve]:
-        """Returns the ROC curve of each class that occurs, against all others; scikit-learn computes them.
-
-        Raises:
-            ValueError: the probabilities of all classes were not kept.
-        """
-        return {curve.label: curve for curve in roc_curves(self._names, *self._one_against_others())}
-
-    def plot_precision_recall(
-        self,
-        classes: Sequence[Any] | None = None,
-        figsize: tuple[float, float] | None = None,
-        ax: Axes | None = None,
-        *,
-        save: str | os.PathLike[str] | None = None,
-    ) -> Figure:
-        """Draws the precision-recall curves. With more than 8 classes, the 8 worst are named.
-
-        Args:
-            classes: the labels of the classes to draw. None draws all.
-            figsize: width and height in inches.
-            ax: where to draw. None makes a new figure.
-            save: a file to write the figure to, such as "precision_recall.png".
-
-        Raises:
-            ValueError: a class is unknown, or the probabilities of all classes were not kept.
-        """
-        return self._plot_curves("precision-recall", self.precision_recall_curves, classes, figsize, ax, save)
-
-    def plot_roc(
-        self,
-        classes: Sequence[Any] | None = None,
-        figsize: tuple[float, float] | None = None,
-        ax: Axes | None = None,
-        *,
-        save: str | os.PathLike[str] | None = None,
-    ) -> Figure:
-        """Draws the ROC curves; the arguments and errors are those of `plot_precision_recall`."""
-        return self._plot_curves("ROC", self.roc_curves, classes, figsize, ax, save)
-
     def calibration(self, n_bins: int = 15) -> Calibration:
         """Returns how far probabilities are from accuracy, and the temperature that mends it.
 
@@ -414,16 +366,8 @@ class ClassificationInterpretation(Interpretation):
         Raises:
             DataError: there is no such column, or not one value for each item.
         """
-        origins = self.origins
-        if origins is None:
-            if isinstance(column, str) or callable(column):
-                raise DataError(
-                    "The items come from no files or table, so a column has no values. Give the values themselves, one "
-                    "for each item."
-                )
-            origins = Origins(range(len(self)))
-        name = column if isinstance(column, str) else getattr(column, "name", None) or "group"
-        return slice_items(name, origins.column(column), self.predicted == self.actual, measure="accuracy")
+        name, values = read_column(self.origins, len(self), column)
+        return slice_items(name, values, self.predicted == self.actual, measure="accuracy")
 
     def compare(self, other: ClassificationInterpretation) -> Comparison:
         """Returns what changes if `other`, another model's predictions of the same items, takes the place of these.
@@ -467,27 +411,6 @@ class ClassificationInterpretation(Interpretation):
         if self._items.probs is None:
             raise _not_kept_error()
         return np.arange(len(self.vocab)) == self.actual[:, None], self._items.probs
-
-    def _plot_curves(
-        self,
-        kind: str,
-        compute: Callable[[], dict[str, ThresholdCurve]],
-        classes: Sequence[Any] | None,
-        figsize: tuple[float, float] | None,
-        ax: Axes | None,
-        save: str | os.PathLike[str] | None,
-    ) -> Figure:
-        wanted = self._names if classes is None else list(map(str, classes))
-        for name in wanted:
-            if name not in self._names:
-                raise ValueError(
-                    f"`classes` must be labels of the vocabulary.{closest(name, self._names)} Received: {name!r}."
-                )
-        found = compute()
-        drawn = [found[name] for name in wanted if name in found]
-        return curves.plot_threshold_curves(
-            drawn, kind=kind, n_left_out=len(wanted) - len(drawn), figsize=figsize, ax=ax, save=save
-        )
 
     def _title(self, index: int, longest: int = _LONGEST_NAME) -> str:
         actual, predicted = int(self.actual[index]), int(self.predicted[index])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from minilearner.errors import DataError, closest, plural
 
-__all__ = ["Origins"]
+__all__ = ["Origins", "read_column"]
 
 _LONGEST_SIDE = 512  # pixels; more would not be seen in a grid of images
 
@@ -97,6 +97,25 @@ class Origins:
             "paths": [self.path(i) for i in range(len(self))],
             "columns": {name: list(map(_as_plain, values)) for name, values in self.columns.items()},
         }
+
+
+def read_column(
+    origins: Origins | None, n: int, column: str | Sequence[Any] | Callable[[Any], Any]
+) -> tuple[str, list[Any]]:
+    """Returns the name of a column, and one value for each of `n` items; see `Origins.column`.
+
+    Raises:
+        DataError: there is no such column, or not one value for each item.
+    """
+    if origins is None:
+        if isinstance(column, str) or callable(column):
+            raise DataError(
+                "The items come from no files or table, so a column has no values. Give the values themselves, one "
+                "for each item."
+            )
+        origins = Origins(range(n))
+    name = column if isinstance(column, str) else getattr(column, "name", None) or "group"
+    return name, origins.column(column)
 
 
 def _as_plain(value: Any) -> Any:

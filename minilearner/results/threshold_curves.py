@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ThresholdCurve", "precision_recall_curves", "roc_curves"]
+from minilearner.errors import closest
+from minilearner.plots import curves
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["ClassCurves", "ThresholdCurve", "precision_recall_curves", "roc_curves"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,87 @@ class ThresholdCurve:
     """The precision of each point, or the true positive rate of an ROC curve."""
     area: float
     """The average precision, or the area under an ROC curve."""
+
+
+class ClassCurves:
+    """The curves of an interpretation that knows for each item and class whether it is right, and how likely."""
+
+    @property
+    def _names(self) -> list[str]:
+        raise NotImplementedError
+
+    def _one_against_others(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Returns whether items have classes, and their probabilities, (items, classes) both."""
+        raise NotImplementedError
+
+    def precision_recall_curves(self) -> dict[str, ThresholdCurve]:
+        """Returns the precision-recall curve of each class that occurs, against all others; scikit-learn computes them.
+
+        Raises:
+            ValueError: the probabilities of all classes were not kept.
+        """
+        return {curve.label: curve for curve in precision_recall_curves(self._names, *self._one_against_others())}
+
+    def roc_curves(self) -> dict[str, ThresholdCurve]:
+        """Returns the ROC curve of each class that occurs, against all others; scikit-learn computes them.
+
+        Raises:
+            ValueError: the probabilities of all classes were not kept.
+        """
+        return {curve.label: curve for curve in roc_curves(self._names, *self._one_against_others())}
+
+    def plot_precision_recall(
+        self,
+        classes: Sequence[Any] | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the precision-recall curves. With more than 8 classes, the 8 worst are named.
+
+        Args:
+            classes: the labels of the classes to draw. None draws all.
+            figsize: width and height in inches.
+            ax: where to draw. None makes a new figure.
+            save: a file to write the figure to, such as "precision_recall.png".
+
+        Raises:
+            ValueError: a class is unknown, or the probabilities of all classes were not kept.
+        """
+        return self._plot_curves("precision-recall", self.precision_recall_curves, classes, figsize, ax, save)
+
+    def plot_roc(
+        self,
+        classes: Sequence[Any] | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the ROC curves; the arguments and errors are those of `plot_precision_recall`."""
+        return self._plot_curves("ROC", self.roc_curves, classes, figsize, ax, save)
+
+    def _plot_curves(
+        self,
+        kind: str,
+        compute: Callable[[], dict[str, ThresholdCurve]],
+        classes: Sequence[Any] | None,
+        figsize: tuple[float, float] | None,
+        ax: Axes | None,
+        save: str | os.PathLike[str] | None,
+    ) -> Figure:
+        wanted = self._names if classes is None else list(map(str, classes))
+        for name in wanted:
+            if name not in self._names:
+                raise ValueError(
+                    f"`classes` must be labels of the vocabulary.{closest(name, self._names)} Received: {name!r}."
+                )
+        found = compute()
+        drawn = [found[name] for name in wanted if name in found]
+        return curves.plot_threshold_curves(
+            drawn, kind=kind, n_left_out=len(wanted) - len(drawn), figsize=figsize, ax=ax, save=save
+        )
 
 
 def precision_recall_curves(
