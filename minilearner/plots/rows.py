@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_changes", "plot_class_scores", "plot_groups"]
+__all__ = ["GOOD", "plot_changes", "plot_class_scores", "plot_groups"]
+
+GOOD = "#1a7f37"
+"""The green of what became right."""
 
 _MOST_ROWS = 40  # on a page of its own; the title says if there are more
 _LONGEST_NAME = 34  # letters
 _ROW = 0.25  # inches
-_GREEN = "#1a7f37"
 
 
 class _Group(Protocol):
@@ -158,8 +160,9 @@ def plot_groups(
 def plot_changes(
     rows: Sequence[Mapping[str, Any]],
     heading: str,
-    sides: tuple[tuple[str, str], tuple[str, str]] = (("broken", "newly wrong"), ("fixed", "newly right")),
     *,
+    sides: tuple[tuple[str, str, str], tuple[str, str, str]],
+    both_ends: bool,
     figsize: tuple[float, float] | None,
     ax: Axes | None,
     save: str | os.PathLike[str] | None,
@@ -167,26 +170,27 @@ def plot_changes(
     """Draws two counts of each class, one to the left and one to the right.
 
     Args:
-        rows: label, n_items and the two counts of each class.
+        rows: label, n_items and the two counts of each class, in the order of their importance.
         heading: the title.
-        sides: the key and the meaning of the count to the left, and of the one to the right.
+        sides: the key, the meaning and the colour of the count to the left, and of the one to the right.
+        both_ends: if there is no room for all rows, draw the first and the last ones. Otherwise draw the first ones.
         figsize: width and height in inches.
         ax: where to draw; None makes a new figure.
         save: a file to write the figure to.
     """
     check_save(save)
     most = _most_rows(figsize, ax)
-    (left, _), (right, _) = sides
-    changed = [row for row in rows if row[left] or row[right]] or list(rows[:most])
-    changed = sorted(changed, key=lambda row: (row[right] - row[left], -row[left]))
-    n = len(changed)
-    shown = changed if n <= most else [*changed[: most // 2], *changed[-(most // 2) :]]
+    (left, *_), (right, *_) = sides
+    counted = [row for row in rows if row[left] or row[right]] or list(rows[:most])
+    n = len(counted)
+    half = most // 2
+    shown = [*counted[:half], *counted[-half:]] if both_ends and n > most else counted[:most]
     figure, ax = _row_axes([row["label"] for row in shown], figsize, ax)
     y = np.arange(len(shown))
-    for (key, meaning), sign, color, hatch in zip(sides, (-1, 1), (ACCENT, _GREEN), ("////", ""), strict=True):
+    for (key, meaning, color), sign, hatch in zip(sides, (-1, 1), ("////", ""), strict=True):
         values = np.array([row[key] for row in shown])
         bars = ax.barh(y, sign * values, color=color, height=0.66, hatch=hatch, edgecolor="white", linewidth=0)
-        bars[0].set_label(f"{meaning} ({key})")
+        bars[0].set_label(meaning)
     reach = max(1, *(max(row[left], row[right]) for row in shown))
     ax.set_xlim(-1.08 * reach, 1.08 * reach)
     ax.axvline(0, color="#111111", linewidth=1)
@@ -194,7 +198,7 @@ def plot_changes(
     ax.set_xlabel("items")
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     set_integer_ticks(ax)
-    _title(ax, heading, len(shown), n, "classes", "that differ most")
+    _title(ax, heading, len(shown), n, "classes", "with the most")
     _legend_below(ax, 2)
     return save_figure(figure, save)
 

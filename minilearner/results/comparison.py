@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilearner.errors import plural
-from minilearner.plots.rows import plot_changes
+from minilearner.plots.rows import GOOD, plot_changes
+from minilearner.plots.style import ACCENT
 from minilearner.results.frames import to_frame
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ class Comparison:
             ax: where to draw; None makes a new figure.
             save: a file to write the figure to, such as "comparison.png".
         """
-        return plot_changes(self.by_class(), str(self).split("\n")[0], figsize=figsize, ax=ax, save=save)
+        rows = sorted(self.by_class(), key=lambda row: (row["fixed"] - row["broken"], -row["broken"]))
+        sides = (("broken", "newly wrong", ACCENT), ("fixed", "newly right", GOOD))
+        heading = str(self).split("\n")[0]
+        return plot_changes(rows, heading, sides=sides, both_ends=True, figsize=figsize, ax=ax, save=save)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers and text, for JSON."""

@@ -15,6 +15,7 @@ from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.plots import rows
+from minilearner.plots.style import ACCENT, SMOOTH
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.frames import to_frame
 from minilearner.results.origins import read_column
@@ -177,9 +178,10 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
             ax: where to draw. None makes a new figure.
             save: a file to write the figure to, such as "errors.png".
         """
-        heading = f"Wrong labels; all labels right in {np.mean(self._is_right()):.1%} of the items"
-        sides = (("missed", "actual, not predicted"), ("extra", "predicted, not actual"))
-        return rows.plot_changes(self.errors(), heading, sides, figsize=figsize, ax=ax, save=save)
+        heading = f"Wrong labels; {np.mean(self._is_right()):.1%} of the items have none"
+        sides = (("missed", "missed", SMOOTH), ("extra", "made up", ACCENT))
+        worst = sorted(self.errors(), key=lambda row: -row["missed"] - row["extra"])
+        return rows.plot_changes(worst, heading, sides=sides, both_ends=False, figsize=figsize, ax=ax, save=save)
 
     def calibration(self, n_bins: int = 15) -> Calibration:
         """Returns how far the probability of a label is from the share of items that have it, over all labels.

@@ -64,7 +64,7 @@ def test_figures_say_what_was_missed_and_made_up(interp):
     widths = [bar.get_width() for bar in ax.patches]
     assert widths == [*(-rows[name]["missed"] for name in names), *(rows[name]["extra"] for name in names)]
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend == ["actual, not predicted (missed)", "predicted, not actual (extra)"]
+    assert legend == ["missed", "made up"]
     assert len(interp.plot_per_class(most=2).axes[0].get_yticklabels()) == 2
     assert "1 class without a curve" in interp.plot_precision_recall().axes[0].get_title("left")
 
