@@ -198,7 +198,7 @@ def plot_changes(
     ax.set_xlabel("items")
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     set_integer_ticks(ax)
-    _title(ax, heading, len(shown), n, "classes", "with the most")
+    _title(ax, heading, len(shown), n, "classes", "that changed most" if both_ends else "with the most errors")
     _legend_below(ax, 2)
     return save_figure(figure, save)
 
