@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import minilearner
 import minilearner.vision.all
-from minilearner import DataLoaders, Learner, LRFinder, constant
+from minilearner import DataLoaders, Learner, LRFinder, Predictions, constant
 from minilearner.vision.refused import REFUSED
 
 WEIGHTS = [torch.zeros(1, requires_grad=True)]
@@ -39,6 +39,7 @@ NEEDED = {
     "DataLoaders": {"train": [(torch.zeros(2, 1), torch.zeros(2))]},
     "LearningRateScheduler": {"fn": lambda epoch: 0.1},
     "MultiCategory": {"vocab": ["a"]},
+    "MultiLabelInterpretation": {"predictions": Predictions(torch.ones(1, 1), torch.ones(1, 1))},
     "create_body": {"model": nn.Sequential(nn.Conv2d(3, 2, 3))},
     "exp_range": {"step": 1, "step_size": 2},
     "evidence": {"indices": [0]},
