@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from minilearner.data.item_dataset import ItemDataset
+from minilearner.data.foreign_loader import ForeignLoader
+from minilearner.data.item_loader import ItemLoader
+from minilearner.data.share import ListSampler
 from minilearner.results.origins import Origins
 
 __all__ = ["origins_of"]
 
 
 def origins_of(loader: Any) -> Origins | None:
-    """Returns the files of a loader's items in the order of the data, and the columns of their table.
+    """Returns the files of the items that a loader serves in order, and the columns of their table.
 
     A torch dataset lists its files in `samples` or `imgs`, as pairs (path, class), as torchvision's have. Returns None
-    for arrays in memory, and for loaders of unknown items.
+    for arrays in memory, and for loaders of unknown items or in an unknown order.
     """
-    dataset = getattr(loader, "dataset", None) or getattr(getattr(loader, "source", None), "dataset", None)
-    if isinstance(dataset, ItemDataset):
-        return Origins(dataset.items, dataset.columns())
-    paths = _paths_of(dataset)
-    return None if paths is None else Origins(paths)
+    if isinstance(loader, ItemLoader):
+        return Origins(loader.dataset.items, loader.dataset.columns())
+    if not isinstance(loader, ForeignLoader) or not isinstance(loader.source, DataLoader):
+        return None
+    paths, sampler = _paths_of(loader.source.dataset), loader.source.sampler
+    if paths is None or loader.source.batch_size is None or not isinstance(sampler, (SequentialSampler, ListSampler)):
+        return None
+    return Origins([paths[i] for i in sampler])
 
 
 def _paths_of(dataset: Any) -> list[Any] | None:
