@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -439,6 +440,16 @@ def is_fastai_style(callback: Callback) -> bool:
         TypeError: some take the run, and some do not.
     """
     kind = type(callback)
+    if kind not in _styles:
+        _styles[kind] = _has_bare_events(kind)
+    return _styles[kind]
+
+
+_styles: WeakKeyDictionary[type[Callback], bool] = WeakKeyDictionary()
+"""The classes of callbacks that were looked at, since reading signatures takes a while."""
+
+
+def _has_bare_events(kind: type[Callback]) -> bool:
     methods = {event: getattr(kind, event, None) for event in (*EVENTS, _CREATED)}
     of_base = {event: getattr(Callback, event, None) for event in methods}
     own = {event: method for event, method in methods.items() if method is not of_base[event]}

@@ -28,6 +28,7 @@ from minilearner.callbacks.fastai_tracking import (
     TerminateOnNaNCallback,
     TrackerCallback,
 )
+from minilearner.callbacks.hook_callback import HookCallback
 from minilearner.callbacks.mixed_precision import MixedPrecision
 from minilearner.callbacks.progress import Progress as ProgressCallback
 from minilearner.callbacks.show_graph import ShowGraphCallback
@@ -216,6 +217,7 @@ __all__ = [
     "HammingLoss",
     "HammingLossMulti",
     "Hook",
+    "HookCallback",
     "Hue",
     "Image",
     "ImageBlock",

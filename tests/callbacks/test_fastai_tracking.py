@@ -21,6 +21,7 @@ from minilearner import (
 )
 from minilearner.vision.all import (
     EarlyStoppingCallback,
+    HookCallback,
     Hooks,
     MixedPrecision,
     ProgressCallback,
@@ -337,3 +338,27 @@ def test_outputs_of_several_modules_are_kept():
     model(torch.zeros(1, 3))
     assert means[1].stored >= 0
     means.remove()
+
+
+@pytest.mark.parametrize(("every", "n"), [(None, 4), (2, 2)])
+def test_a_hook_callback_stores_what_its_hook_returns(every, n):
+    class Means(HookCallback):
+        order = 5
+
+        def before_fit(self):
+            super().before_fit()
+            self.means = []
+
+        def hook(self, m, i, o):
+            return float(o.mean())
+
+        def after_batch(self):
+            if self.training and (self.every is None or (self.train_iter - 1) % self.every == 0):
+                self.means.append((self.hooks[0].stored, float(self.pred.detach().mean())))
+            super().after_batch()
+
+    means, learn = Means(every=every), learner()
+    fit(learn, 1, means)
+    assert len(means.means) == n
+    assert all(stored == pytest.approx(seen) for stored, seen in means.means)
+    assert not learn.model._forward_hooks

@@ -48,6 +48,7 @@ from minilearner.callbacks.fastai_tracking import (
     TerminateOnNaNCallback,
     TrackerCallback,
 )
+from minilearner.callbacks.hook_callback import HookCallback
 from minilearner.callbacks.mixed_precision import MixedPrecision
 from minilearner.callbacks.show_graph import ShowGraphCallback
 
@@ -96,6 +97,7 @@ MAKERS = {
     EarlyStopping: [lambda: EarlyStopping("score", patience=2)],
     GradientCheckpointing: [GradientCheckpointing],
     GradientAccumulation: [lambda: GradientAccumulation(2)],
+    HookCallback: [HookCallback],
     GradientClip: [lambda: GradientClip(0.1)],
     LambdaCallback: [lambda: LambdaCallback(after_epoch=lambda run: None)],
     LearningRateScheduler: [lambda: LearningRateScheduler(lambda epoch: 0.0 if epoch == 2 else 0.1)],
