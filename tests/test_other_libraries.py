@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from minilearner import DataLoaders, EarlyStopping, Learner, LRFinder
+from minilearner.callbacks.fastai_tracking import SaveModelCallback
 from minilearner.other_libraries import _ADVICE_ON_ARGUMENTS, _ADVICE_ON_LEARNER
 
 
@@ -44,6 +45,9 @@ def test_the_learner_itself_says_where_arguments_go(learn):
     ):
         with pytest.raises(TypeError, match=f"`Learner` has no argument `{argument}`.*{way_out}"):
             Learner(learn.dls, learn.model, **{argument: "gpu"})
+    for argument, way_out in (("mode", "comp=np.greater"), ("filepath", "Did you mean 'fname'")):
+        with pytest.raises(TypeError, match=f"`SaveModelCallback` has no argument `{argument}`.*{way_out}"):
+            SaveModelCallback(**{argument: "x"})
     with pytest.raises(TypeError, match=r"cbs=\[EarlyStopping\(\), SaveBest\(\)\]"):
         EarlyStopping("valid_loss", restore_best_weights=True)
 
