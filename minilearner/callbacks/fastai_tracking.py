@@ -41,6 +41,8 @@ class TrackerCallback(Tracker):
         new_best: whether the latest value is the best.
     """
 
+    order = 60
+
     def __init__(
         self,
         monitor: str = "valid_loss",
@@ -82,6 +84,8 @@ class EarlyStoppingCallback(TrackerCallback, EarlyStopping):  # type: ignore[mis
         patience: how many epochs without improvement end the run.
     """
 
+    order = 63  # after the best model is saved, since no other callback in fastai's style acts once it ends the run
+
     def __init__(
         self,
         monitor: str = "valid_loss",
@@ -116,7 +120,7 @@ class SaveModelCallback(TrackerCallback):
         ValueError: both `every_epoch` and `at_end` are given.
     """
 
-    order = 66
+    order = 61
     ignored_arguments: ClassVar[Collection[str] | None] = ("fname", "with_opt")
 
     def __init__(

@@ -146,6 +146,20 @@ def test_the_best_model_is_saved_and_comes_back(tmp_path):
     assert torch.equal(learner(tmp_path).load("best").model.weight, weights[1])
 
 
+def test_an_epoch_that_ends_the_run_is_saved_if_it_is_the_best(tmp_path):
+    class Other(Scores):
+        def before_fit(self, run):
+            run.columns.append("other")
+
+        def after_validate(self, run):
+            run.metrics["other"] = float(self.values[run.epoch])
+
+    save = SaveModelCallback("other", comp=np.greater)
+    stop = EarlyStoppingCallback("score", comp=np.greater)
+    fit(learner(tmp_path), 3, stop, save, Scores(1, 1, 1), Other(1, 2, 3))
+    assert save.best == 2.0
+
+
 @pytest.mark.parametrize(
     ("options", "files"),
     [
