@@ -140,6 +140,11 @@ class Loader(ABC):
     def n_items(self) -> int | None:
         """The number of items that `in_order` gives; None if it is unknown."""
 
+    @property
+    def n(self) -> int | None:
+        """`n_items`: fastai's name for it."""
+        return self.n_items
+
     @abstractmethod
     def items(self, indices: Sequence[int]) -> tuple[Tree, Tree]:
         """Returns the items at these positions of `in_order` as one batch on the device, before batch transforms."""

@@ -34,11 +34,15 @@ import minilearner.vision.all as ours  # noqa: E402
 from minilearner.metrics import as_metric  # noqa: E402
 
 TOLERANCE = 2e-6  # of float32, relative to values above 1
+SHARE = 0.05  # of 4000 images
+GREY_LEVELS = 2  # of 255: Pillow and torch round resampled pixels differently, and fastai cuts before it scales
 
 ON_PURPOSE = {
     "FocalLossFlat, weights": "a class weight multiplies the loss, and does not change the focusing term",
     "LabelSmoothingCrossEntropyFlat, weights": "class weights weigh the share that is spread too, as in torch",
     "RMSProp(mom=0.9)": "torch averages scaled gradients; fastai scales averaged ones",
+    "Resize(20, 'pad', pad_mode='zeros')": "we scale before we pad, so the image begins at a whole pixel",
+    "RandomErasing(p=0.4), share moved": "p is the chance of each image; fastai draws once for a whole batch",
     "Flip": "without a size, flipping moves pixels and interpolates nothing: mode, pad_mode and align_corners are None",
 }
 
@@ -290,6 +294,70 @@ def schedule_rows():
         yield Row("schedule", name, difference(*([schedule(p) for p in places] for schedule in schedules)))
 
 
+def transform_rows():
+    """Single images as validation sees them, and the share of a batch that random transforms move."""
+    g = np.random.default_rng(5)
+    image = g.integers(0, 256, (37, 52, 3), dtype=np.uint8)
+    smooth = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint8)[..., None].repeat(3, 2)
+    calls = {
+        "CropPad(30)": (image, lambda m: m.CropPad(30)),
+        "CropPad(64)": (image, lambda m: m.CropPad(64)),
+        "CropPad(64, pad_mode='border')": (image, lambda m: m.CropPad(64, pad_mode="border")),
+        "CropPad((50, 40), pad_mode='reflection')": (image, lambda m: m.CropPad((50, 40), pad_mode="reflection")),
+        "RandomCrop(20)": (image, lambda m: m.RandomCrop(20)),
+        "Resize(20)": (smooth, lambda m: m.Resize(20)),
+        "Resize(20, 'squish')": (smooth, lambda m: m.Resize(20, "squish")),
+        "Resize(20, 'pad', pad_mode='zeros')": (smooth, lambda m: m.Resize(20, "pad", pad_mode="zeros")),
+        "RandomResizedCrop(20)": (smooth, lambda m: m.RandomResizedCrop(20)),
+        "RatioResize(40)": (smooth, lambda m: m.RatioResize(40)),
+    }
+    for call, (pixels, make) in calls.items():
+        mine, their = (np.asarray(make(m)(m.PILImage.create(pixels), split_idx=1), np.float64) for m in (ours, theirs))
+        gap = difference(mine, their) if mine.shape == their.shape else math.inf
+        near = pixels is smooth and mine.shape == their.shape and np.abs(mine - their).max() <= GREY_LEVELS
+        yield Row("transform", call, 0.0 if near else gap)
+    batch = torch.rand(4000, 1, 4, 4, generator=torch.Generator().manual_seed(6))
+    for call in ("Flip(p=0.3)", "Dihedral(p=0.8)", "Brightness(p=0.25)", "Contrast(p=0.25)", "RandomErasing(p=0.4)"):
+        shares = []
+        for module in (ours, theirs):
+            torch.manual_seed(0)
+            transform = eval(call, vars(module))
+            moved = (
+                transform(batch, torch.Generator().manual_seed(0))
+                if module is ours
+                else transform(theirs.TensorImage(batch.clone()), split_idx=0)
+            )
+            shares.append(float((moved.as_subclass(torch.Tensor) != batch).flatten(1).any(1).float().mean()))
+        gap = abs(shares[0] - shares[1])
+        yield Row(
+            "transform", f"{call}, share moved", 0.0 if abs(shares[0] - shares[1]) < 0.05 else shares[0] - shares[1]
+        )
+    x = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+    y = torch.zeros(64, dtype=torch.int64)
+    mine = ours.DataLoaders.from_arrays((x, y), bs=64, batch_tfms=ours.Normalize()).train.batch_tfms.transforms[0]
+    their = theirs.Normalize()
+    their.setup(theirs.DataLoader(list(zip(x, y)), bs=64))
+    for stats in ("mean", "std"):
+        yield Row(
+            "transform", f"Normalize().{stats}", difference(getattr(mine, stats), getattr(their, stats).flatten())
+        )
+
+
+LISTS = (
+    *("L(1, 2, 3)", "L(range(5))", "L(None)", "L(1, match=3)", "L([1], [2, 3]).map(len)", "L(range(5))[[1, 3]]"),
+    *("L(range(4))[[True, False, True, False]]", "L(1, 0, 2).filter()", "L(3, 1, 2).sorted(reverse=True)"),
+    *("L(3, 1, 3).unique()", "L(1, 2, 3).argwhere(lambda o: o % 2)", "L([[1, 2], [3, 4]]).zip()", "L(1, 2).sum()"),
+    *("L(1, 2).zipwith([3, 4])", "L([1, 2], [3], 4).concat()", "L([(1, 2), (3, 4)]).itemgot(1)", "L.range(2, 5)"),
+    *("L(4, 5).enumerate()", "L(1, 2).product()", "~L(True, False)", "L(1) + 2", "L(1, 2).reduce(lambda a, b: a - b)"),
+)
+
+
+def list_rows():
+    for call in LISTS:
+        mine, their = (eval(call, {"L": module.L}) for module in (ours, theirs))
+        yield Row("list", call, difference(mine, list(their) if isinstance(their, theirs.L) else their))
+
+
 TRANSFORMS = (
     *("Resize", "RandomResizedCrop", "CropPad", "RandomCrop", "RatioResize", "Flip", "Dihedral", "Rotate", "Zoom"),
     *("Warp", "Brightness", "Contrast", "Saturation", "Hue", "RandomErasing", "aug_transforms"),
@@ -328,7 +396,17 @@ def _comparable(value):
 
 def main():
     failed, differing = [], set()
-    parts = (metric_rows, loss_rows, optimizer_rows, layer_rows, splitter_rows, schedule_rows, default_rows)
+    parts = (
+        list_rows,
+        transform_rows,
+        metric_rows,
+        loss_rows,
+        optimizer_rows,
+        layer_rows,
+        splitter_rows,
+        schedule_rows,
+        default_rows,
+    )
     print("| kind | name | largest difference | |\n|---|---|---|---|")
     for part in parts:
         for row in part():

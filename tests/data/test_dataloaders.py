@@ -456,7 +456,7 @@ def test_loaders_unpack_and_count():
     dls = DataLoaders.from_arrays((images(20), ["a", "b"] * 10), (images(6), ["b", "a"] * 3), bs=4)
     train, valid = dls
     assert train is dls[0] is dls.train and valid is dls[1] is dls.valid and dls.loaders == [train, valid]
-    assert dls.n_inp == 1 and dls.cpu() is dls and len(dls.train_ds) == 20
+    assert dls.n_inp == 1 and dls.cpu() is dls and len(dls.train_ds) == dls.train.n == 20
     x, y = dls.valid_ds[1]
     assert torch.equal(x, torch.as_tensor(images(6)[1])) and dls.vocab[y] == "a"
     with pytest.raises(IndexError):
