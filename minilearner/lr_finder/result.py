@@ -198,15 +198,18 @@ class LRSweep(AtAGlance):
         skip_start: int | None = None,
         skip_end: int | None = None,
         *,
+        details: bool = False,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """Plots the losses over the rate, and marks the recommendation, the bounds and each suggestion.
+        """Plots the losses over the rate, and marks the recommendation and each suggestion.
 
         Args:
             ax: the axes to draw on; None makes a new figure.
             skip_start: number of points to leave out at the start. None shows all, like fastai, although suggestions
                 skip some.
             skip_end: number of points to leave out at the end. None leaves out those that suggestions skip.
+            details: also draw the curve that the suggestions are read from, the bounds for a cyclical run, and where
+                the loss fell fastest and turned.
             save: a file to write the figure to, such as "sweep.png".
         """
         skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
@@ -214,7 +217,7 @@ class LRSweep(AtAGlance):
         curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("interval", "bounds", "turns")}
         advice["recommended"] = None if math.isnan(self.recommended) else self.recommended
-        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, save=save)
+        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, details=details, save=save)
 
     def plot_loss_change(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_loss_change", "plot_range_test", "plot_sweep"]
 
 _BEST, _CYCLE = "#111111", "#2e933c"
+_FIXED_COLORS = dict(zip(("minimum", "steep", "valley", "slide"), COLORS[1:], strict=False))
 
 
 def plot_sweep(
@@ -40,9 +41,13 @@ def plot_sweep(
     bounds: tuple[float, float] | None,
     turns: Mapping[str, float],
     ax: Axes | None,
+    details: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws a sweep over a logarithmic axis: the losses, the recommendation, and each suggestion.
+
+    The curve in bold is the one that the recommendation was read from: the loss of a fixed set of items if it was
+    measured, and otherwise the smoothed loss of the batches. The title has the recommendation.
 
     Args:
         curves: "lrs", "losses", "smoothed" and, optionally, "fixed": the loss of the same items after each step.
@@ -50,22 +55,28 @@ def plot_sweep(
             coincide, earlier markers are larger, so that a ring of each stays visible.
         recommended: the recommended rate, drawn as a black line.
         interval: the likely range of the best rate, drawn as a shade.
-        bounds: the bounds for a cyclical run, drawn as a bar at the bottom.
-        turns: further rates by name, drawn as triangles on the curve that the recommendation was read from.
+        bounds: the bounds for a cyclical run, drawn as a bar at the bottom of the details.
+        turns: further rates by name, drawn as triangles on the bold curve of the details.
         ax: the axes to draw in; by default those of a new figure.
+        details: also draw the smoothed loss of the batches, from which suggestions are read, the bounds and the turns.
         save: a file to write the figure to.
     """
     check_save(save)
     figure, ax = axes_of(ax, (8.5, 4.6))
     lrs, losses, smoothed = curves["lrs"], curves["losses"], curves["smoothed"]
     fixed = curves.get("fixed", losses[:0])
-    ax.plot(lrs, losses, color=RAW, linewidth=1, label="loss of each batch")
-    ax.plot(lrs, smoothed, color=SMOOTH, linewidth=1.5, label="the same, smoothed")
-    if len(fixed):
-        ax.plot(lrs, fixed, color=ACCENT, linewidth=2, label="loss of a fixed set of items")
+    bold, what = (fixed, "loss of a fixed set of items") if len(fixed) else (smoothed, "smoothed loss")
+    ax.plot(lrs, losses, color=RAW, linewidth=1)
+    if details and len(fixed):
+        ax.plot(lrs, smoothed, color=SMOOTH, linewidth=1.5, label="smoothed loss of the batches")
+    ax.plot(lrs, bold, color=ACCENT, linewidth=2, label=f"{what}\n(thin: of each batch)")
+    if not details and len(lrs):
+        points = {name: (x, float(np.interp(np.log10(x), np.log10(lrs), bold))) for name, (x, _) in points.items()}
     _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
-    _mark_recommendation(ax, recommended, interval, bounds)
-    _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
+    _mark_recommendation(ax, recommended, interval)
+    if details:
+        _mark_bounds(ax, bounds)
+        _mark_turns(ax, turns, lrs, bold)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (logarithmic)")
@@ -162,13 +173,19 @@ def _mark_recommendation(
     ax: Axes,
     recommended: float | None,
     interval: tuple[float, float] | None,
-    bounds: tuple[float, float] | None,
 ) -> None:
-    if recommended is not None:
-        ax.axvline(recommended, color=_BEST, linewidth=2.5, label=f"recommended: {recommended:.2e}")
+    """Draws the rate as a line and its likely range as a shade, and writes both above the axes."""
+    if recommended is None:
+        return
+    ax.axvline(recommended, color=_BEST, linewidth=2.5)
+    title = f"recommended rate (black): {recommended:.2e}"
     if interval is not None:
-        text = f"likely range: {interval[0]:.1e} to {interval[1]:.1e}"
-        ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0, label=text)
+        ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0)
+        title = f"{title}, likely range (grey): {interval[0]:.1e} to {interval[1]:.1e}"
+    ax.set_title(title, loc="left", fontsize="medium")
+
+
+def _mark_bounds(ax: Axes, bounds: tuple[float, float] | None) -> None:
     if bounds is not None:
         text = f"range for CyclicLR: {bounds[0]:.1e} to {bounds[1]:.1e}"
         foot = ax.get_xaxis_transform()  # y is a fraction of the axes' height
@@ -183,8 +200,9 @@ def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], 
 
 def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     rates = [x for x, _ in points.values()]
+    colors = _colors_of(points)
     for index, (name, (x, y)) in enumerate(points.items()):
-        color = COLORS[(index + 1) % len(COLORS)]
+        color = colors[name]
         n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # drawn on top of this one
         ax.axvline(x, color=color, linewidth=1, linestyle=(index * 3, (2, 4)))
         ax.plot(
@@ -199,6 +217,13 @@ def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> No
             zorder=5,
             label=f"{name}: {x:.2e}",
         )
+
+
+def _colors_of(names: Iterable[str]) -> dict[str, str]:
+    """Returns a colour for each suggestion. Those of fastai's names are always the same."""
+    free = [color for color in COLORS if color not in _FIXED_COLORS.values() and color != ACCENT]
+    others = [name for name in names if name not in _FIXED_COLORS]
+    return _FIXED_COLORS | {name: free[i % len(free)] for i, name in enumerate(others)}
 
 
 def _mark_within(ax: Axes, x: float, y: float, *, marker: str = "o", **style: Any) -> None:
