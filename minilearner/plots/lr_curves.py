@@ -76,7 +76,7 @@ def plot_sweep(
     _mark_recommendation(ax, recommended, interval)
     if details:
         _mark_bounds(ax, bounds)
-        _mark_turns(ax, turns, lrs, bold)
+        _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
     ax.set_xlabel("learning rate (logarithmic)")

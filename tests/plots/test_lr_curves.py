@@ -78,6 +78,6 @@ def test_a_turn_out_of_view_is_marked_at_the_edge():
     deep = losses.copy()
     deep[25] = -50.0  # one odd batch, exactly where the loss turned
     lrs = np.logspace(-6, 0, 50)
-    ax = plot_sweep(curves(losses, fixed=deep), {}, **(NOTHING | {"turns": {"turn": lrs[25]}}), details=True).axes[0]
+    ax = plot_sweep(curves(deep, losses), {}, **(NOTHING | {"turns": {"turn": lrs[25]}}), details=True).axes[0]
     (mark,) = [line for line in ax.lines if line.get_label().startswith("turn")]
     assert mark.get_ydata()[0] == ax.get_ylim()[0] > -5
