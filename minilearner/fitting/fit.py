@@ -78,7 +78,7 @@ def _fit(
             context.output.say(_describe_phase(run, phase.name))
         found = {} if sweep is None else {"found": sweep.summary()}
         run.record = record = recorder.start_run(kind, n_epoch=n_epoch, **run.settings(callbacks), **found)
-        record.sweep = sweep
+        record.sweep, record.phase = sweep, "" if phase is None else phase.name.rpartition(", ")[2]
         measured = context.metrics if recorder.train_metrics else {}
         train_metrics = {name: copy_apart(metric) for name, metric in measured.items()}
         own = [Evaluate(context.metrics), Record(train_metrics), context.output.progress()]

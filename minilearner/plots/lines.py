@@ -87,7 +87,7 @@ def plot_series(
     xlabel: str,
     first: int = 0,
     marker: str = "",
-    starts: Sequence[int] = (),
+    starts: Sequence[int] | Mapping[int, str] = (),
     ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
@@ -98,7 +98,7 @@ def plot_series(
         xlabel: what the index counts.
         first: the index of the first value.
         marker: Matplotlib's marker for each value, for values that belong to whole epochs.
-        starts: positions to mark by thin lines, such as the beginnings of runs.
+        starts: positions to mark by thin lines, such as the beginnings of runs, perhaps with names.
         ax: the axes to draw in; by default those of a new figure.
         save: a file to write the figure to.
     """
@@ -120,7 +120,7 @@ def plot_series(
         panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
         if ax is None or len(series) == 1:
             panel.set_ylabel(clean_text(name), **literal_text(name))
-        finish_axes(panel, starts)
+        finish_axes(panel, starts if panel is panels[0] else [*starts])
     if ax is not None and len(series) > 1:
         place_legend_outside(ax)
     if marker:  # whole epochs
@@ -146,9 +146,12 @@ def plot_epochs(
     )
     add_margins(figure)
     for ax, (name, lines) in zip(grid[0], panels.items(), strict=True):
-        for (label, column), color in zip(lines.items(), (SMOOTH, ACCENT), strict=False):
-            epochs = np.arange(1, len(column) + 1)
-            ax.plot(epochs, column, color=color, marker="o", markersize=4, linewidth=1.8, label=label)
+        for label, column in lines.items():
+            epochs, color = np.arange(1, len(column) + 1), ACCENT if label == "validation" else SMOOTH
+            look: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.8, "clip_on": False}
+            ax.plot(epochs, column, color=color, label=label, **look)
+        if name != "loss":
+            _end_at_one(ax, [value for column in lines.values() for value in column])
         ax.set_title(clean_text(name), fontsize=12, **literal_text(name))
         ax.set_xlabel("epoch")
         place_legend(ax, fontsize=9)
@@ -164,7 +167,7 @@ def plot_loss(
     *,
     skip_start: int,
     log: bool,
-    starts: Sequence[int],
+    starts: Sequence[int] | Mapping[int, str],
     ax: Axes | None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
@@ -176,7 +179,7 @@ def plot_loss(
         valid: the validation losses: after how many batches each was computed, and its value.
         skip_start: leave out this many batches at the beginning.
         log: use a logarithmic loss axis.
-        starts: the batches where runs began, marked by thin lines.
+        starts: the batches where runs began, marked by thin lines, perhaps with their names.
         ax: the axes to draw in; by default those of a new figure.
         save: a file to write the figure to.
     """
@@ -189,7 +192,7 @@ def plot_loss(
         ax.plot(*valid, color=ACCENT, marker="o", markersize=5, linewidth=1.5, label="validation")
     if log:
         set_plain_log_axis(ax)
-    ax.set_xlabel("batch")
+    ax.set_xlabel(f"batch (without the first {skip_start})" if skip_start and len(losses) else "batch")
     ax.set_ylabel("loss")
     finish_axes(ax, starts)
     place_legend_outside(ax)
@@ -222,6 +225,14 @@ def plot_histograms(
     ax.set_ylabel("absolute value", fontsize=11)
     set_integer_ticks(ax)
     return save_figure(figure, save)
+
+
+def _end_at_one(ax: Axes, values: Sequence[float]) -> None:
+    """Ends the axis of a share at 1 and at 0, if the margin would go beyond."""
+    finite = [value for value in values if np.isfinite(value)]
+    if finite and min(finite) >= 0 and max(finite) <= 1:
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, 0), min(high, 1))
 
 
 def _sample_schedule(schedule: Schedule, n_steps: int, clock: str | None) -> list[float]:

@@ -8,7 +8,7 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ __all__ = [
 RAW, SMOOTH, ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
 MUTED = "#5c6470"
 """The grey of remarks, dark enough to be read on white."""
+_MOST_NAMED_STARTS = 8
 COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444")
 
 
@@ -109,10 +110,26 @@ def figure_of(ax: Axes) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def finish_axes(ax: Axes, starts: Sequence[int] = ()) -> None:
-    """Draws the grid and a dotted line where each run starts, and hides the frame."""
+def finish_axes(ax: Axes, starts: Sequence[int] | Mapping[int, str] = ()) -> None:
+    """Draws the grid and a dotted line where each run starts, and hides the frame.
+
+    Args:
+        ax: the axes.
+        starts: where runs start, perhaps with their names. Names are written along the lines while there is room.
+    """
     for start in starts:
-        ax.axvline(start, color="#999999", linewidth=1, linestyle=":")
+        if start:
+            ax.axvline(start, color="#999999", linewidth=1, linestyle=":")
+    if isinstance(starts, Mapping) and 1 < len(starts) <= _MOST_NAMED_STARTS:
+        left = ax.get_xlim()[0]
+        place: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "xytext": (3, -3),
+            "textcoords": "offset points",
+        }
+        look: dict[str, Any] = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 8, "color": MUTED}
+        for start, name in starts.items():
+            ax.annotate(clean_text(name), (max(start, left), 1), **place, **look, **literal_text(name))
     ax.grid(True, color="#dddddd", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

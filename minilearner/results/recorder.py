@@ -80,6 +80,7 @@ class RunRecord(AtAGlance):
             time_seconds. A validation in the middle of an epoch has a row too, with `step` and without train_loss.
         sweep: the sweep that found an "auto" rate, or None.
         saved_in: the folder with the checkpoints of a finished run, or None.
+        phase: which part of a longer call it is, such as "frozen"; "" if it is the whole call.
         hypers: the settings of each layer group at the run's last update, by fastai's names; see `Learner.opt`.
         shown_in: the number of the notebook's cell that has shown the rows already, or None.
     """
@@ -99,6 +100,7 @@ class RunRecord(AtAGlance):
         self.saved_in: Path | None = None
         self.hypers: list[dict[str, Any]] = []
         self.shown_in: int | None = None
+        self.phase = ""
         self.epochs: list[dict[str, Any]] = []
         self.epoch = 0
         self._row_positions: list[int] = []  # the number of recorded batches when each row was added
@@ -333,7 +335,7 @@ class Recorder(AtAGlance):
         """The number of training batches of all runs before the end of each epoch."""
         return [
             offset + at
-            for offset, run in zip([0, *self._starts()], self.runs, strict=False)
+            for offset, run in zip(self._starts(), self.runs, strict=True)
             for at, row in run.rows_at()
             if not _in_mid_epoch(row)
         ]
@@ -358,9 +360,10 @@ class Recorder(AtAGlance):
             ax: where to draw; None makes a new figure.
             save: a file to write the figure to, such as "loss.png".
         """
-        smoothed = np.concatenate([np.empty(0), *(run.smoothed for run in self.runs)])
+        average = SmoothedLoss()  # it goes on over all runs
+        smoothed = np.array([average.update(loss) for loss in self.losses.tolist()])
         valid = self._at_batches("valid_loss") if with_valid else ([], [])
-        starts = sorted({*self._starts(), *(self.iters if show_epochs else ())})
+        starts: Any = sorted({*self._starts(), *self.iters}) if show_epochs else self._starts()
         return lines.plot_loss(
             self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax, save=save
         )
@@ -470,16 +473,16 @@ class Recorder(AtAGlance):
     def _column(self, name: str) -> NDArray[np.float64]:
         return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])
 
-    def _starts(self) -> list[int]:
-        """Returns the number of batches before the second run, and before each later one."""
-        return [int(at) for at in np.cumsum([run.n_batches for run in self.runs[:-1]])]
+    def _starts(self) -> dict[int, str]:
+        """Returns the number of batches before each run, with the run's name."""
+        ends = np.cumsum([0, *(run.n_batches for run in self.runs)]).tolist()
+        return {start: run.phase or run.kind for start, run in zip(ends, self.runs, strict=False)}
 
     def _at_batches(self, name: str) -> tuple[list[int], list[float]]:
         """Returns the values of a column, and the number of batches of all runs before each value."""
-        offsets = [0, *self._starts()]
         found = [
             (offset + at, row[name])
-            for offset, run in zip(offsets, self.runs, strict=False)
+            for offset, run in zip(self._starts(), self.runs, strict=True)
             for at, row in run.rows_at()
             if row.get(name) is not None
         ]

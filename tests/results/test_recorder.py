@@ -2,7 +2,6 @@ import csv
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -142,9 +141,23 @@ def test_plot_loss_draws_raw_smoothed_and_validation(recorder):
     lines = {line.get_label(): line for line in ax.lines}
     raw = lines["training, each batch"]
     assert raw.get_xdata().tolist() == [3, 4, 5, 6, 7, 8] and raw.get_ydata().tolist() == [2, 2, 1, 1.5, 0.5, 0.75]
-    smoothed = np.concatenate([run.smoothed for run in recorder.runs])[2:]
-    assert np.array_equal(lines["training, smoothed"].get_ydata(), smoothed)
+    average = SmoothedLoss()
+    smoothed = [average.update(loss) for loss in recorder.losses.tolist()][2:]  # over both runs
+    assert lines["training, smoothed"].get_ydata().tolist() == smoothed
+    assert ax.get_xlabel() == "batch (without the first 2)"
     assert list(lines["validation"].get_xdata()) == [3, 6, 8] and list(lines["validation"].get_ydata()) == [2, 1, 2]
+
+
+def test_boundaries_between_runs_are_named(recorder):
+    recorder.runs[0].phase = "frozen"
+    names = ["frozen", recorder.runs[1].kind]
+    loss, (rate, momentum) = recorder.plot_loss(skip_start=2).axes[0], recorder.plot_sched().axes
+    for ax in (loss, rate):
+        assert [text.get_text() for text in ax.texts] == names
+        assert [text.xy[0] for text in ax.texts] == [max(0, ax.get_xlim()[0]), 6] and not momentum.texts
+    alone = Recorder()
+    alone.start_run("fit").add_step(1, 0.1, 0.9, 1.0, 4)
+    assert not alone.plot_loss(skip_start=0).axes[0].texts
 
 
 def test_plot_loss_without_validation_on_given_log_axes(recorder):
@@ -161,6 +174,8 @@ def test_plot_metrics_draws_loss_and_metrics_over_the_epochs(recorder):
     assert [line.get_label() for line in loss.lines] == ["training", "validation"]
     assert [line.get_label() for line in accuracy.lines] == ["validation"]
     assert accuracy.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert accuracy.lines[0].get_color() == loss.lines[1].get_color()
+    assert accuracy.get_ylim()[0] >= 0 and accuracy.get_ylim()[1] <= 1
     with pytest.raises(ValueError, match="no epoch has been recorded"):
         Recorder().plot_metrics()
 
