@@ -65,7 +65,7 @@ def test_a_finished_run_is_returned_without_training(tmp_path):
     first.fit_one_cycle(2, 0.1, checkpoint=tmp_path)
     number_after = torch.rand(1)
     again = make(cbs=None)
-    again._preflight.check = lambda *a: None
+    again._preflight.check = lambda *a, **options: None
     record = again.fit_one_cycle(2, 0.1, checkpoint=tmp_path)
     assert torch.equal(torch.rand(1), number_after)
     assert torch.equal(weights(first), weights(again)) and len(record.epochs) == 2

@@ -96,7 +96,7 @@ def test_signatures_are_torch_lr_finders():
     assert list(names(LRFinder)) == [
         "device", "memory_cache", "cache_dir", "amp_backend", "amp_config", "grad_scaler",
     ]  # fmt: skip
-    assert list(names(LRFinder.plot)) == ["skip_start", "skip_end", "log_lr", "show_lr", "ax", "suggest_lr"]
+    assert list(names(LRFinder.plot)) == ["skip_start", "skip_end", "log_lr", "show_lr", "ax", "suggest_lr", "save"]
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
