@@ -21,6 +21,8 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.progress import Output, Progress
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
+from minilearner.checkup.examination import examine
+from minilearner.checkup.findings import Checkup
 from minilearner.data.targets import ClassNumbers
 from minilearner.data.turns import take_turn
 from minilearner.fitting import plans
@@ -612,6 +614,32 @@ class Learner(LearnerParts):
         """
         layout = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
         return self._predictor(ds_idx, dl).show(max_n, shuffle=shuffle, **layout)
+
+    def check(self, lr: Rate | None = None) -> Checkup:
+        """Looks in seconds for what makes training fail or go badly, puts everything back, and returns the findings.
+
+        Each finding has a severity ("error", "warning" or "note"), says what was found, and names the way out. The
+        result shows itself; `to_dict` returns it as data. It looks at the first batch, the labels and their balance,
+        the order of the items, what is left out, the same images in training and validation, the size of the last batch
+        if there is batch norm, the scale of the inputs, the loss at the start, the gradients, whether a few items can
+        be learnt by heart, and the rate.
+
+        Args:
+            lr: the rate to compare with the latest sweep; `learn.lr` by default.
+        """
+        if lr is not None:
+            check_rate(lr, "lr", auto=True)
+        callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs]
+        sweep = self.recorder.sweep
+        with train(self.model, [self.dls.train]):
+            return examine(
+                partial(self._step, None),
+                self.dls,
+                self.metrics,
+                callbacks,
+                rate=self.lr if lr is None else lr,
+                sweep=sweep if isinstance(sweep, LRSweep) else None,
+            )
 
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for `n_steps` steps, puts everything back, and returns a table of where the time went."""

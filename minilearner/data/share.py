@@ -26,6 +26,7 @@ __all__ = [
     "SharedBatches",
     "choose_drop_last",
     "drops_last",
+    "explain_rest",
     "share_batches",
 ]
 
@@ -188,23 +189,29 @@ def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bo
     if 10 * rest <= n_items:
         return True
     does_drop = is_asked_for or (rest == 1 and n_items > 1)
-    n_batches = -(-n_items // bs)
-    even = -(-n_items // n_batches)
-    advice = f" bs={even} divides them into {n_batches} batches of nearly one size." if n_items > even < bs else ""
-    share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
     if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
-        if n_items < bs:
-            sys.stderr.write(
-                f"bs={bs} is more than the {plural(n_items, 'training item')}, so an epoch has one update. "
-                f"A smaller bs, such as {max(2, n_items // 8)}, makes more.\n"
-            )
-            return does_drop
-        sys.stderr.write(
-            f"Every epoch leaves out {share}: {agree(rest, 'it does', 'they do')} not fill a batch of {bs}.{advice}\n"
-            if does_drop
-            else f"The last batch of an epoch is short, {share}. It is not left out.{advice}\n"
-        )
+        sys.stderr.write(f"{' '.join(explain_rest(n_items, bs, does_drop=does_drop)).rstrip()}\n")
     return does_drop
+
+
+def explain_rest(n_items: int, bs: int, *, does_drop: bool) -> tuple[str, str]:
+    """Returns what becomes of the items that do not fill the last batch of a pass, and a better `bs` if there is one.
+
+    Args:
+        n_items: the number of training items.
+        bs: items per batch.
+        does_drop: whether the short batch is left out.
+    """
+    if n_items < bs:
+        fact = f"bs={bs} is more than the {plural(n_items, 'training item')}, so an epoch has one update."
+        return fact, f"A smaller bs, such as {max(2, n_items // 8)}, makes more."
+    rest, n_batches = n_items % bs, -(-n_items // bs)
+    even = -(-n_items // n_batches)
+    advice = f"bs={even} divides them into {n_batches} batches of nearly one size." if even < bs else ""
+    share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
+    if does_drop:
+        return f"Every epoch leaves out {share}: {agree(rest, 'it does', 'they do')} not fill a batch of {bs}.", advice
+    return f"The last batch of an epoch is short, {share}. It is not left out.", advice
 
 
 def drops_last(source: Any) -> bool:

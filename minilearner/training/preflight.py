@@ -32,7 +32,16 @@ from minilearner.training.metric_trial import try_metrics
 from minilearner.training.step import Step, describe, loss_error
 from minilearner.tree import Tree, map_tensors, n_items, tensors_of
 
-__all__ = ["Preflight", "check_data", "check_model", "check_parts", "default_loss", "seed_after_model"]
+__all__ = [
+    "Preflight",
+    "check_data",
+    "check_model",
+    "check_parts",
+    "default_loss",
+    "last_batch_size",
+    "seed_after_model",
+    "takes_statistics",
+]
 
 
 def check_parts(model: Any, loss_func: Any) -> None:
@@ -413,12 +422,12 @@ def _check_metrics(step: Step, x: Tree, y: Any, metrics: Mapping[str, Metric], l
 
 def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
     """Raises if a training batch is a single item that gives a batch norm one value a channel."""
-    if n_items(x) != 1 and _last_batch_size(loader) != 1:
+    if n_items(x) != 1 and last_batch_size(loader) != 1:
         return
     starved: list[str] = []
     with ExitStack() as hooks, isolate_rng(), evaluation_mode(step.model), torch.no_grad():
         for name, norm in step.model.named_modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and _takes_statistics(norm):
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and takes_statistics(norm):
                 hook = norm.register_forward_pre_hook(
                     lambda norm, args, name=name: starved.append(name) if args[0].numel() == args[0].shape[1] else None
                 )
@@ -432,12 +441,12 @@ def _check_lone_item(step: Step, x: Tree, loader: Loader) -> None:
         )
 
 
-def _takes_statistics(norm: nn.Module) -> bool:
+def takes_statistics(norm: nn.Module) -> bool:
     """Whether a norm computes statistics in training. `BnFreeze` keeps frozen norms in evaluation mode."""
     return all(parameter.requires_grad for parameter in norm.parameters())
 
 
-def _last_batch_size(loader: Loader) -> int | None:
+def last_batch_size(loader: Loader) -> int | None:
     """Returns the size of the last batch of a pass, or the smallest in a list of batches; None if it is not known.
 
     With several processes, returns the smallest of their sizes. A process without an item does not count, because
