@@ -56,18 +56,15 @@ def examine(
     """
     began = time.perf_counter()
     findings: list[Finding] = []
-    passed: list[str] = []
+    made: list[str] = []
     not_checked: dict[str, str] = {}
 
-    def make(names: str, check: _Check) -> None:
-        """Makes a check, which is known by the names of its findings."""
+    def make(name: str, check: _Check) -> None:
         try:
-            found = list(check())
+            findings.extend(check())
+            made.append(name)
         except NotCheckedError as reason:
-            not_checked[names] = str(reason)
-            return
-        findings.extend(found)
-        passed.extend([] if found else [names])
+            not_checked[name] = str(reason)
 
     with isolate_rng(), dls.unmoved():
         make("first batch", partial(_try_first_batch, make_step(), dls, metrics, callbacks))
@@ -79,7 +76,8 @@ def examine(
         make("learning rate", partial(find_rate_problems, rate, sweep))
         for name, check in _checks_of_trial(make_step, dls, callbacks, findings):
             make(name, check)
-    return Checkup(tuple(findings), tuple(passed), not_checked, time.perf_counter() - began)
+    passed = tuple(name for name in made if all(name != finding.check for finding in findings))
+    return Checkup(tuple(findings), passed, not_checked, time.perf_counter() - began)
 
 
 def _try_first_batch(

@@ -26,12 +26,14 @@ _MAJORITY, _IMBALANCE = 0.9, 10  # the share of the largest class, and how many 
 def find_label_problems(dls: DataLoaders) -> Iterator[Finding]:
     """Finds classes without training items, classes that hardly occur, and labels that are all the same."""
     y, is_whole = _training_labels(dls.train)
+    is_weighted = getattr(dls.train, "weights", None) is not None
     if y.ndim == 2 and (isinstance(dls.target, MultiCategory) or _are_zeros_and_ones(y)):
         yield from _find_in_columns(y, dls.vocab, is_whole=is_whole)
     elif y.is_floating_point():
         yield from _find_constant(y)
     elif y.ndim == 1:
-        yield from _find_in_classes(y, dls.vocab, is_whole=is_whole)
+        found = _find_in_classes(y, dls.vocab, is_whole=is_whole)
+        yield from (finding for finding in found if not (is_weighted and finding.check == "balance"))
     else:
         raise NotCheckedError("an item has many class numbers")
 

@@ -56,10 +56,13 @@ def find_left_out(dls: DataLoaders) -> Iterator[Finding]:
     fact, advice = explain_rest(n, bs, does_drop=does_drop)
     rest = n % bs if does_drop else 0
     is_same = _is_shuffled(dls.train) is False and rest > 0
+    is_bad = 10 * rest > n or is_same
+    if not is_bad and rest:
+        advice = "Nothing to do: the order is new in each epoch, so other items are left out each time."
     always = " They are the same items in each epoch." if is_same else ""
     yield Finding(
         "items left out",
-        "warning" if 10 * rest > n or is_same else "note",
+        "warning" if is_bad else "note",
         fact + always,
         advice or "Give drop_last=False to the training loader to keep them.",
         {"n_items": n, "bs": bs, "left_out": rest},

@@ -208,10 +208,14 @@ def explain_rest(n_items: int, bs: int, *, does_drop: bool) -> tuple[str, str]:
     rest, n_batches = n_items % bs, -(-n_items // bs)
     even = -(-n_items // n_batches)
     advice = f"bs={even} divides them into {n_batches} batches of nearly one size." if even < bs else ""
-    share = f"{rest} of {plural(n_items, 'training item')}, {rest / n_items:.0%}"
+    share = f"{rest} of {plural(n_items, 'training item')}, {_as_percent(rest / n_items)}"
     if does_drop:
         return f"Every epoch leaves out {share}: {agree(rest, 'it does', 'they do')} not fill a batch of {bs}.", advice
     return f"The last batch of an epoch is short, {share}. It is not left out.", advice
+
+
+def _as_percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
 
 
 def drops_last(source: Any) -> bool:
