@@ -15,7 +15,7 @@ SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if 
 
 
 def test_there_are_snippets_to_run():
-    assert len(SNIPPETS) == 6
+    assert len(SNIPPETS) == 7
 
 
 @pytest.mark.slow

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
+from minilearner.checkup.class_balance import find_label_problems
 from minilearner.checkup.findings import Checkup, Finding, NotCheckedError
-from minilearner.checkup.labels import find_label_problems
-from minilearner.checkup.loading import find_left_out, find_order, find_small_batches
-from minilearner.checkup.rates import find_rate_problems
+from minilearner.checkup.rate_range import find_rate_problems
+from minilearner.checkup.served_batches import find_left_out, find_order, find_small_batches
 from minilearner.checkup.trial import (
     Trial,
     find_gradient_problems,

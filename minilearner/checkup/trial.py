@@ -162,7 +162,7 @@ class _Watch(Callback):
 
     def before_step(self, run: Run) -> None:
         if not self.learning:
-            self.learning = {name: p for name, p in _named_parameters(run) if p.requires_grad}
+            self.learning = {name: p for name, p in _list_parameters(run) if p.requires_grad}
             self.absent = [name for name, p in self.learning.items() if p.grad is None]
             self.broken = [name for name, g in self._gradients() if not bool(g.isfinite().all())]
         self.moved |= {name for name, g in self._gradients() if name not in self.moved and bool(g.any())}
@@ -310,7 +310,7 @@ def find_overfit(trial: Trial) -> Iterator[Finding]:
         )
 
 
-def _named_parameters(run: Run) -> Iterator[tuple[str, Tensor]]:
+def _list_parameters(run: Run) -> Iterator[tuple[str, Tensor]]:
     yield from run.model.named_parameters()
     if isinstance(run.step.loss_func, nn.Module):
         yield from ((f"loss_func.{name}", p) for name, p in run.step.loss_func.named_parameters())

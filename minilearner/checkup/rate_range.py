@@ -16,7 +16,7 @@ def find_rate_problems(rate: Rate, sweep: LRSweep | None) -> Iterator[Finding]:
     """Finds a rate outside the bounds of a sweep.
 
     Args:
-        rate: the rate to judge. Of several, the highest one counts, which is the last layer group's as a rule.
+        rate: the rate to judge. If layer groups have their own, the highest one counts.
         sweep: the latest sweep.
     """
     if rate == "auto":

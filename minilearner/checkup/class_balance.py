@@ -127,7 +127,7 @@ def _training_labels(loader: Loader) -> tuple[Tensor, bool]:
         pieces = [y for _, y in loader.data_in_memory()]
         known = torch.cat(pieces) if pieces and all(isinstance(y, Tensor) for y in pieces) else None
     if known is None:
-        known = _listed_targets(getattr(loader, "source", None))
+        known = _read_targets(getattr(loader, "source", None))
     if known is not None:
         return known.detach().cpu(), True
     sample = [y for _, y in islice(loader.iterate(), _SAMPLE)]
@@ -136,7 +136,7 @@ def _training_labels(loader: Loader) -> tuple[Tensor, bool]:
     return torch.cat(sample).detach().cpu(), False
 
 
-def _listed_targets(source: Any) -> Tensor | None:
+def _read_targets(source: Any) -> Tensor | None:
     """Returns the `targets` that torchvision's datasets list, for the items that a torch loader serves."""
     whole: Any = source.dataset if isinstance(source, DataLoader) else None
     indices = None
