@@ -9,7 +9,7 @@ A fifth of the photos, chosen at random, checks the model. Names of classes may 
 that are not images are left out. A photo that is damaged is named and left out. So are iPhones' HEIC files, unless you
 run `pip install pillow-heif` and call `pillow_heif.register_heif_opener()` first; a warning says so.
 
-The core is `train` and `report`: take these lines for your own script. Figures are saved with `savefig`. On a machine
+The core is `train` and `report`: take these lines for your own script. Figures are saved with `save=`. On a machine
 with a screen, `plt.show()` opens all of them instead.
 """
 
@@ -62,9 +62,9 @@ def train(args: argparse.Namespace) -> Learner:
 
 def report(learn: Learner, output: Path) -> None:
     interp = ClassificationInterpretation.from_learner(learn)
-    interp.plot_confusion_matrix().savefig(output / "confusion.png")
-    interp.plot_top_losses(min(6, len(interp))).savefig(output / "top_losses.png")
-    learn.show_results(max_n=6).savefig(output / "results.png")
+    interp.plot_confusion_matrix(save=output / "confusion.png")
+    interp.plot_top_losses(min(6, len(interp)), save=output / "top_losses.png")
+    learn.show_results(max_n=6, save=output / "results.png")
     interp.print_classification_report()
     for actual, predicted, count in interp.most_confused()[:3]:
         print(f"{actual!r} was taken for {predicted!r} {'once' if count == 1 else f'{count} times'}.")
