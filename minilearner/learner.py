@@ -344,6 +344,8 @@ class Learner(LearnerParts):
         wd: float | None = None,
         moms: tuple[float, float, float] | None = None,
         cbs: Callbacks = None,
+        reset_opt: bool = False,
+        start_epoch: int = 0,
         checkpoint: Checkpointing = None,
         precompute: bool = False,
     ) -> RunRecord:
@@ -363,27 +365,35 @@ class Learner(LearnerParts):
         Args:
             epochs: epochs of the second phase.
             base_lr: the rate of the first phase. "auto" sweeps before each phase.
-            freeze_epochs: epochs of the first phase.
+            freeze_epochs: epochs of the first phase. With 0 there is none.
             lr_mult: the last group's rate divided by the first group's, in the second phase.
             pct_start, div: shape of the second cycle; see `fit_one_cycle`.
             div_final: both cycles end at their peak rate divided by this.
             wd, cbs, checkpoint: as in `fit`, for both phases.
             moms: as in `fit_one_cycle`, for both phases.
+            reset_opt: has no effect here, since each phase makes the optimizer anew.
+            start_epoch: the number of the first epoch, from 0, in each phase. A phase of no more epochs is left out.
             precompute: send each image through the frozen body only once in the first phase; see `precompute`.
         """
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         shape: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
-        plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape))
+        plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape), start_epoch=start_epoch)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
-        fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs)
+        fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, start_epoch=start_epoch)
         n_epochs = freeze_epochs + epochs
-        with undo_on_early_error(self):
-            is_frozen = self._freeze_body()
-            phase = Phase(f"fine_tune, {'frozen' if is_frozen else 'nothing frozen'}", 0, n_epochs)
-            with self.precompute() if precompute else nullcontext():
-                short = {**how, "div": 25.0, "pct_start": 0.99}
-                fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
+        if precompute and start_epoch >= freeze_epochs:
+            raise ValueError(
+                "`precompute` serves the first phase, so it needs `freeze_epochs` above `start_epoch`. "
+                f"Received: freeze_epochs={freeze_epochs}, start_epoch={start_epoch}."
+            )
+        if start_epoch < freeze_epochs:
+            with undo_on_early_error(self):
+                is_frozen = self._freeze_body()
+                phase = Phase(f"fine_tune, {'frozen' if is_frozen else 'nothing frozen'}", 0, n_epochs)
+                with self.precompute() if precompute else nullcontext():
+                    short = {**how, "div": 25.0, "pct_start": 0.99}
+                    fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
         self.unfreeze()
         phase = Phase("fine_tune, unfrozen", freeze_epochs, n_epochs)
         how |= {"div": div, "pct_start": pct_start}

@@ -118,7 +118,7 @@ PRECISIONS_ELSEWHERE: Mapping[str, str] = {
 }
 """What Lightning, Keras and torch call a precision, and its name here."""
 
-DEVICES_ELSEWHERE: Mapping[str, str] = {"gpu": "cuda", "tpu": "xla"}
+DEVICES_ELSEWHERE: Mapping[str, str] = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 """What other libraries call a kind of device, and torch's name."""
 
 _TO_DEVICE = 'The learner moves its model to the device itself. Choose it when you make the learner: device="cuda".'

@@ -45,6 +45,10 @@ __all__ = [
     "set_seed",
 ]
 
+_IS_THERE: Mapping[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
 _KEEP_MEMORY = "MINILEARNER_KEEP_MEMORY"
 
 
@@ -301,19 +305,27 @@ def read_device(device: torch.device | str | None) -> torch.device:
     """Returns a device by its name. None is the default device.
 
     Raises:
-        ValueError: torch knows no such device.
+        ValueError: torch knows no such device, or this machine has none.
     """
     if device is None:
         return default_device()
     try:
-        return torch.device(device)
+        known = torch.device(device)
     except RuntimeError:
-        kind, _, number = str(device).partition(":")
+        kind, _, number = str(device).strip("/").partition(":")
         meant = DEVICES_ELSEWHERE.get(kind.lower())
         hint = f" Did you mean {meant + ':' * bool(number) + number!r}?" if meant else ""
         raise ValueError(
-            f"`device` must be one of torch's, such as 'cpu', 'cuda' or 'cuda:1'.{hint} Received: device={device!r}."
+            "`device` must be one of torch's, such as 'cpu', 'cuda' or 'cuda:1', or None for the GPU if there is one."
+            f"{hint} Received: device={device!r}."
         ) from None
+    is_there = _IS_THERE.get(known.type)
+    if is_there is not None and not is_there():
+        raise ValueError(
+            f"`device` must be one that this machine has, and torch finds no {known.type!r} here. "
+            f"Received: device={device!r}. Leave it out to use the GPU if there is one, else the CPU."
+        )
+    return known
 
 
 def resolve_device(device: torch.device | str | None) -> torch.device:

@@ -267,6 +267,17 @@ def test_fine_tune_has_fastais_two_phases(learner):
 
 
 @pytest.mark.parametrize(
+    ("options", "n_epochs"), [({"freeze_epochs": 0}, [2]), ({"start_epoch": 1}, [1]), ({"reset_opt": True}, [1, 2])]
+)
+def test_fine_tune_leaves_out_a_phase_without_epochs(learner, options, n_epochs):
+    learn = learner(splitter=lambda m: [[*m[0].parameters(), *m[1].parameters()], list(m[4].parameters())])
+    with learn.no_logging():
+        learn.fine_tune(2, **options)
+    assert [len(run.epochs) for run in learn.recorder.runs] == n_epochs
+    assert all(p.requires_grad for p in learn.model.parameters())
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"pct_start": 3}, ValueError, "`pct_start` must be .* Received: pct_start=3"),
@@ -420,7 +431,13 @@ def test_callbacks_are_added_and_removed(learner):
         (lambda learn: learn.fit_one_cycle(1, -1e-3), ValueError, "`lr_max` must be finite and not negative"),
         (lambda learn: learn.fit_one_cycle(1, 1e-3, pct_start=2), ValueError, "`pct_start`"),
         (lambda learn: learn.lr_find(suggest_funcs="valley"), TypeError, "takes functions: .* Received: 'valley'"),
-        (lambda learn: learn.fine_tune(1, freeze_epochs=0), ValueError, "`freeze_epochs` must be at least 1"),
+        (lambda learn: learn.fine_tune(1, freeze_epochs=-1), ValueError, "`freeze_epochs` must be at least 0"),
+        (lambda learn: learn.fine_tune(1, start_epoch=1), ValueError, "`start_epoch` must be below `n_epoch`"),
+        (
+            lambda learn: learn.fine_tune(1, freeze_epochs=0, precompute=True),
+            ValueError,
+            "`precompute` serves the first phase",
+        ),
         (lambda learn: learn.validate(3), ValueError, "`ds_idx` must be 0"),
         (lambda learn: learn.freeze_to(4), ValueError, "`n` must name one of the 1 layer groups"),
     ],

@@ -64,6 +64,11 @@ def test_a_precision_of_another_library_is_known(learn, given, meant):
 def test_values_of_another_library_are_refused_with_the_way_out(learn):
     with pytest.raises(ValueError, match=r"Did you mean 'cuda:1'\? Received: device='gpu:1'"):
         Learner(learn.dls, learn.model, device="gpu:1")
+    with pytest.raises(ValueError, match=r"Did you mean 'cuda:0'\? Received: device='/GPU:0'"):
+        Learner(learn.dls, learn.model, device="/GPU:0")
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="`device` must be one that this machine has, .* no 'mps' here"):
+            Learner(learn.dls, learn.model, device="mps")
     with pytest.raises(TypeError, match="Name a folder for this run: checkpoint='runs/1'"):
         learn.fit(1, checkpoint=True)
     with pytest.raises(TypeError, match=r"`n_epoch` must be a number of epochs\. Received: data\."):
@@ -107,6 +112,7 @@ def test_predict_says_which_call_takes_batches(learn):
         (x, r"an array of shape \(3, 4\)"),
         (list(x), "a list of 3"),
         (learn.dls.valid, "a Memory"),
+        (learn.dls.one_batch(), "a tuple of 2"),
     ):
         with pytest.raises(TypeError, match=f"{way_out} Received: {received}"):
             learn.predict(batch)

@@ -80,10 +80,10 @@ def fine_tune_rates(
     """Returns the rates of fine-tuning's two phases: of the head alone, then of all layer groups.
 
     Raises:
-        TypeError, ValueError: an argument is not positive, or a number of epochs is not whole.
+        TypeError, ValueError: an argument is out of range, or a number of epochs is not whole.
     """
     check_count(epochs, "epochs")
-    check_count(freeze_epochs, "freeze_epochs")
+    check_count(freeze_epochs, "freeze_epochs", least=0)
     check_positive(lr_mult, "lr_mult")
     if not is_auto(base_lr):
         check_positive(base_lr, "base_lr")

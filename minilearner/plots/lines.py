@@ -89,6 +89,7 @@ def plot_series(
     marker: str = "",
     starts: Sequence[int] | Mapping[int, str] = (),
     ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws named columns against their index, one plot below the other, or all in `ax` with a legend.
@@ -100,16 +101,15 @@ def plot_series(
         marker: Matplotlib's marker for each value, for values that belong to whole epochs.
         starts: positions to mark by thin lines, such as the beginnings of runs, perhaps with names.
         ax: the axes to draw in; by default those of a new figure.
+        figsize: size of a new figure in inches; by default it grows with the number of columns.
         save: a file to write the figure to.
     """
     import matplotlib.pyplot as plt  # heavy
 
     check_save(save)
     if ax is None:
-        height = 1.0 + 2.3 * len(series)
-        figure, grid = plt.subplots(
-            len(series), 1, sharex=True, squeeze=False, figsize=(7, height), layout="constrained"
-        )
+        size = figsize or (7, 1.0 + 2.3 * len(series))
+        figure, grid = plt.subplots(len(series), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")
         add_margins(figure).align_ylabels(list(grid[:, 0]))
         panels = list(grid[:, 0])
     else:

@@ -422,6 +422,7 @@ class Recorder(AtAGlance):
         keys: str | Sequence[str] | None = None,
         ax: Axes | None = None,
         *,
+        figsize: tuple[float, float] | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the rate and the momentum of each batch over all runs.
@@ -429,6 +430,7 @@ class Recorder(AtAGlance):
         Args:
             keys: "lr", "momentum" or both in a list. None is both, or only "lr" if there is no momentum.
             ax: where to draw everything. None makes a new figure, with one plot below the other.
+            figsize: size of a new figure in inches.
             save: a file to write the figure to, such as "schedule.png".
 
         Raises:
@@ -443,7 +445,7 @@ class Recorder(AtAGlance):
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
         named = {_LONG_NAMES[key]: series[key] for key in chosen}
-        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax, save=save)
+        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax, figsize=figsize, save=save)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs as CSV: run, kind, epoch, step, the losses, the metrics, time_seconds.

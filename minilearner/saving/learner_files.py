@@ -47,9 +47,12 @@ def load(
     """Loads what `save` wrote; see `Learner.load`. Returns whether the file has an optimizer's state.
 
     With several processes, all must load: they wait for the writer.
+
+    Raises:
+        FileNotFoundError: there is no such file. The message names the one that was probably meant.
     """
     processes.wait()
-    return load_weights(weights_path(folder, file), model, optimizer, loss_func, strict=strict)
+    return load_weights(_find_weights(folder, file), model, optimizer, loss_func, strict=strict)
 
 
 def export(
@@ -78,6 +81,17 @@ def export(
         return write_export(path, dls, step.model, step.loss_func, precision=precision)
     write = write_onnx if format == "onnx" else write_torch_export
     return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
+
+
+def _find_weights(folder: Path, file: str | os.PathLike[str]) -> Path:
+    """Returns the file of that name in the folder, or the file itself, whose path `save` may have returned."""
+    inside, given = weights_path(folder, file), weights_path(Path(), file)
+    if inside.exists():
+        return inside
+    if given.exists():
+        return given
+    names = (one.stem for one in inside.parent.glob("*.safetensors"))
+    raise FileNotFoundError(f"`file`: there is no file {inside}.{closest(inside.stem, names)}")
 
 
 def check_is_export(path: Path) -> None:

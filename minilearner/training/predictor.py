@@ -230,19 +230,26 @@ _ONE_ITEM = "`predict` takes one item. For several, write learn.get_preds(dl=lea
 
 
 def _is_batch(item: Any, train: Loader) -> bool:
-    """Whether something holds several items: a loader, or an array with a dimension more than an item has."""
+    """Whether something holds several items: a loader, or an array with a dimension more than an item has.
+
+    A tuple does if its first array does, as `one_batch` returns one.
+    """
     if isinstance(item, (Loader, DataLoader, DataLoaders)):
         return True
+    known = train.x if isinstance(train, MemoryLoader) else None
+    if isinstance(item, tuple) and item:
+        item, known = item[0], known[0] if isinstance(known, tuple) else known
     if not isinstance(item, (Tensor, np.ndarray)):
         return False
-    of_item = train.x.ndim - 1 if isinstance(train, MemoryLoader) and isinstance(train.x, Tensor) else 3
-    return item.ndim > (of_item if of_item == 1 else 3)  # an image may come without or with its channels
+    of_item = known.ndim - 1 if isinstance(known, Tensor) else 3
+    return item.ndim > (1 if of_item == 1 else max(of_item, 3))  # an image may come without or with its channels
 
 
 def _describe(item: Any) -> str:
     if isinstance(item, (Tensor, np.ndarray)):
         return f"an array of shape {tuple(item.shape)}"
-    return f"a list of {len(item)}" if isinstance(item, list) else f"a {type(item).__name__}"
+    kind = type(item).__name__
+    return f"a {kind} of {len(item)}" if isinstance(item, (list, tuple)) else f"a {kind}"
 
 
 def _number_of(label: Any, vocab: Sequence[Any] | None) -> int:

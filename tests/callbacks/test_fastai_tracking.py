@@ -146,6 +146,16 @@ def test_the_best_model_is_saved_and_comes_back(tmp_path):
     assert torch.equal(learner(tmp_path).load("best").model.weight, weights[1])
 
 
+def test_the_best_model_comes_back_if_the_learners_path_is_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learn = learner(tmp_path)
+    learn.path, learn.model_dir = "out", "models"
+    fit(learn, 2, SaveModelCallback("score", comp=np.greater), Scores(2, 1))
+    learn.load(learn.save("other"))
+    with pytest.raises(FileNotFoundError, match=r"`file`: there is no file out/models/modell.safetensors. .*'model'"):
+        learn.load("modell")
+
+
 def test_an_epoch_that_ends_the_run_is_saved_if_it_is_the_best(tmp_path):
     class Other(Scores):
         def before_fit(self, run):

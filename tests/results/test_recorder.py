@@ -187,6 +187,10 @@ def test_plot_metrics_puts_training_beside_validation():
     assert [(line.get_label(), line.get_ydata()[0]) for line in f1.lines] == [("training", 0.5), ("validation", 0.6)]
 
 
+def test_plot_sched_takes_a_size(recorder):
+    assert list(recorder.plot_sched(figsize=(3, 2)).get_size_inches()) == [3, 2]
+
+
 def test_plot_sched_draws_the_keys_asked(recorder):
     assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["learning rate", "momentum"]
     ax = recorder.plot_sched("lr").axes[0]
