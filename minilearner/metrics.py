@@ -481,7 +481,13 @@ def _is_collection(metric: Any) -> bool:
 
 
 def metric_name(thing: Any) -> str:
-    """Returns the column name of a metric: the function's name, also inside a partial, or the class in snake case."""
+    """Returns the column name of a metric.
+
+    It is the attribute `name` if there is one, the function's name, also inside a partial, or the class in snake case.
+    """
+    own = getattr(thing, "name", None)
+    if isinstance(own, str) and own:
+        return own
     if isinstance(thing, (MeanMetric, WholeSetMetric)):
         return metric_name(thing.function)
     if isinstance(thing, partial):

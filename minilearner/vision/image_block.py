@@ -209,8 +209,8 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
     Args:
         source: a path; an open file; the bytes of a file; a PIL image; an array (height, width) or (height, width,
             channels); or a tensor (channels, height, width). Integers range from 0 to 255, floats from 0 to 1, and
-            true is white. If only the first axis of an array can be channels (1, 3 or 4), it is read as (channels,
-            height, width).
+            true is white. If only the first axis of an array, or only the last of a tensor, can be channels (1, 3
+            or 4), that one is.
         mode: the Pillow mode.
 
     Raises:
@@ -223,7 +223,8 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _open_bytes(bytes(source), mode)
     if isinstance(source, Tensor):
-        source = _from_array(source.detach().cpu().numpy(), channels_first=True)
+        array = source.detach().cpu().numpy()
+        source = _from_array(array, channels_first=array.ndim == 3 and not _has_channels_last(array.shape))
     elif isinstance(source, np.ndarray):
         source = _from_array(source, channels_first=source.ndim == 3 and source.shape[2] not in _CHANNELS)
     if not isinstance(source, Image.Image):
@@ -235,6 +236,11 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
 
 
 _CHANNELS = (1, 3, 4)
+
+
+def _has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether only the last of three axes can be channels."""
+    return shape[0] not in _CHANNELS and shape[2] in _CHANNELS
 
 
 class _NamedBytes(io.BytesIO):

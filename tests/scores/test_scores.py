@@ -6,7 +6,7 @@ import torch
 
 from minilearner import DataLoaders, Learner
 from minilearner.directions import direction_of_metric, direction_of_name
-from minilearner.metrics import as_metric, metric_name
+from minilearner.metrics import as_metric, metric_name, metric_names
 from minilearner.scores import classes, multi, numbers
 from minilearner.scores.accumulated import AccumMetric, skm_to_fastai
 from minilearner.scores.perplexity import Perplexity
@@ -106,6 +106,12 @@ def test_it_is_known_whether_more_is_better(metric):
 def test_the_column_has_the_name_of_scikit_learns_function():
     assert metric_name(classes.BalancedAccuracy()) == classes.BalancedAccuracy().name == "balanced_accuracy_score"
     assert metric_name(AccumMetric(torch.dist, name="far")) == "far"
+
+
+def test_the_name_of_a_column_can_be_assigned():
+    metric = classes.F1Score(average="macro")
+    metric.name = "F1(macro)"
+    assert metric_names([metric, classes.F1Score()]) == ["F1(macro)", "f1_score"]
 
 
 def test_classes_may_be_in_any_dimension():

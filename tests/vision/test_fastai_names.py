@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.models import googlenet, resnet18
 
 from minilearner import DataLoaders, Learner, ParamScheduler
+from minilearner.metrics import metric_names
 from minilearner.models.xresnet import xresnet18
 from minilearner.vision.families import model_meta
 from minilearner.vision.fastai_names import (
@@ -79,3 +80,12 @@ def test_the_facts_of_an_architecture_are_found_by_its_constructor():
     assert [len(group) for group in groups] == [30, 30, 2]
     assert resnet18 in model_meta and nn.Linear not in model_meta and "resnet18" not in model_meta
     assert len(model_meta) == len(set(model_meta)) > 50
+
+
+def test_the_property_name_of_a_metric_names_its_column():
+    class Own(ShareRight):
+        @property
+        def name(self):
+            return "right (%)"
+
+    assert metric_names([Own()]) == ["right (%)"]

@@ -45,7 +45,7 @@ def test_orientation_is_applied_to_open_images(tmp_path):
     ("source", "error", "message"),
     [
         (np.zeros((2, 5, 5)), DataError, r"1, 3 or 4 channels. Received: shape \(2, 5, 5\)"),
-        (torch.zeros(5, 5, 3), DataError, r"Received: shape \(5, 5, 3\)"),
+        (torch.zeros(5, 5, 5), DataError, r"Received: shape \(5, 5, 5\)"),
         (np.full((4, 4), 300), DataError, "from 0 to 255 or floats from 0 to 1. Received: int64 from 300 to 300"),
         (torch.full((3, 4, 4), -0.5), DataError, "Received: float32 from -0.5 to -0.5"),
         (np.full((4, 4), np.nan), DataError, "Received: float64 from nan"),
@@ -60,6 +60,13 @@ def test_orientation_is_applied_to_open_images(tmp_path):
 def test_a_source_that_is_not_an_image_raises(source, error, message):
     with pytest.raises(error, match=message):
         as_image(source)
+
+
+def test_the_only_axis_that_can_be_channels_is_read_as_channels():
+    array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    expected = as_image(array)
+    for source in (array.transpose(2, 0, 1), torch.tensor(array), torch.tensor(array).permute(2, 0, 1)):
+        assert as_image(source) == expected
 
 
 def test_a_block_reads_in_its_mode_and_pickles(pixels):
