@@ -29,6 +29,7 @@ from minilearner.models.groups import Splitter, all_parameters
 from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.other_libraries import explain_lack
 from minilearner.results.recorder import Recorder
+from minilearner.sources.paths import DataPath
 from minilearner.threads import refuse_if_trained_elsewhere
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import PrecisionChoice, choose_precision
@@ -152,22 +153,22 @@ class LearnerParts(AtAGlance):
         self._wd, self._trained = wd, None
 
     @property
-    def path(self) -> Path:
+    def path(self) -> DataPath:
         """The folder of this learner's files."""
         return self._path
 
     @path.setter
     def path(self, path: str | Path) -> None:
-        self._path = Path(path)
+        self._path = DataPath(path)
 
     @property
-    def model_dir(self) -> Path:
+    def model_dir(self) -> DataPath:
         """The folder of `save` and `load`. Relative to `path`, unless it begins at the root."""
         return self._model_dir
 
     @model_dir.setter
     def model_dir(self, model_dir: str | Path) -> None:
-        self._model_dir = Path(model_dir)
+        self._model_dir = DataPath(model_dir)
 
     @property
     def opt(self) -> OptimizerView:

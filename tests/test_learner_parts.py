@@ -148,6 +148,13 @@ def test_weight_decay_applies_from_now_on():
     assert learn.wd == 0.3
 
 
+def test_the_folders_list_their_files(tmp_path):
+    learn = learner(path=tmp_path)
+    learn.save("x")
+    assert [file.name for file in learn.path.ls()] == ["x.safetensors"]
+    assert learn.dls.path.ls(file_exts=".none") == []
+
+
 def test_files_go_to_the_model_folder(tmp_path):
     learn = learner(path=tmp_path, model_dir="models")
     assert learn.save("x") == tmp_path / "models" / "x.safetensors"

@@ -9,7 +9,6 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from minilearner.data.vocabulary import Vocab
 from minilearner.glance import AtAGlance, Glance, enumerate_names
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
+from minilearner.sources.paths import DataPath
 from minilearner.threads import is_trained_on_elsewhere
 from minilearner.tree import Tree
 
@@ -99,7 +99,7 @@ class DataLoaders(AtAGlance):
         if self.device.type == "cpu":
             keep_freed_memory()
         self.bs = bs
-        self.path = Path(path)
+        self.path = DataPath(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items

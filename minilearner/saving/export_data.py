@@ -25,6 +25,7 @@ from minilearner.data.targets import ClassNumbers, Target
 from minilearner.errors import FileFormatError
 from minilearner.registry import build, describe, is_class_of
 from minilearner.runtime import resolve_device
+from minilearner.sources.paths import DataPath
 
 __all__ = ["DataDescription", "NoTrainingData", "describe_data"]
 
@@ -121,7 +122,7 @@ class NoTrainingData(DataLoaders):
         if type(bs) is not int or type(seed) is not int or not 1 <= bs < 2**31 or abs(seed) >= 2**64:
             raise FileFormatError("the batch size and the seed are not numbers.")
         self.source = source
-        self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), source.parent
+        self.seed, self.bs, self.device, self.path = seed, bs, resolve_device(device), DataPath(source.parent)
         self.skipped, self._extra_tfms, self.split_items = (), (), None
         self.valid = None
         pipeline = Pipeline(_build_all(description.get("batch_tfms"), BatchTransform, "the batch transform"))

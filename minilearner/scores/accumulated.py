@@ -43,7 +43,7 @@ class AccumMetric(WholeSetMetric):
         to_np: whether `func` gets arrays instead of tensors.
         invert_arg: whether `func` takes the targets first, as scikit-learn's functions do.
         flatten: whether predictions and targets lose all dimensions but one. They must then be equally many.
-        name: the name of the column, which may be assigned later too. None is the name of `func`.
+        name: the name of the column. None is the name of `func`.
         kwargs: passed on to `func`.
 
     Raises:
@@ -74,9 +74,20 @@ class AccumMetric(WholeSetMetric):
                 pair = [t.numpy() for t in pair]
             return func(*(reversed(pair) if invert_arg else pair), **kwargs)
 
-        self.name = score.__name__ = name or metric_name(func)
+        self._name = score.__name__ = name or metric_name(func)
         self.dim_argmax, self.activation, self.thresh, self.flatten = dim_argmax, activation, thresh, flatten
         super().__init__(score)
+
+    @property
+    def name(self) -> str:
+        """The name of the column. It may be assigned."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"`name` must be text. Received: name={name!r}.")
+        self._name = name
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Adds one batch."""

@@ -112,6 +112,8 @@ def test_the_name_of_a_column_can_be_assigned():
     metric = classes.F1Score(average="macro")
     metric.name = "F1(macro)"
     assert metric_names([metric, classes.F1Score()]) == ["F1(macro)", "f1_score"]
+    with pytest.raises(TypeError, match="`name` must be text. Received: name=3"):
+        metric.name = 3
 
 
 def test_classes_may_be_in_any_dimension():

@@ -63,7 +63,7 @@ def test_a_source_that_is_not_an_image_raises(source, error, message):
 
 
 def test_the_only_axis_that_can_be_channels_is_read_as_channels():
-    array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    array = np.arange(90, dtype=np.uint8).reshape(6, 5, 3)
     expected = as_image(array)
     for source in (array.transpose(2, 0, 1), torch.tensor(array), torch.tensor(array).permute(2, 0, 1)):
         assert as_image(source) == expected
