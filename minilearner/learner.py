@@ -629,10 +629,11 @@ class Learner(LearnerParts):
         """Looks in seconds for what makes training fail or go badly, puts everything back, and returns the findings.
 
         Each finding has a severity ("error", "warning" or "note"), says what was found, and names the way out. The
-        result shows itself; `to_dict` returns it as data. It looks at the first batch, the labels and their balance,
-        the order of the items, what is left out, the same images in training and validation, the size of the last batch
-        if there is batch norm, the scale of the inputs, the loss at the start, the gradients, whether a few items can
-        be learnt by heart, and the rate.
+        result shows itself; `to_dict` returns it as data.
+
+        It looks at the first batch, the labels and their balance, the order of the items, what is left out, the same
+        items in training and validation, the metrics, the size of the last batch if there is batch norm, the scale of
+        the inputs, the loss at the start, the gradients, whether a few items can be learnt by heart, and the rate.
 
         Args:
             lr: the rate to compare with the latest sweep; `learn.lr` by default.

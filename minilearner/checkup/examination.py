@@ -9,6 +9,7 @@ from functools import partial
 
 from minilearner.checkup.class_balance import find_label_problems
 from minilearner.checkup.findings import Checkup, Finding, NotCheckedError
+from minilearner.checkup.metric_means import find_metrics_without_mean
 from minilearner.checkup.rate_range import find_rate_problems
 from minilearner.checkup.served_batches import find_left_out, find_order, find_small_batches
 from minilearner.checkup.trial import (
@@ -74,7 +75,10 @@ def examine(
         make("duplicates", partial(find_twins, dls))
         make("batch norm", partial(find_small_batches, make_step().model, dls))
         make("learning rate", partial(find_rate_problems, rate, sweep))
-        for name, check in _checks_of_trial(make_step, dls, callbacks, findings):
+        is_hopeless = any(finding.severity == "error" for finding in findings)
+        if not is_hopeless and not may_change_batches(callbacks):  # which only a run would call
+            make("metrics", partial(find_metrics_without_mean, make_step(), dls, metrics))
+        for name, check in _checks_of_trial(make_step, dls, callbacks, is_hopeless=is_hopeless):
             make(name, check)
     passed = tuple(name for name in made if all(name != finding.check for finding in findings))
     return Checkup(tuple(findings), passed, not_checked, time.perf_counter() - began)
@@ -100,7 +104,8 @@ def _checks_of_trial(
     make_step: Callable[[], Step],
     dls: DataLoaders,
     callbacks: Sequence[Callback],
-    findings: Sequence[Finding],
+    *,
+    is_hopeless: bool,
 ) -> Iterator[tuple[str, _Check]]:
     checks: dict[str, Callable[[Trial], Iterable[Finding]]] = {
         "inputs": find_input_problems,
@@ -109,8 +114,8 @@ def _checks_of_trial(
         "one batch": find_overfit,
     }
     trial: Trial | None = None
-    reason = "training does not begin" if any(finding.severity == "error" for finding in findings) else ""
-    if not reason:
+    reason = "training does not begin"
+    if not is_hopeless:
         try:
             trial = Trial(make_step, dls, callbacks)
         except Exception as error:

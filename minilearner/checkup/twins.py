@@ -66,7 +66,8 @@ def _arrays(loader: Loader) -> Tensor:
         raise NotCheckedError("all items would have to be read")
     if len({tensor.shape[1:] for (tensor,) in pieces}) != 1:
         raise NotCheckedError("the items differ in shape")
-    x = torch.cat([tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for (tensor,) in pieces])
+    rows = [tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for (tensor,) in pieces]
+    x = rows[0] if len(rows) == 1 else torch.cat([some.cpu() for some in rows])
     if x.shape[1] < _FEWEST_NUMBERS:
         raise NotCheckedError("items of a few numbers are often the same by chance")
     return x

@@ -17,6 +17,7 @@ __all__ = ["BufferCopy", "evaluation_mode", "restore_buffers", "restore_model"]
 @contextmanager
 def restore_model(model: nn.Module) -> Iterator[None]:
     """At its end, restores weights, buffers, extra state, gradients, `requires_grad` and training flags to the bit."""
+    _shard_again(model)
     training = {module: module.training for module in model.modules()}
     tensors = [*model.parameters(), *model.buffers()]
     values = [t.detach().clone() for t in tensors]
@@ -26,6 +27,7 @@ def restore_model(model: nn.Module) -> Iterator[None]:
         with restore_buffers(model):
             yield
     finally:
+        _shard_again(model)
         with torch.no_grad():
             for tensor, value, learn, gradient in zip(tensors, values, learns, gradients, strict=True):
                 tensor.copy_(value)
@@ -33,6 +35,13 @@ def restore_model(model: nn.Module) -> Iterator[None]:
                 tensor.grad = gradient
         for module, flag in training.items():
             module.training = flag
+
+
+def _shard_again(model: nn.Module) -> None:
+    """Drops the whole weights that a pass of a sharded model leaves in place of this process's part of them."""
+    for module in model.modules():
+        if callable(reshard := getattr(module, "reshard", None)) and hasattr(module, "unshard"):  # torch's FSDPModule
+            reshard()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -17,6 +18,7 @@ from minilearner import (
     MiniGoogLeNet,
     MixUp,
     accuracy,
+    error_rate,
     fashion_mnist,
 )
 from minilearner.data.targets import MultiCategory
@@ -47,7 +49,13 @@ def arrays(y=None, model=None, *, with_valid=True, **options):
     y = classes if y is None else y
     valid = (x[80:], y[80:]) if with_valid else None
     dls = DataLoaders.from_arrays((x[:80], y[:80]), valid, bs=16, seed=0, **options)
-    return Learner(dls, mlp() if model is None else model)
+    metrics = [accuracy, error_rate, f1] if y is classes else None
+    return Learner(dls, mlp() if model is None else model, metrics=metrics)
+
+
+def f1(pred, y):
+    """A function that is known by its name, so it gets the whole set."""
+    return f1_score(y.cpu(), pred.argmax(1).cpu(), average="macro")
 
 
 def no_validation_set():
