@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -38,10 +38,14 @@ def restore_model(model: nn.Module) -> Iterator[None]:
 
 
 def _shard_again(model: nn.Module) -> None:
-    """Drops the whole weights that a pass of a sharded model leaves in place of this process's part of them."""
-    for module in model.modules():
-        if callable(reshard := getattr(module, "reshard", None)) and hasattr(module, "unshard"):  # torch's FSDPModule
-            reshard()
+    """Drops the whole weights that a forward pass of a sharded model leaves in place of this process's part of them.
+
+    Until then `model.parameters()` gives whole weights, and an optimizer made of these would train nothing.
+    """
+    if hasattr(model, "unshard"):  # an `FSDPModule`, which takes a second to import
+        for module in model.modules():
+            if hasattr(module, "unshard"):
+                module.reshard()  # type: ignore[operator]
 
 
 @contextmanager
@@ -80,10 +84,15 @@ class BufferCopy:
                     buffer.copy_(value)
 
 
-def evaluation_mode(model: nn.Module) -> AbstractContextManager[None]:
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Puts a model into evaluation mode. At its end, each module has its own flag again, also after an error.
 
     Raises:
         RuntimeError: another thread trains the model; see `threads`.
     """
-    return threads.evaluate(model)
+    try:
+        with threads.evaluate(model):
+            yield
+    finally:
+        _shard_again(model)
