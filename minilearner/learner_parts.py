@@ -135,6 +135,11 @@ class LearnerParts(AtAGlance):
 
     @splitter.setter
     def splitter(self, splitter: Splitter | None) -> None:
+        if splitter is not None and not callable(splitter):
+            raise TypeError(
+                "`splitter` must be a function that takes the model and returns one list of parameters for each layer "
+                f"group. Received: splitter={splitter!r:.80}."
+            )
         self._splitter, self.optimizer = splitter or all_parameters, None
 
     @property

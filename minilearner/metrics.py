@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_fraction
 from minilearner.errors import plural
+from minilearner.other_libraries import METRICS_ELSEWHERE, translate
 from minilearner.tree import map_tensors, n_items
 
 __all__ = [
@@ -416,7 +417,8 @@ def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
     if callable(thing):
         _check_not_scikit_learns(thing)
         return WholeSetMetric(thing) if is_no_mean(thing) else MeanMetric(thing)
-    hint = " Give the function itself, such as metrics=accuracy." if isinstance(thing, str) else ""
+    meant = translate(thing, METRICS_ELSEWHERE) if isinstance(thing, str) else ""
+    hint = f" Write metrics={meant}, from minilearner.vision.all." if meant else ""
     raise TypeError(
         "A metric must be a function (pred, target) or an object with reset, update and compute. "
         f"Received: {thing!r:.80} of type {type(thing).__name__}.{hint}"

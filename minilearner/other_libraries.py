@@ -6,31 +6,61 @@ This module owns the tables. `keywords` reads them when an argument is unknown, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from minilearner.errors import closest
 
-__all__ = ["DEVICES_ELSEWHERE", "PRECISIONS_ELSEWHERE", "SYNONYMS", "advise", "explain_lack"]
+__all__ = [
+    "DEVICES_ELSEWHERE",
+    "LOSSES_ELSEWHERE",
+    "METRICS_ELSEWHERE",
+    "PRECISIONS_ELSEWHERE",
+    "SYNONYMS",
+    "advise",
+    "explain_lack",
+    "translate",
+]
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "accumulate_grad_batches": ("n_batches",),
+    "backbone": ("arch",),
+    "base_arch": ("arch",),
+    "base_lr": ("lr", "lr_max"),
     "batch_size": ("bs",),
     "batchsize": ("bs",),
     "callbacks": ("cbs",),
+    "class_names": ("vocab",),
+    "classes": ("vocab",),
+    "clipnorm": ("max_norm",),
     "criterion": ("loss_func",),
+    "dataloaders": ("dl",),
+    "div_factor": ("div",),
+    "dropout": ("ps",),
+    "ds_tfms": ("item_tfms", "batch_tfms"),
+    "ds_type": ("ds_idx",),
+    "early_stop_threshold": ("stop_factor",),
     "epochs": ("n_epoch",),
     "filename": ("path", "fname", "file"),
     "filepath": ("path", "fname", "file"),
+    "final_div_factor": ("div_final",),
     "fname": ("path", "file"),
+    "gradient_accumulation_steps": ("n_batches",),
+    "gradient_clip_val": ("max_norm",),
     "learning_rate": ("lr", "lr_max", "base_lr"),
     "loss": ("loss_func",),
     "loss_fn": ("loss_func",),
+    "lr_max": ("lr", "base_lr", "end_lr"),
     "max_epochs": ("n_epoch", "epochs"),
-    "max_lr": ("lr_max", "end_lr"),
+    "max_lr": ("lr_max", "end_lr", "base_lr", "lr"),
     "min_lr": ("start_lr",),
+    "mode": ("step_mode",),
     "momentum": ("mom",),
+    "n_classes": ("n_out",),
     "n_epochs": ("n_epoch", "epochs"),
     "n_workers": ("num_workers",),
     "nb_epoch": ("n_epoch", "epochs"),
+    "num_classes": ("n_out",),
     "num_epochs": ("n_epoch", "epochs"),
     "num_iter": ("num_it",),
     "num_training": ("num_it",),
@@ -53,7 +83,19 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 
 _DATA = "The data belong to the learner's loaders: DataLoaders.from_arrays((x, y), (valid_x, valid_y), bs=64)."
 _EPOCHS = "The number of epochs goes to `fit`, `fit_one_cycle` or `fine_tune`."
-_WATCHED = "Stopping early is a callback: cbs=EarlyStopping('valid_loss', patience=3)."
+_WATCHED = "A callback watches a metric: cbs=EarlyStopping('valid_loss', patience=3), or SaveBest('valid_loss')."
+_SIZE = "Images get their size from item_tfms=Resize(224)."
+_OF_LOADER = (
+    "It belongs to torch's loaders, which `DataLoaders` takes: DataLoaders(DataLoader(train, num_workers=4), "
+    "DataLoader(valid))."
+)
+_PART_OF_EPOCH = "To end an epoch early, raise `CancelTrain` in `after_batch` of a callback."
+_SELDOM = "To validate more often or less, use the callback `Validate`: cbs=Validate(every_epochs=5)."
+_SCHEDULER = "torch's schedulers go into a callback: cbs=TorchScheduler(lambda opt: StepLR(opt, 10))."
+_BEST_FILE = (
+    "`SaveBest` keeps the best weights in one file. For the whole run, give `fit` a folder: checkpoint='runs/1'."
+)
+_OWN_DEVICE = "Everything goes to the learner's device: Learner(..., device='cpu')."
 _DEVICES = (
     'The GPU is used if there is one; device="cpu" or "cuda:1" chooses. For several, start the script by torchrun.'
 )
@@ -64,10 +106,28 @@ _QUIET = "Write less by `with learn.no_bar():` or `with learn.no_logging():` aro
 _SAVED = "To save and to resume a run, give `fit` a folder: checkpoint='runs/1'."
 
 _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
+    **dict.fromkeys(("image_size", "img_size", "input_size", "size", "target_size"), _SIZE),
+    **dict.fromkeys(("collate_fn", "drop_last", "num_workers", "persistent_workers", "pin_memory"), _OF_LOADER),
+    **dict.fromkeys(("prefetch_factor", "sampler", "worker_init_fn"), _OF_LOADER),
+    **dict.fromkeys(("fast_dev_run", "limit_train_batches", "overfit_batches"), _PART_OF_EPOCH),
+    **dict.fromkeys(("save_last", "save_top_k", "save_weights_only", "save_best_only"), _BEST_FILE),
+    **dict.fromkeys(("check_val_every_n_epoch", "validation_freq"), _SELDOM),
+    **dict.fromkeys(("lr_scheduler", "scheduler"), _SCHEDULER),
+    **dict.fromkeys(("device", "map_location"), _OWN_DEVICE),
+    "custom_objects": "Name your own classes by minilearner.register, or give load_learner the module: model=.",
+    "datamodule": _DATA,
+    "deterministic": "Runs repeat if you call set_seed(1) before you build the model.",
+    "epochs": _EPOCHS,
+    "log_every_n_steps": "Each step is recorded, without an argument: `learn.recorder.losses`.",
+    "metrics": "Metrics belong to the learner: learn.metrics = accuracy.",
+    "shuffle": "Training items are shuffled in each epoch, validation items never.",
+    "validation_split": (
+        "Folders and tables take valid_pct=0.2. Arrays come in two pairs: "
+        "DataLoaders.from_arrays((x, y), (valid_x, valid_y))."
+    ),
     "accelerator": _DEVICES,
     "accumulate_grad_batches": _ACCUMULATE,
     "callback_fns": "Callbacks are objects: cbs=[EarlyStopping(), ...].",
-    "check_val_every_n_epoch": "To validate more often, use the callback `Validate`: cbs=Validate(every_epochs=5).",
     "class_weight": "Classes are weighted by the loss: loss_func=nn.CrossEntropyLoss(weight=weights).",
     "default_root_dir": "The folder of a learner's files is its `path`.",
     "devices": _DEVICES,
@@ -79,7 +139,6 @@ _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
     "gradient_clip_val": _CLIP,
     "initial_epoch": "To skip epochs, use start_epoch=. To go on with a run, give it a folder: checkpoint='runs/1'.",
     "logger": _LOG,
-    "lr_scheduler": "torch's schedulers go into a callback: cbs=TorchScheduler(lambda opt: StepLR(opt, 10)).",
     "max_epochs": _EPOCHS,
     "max_steps": "Training lasts for whole epochs: fit(n_epoch).",
     "min_epochs": _WATCHED,
@@ -95,7 +154,6 @@ _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
     "ckpt_path": _SAVED,
     "run_eagerly": "The model runs as it is, unless the learner has compile=True.",
     "sample_weight": "To draw items by weight, use `weighted_dataloaders`. To weigh losses, write a loss of your own.",
-    "save_best_only": "The best weights are kept by a callback: cbs=SaveBest('valid_loss', path='best.safetensors').",
     "save_preds": "`get_preds` returns the predictions, and `predict_batches` yields them batch by batch.",
     "steps_per_epoch": "An epoch is one pass over the training loader.",
     "suggestions": "Suggestions are functions: suggest_funcs=(minimum, steep, valley).",
@@ -121,6 +179,40 @@ PRECISIONS_ELSEWHERE: Mapping[str, str] = {
 DEVICES_ELSEWHERE: Mapping[str, str] = {"cpu": "cpu", "gpu": "cuda", "tpu": "xla"}
 """What other libraries call a kind of device, and torch's name."""
 
+LOSSES_ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("categoricalcrossentropy", "sparsecategoricalcrossentropy"), "nn.CrossEntropyLoss()"),
+    **dict.fromkeys(("ce", "crossentropy"), "nn.CrossEntropyLoss()"),
+    **dict.fromkeys(("bce", "bcewithlogits", "binarycrossentropy"), "nn.BCEWithLogitsLoss()"),
+    **dict.fromkeys(("focal", "categoricalfocalcrossentropy"), "FocalLoss()"),
+    "huber": "nn.HuberLoss()",
+    **dict.fromkeys(("kld", "kldiv", "kldivergence"), "nn.KLDivLoss(reduction='batchmean')"),
+    **dict.fromkeys(("l1", "mae", "meanabsoluteerror"), "nn.L1Loss()"),
+    **dict.fromkeys(("l2", "mse", "meansquarederror"), "nn.MSELoss()"),
+    "nll": "nn.NLLLoss()",
+}
+"""What Keras and others call a loss, as `translate` spells it, and the object."""
+
+METRICS_ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("acc", "accuracy", "categoricalaccuracy", "sparsecategoricalaccuracy"), "accuracy"),
+    "binaryaccuracy": "accuracy_multi",
+    **dict.fromkeys(("error", "errorrate"), "error_rate"),
+    **dict.fromkeys(("topk", "topkaccuracy", "topkcategoricalaccuracy"), "top_k_accuracy"),
+    "sparsetopkcategoricalaccuracy": "top_k_accuracy",
+    **dict.fromkeys(("auc", "auroc", "rocauc"), "RocAucBinary()"),
+    **dict.fromkeys(("f1", "f1score"), "F1Score()"),
+    "precision": "Precision()",
+    "recall": "Recall()",
+    **dict.fromkeys(("mae", "meanabsoluteerror"), "mae"),
+    **dict.fromkeys(("mse", "meansquarederror"), "mse"),
+    **dict.fromkeys(("rmse", "rootmeansquarederror"), "rmse"),
+    **dict.fromkeys(("r2", "r2score"), "R2Score()"),
+    **dict.fromkeys(("iou", "jaccard", "binaryiou", "meaniou"), "JaccardCoeff()"),
+    "dice": "Dice()",
+    **dict.fromkeys(("cohenkappa", "kappa"), "CohenKappa()"),
+    **dict.fromkeys(("matthewscorrcoef", "mcc"), "MatthewsCorrCoef()"),
+}
+"""What other libraries call a metric, as `translate` spells it, and the object in `minilearner.vision.all`."""
+
 _TO_DEVICE = 'The learner moves its model to the device itself. Choose it when you make the learner: device="cuda".'
 _OF_MODEL = "The module is `learn.model`."
 _IN_CALLBACK = (
@@ -130,7 +222,24 @@ _MODES = "Training and predicting set the model's mode themselves. The module is
 _PARTS = "Give loss_func=, opt_func= and metrics= to `Learner`, or assign them: learn.metrics = accuracy."
 _DISTRIBUTED = "Start the script by torchrun: the learner then trains with all processes; see `strategy=`."
 
+_VALIDATE = "`learn.validate()` returns the loss and the metrics."
+_OF_RUN = "Only a run has it: write a `Callback`, which sees `run.epoch`, `run.iter` and `run.training`."
+_LOADERS = "The loaders are `learn.dls`."
+_OWN_VALUES = "Values of your own are metrics: learn.metrics = [accuracy, your_metric]."
+
 _ADVICE_ON_LEARNER: Mapping[str, str] = {
+    **dict.fromkeys(("evaluate_generator", "test_on_batch", "test_step", "validation_step"), _VALIDATE),
+    **dict.fromkeys(("current_epoch", "epoch", "global_step", "iter", "n_epoch", "n_iter"), _OF_RUN),
+    **dict.fromkeys(("pct_train", "smooth_loss", "training"), _OF_RUN),
+    **dict.fromkeys(("count_params", "get_layer", "get_weights", "layers", "set_weights"), _OF_MODEL),
+    **dict.fromkeys(("train_dataloader", "val_dataloaders"), _LOADERS),
+    **dict.fromkeys(("log", "log_dict"), _OWN_VALUES),
+    **dict.fromkeys(("lr_scheduler", "lr_schedulers"), _SCHEDULER),
+    "interpret": "Write Interpretation.from_learner(learn).",
+    "logger": _LOG,
+    "one_batch": "`learn.dls.one_batch()` returns a batch.",
+    "predict_classes": "`learn.get_preds(with_decoded=True)` returns the classes, too.",
+    "trainable_weights": _OF_MODEL,
     "activation_stats": "Collect statistics with a callback: stats = ActivationStats(); learn.fit(1, cbs=stats).",
     "add_callback": "Write learn.add_cb(callback).",
     "callbacks": "Callbacks are in `learn.cbs`.",
@@ -139,12 +248,12 @@ _ADVICE_ON_LEARNER: Mapping[str, str] = {
     "cpu": _TO_DEVICE,
     "criterion": "The loss is `learn.loss_func`.",
     "cuda": _TO_DEVICE,
-    "data": "The loaders are `learn.dls`.",
+    "data": _LOADERS,
     "distrib_ctx": _DISTRIBUTED,
     "epoch": _IN_CALLBACK,
     "epochs": "The rows of all epochs are in `learn.recorder.epochs`.",
     "eval": _MODES,
-    "evaluate": "`learn.validate()` returns the loss and the metrics.",
+    "evaluate": _VALIDATE,
     "final_record": "The newest values are in `learn.recorder.values[-1]`.",
     "fit_generator": "`learn.fit(n_epoch)` trains on the learner's loaders.",
     "grab_cbs": "Callbacks are in `learn.cbs`.",
@@ -176,7 +285,7 @@ _ADVICE_ON_LEARNER: Mapping[str, str] = {
     "save_model": "Write learn.export('export.safetensors').",
     "save_weights": "Write learn.save('weights').",
     "sched": "The rates of all updates are in `learn.recorder.lrs`.",
-    "score": "`learn.validate()` returns the loss and the metrics.",
+    "score": _VALIDATE,
     "show_training_loop": "Callbacks are in `learn.cbs`. Each acts by its `order`.",
     "state_dict": "Write learn.save('weights'). The module is `learn.model`.",
     "test": "`learn.validate(dl=learn.dls.test_dl(items, with_labels=True))` returns the loss and the metrics.",
@@ -194,6 +303,15 @@ _ADVICE_ON_LEARNER: Mapping[str, str] = {
     "y": _IN_CALLBACK,
     "yb": _IN_CALLBACK,
 }
+
+
+def translate(text: str, table: Mapping[str, str]) -> str:
+    """Returns what to write in place of a text such as "categorical_crossentropy"; "" if the table has no such word.
+
+    Capitals, underscores and "Loss" at the end do not count.
+    """
+    word = re.sub(r"[\W_]", "", text).lower()
+    return table.get(word) or table.get(word.removesuffix("loss"), "")
 
 
 def advise(name: str) -> str:

@@ -7,9 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+import minilearner.vision.all
 from minilearner import DataLoaders, EarlyStopping, Learner, LRFinder
 from minilearner.callbacks.fastai_tracking import SaveModelCallback
-from minilearner.other_libraries import _ADVICE_ON_ARGUMENTS, _ADVICE_ON_LEARNER
+from minilearner.other_libraries import (
+    _ADVICE_ON_ARGUMENTS,
+    _ADVICE_ON_LEARNER,
+    LOSSES_ELSEWHERE,
+    METRICS_ELSEWHERE,
+)
+from minilearner.vision.all import ImageDataLoaders
 
 
 @pytest.fixture
@@ -30,6 +37,10 @@ def learn():
         ("monitor", r"cbs=EarlyStopping\('valid_loss', patience=3\)"),
         ("verbose", "with learn.no_bar"),
         ("gradient_clip_val", r"cbs=GradientClip\(1.0\)"),
+        ("lr_max", "Did you mean 'lr'"),
+        ("shuffle", "shuffled in each epoch"),
+        ("validation_split", "valid_pct=0.2"),
+        ("validation_freq", r"cbs=Validate\(every_epochs=5\)"),
     ],
 )
 def test_an_argument_of_another_library_gets_our_word(learn, argument, way_out):
@@ -94,6 +105,38 @@ def test_a_misspelt_method_gets_the_nearest_and_copies_work(learn):
     with pytest.raises(AttributeError, match="'_nothing'$|'_nothing'.$"):
         _ = learn._nothing
     assert pickle.loads(pickle.dumps(learn.opt.hypers)) == learn.opt.hypers
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "way_out"),
+    [
+        ("loss_func", "categorical_crossentropy", r"Write loss_func=nn\.CrossEntropyLoss\(\)\.$"),
+        ("loss_func", "BinaryCrossentropy", r"Write loss_func=nn\.BCEWithLogitsLoss\(\)\.$"),
+        ("loss_func", "MSELoss", r"Write loss_func=nn\.MSELoss\(\)\.$"),
+        ("loss_func", "nothing", r"Received: loss_func='nothing'\.$"),
+        ("metrics", ["accuracy"], r"Write metrics=accuracy, from minilearner\.vision\.all\.$"),
+        ("metrics", "f1_score", r"Write metrics=F1Score\(\), from"),
+        ("opt_func", "adam", r"opt_func=torch\.optim\.Adam\.$"),
+        ("opt_func", "RMSProp", r"opt_func=torch\.optim\.RMSprop\.$"),
+        ("splitter", "body", r"`splitter` must be a function .* Received: splitter='body'\.$"),
+    ],
+)
+def test_a_text_is_refused_with_the_object_to_give(learn, part, text, way_out):
+    with pytest.raises(TypeError, match=way_out):
+        Learner(learn.dls, learn.model, **{part: text})
+    with pytest.raises(TypeError, match=way_out):
+        setattr(learn, part, text)
+
+
+def test_each_object_to_give_is_there():
+    for meant in (*LOSSES_ELSEWHERE.values(), *METRICS_ELSEWHERE.values()):
+        assert callable(eval(meant, vars(minilearner.vision.all))) or meant.endswith("()")
+
+
+def test_an_argument_is_not_taken_for_one_that_only_looks_like_it():
+    for argument, way_out in (("image_size", r"item_tfms=Resize\(224\)"), ("ds_tfms", "'item_tfms' or 'batch_tfms'")):
+        with pytest.raises(TypeError, match=f"no argument `{argument}`.*{way_out}"):
+            ImageDataLoaders.from_folder("photos", **{argument: 224})
 
 
 def test_advice_names_only_what_there_is(learn):

@@ -118,7 +118,8 @@ def check_factory(factory: Any) -> None:
         received = f"an optimizer of the class {name}"
         hint = f" Give its class: opt_func={f'partial({name}{settings})' if settings else name}."
     elif isinstance(factory, str):
-        hint = " Give the class itself, such as opt_func=torch.optim.SGD."
+        kinds = {name.lower(): name for name, kind in vars(torch.optim).items() if isinstance(kind, type)}
+        hint = f" Give the class itself, such as opt_func=torch.optim.{kinds.get(factory.lower(), 'SGD')}."
     raise TypeError(
         "`opt_func` must be an optimizer class, a partial of one or a function, to be called with parameter groups "
         f"and `lr=`. Received: {received}.{hint}"

@@ -23,6 +23,7 @@ from minilearner.metrics import Metric
 from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
+from minilearner.other_libraries import LOSSES_ELSEWHERE, translate
 from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
 from minilearner.training.activation_trial import warn_of_activation, warn_of_unused_steps
 from minilearner.training.divisor_probe import LossFunction, is_near, isolate_loss, make_leaf
@@ -57,9 +58,10 @@ def check_parts(model: Any, loss_func: Any) -> None:
             f"{loss_func.__name__}()."
         )
     if loss_func is not None and not callable(loss_func):
+        meant = translate(loss_func, LOSSES_ELSEWHERE) if isinstance(loss_func, str) else ""
         raise TypeError(
             "`loss_func` must be a function (pred, target) or a module, such as nn.CrossEntropyLoss(). "
-            f"Received: loss_func={loss_func!r:.80}."
+            f"Received: loss_func={loss_func!r:.80}.{f' Write loss_func={meant}.' if meant else ''}"
         )
 
 

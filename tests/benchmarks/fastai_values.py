@@ -329,9 +329,7 @@ def transform_rows():
             )
             shares.append(float((moved.as_subclass(torch.Tensor) != batch).flatten(1).any(1).float().mean()))
         gap = abs(shares[0] - shares[1])
-        yield Row(
-            "transform", f"{call}, share moved", 0.0 if abs(shares[0] - shares[1]) < 0.05 else shares[0] - shares[1]
-        )
+        yield Row("transform", f"{call}, share moved", 0.0 if gap < 0.05 else gap)
     x = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(7))
     y = torch.zeros(64, dtype=torch.int64)
     mine = ours.DataLoaders.from_arrays((x, y), bs=64, batch_tfms=ours.Normalize()).train.batch_tfms.transforms[0]
