@@ -237,7 +237,6 @@ _ADVICE_ON_LEARNER: Mapping[str, str] = {
     **dict.fromkeys(("lr_scheduler", "lr_schedulers"), _SCHEDULER),
     "interpret": "Write Interpretation.from_learner(learn).",
     "logger": _LOG,
-    "one_batch": "`learn.dls.one_batch()` returns a batch.",
     "predict_classes": "`learn.get_preds(with_decoded=True)` returns the classes, too.",
     "trainable_weights": _OF_MODEL,
     "activation_stats": "Collect statistics with a callback: stats = ActivationStats(); learn.fit(1, cbs=stats).",
