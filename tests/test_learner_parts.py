@@ -61,7 +61,7 @@ def test_other_metrics_take_the_place_of_those_before():
     assert len(learn.validate()) == 2
     learn.metrics = {"right": accuracy}
     assert "right" in quietly(learn).history
-    with pytest.raises(TypeError, match=r"Received: 'accuracy' of type str\. Give the function itself"):
+    with pytest.raises(TypeError, match=r"Received: 'accuracy' of type str\. Write metrics=accuracy"):
         learn.metrics = ["accuracy"]
     assert list(learn.metrics) == ["right"]
 
