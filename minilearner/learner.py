@@ -854,7 +854,8 @@ class Learner(LearnerParts):
     def _run(self, optimizer: Optimizer | None) -> Run:
         step = self._step(optimizer)
         step.network = step.model if self._compiler is None else self._compiler.wrap(step.model)
-        return Run(step, self.dls, recorder=self.recorder, seed=self.seed, auto_precision=self._auto_precision)
+        own: dict[str, Any] = {"recorder": self.recorder, "seed": self.seed, "path": self.path}
+        return Run(step, self.dls, auto_precision=self._auto_precision, **own)
 
     def _step(self, optimizer: Optimizer | None) -> Step:
         refuse_if_trained_elsewhere(self.model)

@@ -32,7 +32,7 @@ class CSVLogger(Callback):
         path: the file; "history.csv" by default.
         append: append to the file, which must have the same columns. Otherwise the first row of a new logger
             overwrites the file.
-        fname: fastai's name for `path`. It is in the folder of the data then, unless it begins at the root.
+        fname: fastai's name for `path`. It is in the learner's folder then, `learn.path`, unless it begins at the root.
 
     Raises:
         TypeError: both `path` and `fname` are given.
@@ -62,7 +62,7 @@ class CSVLogger(Callback):
 
     def before_fit(self, run: Run) -> None:
         if self.fname is not None:
-            self.path = Path(run.dls.path) / self.fname
+            self.path = Path(run.dls.path if run.path is None else run.path) / self.fname
         if not processes.is_first():
             return
         check_writable(self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -87,6 +88,7 @@ class Run:
         resume: where the next training pass begins, if this run is resumed in mid-epoch; else None.
         seed: the seed that the learner gave the global generators, if it had one.
         auto_precision: what `precision="auto"` chose; None if the precision was given.
+        path: the folder of the learner's files; None is that of the loaders.
         ending: True from the moment at which `CancelFit` or an interrupt ends the run, in the events that still come.
     """
 
@@ -119,6 +121,7 @@ class Run:
     resume: ResumePoint | None = None
     seed: int | None = None
     auto_precision: PrecisionChoice | None = None
+    path: Path | None = None
     ending: bool = False
 
     @property

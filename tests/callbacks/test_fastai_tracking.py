@@ -288,13 +288,13 @@ def test_a_sweep_counts_the_updates_of_an_accumulation_of_items():
     assert len(sweep.lrs) == 4
 
 
-def test_a_log_by_fastais_name_is_in_the_folder_of_the_data(tmp_path, monkeypatch):
+def test_a_log_by_fastais_name_is_in_the_learners_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn = learner()
-    learn.dls.path = tmp_path / "data"
-    learn.dls.path.mkdir()
+    learn.path = tmp_path / "runs"
+    learn.path.mkdir()
     fit(learn, 2, CSVLogger(fname="log.csv"))
-    assert len((tmp_path / "data" / "log.csv").read_text().splitlines()) == 3
+    assert len((tmp_path / "runs" / "log.csv").read_text().splitlines()) == 3
     with pytest.raises(TypeError, match="give `path` or `fname`, not both"):
         CSVLogger("a.csv", fname="b.csv")
 
