@@ -694,8 +694,14 @@ class Learner(LearnerParts):
             strict: if False, takes what fits and warns about the rest.
 
         Raises:
+            TypeError: `with_opt` is not True or False, but a device, for example, which fastai expects in this place.
             RuntimeError: another thread trains the model.
         """
+        if not isinstance(with_opt, bool):
+            raise TypeError(
+                f"`with_opt` must be True or False. Received: with_opt={with_opt!r:.40}. Weights go to the device of "
+                "the learner; Learner(..., device=) chooses it."
+            )
         refuse_if_trained_elsewhere(self.model)
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
         with turn_of(self.model):  # a thread that predicts sees the old weights or the new ones

@@ -88,7 +88,8 @@ def load_learner(
             unregistered names, does not fit the model, or needs `model`. The message names the file.
     """
     if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.")
+        hint = f" Write load_learner(path, cpu={model})." if isinstance(model, bool) else ""  # type: ignore[unreachable]
+        raise TypeError(f"`model` must be a torch module. Received: {type(model).__name__}.{hint}")
     if cpu is not None and device is not None:
         raise ValueError(f"`cpu` and `device` both say where to predict. Received: cpu={cpu!r}, device={device!r}.")
     device = "cpu" if cpu else device

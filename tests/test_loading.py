@@ -438,3 +438,14 @@ def test_a_pickle_is_refused_with_the_way_out(tmp_path):
     for name in ("fastai.pkl", "torch.pth"):
         with pytest.raises(FileFormatError, match=rf"{name}: it is a pickle.*learn.load\('weights'\)"):
             load_learner(tmp_path / name)
+
+
+def test_what_fastai_expects_in_second_place_is_refused_with_ours(tmp_path):
+    learn = Learner(DataLoaders.from_arrays((torch.rand(8, 4), torch.arange(8) % 2), bs=4), nn.Linear(4, 2))
+    file = learn.save(tmp_path / "weights")
+    with pytest.raises(TypeError, match="`with_opt` must be True or False. Received: with_opt='cpu'"):
+        learn.load(file, "cpu")
+    with pytest.raises(
+        TypeError, match=r"`model` must be a torch module. Received: bool. Write load_learner\(path, cpu=True\)"
+    ):
+        load_learner(file, True)
