@@ -459,7 +459,20 @@ def _check_not_scikit_learns(thing: Any) -> None:
     )
 
 
-def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, Metric]:
+class NamedMetrics(dict[str, Metric]):
+    """Metrics by the names of their columns. Others can be added: ``learn.metrics += [F1Score()]``."""
+
+    def __add__(self, others: Any) -> dict[str, Metric]:
+        """Returns these metrics and `others`, which are given as to `name_metrics`."""
+        more = name_metrics(others)
+        if twice := sorted(more.keys() & self.keys()):
+            raise ValueError(f"there is a metric {twice[0]!r} already. Give the other one another `name`.")
+        return {**self, **more}
+
+    __iadd__ = __add__
+
+
+def name_metrics(metrics: Any, device: torch.device | None = None) -> NamedMetrics:
     """Returns metrics by the names of their columns.
 
     Args:
@@ -468,13 +481,13 @@ def name_metrics(metrics: Any, device: torch.device | None = None) -> dict[str, 
         device: as in `as_metric`.
     """
     if isinstance(metrics, Mapping) and not _is_collection(metrics):
-        return {name: as_metric(metric, device) for name, metric in metrics.items()}
+        return NamedMetrics({name: as_metric(metric, device) for name, metric in metrics.items()})
     given = [] if metrics is None else list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     named: list[tuple[str | None, Any]] = []
     for metric in given:
         named += metric.items() if _is_collection(metric) else [(None, metric)]
     names = metric_names([one for _, one in named], [name for name, _ in named])
-    return {name: as_metric(metric, device) for name, (_, metric) in zip(names, named, strict=True)}
+    return NamedMetrics({name: as_metric(one, device) for name, (_, one) in zip(names, named, strict=True)})
 
 
 def _is_collection(metric: Any) -> bool:

@@ -269,3 +269,13 @@ def test_errors_of_assigned_parts_leave_the_learner_as_it_was():
         with pytest.raises((TypeError, MinilearnerError)):
             setattr(learn, name, bad)
     assert (learn.dls, learn.loss_func, learn.opt_func, dict(learn.metrics)) == before
+
+
+def test_metrics_are_added_to_those_there_are():
+    learn = Learner(DataLoaders.from_arrays((torch.rand(8, 4), torch.arange(8) % 2), bs=4), nn.Linear(4, 2))
+    learn.metrics = [accuracy]
+    learn.metrics += [error_rate]
+    assert list(learn.metrics) == ["accuracy", "error_rate"]
+    with pytest.raises(ValueError, match="there is a metric 'accuracy' already"):
+        learn.metrics += accuracy
+    assert list(learn.metrics) == ["accuracy", "error_rate"]

@@ -87,6 +87,17 @@ class BatchTransform:
         """
         raise NotImplementedError(f"{type(self).__name__} must define `__call__(self, x, rng)`.")
 
+    def by_hand(self, x: Tensor, split_idx: int | None = None) -> Tensor:
+        """Returns a batch transformed outside a loader, drawn from torch's global generator.
+
+        Args:
+            x: as in `__call__`.
+            split_idx: 1 does what validation does; 0 and None do what training does.
+        """
+        step = self.for_validation() if split_idx == 1 else self
+        seed = int(torch.randint(2**62, ()).item())
+        return x if step is None else step(x, torch.Generator(x.device).manual_seed(seed))
+
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
         """Returns the transformed batch, with these changes of its pixels as well. Here: one after the other."""
         return run_steps(pixels, self(x, rng), rng) if pixels else self(x, rng)
@@ -130,8 +141,10 @@ class PixelTransform(BatchTransform):
         """Draws for a batch of `n` images, and returns the function that changes any of them."""
         raise NotImplementedError(f"{type(self).__name__} must define `drawn(self, n, rng)`.")
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the changed images."""
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None, *, split_idx: int | None = None) -> Tensor:
+        """Returns the changed images. Without `rng`, see `by_hand`."""
+        if rng is None:
+            return self.by_hand(x, split_idx)
         return apply_changes(x.clone(), self.drawn(len(x), rng))
 
 

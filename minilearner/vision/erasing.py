@@ -50,8 +50,13 @@ class RandomErasing(BatchTransform):
         check_fraction(self.min_aspect, "min_aspect", closed="right")
         check_count(self.max_count, "max_count")
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns images with rectangles of noise; x: (batch, channels, height, width)."""
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None, *, split_idx: int | None = None) -> Tensor:
+        """Returns images with rectangles of noise; x: (batch, channels, height, width).
+
+        Without `rng`, see `by_hand`.
+        """
+        if rng is None:
+            return self.by_hand(x, split_idx)
         if x.ndim != 4:
             raise ValueError(
                 f"{self!r} takes images (batch, channels, height, width). Received: x of shape {tuple(x.shape)}."

@@ -92,8 +92,13 @@ class Geometric(BatchTransform):
         """Returns the resize alone, or None if there is none."""
         return Resized(self.sampling) if self.sampling.size else None
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the moved images; x: (batch, channels, height, width). uint8 input may give uint8 or floats."""
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None, *, split_idx: int | None = None) -> Tensor:
+        """Returns the moved images; x: (batch, channels, height, width). uint8 input may give uint8 or floats.
+
+        Without `rng`, see `by_hand`.
+        """
+        if rng is None:
+            return self.by_hand(x, split_idx)
         return self._move(x, rng, ())
 
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
@@ -195,9 +200,10 @@ class Resized(Geometric):
     def draw_onto(self, maps: Tensor, size: Size, rng: torch.Generator) -> None:
         """Draws nothing."""
 
-    def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        """Returns the resized images, or `x` itself if it has that size."""
-        return x if tuple(x.shape[2:]) == self.sampling.size else super().__call__(x, rng)
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None, *, split_idx: int | None = None) -> Tensor:
+        """Returns the resized images, or `x` itself if it has that size. Without `rng`, see `by_hand`."""
+        is_sized = tuple(x.shape[2:]) == self.sampling.size
+        return x if is_sized else super().__call__(x, rng, split_idx=split_idx)
 
     def run(self, x: Tensor, rng: torch.Generator, pixels: Sequence[PixelTransform]) -> Tensor:
         """As in `Geometric`. Without a resize, applies only the pixel transforms and leaves `x` unchanged."""

@@ -97,7 +97,7 @@ class Normalize(PixelTransform):
         others = [dim for dim in range(x.ndim) if dim != 1]
         return Normalize(x.mean(others), x.std(others) + _LEAST_STD)
 
-    def __call__(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, x: Tensor, rng: torch.Generator | None = None, *, split_idx: int | None = None) -> Tensor:
         """Returns (x - mean) / std, with channels in dimension 1."""
         mean, std = self._stats_for(x)
         return (x - mean).div_(std)
