@@ -325,6 +325,10 @@ def warmup_stable_decay(
     if div_final is not None:
         check_positive(div_final, "div_final")
     end = 0.0 if div_final is None else lr_max / div_final
+    if math.isinf(end):
+        raise ValueError(
+            f"`div_final` must be large enough that lr_max / div_final is finite. Received: div_final={div_final}."
+        )
     fractions = [pct_warmup, max(1 - pct_warmup - pct_decay, 0.0), pct_decay]
     return chain([linear(0.0, lr_max), constant(lr_max), linear(lr_max, end)], fractions)
 
