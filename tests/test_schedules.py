@@ -366,6 +366,6 @@ def test_schedules_refuse_wrong_arguments(make, message):
 
 
 def test_a_divisor_so_small_that_the_end_is_infinite_is_named():
-    for schedule in (warmup_stable_decay, flat_cosine, one_cycle):
+    for schedule in (s.warmup_stable_decay, s.flat_cosine, s.one_cycle):
         with pytest.raises(ValueError, match="`div_final` must be"):
             schedule(0.1, div_final=1e-320)
