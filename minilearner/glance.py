@@ -21,7 +21,7 @@ class Glance:
 
     Args:
         title: the first line.
-        facts: short texts by their names, in order. A fact without a name belongs to the fact before it.
+        facts: short texts by their names, in order.
         columns: the head of the table.
         rows: the cells of the table, as text.
         after: lines below the table.

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from minilearner import CancelTrain
 
-PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "examples" / "migration.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## From (\S+)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 CELL = re.compile(r"`([^`]*)`")
 
@@ -22,7 +22,7 @@ def lines_of_ours(section):
 
 
 def run(code, names):
-    exec(compile(code, f"docs/migration.md: {code.splitlines()[0]}", "exec"), names)
+    exec(compile(code, f"examples/migration.md: {code.splitlines()[0]}", "exec"), names)
 
 
 @pytest.fixture
