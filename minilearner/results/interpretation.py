@@ -26,7 +26,9 @@ from minilearner.plots.style import shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
 from minilearner.results.comparison import Comparison, compare_answers
+from minilearner.results.confident_learning import RankBy
 from minilearner.results.evidence import Evidence
+from minilearner.results.label_errors import LabelErrors, find_label_errors
 from minilearner.results.origins import Origins, read_column
 from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.results.report import ClassificationReport, classification_report
@@ -383,6 +385,33 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
                 f"{plural(len(self), 'item')} of {plural(len(self.vocab), 'class')}."
             )
         return compare_answers(self._names, self.actual, self.predicted, other.predicted)
+
+    def label_errors(self, rank_by: RankBy = "self_confidence") -> LabelErrors:
+        """Returns all labels, the most suspicious first, and which of them are probably wrong (confident learning).
+
+        The model must not have been trained on these items, or it has learnt their wrong labels by heart. For the
+        labels of a training set, `learn.cross_val_preds()` predicts each item by a model that has not seen it.
+
+        Example::
+
+            found = interp.label_errors()
+            found.plot(16)
+            found.to_csv("review.csv")
+
+        Source: Northcutt et al., "Confident Learning", 2021. Ranking and errors are those of cleanlab.
+
+        Args:
+            rank_by: "self_confidence" ranks by the probability of the given label, which also finds images that belong
+                to no class. "normalized_margin" ranks by its distance to the most probable other label.
+
+        Raises:
+            ValueError: `rank_by` is unknown, or the probabilities of all classes were not kept.
+        """
+        check_choice(rank_by, "rank_by", ("self_confidence", "normalized_margin"))
+        if self._items.probs is None:
+            raise _not_kept_error()
+        how: dict[str, Any] = {"origins": self.origins, "images": self._load_images}
+        return find_label_errors(self._items.probs, self.actual, self._names, rank_by, **how)
 
     @property
     def probs(self) -> NDArray[np.float32]:
