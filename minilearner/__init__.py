@@ -7,12 +7,15 @@
     learn.fit_one_cycle(3, lr_max=1e-2)
 
 Data flow one way through the package: `data` and `models` -> `training` -> `callbacks` -> `fitting` -> `learner`, the
-menu on top; `results` keeps what a run leaves behind. Importing it loads torch, but not torchvision, matplotlib or
-scikit-learn.
+menu on top; `results` keeps what a run leaves behind. The names are in `front_door`, which is loaded when the first of
+them is read: the command line shows its help without torch. Reading one loads torch, but not torchvision, matplotlib
+or scikit-learn.
 """
 
+import importlib
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING, Any
 
 if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this package by its path
     raise ImportError(
@@ -20,195 +23,26 @@ if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this packa
         "`python3.12 -m venv .venv`." % sys.version_info[:2]
     )
 
-from minilearner.callbacks.activations import ActivationStats
-from minilearner.callbacks.averaging import EMA, SWA
-from minilearner.callbacks.bn_freeze import BnFreeze
-from minilearner.callbacks.checkpoint import Checkpoint
-from minilearner.callbacks.cyclic_lr import CyclicLR
-from minilearner.callbacks.gradient_checkpointing import GradientCheckpointing
-from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
-from minilearner.callbacks.lambda_callback import LambdaCallback
-from minilearner.callbacks.loggers import CSVLogger
-from minilearner.callbacks.lr_schedulers import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
-from minilearner.callbacks.mixing import CutMix, MixUp
-from minilearner.callbacks.non_finite import NonFinite
-from minilearner.callbacks.param_scheduler import ParamScheduler
-from minilearner.callbacks.progressive_resize import ProgressiveResize
-from minilearner.callbacks.save_best import SaveBest
-from minilearner.callbacks.split_on_oom import SplitOnOOM
-from minilearner.callbacks.tracking import EarlyStopping, Validate
-from minilearner.data.batch_transforms import BatchTransform
-from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.targets import Category, Regression
-from minilearner.errors import (
-    CheckpointError,
-    DataError,
-    DownloadError,
-    FileFormatError,
-    MinilearnerError,
-    NonFiniteError,
-    NoSuggestion,
-)
-from minilearner.learner import Learner
-from minilearner.loading import load_learner
-from minilearner.losses import FocalLoss, LabelSmoothingCrossEntropy
-from minilearner.lr_finder.finder import LRFinder
-from minilearner.lr_finder.plain_loop import TrainDataLoaderIter, ValDataLoaderIter
-from minilearner.lr_finder.result import LRSweep
-from minilearner.lr_finder.suggestions import minimum, slide, steep, valley
-from minilearner.metrics import accuracy, error_rate, top_k_accuracy
-from minilearner.models.minigooglenet import MiniGoogLeNet
-from minilearner.models.mlp import MLP
-from minilearner.plots.lines import plot_schedule
 from minilearner.refused_imports import explain_import, watch_imports
-from minilearner.registry import register
-from minilearner.results.interpretation import ClassificationInterpretation
-from minilearner.results.multi_label import MultiLabelInterpretation
-from minilearner.results.predictions import Predictions
-from minilearner.results.regression import RegressionInterpretation
-from minilearner.results.top_losses import Interpretation
-from minilearner.runtime import set_seed
-from minilearner.schedules import (
-    chain,
-    constant,
-    cosine,
-    exp_range,
-    exponential,
-    exponential_decay,
-    flat_cosine,
-    inverse_sqrt,
-    linear,
-    multi_step,
-    one_cycle,
-    polynomial,
-    sgdr,
-    step_decay,
-    time_based_decay,
-    triangular,
-    triangular2,
-    warmup,
-    warmup_stable_decay,
-)
-from minilearner.sources.archives import untar_data
-from minilearner.sources.urls import URLs
-from minilearner.training.batch_size import largest_batch_size
-from minilearner.training.callback import (
-    Callback,
-    CancelBackward,
-    CancelBatch,
-    CancelEpoch,
-    CancelFit,
-    CancelStep,
-    CancelTrain,
-    CancelValidate,
-)
-from minilearner.vision.augment import Flip
-from minilearner.vision.fashion_mnist import fashion_mnist
-from minilearner.vision.normalize import Normalize
-from minilearner.vision.shift import RandomShift
 
 __version__ = "0.1.0"
 
 watch_imports()
 
-__all__ = [
-    "EMA",
-    "MLP",
-    "SWA",
-    "ActivationStats",
-    "BatchTransform",
-    "BnFreeze",
-    "CSVLogger",
-    "Callback",
-    "CancelBackward",
-    "CancelBatch",
-    "CancelEpoch",
-    "CancelFit",
-    "CancelStep",
-    "CancelTrain",
-    "CancelValidate",
-    "Category",
-    "Checkpoint",
-    "CheckpointError",
-    "ClassificationInterpretation",
-    "CutMix",
-    "CyclicLR",
-    "DataError",
-    "DataLoaders",
-    "DownloadError",
-    "EarlyStopping",
-    "FileFormatError",
-    "Flip",
-    "FocalLoss",
-    "GradientAccumulation",
-    "GradientCheckpointing",
-    "GradientClip",
-    "Interpretation",
-    "LRFinder",
-    "LRSweep",
-    "LabelSmoothingCrossEntropy",
-    "LambdaCallback",
-    "Learner",
-    "LearningRateScheduler",
-    "MiniGoogLeNet",
-    "MinilearnerError",
-    "MixUp",
-    "MultiLabelInterpretation",
-    "NoSuggestion",
-    "NonFinite",
-    "NonFiniteError",
-    "Normalize",
-    "ParamScheduler",
-    "Predictions",
-    "ProgressiveResize",
-    "RandomShift",
-    "ReduceLROnPlateau",
-    "Regression",
-    "RegressionInterpretation",
-    "SaveBest",
-    "SplitOnOOM",
-    "TorchScheduler",
-    "TrainDataLoaderIter",
-    "URLs",
-    "ValDataLoaderIter",
-    "Validate",
-    "accuracy",
-    "chain",
-    "constant",
-    "cosine",
-    "error_rate",
-    "exp_range",
-    "exponential",
-    "exponential_decay",
-    "fashion_mnist",
-    "flat_cosine",
-    "inverse_sqrt",
-    "largest_batch_size",
-    "linear",
-    "load_learner",
-    "minimum",
-    "multi_step",
-    "one_cycle",
-    "plot_schedule",
-    "polynomial",
-    "register",
-    "set_seed",
-    "sgdr",
-    "slide",
-    "steep",
-    "step_decay",
-    "time_based_decay",
-    "top_k_accuracy",
-    "triangular",
-    "triangular2",
-    "untar_data",
-    "valley",
-    "warmup",
-    "warmup_stable_decay",
-]
+if TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
+    from minilearner.front_door import *  # noqa: F403
+    from minilearner.front_door import __all__ as __all__
+else:
 
+    def __getattr__(name: str) -> Any:
+        is_special = name.startswith("__") and name != "__all__"  # Python asks every module for such names
+        if not is_special and PathFinder.find_spec(f"{__name__}.{name}", __path__):  # noqa: F405
+            return importlib.import_module(f"{__name__}.{name}")
+        names = {} if is_special else vars(importlib.import_module(f"{__name__}.front_door"))
+        if name not in names.get("__all__", ()) and name != "__all__":
+            raise AttributeError(explain_import(__name__, name) or f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = names[name]
+        return names[name]
 
-if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
-
-    def __getattr__(name: str) -> NoReturn:
-        raise AttributeError(explain_import(__name__, name) or f"module {__name__!r} has no attribute {name!r}")
+    def __dir__() -> list[str]:
+        return sorted(__getattr__("__all__"))

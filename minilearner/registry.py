@@ -1,11 +1,12 @@
 """Names for classes and functions, so that a file can say what to build without containing code.
 
 A name in a file is looked up among the names registered in this process, and nowhere else: no name is ever imported.
-`loading` registers the package's own parts, and users register theirs with `register`.
+`loading` registers the package's own parts when it is imported, and users register theirs with `register`.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def register(thing: Any = None, *, name: str | None = None) -> Any:
     if not isinstance(thing, type) and (not inspect.isroutine(thing) or thing.__name__ == "<lambda>"):
         raise TypeError(f"`register` takes a class or a function with a name. Received: {thing!r}.")
     name = thing.__name__ if name is None else name
-    known = _ENTRIES.get(name)
+    known = _entries().get(name)
     if known is not None and _origin(known.thing) != _origin(thing):
         raise ValueError(
             f"the name {name!r} belongs to {'.'.join(_origin(known.thing))}. Choose another: register(name=...)."
@@ -115,7 +116,7 @@ def describe(thing: Any, place: str) -> dict[str, Any]:
         if thing.args:
             raise TypeError(f"{place} {name} must have its arguments by name in `partial`. Received: {thing.args}.")
         return {"name": name, "arguments": dict(thing.keywords)}
-    entry = _ENTRIES[name]
+    entry = _entries()[name]
     try:
         arguments = {} if of is entry.thing else dict(entry.arguments(of))
     except AttributeError as error:
@@ -138,10 +139,10 @@ def build(description: Any, allowed: Callable[[Any], bool], place: str) -> Any:
             place, or its arguments are wrong.
     """
     name, arguments = _check_description(description, place)
-    entry = _ENTRIES.get(name)
+    entry = _entries().get(name)
     if entry is None:
         raise FileFormatError(
-            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _ENTRIES)} If it is your own, "
+            f"{place} {name[:80]!r} is not registered here.{closest(name[:80], _entries())} If it is your own, "
             "register it before loading, as the script that wrote the file did: @minilearner.register."
         )
     if not allowed(entry.thing):
@@ -159,8 +160,14 @@ def is_class_of(*classes: type, or_function: bool = False) -> Callable[[Any], bo
     return lambda thing: issubclass(thing, classes) if isinstance(thing, type) else or_function
 
 
+def _entries() -> dict[str, _Entry]:
+    """Returns all registered names, the package's own among them, whichever of its modules was imported."""
+    importlib.import_module("minilearner.loading")  # not above: it is on the top floor, and imports this module
+    return _ENTRIES
+
+
 def _name_of(thing: Any) -> str | None:
-    return next((name for name, entry in _ENTRIES.items() if entry.thing is thing), None)
+    return next((name for name, entry in _entries().items() if entry.thing is thing), None)
 
 
 def _origin(thing: Any) -> tuple[str, str]:
