@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from minilearner.checkup.findings import Finding, NotCheckedError
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.known_labels import find_labels
 from minilearner.data.loader import Loader
 from minilearner.data.targets import MultiCategory
 from minilearner.errors import agree, plural, portion
@@ -122,36 +122,13 @@ def _find_constant(y: Tensor) -> Iterator[Finding]:
 
 def _training_labels(loader: Loader) -> tuple[Tensor, bool]:
     """Returns the labels of the training items on the CPU, and whether they are all of them."""
-    known = getattr(loader, "y", None)
-    if not isinstance(known, Tensor):
-        pieces = [y for _, y in loader.data_in_memory()]
-        known = torch.cat(pieces) if pieces and all(isinstance(y, Tensor) for y in pieces) else None
-    if known is None:
-        known = _read_targets(getattr(loader, "source", None))
+    known = find_labels(loader)
     if known is not None:
-        return known.detach().cpu(), True
+        return known, True
     sample = [y for _, y in islice(loader.iterate(), _SAMPLE)]
     if not sample or not all(isinstance(y, Tensor) and y.ndim for y in sample):
         raise NotCheckedError("the targets are not one tensor for each batch")
     return torch.cat(sample).detach().cpu(), False
-
-
-def _read_targets(source: Any) -> Tensor | None:
-    """Returns the `targets` that torchvision's datasets list, for the items that a torch loader serves."""
-    whole: Any = source.dataset if isinstance(source, DataLoader) else None
-    indices = None
-    if isinstance(whole, Subset):
-        whole, indices = whole.dataset, whole.indices
-    targets = getattr(whole, "targets", None)
-    if targets is None or getattr(whole, "target_transform", None) is not None:
-        return None
-    try:
-        listed = torch.as_tensor(targets)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    if listed.ndim != 1 or len(listed) != len(whole):
-        return None
-    return listed if indices is None else listed[torch.as_tensor(indices)]
 
 
 def _are_zeros_and_ones(y: Tensor) -> bool:

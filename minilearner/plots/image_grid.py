@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["NEUTRAL", "RIGHT", "WRONG", "limit_to_grid", "plot_images"]
+__all__ = ["NEUTRAL", "RIGHT", "WRONG", "limit_to_grid", "plot_images", "scale_to_unit_range"]
 
 RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c62828", "#222222"
 """Colours of titles: for a right prediction, a wrong one, and an image without a prediction."""
@@ -97,7 +97,7 @@ def _draw_image(ax: Axes, image: NDArray[Any] | Tensor | str) -> None:
         ax.text(0.5, 0.5, image, ha="center", va="center", fontsize=9, color=MUTED)
         return
     values = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
-    values = _scale_to_unit_range(np.moveaxis(values, 0, -1))
+    values = scale_to_unit_range(np.moveaxis(values, 0, -1))
     ax.imshow(values[..., 0] if values.shape[-1] == 1 else values, cmap="gray", vmin=0, vmax=1)
 
 
@@ -113,7 +113,7 @@ def limit_to_grid(max_n: int, nrows: int | None, ncols: int | None) -> int:
     return min(max_n, nrows * ncols) if nrows is not None and ncols is not None else max_n
 
 
-def _scale_to_unit_range(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def scale_to_unit_range(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns values in [0, 1]: clipped, or scaled if too many are outside for an ordinary image."""
     beyond = np.mean((image < -_ROUNDING) | (image > 1 + _ROUNDING))
     if beyond <= 0.1:

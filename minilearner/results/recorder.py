@@ -282,6 +282,12 @@ class Recorder(AtAGlance):
         return self._column("loss")
 
     @property
+    def smoothed(self) -> NDArray[np.float64]:
+        """The smoothed loss after each training batch. It goes on over all runs."""
+        average = SmoothedLoss()
+        return np.array([average.update(loss) for loss in self.losses.tolist()])
+
+    @property
     def lrs(self) -> NDArray[np.float64]:
         """The rate of the last layer group for each training batch of all runs."""
         return self._column("lr")
@@ -335,7 +341,7 @@ class Recorder(AtAGlance):
         """The number of training batches of all runs before the end of each epoch."""
         return [
             offset + at
-            for offset, run in zip(self._starts(), self.runs, strict=True)
+            for offset, run in zip(self.starts(), self.runs, strict=True)
             for at, row in run.rows_at()
             if not _in_mid_epoch(row)
         ]
@@ -360,12 +366,10 @@ class Recorder(AtAGlance):
             ax: where to draw; None makes a new figure.
             save: a file to write the figure to, such as "loss.png".
         """
-        average = SmoothedLoss()  # it goes on over all runs
-        smoothed = np.array([average.update(loss) for loss in self.losses.tolist()])
-        valid = self._at_batches("valid_loss") if with_valid else ([], [])
-        starts: Any = sorted({*self._starts(), *self.iters}) if show_epochs else self._starts()
+        valid = self.at_batches("valid_loss") if with_valid else ([], [])
+        starts: Any = sorted({*self.starts(), *self.iters}) if show_epochs else self.starts()
         return lines.plot_loss(
-            self.losses, smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax, save=save
+            self.losses, self.smoothed, valid, skip_start=skip_start, log=log, starts=starts, ax=ax, save=save
         )
 
     def plot_lr_find(
@@ -399,15 +403,25 @@ class Recorder(AtAGlance):
         Raises:
             ValueError: no epoch is recorded.
         """
+        panels = self.epoch_panels()
+        if not panels:
+            raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
+        return lines.plot_epochs(panels, save=save)
+
+    def epoch_panels(self) -> dict[str, dict[str, list[float]]]:
+        """Returns the loss and each metric over the epochs of all runs, on training and validation.
+
+        Example: ``recorder.epoch_panels()["loss"]["validation"]``. NaN stands where an epoch has no value.
+        """
         rows = self._whole_epochs()
         if not rows:
-            raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
+            return {}
         names = [name for name in _columns(rows) if name not in (*_FIRST, "time_seconds")]
         own = [
             name for name in names if name.removeprefix("train_") == name or name.removeprefix("train_") not in names
         ]
         sources = {"loss": ("train_loss", "valid_loss"), **{name: (f"train_{name}", name) for name in own}}
-        panels = {
+        return {
             title: {
                 label: [row.get(name, math.nan) for row in rows]
                 for label, name in zip(("training", "validation"), pair, strict=True)
@@ -415,7 +429,6 @@ class Recorder(AtAGlance):
             }
             for title, pair in sources.items()
         }
-        return lines.plot_epochs(panels, save=save)
 
     def plot_sched(
         self,
@@ -445,7 +458,7 @@ class Recorder(AtAGlance):
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
         named = {_LONG_NAMES[key]: series[key] for key in chosen}
-        return lines.plot_series(named, xlabel="batch", starts=self._starts(), ax=ax, figsize=figsize, save=save)
+        return lines.plot_series(named, xlabel="batch", starts=self.starts(), ax=ax, figsize=figsize, save=save)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs as CSV: run, kind, epoch, step, the losses, the metrics, time_seconds.
@@ -475,16 +488,16 @@ class Recorder(AtAGlance):
     def _column(self, name: str) -> NDArray[np.float64]:
         return np.concatenate([np.empty(0), *(run.steps[name] for run in self.runs)])
 
-    def _starts(self) -> dict[int, str]:
+    def starts(self) -> dict[int, str]:
         """Returns the number of batches before each run, with the run's name."""
         ends = np.cumsum([0, *(run.n_batches for run in self.runs)]).tolist()
         return {start: run.phase or run.kind for start, run in zip(ends, self.runs, strict=False)}
 
-    def _at_batches(self, name: str) -> tuple[list[int], list[float]]:
+    def at_batches(self, name: str) -> tuple[list[int], list[float]]:
         """Returns the values of a column, and the number of batches of all runs before each value."""
         found = [
             (offset + at, row[name])
-            for offset, run in zip(self._starts(), self.runs, strict=True)
+            for offset, run in zip(self.starts(), self.runs, strict=True)
             for at, row in run.rows_at()
             if row.get(name) is not None
         ]

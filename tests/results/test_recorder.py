@@ -217,3 +217,11 @@ def test_the_ends_of_epochs_are_marked_if_asked_for(recorder):
 def test_without_a_sweep_there_is_none_to_draw(recorder):
     with pytest.raises(ValueError, match=r"There is no sweep to plot\. Write learn.lr_find\(\)"):
         recorder.plot_lr_find()
+
+
+def test_all_runs_have_one_smoothed_loss_and_columns_at_their_batches(recorder):
+    average = SmoothedLoss()
+    assert recorder.smoothed.tolist() == [average.update(loss) for loss in recorder.losses.tolist()]
+    assert recorder.starts() == {0: "fit_one_cycle", 6: "fit"}
+    assert recorder.at_batches("valid_loss") == ([3, 6, 8], [2.0, 1.0, 2.0])
+    assert recorder.epoch_panels()["loss"]["validation"] == [2.0, 1.0, 2.0] and Recorder().epoch_panels() == {}
