@@ -23,10 +23,14 @@ from minilearner.callbacks.progress import Output, Progress
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.checkup.examination import examine
 from minilearner.checkup.findings import Checkup
+from minilearner.copies import copy_apart
+from minilearner.data.dataloaders import DataLoaders
+from minilearner.data.folds import ItemPool
 from minilearner.data.targets import ClassNumbers
 from minilearner.data.turns import take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
+from minilearner.fitting.cross_validation import cross_validate, fit_briefly
 from minilearner.fitting.fit import fit, undo_on_early_error, validate
 from minilearner.fitting.profile import StepProfile, profile_steps
 from minilearner.fitting.rates import sweep_rates
@@ -493,6 +497,47 @@ class Learner(LearnerParts):
         with self.no_bar() if inner else nullcontext():
             return self._predictor(ds_idx, dl, self._show_to(cbs)).predictions(act=act, **kept)
 
+    def cross_val_preds(
+        self,
+        k: int = 5,
+        n_epoch: int = 5,
+        *,
+        fit: Callable[[Learner], Any] | None = None,
+        make_learner: Callable[[Any], Learner] | None = None,
+        ds_idx: int | None = None,
+        seed: int = 0,
+    ) -> Predictions:
+        """Returns predictions of each item by a model that has not seen it, as label errors need: k fits, k folds.
+
+        Example::
+
+            interp = ClassificationInterpretation.from_predictions(learn.cross_val_preds())
+            interp.label_errors().to_csv("review.csv")
+
+        A model that was trained on an item has learnt its wrong label by heart. So each fold needs a new model, with
+        the weights from before the first training. A learner of `vision_learner` is made again with its arguments. Any
+        other learner is copied, which it must be before it is trained. This learner's own weights stay as they are.
+        Of its callbacks, those that are part of the step act in the fits, such as `MixUp`.
+
+        Args:
+            k: the number of folds. Each model trains on (k - 1) / k of the items.
+            n_epoch: epochs of each fit.
+            fit: trains a new learner, in place of `fine_tune(n_epoch)` if a part of it is frozen, or else
+                `fit_one_cycle(n_epoch)`.
+            make_learner: returns a new learner of the loaders that it gets. Its weights must not have seen the items.
+            ds_idx: 0 for the items of the training set, 1 for those of the validation set, None for both.
+            seed: decides the folds, and all that is random in each fit.
+
+        Raises:
+            ValueError: an argument is out of range, or this learner was trained and cannot be made again.
+            DataError: the items cannot be read by their position.
+        """
+        check_count(n_epoch, "n_epoch")
+        check_count(seed, "seed", least=0)
+        make = make_learner or self._plan_remake()
+        train_fold = fit or partial(fit_briefly, n_epoch=n_epoch)
+        return cross_validate(ItemPool(self.dls, ds_idx), k, make, train_fold, seed=seed, output=self._output)
+
     def predict(self, item: Any, with_input: bool = False) -> Prediction:
         """Returns `(label, index, probabilities)` of one item. Training goes on as if it had not been called.
 
@@ -706,6 +751,7 @@ class Learner(LearnerParts):
         parts = self.model, self._optimizer() if with_opt else None, self.loss_func
         with turn_of(self.model):  # a thread that predicts sees the old weights or the new ones
             has_opt = learner_files.load(self.path / self.model_dir, file, *parts, strict=strict)
+        self._has_learnt = True
         if with_opt and not has_opt:
             self._output.note(f"learn.load: {os.fspath(file)} has no optimizer's state, so only weights were loaded.")
         return self
@@ -821,9 +867,35 @@ class Learner(LearnerParts):
     ) -> RunRecord:
         with train(self.model, [self.dls.train]):
             context = self._context(cbs, wd, reset_opt=reset_opt)
+            self._has_learnt = True
             record = fit(context, kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
             self._trained = ref(context.optimizer), record.hypers
         return record
+
+    def _plan_remake(self) -> Callable[[DataLoaders], Learner]:
+        """Returns a function that makes a learner of other loaders, like this one before its first training.
+
+        Raises:
+            ValueError: this learner was trained, and how it was made is unknown.
+        """
+        if self._recipe is None and self._has_learnt:
+            raise ValueError(
+                "`make_learner` is needed, since this learner was trained and a copy of it has seen the items. Call "
+                "`cross_val_preds` before the first training, or give make_learner=lambda dls: Learner(dls, ...)."
+            )
+        return self._make_again
+
+    def _make_again(self, dls: DataLoaders) -> Learner:
+        if self._recipe is None:
+            model, loss_func = (copy_apart(part) for part in (self.model, self.loss_func))
+            learner = Learner(dls, model, loss_func, splitter=self.splitter, wd_bn_bias=self.wd_bn_bias)
+            learner.train_bn = self.train_bn
+        else:
+            learner = self._recipe(dls)
+        learner.opt_func, learner.lr, learner.wd, learner.moms = self.opt_func, self.lr, self.wd, self.moms
+        learner.metrics = self.metrics
+        learner._set_precision(self.precision)
+        return learner.add_cb([copy_apart(callback) for callback in self.cbs if callback.part_of_step])
 
     @property
     def _view(self) -> LearnerView:

@@ -9,7 +9,7 @@ with the parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -61,6 +61,8 @@ class LearnerParts(AtAGlance):
     _output: Output
     _written: set[Path]
     _trained: tuple[ref[Optimizer], Sequence[Mapping[str, Any]]] | None = None
+    _has_learnt: bool = False  # whether `fit` or `load` has changed the model's weights
+    _recipe: Callable[[DataLoaders], Any] | None = None  # makes a learner like this one, with its first weights
 
     def glance(self) -> Glance:
         """Returns what the learner is made of, and how its last run ended."""

@@ -402,6 +402,15 @@ class DataLoaders(AtAGlance):
         longer._set_up_transforms()
         return longer
 
+    def over(self, train: Loader, valid: Loader | None) -> DataLoaders:
+        """Returns a `DataLoaders` of other loaders, whose labels mean the same as here."""
+        other = copy.copy(self)
+        other.train, other.valid, other._turns = train, valid, Turns()
+        other.split_items = None
+        for loader in other.loaders:
+            loader.target = other._target
+        return other
+
     def with_target(self, target: Target) -> DataLoaders:
         """Returns loaders of the same data whose labels mean `target`; these stay as they are."""
         other = copy.copy(self)

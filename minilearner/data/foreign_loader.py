@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
+    ConcatDataset,
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     Sampler,
     SequentialSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     default_collate,
@@ -36,6 +39,7 @@ from minilearner.data.share import (
     SharedBatches,
     choose_drop_last,
     drops_last,
+    is_small_rest,
     share_batches,
 )
 from minilearner.data.worker_processes import read_under_watch
@@ -46,7 +50,7 @@ from minilearner.tree import Tree, map_tensors, n_items, to_device
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ForeignLoader", "from_dataset"]
+__all__ = ["ForeignLoader", "from_dataset", "over_datasets"]
 
 
 class ForeignLoader(Loader):
@@ -291,6 +295,28 @@ def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoa
     # Its own generator: without one, every pass would draw a number from torch's global generator.
     generator = derive_generator(seed, "workers", int(training))
     return DataLoader(dataset, batch_size=bs, sampler=sampler, drop_last=drop_last, generator=generator)
+
+
+def over_datasets(
+    like: ForeignLoader, sources: Sequence[DataLoader[Any]], positions: Sequence[int], *, training: bool
+) -> ForeignLoader:
+    """Returns a loader of the items at some positions of several loaders in a row, read and moved as `like` does.
+
+    Args:
+        like: the loader whose collation, workers and size of a batch it takes.
+        sources: loaders of map-style datasets, in order.
+        positions: counted over all sources.
+        training: whether to shuffle, by a seed that follows from nothing else.
+    """
+    source: Any = like.source
+    every: Dataset[Any] = ConcatDataset([Subset(one.dataset, list(one.sampler)) for one in sources])
+    part, bs = Subset(every, positions), source.batch_size or int(getattr(source.batch_sampler, "batch_size", 64))
+    sampler: Sampler[int] = DerivedSampler(len(part), 0) if training else SequentialSampler(part)
+    drop_last = training and drops_last(source) and is_small_rest(len(part), bs)
+    generator = derive_generator(0, "workers", int(training))
+    options: dict[str, Any] = {"batch_size": bs, "sampler": sampler, "drop_last": drop_last, "generator": generator}
+    loader: DataLoader[Any] = DataLoader(part, **options, **_options(source))
+    return like._copy_with(source=loader).take_share(WHOLE)
 
 
 def _sequential(loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -160,6 +160,12 @@ class ItemDataset(Dataset[Tree]):
         other.rows, other.table, other._is_own = None, None, False
         return other
 
+    def new(self, items: Sequence[Any], rows: Sequence[int] | None) -> ItemDataset:
+        """Returns a dataset of other items of the same source, with a cache of its own, which no later run finds."""
+        cache = self.cache if self.cache is None or isinstance(self.cache, bool) else True
+        how: dict[str, Any] = {"seed": self.seed, "cache": cache, "rows": rows, "table": self.table}
+        return type(self)(items, self._read, self.item_tfms, **how)
+
     def open_store(self) -> None:
         """Opens the cache, or decides once that there is none."""
         with one_reader():

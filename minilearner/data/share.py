@@ -27,6 +27,7 @@ __all__ = [
     "choose_drop_last",
     "drops_last",
     "explain_rest",
+    "is_small_rest",
     "share_batches",
 ]
 
@@ -192,6 +193,12 @@ def choose_drop_last(n_items: int, bs: int, *, is_asked_for: bool = False) -> bo
     if processes.is_first() and (not does_drop or n_items > bs):  # without a batch, an error follows
         sys.stderr.write(f"{' '.join(explain_rest(n_items, bs, does_drop=does_drop)).rstrip()}\n")
     return does_drop
+
+
+def is_small_rest(n_items: int, bs: int) -> bool:
+    """Returns whether training may leave out its short last batch without a word: a tenth of the items, or one."""
+    rest = n_items % bs
+    return 10 * rest <= n_items or rest == 1
 
 
 def explain_rest(n_items: int, bs: int, *, does_drop: bool) -> tuple[str, str]:

@@ -28,7 +28,7 @@ class Origins:
     """What is known about the items of a set besides their predictions."""
 
     sources: Sequence[Any]
-    """What each item was read from, such as a path; one for each item."""
+    """What each item was read from, such as a path, or the image itself; one for each item."""
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """The columns of the table that the items come from: name -> one value for each item."""
 
@@ -50,6 +50,9 @@ class Origins:
 
         If its file is not there, or is not an image, returns the reason in a few words.
         """
+        source = self.sources[index]
+        if isinstance(source, Tensor) and source.ndim == 3:
+            return source if source.is_floating_point() else source.float() / 255
         path = self.path(index)
         if not path or not Path(path).is_file():
             return "no file to show" if not path else "file not found"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from minilearner.checks import check_count, check_not_negative, check_rate
+from minilearner.copies import copy_apart
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.keywords import suggest_keywords
 from minilearner.learner import Learner
@@ -115,6 +117,7 @@ def vision_learner(
 
     Source: fastai, `vision_learner`. There, `cut` is ignored, and the statistics are added to the caller's `dls`.
     """
+    given = {name: _keep_apart(value) for name, value in locals().items() if name not in ("dls", "arch", "cbs")}
     if not isinstance(dls, DataLoaders):
         raise TypeError(f"`dls` must be DataLoaders: DataLoaders(train, valid). Received: {type(dls).__name__}.")
     check_rate(lr, "lr", auto=True)
@@ -160,11 +163,17 @@ def vision_learner(
     )
     if pretrained:
         learn.freeze()
+    learn._recipe = partial(vision_learner, arch=arch, **given)
     return learn
 
 
 cnn_learner = vision_learner
 """The old name of `vision_learner`."""
+
+
+def _keep_apart(value: Any) -> Any:
+    """Returns a copy of a module that the learner would train, and anything else as it is."""
+    return copy_apart(value) if isinstance(value, nn.Module) else value
 
 
 def _count_outputs(dls: DataLoaders, n_out: int | None) -> int:
