@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NoReturn
 
@@ -17,6 +18,7 @@ from minilearner import processes
 from minilearner.checks import check_choice, check_count
 from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
+from minilearner.data.corrections import read_review
 from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, PreparedPart, Read, as_sequence
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset, as_tensor
@@ -102,6 +104,28 @@ class DataBlock:
         block.item_tfms, block.batch_tfms = ItemPipeline(item_tfms), Pipeline(batch_tfms)
         return block
 
+    def relabel(self, csv: PathLike) -> DataBlock:
+        """Returns a copy that corrects labels, and leaves out items, as a reviewed CSV file says.
+
+        Example::
+
+            interp.label_errors().to_csv("review.csv", most=200)  # fill in the columns action and new_label
+            dls = block.relabel("review.csv").dataloaders(path)
+
+        The column `action` says "keep", "delete" or "relabel", and `new_label` the right class. No file is deleted. All
+        other items stay in the set, training or validation, where they were.
+
+        Args:
+            csv: the file, also from a spreadsheet that saved it with semicolons.
+
+        Raises:
+            DataError: an action is unknown, or rows contradict each other. Names the row. `dataloaders` raises it if a
+                file is not among the items, its label is another one than at the review, or a new label is no class.
+        """
+        block = copy.copy(self)
+        block.plan = replace(self.plan, corrections=read_review(csv))
+        return block
+
     def dataloaders(
         self,
         source: Any,
@@ -118,6 +142,7 @@ class DataBlock:
         on_unreadable: OnUnreadable = "raise",
         cache: bool | PathLike | None = None,
         weights: Any = None,
+        relabel: PathLike | None = None,
         **unknown: NoReturn,
     ) -> DataLoaders:
         """Returns loaders of a source, after checking for everything that would stop training later.
@@ -167,7 +192,9 @@ class DataBlock:
             raise ValueError(
                 'on_unreadable="skip" needs verify="headers", the default, or "decode". Received: verify="names".'
             )
-        prepared = self.plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
+        plan = self.plan if relabel is None else self.relabel(relabel).plan
+        prepared = plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
+        _report_corrections(plan)
         _report_skipped_items(prepared)
         seed = draw_seed() if seed is None else seed
         train, valid = (
@@ -314,6 +341,11 @@ def _check_count(getters: Any, name: str, n: int) -> None:
     for getter in getters:
         if getter is not None and not callable(getter):
             raise TypeError(f"`{name}` must be a function of an item. Received: {getter!r}.")
+
+
+def _report_corrections(plan: DataPlan) -> None:
+    if plan.corrections is not None and processes.is_first():
+        sys.stderr.write(f"{plan.corrections}\n")
 
 
 def _report_skipped_items(prepared: PreparedData) -> None:

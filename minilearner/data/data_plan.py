@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from minilearner.data.blocks import InputBlock, TargetBlock
+from minilearner.data.corrections import Corrections
 from minilearner.data.items import ItemName, name_items
 from minilearner.data.labels import Getter, apply_to_all
 from minilearner.data.splits import Split, Splitter, split_items
@@ -69,6 +70,7 @@ class DataPlan:
     get_x: tuple[Getter | None, ...]
     get_y: Getter | None
     splitter: Splitter
+    corrections: Corrections | None = None
 
     def items(self, source: Any) -> Any:
         """Returns the items of a source: a sequence, a `Table` or a frame.
@@ -127,6 +129,21 @@ class DataPlan:
             return None
         return self.outcome.target([labels[i] for i in train])
 
+    def correct(
+        self, sources: list[Any], labels: list[Any] | None, train: Sequence[int]
+    ) -> tuple[list[Any] | None, set[int]]:
+        """Returns the labels after a review, and the positions of the items to leave out.
+
+        The items are split before, so that all items that stay are in the set where they were.
+
+        Raises:
+            DataError: the review does not fit the items.
+        """
+        if self.corrections is None:
+            return labels, set()
+        vocab = getattr(self.target(labels, train), "vocab", None) or ()
+        return self.corrections.apply(sources, labels, vocab)
+
     def encode(
         self, labels: list[Any] | None, target: Target | None, sources: Sequence[Any], split: str
     ) -> Tensor | None:
@@ -164,9 +181,11 @@ class DataPlan:
         bad, sizes = self.inspect(sources, verify)
         if bad and on_unreadable == "raise":
             raise _unreadable_error(sources, bad)
-        train, valid = ([i for i in part if i not in bad] for part in (train, valid))
+        labels, deleted = self.correct(sources, labels, train)
+        train, valid = ([i for i in part if i not in bad and i not in deleted] for part in (train, valid))
         if not train:
-            raise DataError(f"no item is left to train on: {len(bad)} of {len(sources)} cannot be read.")
+            also = f", and the review leaves out {len(deleted)}" if deleted else ""
+            raise DataError(f"no item is left to train on: {len(bad)} of {len(sources)} cannot be read{also}.")
         target = self.target(labels, train)
 
         def part(positions: list[int], split: str) -> PreparedPart:
