@@ -66,6 +66,7 @@ from minilearner.training.run import Phase, Run
 from minilearner.training.step import LossFunction, Step, make_step
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Learner"]
@@ -655,6 +656,7 @@ class Learner(LearnerParts):
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images of a set, each with its target and its prediction: green if right, red if wrong.
@@ -665,9 +667,10 @@ class Learner(LearnerParts):
             shuffle: take images from all over the set (always the same ones) instead of the first.
             nrows, ncols: the shape of the grid.
             figsize: size of the figure in inches.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "results.png".
         """
-        layout = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
+        layout = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "ax": ax, "save": save}
         return self._predictor(ds_idx, dl).show(max_n, shuffle=shuffle, **layout)
 
     def check(self, lr: Rate | None = None) -> Checkup:

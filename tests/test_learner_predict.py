@@ -26,10 +26,12 @@ from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.targets import MultiCategory
-from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG
+from minilearner.plots.palette import palette
 from minilearner.vision.image_loaders import ImageDataLoaders
 from minilearner.vision.images import open_image
 from minilearner.vision.resize import Resize
+
+NEUTRAL, RIGHT, WRONG = palette().ink, palette().right, palette().wrong
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 240)}
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -103,11 +103,14 @@ class ActivationStats(Callback):
             raise ValueError("there are no histograms. Use ActivationStats(with_hist=True) before training.")
         return self._read()[:, :, 3:]
 
-    def plot_layer_stats(self, idx: int, *, save: str | os.PathLike[str] | None = None) -> Figure:
+    def plot_layer_stats(
+        self, idx: int, ax: Axes | None = None, *, save: str | os.PathLike[str] | None = None
+    ) -> Figure:
         """Plots the mean, standard deviation and near-zero share of layer `idx` of `names` by recorded batch."""
         columns = {"mean": self.means, "standard deviation": self.stds, "share near zero": self.near_zero}
         self._check_index(idx)
-        return lines.plot_series({name: c[:, idx] for name, c in columns.items()}, xlabel=self._label_x(idx), save=save)
+        series = {name: c[:, idx] for name, c in columns.items()}
+        return lines.plot_series(series, xlabel=self._label_x(idx), ax=ax, save=save)
 
     def color_dim(self, idx: int, ax: Axes | None = None, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Plots the histograms of layer `idx` of `names`: one column per recorded batch, brighter for higher counts."""

@@ -44,6 +44,7 @@ from minilearner.threads import is_trained_on_elsewhere
 from minilearner.tree import Tree
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["DataLoaders"]
@@ -274,19 +275,20 @@ class DataLoaders(AtAGlance):
         unique: bool = False,
         ds_idx: int = 0,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images as they reach the model: `show_batch` of one of the loaders.
 
         Args:
-            b, max_n, nrows, ncols, figsize, unique, save: as for `Loader.show_batch`.
+            b, max_n, nrows, ncols, figsize, unique, ax, save: as for `Loader.show_batch`.
             ds_idx: 0 for training, 1 for validation.
 
         Raises:
             ValueError: `max_n` is below 1, the grid is too small, or `unique` finds no augmentation of ours.
             DataError: the inputs are not images.
         """
-        return self.loader(ds_idx).show_batch(b, max_n, nrows, ncols, figsize, unique, save=save)
+        return self.loader(ds_idx).show_batch(b, max_n, nrows, ncols, figsize, unique, ax=ax, save=save)
 
     @classmethod
     def from_dsets(cls, train: Any, valid: Any = None, *, bs: int = 64, **options: Any) -> DataLoaders:

@@ -24,6 +24,7 @@ from minilearner.tree import Tree, map_tensors, n_items
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from typing_extensions import Self
 
@@ -108,6 +109,7 @@ class Loader(ABC):
         figsize: tuple[float, float] | None = None,
         unique: bool = False,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws images as they reach the model, augmented but in their real colours, below their labels.
@@ -120,6 +122,7 @@ class Loader(ABC):
             nrows, ncols: the grid; about square by default. Both together limit the number of images.
             figsize: width and height in inches; by default, what images and labels need.
             unique: show `max_n` augmentations of one image, the first of the split.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "batch.png".
 
         Raises:
@@ -130,7 +133,7 @@ class Loader(ABC):
         *inputs, y = (self.pick([0] * max_n).augment() if unique else self).first_batch() if b is None else b
         x = inputs[0] if len(inputs) == 1 else tuple(inputs)
         titles = titles_of(self.target, y, max_n)
-        layout: dict[str, Any] = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
+        layout: dict[str, Any] = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "ax": ax, "save": save}
         return show_images(self.decode(x), titles, max_n=max_n, **layout)
 
     # Items.

@@ -11,7 +11,7 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.data.targets import ClassNumbers, Target
 from minilearner.errors import DataError
-from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
+from minilearner.plots.image_grid import plot_images, verdict_colors
 from minilearner.plots.style import wrap_name
 from minilearner.tree import Tree, map_tensors, n_items
 
@@ -78,8 +78,8 @@ def show_predictions(
         return show_images(x, predicted, max_n=len(predicted), heading="predicted", **layout)
     actual = titles_of(target, y, len(decoded))
     is_judged = isinstance(y, Tensor) and not decoded.is_floating_point()
-    same = [bool((a == p).all()) for a, p in zip(y.cpu(), decoded.cpu(), strict=True)] if is_judged else None
-    colors = [NEUTRAL] * len(actual) if same is None else [RIGHT if right else WRONG for right in same]
+    pairs = zip(y.cpu(), decoded.cpu(), strict=True) if is_judged else ()
+    colors = verdict_colors([bool((a == p).all()) for a, p in pairs], layout.get("ax")) if is_judged else None
     both = [f"{a}\n{p}" for a, p in zip(actual, predicted, strict=True)]
     if notes is not None:
         both = [f"{title}\n{note}" for title, note in zip(both, notes, strict=True)]

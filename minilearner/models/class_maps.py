@@ -38,6 +38,8 @@ class ClassMaps:
     """The path of the layer in the model, such as "layer4.1"."""
     classes: Tensor
     """(items,): the class number that each map is about."""
+    depends: Tensor
+    """(items,): whether the score of the class depends on the layer's output at all. If not, the map is all 0."""
 
 
 def class_maps(
@@ -79,8 +81,9 @@ def class_maps(
         for path in candidates:
             seen, gradient, classes = _differentiate(model, x, classes, named[path], size)
             if seen is not None:
-                found.append(ClassMaps(_weigh(seen.float(), gradient.float(), method), path, classes))
-                if bool(gradient.any()):
+                depends = gradient.flatten(1).any(1)
+                found.append(ClassMaps(_weigh(seen.float(), gradient.float(), method), path, classes, depends))
+                if bool(depends.any()):
                     return found[-1]
     if found:  # the scores depend on none of them, as with a head whose weights are all 0
         return found[0]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minilearner.plots.fonts import literal_text
+from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     axes_of,
     check_save,
     clean_text,
-    figure_of,
-    literal_text,
+    inches_of,
     save_figure,
     shorten_middle,
     text_columns,
@@ -133,7 +134,7 @@ class _Layout:
         n = len(names)
         wanted = 10.0 if n <= _FEW else 8.5 if n <= 25 else 7.5  # points
         letter = 0.0088 * wanted  # inches: the width of a digit, and roughly of a letter
-        given = _size_of(ax) if ax is not None else None if figsize is None else min(figsize)
+        given = min(inches_of(ax)) if ax is not None else None if figsize is None else min(figsize)
         most_letters = _LONGEST_NAME if given is None else max(8, min(_LONGEST_NAME, int(given / 3.5 / letter)))
         self.names = [shorten_middle(name, most_letters) for name in names]
         self.width = max(map(text_columns, self.names)) * letter
@@ -148,11 +149,6 @@ class _Layout:
         self.name_every = max(1, int(np.ceil(self.name_font * 1.1 / room)))
         fits = min(wanted, (self.cell - 0.04) / (0.0088 * digits), room * 0.7)
         self.number_font = fits if fits >= _SMALLEST_FONT else 0.0
-
-
-def _size_of(ax: Axes) -> float:
-    box = ax.get_window_extent().transformed(figure_of(ax).dpi_scale_trans.inverted())
-    return float(min(box.width, box.height))
 
 
 def _draw_cells(ax: Axes, cells: NDArray[Any], cmap: str, *, is_share: bool) -> Any:
@@ -180,7 +176,9 @@ def _hatch_rows(ax: Axes, rows: Sequence[int]) -> None:
 
     n = ax.images[0].get_size()[1]
     for row in rows:
-        ax.add_patch(Rectangle((-0.5, row - 0.5), n, 1, fill=False, hatch="////", edgecolor="#c3c9d1", linewidth=0))
+        ax.add_patch(
+            Rectangle((-0.5, row - 0.5), n, 1, fill=False, hatch="////", edgecolor=palette(ax).faint, linewidth=0)
+        )
 
 
 def _write_numbers(ax: Axes, texts: list[list[str]], cells: NDArray[Any], colors: list[list[str]], font: float) -> None:

@@ -6,7 +6,7 @@ the package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,16 @@ from torch import Tensor
 
 from minilearner.checks import check_count
 from minilearner.errors import plural
-from minilearner.notebook import show_once
-from minilearner.plots.style import MUTED, check_save, clean_text, literal_text, save_figure, text_columns
+from minilearner.plots.fonts import literal_text
+from minilearner.plots.palette import palette
+from minilearner.plots.style import (
+    check_save,
+    clean_text,
+    inches_of,
+    panels_of,
+    save_figure,
+    text_columns,
+)
 
 if TYPE_CHECKING:
     import os
@@ -24,10 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["NEUTRAL", "RIGHT", "WRONG", "limit_to_grid", "plot_images", "scale_to_unit_range"]
-
-RIGHT, WRONG, NEUTRAL = "#1a7f37", "#c62828", "#222222"
-"""Colours of titles: for a right prediction, a wrong one, and an image without a prediction."""
+__all__ = ["limit_to_grid", "plot_images", "scale_to_unit_range", "verdict_colors"]
 
 _LETTER = 0.083  # inches: the mean width of a letter at 9 points
 _ROUNDING = 1e-4  # undoing a normalization turns white into 1.0000001
@@ -43,6 +48,8 @@ def plot_images(
     ncols: int | None = None,
     figsize: tuple[float, float] | None = None,
     heats: Sequence[NDArray[Any]] | None = None,
+    notes: Sequence[str] = (),
+    ax: Axes | None = None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws images (channels, height, width) with one channel (grey) or three (RGB), each below its title.
@@ -58,43 +65,58 @@ def plot_images(
         nrows, ncols: the grid. By default about square, and wider than high.
         figsize: width and height in inches. By default large enough for the images and titles.
         heats: for each image, (height, width) in [0, 1]: drawn over it in colours, where it is not 0.
+        notes: a remark at the foot of each image; none if empty.
+        ax: axes whose place the grid takes; None makes a new figure.
         save: a file to write the figure to.
 
     Raises:
         ValueError: the grid is too small, or `save` cannot be written.
     """
-    import matplotlib.pyplot as plt  # heavy
-
     check_save(save)
     rows, columns = _choose_grid(len(images), nrows, ncols)
     titles = [clean_text(title) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
     widest = _LETTER * max(map(text_columns, titles))
-    size = figsize or (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
+    own_size = (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
+    size = inches_of(ax) if ax is not None else figsize or own_size
     font = 9 * min(1.0, size[0] / columns / max(widest, _LETTER))
-    figure, grid = plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")
-    show_once(figure)
-    engine: Any = figure.get_layout_engine()
-    engine.set(w_pad=0.1, h_pad=0.1)  # inches; with the default, titles touch the edge of a saved figure
-    for ax in grid.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_color("#dddddd")  # a frame, for images with a white background
-    for ax in grid.flat[len(images) :]:
-        ax.set_axis_off()
-    for ax, image, title, color in zip(grid.flat, images, titles, colors or [NEUTRAL] * len(titles), strict=False):
-        _draw_image(ax, image)
-        ax.set_title(title, fontsize=font, color=color, **literal_text(title))
-    for ax, heat in zip(grid.flat, heats or (), strict=False):
-        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * heat, interpolation="bilinear")
+    figure, grid = panels_of(ax, rows, columns, size)
+    for panel in grid.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_color(palette(panel).grid)  # a frame, for images with a white background
+    for panel in grid.flat[len(images) :]:
+        panel.set_axis_off()
+    colors = colors or verdict_colors([None] * len(titles), grid.flat[0])
+    for panel, image, title, color in zip(grid.flat, images, titles, colors, strict=False):
+        _draw_image(panel, image)
+        panel.set_title(title, fontsize=font, color=color, **literal_text(title))
+    for panel, heat in zip(grid.flat, heats or (), strict=False):
+        panel.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.75 * heat, interpolation="bilinear")
+    for panel, note in zip(grid.flat, notes, strict=False):
+        _write_note(panel, note, font)
     if heading:
-        figure.suptitle(clean_text(heading), fontsize=10, color=NEUTRAL, **literal_text(heading))
+        write: Callable[..., Any] = figure.suptitle if ax is None else ax.set_title
+        write(clean_text(heading), fontsize=10, color=palette(grid.flat[0]).ink, **literal_text(heading))
     return save_figure(figure, save)
+
+
+def verdict_colors(is_right: Iterable[bool | None], ax: Axes | None = None) -> list[str]:
+    """Returns the colours of titles: for a right prediction, a wrong one, and an image that nobody judges (None)."""
+    look = palette(ax)
+    return [look.ink if right is None else look.right if right else look.wrong for right in is_right]
+
+
+def _write_note(ax: Axes, note: str, font: float) -> None:
+    if note:
+        box = {"facecolor": palette(ax).paper, "alpha": 0.85, "linewidth": 0, "pad": 2}
+        how: Any = {"transform": ax.transAxes, "ha": "center", "va": "bottom", "color": palette(ax).ink, "bbox": box}
+        ax.text(0.5, 0.02, note, fontsize=font, **how)
 
 
 def _draw_image(ax: Axes, image: NDArray[Any] | Tensor | str) -> None:
     if isinstance(image, str):
-        ax.set(xlim=(0, 1), ylim=(0, 1), facecolor="#f1f3f5", aspect="equal")
-        ax.text(0.5, 0.5, image, ha="center", va="center", fontsize=9, color=MUTED)
+        ax.set(xlim=(0, 1), ylim=(0, 1), facecolor=palette(ax).paper, aspect="equal")
+        ax.text(0.5, 0.5, image, ha="center", va="center", fontsize=9, color=palette(ax).muted)
         return
     values = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
     values = scale_to_unit_range(np.moveaxis(values, 0, -1))

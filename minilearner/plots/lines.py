@@ -15,18 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from minilearner.checks import check_choice, check_count
 from minilearner.keywords import suggest_keywords
+from minilearner.plots.fonts import literal_text
+from minilearner.plots.palette import palette
 from minilearner.plots.style import (
-    ACCENT,
-    COLORS,
-    RAW,
-    SMOOTH,
+    Starts,
     add_margins,
     axes_of,
     check_save,
     clean_text,
     figure_of,
     finish_axes,
-    literal_text,
+    panels_of,
     place_legend,
     place_legend_outside,
     save_figure,
@@ -87,7 +86,7 @@ def plot_series(
     xlabel: str,
     first: int = 0,
     marker: str = "",
-    starts: Sequence[int] | Mapping[int, str] = (),
+    starts: Starts = (),
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -116,47 +115,52 @@ def plot_series(
         figure, panels = figure_of(ax), [ax] * len(series)
     for index, (panel, (name, column)) in enumerate(zip(panels, series.items(), strict=True)):
         values = np.asarray(column, dtype=np.float64)
-        color = SMOOTH if ax is None else COLORS[index % len(COLORS)]
+        look = palette(panel)
+        color = look.smooth if ax is None else look.lines[index % len(look.lines)]
         panel.plot(np.arange(len(values)) + first, values, color=color, marker=marker, markersize=5, label=name)
         if ax is None or len(series) == 1:
             panel.set_ylabel(clean_text(name), **literal_text(name))
         finish_axes(panel, starts if panel is panels[0] else [*starts])
     if ax is not None and len(series) > 1:
         place_legend_outside(ax)
-    if marker:  # whole epochs
-        set_integer_ticks(panels[-1])
+    set_integer_ticks(panels[-1])
     panels[-1].set_xlabel(clean_text(xlabel), **literal_text(xlabel))
     return save_figure(figure, save)
 
 
 def plot_epochs(
-    panels: Mapping[str, Mapping[str, Sequence[float]]], *, save: str | os.PathLike[str] | None = None
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    starts: Starts = (),
+    ax: Axes | None = None,
+    save: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draws panels side by side. Each shows one value over the epochs, with lines for training and validation.
 
     Args:
         panels: the values by name; for each, the lines by label. A line has one number per epoch.
+        starts: where runs begin, between epochs, perhaps with their names.
+        ax: axes whose place the panels take; None makes a new figure.
         save: a file to write the figure to.
     """
-    import matplotlib.pyplot as plt  # heavy
-
     check_save(save)
-    figure, grid = plt.subplots(
-        1, len(panels), squeeze=False, figsize=(0.8 + 4.4 * len(panels), 3.6), layout="constrained"
-    )
-    add_margins(figure)
+    figure, grid = panels_of(ax, 1, len(panels), (0.8 + 4.4 * len(panels), 3.6))
     for ax, (name, lines) in zip(grid[0], panels.items(), strict=True):
         for label, column in lines.items():
-            epochs, color = np.arange(1, len(column) + 1), ACCENT if label == "validation" else SMOOTH
+            epochs = np.arange(1, len(column) + 1)
+            color = palette(ax).accent if label == "validation" else palette(ax).smooth
             look: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.8, "clip_on": False}
             ax.plot(epochs, column, color=color, label=label, **look)
+        values = [value for column in lines.values() for value in column if np.isfinite(value)]
+        if max(map(len, lines.values())) == 1 and values:  # a dot says nothing on an axis of its own size
+            ax.set_ylim(min(0, 1.1 * min(values)), max(0, 1.1 * max(values)) or 1)
         if name != "loss":
-            _end_at_one(ax, [value for column in lines.values() for value in column])
+            _end_at_one(ax, values)
         ax.set_title(clean_text(name), fontsize=12, **literal_text(name))
         ax.set_xlabel("epoch")
-        place_legend(ax, fontsize=9)
-        finish_axes(ax)
         set_integer_ticks(ax)
+        finish_axes(ax, starts)
+        place_legend(ax, fontsize=9)
     return save_figure(figure, save)
 
 
@@ -167,7 +171,7 @@ def plot_loss(
     *,
     skip_start: int,
     log: bool,
-    starts: Sequence[int] | Mapping[int, str],
+    starts: Starts,
     ax: Axes | None,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
@@ -185,15 +189,17 @@ def plot_loss(
     """
     check_save(save)
     figure, ax = axes_of(ax)
+    look = palette(ax)
     batches = np.arange(1, len(losses) + 1)[skip_start:]
-    ax.plot(batches, losses[skip_start:], color=RAW, linewidth=0.8, label="training, each batch")
-    ax.plot(batches, smoothed[skip_start:], color=SMOOTH, linewidth=2, label="training, smoothed")
+    ax.plot(batches, losses[skip_start:], color=look.raw, linewidth=0.8, label="training, each batch")
+    ax.plot(batches, smoothed[skip_start:], color=look.smooth, linewidth=2, label="training, smoothed")
     if len(valid[0]):
-        ax.plot(*valid, color=ACCENT, marker="o", markersize=5, linewidth=1.5, label="validation")
+        ax.plot(*valid, color=look.accent, marker="o", markersize=5, linewidth=1.5, label="validation")
     if log:
         set_plain_log_axis(ax)
     ax.set_xlabel(f"batch (without the first {skip_start})" if skip_start and len(losses) else "batch")
     ax.set_ylabel("loss")
+    set_integer_ticks(ax)
     finish_axes(ax, starts)
     place_legend_outside(ax)
     return save_figure(figure, save)
@@ -229,8 +235,7 @@ def plot_histograms(
 
 def _end_at_one(ax: Axes, values: Sequence[float]) -> None:
     """Ends the axis of a share at 1 and at 0, if the margin would go beyond."""
-    finite = [value for value in values if np.isfinite(value)]
-    if finite and min(finite) >= 0 and max(finite) <= 1:
+    if values and min(values) >= 0 and max(values) <= 1:
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, 0), min(high, 1))
 

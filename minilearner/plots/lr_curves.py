@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minilearner.plots.palette import Palette, palette
 from minilearner.plots.style import (
-    ACCENT,
-    COLORS,
-    RAW,
-    SMOOTH,
     axes_of,
     check_save,
     finish_axes,
@@ -28,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_loss_change", "plot_range_test", "plot_sweep"]
 
-_BEST, _CYCLE = "#111111", "#2e933c"
-_FIXED_COLORS = dict(zip(("minimum", "steep", "valley", "slide"), COLORS[1:], strict=False))
+_FIXED = ("minimum", "steep", "valley", "slide")
+"""Suggestions that have the same colour in every figure."""
 
 
 def plot_sweep(
@@ -66,10 +63,10 @@ def plot_sweep(
     lrs, losses, smoothed = curves["lrs"], curves["losses"], curves["smoothed"]
     fixed = curves.get("fixed", losses[:0])
     bold, what = (fixed, "loss of a fixed set of items") if len(fixed) else (smoothed, "smoothed loss")
-    ax.plot(lrs, losses, color=RAW, linewidth=1)
+    ax.plot(lrs, losses, color=palette(ax).raw, linewidth=1)
     if details and len(fixed):
-        ax.plot(lrs, smoothed, color=SMOOTH, linewidth=1.5, label="smoothed loss of the batches")
-    ax.plot(lrs, bold, color=ACCENT, linewidth=2, label=f"{what}\n(thin: of each batch)")
+        ax.plot(lrs, smoothed, color=palette(ax).smooth, linewidth=1.5, label="smoothed loss of the batches")
+    ax.plot(lrs, bold, color=palette(ax).accent, linewidth=2, label=f"{what}\n(thin: of each batch)")
     if not details and len(lrs):
         points = {name: (x, float(np.interp(np.log10(x), np.log10(lrs), bold))) for name, (x, _) in points.items()}
     _keep_in_view(ax, [smoothed, fixed], losses, [y for _, y in points.values()])
@@ -110,15 +107,15 @@ def plot_loss_change(
     """
     check_save(save)
     figure, ax = axes_of(ax, (8.5, 4.2))
-    ax.axhline(0, color="#888888", linewidth=1)
-    ax.plot(lrs, changes, color=SMOOTH, linewidth=1.8, label="change of the loss per step")
+    ax.axhline(0, color=palette(ax).muted, linewidth=1)
+    ax.plot(lrs, changes, color=palette(ax).smooth, linewidth=1.8, label="change of the loss per step")
     ax.set_xscale("log")
     if y_lim is not None:
         ax.set_ylim(*y_lim)
     if lowest is not None:
         x, y = lrs[lowest], changes[lowest]
-        ax.axvline(x, color=ACCENT, linewidth=1, linestyle="--")
-        _mark_within(ax, x, y, color=ACCENT, label=f"steepest fall: {x:.2e} ({y:.2g} per step)")
+        ax.axvline(x, color=palette(ax).accent, linewidth=1, linestyle="--")
+        _mark_within(ax, x, y, color=palette(ax).accent, label=f"steepest fall: {x:.2e} ({y:.2g} per step)")
     ax.set_xlabel("learning rate (logarithmic)")
     ax.set_ylabel("change of the loss per step")
     finish_axes(ax)
@@ -147,10 +144,10 @@ def plot_range_test(
     """
     check_save(save)
     figure, ax = axes_of(ax, (8.5, 4.6))
-    ax.plot(lrs, losses, color=SMOOTH, linewidth=2, label="loss, smoothed")
+    ax.plot(lrs, losses, color=palette(ax).smooth, linewidth=2, label="loss, smoothed")
     curve = np.asarray(losses, dtype=np.float64)
     _keep_in_view(ax, [curve], curve, [])
-    for (name, lr), color in zip(marks.items(), COLORS, strict=False):
+    for (name, lr), color in zip(marks.items(), palette(ax).lines, strict=False):
         ax.axvline(lr, color=color, linewidth=1.2, linestyle="--", label=f"{name}: {lr:.2e}")
         if lr in lrs:
             _mark_within(ax, lr, losses[lrs.index(lr)], markersize=8, color=color)
@@ -166,7 +163,7 @@ def plot_range_test(
 def _write_no_data(ax: Axes) -> None:
     ax.tick_params(which="both", bottom=False, left=False, labelbottom=False, labelleft=False)
     ax.grid(visible=False, which="both")
-    ax.text(0.5, 0.5, "no loss to draw", transform=ax.transAxes, ha="center", va="center", color="#666666")
+    ax.text(0.5, 0.5, "no loss to draw", transform=ax.transAxes, ha="center", va="center", color=palette(ax).muted)
 
 
 def _mark_recommendation(
@@ -177,11 +174,11 @@ def _mark_recommendation(
     """Draws the rate as a line and its likely range as a shade, and writes both above the axes."""
     if recommended is None:
         return
-    ax.axvline(recommended, color=_BEST, linewidth=2.5)
-    title = f"recommended rate (black): {recommended:.2e}"
+    ax.axvline(recommended, color=palette(ax).ink, linewidth=2.5)
+    title = f"recommended rate (thick line): {recommended:.2e}"
     if interval is not None:
-        ax.axvspan(*interval, color=_BEST, alpha=0.10, linewidth=0)
-        title = f"{title}, likely range (grey): {interval[0]:.1e} to {interval[1]:.1e}"
+        ax.axvspan(*interval, color=palette(ax).ink, alpha=0.10, linewidth=0)
+        title = f"{title}, likely range (shaded): {interval[0]:.1e} to {interval[1]:.1e}"
     ax.set_title(title, loc="left", fontsize="medium")
 
 
@@ -189,18 +186,26 @@ def _mark_bounds(ax: Axes, bounds: tuple[float, float] | None) -> None:
     if bounds is not None:
         text = f"range for CyclicLR: {bounds[0]:.1e} to {bounds[1]:.1e}"
         foot = ax.get_xaxis_transform()  # y is a fraction of the axes' height
-        ax.plot(bounds, (0.02, 0.02), color=_CYCLE, linewidth=5, solid_capstyle="butt", transform=foot, label=text)
+        ax.plot(
+            bounds,
+            (0.02, 0.02),
+            color=palette(ax).lines[1],
+            linewidth=5,
+            solid_capstyle="butt",
+            transform=foot,
+            label=text,
+        )
 
 
 def _mark_turns(ax: Axes, turns: Mapping[str, float], lrs: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
     for (name, rate), marker in zip(turns.items(), "v^", strict=False):
         y = float(np.interp(np.log10(rate), np.log10(lrs), losses))
-        _mark_within(ax, rate, y, marker=marker, color=_BEST, markersize=9, label=f"{name}: {rate:.1e}")
+        _mark_within(ax, rate, y, marker=marker, color=palette(ax).ink, markersize=9, label=f"{name}: {rate:.1e}")
 
 
 def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     rates = [x for x, _ in points.values()]
-    colors = _colors_of(points)
+    colors = _colors_of(points, palette(ax))
     for index, (name, (x, y)) in enumerate(points.items()):
         color = colors[name]
         n_above = sum(np.isclose(x, later) for later in rates[index + 1 :])  # drawn on top of this one
@@ -219,11 +224,12 @@ def _mark_suggestions(ax: Axes, points: Mapping[str, tuple[float, float]]) -> No
         )
 
 
-def _colors_of(names: Iterable[str]) -> dict[str, str]:
+def _colors_of(names: Iterable[str], look: Palette) -> dict[str, str]:
     """Returns a colour for each suggestion. Those of fastai's names are always the same."""
-    free = [color for color in COLORS if color not in _FIXED_COLORS.values() and color != ACCENT]
-    others = [name for name in names if name not in _FIXED_COLORS]
-    return _FIXED_COLORS | {name: free[i % len(free)] for i, name in enumerate(others)}
+    _, *free = look.lines  # the first is the curve's
+    fixed = dict(zip(_FIXED, free, strict=False))
+    others, rest = [name for name in names if name not in fixed], free[len(fixed) :]
+    return fixed | {name: rest[i % len(rest)] for i, name in enumerate(others)}
 
 
 def _mark_within(ax: Axes, x: float, y: float, *, marker: str = "o", **style: Any) -> None:

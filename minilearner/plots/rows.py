@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from minilearner.plots.fonts import literal_text
+from minilearner.plots.palette import palette
 from minilearner.plots.style import (
-    ACCENT,
-    MUTED,
-    SMOOTH,
     axes_of,
     check_save,
     clean_text,
     figure_of,
-    literal_text,
-    place_legend,
+    place_legend_below,
     save_figure,
     set_integer_ticks,
     shorten_middle,
     text_columns,
+    wrap_name,
 )
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GOOD", "plot_changes", "plot_class_scores", "plot_groups"]
-
-GOOD = "#1a7f37"
-"""The green of what became right."""
+__all__ = ["plot_changes", "plot_class_scores", "plot_groups"]
 
 _MOST_ROWS = 40  # on a page of its own; the title says if there are more
 _LONGEST_NAME = 34  # letters
@@ -93,8 +89,9 @@ def plot_class_scores(
     y = np.arange(len(chosen))
     columns = {name: np.array([getattr(scores[i], name) for i in chosen]) for name in ("precision", "recall", "f1")}
     spread = np.stack([columns["precision"], columns["recall"]])
-    ax.hlines(y, spread.min(0), spread.max(0), color="#c8ced6", linewidth=3, zorder=1)
-    marks = {"precision": (SMOOTH, "o"), "recall": (ACCENT, "D"), "f1": ("#111111", "|")}
+    ax.hlines(y, spread.min(0), spread.max(0), color=palette(ax).faint, linewidth=3, zorder=1)
+    look = palette(ax)
+    marks = {"precision": (look.smooth, "o"), "recall": (look.accent, "D"), "f1": (look.ink, "|")}
     for name, (color, marker) in marks.items():
         size = 11 if marker == "|" else 6
         label = "F1" if name == "f1" else name
@@ -113,7 +110,7 @@ def plot_class_scores(
     ax.set_xlim(0, 1)
     ax.set_xlabel("score")
     _title(ax, "Scores of each class", len(chosen), len(labels), "classes", "with the lowest F1")
-    _legend_below(ax, 3)
+    place_legend_below(ax, 3)
     return save_figure(figure, save)
 
 
@@ -136,7 +133,9 @@ def plot_groups(
     rows = groups.rows[: _most_rows(figsize, ax)]
     figure, ax = _row_axes([row.value for row in rows], figsize, ax)
     finite = [end for row in rows for end in (row.low, row.high, row.score) if math.isfinite(end)]
-    for is_worse, color, label in ((False, SMOOTH, "95 % interval"), (True, ACCENT, "worse than the rest")):
+    look = palette(ax)
+    kinds = ((False, look.smooth, "mean and 95 % interval"), (True, look.accent, "worse than the rest"))
+    for is_worse, color, label in kinds:
         places = [y for y, row in enumerate(rows) if row.is_worse is is_worse]
         if not places:
             continue
@@ -145,7 +144,9 @@ def plot_groups(
         ax.hlines(places, lows, highs, color=color, linewidth=2.5, alpha=0.55)
         marker = "D" if is_worse else "o"
         ax.plot([rows[y].score for y in places], places, marker, color=color, markersize=6, label=label, clip_on=False)
-    ax.axvline(groups.overall, color=MUTED, linewidth=1.2, linestyle="--", label=f"all items: {groups.overall:.3g}")
+    ax.axvline(
+        groups.overall, color=look.muted, linewidth=1.2, linestyle="--", label=f"all items: {groups.overall:.3g}"
+    )
     _write_counts(ax, [row.n_items for row in rows])
     if groups.measure == "accuracy":
         ax.set_xlim(0, 1)
@@ -153,7 +154,7 @@ def plot_groups(
         ax.set_xlim(left=0)
     ax.set_xlabel(clean_text(groups.measure), **literal_text(groups.measure))
     _title(ax, f"By {groups.column}", len(rows), len(groups.rows), "groups", "that do worst")
-    _legend_below(ax, 3)
+    place_legend_below(ax, 3)
     return save_figure(figure, save)
 
 
@@ -172,7 +173,7 @@ def plot_changes(
     Args:
         rows: label, n_items and the two counts of each class, in the order of their importance.
         heading: the title.
-        sides: the key, the meaning and the colour of the count to the left, and of the one to the right.
+        sides: the key, the meaning and the colour (by its name in `Palette`) of the left count and of the right one.
         both_ends: if there is no room for all rows, draw the first and the last ones. Otherwise draw the first ones.
         figsize: width and height in inches.
         ax: where to draw; None makes a new figure.
@@ -186,20 +187,23 @@ def plot_changes(
     half = most // 2
     shown = [*counted[:half], *counted[-half:]] if both_ends and n > most else counted[:most]
     figure, ax = _row_axes([row["label"] for row in shown], figsize, ax)
+    look = palette(ax)
     y = np.arange(len(shown))
     for (key, meaning, color), sign, hatch in zip(sides, (-1, 1), ("////", ""), strict=True):
         values = np.array([row[key] for row in shown])
-        bars = ax.barh(y, sign * values, color=color, height=0.66, hatch=hatch, edgecolor="white", linewidth=0)
+        bars = ax.barh(
+            y, sign * values, color=getattr(look, color), height=0.66, hatch=hatch, edgecolor="white", linewidth=0
+        )
         bars[0].set_label(meaning)
     reach = max(1, *(max(row[left], row[right]) for row in shown))
     ax.set_xlim(-1.08 * reach, 1.08 * reach)
-    ax.axvline(0, color="#111111", linewidth=1)
+    ax.axvline(0, color=look.ink, linewidth=1)
     _write_counts(ax, [row["n_items"] for row in shown])
     ax.set_xlabel("items")
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     set_integer_ticks(ax)
     _title(ax, heading, len(shown), n, "classes", "that changed most" if both_ends else "with the most errors")
-    _legend_below(ax, 2)
+    place_legend_below(ax, 2)
     return save_figure(figure, save)
 
 
@@ -224,7 +228,7 @@ def _row_axes(names: Sequence[str], figsize: tuple[float, float] | None, ax: Axe
     height = figure.get_size_inches()[1] - 1.5
     font = min(9.5, max(4.0, 60 * height / max(len(names), 1)))  # points: five sixths of a row
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.grid(True, color="#dddddd", linewidth=0.7)
+    ax.grid(True, color=palette(ax).grid, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
@@ -234,20 +238,20 @@ def _row_axes(names: Sequence[str], figsize: tuple[float, float] | None, ax: Axe
 
 def _write_counts(ax: Axes, counts: Sequence[int]) -> None:
     """Writes the number of items of each row to its right."""
-    beside: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "left", "color": MUTED}
+    beside: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "ha": "left", "color": palette(ax).muted}
     labels = ax.get_yticklabels()
     font = labels[0].get_fontsize() if labels else 9
     for y, count in enumerate(counts):
         ax.text(1.03, y, f"{count:,}", fontsize=font, **beside)
-    ax.text(1.03, 1.01, "items", fontsize=font, transform=ax.transAxes, va="bottom", ha="left", color=MUTED)
+    ax.text(1.03, 1.01, "items", fontsize=font, transform=ax.transAxes, va="bottom", ha="left", color=palette(ax).muted)
 
 
 def _title(ax: Axes, text: str, n_shown: int, n: int, what: str, which: str) -> None:
     if n_shown < n:
         text = f"{text}\nthe {n_shown} of {n} {what} {which}"
-    font = 12 if figure_of(ax).get_size_inches()[0] > 6 else 10
-    ax.set_title(clean_text(text), fontsize=font, loc="left", pad=16, **literal_text(text))
-
-
-def _legend_below(ax: Axes, n_columns: int) -> None:
-    place_legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=n_columns, fontsize=9, borderaxespad=3.2)
+    width = figure_of(ax).get_size_inches()[0]
+    font = 12 if width > 6 else 10
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    room = width - 0.3 - 0.085 * max(map(text_columns, names), default=0)  # inches, from the left end of the axes
+    text = wrap_name(clean_text(text), max(20, int(room / 0.0085 / font)))
+    ax.set_title(text, fontsize=font, loc="left", pad=16, **literal_text(text))

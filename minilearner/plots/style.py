@@ -1,40 +1,39 @@
-"""What all plots share: colours, axes, legends, ticks and margins, and names drawn exactly as they are written."""
+"""What all plots share: axes, panels, legends, ticks and margins, and names that fit."""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import textwrap
 import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numpy.typing import NDArray
 
 from minilearner import processes
 from minilearner.files import make_parent, replace_file
 from minilearner.notebook import show_once
-from minilearner.tracebacks import stacklevel_of_user
+from minilearner.plots.fonts import literal_text
+from minilearner.plots.palette import palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "ACCENT",
-    "COLORS",
-    "MUTED",
-    "RAW",
-    "SMOOTH",
+    "Starts",
     "add_margins",
     "axes_of",
     "check_save",
     "clean_text",
     "figure_of",
     "finish_axes",
-    "literal_text",
+    "inches_of",
+    "panels_of",
     "place_legend",
+    "place_legend_below",
     "place_legend_outside",
     "save_figure",
     "set_integer_ticks",
@@ -44,11 +43,10 @@ __all__ = [
     "wrap_name",
 ]
 
-RAW, SMOOTH, ACCENT = "#b5c7dc", "#1f5fa8", "#d1495b"
-MUTED = "#5c6470"
-"""The grey of remarks, dark enough to be read on white."""
+Starts: TypeAlias = Sequence[float] | Mapping[int, str] | Mapping[float, str]
+"""Where runs begin on the x axis, perhaps with their names."""
+
 _MOST_NAMED_STARTS = 8
-COLORS = ("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444")
 
 
 def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple[Figure, Axes]:
@@ -59,6 +57,48 @@ def axes_of(ax: Axes | None, figsize: tuple[float, float] = (7.0, 4.2)) -> tuple
         return figure_of(ax), ax
     figure, ax = plt.subplots(figsize=figsize, layout="constrained")
     return add_margins(figure), ax
+
+
+def panels_of(
+    ax: Axes | None,
+    n_rows: int,
+    n_columns: int,
+    figsize: tuple[float, float],
+    *,
+    sharey: bool = False,
+    width_ratios: Sequence[float] | None = None,
+) -> tuple[Figure, NDArray[Any]]:
+    """Returns a figure and axes (rows, columns) in it: those of a new figure, or new ones in the place of `ax`.
+
+    Args:
+        ax: axes that give their place away; None makes a new figure.
+        n_rows, n_columns: how many panels.
+        figsize: size of a new figure in inches.
+        sharey: whether all panels have the same y axis.
+        width_ratios: how wide the columns are, in proportion.
+    """
+    import matplotlib.pyplot as plt  # heavy
+
+    split: dict[str, Any] = {"sharey": sharey, "squeeze": False}
+    if ax is None:
+        figure, grid = plt.subplots(
+            n_rows, n_columns, figsize=figsize, layout="constrained", width_ratios=width_ratios, **split
+        )
+        return add_margins(figure), grid
+    ax.set_axis_off()
+    figure, spec = figure_of(ax), ax.get_subplotspec()
+    if spec is not None:
+        return figure, spec.subgridspec(n_rows, n_columns, width_ratios=width_ratios).subplots(**split)
+    box = ax.get_position()
+    sides = {"left": box.x0, "right": box.x1, "bottom": box.y0, "top": box.y1}
+    parent: Any = ax.get_figure()
+    return figure, parent.add_gridspec(n_rows, n_columns, width_ratios=width_ratios, **sides).subplots(**split)
+
+
+def inches_of(ax: Axes) -> tuple[float, float]:
+    """Returns the width and height of axes in inches."""
+    box = ax.get_window_extent().transformed(figure_of(ax).dpi_scale_trans.inverted())
+    return float(box.width), float(box.height)
 
 
 def save_figure(figure: Figure, save: str | os.PathLike[str] | None) -> Figure:
@@ -110,16 +150,17 @@ def figure_of(ax: Axes) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def finish_axes(ax: Axes, starts: Sequence[int] | Mapping[int, str] = ()) -> None:
+def finish_axes(ax: Axes, starts: Starts = ()) -> None:
     """Draws the grid and a dotted line where each run starts, and hides the frame.
 
     Args:
         ax: the axes.
         starts: where runs start, perhaps with their names. Names are written along the lines while there is room.
     """
+    look = palette(ax)
     for start in starts:
         if start:
-            ax.axvline(start, color="#999999", linewidth=1, linestyle=":")
+            ax.axvline(start, color=look.muted, linewidth=1, linestyle=":")
     if isinstance(starts, Mapping) and 1 < len(starts) <= _MOST_NAMED_STARTS:
         left = ax.get_xlim()[0]
         place: dict[str, Any] = {
@@ -127,10 +168,10 @@ def finish_axes(ax: Axes, starts: Sequence[int] | Mapping[int, str] = ()) -> Non
             "xytext": (3, -3),
             "textcoords": "offset points",
         }
-        look: dict[str, Any] = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 8, "color": MUTED}
+        written: dict[str, Any] = {"rotation": 90, "ha": "left", "va": "top", "fontsize": 8, "color": look.muted}
         for start, name in starts.items():
-            ax.annotate(clean_text(name), (max(start, left), 1), **place, **look, **literal_text(name))
-    ax.grid(True, color="#dddddd", linewidth=0.7)
+            ax.annotate(clean_text(name), (max(start, left), 1), **place, **written, **literal_text(name))
+    ax.grid(True, color=look.grid, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=10)
@@ -160,6 +201,19 @@ def place_legend_outside(ax: Axes) -> None:
     place_legend(ax, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, fontsize=9, markerscale=0.6)
 
 
+def place_legend_below(ax: Axes, n_columns: int = 1) -> None:
+    """Puts the legend below the label of the x axis, however high the axes are.
+
+    Args:
+        ax: the axes.
+        n_columns: entries side by side, if the figure is wide enough for them.
+    """
+    letters = max((len(str(artist.get_label())) for artist in ax.get_children() if _is_labelled(artist)), default=0)
+    fitting = int(figure_of(ax).get_size_inches()[0] / (0.6 + 0.075 * letters))
+    columns = max(1, min(n_columns, fitting))
+    place_legend(ax, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns, fontsize=9, borderaxespad=4.2)
+
+
 def place_legend(ax: Axes, **how: Any) -> None:
     """Adds a legend without a frame; labels are drawn as they are written, also with a leading underscore.
 
@@ -186,20 +240,6 @@ def _is_labelled(artist: Any) -> bool:
     # Matplotlib itself names artists "_child3", or not at all.
     is_named = re.fullmatch(r"_child\d+|_nolegend_|", str(artist.get_label())) is None
     return isinstance(artist, (Line2D, Patch, Collection)) and is_named
-
-
-def literal_text(*texts: str) -> dict[str, Any]:
-    """Returns properties of a Matplotlib text that draw these texts as they are, in any script.
-
-    Dollar signs do not start mathematics, nor is TeX used. If Matplotlib's font lacks a letter, an installed font that
-    has it is added. If none has, a warning says so, once, and the letter becomes a box.
-    """
-    properties: dict[str, Any] = {"parse_math": False, "usetex": False}
-    # Matplotlib's own font has all of Latin, Greek, Cyrillic, Hebrew and Arabic.
-    letters = frozenset(letter for text in texts for letter in text if ord(letter) > 0x7E and not letter.isspace())
-    if letters and (families := _families_for(letters)):
-        properties["fontfamily"] = families
-    return properties
 
 
 def clean_text(text: str) -> str:
@@ -247,50 +287,3 @@ def text_columns(text: str) -> int:
     return max(
         (sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in line) for line in text.split("\n")), default=0
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _families_for(letters: frozenset[str]) -> list[str]:
-    """Returns the default font families, and those of installed fonts that have the other letters."""
-    from matplotlib import rcParams  # heavy
-    from matplotlib.font_manager import FontProperties, findfont, fontManager
-
-    families = list(rcParams["font.family"])
-    missing = {ord(letter) for letter in letters} - _letters_of(findfont(FontProperties(family=families)))
-    if not missing:
-        return []
-    # Fonts for many scripts first; a font for symbols alone, or in bold, would look odd.
-    entries = sorted(fontManager.ttflist, key=lambda font: (not _MANY_SCRIPTS.search(font.name), str(font.weight)))
-    seen: set[str] = set()
-    for font in entries:
-        if not missing:
-            break
-        if font.name in seen or font.name.startswith("Last Resort"):
-            continue
-        seen.add(font.name)
-        found = missing & _letters_of(font.fname)
-        if found:
-            families.append(font.name)
-            missing -= found
-    if missing:
-        shown = "".join(chr(code) for code in sorted(missing)[:10])
-        warnings.warn(
-            f"No installed font has the letters {shown!r}, so they become boxes in figures. Install a font that has "
-            "them, such as Noto Sans CJK (on Debian and Ubuntu, the package fonts-noto-cjk).",
-            UserWarning,
-            stacklevel=stacklevel_of_user(),
-        )
-    return families
-
-
-_MANY_SCRIPTS = re.compile("Noto Sans|CJK|Unicode|YaHei|Sim(Hei|Sun)|PingFang|Hiragino|WenQuanYi|Malgun|Gothic|Heiti")
-
-
-@functools.lru_cache(maxsize=256)
-def _letters_of(path: str) -> frozenset[int]:
-    from matplotlib.font_manager import get_font  # heavy
-
-    try:
-        return frozenset(get_font(path).get_charmap())
-    except (OSError, RuntimeError):
-        return frozenset()

@@ -54,6 +54,9 @@ class Calibration:
     """The bins, from low to high confidence."""
     scaled: Scaled | None = None
     """What temperature scaling gives; None if the probabilities of all classes were not kept."""
+    is_of_labels: bool = False
+    """Whether items have several labels each. The probability of each label then takes the place of the confidence,
+    and the share of items that have it the place of the accuracy."""
 
     @property
     def temperature(self) -> float:
@@ -85,14 +88,19 @@ class Calibration:
         """
         scaled = self.scaled
         after = None if scaled is None else (f"with temperature {scaled.temperature:.2f}", scaled.ece, scaled.bins)
-        return plot_reliability([("as predicted", self.ece, self.bins), after], figsize=figsize, ax=ax, save=save)
+        series = [("as predicted", self.ece, self.bins), after]
+        return plot_reliability(series, names=self._names, figsize=figsize, ax=ax, save=save)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers, for JSON."""
         return {**asdict(self), "bins": [one._asdict() for one in self.bins], "scaled": _as_data(self.scaled)}
 
+    @property
+    def _names(self) -> tuple[str, str]:
+        return ("probability of a label", "share of items with it") if self.is_of_labels else ("confidence", "accuracy")
+
     def __str__(self) -> str:
-        share = f"accuracy {self.accuracy:.4f}, mean confidence {self.confidence:.4f}"
+        share = f"{self._names[1]} {self.accuracy:.4f}, mean {self._names[0]} {self.confidence:.4f}"
         after = "" if self.scaled is None else f"; {self.scaled.ece:.4f} with temperature {self.temperature:.3f}"
         return f"Expected calibration error {self.ece:.4f}{after} ({share})"
 

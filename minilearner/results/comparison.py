@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilearner.errors import plural
-from minilearner.plots.rows import GOOD, plot_changes
-from minilearner.plots.style import ACCENT
+from minilearner.plots.rows import plot_changes
 from minilearner.results.frames import to_frame
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Comparison:
             save: a file to write the figure to, such as "comparison.png".
         """
         rows = sorted(self.by_class(), key=lambda row: (row["fixed"] - row["broken"], -row["broken"]))
-        sides = (("broken", "newly wrong", ACCENT), ("fixed", "newly right", GOOD))
+        sides = (("broken", "newly wrong", "accent"), ("fixed", "newly right", "right"))
         heading = str(self).split("\n")[0]
         return plot_changes(rows, heading, sides=sides, both_ends=True, figsize=figsize, ax=ax, save=save)
 

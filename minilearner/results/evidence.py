@@ -16,9 +16,13 @@ from minilearner.plots.style import shorten_middle
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Evidence"]
+
+_ONLY_AGAINST = "no evidence:\nall of it is against this class"
+_IGNORED = "no evidence: the score\ndoes not depend on this layer"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class Evidence:
     """(items,): the number of the class."""
     labels: Sequence[Any]
     """The label of the class, for each item."""
+    depends: Tensor | None = None
+    """(items,): whether the score of the class depends on the layer's output at all. None if that is unknown."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Why a map is all 0, for each item; empty if it is not."""
+        depends = [True] * len(self.maps) if self.depends is None else self.depends.tolist()
+        why = [_ONLY_AGAINST if is_used else _IGNORED for is_used in depends]
+        return ["" if heat.any() else reason for heat, reason in zip(self.maps, why, strict=True)]
 
     @property
     def heat(self) -> Tensor:
@@ -55,9 +68,10 @@ class Evidence:
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
-        """Draws each image with its heat: bright where the evidence is.
+        """Draws each image with its heat: bright where the evidence is. If there is none, the image says why.
 
         Args:
             titles: one for each image; by default the class.
@@ -65,6 +79,7 @@ class Evidence:
             nrows: rows of the grid. None is as many as are needed.
             ncols: columns of the grid. None is as many as are needed.
             figsize: width and height in inches. None is large enough for the images.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "gradcam.png".
         """
         own = [f"evidence for {shorten_middle(str(label), 30)}" for label in self.labels]
@@ -77,5 +92,7 @@ class Evidence:
             ncols=ncols,
             figsize=figsize,
             heats=list(self.heat.numpy()),
+            notes=self.remarks,
+            ax=ax,
             save=save,
         )

@@ -21,8 +21,8 @@ from minilearner.checks import check_choice, check_count
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.plots import confusion, rows
-from minilearner.plots.image_grid import RIGHT, WRONG, plot_images
-from minilearner.plots.style import shorten_middle
+from minilearner.plots.image_grid import plot_images, verdict_colors
+from minilearner.plots.style import inches_of, shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
 from minilearner.results.comparison import Comparison, compare_answers
@@ -224,11 +224,11 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         if self._load_images is None:
             raise ValueError("There are no images to show: build this with `from_learner`, or pass `pictures`.")
         columns = layout["ncols"] or math.ceil(math.sqrt(len(indices)))
-        letters = _letters_in(layout["figsize"], columns)
+        letters = _letters_in(layout["figsize"], layout.get("ax"), columns)
         return plot_images(
             self._load_images(indices),
             [self._title(i, letters) for i in indices],
-            colors=[RIGHT if self.actual[i] == self.predicted[i] else WRONG for i in indices],
+            colors=verdict_colors(self.actual[indices] == self.predicted[indices], layout.get("ax")),
             save=save,
             **layout,
         )
@@ -244,6 +244,7 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         of: Literal["predicted", "actual"] = "predicted",
         layer: Any = None,
         method: Literal["gradcam", "gradcam++"] = "gradcam",
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the `k` items with the largest loss, and where the model found the evidence for a class in them.
@@ -258,6 +259,7 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             layer: the layer that is looked at, or its path. None takes the last one with spatial extent. The heading
                 names it.
             method: "gradcam", or "gradcam++", which finds several objects of a class better.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "gradcam.png".
 
         Raises:
@@ -270,14 +272,14 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             raise ValueError("Grad-CAM needs the model: build this with `from_learner`.")
         indices = self._places(k, largest)
         classes = (self.predicted if of == "predicted" else self.actual)[indices].tolist()
-        longest = _letters_in(figsize, ncols or math.ceil(math.sqrt(len(indices))))
+        longest = _letters_in(figsize, ax, ncols or math.ceil(math.sqrt(len(indices))))
         titles = [
             f"{self._title(i, longest)}\nevidence for {shorten_middle(self._names[number], longest)}"
             for i, number in zip(indices, classes, strict=True)
         ]
-        colors = [RIGHT if self.actual[i] == self.predicted[i] else WRONG for i in indices]
+        colors = verdict_colors(self.actual[indices] == self.predicted[indices], ax)
         found = self._explain(indices, classes, layer=layer, method=method)
-        return found.plot(titles, colors, nrows=nrows, ncols=ncols, figsize=figsize, save=save)
+        return found.plot(titles, colors, nrows=nrows, ncols=ncols, figsize=figsize, ax=ax, save=save)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """Returns (actual, predicted, count) for all confusions that occur `min_val` times or more, commonest first.
@@ -455,11 +457,12 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         return "\n".join(lines)
 
 
-def _letters_in(figsize: tuple[float, float] | None, n_columns: int) -> int:
+def _letters_in(figsize: tuple[float, float] | None, ax: Axes | None, n_columns: int) -> int:
     """Returns how long names may be in a title beside "predicted: " and the probability."""
-    if figsize is None:
+    size = figsize if ax is None else inches_of(ax)
+    if size is None:
         return _LONGEST_NAME
-    return max(8, min(_LONGEST_NAME, int(figsize[0] / n_columns / 0.065) - 24))
+    return max(8, min(_LONGEST_NAME, int(size[0] / n_columns / 0.065) - 24))
 
 
 def _not_kept_error() -> ValueError:

@@ -16,7 +16,7 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import agree, plural, portion
 from minilearner.glance import AtAGlance, Glance
-from minilearner.plots.image_grid import NEUTRAL, WRONG, plot_images
+from minilearner.plots.image_grid import plot_images, verdict_colors
 from minilearner.plots.style import shorten_middle
 from minilearner.results.confident_learning import (
     RankBy,
@@ -33,6 +33,7 @@ from minilearner.review_file import Suspect, write_review
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["LABEL_ERROR", "LabelError", "LabelErrors", "find_label_errors"]
@@ -182,6 +183,7 @@ class LabelErrors(AtAGlance):
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the `k` items with the most suspicious labels. Titles are red if a label is probably wrong.
@@ -191,6 +193,7 @@ class LabelErrors(AtAGlance):
             nrows: rows of the grid. None is as many as are needed.
             ncols: columns of the grid. None is as many as are needed.
             figsize: width and height in inches. None is large enough for the images.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "label_errors.png".
 
         Raises:
@@ -205,10 +208,11 @@ class LabelErrors(AtAGlance):
         return plot_images(
             self.images([row.item for row in rows]),
             list(map(_title, rows)),
-            colors=[WRONG if row.is_error else NEUTRAL for row in rows],
+            colors=verdict_colors([False if row.is_error else None for row in rows], ax),
             nrows=nrows,
             ncols=ncols,
             figsize=figsize,
+            ax=ax,
             save=save,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.plots import rows
-from minilearner.plots.style import ACCENT, SMOOTH
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.frames import to_frame
 from minilearner.results.origins import read_column
@@ -179,7 +179,7 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
             save: a file to write the figure to, such as "errors.png".
         """
         heading = f"Wrong labels; {np.mean(self._is_right()):.1%} of the items have none"
-        sides = (("missed", "missed", SMOOTH), ("extra", "made up", ACCENT))
+        sides = (("missed", "missed", "smooth"), ("extra", "made up", "accent"))
         worst = sorted(self.errors(), key=lambda row: -row["missed"] - row["extra"])
         return rows.plot_changes(worst, heading, sides=sides, both_ends=False, figsize=figsize, ax=ax, save=save)
 
@@ -189,7 +189,7 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         Args:
             n_bins: in how many bins of equal width the two are compared.
         """
-        return measure_calibration(self.probs.ravel(), self.actual.ravel(), n_bins=n_bins)
+        return replace(measure_calibration(self.probs.ravel(), self.actual.ravel(), n_bins=n_bins), is_of_labels=True)
 
     def slices(self, column: str | Sequence[Any] | Callable[[Any], Any]) -> Slices:
         """Returns for each group of items the share with all labels right, the worst first, with 95 % intervals.

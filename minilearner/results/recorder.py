@@ -394,10 +394,13 @@ class Recorder(AtAGlance):
             raise ValueError("There is no sweep to plot. Write learn.lr_find(), which draws it too.")
         return self.sweep.plot(ax, skip_start, skip_end, save=save)
 
-    def plot_metrics(self, *, save: str | os.PathLike[str] | None = None) -> Figure:
+    def plot_metrics(self, ax: Axes | None = None, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Draws the loss and each metric over the epochs of all runs, with one line each for training and validation.
 
+        Thin lines say where runs began, as in `plot_loss`.
+
         Args:
+            ax: axes whose place the panels take. None makes a new figure.
             save: a file to write the figure to, such as "metrics.png".
 
         Raises:
@@ -406,7 +409,7 @@ class Recorder(AtAGlance):
         panels = self.epoch_panels()
         if not panels:
             raise ValueError("There is nothing to plot: no epoch has been recorded yet.")
-        return lines.plot_epochs(panels, save=save)
+        return lines.plot_epochs(panels, starts=self._epoch_starts(), ax=ax, save=save)
 
     def epoch_panels(self) -> dict[str, dict[str, list[float]]]:
         """Returns the loss and each metric over the epochs of all runs, on training and validation.
@@ -492,6 +495,15 @@ class Recorder(AtAGlance):
         """Returns the number of batches before each run, with the run's name."""
         ends = np.cumsum([0, *(run.n_batches for run in self.runs)]).tolist()
         return {start: run.phase or run.kind for start, run in zip(ends, self.runs, strict=False)}
+
+    def _epoch_starts(self) -> dict[float, str]:
+        """Returns a place before the first epoch of each run, with the run's name; epochs count from 1 over all runs.
+
+        0, which is before the axis, stands for the first run.
+        """
+        runs = [(sum(not _in_mid_epoch(row) for row in run.epochs), run.phase or run.kind) for run in self.runs]
+        before = np.cumsum([0, *(n for n, _ in runs)]).tolist()
+        return {at and at + 0.5: name for at, (n, name) in zip(before, runs, strict=False) if n}
 
     def at_batches(self, name: str) -> tuple[list[int], list[float]]:
         """Returns the values of a column, and the number of batches of all runs before each value."""

@@ -133,6 +133,7 @@ class RegressionInterpretation(Interpretation):
         self,
         number: int = 0,
         figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
         *,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
@@ -141,11 +142,12 @@ class RegressionInterpretation(Interpretation):
         Args:
             number: which of the numbers of an item, from 0.
             figsize: width and height in inches.
+            ax: axes whose place the two panels take. None makes a new figure.
             save: a file to write the figure to, such as "residuals.png".
         """
         actual, predicted = self._columns(number)
         heading = f"mean error {self.scores(number).bias:.3g}"
-        return plot_residuals(predicted, predicted - actual, heading, figsize=figsize, save=save)
+        return plot_residuals(predicted, predicted - actual, heading, figsize=figsize, ax=ax, save=save)
 
     def slices(self, column: str | Sequence[Any] | Callable[[Any], Any], number: int = 0) -> Slices:
         """Returns the mean absolute error of each group of items, the worst first, with 95 % intervals (t).

@@ -21,6 +21,7 @@ from minilearner.results.predictions import BatchPrediction
 if TYPE_CHECKING:
     import os
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Interpretation", "Predictor", "TopLosses", "choose_top"]
@@ -135,6 +136,7 @@ class Interpretation:
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the `k` items with the largest loss. Titles say the target, the prediction and the loss.
@@ -145,12 +147,13 @@ class Interpretation:
             nrows: rows of the grid. None is as many as are needed.
             ncols: columns of the grid. None is as many as are needed.
             figsize: width and height in inches. None is large enough for the images.
+            ax: axes whose place the grid takes. None makes a new figure.
             save: a file to write the figure to, such as "top_losses.png".
 
         Raises:
             ValueError: `k` is out of range, the grid is too small, or there are no images to show.
         """
-        return self._draw(self._places(k, largest), nrows=nrows, ncols=ncols, figsize=figsize, save=save)
+        return self._draw(self._places(k, largest), nrows=nrows, ncols=ncols, figsize=figsize, ax=ax, save=save)
 
     def show_results(
         self,
@@ -159,19 +162,20 @@ class Interpretation:
         ncols: int | None = None,
         figsize: tuple[float, float] | None = None,
         *,
+        ax: Axes | None = None,
         save: str | os.PathLike[str] | None = None,
     ) -> Figure:
         """Draws the items at these positions of the set, with their targets, predictions and losses.
 
         Args:
             idxs: one position, or several.
-            nrows, ncols, figsize, save: as in `plot_top_losses`.
+            nrows, ncols, figsize, ax, save: as in `plot_top_losses`.
         """
         indices = torch.as_tensor(idxs).reshape(-1).tolist()
         for index in indices:
             if not 0 <= index < len(self):
                 raise ValueError(f"`idxs` must be between 0 and {len(self) - 1}. Received: {index}.")
-        return self._draw(indices, nrows=nrows, ncols=ncols, figsize=figsize, save=save)
+        return self._draw(indices, nrows=nrows, ncols=ncols, figsize=figsize, ax=ax, save=save)
 
     def __len__(self) -> int:
         return len(self.losses)

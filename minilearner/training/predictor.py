@@ -185,7 +185,7 @@ class Predictor:
         shown = next(t for t in tensors_of(loader.decode(x)) if t.ndim == 4).cpu()
         vocab, numbers = self.dls.vocab, found.classes.cpu()
         labels = [n if vocab is None or n >= len(vocab) else vocab[n] for n in numbers.tolist()]
-        return Evidence(list(shown), found.maps.cpu(), found.layer, numbers, labels)
+        return Evidence(list(shown), found.maps.cpu(), found.layer, numbers, labels, found.depends.cpu())
 
     def _share_out(self, loader: Loader) -> Loader:
         """Returns a loader of this process's batches if several processes predict together."""

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from minilearner.plots.image_grid import NEUTRAL, RIGHT, WRONG, plot_images
+from minilearner.plots.image_grid import plot_images
+from minilearner.plots.palette import palette
+
+NEUTRAL, RIGHT, WRONG = palette().ink, palette().right, palette().wrong
 
 
 def draw_one(image):

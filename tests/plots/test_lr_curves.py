@@ -38,7 +38,7 @@ def test_the_recommendation_is_a_line_its_interval_a_shade_and_the_bounds_a_bar_
     curve = curves(np.linspace(2, 1, 50), np.full(50, 2.0), fixed=np.linspace(2, 1, 50))
     for details in (False, True):
         ax = plot_sweep(curve, points, **advice, details=details).axes[0]
-        title = "recommended rate (black): 1.00e-03, likely range (grey): 5.0e-04 to 3.0e-03"
+        title = "recommended rate (thick line): 1.00e-03, likely range (shaded): 5.0e-04 to 3.0e-03"
         assert ax.get_title(loc="left") == title and any(set(line.get_xdata()) == {1e-3} for line in ax.lines)
         (shade,) = ax.patches
         assert (shade.get_x(), shade.get_x() + shade.get_width()) == (5e-4, 3e-3)

@@ -1,5 +1,4 @@
 import io
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +13,6 @@ from minilearner.plots.lines import plot_epochs, plot_series
 from minilearner.plots.style import (
     check_save,
     clean_text,
-    literal_text,
     save_figure,
     shorten_middle,
     text_columns,
@@ -87,17 +85,6 @@ def test_top_losses_shorten_only_long_names():
     with learn.no_logging():
         interp = ClassificationInterpretation.from_learner(learn)
     check_all(drawn(interp.plot_top_losses(len(NAMES))), longest=30)
-
-
-def test_a_letter_that_no_font_has_is_named_with_the_way_out():
-    with pytest.warns(UserWarning, match="No installed font has the letters.*Install a font"):
-        assert "fontfamily" in literal_text("\U0010fffd")
-
-
-def test_plain_names_need_no_other_font():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert literal_text("caf\xe9", "plain") == {"parse_math": False, "usetex": False}
 
 
 def test_texts_are_made_fit_for_fonts():

@@ -70,6 +70,23 @@ def test_heat_is_scaled_to_each_image_and_none_stays_none():
     assert found.heat[0].max() == 1 and found.heat[0, 0, 3] == 1 and found.heat[1].max() == 0
     figure = found.plot()
     assert [ax.get_title() for ax in figure.axes[:2]] == ["evidence for x", "evidence for y"]
+    assert found.remarks == ["", "no evidence:\nall of it is against this class"]
+    assert [[text.get_text() for text in ax.texts] for ax in figure.axes[:2]] == [[], found.remarks[1:]]
+
+
+def test_an_image_without_evidence_says_why(learn, tmp_path):
+    path = next(tmp_path.glob("spot*"))
+    head = learn.model[-1]
+    nn.init.zeros_(head.weight)
+    assert learn.gradcam(path).remarks == ["no evidence: the score\ndoes not depend on this layer"]
+    nn.init.constant_(head.weight, -1)
+    assert learn.gradcam(path).remarks == ["no evidence:\nall of it is against this class"]
+    nn.init.constant_(head.weight, 1)
+    assert learn.gradcam(path).remarks == [""]
+    nn.init.zeros_(learn.model[0].weight)
+    nn.init.constant_(learn.model[0].bias, -9)  # the layer that is looked at never fires
+    (remark,) = learn.gradcam(path, layer="0").remarks
+    assert remark == "no evidence: the score\ndoes not depend on this layer"
 
 
 def test_saved_predictions_have_no_model_to_explain():

@@ -171,8 +171,10 @@ def test_plot_loss_without_validation_on_given_log_axes(recorder):
 def test_plot_metrics_draws_loss_and_metrics_over_the_epochs(recorder):
     loss, accuracy = recorder.plot_metrics().axes
     assert (loss.get_title(), accuracy.get_title()) == ("loss", "accuracy")
-    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
-    assert [line.get_label() for line in accuracy.lines] == ["validation"]
+    assert [line.get_label() for line in loss.lines[:-1]] == ["training", "validation"]
+    assert [line.get_label() for line in accuracy.lines[:-1]] == ["validation"]
+    assert loss.lines[-1].get_xdata() == accuracy.lines[-1].get_xdata() == [2.5, 2.5]  # between the two runs
+    assert [text.get_text() for text in loss.texts] == [text.get_text() for text in accuracy.texts] != []
     assert accuracy.lines[0].get_xdata().tolist() == [1, 2, 3]
     assert accuracy.lines[0].get_color() == loss.lines[1].get_color()
     assert accuracy.get_ylim()[0] >= 0 and accuracy.get_ylim()[1] <= 1
@@ -185,6 +187,25 @@ def test_plot_metrics_puts_training_beside_validation():
     recorder.start_run("fit").add_epoch({"train_loss": 2.0, "valid_loss": 1.0, "train_f1": 0.5, "f1": 0.6})
     _, f1 = recorder.plot_metrics().axes
     assert [(line.get_label(), line.get_ydata()[0]) for line in f1.lines] == [("training", 0.5), ("validation", 0.6)]
+
+
+def test_plot_metrics_of_a_single_epoch_shows_its_values_from_zero_on():
+    recorder = Recorder()
+    recorder.start_run("fit").add_epoch({"train_loss": 2.0, "valid_loss": 1.9, "accuracy": 0.6})
+    loss, accuracy = recorder.plot_metrics().axes
+    assert loss.get_ylim()[0] == accuracy.get_ylim()[0] == 0 and accuracy.get_ylim()[1] <= 1
+    low, high = loss.get_xlim()
+    assert not loss.texts and [tick for tick in loss.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_few_batches_have_ticks_at_whole_numbers_only():
+    recorder = Recorder()
+    run = recorder.start_run("fit")
+    for i in range(9):
+        run.add_step(i, lr=0.1, momentum=0.9, loss=2.0 - i, n_items=4)
+    for figure in (recorder.plot_loss(), recorder.plot_loss(log=True, skip_start=0), recorder.plot_sched()):
+        ticks = figure.axes[-1].get_xticks()
+        assert len(ticks) > 1 and all(tick == int(tick) for tick in ticks)
 
 
 def test_plot_sched_takes_a_size(recorder):

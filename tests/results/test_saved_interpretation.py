@@ -12,11 +12,13 @@ from minilearner.data.blocks import CategoryBlock
 from minilearner.data.data_block import DataBlock
 from minilearner.data.items import get_image_files
 from minilearner.errors import DataError
-from minilearner.plots.image_grid import RIGHT, WRONG
+from minilearner.plots.palette import palette
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Predictions
 from minilearner.vision.image_block import ImageBlock
 from minilearner.vision.image_loaders import ImageDataLoaders
+
+RIGHT, WRONG = palette().right, palette().wrong
 
 VOCAB = ("cat", "dog", "cow")
 
