@@ -26,7 +26,7 @@ from minilearner.checkup.findings import Checkup
 from minilearner.copies import copy_apart
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.folds import ItemPool
-from minilearner.data.targets import ClassNumbers
+from minilearner.data.targets import ClassNumbers, MultiCategory
 from minilearner.data.turns import take_turn
 from minilearner.fitting import plans
 from minilearner.fitting.context import FitContext
@@ -569,7 +569,12 @@ class Learner(LearnerParts):
         """
         target = self.dls.target
         if not isinstance(target, ClassNumbers):
-            raise ValueError(f"`calibrate` needs targets of one class for each item. Received: {target!r:.100}.")
+            way_out = ""
+            if isinstance(target, MultiCategory):
+                way_out = " MultiLabelInterpretation.best_thresholds() finds a threshold for each label."
+            raise ValueError(
+                f"`calibrate` needs targets of one class for each item.{way_out} Received: {target!r:.100}."
+            )
         found = ClassificationInterpretation.from_predictions(self.get_preds(ds_idx, dl)).calibration()
         check_temperature(found)
         self._dls = self.dls.with_target(target.with_temperature(target.temperature * found.temperature))

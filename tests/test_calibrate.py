@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from minilearner import DataLoaders, Learner, load_learner
-from minilearner.data.targets import Category, ClassNumbers, Regression
+from minilearner.data.targets import Category, ClassNumbers, MultiCategory, Regression
 from minilearner.errors import DataError
+from minilearner.results.multi_label import MultiLabelInterpretation
 
 
 class Sure(nn.Module):
@@ -75,6 +76,21 @@ def test_an_export_keeps_the_temperature(learn, tmp_path):
     assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("format", ["onnx", "torch_export"])
+def test_graphs_for_other_runtimes_keep_the_temperature(learn, tmp_path, format):
+    x = torch.randn(5, 3)
+    before = learn.get_preds(dl=learn.dls.test_dl(x)).preds
+    learn.calibrate()
+    path = learn.export(tmp_path / f"m{'.onnx' if format == 'onnx' else '.pt2'}", format=format)
+    if format == "onnx":
+        session = pytest.importorskip("onnxruntime", reason="the extra onnx").InferenceSession(str(path))
+        found = torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
+    else:
+        found = torch.export.load(path).module()(x)
+    expected = learn.get_preds(dl=learn.dls.test_dl(x)).preds
+    assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found, before, atol=1e-2)
+
+
 def test_targets_keep_their_temperature_and_refuse_what_is_none():
     soft = Category(["a", "b"]).with_temperature(2)
     pred = torch.tensor([[1.0, 3.0]])
@@ -95,3 +111,10 @@ def test_what_cannot_be_calibrated_is_an_error():
     assert perfect.dls.target.temperature == 1
     with pytest.raises(ValueError, match="needs targets of one class for each item. Received: Regression"):
         numbers.calibrate()
+    y = (x > 0.5).float()
+    several = Learner(DataLoaders.from_arrays((x, y), (x, y), bs=4, target=MultiCategory(["a", "b", "c"])), Sure())
+    with several.no_logging():
+        with pytest.raises(ValueError, match="best_thresholds.*for each label"):
+            several.calibrate()
+        with pytest.raises(ValueError, match="one class for each item"):
+            MultiLabelInterpretation.from_learner(several).calibration().temperature  # noqa: B018

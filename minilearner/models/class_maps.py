@@ -165,7 +165,8 @@ def _find_layers(model: nn.Module, x: Tree, size: tuple[int, int]) -> list[str]:
     ]
     planes = [path for path, _, grid in called if grid.kind != "tokens"]
     is_transformer = bool(tokens) and (not planes or _last(called, tokens) > _last(called, planes))
-    return [*dict.fromkeys(reversed(tokens))][:_MOST_TRIES] if is_transformer else planes[-1:]
+    norms = [*dict.fromkeys(reversed(tokens))][:_MOST_TRIES]
+    return norms if is_transformer else [*planes[-1:], *norms]
 
 
 def _makes_features(module: nn.Module) -> bool:

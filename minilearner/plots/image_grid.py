@@ -77,7 +77,10 @@ def plot_images(
     titles = [clean_text(title) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)
     widest = _LETTER * max(map(text_columns, titles))
-    own_size = (columns * max(2.0, widest) + 0.2, rows * (2.1 + 0.19 * lines) + (0.4 if heading else 0))
+    own_size = (
+        columns * max(2.0, widest) + 0.2,
+        rows * (2 * _aspect(images) + 0.1 + 0.19 * lines) + (0.4 if heading else 0),
+    )
     size = inches_of(ax) if ax is not None else figsize or own_size
     font = 9 * min(1.0, size[0] / columns / max(widest, _LETTER))
     figure, grid = panels_of(ax, rows, columns, size)
@@ -121,6 +124,12 @@ def _draw_image(ax: Axes, image: NDArray[Any] | Tensor | str) -> None:
     values = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image, np.float32)
     values = scale_to_unit_range(np.moveaxis(values, 0, -1))
     ax.imshow(values[..., 0] if values.shape[-1] == 1 else values, cmap="gray", vmin=0, vmax=1)
+
+
+def _aspect(images: Sequence[NDArray[Any] | Tensor | str]) -> float:
+    """Returns the height of the images over their width, so that their rows leave no gaps; 0.4 to 2.5."""
+    shapes = [image.shape for image in images if not isinstance(image, str)]
+    return float(np.clip(max((shape[-2] / shape[-1] for shape in shapes), default=1), 0.4, 2.5))
 
 
 def limit_to_grid(max_n: int, nrows: int | None, ncols: int | None) -> int:

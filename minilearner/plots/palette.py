@@ -39,6 +39,8 @@ class Palette:
     """What is wrong. Readable as text."""
     lines: tuple[str, ...]
     """Eight lines in one plot."""
+    counts: str
+    """The colour map of counts, from the ground to what stands out most."""
 
 
 _LIGHT = Palette(
@@ -54,6 +56,7 @@ _LIGHT = Palette(
     right="#1a7f37",
     wrong="#c62828",
     lines=("#d1495b", "#2e933c", "#edae49", "#7b4ea3", "#00a6c0", "#8c564b", "#e377c2", "#444444"),
+    counts="Blues",
 )
 _DARK = Palette(
     ink="#f0f0f0",
@@ -68,6 +71,7 @@ _DARK = Palette(
     right="#56c271",
     wrong="#ff7b72",
     lines=("#ff7d8c", "#56c271", "#f2c14e", "#b99af0", "#3fcbe0", "#cf9c8e", "#f2a6d8", "#cccccc"),
+    counts="Blues_r",
 )
 
 

@@ -104,7 +104,7 @@ def _draw_points(figure: Figure, ax: Axes, x: NDArray[Any], y: NDArray[Any]) -> 
         )
         return
     cells = ax.hexbin(
-        x, y, gridsize=50, cmap="Blues", bins="log", mincnt=1, linewidths=0.1, edgecolors=palette(ax).muted
+        x, y, gridsize=50, cmap=palette(ax).counts, bins="log", mincnt=1, linewidths=0.1, edgecolors=palette(ax).muted
     )
     cells.set_label("_nolegend_")
     figure.colorbar(cells, ax=ax, label="items", shrink=0.7)

@@ -63,8 +63,10 @@ class Calibration:
         """The temperature with the smallest cross-entropy: logits are divided by it. Above 1, confidence falls.
 
         Raises:
-            ValueError: the probabilities of all classes were not kept.
+            ValueError: the probabilities of all classes were not kept, or items have several labels.
         """
+        if self.is_of_labels:
+            raise ValueError("A temperature needs one class for each item. These items have several labels.")
         if self.scaled is None:
             raise ValueError(
                 "The temperature needs the probabilities of all classes, which were not kept: build the interpretation "
