@@ -48,7 +48,7 @@ def _families_for(letters: frozenset[str]) -> list[str]:
     missing = {ord(letter) for letter in letters} - _letters_of(findfont(FontProperties(family=families)))
     if not missing:
         return []
-    for name, path in _installed_fonts():
+    for name, path in _list_fonts():
         if found := missing & _letters_of(path):
             families.append(name)
             missing -= found
@@ -58,7 +58,7 @@ def _families_for(letters: frozenset[str]) -> list[str]:
     return families
 
 
-def _installed_fonts() -> Iterator[tuple[str, str]]:
+def _list_fonts() -> Iterator[tuple[str, str]]:
     """Yields the name and the path of one font of each family: first those Matplotlib knows, then new ones.
 
     Matplotlib keeps its list for ever, so that a font which was installed later is not in it.

@@ -52,7 +52,7 @@ def test_a_letter_that_no_font_has_is_named_with_a_font_for_its_script(monkeypat
         assert "fontfamily" in literal_text(letter)
 
 
-def test_a_missing_letter_is_told_once_and_matplotlib_adds_nothing(recwarn, monkeypatch):
+def test_a_missing_letter_is_reported_once_and_matplotlib_adds_nothing(recwarn, monkeypatch):
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [font_named("DejaVu Sans")])
     monkeypatch.setattr(font_manager, "findSystemFonts", list)
     warnings.simplefilter("always")
