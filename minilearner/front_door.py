@@ -83,6 +83,7 @@ from minilearner.training.callback import (
 )
 from minilearner.vision.augment import Flip
 from minilearner.vision.fashion_mnist import fashion_mnist
+from minilearner.vision.image_problems import find_image_problems
 from minilearner.vision.normalize import Normalize
 from minilearner.vision.shift import RandomShift
 
@@ -156,6 +157,7 @@ __all__ = [
     "exponential",
     "exponential_decay",
     "fashion_mnist",
+    "find_image_problems",
     "flat_cosine",
     "inverse_sqrt",
     "largest_batch_size",

@@ -113,7 +113,7 @@ class DataBlock:
             dls = block.relabel("review.csv").dataloaders(path)
 
         The column `action` says "keep", "delete" or "relabel", and `new_label` the right class. No file is deleted. All
-        other items stay in the set, training or validation, where they were.
+        other items stay in the set, training or validation, where they were. Called again, it adds another review.
 
         Args:
             csv: the file, also from a spreadsheet that saved it with semicolons.
@@ -123,7 +123,7 @@ class DataBlock:
                 file is not among the items, its label is another one than at the review, or a new label is no class.
         """
         block = copy.copy(self)
-        block.plan = replace(self.plan, corrections=read_review(csv))
+        block.plan = replace(self.plan, corrections=(*self.plan.corrections, read_review(csv)))
         return block
 
     def dataloaders(
@@ -344,8 +344,8 @@ def _check_count(getters: Any, name: str, n: int) -> None:
 
 
 def _report_corrections(plan: DataPlan) -> None:
-    if plan.corrections is not None and processes.is_first():
-        sys.stderr.write(f"{plan.corrections}\n")
+    if processes.is_first():
+        sys.stderr.writelines(f"{review}\n" for review in plan.corrections)
 
 
 def _report_skipped_items(prepared: PreparedData) -> None:

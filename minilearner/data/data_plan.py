@@ -70,7 +70,7 @@ class DataPlan:
     get_x: tuple[Getter | None, ...]
     get_y: Getter | None
     splitter: Splitter
-    corrections: Corrections | None = None
+    corrections: tuple[Corrections, ...] = ()
 
     def items(self, source: Any) -> Any:
         """Returns the items of a source: a sequence, a `Table` or a frame.
@@ -132,17 +132,20 @@ class DataPlan:
     def correct(
         self, sources: list[Any], labels: list[Any] | None, train: Sequence[int]
     ) -> tuple[list[Any] | None, set[int]]:
-        """Returns the labels after a review, and the positions of the items to leave out.
+        """Returns the labels after all reviews, and the positions of the items to leave out.
 
         The items are split before, so that all items that stay are in the set where they were.
 
         Raises:
             DataError: the review does not fit the items.
         """
-        if self.corrections is None:
-            return labels, set()
-        vocab = getattr(self.target(labels, train), "vocab", None) or ()
-        return self.corrections.apply(sources, labels, vocab)
+        left_out: set[int] = set()
+        if self.corrections:
+            vocab = getattr(self.target(labels, train), "vocab", None) or ()
+            for review in self.corrections:
+                labels, also = review.apply(sources, labels, vocab)
+                left_out |= also
+        return labels, left_out
 
     def encode(
         self, labels: list[Any] | None, target: Target | None, sources: Sequence[Any], split: str

@@ -145,7 +145,8 @@ class LabelErrors(AtAGlance):
         """Writes the labels to a CSV file to review, the most suspicious first, and returns its path.
 
         The column `problem` says "label error" if a label is probably wrong. A reviewer writes "keep", "delete" or
-        "relabel" into `action`, and the right label into `new_label`.
+        "relabel" into `action`, and the right label into `new_label`. `DataBlock.relabel` and `relabel=` of
+        `ImageDataLoaders` read the file again.
 
         Args:
             path: the file.

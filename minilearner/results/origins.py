@@ -60,7 +60,7 @@ class Origins:
             with Image.open(path) as opened:
                 opened.draft("RGB", (_LONGEST_SIDE, _LONGEST_SIDE))
                 upright = ImageOps.exif_transpose(opened)
-                image = upright.convert("L" if upright.mode in ("1", "L", "I;16") else "RGB")
+                image = _on_white(upright)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow raises for broken files
             return "file cannot be read"
         image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
@@ -100,6 +100,16 @@ class Origins:
             "paths": [self.path(i) for i in range(len(self))],
             "columns": {name: list(map(_as_plain, values)) for name, values in self.columns.items()},
         }
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Returns an image in grey or RGB. Transparent pixels become white, as they do when a model reads the file."""
+    if image.mode in ("1", "L", "I;16"):
+        return image.convert("L")
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    pixels = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
 
 
 def read_column(

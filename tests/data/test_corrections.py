@@ -72,6 +72,13 @@ def test_a_review_changes_labels_and_leaves_items_out(block, pets, review, capsy
     assert len(labels_of(block.dataloaders(pets, bs=4))[0]) == 30  # the block itself stays as it was
 
 
+def test_reviews_add_up(block, pets, review):
+    once = block.relabel(review((pets / "pug_1.jpg", "relabel", "Birman")))
+    both = once.relabel(review((pets / "pug_2.jpg", "delete", "")))
+    labels, _ = labels_of(both.dataloaders(pets, bs=4))
+    assert labels["pug_1.jpg"] == "Birman" and "pug_2.jpg" not in labels
+
+
 def test_every_way_to_loaders_takes_a_review(pets, review, tmp_path):
     path = review((pets / "pug_1.jpg", "relabel:Birman", ""), (pets / "pug_2.jpg", "delete", ""))
     for breed in ("great_pyrenees", "Birman", "pug"):
