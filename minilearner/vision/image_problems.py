@@ -23,7 +23,7 @@ from minilearner.data.memory_loader import MemoryLoader
 from minilearner.errors import DataError, plural, portion
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
-from minilearner.plots.image_grid import NEUTRAL, WRONG, plot_images
+from minilearner.plots.image_grid import plot_images, verdict_colors
 from minilearner.plots.style import shorten_middle
 from minilearner.results.frames import to_frame
 from minilearner.results.origins import Origins
@@ -153,13 +153,15 @@ class ImageProblems(AtAGlance):
         rows = [row for row in self.rows if kind is None or row.kind == kind][:k]
         if not rows:
             raise ValueError(f"There is no image to draw: found {self._describe_counts()}. Received: kind={kind!r}.")
-        shown = [(row.item, f"{row.kind}\n{self._name(row.item)}", WRONG) for row in rows]
+        shown: list[tuple[int, str, bool | None]] = [
+            (row.item, f"{row.kind}\n{self._name(row.item)}", False) for row in rows
+        ]
         if any(row.twin is not None for row in rows):
             pairs = zip(shown, rows, strict=True)
             shown = [part for one, row in pairs for part in (one, *self._twin_of(row))]
-        items, titles, colors = zip(*shown, strict=True)
+        items, titles, are_right = zip(*shown, strict=True)
         layout: dict[str, Any] = {"nrows": nrows, "ncols": ncols, "figsize": figsize, "save": save}
-        return plot_images([self.origins.image(i) for i in items], titles, colors=colors, **layout)
+        return plot_images([self.origins.image(i) for i in items], titles, colors=verdict_colors(are_right), **layout)
 
     def glance(self) -> Glance:
         """Returns how many images have problems, and the first ones."""
@@ -177,8 +179,8 @@ class ImageProblems(AtAGlance):
     def _name(self, item: int) -> str:
         return shorten_middle(self.origins.name(item) or f"item {item}", _LONGEST_NAME)
 
-    def _twin_of(self, row: ImageProblem) -> list[tuple[int, str, str]]:
-        return [] if row.twin is None else [(row.twin, f"the same as\n{self._name(row.twin)}", NEUTRAL)]
+    def _twin_of(self, row: ImageProblem) -> list[tuple[int, str, bool | None]]:
+        return [] if row.twin is None else [(row.twin, f"the same as\n{self._name(row.twin)}", None)]
 
 
 @suggest_keywords
