@@ -30,6 +30,7 @@ __all__ = [
     "check_writable",
     "csv_text",
     "is_left_over",
+    "json_line",
     "json_text",
     "make_parent",
     "name_for_owner",
@@ -228,6 +229,11 @@ def json_text(value: Any) -> str:
     `float` reads. Any other object becomes its `repr`.
     """
     return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """Returns `value` as one line of JSON, by the rules of `json_text`."""
+    return json.dumps(_plain(value), allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -8,15 +8,19 @@ from minilearner.callbacks.cyclic_lr import CyclicLR
 from minilearner.callbacks.gradient_checkpointing import GradientCheckpointing
 from minilearner.callbacks.gradients import GradientAccumulation, GradientClip
 from minilearner.callbacks.lambda_callback import LambdaCallback
-from minilearner.callbacks.loggers import CSVLogger
+from minilearner.callbacks.logger import Logger
 from minilearner.callbacks.lr_schedulers import LearningRateScheduler, ReduceLROnPlateau, TorchScheduler
 from minilearner.callbacks.mixing import CutMix, MixUp
+from minilearner.callbacks.mlflow_logger import MLflowLogger
 from minilearner.callbacks.non_finite import NonFinite
 from minilearner.callbacks.param_scheduler import ParamScheduler
 from minilearner.callbacks.progressive_resize import ProgressiveResize
+from minilearner.callbacks.row_loggers import CSVLogger, JSONLinesLogger
 from minilearner.callbacks.save_best import SaveBest
 from minilearner.callbacks.split_on_oom import SplitOnOOM
+from minilearner.callbacks.tensorboard_logger import TensorBoardLogger
 from minilearner.callbacks.tracking import EarlyStopping, Validate
+from minilearner.callbacks.wandb_logger import WandbLogger
 from minilearner.data.batch_transforms import BatchTransform
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.targets import Category, Regression
@@ -120,12 +124,15 @@ __all__ = [
     "GradientCheckpointing",
     "GradientClip",
     "Interpretation",
+    "JSONLinesLogger",
     "LRFinder",
     "LRSweep",
     "LabelSmoothingCrossEntropy",
     "LambdaCallback",
     "Learner",
     "LearningRateScheduler",
+    "Logger",
+    "MLflowLogger",
     "MiniGoogLeNet",
     "MinilearnerError",
     "MixUp",
@@ -143,11 +150,13 @@ __all__ = [
     "RegressionInterpretation",
     "SaveBest",
     "SplitOnOOM",
+    "TensorBoardLogger",
     "TorchScheduler",
     "TrainDataLoaderIter",
     "URLs",
     "ValDataLoaderIter",
     "Validate",
+    "WandbLogger",
     "accuracy",
     "chain",
     "constant",

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
+from minilearner.callbacks.loggers import Loggers, as_loggers
 from minilearner.callbacks.progress import Output, Progress
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.checkup.examination import examine
@@ -110,6 +111,8 @@ class Learner(LearnerParts):
             repeat only if you call `set_seed` before you build it.
         strategy: how the processes that torchrun started train together. "auto" is "ddp". See `training.distributed`.
         compile: trains and validates through `torch.compile`: True, a mode such as "reduce-overhead", or its arguments.
+        loggers: where every run is logged: "csv", "jsonl", "tensorboard", "wandb", "mlflow", or a logger object; one or
+            several in a list. "csv" and "jsonl" write "history.csv" and "history.jsonl" in `path`.
 
     Several learners may have the same loaders. Each trains as if it were alone: its first epoch has the order and the
     augmentation of the first epoch.
@@ -143,6 +146,7 @@ class Learner(LearnerParts):
         seed: int | None = None,
         strategy: Strategy = "auto",
         compile: Compile = False,
+        loggers: Loggers = None,
     ):
         check_parts(model, loss_func)
         optimizers.check_factory(opt_func)
@@ -167,7 +171,8 @@ class Learner(LearnerParts):
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self._written = set()
         self.cbs: list[Callback] = []
-        self.add_cb(cbs)
+        self._named_loggers: dict[str, Callback] = {}
+        self.add_cb([*as_callbacks(cbs), *as_loggers(loggers, self._named_loggers)])
         self._view.announce_creation(self.cbs)
 
     def fit(
@@ -180,6 +185,7 @@ class Learner(LearnerParts):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        loggers: Loggers = None,
     ) -> RunRecord:
         """Trains at a constant rate, or as callbacks schedule it. Returns the record, also in `learn.recorder`.
 
@@ -195,10 +201,11 @@ class Learner(LearnerParts):
             start_epoch: the number of the first epoch, from 0. Schedules begin there, as if the ones before were over.
             checkpoint: a folder or a `Checkpoint`, where the run saves itself. If it is interrupted, run the same
                 script again: it resumes at the batch where it was.
+            loggers: further loggers for this run only; see `Learner`.
         """
         plans.check_fit(n_epoch, wd, start_epoch=start_epoch, lr=lr)
-        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
-        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
+        rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
+        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
 
     def fit_one_cycle(
         self,
@@ -214,13 +221,14 @@ class Learner(LearnerParts):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        loggers: Loggers = None,
     ) -> RunRecord:
         """Trains with one cycle: the rate rises along a cosine to `lr_max`, then falls to almost nothing.
 
         Source: Smith and Topin, "Super-Convergence", 2018. The shape and the defaults are fastai's.
 
         Args:
-            n_epoch, wd, cbs, reset_opt, start_epoch, checkpoint: as in `fit`.
+            n_epoch, wd, cbs, reset_opt, start_epoch, checkpoint, loggers: as in `fit`.
             lr_max: the rate at the peak; `learn.lr` by default.
             div: the rate starts at `lr_max / div`.
             div_final: the rate ends at `lr_max / div_final`.
@@ -229,8 +237,8 @@ class Learner(LearnerParts):
         """
         how: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
         plans.check_fit(n_epoch, wd, partial(plans.one_cycle_scheduler, **how), start_epoch=start_epoch, lr_max=lr_max)
-        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
-        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
+        rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
+        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
 
     def fit_flat_cos(
         self,
@@ -244,18 +252,19 @@ class Learner(LearnerParts):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        loggers: Loggers = None,
     ) -> RunRecord:
         """Trains at a constant rate, then lets it fall along a cosine.
 
         Args:
-            n_epoch, lr, wd, cbs, reset_opt, start_epoch, checkpoint: as in `fit`.
+            n_epoch, lr, wd, cbs, reset_opt, start_epoch, checkpoint, loggers: as in `fit`.
             div_final: the rate ends at `lr / div_final`.
             pct_start: the fraction of updates at the constant rate, in [0, 1].
         """
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
         plans.check_fit(n_epoch, wd, fall, start_epoch=start_epoch, lr=lr)
-        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
-        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
+        rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
+        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
 
     def fit_sgdr(
         self,
@@ -269,6 +278,7 @@ class Learner(LearnerParts):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        loggers: Loggers = None,
     ) -> RunRecord:
         """Trains in cycles. In each, the rate falls along a cosine from `lr_max` to 0, then jumps back.
 
@@ -280,13 +290,13 @@ class Learner(LearnerParts):
             lr_max: the rate at the start of each cycle; `learn.lr` by default.
             cycle_mult: each cycle lasts this many times as long as the one before: 3 cycles from 1 epoch take 1 + 2 + 4
                 = 7.
-            cbs, reset_opt, wd, start_epoch, checkpoint: as in `fit`.
+            cbs, reset_opt, wd, start_epoch, checkpoint, loggers: as in `fit`.
         """
         n_epoch = plans.sgdr_epochs(n_cycles, cycle_len, cycle_mult)
         falls = partial(plans.sgdr_scheduler, n_cycles=n_cycles, cycle_mult=cycle_mult)
         plans.check_fit(n_epoch, wd, falls, start_epoch=start_epoch, lr_max=lr_max)
-        begin: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch}
-        return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint, **begin)
+        rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
+        return self._fit("fit_sgdr", n_epoch, lr_max, falls, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
 
     def lr_find(
         self,
@@ -352,6 +362,7 @@ class Learner(LearnerParts):
         reset_opt: bool = False,
         start_epoch: int = 0,
         checkpoint: Checkpointing = None,
+        loggers: Loggers = None,
         precompute: bool = False,
     ) -> RunRecord:
         """Trains the last layer group, then all groups at discriminative rates. Returns the second phase's record.
@@ -374,7 +385,7 @@ class Learner(LearnerParts):
             lr_mult: the last group's rate divided by the first group's, in the second phase.
             pct_start, div: shape of the second cycle; see `fit_one_cycle`.
             div_final: both cycles end at their peak rate divided by this.
-            wd, cbs, checkpoint: as in `fit`, for both phases.
+            wd, cbs, checkpoint, loggers: as in `fit`, for both phases.
             moms: as in `fit_one_cycle`, for both phases.
             reset_opt: has no effect here, since each phase makes the optimizer anew.
             start_epoch: the number of the first epoch, from 0, in each phase. A phase of no more epochs is left out.
@@ -385,7 +396,8 @@ class Learner(LearnerParts):
         plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape), start_epoch=start_epoch)
         first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
-        fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, start_epoch=start_epoch)
+        logging = as_loggers(loggers, self._named_loggers)
+        fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, loggers=logging, start_epoch=start_epoch)
         n_epochs = freeze_epochs + epochs
         if precompute and start_epoch >= freeze_epochs:
             raise ValueError(
@@ -870,11 +882,13 @@ class Learner(LearnerParts):
         wd: float | None,
         cbs: Callbacks,
         checkpoint: Checkpointing,
+        loggers: Loggers,
         reset_opt: bool = False,
         **options: Any,
     ) -> RunRecord:
+        logging = [one for one in as_loggers(loggers, self._named_loggers) if one not in self.cbs]
         with train(self.model, [self.dls.train]):
-            context = self._context(cbs, wd, reset_opt=reset_opt)
+            context = self._context([*as_callbacks(cbs), *logging], wd, reset_opt=reset_opt)
             self._has_learnt = True
             record = fit(context, kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
             self._trained = ref(context.optimizer), record.hypers

@@ -48,6 +48,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "gradient_accumulation_steps": ("n_batches",),
     "gradient_clip_val": ("max_norm",),
     "learning_rate": ("lr", "lr_max", "base_lr"),
+    "logger": ("loggers",),
     "loss": ("loss_func",),
     "loss_fn": ("loss_func",),
     "lr_max": ("lr", "base_lr", "end_lr"),
@@ -101,7 +102,7 @@ _DEVICES = (
 )
 _ACCUMULATE = "Accumulating gradients is a callback: cbs=GradientAccumulation(n_batches=4)."
 _CLIP = "Clipping gradients is a callback: cbs=GradientClip(1.0)."
-_LOG = "Logging is a callback: cbs=CSVLogger('history.csv')."
+_LOG = "Loggers have names: Learner(..., loggers=['csv', 'tensorboard']), or 'jsonl', 'wandb', 'mlflow'."
 _QUIET = "Write less by `with learn.no_bar():` or `with learn.no_logging():` around the call."
 _SAVED = "To save and to resume a run, give `fit` a folder: checkpoint='runs/1'."
 

@@ -42,6 +42,9 @@ _NAMES: Mapping[str, str] = {
     **dict.fromkeys(("CollabDataLoaders", "collab_learner"), _NO_COLLAB),
     **dict.fromkeys(("Trainer", "LightningModule", "Sequential", "compile"), _LEARNER),
     **dict.fromkeys(("LightningDataModule", "ImageDataGenerator"), "Loaders are made by `ImageDataLoaders`."),
+    "TensorBoardCallback": "Write Learner(..., loggers='tensorboard'), or give `loggers` a `TensorBoardLogger`.",
+    "WandbCallback": "Write Learner(..., loggers='wandb'), or give `loggers` a `WandbLogger`.",
+    "MLFlowLogger": "Write Learner(..., loggers='mlflow'), or give `loggers` a `MLflowLogger`.",
     "ModelCheckpoint": "Give `fit` a folder, checkpoint='runs/1', and keep the best weights by cbs=SaveBest().",
 }
 """Names that `from minilearner import` does not have, and what to write. Those for images are in `vision`."""

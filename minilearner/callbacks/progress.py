@@ -23,7 +23,7 @@ from minilearner.plots.lines import plot_epochs
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
-__all__ = ["Output", "Progress", "announce"]
+__all__ = ["Output", "Progress", "announce", "complain"]
 
 _GRAPH_SHARE = 0.05  # of the time, at most: drawing a graph takes a tenth of a second
 
@@ -162,6 +162,12 @@ def announce(run: Run, text: str) -> None:
     """Writes a line to standard output, if the run's table is shown too."""
     if any(isinstance(callback, Progress) and callback.table for callback in run.callbacks):
         write_line(text, sys.stdout)
+
+
+def complain(logger: Callback, error: Exception, what_now: str) -> None:
+    """Writes a line to standard error, also if the run shows nothing: a logger has failed, and training goes on."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+    write_line(f"{type(logger).__name__} failed, and training goes on. {reason:.300}. {what_now}", sys.stderr)
 
 
 class _Table:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import pkgutil
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 
@@ -27,6 +28,7 @@ from minilearner import (
     GradientAccumulation,
     GradientCheckpointing,
     GradientClip,
+    JSONLinesLogger,
     LambdaCallback,
     Learner,
     LearningRateScheduler,
@@ -91,6 +93,7 @@ MAKERS = {
     ActivationStats: [lambda: ActivationStats(every=2, with_hist=True)],
     BnFreeze: [BnFreeze],
     CSVLogger: [lambda: CSVLogger("history.csv")],
+    JSONLinesLogger: [lambda: JSONLinesLogger("history.jsonl")],
     CutMix: [CutMix],
     CyclicLR: [lambda: CyclicLR(0.1, step_size=4)],
     EMA: [lambda: EMA(0.8), lambda: EMA(0.8, every_steps=3, debias=True, start=0.2)],
@@ -130,6 +133,8 @@ MAKERS = {
     TerminateOnNaNCallback: [TerminateOnNaNCallback],
     TrackerCallback: [lambda: TrackerCallback("score")],
 }
+# These need libraries that are not here, and are tested with them in `tests/extras`; `Logger` is their base.
+IN_EXTRAS = {"Logger", "MLflowLogger", "TensorBoardLogger", "WandbLogger"}
 # A learner creates these for one call. Their data are in the record, on disk, or last for one pass.
 INTERNAL = {"Evaluate", "Record", "Progress", "FixedLoss", "RateSweep", "PlainLoop", "Checkpoint", "Session"}
 
@@ -144,7 +149,7 @@ def stock_callbacks():
         found.update(below)
         waiting += below
     abstract = {cls for cls in found if cls.__name__.startswith("_") or cls.__name__ in ("Scheduler", "Tracker")}
-    return {cls for cls in found - abstract if cls.__name__ not in INTERNAL}
+    return {cls for cls in found - abstract if cls.__name__ not in INTERNAL | IN_EXTRAS}
 
 
 def test_every_callback_has_a_maker():
@@ -221,7 +226,10 @@ def fit(make, *cut, checkpoint=None):
     outcome = [trace.rows, learn.model.state_dict(), learn.optimizer.state_dict()]
     if isinstance(callback, CSVLogger):
         with open(callback.path, newline="") as file:
-            return [*outcome, [row | {"time_seconds": None} for row in csv.DictReader(file)]]
+            return [*outcome, [row | {"time_seconds": None, "finished_at": None} for row in csv.DictReader(file)]]
+    if isinstance(callback, JSONLinesLogger):
+        lines = [json.loads(line) for line in callback.path.read_text().splitlines()]
+        return [*outcome, [line | {"time_seconds": None, "finished_at": None} for line in lines]]
     return [*outcome, callback.state_dict()]
 
 
@@ -251,7 +259,8 @@ def assert_equal(a, b):
 def test_a_new_instance_continues_as_the_old_one_would_have(make, cut, saved, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     expected = fit(make)
-    (tmp_path / "history.csv").unlink(missing_ok=True)
+    for name in ("history.csv", "history.jsonl"):
+        (tmp_path / name).unlink(missing_ok=True)
     checkpoint = Checkpoint("run", **saved)
     assert fit(make, *cut, checkpoint=checkpoint) is None
     resumed = fit(make, checkpoint=checkpoint)

@@ -27,9 +27,11 @@ from minilearner import (
     GradientAccumulation,
     GradientCheckpointing,
     GradientClip,
+    JSONLinesLogger,
     LambdaCallback,
     Learner,
     LearningRateScheduler,
+    Logger,
     MixUp,
     NonFinite,
     ParamScheduler,
@@ -406,6 +408,7 @@ LINEAR = nn.Linear(2, 2)
 BASE = {
     CyclicLR: {"max_lr": 0.1, "step_size": 2},
     CSVLogger: {},
+    JSONLinesLogger: {},
     GradientAccumulation: {"n_batches": 2},
     LearningRateScheduler: {"fn": lambda epoch: 0.1},
     ParamScheduler: {"schedules": {"lr": sub}},
@@ -418,6 +421,8 @@ OTHER = {
     (ActivationStats, "every"): 3,
     (CSVLogger, "path"): "other.csv",
     (CSVLogger, "fname"): "other.csv",
+    (JSONLinesLogger, "path"): "other.jsonl",
+    (JSONLinesLogger, "fname"): "other.jsonl",
     (GradientAccumulation, "n_acc"): 32,
     (ReduceLROnPlateau, "comp"): np.greater,
     (ReduceLROnPlateau, "min_delta"): 0.5,
@@ -466,6 +471,7 @@ EXPORTED = [
     for name in minilearner.__all__
     for thing in [getattr(minilearner, name)]
     if inspect.isclass(thing) and issubclass(thing, Callback) and thing is not Callback
+    if thing is Logger or not issubclass(thing, Logger)  # services need libraries that are not here
 ]
 ARGUMENTS = [(cls, name) for cls in EXPORTED for name in inspect.signature(cls).parameters]
 
