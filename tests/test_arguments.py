@@ -74,8 +74,9 @@ INFINITE = {"GradientClip.norm_type", "lr_find.stop_factor", "range_test.diverge
 AS_BOOL = {"LearningRateScheduler.verbose", "ReduceLROnPlateau.verbose"}
 """True means 1 here."""
 
-AT_WORK = {"create_body", "fashion_mnist", "largest_batch_size", "plot_schedule", "vision_learner"}
-"""They would do much with a good number, so they are given bad ones only."""
+NEED_LIBRARIES = {"MLflowLogger", "TensorBoardLogger", "WandbLogger"}
+AT_WORK = {"create_body", "fashion_mnist", "largest_batch_size", "plot_schedule", "vision_learner", *NEED_LIBRARIES}
+"""They would do much with a good number, or need a library that is not here, so they are given bad ones only."""
 
 NOT_HERE = {
     "Learner",

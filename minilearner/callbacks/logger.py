@@ -73,8 +73,13 @@ class Logger(Callback):
         every_steps: log each step whose number is a multiple of this, after the first 100.
         figures: whether to log the figures.
         model: whether to log the exported model.
+
+    Attributes:
+        repeats: True if a resumed run shall log all its steps once more, because the service may have lost some when
+            the process was killed, and leaves out those that it has.
     """
 
+    repeats: ClassVar[bool] = False
     order = 101  # when a run begins, the checkpoint has restored it; at the end, the weights are final
     ignored_arguments: ClassVar[tuple[str, ...]] = ("every_steps", "figures", "model")
 
@@ -127,8 +132,11 @@ class Logger(Callback):
         if run.record is None:
             raise RuntimeError(f"`{type(self).__name__}` needs a run with a record to read from.")
         self._record, self._has_failed = run.record, False
-        if not run.record.n_batches:  # a resumed run has some, and goes on with the counts of its checkpoint
-            self._start, self._n_steps, self._n_rows = self._last, 0, 0
+        is_resumed = run.record.n_batches > 0  # with the counts of its checkpoint
+        if not is_resumed:
+            self._start = self._last
+        if not is_resumed or self.repeats:
+            self._n_steps = self._n_rows = 0
         self._trains = run.epoch < run.n_epochs  # a checkpoint may hold the whole run
         if self._trains and not self._is_open and processes.is_first():
             with self._shield():

@@ -38,6 +38,7 @@ class WandbLogger(Logger):
         ValueError: `mode` is unknown.
     """
 
+    repeats = True  # its own process writes the file, and may die with ours
     ignored_arguments = ("project", "name", "mode", "folder", *Logger.ignored_arguments)
 
     def __init__(
@@ -57,10 +58,10 @@ class WandbLogger(Logger):
         self._wandb = import_extra("wandb", "wandb", type(self))
         self.project, self.name, self.mode, self.folder = project, name, mode, folder
         self._run: Any = None
-        self._place = ""
+        self._place, self._first = "", 0
 
     def open(self, run_id: str | None, settings: Mapping[str, Any]) -> str:
-        """Begins a run, or goes on with it: offline, a second folder has the same id, and `wandb sync` joins both."""
+        """Begins a run, or goes on with it: offline, a second folder has the same id, and `wandb sync` joins them."""
         self._run = self._wandb.init(
             project=self.project,
             name=self.name,
@@ -72,6 +73,7 @@ class WandbLogger(Logger):
             reinit="create_new",
             settings=self._wandb.Settings(console="off", quiet=True),
         )
+        self._first = self._run.starting_step
         self._place = os.fspath(self._run.dir).removesuffix(f"{os.sep}files")
         return str(self._run.id)
 
@@ -84,9 +86,10 @@ class WandbLogger(Logger):
         return "online" if self._wandb.login(prompt=False, verify=False) else "offline"
 
     def log(self, points: Sequence[Point]) -> None:
-        """Logs the values of each moment as one row. W&B leaves out steps that it has already."""
+        """Logs the values of each moment as one row, without those that the service has already."""
         for point in points:
-            self._run.log(dict(point.values), step=point.step)
+            if point.step >= self._first:
+                self._run.log(dict(point.values), step=point.step)
 
     def log_figure(self, name: str, figure: Figure, step: int) -> None:
         """Logs a figure as an image."""

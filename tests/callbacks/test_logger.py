@@ -1,4 +1,4 @@
-"""What a service receives of a run, told by a logger that keeps all of it."""
+"""What a service receives of a run, as a logger that keeps all of it reports."""
 
 import subprocess
 import sys
