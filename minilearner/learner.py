@@ -49,6 +49,7 @@ from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
 from minilearner.results.recorder import Recorder, RunRecord
+from minilearner.results.training_facts import TrainingFacts
 from minilearner.runtime import read_device
 from minilearner.saving import learner_files
 from minilearner.threads import refuse_if_trained_elsewhere, train, turn_of
@@ -58,6 +59,7 @@ from minilearner.training.callback import Callback, Callbacks, as_callbacks, dro
 from minilearner.training.compiler import Compile, resolve_compile
 from minilearner.training.distributed import StrategyChoice as Strategy
 from minilearner.training.distributed import resolve_strategy
+from minilearner.training.facts import describe_training
 from minilearner.training.fastai_style import LearnerView, may_change_batches, name_of
 from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
@@ -474,6 +476,10 @@ class Learner(LearnerParts):
     def origins(self, ds_idx: int = 1, dl: Any = None) -> Origins | None:
         """Returns the files of a set's items and the columns of their table. None for arrays in memory."""
         return self._predictor(ds_idx, dl).origins()
+
+    def training_facts(self) -> TrainingFacts:
+        """Returns the settings, the sets and the record, as the page of `interp.report` shows them."""
+        return describe_training(self._run(self._optimizer()), self.recorder, self.cbs)
 
     def show_items(
         self, ds_idx: int, dl: Any, indices: Sequence[int], notes: Sequence[str] | None = None, **layout: Any

@@ -20,21 +20,24 @@ from minilearner import processes
 from minilearner.checks import check_choice, check_count
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
+from minilearner.pages.content import Section
 from minilearner.plots import confusion, rows
 from minilearner.plots.image_grid import plot_images, verdict_colors
 from minilearner.plots.style import inches_of, shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
+from minilearner.results.class_sections import class_sections
 from minilearner.results.comparison import Comparison, compare_answers
 from minilearner.results.confident_learning import RankBy
 from minilearner.results.evidence import Evidence
 from minilearner.results.label_errors import LabelErrors, find_label_errors
 from minilearner.results.origins import Origins, read_column
-from minilearner.results.predictions import BatchPrediction, Predictions
+from minilearner.results.predictions import BatchPrediction, Predictions, find_images
 from minilearner.results.report import ClassificationReport, classification_report
 from minilearner.results.slices import Slices, slice_items
 from minilearner.results.threshold_curves import ClassCurves
 from minilearner.results.top_losses import Interpretation, Predictor, refuse_learner
+from minilearner.results.training_facts import TrainingFacts
 
 if TYPE_CHECKING:
     import os
@@ -124,14 +127,14 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             keep_probs: whether to keep the probabilities of all classes, for `probs`.
         """
         find_origins, explain = getattr(learn, "origins", None), getattr(learn, "evidence", None)
-        return cls(
+        made = cls(
             learn.predict_batches(ds_idx=ds_idx, dl=dl, act=act),
             learn.dls.vocab,
             keep_probs=keep_probs,
-            pictures=lambda indices: learn.items(ds_idx, dl, indices),
             origins=None if find_origins is None else find_origins(ds_idx, dl),
             explain=None if explain is None else partial(explain, ds_idx=ds_idx, dl=dl),
         )
+        return made._keep_learner(learn, ds_idx, dl)
 
     @classmethod
     def from_predictions(
@@ -148,14 +151,9 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             predictions: with targets. Without losses, an item's loss is its cross-entropy.
             vocab: one label for each class; by default the predictions' own.
         """
-        inputs, origins = predictions.inputs, predictions.origins
-        images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None
-        if isinstance(inputs, Tensor) and inputs.ndim == 4:
-            images = lambda indices: list(inputs[list(indices)])  # noqa: E731
-        elif origins is not None:
-            images = lambda indices: [origins.image(i) for i in indices]  # noqa: E731
         vocab = predictions.vocab if vocab is None else vocab
-        return cls([batch_of(predictions)], vocab, keep_probs=True, pictures=images, origins=origins)
+        how: dict[str, Any] = {"pictures": find_images(predictions), "origins": predictions.origins}
+        return cls([batch_of(predictions)], vocab, keep_probs=True, **how)
 
     def confusion_matrix(self) -> NDArray[np.int64]:
         """Returns a copy of the counts, (classes, classes): rows are actual classes, columns predicted ones."""
@@ -414,6 +412,10 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             raise _not_kept_error()
         how: dict[str, Any] = {"origins": self.origins, "images": self._load_images}
         return find_label_errors(self._items.probs, self.actual, self._names, rank_by, **how)
+
+    def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images}
+        return class_sections(self, facts, load=self._load_images, explain=self._explain, **how)
 
     @property
     def probs(self) -> NDArray[np.float32]:

@@ -15,15 +15,18 @@ from torch import Tensor
 from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
+from minilearner.pages.content import Section
 from minilearner.plots import rows
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.frames import to_frame
+from minilearner.results.label_sections import label_sections
 from minilearner.results.origins import read_column
-from minilearner.results.predictions import Predictions
+from minilearner.results.predictions import Predictions, find_images
 from minilearner.results.report import Scores
 from minilearner.results.slices import Slices, slice_items
 from minilearner.results.threshold_curves import ClassCurves
 from minilearner.results.top_losses import Interpretation
+from minilearner.results.training_facts import TrainingFacts
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +91,7 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         self.probs: NDArray[np.float32] = preds.float().numpy()
         self.actual: NDArray[np.bool_] = targets.bool().numpy()
         self.thresh, self.origins = thresh, predictions.origins
-        self._show = show
+        self._show, self._load_images = show, find_images(predictions)
         self.losses = _losses(predictions)
 
     @classmethod
@@ -105,7 +108,7 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         """
         own = getattr(learn.dls.target, "thresh", 0.5) if thresh is None else thresh
         predictions = learn.get_preds(ds_idx, dl, with_loss=True)
-        return cls(predictions, thresh=own, show=partial(learn.show_items, ds_idx, dl))
+        return cls(predictions, thresh=own, show=partial(learn.show_items, ds_idx, dl))._keep_learner(learn, ds_idx, dl)
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
@@ -208,6 +211,10 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         """
         scores = self.scores()
         return to_frame([{**row, **scores[row["label"]]._asdict()} for row in self.errors()])
+
+    def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
+        return label_sections(self, facts, **how)
 
     @property
     def _names(self) -> list[str]:

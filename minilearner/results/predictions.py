@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, overload
@@ -22,7 +22,7 @@ from minilearner.results.origins import Origins
 from minilearner.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["BatchPrediction", "Prediction", "Predictions", "join"]
+__all__ = ["BatchPrediction", "Prediction", "Predictions", "find_images", "join"]
 
 
 @suggest_keywords
@@ -151,6 +151,17 @@ class Predictions:
             if unknown or not {"preds", "targets"} <= content.keys():
                 raise FileFormatError("it does not hold what predictions consist of.")
             return cls(**content, origins=None if origins is None else _read_origins(origins))
+
+
+def find_images(predictions: Predictions) -> Callable[[Sequence[int]], list[Tensor | str]] | None:
+    """Returns what gives the items at some positions as images: the inputs, or else the files. None without both.
+
+    A text in place of an image says why it is missing.
+    """
+    inputs, origins = predictions.inputs, predictions.origins
+    if isinstance(inputs, Tensor) and inputs.ndim == 4:
+        return lambda indices: list(inputs[list(indices)])
+    return None if origins is None else lambda indices: [origins.image(i) for i in indices]
 
 
 _KIND, _PREFIX = "predictions", "data/"

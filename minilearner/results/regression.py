@@ -13,11 +13,14 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import DataError
 from minilearner.keywords import suggest_keywords
+from minilearner.pages.content import Section
 from minilearner.plots.predicted_numbers import plot_predicted_numbers, plot_residuals
+from minilearner.results.number_sections import number_sections
 from minilearner.results.origins import read_column
-from minilearner.results.predictions import Predictions
+from minilearner.results.predictions import Predictions, find_images
 from minilearner.results.slices import Slices, slice_items
 from minilearner.results.top_losses import Interpretation
+from minilearner.results.training_facts import TrainingFacts
 
 if TYPE_CHECKING:
     import os
@@ -77,6 +80,7 @@ class RegressionInterpretation(Interpretation):
         self.predicted: NDArray[np.float64] = preds.double().reshape(n, -1).numpy()
         self.actual: NDArray[np.float64] = targets.double().reshape(n, -1).numpy()
         self.origins, self._show = predictions.origins, show
+        self._load_images = find_images(predictions)
         squares = (preds.float().reshape(n, -1) - targets.float().reshape(n, -1)) ** 2
         self.losses = squares.mean(1) if predictions.losses is None else predictions.losses.float()
 
@@ -91,7 +95,9 @@ class RegressionInterpretation(Interpretation):
             ds_idx: 0 for the training set, 1 for the validation set.
             dl: a loader to predict instead.
         """
-        return cls(learn.get_preds(ds_idx, dl, with_loss=True), show=partial(learn.show_items, ds_idx, dl))
+        return cls(
+            learn.get_preds(ds_idx, dl, with_loss=True), show=partial(learn.show_items, ds_idx, dl)
+        )._keep_learner(learn, ds_idx, dl)
 
     def scores(self, number: int = 0) -> NumberScores:
         """Returns the errors of one of the numbers over all items; scikit-learn computes them.
@@ -159,6 +165,10 @@ class RegressionInterpretation(Interpretation):
         actual, predicted = self._columns(number)
         name, values = read_column(self.origins, len(self), column)
         return slice_items(name, values, np.abs(predicted - actual), measure="mean absolute error")
+
+    def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
+        return number_sections(self, facts, **how)
 
     def _columns(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         check_count(number, "number", least=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Slice", "Slices", "slice_items"]
+__all__ = ["Slice", "Slices", "slice_items", "wilson_interval"]
 
 _MOST_NUMBERS = 10  # a column with more different numbers is cut into ranges
 _N_RANGES = 4
@@ -115,7 +115,7 @@ def slice_items(name: str, values: Sequence[Any], scores: NDArray[Any], *, measu
     rows = []
     for value, positions in groups.items():
         part = scores[positions]
-        low, high = _wilson(part) if is_share else _t_interval(part)
+        low, high = wilson_interval(part) if is_share else _t_interval(part)
         is_worse = high < overall if is_share else low > overall
         rows.append(Slice(value, len(part), float(np.mean(part, dtype=np.float64)), low, high, is_worse))
     rows.sort(key=lambda row: row.score if is_share else -row.score)
@@ -148,7 +148,8 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, (float, np.floating)) and math.isnan(value))
 
 
-def _wilson(is_right: NDArray[Any]) -> tuple[float, float]:
+def wilson_interval(is_right: NDArray[Any]) -> tuple[float, float]:
+    """Returns the 95 % interval of the share that `is_right` shows."""
     from scipy.stats import binomtest  # takes a second to load
 
     interval = binomtest(int(is_right.sum()), len(is_right)).proportion_ci(method="wilson")

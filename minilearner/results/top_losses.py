@@ -7,8 +7,10 @@ protocol, such as a learner.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +18,11 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
+from minilearner.pages.content import Page, Section
+from minilearner.pages.page import check_page_path, write_page
+from minilearner.results.number_sections import loss_sections
 from minilearner.results.predictions import BatchPrediction
+from minilearner.results.training_facts import TrainingFacts
 
 if TYPE_CHECKING:
     import os
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Interpretation", "Predictor", "TopLosses", "choose_top"]
+
+_Kind = TypeVar("_Kind", bound="Interpretation")
 
 
 class HasVocab(Protocol):
@@ -39,7 +47,8 @@ class Predictor(Protocol):
     """The part of a learner that an interpretation needs.
 
     If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files. With
-    ``evidence(indices, classes, ds_idx, dl, layer=, method=)``, which returns `Evidence`, `plot_gradcam` works.
+    ``evidence(indices, classes, ds_idx, dl, layer=, method=)``, which returns `Evidence`, `plot_gradcam` works. With
+    ``training_facts()``, which returns `TrainingFacts`, a report has settings and curves.
     """
 
     @property
@@ -83,6 +92,9 @@ class Interpretation:
     """
 
     losses: Any
+    _load_images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None
+    _describe_training: Callable[[], TrainingFacts] | None = None
+    _set_name = "predictions that were given"
 
     def __init__(self, batches: Iterable[BatchPrediction], *, show: Callable[..., Figure] | None = None) -> None:
         """Reads all batches once, and keeps their losses.
@@ -112,7 +124,7 @@ class Interpretation:
             act: activates the model's outputs, in place of what belongs to the kind of target.
         """
         batches = learn.predict_batches(ds_idx=ds_idx, dl=dl, act=act)
-        return cls(batches, show=partial(learn.show_items, ds_idx, dl))
+        return cls(batches, show=partial(learn.show_items, ds_idx, dl))._keep_learner(learn, ds_idx, dl)
 
     def top_losses(self, k: int | None = None, largest: bool = True) -> TopLosses:
         """Returns the `k` largest losses and the positions of their items.
@@ -176,6 +188,48 @@ class Interpretation:
             if not 0 <= index < len(self):
                 raise ValueError(f"`idxs` must be between 0 and {len(self) - 1}. Received: {index}.")
         return self._draw(indices, nrows=nrows, ncols=ncols, figsize=figsize, ax=ax, save=save)
+
+    def report(
+        self,
+        path: str | os.PathLike[str] = "report.html",
+        *,
+        title: str | None = None,
+        n_images: int = 24,
+    ) -> Path:
+        """Writes one HTML page with all that is known, and returns its path. An existing file is replaced.
+
+        The page needs no other file and no network. Its tables sort and search. The file is written whole or not at
+        all; with several processes, only process 0 writes.
+
+        Example: ``interp.report("runs/report.html")``.
+
+        Args:
+            path: the file, which ends in ".html". Its folder is made if there is none.
+            title: the heading. None names the model.
+            n_images: how many items of a section are shown with their images. With 0, no image is read.
+
+        Raises:
+            ValueError: the file cannot be written, `path` does not end in ".html", or `n_images` is below 0.
+        """
+        check_count(n_images, "n_images", least=0)
+        path = check_page_path(path)
+        facts = None if self._describe_training is None else self._describe_training()
+        written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        subtitle = f"{self._set_name[0].upper()}{self._set_name[1:]}, {plural(len(self), 'item')}; written {written}"
+        heading = title or ("Report" if facts is None else f"Report on {facts.model.split(',')[0]}")
+        return write_page(path, Page(heading, subtitle, self._sections(facts, n_images)))
+
+    def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        order = self.top_losses().indices.tolist()
+        how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
+        return loss_sections(self.losses, order, facts, **how)
+
+    def _keep_learner(self: _Kind, learn: Any, ds_idx: int, dl: Any) -> _Kind:
+        """Keeps the ways to what a report says besides the predictions. Returns the interpretation."""
+        self._describe_training = getattr(learn, "training_facts", None)
+        self._load_images = lambda indices: learn.items(ds_idx, dl, indices)
+        self._set_name = "other items" if dl is not None else ("training set", "validation set")[ds_idx]
+        return self
 
     def __len__(self) -> int:
         return len(self.losses)
