@@ -5,12 +5,18 @@ A class derives from `AtAGlance` and says in `glance` what matters. Both views a
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
 __all__ = ["AtAGlance", "Glance", "enumerate_names"]
 
+_COLUMNS_OF_A_FILE = 100
+"""How wide lines are where there is no terminal, as in a log."""
+_FEWEST_COLUMNS = 40
+"""In a narrower terminal, broken lines would be harder to read than those that the terminal breaks."""
 _MOST_ROWS = 60
 """A notebook's table shows as many rows at each end at most; nobody reads the 10,000th epoch there."""
 
@@ -36,7 +42,8 @@ class Glance:
     def as_text(self) -> str:
         """Returns the lines for a terminal."""
         lines = [self.title, *(f"  {name}: {fact}" for name, fact in self.facts.items())]
-        return "\n".join([*lines, *(_align([self.columns, *self.rows]) if self.columns else ()), *self.after])
+        table = _align([self.columns, *self.rows]) if self.columns else []
+        return "\n".join([*map(_wrap, lines), *table, *map(_wrap, self.after)])
 
     def as_html(self) -> str:
         """Returns the table for a notebook. All text is escaped."""
@@ -76,6 +83,15 @@ def enumerate_names(names: Iterable[object], most: int = 5) -> str:
     every = [str(name) for name in names]
     text = ", ".join(every[:most])
     return text if len(every) <= most else f"{text}, ... ({len(every):,})"
+
+
+def _wrap(line: str) -> str:
+    """Returns a line that is longer than the terminal is wide in several, of which the later ones stand further in."""
+    columns = shutil.get_terminal_size((_COLUMNS_OF_A_FILE, 24)).columns
+    if len(line) <= columns or columns < _FEWEST_COLUMNS:
+        return line
+    inset = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, columns, subsequent_indent=inset, break_long_words=False, break_on_hyphens=False)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,6 +13,20 @@ def test_a_terminal_shows_aligned_lines():
     assert repr(Shown()).splitlines() == ["A <title>", "  name: a & b", *table, "after <it>"]
 
 
+def test_long_facts_are_wrapped_to_the_terminal_and_tables_are_not(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    facts = {"labels": "7 of 9 items " * 8, "path": "/" + "x" * 70}
+    shown = Glance("Title", facts, ("a",), [("b" * 80,)], ["  fine: " + "one, " * 20])
+    lines = shown.as_text().split("\n")
+    assert [line for line in lines if len(line) > 50] == ["    /" + "x" * 70, " " * 79 + "a", "b" * 80]
+    assert all(line.startswith("    ") for line in lines[2:4])
+    assert " ".join(" ".join(lines).split()).count("7 of 9 items") == 8
+    monkeypatch.setenv("COLUMNS", "30")
+    assert shown.as_text().count("\n") == 5
+    monkeypatch.delenv("COLUMNS")
+    assert max(map(len, Glance("Title", {"labels": "7 of 9 items " * 30}).as_text().split("\n"))) <= 100
+
+
 def test_a_notebook_shows_escaped_tables():
     html = Shown()._repr_html_()
     assert "A &lt;title&gt;" in html and "a &amp; b" in html and "after &lt;it&gt;" in html

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minilearner.checkup.findings import Finding, NotCheckedError
 from minilearner.data.dataloaders import DataLoaders
@@ -15,7 +16,7 @@ from minilearner.metrics import MeanMetric, Metric
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
 from minilearner.training.step import Step
-from minilearner.tree import n_items, take_items
+from minilearner.tree import map_tensors, n_items, take_items
 
 __all__ = ["find_metrics_without_mean"]
 
@@ -37,14 +38,9 @@ def find_metrics_without_mean(step: Step, dls: DataLoaders, metrics: Mapping[str
         raise NotCheckedError("the first batch has too few items to be halved")
     with isolate_rng(), evaluation_mode(step.model), restore_buffers(step.model), torch.no_grad():
         pred = step.predict(x)
-        parts = [slice(0, n // 4), slice(n // 4, n)]  # of unequal size, as batches may be
-        pairs = [(take_items(pred, part, n), take_items(y, part, n)) for part in parts]
-        values = {
-            name: (_value(function, (pred, y)), *(_value(function, pair) for pair in pairs))
-            for name, function in functions.items()
-        }
-    sizes = [part.stop - part.start for part in parts]
-    odd = [name for name, (whole, *halves) in values.items() if not _is_mean(whole, halves, sizes)]
+        # An untrained model may predict one class only. Then F1 is 0 in each part, and looks like a mean.
+        trials = [(pred, y), _invent(pred, y)]
+        odd = [name for name, f in functions.items() if not all(_is_mean(f, *trial, n) for trial in trials)]
     if odd:
         yield Finding(
             "metrics",
@@ -64,7 +60,19 @@ def _value(function: Any, pair: tuple[Any, Any]) -> float:
         return math.nan
 
 
-def _is_mean(whole: float, parts: list[float], sizes: list[int]) -> bool:
+def _invent(pred: Any, y: Any) -> tuple[Any, Any]:
+    """Returns random predictions, and class numbers to them; other targets stay."""
+    noise = map_tensors(lambda t: torch.randn_like(t) if t.is_floating_point() else t, pred)
+    has_classes = isinstance(y, Tensor) and isinstance(pred, Tensor) and not y.is_floating_point()
+    if has_classes and pred.ndim == y.ndim + 1 and pred.shape[1] > 1:
+        return noise, torch.randint_like(y, pred.shape[1])
+    return noise, y
+
+
+def _is_mean(function: Any, pred: Any, y: Any, n: int) -> bool:
     """Whether a value is the mean of its parts' values, as far as they are known."""
-    mean = sum(value * size for value, size in zip(parts, sizes, strict=True)) / sum(sizes)
+    parts = [slice(0, n // 4), slice(n // 4, n)]  # of unequal size, as batches may be
+    whole = _value(function, (pred, y))
+    values = [_value(function, (take_items(pred, part, n), take_items(y, part, n))) for part in parts]
+    mean = sum(value * (part.stop - part.start) for value, part in zip(values, parts, strict=True)) / n
     return not math.isfinite(whole - mean) or abs(whole - mean) <= _CLOSE * max(1e-3, abs(whole))

@@ -154,3 +154,11 @@ def test_only_the_newest_figure_stays_open_and_the_others_can_still_be_saved(tmp
     figures[0].savefig(tmp_path / "first.png")
     assert (tmp_path / "first.png").stat().st_size > 1000
     plt.close("all")
+
+
+def test_no_kind_of_figure_stays_open_when_the_next_one_is_drawn(draws_all):
+    plt.close("all")
+    for name, draw in draws_all.items():
+        draw()
+        assert len(plt.get_fignums()) == 1, name
+    plt.close("all")
