@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from minilearner.checks import check_count
 from minilearner.errors import DataError
+from minilearner.glance import AtAGlance, Glance
 from minilearner.plots.curves import plot_reliability
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Bin(NamedTuple):
     n_items: int
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(AtAGlance):
     """How far confidence is from accuracy. The confidence of a prediction is its probability.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
@@ -101,10 +102,17 @@ class Calibration:
     def _names(self) -> tuple[str, str]:
         return ("probability of a label", "share of items with it") if self.is_of_labels else ("confidence", "accuracy")
 
-    def __str__(self) -> str:
+    def glance(self) -> Glance:
+        """Returns the calibration error, before and after temperature scaling, and the bins that hold items."""
         share = f"{self._names[1]} {self.accuracy:.4f}, mean {self._names[0]} {self.confidence:.4f}"
         after = "" if self.scaled is None else f"; {self.scaled.ece:.4f} with temperature {self.temperature:.3f}"
-        return f"Expected calibration error {self.ece:.4f}{after} ({share})"
+        rows = [
+            (f"{one.low:.2f} to {one.high:.2f}", f"{one.confidence:.4f}", f"{one.accuracy:.4f}", f"{one.n_items:,}")
+            for one in self.bins
+            if one.n_items
+        ]
+        title = f"Expected calibration error {self.ece:.4f}{after} ({share})"
+        return Glance(title, {}, ("bin", *self._names, "items"), rows)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilearner.errors import plural
+from minilearner.glance import AtAGlance, Glance
 from minilearner.plots.rows import plot_changes
 from minilearner.results.frames import to_frame
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Comparison", "compare_answers"]
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(AtAGlance):
     """What changes if the second model takes the place of the first.
 
     Example::
@@ -93,10 +94,9 @@ class Comparison:
             ax: where to draw; None makes a new figure.
             save: a file to write the figure to, such as "comparison.png".
         """
-        rows = sorted(self.by_class(), key=lambda row: (row["fixed"] - row["broken"], -row["broken"]))
+        rows = self._worst_first()
         sides = (("broken", "newly wrong", "accent"), ("fixed", "newly right", "right"))
-        heading = str(self).split("\n")[0]
-        return plot_changes(rows, heading, sides=sides, both_ends=True, figsize=figsize, ax=ax, save=save)
+        return plot_changes(rows, self._heading, sides=sides, both_ends=True, figsize=figsize, ax=ax, save=save)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain numbers and text, for JSON."""
@@ -116,14 +116,26 @@ class Comparison:
         """
         return to_frame(self.by_class())
 
-    def __str__(self) -> str:
-        first, second = self.accuracy
+    def glance(self) -> Glance:
+        """Returns how much changed, and the classes that changed, those that became worse first."""
         both_wrong = int((~self.is_right[0] & ~self.is_right[1]).sum())
-        return (
-            f"accuracy {first:.4f} \N{RIGHTWARDS ARROW} {second:.4f} (McNemar p = {self.p_value:.3g})\n"
-            f"fixed {len(self.fixed)}, broken {len(self.broken)}, both wrong {both_wrong}, "
-            f"of {plural(len(self.actual), 'item')}"
-        )
+        counts = f"fixed {len(self.fixed)}, broken {len(self.broken)}, both wrong {both_wrong}"
+        columns = ("class", "items", "newly right", "newly wrong", "recall")
+        rows = [
+            (row["label"], f"{row['n_items']:,}", str(row["fixed"]), str(row["broken"]), f"{row['recall_change']:+.4f}")
+            for row in self._worst_first()
+            if row["fixed"] or row["broken"]
+        ]
+        title = f"{self._heading}; {counts}, of {plural(len(self.actual), 'item')}"
+        return Glance(title, {}, columns if rows else (), rows)
+
+    @property
+    def _heading(self) -> str:
+        first, second = self.accuracy
+        return f"accuracy {first:.4f} \N{RIGHTWARDS ARROW} {second:.4f} (McNemar p = {self.p_value:.3g})"
+
+    def _worst_first(self) -> list[dict[str, Any]]:
+        return sorted(self.by_class(), key=lambda row: (row["fixed"] - row["broken"], -row["broken"]))
 
 
 def compare_answers(

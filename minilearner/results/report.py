@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minilearner.errors import plural
+from minilearner.glance import AtAGlance, Glance
 from minilearner.results.frames import to_frame
 
 __all__ = ["ClassificationReport", "Scores", "classification_report"]
@@ -77,8 +78,8 @@ class Scores(NamedTuple):
     support: int
 
 
-@dataclass(frozen=True)
-class ClassificationReport:
+@dataclass(frozen=True, repr=False)
+class ClassificationReport(AtAGlance):
     """The scores of each class and their averages. ``str(report)`` is the text that scikit-learn prints."""
 
     labels: tuple[str, ...]
@@ -136,6 +137,13 @@ class ClassificationReport:
             ImportError: pandas is not installed.
         """
         return to_frame([{"label": name, **s._asdict()} for name, s in zip(self.labels, self.scores, strict=True)])
+
+    def glance(self) -> Glance:
+        """Returns the scores of each class and the averages."""
+        named = [*zip(self.labels, self.scores, strict=True)]
+        named += [("macro avg", self.macro_avg), ("weighted avg", self.weighted_avg)]
+        rows = [(label, *(f"{value:.4f}" for value in s[:3]), f"{s.support:,}") for label, s in named]
+        return Glance(f"accuracy {self.accuracy:.4f}", {}, ("class", "precision", "recall", "F1", "items"), rows)
 
     def text(self, digits: int = 2) -> str:
         """Returns the table with `digits` digits after the point."""

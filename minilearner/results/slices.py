@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minilearner.glance import AtAGlance, Glance
 from minilearner.plots.rows import plot_groups
 from minilearner.results.frames import to_frame
 
@@ -44,11 +45,11 @@ class Slice:
     """Whether the whole interval is on the bad side of the score over all items."""
 
 
-@dataclass(frozen=True)
-class Slices:
+@dataclass(frozen=True, repr=False)
+class Slices(AtAGlance):
     """The groups of one column, the worst first.
 
-    Example: ``print(interp.slices("camera"))``.
+    Example: ``interp.slices("camera")``.
     """
 
     column: str
@@ -88,14 +89,15 @@ class Slices:
         """
         return to_frame([asdict(row) for row in self.rows])
 
-    def __str__(self) -> str:
-        width = max(len(row.value) for row in self.rows)
-        lines = [f"{self.measure} by {self.column}, 95 % intervals; over all items {self.overall:.4f}"]
+    def glance(self) -> Glance:
+        """Returns the score of each group with its interval, the worst first."""
+        rows = []
         for row in self.rows:
-            mark = "  worse than the rest" if row.is_worse else ""
-            interval = f"[{row.low:.4f}, {row.high:.4f}]"
-            lines.append(f"{row.value:>{width}}  {row.score:.4f}  {interval}  {row.n_items:>7} items{mark}")
-        return "\n".join(lines)
+            mark = "worse than the rest" if row.is_worse else ""
+            interval = f"{row.low:.4f} to {row.high:.4f}"
+            rows.append((row.value, f"{row.score:.4f}", interval, f"{row.n_items:,}", mark))
+        title = f"{self.measure} by {self.column}, 95 % intervals; over all items {self.overall:.4f}"
+        return Glance(title, {}, (self.column, self.measure, "interval", "items", ""), rows)
 
 
 def slice_items(name: str, values: Sequence[Any], scores: NDArray[Any], *, measure: str) -> Slices:

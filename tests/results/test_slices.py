@@ -15,7 +15,7 @@ def test_each_group_has_its_accuracy_and_wilsons_interval_the_worst_first():
     expected = binomtest(20, 50).proportion_ci(method="wilson")
     assert (found.rows[0].low, found.rows[0].high) == (expected.low, expected.high)
     assert [row.is_worse for row in found.rows] == [True, False] and found.overall == pytest.approx(110 / 150)
-    assert "night  0.4000" in str(found) and "worse than the rest" in str(found)
+    assert "night    0.4000" in str(found) and "worse than the rest" in str(found)
 
 
 def test_numbers_are_cut_into_ranges_and_missing_values_are_a_group():
