@@ -45,6 +45,7 @@ from minilearner.models.minigooglenet import MiniGoogLeNet
 from minilearner.models.mlp import MLP
 from minilearner.plots.lines import plot_schedule
 from minilearner.registry import register
+from minilearner.results.cleaner import ImageCleaner
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.multi_label import MultiLabelInterpretation
 from minilearner.results.predictions import Predictions
@@ -123,6 +124,7 @@ __all__ = [
     "GradientAccumulation",
     "GradientCheckpointing",
     "GradientClip",
+    "ImageCleaner",
     "Interpretation",
     "JSONLinesLogger",
     "LRFinder",

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from minilearner.files import csv_text, write_atomically
+from minilearner.files import csv_text, make_parent, write_atomically
 
 __all__ = ["ACTIONS", "COLUMNS", "Suspect", "read_cell", "write_review"]
 
@@ -56,7 +56,8 @@ def write_review(path: str | os.PathLike[str], suspects: Iterable[Suspect], enco
         encoding: "utf-8-sig" adds the byte-order mark by which Excel knows UTF-8.
 
     Raises:
-        ValueError: the encoding is unknown, or it does not have a character of a path or of a label.
+        ValueError: the encoding is unknown, or it does not have a character of a path or of a label; or the file cannot
+            be written.
     """
     text = csv_text(COLUMNS, ([_as_cell(getattr(suspect, name)) for name in COLUMNS] for suspect in suspects))
     try:
@@ -65,6 +66,7 @@ def write_review(path: str | os.PathLike[str], suspects: Iterable[Suspect], enco
         raise ValueError(
             f"`encoding` must fit the labels and paths. Received: encoding={encoding!r} ({error})."
         ) from error
+    make_parent(Path(path), "path")
     return write_atomically(path, content)
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import minilearner
 import minilearner.vision.all
 from minilearner import DataLoaders, Learner, LRFinder, Predictions, constant
+from minilearner.results.label_errors import find_label_errors
 from minilearner.vision.refused import REFUSED
 
 WEIGHTS = [torch.zeros(1, requires_grad=True)]
@@ -37,6 +38,7 @@ NEEDED = {
     "CyclicLR": {"max_lr": 0.1},
     "DataLoader": {"dataset": [0, 1]},
     "DataLoaders": {"train": [(torch.zeros(2, 1), torch.zeros(2))]},
+    "ImageCleaner": {"found": find_label_errors(np.ones((1, 1)), np.zeros(1, dtype=np.int64), ["a"])},
     "LearningRateScheduler": {"fn": lambda epoch: 0.1},
     "MultiCategory": {"vocab": ["a"]},
     "MultiLabelInterpretation": {"predictions": Predictions(torch.ones(1, 1), torch.ones(1, 1))},

@@ -15,11 +15,13 @@ SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if 
 
 
 def test_there_are_snippets_to_run():
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 8
 
 
 @pytest.mark.slow
-def test_the_snippets_run_one_after_the_other(monkeypatch, capsys):
+def test_the_snippets_run_one_after_the_other(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
     def few():
         dls = full()
         return DataLoaders.from_arrays(

@@ -42,6 +42,10 @@ LABEL_ERROR = "label error"
 """The problem that a review names."""
 
 _MOST_ROWS = 20  # that show themselves
+_MOST_NOISE = 0.3
+_WEAK_MODEL = (
+    "So many errors mean a weak model more often than wrong labels: train it longer, or begin with trained weights."
+)
 _LONGEST_NAME = 30  # letters
 
 
@@ -141,6 +145,10 @@ class LabelErrors(AtAGlance):
             for row in islice(self, most)
         ]
 
+    def load_images(self, items: Sequence[int]) -> Sequence[Tensor | str]:
+        """Returns the images of items by their positions, or a text that says what is missing."""
+        return ["no image"] * len(items) if self.images is None else self.images(items)
+
     def to_csv(self, path: str | os.PathLike[str], most: int | None = None, *, encoding: str = "utf-8") -> Path:
         """Writes the labels to a CSV file to review, the most suspicious first, and returns its path.
 
@@ -220,14 +228,19 @@ class LabelErrors(AtAGlance):
     def glance(self) -> Glance:
         """Returns how many labels are probably wrong, and the most suspicious ones."""
         found = portion(self.n_errors, len(self), "label", "is", "are")
-        facts = {"estimated share of wrong labels": f"{100 * self.noise:.1f} %"}
+        accuracy = float((self.given == self.suggested).mean())
+        facts = {
+            "estimated share of wrong labels": f"{100 * self.noise:.1f} %",
+            "the model agrees with": f"{100 * accuracy:.1f} % of the labels",
+        }
         rows = [
             (row.path or f"item {row.item}", row.given, row.suggested, f"{row.suspicion:.4f}", "yes" * row.is_error)
             for row in self[:_MOST_ROWS]
         ]
         shown = [tuple(shorten_middle(cell, 2 * _LONGEST_NAME) for cell in row) for row in rows]
         rest = len(self) - len(rows)
-        after = (f"... and {plural(rest, 'label')} that {agree(rest, 'is', 'are')} less suspicious",) if rest else ()
+        after = [f"... and {plural(rest, 'label')} that {agree(rest, 'is', 'are')} less suspicious"] if rest else []
+        after += [_WEAK_MODEL] if self.noise > _MOST_NOISE else []
         columns = ("item", "given", "suggested", "suspicion", "error")
         return Glance(f"{found} probably wrong", facts, columns, shown, after)
 

@@ -231,6 +231,17 @@ class Interpretation:
         self._set_name = "other items" if dl is not None else ("training set", "validation set")[ds_idx]
         return self
 
+    def label_errors(self) -> Any:
+        """Raises an error, since only a `ClassificationInterpretation` finds wrong labels.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"`label_errors` needs items of one class each. Received: a {type(self).__name__}. The items with the "
+            "largest losses, from `top_losses`, are those whose targets are most suspicious."
+        )
+
     def __len__(self) -> int:
         return len(self.losses)
 

@@ -147,7 +147,6 @@ from minilearner.vision.fastai_names import (
 )
 from minilearner.vision.image_block import ImageBlock, PILBase, PILImage, PILImageBW, PILMask
 from minilearner.vision.image_loaders import ImageDataLoaders
-from minilearner.vision.image_problems import find_image_problems
 from minilearner.vision.images import open_image, verify_images
 from minilearner.vision.lighting import Brightness, Contrast, Hue, Saturation
 from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stats
@@ -358,7 +357,6 @@ __all__ = [
     "train_only",
     "using_attr",
     "verify_images",
-    "find_image_problems",
     "vision_learner",
     "xresnet101",
     "xresnet152",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,8 @@ class ImageProblems(AtAGlance):
     """How many images were looked at."""
     origins: Origins = field(compare=False)
     """Where the images come from."""
+    labels: tuple[str, ...] = ()
+    """The names of the classes. Empty if only paths were given."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,11 +98,18 @@ class ImageProblems(AtAGlance):
         """How many images have each kind of problem."""
         return dict(Counter(row.kind for row in self.rows))
 
-    def suspects(self) -> list[Suspect]:
-        """Returns the problems as rows of a review."""
+    def suspects(self, most: int | None = None) -> list[Suspect]:
+        """Returns the first `most` problems, or all, as rows of a review."""
+        if most is not None:
+            check_count(most, "most")
         return [
-            Suspect(row.path, row.item, row.label, "", row.suspicion, f"{row.kind}: {row.text}") for row in self.rows
+            Suspect(row.path, row.item, row.label, "", row.suspicion, f"{row.kind}: {row.text}")
+            for row in self.rows[:most]
         ]
+
+    def load_images(self, items: Sequence[int]) -> list[Tensor | str]:
+        """Returns the images at these positions, or a text that says what is missing."""
+        return [self.origins.image(item) for item in items]
 
     def to_csv(self, path: str | os.PathLike[str], *, encoding: str = "utf-8") -> Path:
         """Writes the problems to a CSV file to review, and returns its path.
@@ -226,7 +235,7 @@ def find_image_problems(source: Any) -> ImageProblems:
         ImageProblem(kind, i, images.origins.path(i), images.parts[i], images.labels[i], suspicion, text, twin)
         for i, kind, suspicion, text, twin in found
     ]
-    return ImageProblems(tuple(rows), len(images.origins), images.origins)
+    return ImageProblems(tuple(rows), len(images.origins), images.origins, images.classes)
 
 
 @dataclass(frozen=True)
@@ -237,6 +246,7 @@ class _Images:
     parts: Sequence[str]
     labels: Sequence[str]
     are_in_memory: bool = False
+    classes: tuple[str, ...] = ()
 
     def fingerprint(self, i: int) -> Fingerprint | str:
         """Returns the fingerprint of an image, or the reason why it cannot be read."""
@@ -257,7 +267,10 @@ class _Images:
 def _list_images(source: Any) -> _Images:
     if isinstance(source, DataLoaders):
         return _list_items(source)
-    paths = get_image_files(source) if isinstance(source, (str, os.PathLike)) else list(source)
+    if isinstance(source, (str, os.PathLike)):
+        paths: Sequence[Any] = get_image_files(source)
+    else:
+        paths = list(source) if isinstance(source, Iterable) else ()
     if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise DataError(
             "`source` must be DataLoaders, a folder or a list of paths, and hold at least one image. "
@@ -276,7 +289,8 @@ def _list_items(dls: DataLoaders) -> _Images:
         sources += found
         parts += [part] * len(found)
         labels += _labels_of(loader, dls.vocab, len(found))
-    return _Images(Origins(sources), parts, labels, are_in_memory)
+    classes = tuple(map(str, dls.vocab or ()))
+    return _Images(Origins(sources), parts, labels, are_in_memory, classes)
 
 
 def _sources_of(loader: Loader) -> list[Any]:

@@ -72,6 +72,10 @@ _WAYS_OUT = {
     "BBoxLblBlock": _POINTS,
     "TensorPoint": _POINTS,
     "TensorBBox": _POINTS,
+    "ImageClassifierCleaner": (
+        "ImageCleaner(interp.label_errors()) shows suspicious images with a menu each, and writes a CSV file for "
+        "`relabel=` of the loaders."
+    ),
     "GANLearner": "Train a pair of networks in a callback that replaces `run.process_batch`: examples/custom_step.py.",
 }
 

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,6 +43,21 @@ def test_each_item_is_predicted_once_in_the_order_of_the_sets(learn, ninety_blob
     interp = ClassificationInterpretation.from_predictions(found)
     assert len(interp) == 120 and (interp.predicted == interp.actual).mean() > 0.9
     torch.testing.assert_close(found.losses, -found.preds[torch.arange(120), found.targets].log())
+
+
+@pytest.mark.slow
+def test_flipped_labels_of_real_digits_are_found_first():
+    images, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    flipped = rng.choice(len(y), len(y) // 20, replace=False)
+    y[flipped] = (y[flipped] + rng.integers(1, 10, len(flipped))) % 10
+    dls = DataLoaders.from_arrays((images.astype(np.float32) / 16, y), bs=64, seed=0)
+    torch.manual_seed(0)
+    learn = Learner(dls, nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)), lr=0.01)
+    interp = ClassificationInterpretation.from_predictions(learn.cross_val_preds(5, 8))
+    found = interp.label_errors()
+    assert np.isin(found.order[: len(flipped)], flipped).mean() >= 0.7
+    assert np.isin(np.flatnonzero(found.is_error), flipped).mean() >= 0.9
 
 
 def test_no_model_has_seen_the_items_that_it_predicts(learn):

@@ -7,6 +7,7 @@ import torch
 from minilearner.results.confident_learning import count_confident, estimate_joint, guess_classes, rate_labels
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.label_errors import find_label_errors
+from minilearner.results.multi_label import MultiLabelInterpretation
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import Predictions
 
@@ -87,6 +88,19 @@ def test_it_shows_itself(found):
     assert text.startswith("4 of 24 labels are probably wrong\n  estimated share of wrong labels: 19.0 %")
     assert "item 9" in text and "... and 4 labels that are less suspicious" in text
     assert "<td>item 9</td>" in found._repr_html_()
+
+
+def test_a_weak_model_is_no_witness():
+    given = np.arange(24) % 3
+    text = str(find_label_errors(PROBS, given[::-1].copy(), LABELS))
+    assert "So many errors mean a weak model more often than wrong labels" in text
+    assert "weak model" not in str(find_label_errors(PROBS, GIVEN, LABELS))
+
+
+def test_other_kinds_of_targets_are_refused():
+    several = MultiLabelInterpretation(Predictions(torch.rand(4, 2), torch.ones(4, 2)))
+    with pytest.raises(ValueError, match="`label_errors` needs items of one class each. Received: a MultiLabelInterp"):
+        several.label_errors()
 
 
 def test_the_table_is_a_csv_to_review(found, tmp_path):

@@ -153,6 +153,8 @@ def test_what_is_no_image_is_refused(blobs):
         find_image_problems(DataLoaders([(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))]))
     with pytest.raises(DataError, match="`source` must be DataLoaders, a folder or a list of paths"):
         find_image_problems([])
+    with pytest.raises(DataError, match="Received: a int"):
+        find_image_problems(3)
 
 
 def test_torchvisions_folders(folder):
