@@ -18,6 +18,7 @@ from typing import Any, Literal
 from minilearner.errors import closest
 
 __all__ = [
+    "check_axes",
     "check_choice",
     "check_count",
     "check_fraction",
@@ -176,3 +177,16 @@ def _echo(value: Any, name: str) -> str:
     reasons = [getattr(part, "reason", "") for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
     why = next((f" The sweep found no rate: {reason}." for reason in reasons if reason and isinstance(reason, str)), "")
     return f"Received: {name}={text if len(text) <= 80 else f'{text[:77]}...'}.{why}"
+
+
+def check_axes(ax: Any) -> None:
+    """Checks that `ax` is one Axes of Matplotlib, which need not be loaded for that.
+
+    Raises:
+        TypeError: it is something else, such as an array of axes.
+    """
+    if not hasattr(ax, "get_figure") or not hasattr(ax, "transData"):
+        raise TypeError(
+            "`ax` must be one Axes of Matplotlib; a figure of several panels divides its place. "
+            f"Received: {type(ax).__name__}."
+        )

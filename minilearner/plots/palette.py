@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minilearner.checks import check_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -80,9 +82,14 @@ def palette(ax: Axes | None = None) -> Palette:
 
     Args:
         ax: axes to draw in. None asks the settings for new figures.
+
+    Raises:
+        TypeError: `ax` is something else.
     """
     from matplotlib import rcParams  # heavy
     from matplotlib.colors import to_rgb
 
+    if ax is not None:
+        check_axes(ax)
     text = rcParams["axes.labelcolor"] if ax is None else ax.xaxis.label.get_color()
     return _DARK if sum(to_rgb(text)) > 1.5 else _LIGHT

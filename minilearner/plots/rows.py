@@ -15,6 +15,7 @@ from minilearner.plots.style import (
     check_save,
     clean_text,
     figure_of,
+    inches_of,
     place_legend_below,
     save_figure,
     set_integer_ticks,
@@ -210,7 +211,7 @@ def plot_changes(
 def _most_rows(figsize: tuple[float, float] | None, ax: Axes | None) -> int:
     """Returns how many rows can be read, at least 2: 9 points each in a given height."""
     if ax is not None:
-        height = ax.get_window_extent().height / figure_of(ax).dpi
+        height = inches_of(ax)[1]
     elif figsize is not None:
         height = figsize[1] - 1.5
     else:
@@ -220,7 +221,7 @@ def _most_rows(figsize: tuple[float, float] | None, ax: Axes | None) -> int:
 
 def _row_axes(names: Sequence[str], figsize: tuple[float, float] | None, ax: Axes | None) -> tuple[Figure, Axes]:
     """Returns axes with a named row for each name, the first at the top."""
-    given = ax.get_window_extent().width / figure_of(ax).dpi if ax is not None else figsize and figsize[0]
+    given = inches_of(ax)[0] if ax is not None else figsize and figsize[0]
     longest = _LONGEST_NAME if not given else max(8, min(_LONGEST_NAME, int(given / 3 / 0.085)))  # a third for names
     shown = [shorten_middle(clean_text(name), longest) for name in names]
     width = 4.6 + 0.085 * max(map(text_columns, shown))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from numpy.typing import NDArray
 
 from minilearner import processes
+from minilearner.checks import check_axes
 from minilearner.files import make_parent, replace_file
 from minilearner.notebook import show_once
 from minilearner.plots.fonts import literal_text
@@ -85,8 +86,8 @@ def panels_of(
             n_rows, n_columns, figsize=figsize, layout="constrained", width_ratios=width_ratios, **split
         )
         return add_margins(figure), grid
-    ax.set_axis_off()
     figure, spec = figure_of(ax), ax.get_subplotspec()
+    ax.set_axis_off()
     if spec is not None:
         return figure, spec.subgridspec(n_rows, n_columns, width_ratios=width_ratios).subplots(**split)
     box = ax.get_position()
@@ -97,7 +98,8 @@ def panels_of(
 
 def inches_of(ax: Axes) -> tuple[float, float]:
     """Returns the width and height of axes in inches."""
-    box = ax.get_window_extent().transformed(figure_of(ax).dpi_scale_trans.inverted())
+    to_inches = figure_of(ax).dpi_scale_trans.inverted()
+    box = ax.get_window_extent().transformed(to_inches)
     return float(box.width), float(box.height)
 
 
@@ -143,7 +145,12 @@ def add_margins(figure: Figure) -> Figure:
 
 
 def figure_of(ax: Axes) -> Figure:
-    """Returns the whole figure that the axes belong to."""
+    """Returns the whole figure that the axes belong to.
+
+    Raises:
+        TypeError: these are no axes, but for instance an array of them.
+    """
+    check_axes(ax)
     figure: Any = ax.get_figure()
     while figure is not figure.figure:  # axes may be in a subfigure
         figure = figure.figure

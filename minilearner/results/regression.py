@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minilearner.checks import check_count
-from minilearner.errors import DataError
+from minilearner.errors import DataError, portion
 from minilearner.keywords import suggest_keywords
 from minilearner.pages.content import Section
 from minilearner.plots.predicted_numbers import plot_predicted_numbers, plot_residuals
@@ -172,7 +172,15 @@ class RegressionInterpretation(Interpretation):
 
     def _columns(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         check_count(number, "number", least=0)
-        n = self.actual.shape[1]
+        n_items, n = self.actual.shape
         if number >= n:
             raise ValueError(f"`number` must be below {n}, the numbers of an item. Received: number={number}.")
-        return self.actual[:, number], self.predicted[:, number]
+        actual, predicted = self.actual[:, number], self.predicted[:, number]
+        odd = np.flatnonzero(~np.isfinite(actual) | ~np.isfinite(predicted))
+        if len(odd):
+            raise DataError(
+                f"Scores and plots need finite numbers. {portion(len(odd), n_items, 'item', 'has', 'have')} NaN or "
+                f"infinite ones, such as item {odd[0]}: predicted {predicted[odd[0]]}, actual {actual[odd[0]]}. If the "
+                "training diverged, use a smaller rate."
+            )
+        return actual, predicted

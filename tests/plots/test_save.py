@@ -136,6 +136,16 @@ def test_every_figure_is_drawn_into_given_axes(draws_all, place):
         assert not other.has_data()
 
 
+def test_an_array_of_axes_is_refused_before_anything_is_drawn(draws_all):
+    figure, grid = plt.subplots(1, 2)
+    for name, draw in draws_all.items():
+        for wrong in (grid, figure):
+            with pytest.raises(TypeError, match="`ax` must be one Axes of Matplotlib"):
+                draw(ax=wrong)
+        assert not any(ax.has_data() for ax in grid), name
+    plt.close("all")
+
+
 def test_in_a_dark_theme_all_texts_can_be_read(draws_all):
     with plt.style.context("dark_background"):
         figures = {name: draw() for name, draw in draws_all.items()}

@@ -67,3 +67,11 @@ def test_what_are_no_numbers_is_refused(predictions):
         RegressionInterpretation(Predictions(predictions.preds, None))
     with pytest.raises(DataError, match=r"\(60, 2\) and targets \(60,\)"):
         RegressionInterpretation(Predictions(predictions.preds, predictions.targets[:, 0]))
+
+
+def test_numbers_that_are_not_finite_are_counted():
+    interp = RegressionInterpretation(Predictions(torch.tensor([1.0, float("nan"), 2.0]), torch.ones(3)))
+    for method in (interp.scores, interp.plot_predictions, interp.plot_residuals, lambda: interp.slices([1, 2, 3])):
+        with pytest.raises(DataError, match=r"1 of 3 items .*NaN.*such as item 1: predicted nan, actual 1.0"):
+            method()
+    assert interp.top_losses(1).indices.tolist() == [1]
