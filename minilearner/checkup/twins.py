@@ -45,7 +45,8 @@ def find_twins(dls: DataLoaders) -> Iterator[Finding]:
         "note" if len(pairs) <= _TOLERATED * n_valid else "warning",
         f"{portion(len(pairs), n_valid, 'validation item', 'is', 'are')} in the training set too, to the bit, such as "
         f"{first}.",
-        "Remove them from one of the sets; until then validation looks better than it is.",
+        "Remove them from one of the sets; until then validation looks better than it is. `find_image_problems(dls)` "
+        "lists them, and images that only look the same.",
         {"pairs": [list(pair) for pair in pairs[:100]], "n": len(pairs), "n_valid": n_valid},
     )
 

@@ -20,6 +20,7 @@ __all__ = ["CleanerView", "show_cleaner"]
 
 _PER_PAGE = 12
 _SIDE = 160  # pixels of an image on the page
+_SQUARE = {"width": f"{_SIDE}px", "height": f"{_SIDE}px", "object_fit": "contain"}
 _LONGEST_NAME = 26
 _KEEP, _DELETE, _OPEN = "keep", "delete", "to be decided"
 
@@ -99,7 +100,7 @@ class CleanerView:
         shown = (
             self._widgets.HTML(f'<div style="{style};border:1px dashed gray">{escape(image)}</div>')
             if isinstance(image, str)
-            else self._widgets.Image(value=_as_png(image), format="png", layout={"width": f"{_SIDE}px"})
+            else self._widgets.Image(value=_as_png(image), format="png", layout=_SQUARE)
         )
         return self._widgets.VBox(
             [shown, self._widgets.HTML(_caption(suspect)), menu],

@@ -411,6 +411,7 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         if self._items.probs is None:
             raise _not_kept_error()
         how: dict[str, Any] = {"origins": self.origins, "images": self._load_images}
+        how["are_trained_on"] = self._set_name == "training set"
         return find_label_errors(self._items.probs, self.actual, self._names, rank_by, **how)
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:

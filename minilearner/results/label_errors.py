@@ -48,6 +48,10 @@ _WEAK_MODEL = (
 )
 _LONGEST_NAME = 30  # letters
 
+_SEEN = (
+    "The model was trained on these items, so it hides wrong labels. Take the predictions of learn.cross_val_preds()."
+)
+
 
 class LabelError(NamedTuple):
     """One label, and how suspicious it is."""
@@ -104,6 +108,8 @@ class LabelErrors(AtAGlance):
     """The files of the items."""
     images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = field(default=None, compare=False)
     """Returns the items at given positions as images, for `plot`."""
+    are_trained_on: bool = False
+    """Whether the model was trained on these items, and so has learnt their wrong labels."""
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
@@ -241,6 +247,7 @@ class LabelErrors(AtAGlance):
         rest = len(self) - len(rows)
         after = [f"... and {plural(rest, 'label')} that {agree(rest, 'is', 'are')} less suspicious"] if rest else []
         after += [_WEAK_MODEL] if self.noise > _MOST_NOISE else []
+        after += [_SEEN] if self.are_trained_on else []
         columns = ("item", "given", "suggested", "suspicion", "error")
         return Glance(f"{found} probably wrong", facts, columns, shown, after)
 
@@ -265,6 +272,7 @@ def find_label_errors(
     *,
     origins: Origins | None = None,
     images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None,
+    are_trained_on: bool = False,
 ) -> LabelErrors:
     """Finds wrong labels by confident learning.
 
@@ -275,6 +283,7 @@ def find_label_errors(
         rank_by: as in `confident_learning.rate_labels`.
         origins: the files of the items.
         images: returns the items at given positions as images.
+        are_trained_on: whether the model was trained on these items all the same.
     """
     guesses, predicted = guess_classes(probs, given), probs.argmax(axis=1)
     of_given, of_predicted = (
@@ -292,6 +301,7 @@ def find_label_errors(
         estimate_joint(given, guesses, len(labels)),
         origins,
         images,
+        are_trained_on,
     )
 
 

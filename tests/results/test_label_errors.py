@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from minilearner import DataLoaders, Learner
 from minilearner.results.confident_learning import count_confident, estimate_joint, guess_classes, rate_labels
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.label_errors import find_label_errors
@@ -95,6 +96,13 @@ def test_a_weak_model_is_no_witness():
     text = str(find_label_errors(PROBS, given[::-1].copy(), LABELS))
     assert "So many errors mean a weak model more often than wrong labels" in text
     assert "weak model" not in str(find_label_errors(PROBS, GIVEN, LABELS))
+
+
+def test_items_of_the_training_set_are_pointed_out(blobs, net):
+    learn = Learner(DataLoaders.from_arrays(*blobs, bs=16), net())
+    hint = "The model was trained on these items, so it hides wrong labels."
+    assert hint in str(ClassificationInterpretation.from_learner(learn, 0).label_errors())
+    assert hint not in str(ClassificationInterpretation.from_learner(learn).label_errors())
 
 
 def test_other_kinds_of_targets_are_refused():
