@@ -9,8 +9,8 @@ A fifth of the photos, chosen at random, checks the model. Names of classes may 
 that are not images are left out. A photo that is damaged is named and left out. So are iPhones' HEIC files, unless you
 run `pip install pillow-heif` and call `pillow_heif.register_heif_opener()` first; a warning says so.
 
-The core is `train` and `report`: take these lines for your own script. Figures are saved with `save=`. On a machine
-with a screen, `plt.show()` opens all of them instead.
+The core is `train` and `report`: take these lines for your own script. `report.html` is one page with everything; open
+it in a browser. Figures are saved with `save=`. On a machine with a screen, `plt.show()` opens all of them instead.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     photo = Path(learn.dls.valid.dataset.items[0])
     label, index, probabilities = load_learner(model).predict(photo)
     print(f"{photo.parent.name}/{photo.name} is in class {label!r}, with probability {probabilities[index]:.0%}.")
-    print(f"Written to {args.output}: model.safetensors, confusion.png, top_losses.png, results.png.")
+    print(f"Written to {args.output}: report.html, model.safetensors, confusion.png, top_losses.png, results.png.")
 
 
 def train(args: argparse.Namespace) -> Learner:
@@ -62,6 +62,7 @@ def train(args: argparse.Namespace) -> Learner:
 
 def report(learn: Learner, output: Path) -> None:
     interp = ClassificationInterpretation.from_learner(learn)
+    interp.report(output / "report.html")
     interp.plot_confusion_matrix(save=output / "confusion.png")
     interp.plot_top_losses(min(6, len(interp)), save=output / "top_losses.png")
     learn.show_results(max_n=6, save=output / "results.png")

@@ -107,8 +107,9 @@ def find_evidence(
 
 
 def name_item(origins: Origins | None, index: int) -> str:
-    """Returns the name of an item's file, or else its position in the set."""
-    return (origins.name(index) if origins is not None else "") or f"item {index}"
+    """Returns the name of an item's file with its folder, or else the item's position in the set."""
+    path = "" if origins is None else origins.path(index).replace("\\", "/")
+    return "/".join(path.split("/")[-2:]) or f"item {index}"
 
 
 def _first_line(error: Exception) -> str:
