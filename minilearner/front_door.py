@@ -24,6 +24,7 @@ from minilearner.callbacks.wandb_logger import WandbLogger
 from minilearner.data.batch_transforms import BatchTransform
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.targets import Category, Regression
+from minilearner.environment import describe_environment
 from minilearner.errors import (
     CheckpointError,
     DataError,
@@ -163,6 +164,7 @@ __all__ = [
     "chain",
     "constant",
     "cosine",
+    "describe_environment",
     "error_rate",
     "exp_range",
     "exponential",

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from minilearner.errors import MinilearnerError
 
-__all__ = ["shorten_traceback", "stacklevel_of_user"]
+__all__ = ["is_our_error", "shorten_traceback", "stacklevel_of_user"]
 
 _Error = TypeVar("_Error", bound=Exception)
 
@@ -41,9 +41,14 @@ def shorten_traceback(error: _Error) -> _Error:
     error's message and its traceback shows no other code.
     """
     is_wanted = os.environ.get("MINILEARNER_FULL_TRACEBACK", "0") in ("", "0")
-    if is_wanted and (isinstance(error, MinilearnerError) or _was_raised_by_us(error)):
+    if is_wanted and is_our_error(error):
         _shorten_chain(error)
     return error
+
+
+def is_our_error(error: BaseException) -> bool:
+    """Returns whether we raised this error on purpose, so its message says all that a user needs."""
+    return isinstance(error, MinilearnerError) or _was_raised_by_us(error)
 
 
 def stacklevel_of_user() -> int:

@@ -31,6 +31,7 @@ from minilearner import (
     register,
     tensor_file,
 )
+from minilearner.data.items import get_image_files
 from minilearner.data.targets import MultiCategory
 from minilearner.losses import (
     CrossEntropyLossFlat,
@@ -39,6 +40,7 @@ from minilearner.losses import (
     LabelSmoothingCrossEntropy,
     LabelSmoothingCrossEntropyFlat,
 )
+from minilearner.models.xresnet import xresnet18
 from minilearner.vision.augment import aug_transforms
 from minilearner.vision.fashion_mnist import fashion_mnist
 from minilearner.vision.image_loaders import ImageDataLoaders
@@ -449,3 +451,23 @@ def test_what_fastai_expects_in_second_place_is_refused_with_ours(tmp_path):
         TypeError, match=r"`model` must be a torch module. Received: bool. Write load_learner\(path, cpu=True\)"
     ):
         load_learner(file, True)
+
+
+def test_a_loaded_learner_scores_items_with_given_labels(pets, tmp_path):
+    files = get_image_files(pets)
+    labels = [file.name.rpartition("_")[0] for file in files]
+    dls = ImageDataLoaders.from_lists(pets, files, labels, item_tfms=Resize(8), bs=8, seed=0)
+    learn = vision_learner(dls, xresnet18, pretrained=False)
+    learn.model.eval()
+    loaded = load_learner(learn.export(tmp_path / "pets.safetensors"))
+    dl = loaded.dls.test_dl(files, labels=labels, num_workers=0)
+    expected = learn.get_preds(dl=learn.dls.test_dl(files, labels=labels), with_loss=True)
+    found = loaded.get_preds(dl=dl, with_loss=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+    assert [dls.vocab[n] for n in found.targets.tolist()] == labels
+    with pytest.raises(DataError, match="`labels` must have one label for each of 30 items. Received: 29."):
+        loaded.dls.test_dl(files, labels=labels[1:])
+    with pytest.raises(DataError, match=r"Birman_0.jpg'\) \('cat'\). The classes are"):
+        loaded.dls.test_dl(files, labels=["cat", *labels[1:]])
+    with pytest.raises(ValueError, match="Give `labels`, one for each item"):
+        loaded.dls.test_dl(files, with_labels=True)

@@ -69,6 +69,7 @@ class Checkpoint(Callback):
         every_seconds: save at the first update that ends this many seconds after the last save.
         every_epochs: save after this many epochs. Without any of the three: after each epoch, and every 300 seconds.
         keep: how many checkpoints to keep.
+        to_resume: what the message after a signal says to do.
 
     Raises:
         ValueError: an interval or `keep` is not positive.
@@ -77,7 +78,7 @@ class Checkpoint(Callback):
     """
 
     order = 100  # last, so that it saves what all other callbacks have done
-    ignored_arguments = ("folder", "every_steps", "every_seconds", "every_epochs", "keep")
+    ignored_arguments = ("folder", "every_steps", "every_seconds", "every_epochs", "keep", "to_resume")
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Checkpoint(Callback):
         every_seconds: float | None = None,
         every_epochs: int | None = None,
         keep: int = 1,
+        to_resume: str = "Run the same script again to resume.",
     ) -> None:
         check_count(keep, "keep")
         for name, count in (("every_steps", every_steps), ("every_epochs", every_epochs)):
@@ -96,7 +98,7 @@ class Checkpoint(Callback):
             check_positive(every_seconds, "every_seconds")
         if every_steps is every_seconds is every_epochs is None:
             every_epochs, every_seconds = 1, 300.0
-        self.folder, self.keep = _check_folder(folder), keep
+        self.folder, self.keep, self.to_resume = _check_folder(folder), keep, to_resume
         self.every_steps, self.every_seconds, self.every_epochs = every_steps, every_seconds, every_epochs
         self._cleanup = ExitStack()
         self._is_held = False
@@ -298,7 +300,7 @@ class Checkpoint(Callback):
         if self._signal is not None:
             if run.step.n_processes > 1:
                 processes.wait()  # until process 0 has written: torchrun stops all processes when one exits
-            message = f"saved in {self.folder}. Run the same script again to resume."
+            message = f"saved in {self.folder}. {self.to_resume}"
             if self._signal == signal.SIGINT:
                 raise KeyboardInterrupt(message)
             if processes.is_first():
@@ -385,4 +387,5 @@ def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint |
         every_seconds=given.every_seconds,
         every_epochs=given.every_epochs,
         keep=given.keep,
+        to_resume=given.to_resume,
     )

@@ -31,11 +31,12 @@ from minilearner.data.loader import DerivedLoader, Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
-from minilearner.data.targets import Category, ClassNumbers, Target, encode_labels, infer_target
+from minilearner.data.targets import Category, ClassNumbers, Target, as_labels, encode_labels, infer_target
 from minilearner.data.tensor_types import TensorBase
 from minilearner.data.transform import Transform
 from minilearner.data.turns import Turns
 from minilearner.data.vocabulary import Vocab
+from minilearner.errors import DataError, plural
 from minilearner.glance import AtAGlance, Glance, enumerate_names
 from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.runtime import draw_seed, isolate_rng, keep_freed_memory, resolve_device
@@ -323,7 +324,13 @@ class DataLoaders(AtAGlance):
         return self.train.new(**changes)
 
     def test_dl(
-        self, items: Any, with_labels: bool = False, *, bs: int | None = None, num_workers: int | None = None
+        self,
+        items: Any,
+        with_labels: bool = False,
+        *,
+        labels: Sequence[Any] | None = None,
+        bs: int | None = None,
+        num_workers: int | None = None,
     ) -> Loader:
         """Returns a loader over new inputs, in order and complete, with validation transforms.
 
@@ -333,18 +340,38 @@ class DataLoaders(AtAGlance):
                 `DataBlock`'s loaders also a list of items like those it was built from, or of paths, PIL images, arrays
                 or tensors. For loaders of arrays also one array, or a list of arrays, tensors or PIL images.
             with_labels: label a `DataBlock`'s items as the training items were.
+            labels: one label for each item that is read from a file, for loaders that cannot read labels themselves, as
+                those of `load_learner`.
             bs: items per batch; None is that of training.
             num_workers: for items that are read from files; None chooses.
 
         Raises:
-            ValueError: `with_labels` is given, but the loaders have no `DataBlock`; or `bs` is below 1.
-            TypeError, DataError: `items` holds no items.
+            ValueError: `with_labels` is given, but the loaders have no `DataBlock`; `labels` are given for items that
+                are not read from files, or with `with_labels`; or `bs` is below 1.
+            TypeError, DataError: `items` holds no items, or `labels` do not fit them.
         """
-        loader = self._test_loader(items, with_labels)
+        loader = self._test_loader(items, with_labels) if labels is None else self._label(items, labels, with_labels)
         loader.target = self._target
         given = {"bs": bs, "num_workers": num_workers if isinstance(loader, ItemLoader) else None}
         changes = {name: value for name, value in given.items() if value is not None}
         return loader.new(**changes) if changes and isinstance(loader, DerivedLoader) else loader
+
+    def _label(self, items: Any, labels: Sequence[Any], with_labels: bool) -> Loader:
+        """Returns a loader of items with the labels that were given for them."""
+        unlabelled = self._test_loader(items, False)
+        if with_labels or not isinstance(unlabelled, ItemLoader) or self.target is None:
+            raise ValueError(
+                "`labels` are for items that are read from files, and go without `with_labels`. For arrays, give a "
+                "pair (x, y)."
+            )
+        sources = unlabelled.dataset.items
+        if len(labels) != len(sources):
+            raise DataError(
+                f"`labels` must have one label for each of {plural(len(sources), 'item')}. Received: {len(labels)}."
+            )
+        how: dict[str, Any] = {"split": "test", "name_item": unlabelled.name_item}
+        raw: Any = list(labels) if hasattr(self.target, "encode") else as_labels(labels, **how)
+        return unlabelled.over(sources, encode_labels(self.target, raw, **how))
 
     def _test_loader(self, items: Any, with_labels: bool) -> Loader:
         like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None

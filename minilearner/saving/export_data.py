@@ -5,7 +5,7 @@ That is how inputs are read and transformed. Labels, splits and getters belong t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -166,7 +166,13 @@ class NoTrainingData(DataLoaders):
         return isinstance(self.train, MemoryLoader)  # no array in memory is an item of several
 
     def test_dl(
-        self, items: Any, with_labels: bool = False, *, bs: int | None = None, num_workers: int | None = None
+        self,
+        items: Any,
+        with_labels: bool = False,
+        *,
+        labels: Sequence[Any] | None = None,
+        bs: int | None = None,
+        num_workers: int | None = None,
     ) -> Loader:
         """Returns a loader over new inputs, as `DataLoaders.test_dl`; how labels are read is not in the file.
 
@@ -174,8 +180,11 @@ class NoTrainingData(DataLoaders):
             ValueError: `with_labels`.
         """
         if with_labels:
-            raise ValueError(f"`with_labels` needs the loaders of a DataBlock, and {self.source} does not hold them.")
-        return super().test_dl(items, bs=bs, num_workers=num_workers)
+            raise ValueError(
+                f"`with_labels` needs the loaders of a DataBlock, and {self.source} does not hold them. Give `labels`, "
+                "one for each item."
+            )
+        return super().test_dl(items, labels=labels, bs=bs, num_workers=num_workers)
 
     def __repr__(self) -> str:
         return f"NoTrainingData({self.source}, target={self.target})"

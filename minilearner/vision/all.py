@@ -36,6 +36,7 @@ from minilearner.data.batch_transforms import IntToFloatTensor, train_only
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 from minilearner.data.categorize import Categorize, MultiCategorize
 from minilearner.data.data_block import DataBlock
+from minilearner.data.group_splitter import GroupSplitter
 from minilearner.data.items import FileGetter, ImageGetter, get_files, get_image_files
 from minilearner.data.labels import AttrGetter, ColReader, ItemGetter, RegexLabeller, parent_label, using_attr
 from minilearner.data.splits import (
@@ -214,6 +215,7 @@ __all__ = [
     "FocalLossFlat",
     "FuncSplitter",
     "GrandparentSplitter",
+    "GroupSplitter",
     "HammingLoss",
     "HammingLossMulti",
     "Hook",

@@ -49,6 +49,7 @@ class ImageDataLoaders:
         valid_pct: the share of items for validation, drawn at random, in [0, 1).
         seed: decides the split, the shuffling and the random transforms.
         item_tfms, batch_tfms, img_cls: as in `DataBlock` and `ImageBlock`.
+        splitter: splits the items in place of `valid_pct`, such as a `GroupSplitter`.
 
     They raise the errors of `DataBlock.dataloaders`.
     """
@@ -65,6 +66,8 @@ class ImageDataLoaders:
         item_tfms: ItemTransforms = None,
         batch_tfms: Transforms = None,
         img_cls: type[PILImage] | str = PILImage,
+        *,
+        splitter: Splitter | None = None,
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of images in one folder per class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
@@ -83,14 +86,16 @@ class ImageDataLoaders:
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
+            splitter: see above.
             options: see above.
         """
         _check_options(options, cls.from_folder)
         get_items: Callable[[Any], Sequence[Any]] = get_image_files if vocab is not None else _find_classes
-        if valid_pct is None:
+        _check_one_split(splitter, valid_pct=valid_pct)
+        if splitter is None and valid_pct is None:
             get_items = partial(_find_sets, train=train, valid=valid)
-        splitter: Splitter
-        splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
+        if splitter is None:
+            splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock(vocab)),
             get_items=get_items,
@@ -112,6 +117,8 @@ class ImageDataLoaders:
         item_tfms: ItemTransforms = None,
         batch_tfms: Transforms = None,
         img_cls: type[PILImage] | str = PILImage,
+        *,
+        splitter: Splitter | None = None,
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of the files `fnames`, labelled by a function of the path.
@@ -125,10 +132,12 @@ class ImageDataLoaders:
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
+            splitter: see above.
             options: see above.
         """
         _check_options(options, cls.from_path_func)
         how: dict[str, Any] = {"item_tfms": item_tfms, "batch_tfms": batch_tfms, "img_cls": img_cls}
+        how["splitter"] = splitter
         return _load_files(path, fnames, label_func, valid_pct, seed, **how, **options)
 
     @classmethod
@@ -211,6 +220,8 @@ class ImageDataLoaders:
         item_tfms: ItemTransforms = None,
         batch_tfms: Transforms = None,
         img_cls: type[PILImage] | str = PILImage,
+        *,
+        splitter: Splitter | None = None,
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of the rows of a table: any mapping of columns, or a pandas or polars frame.
@@ -232,9 +243,11 @@ class ImageDataLoaders:
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
+            splitter: see above.
             options: see above.
         """
         _check_options(options, cls.from_df)
+        _check_one_split(splitter, valid_col=valid_col)
         table = as_table(df)
         if not isinstance(label_col, (str, int)) and len(label_col) == 1:
             label_col = label_col[0]
@@ -245,7 +258,7 @@ class ImageDataLoaders:
             (ImageBlock(img_cls), y_block or _choose_block(apply_to_all(get_y, table, "label_col"), names)),
             get_x=_FileName(fn_col, folder, suff),
             get_y=get_y,
-            splitter=RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col),
+            splitter=splitter or (RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)),
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
@@ -300,6 +313,8 @@ class ImageDataLoaders:
         item_tfms: ItemTransforms = None,
         batch_tfms: Transforms = None,
         img_cls: type[PILImage] | str = PILImage,
+        *,
+        splitter: Splitter | None = None,
         **options: Any,
     ) -> DataLoaders:
         """Returns loaders of files and their labels, given as two lists.
@@ -314,6 +329,7 @@ class ImageDataLoaders:
             item_tfms: see above.
             batch_tfms: see above.
             img_cls: see above.
+            splitter: see above.
             options: see above.
         """
         _check_options(options, cls.from_lists)
@@ -321,7 +337,7 @@ class ImageDataLoaders:
         block = DataBlock(
             (ImageBlock(img_cls), y_block or _choose_block(table.column("labels"))),
             getters=[ColReader("fnames"), ColReader("labels")],
-            splitter=RandomSplitter(valid_pct, seed),
+            splitter=splitter or RandomSplitter(valid_pct, seed),
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
@@ -344,6 +360,15 @@ def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apar
     check_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
 
 
+def _check_one_split(splitter: Splitter | None, **other: Any) -> None:
+    """Raises if a splitter is given, and so is another argument that says how to split."""
+    for name, value in other.items():
+        if splitter is not None and value is not None:
+            raise ValueError(
+                f"Give `splitter` or `{name}`, not both. Received: {name}={value!r}, splitter={splitter!r:.80}."
+            )
+
+
 def _load_files(
     path: PathLike,
     fnames: Sequence[PathLike],
@@ -354,6 +379,7 @@ def _load_files(
     batch_tfms: Transforms = None,
     img_cls: type[PILImage] | str = PILImage,
     *,
+    splitter: Splitter | None = None,
     pat: str | None = None,
     **options: Any,
 ) -> DataLoaders:
@@ -362,7 +388,7 @@ def _load_files(
     labels = apply_to_all(get_y, fnames, "label_func" if pat is None else "pat", pat)
     block = DataBlock(
         (ImageBlock(img_cls), _choose_block(labels)),
-        splitter=RandomSplitter(valid_pct, seed),
+        splitter=splitter or RandomSplitter(valid_pct, seed),
         get_y=get_y,
         item_tfms=item_tfms,
         batch_tfms=batch_tfms,

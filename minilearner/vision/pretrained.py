@@ -24,7 +24,16 @@ from minilearner.sources.download import download
 from minilearner.tensor_file import read_tensors
 from minilearner.vision.torchvision_models import WeightsEnum, get_model_weights
 
-__all__ = ["StateDict", "Weights", "choose_weights", "load_body", "local_file", "names_of_tensors", "read_state_dict"]
+__all__ = [
+    "StateDict",
+    "Weights",
+    "choose_weights",
+    "hub_path",
+    "load_body",
+    "local_file",
+    "names_of_tensors",
+    "read_state_dict",
+]
 
 StateDict: TypeAlias = Mapping[str, Tensor]
 

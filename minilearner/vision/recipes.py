@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from minilearner.models import xresnet
 from minilearner.models.heads import adapt_input_channels, create_head, cut_model
 
 __all__ = ["VisionModel", "build_from_recipe", "recipe_of"]
@@ -23,7 +24,7 @@ class VisionModel(nn.Sequential):
 
 
 def recipe_of(arch: Any, body: nn.Module, *, n_in: int, cut: Any, head: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Returns the recipe of a torchvision or timm model, or None if a recipe cannot describe the model.
+    """Returns the recipe of a torchvision, timm or xresnet model, or None if a recipe cannot describe the model.
 
     Args:
         arch: the architecture, as passed to `vision_learner`.
@@ -37,9 +38,12 @@ def recipe_of(arch: Any, body: nn.Module, *, n_in: int, cut: Any, head: Mapping[
     rest: dict[str, Any] = {"n_in": n_in, "cut": cut, "head": dict(head)}
     if isinstance(arch, str):
         return {"source": "timm", "arch": arch, "size": getattr(body, "has_map", None), **rest}
-    if _constructor(getattr(arch, "__name__", "")) is not arch:
+    name = getattr(arch, "__name__", "")
+    if _own_constructor(name) is arch:
+        return {"source": "minilearner", "arch": name, "size": None, **rest}
+    if _constructor(name) is not arch:
         return None
-    return {"source": "torchvision", "arch": arch.__name__, "size": getattr(body, "image_size", None), **rest}
+    return {"source": "torchvision", "arch": name, "size": getattr(body, "image_size", None), **rest}
 
 
 def build_from_recipe(
@@ -53,7 +57,7 @@ def build_from_recipe(
     """Returns the model of a recipe, with fresh weights.
 
     Args:
-        source: "torchvision" or "timm".
+        source: "torchvision", "timm", or "minilearner" for our xresnets.
         arch: the name of the architecture.
         size: for torchvision, the image size of a vision transformer; for timm, whether the body has a feature map.
         n_in: channels of the images.
@@ -72,16 +76,23 @@ def build_from_recipe(
 
         body = build_untrained_body(arch, n_in=n_in, cut=cut, has_map=bool(size))
     else:
-        constructor = _constructor(arch)
+        is_own = source == "minilearner"
+        constructor = _own_constructor(arch) if is_own else _constructor(arch)
         if constructor is None:
-            raise ValueError(f"torchvision has no classifier {arch[:80]!r}.")
-        model = constructor(weights=None, **constructor_options(arch, trained=True, image_size=size))
+            raise ValueError(f"{source[:40]} has no classifier {arch[:80]!r}.")
+        options = {"weights": None, **constructor_options(arch, trained=True, image_size=size)}
+        model = constructor(**({} if is_own else options))
         family = family_of(model)
         body = cut_model(model, family.cut if cut is None and family is not None else cut)
         adapt_input_channels(body, n_in, pretrained=False)
     built = VisionModel(body, create_head(**head))
     built.recipe = {"source": source, "arch": arch, "size": size, "n_in": n_in, "cut": cut, "head": dict(head)}
     return built
+
+
+def _own_constructor(name: str) -> Any:
+    """Returns our constructor of that name if it makes a classifier, else None."""
+    return getattr(xresnet, name) if name in xresnet.__all__ and name != "XResNet" else None
 
 
 def _constructor(name: str) -> Any:

@@ -18,7 +18,7 @@ from minilearner.sources.download import is_offline
 from minilearner.vision.families import Stats
 from minilearner.vision.pretrained import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 
-__all__ = ["TimmBody", "build_timm_body", "build_untrained_body"]
+__all__ = ["TimmBody", "build_timm_body", "build_untrained_body", "find_timm_weights"]
 
 
 class TimmBody(nn.Module):
@@ -89,6 +89,16 @@ def build_untrained_body(name: str, *, n_in: int, cut: Cut | None, has_map: bool
     """
     model = _import_timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
     return TimmBody(model, has_map=has_map) if cut is None else cut_model(model, cut)
+
+
+def find_timm_weights(name: str) -> tuple[str, Path | None] | None:
+    """Returns the URL of a timm model's own weights and their path if they are on this machine. None if it has none.
+
+    Raises:
+        ImportError, ValueError: as in `build_timm_body`.
+    """
+    config = _import_timm(name).get_pretrained_cfg(name)
+    return _source(config) if config is not None and config.has_weights else None
 
 
 def _import_timm(name: str) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from minilearner import Learner
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock
 from minilearner.data.items import get_image_files
-from minilearner.data.splits import RandomSplitter
+from minilearner.data.splits import IndexSplitter, RandomSplitter
 from minilearner.data.targets import Category, MultiCategory, Regression
 from minilearner.errors import DataError
 from minilearner.vision.image_block import PILImageBW
@@ -278,3 +278,25 @@ def test_a_csv_in_another_encoding_is_read_when_it_is_named(pets):
 def test_every_kind_of_label_does_without_a_validation_set(pets, labels, target):
     dls = ImageDataLoaders.from_lists(pets, get_image_files(pets), labels, valid_pct=0, **OPTIONS)
     assert dls.valid is None and dls.target == target and dls.train.n_items == 30
+
+
+@pytest.mark.parametrize("layout", ["folder", "name_re", "lists", "df"])
+def test_a_splitter_takes_the_place_of_a_random_share(pets, folders, layout):
+    files = get_image_files(folders)
+    names = [str(file) for file in files]
+    make = {
+        "folder": lambda **how: ImageDataLoaders.from_folder(folders, vocab=BREEDS, **how),
+        "name_re": lambda **how: ImageDataLoaders.from_name_re(folders, files, PATTERN, **how),
+        "lists": lambda **how: ImageDataLoaders.from_lists("", names, [breed(file.name) for file in files], **how),
+        "df": lambda **how: ImageDataLoaders.from_df({"f": names, "y": [breed(f.name) for f in files]}, "", **how),
+    }[layout]
+    dls = make(splitter=IndexSplitter([0, 1, 2]), **OPTIONS)
+    assert (dls.train.n_items, dls.valid.n_items) == (27, 3)
+    assert [str(item) for item in dls.valid.dataset.items] == names[:3]
+
+
+def test_two_ways_to_split_raise(folders):
+    with pytest.raises(ValueError, match="Give `splitter` or `valid_pct`, not both"):
+        ImageDataLoaders.from_folder(folders, valid_pct=0.5, splitter=RandomSplitter())
+    with pytest.raises(ValueError, match="Give `splitter` or `valid_col`, not both"):
+        ImageDataLoaders.from_df({"f": [], "y": []}, valid_col="v", splitter=RandomSplitter())
