@@ -15,6 +15,7 @@ from torch import nn
 import minilearner
 from minilearner.errors import plural
 from minilearner.glance import AtAGlance, Glance
+from minilearner.keywords import suggest_keywords
 from minilearner.runtime import available_memory, read_device
 from minilearner.sources.download import data_home, is_offline
 from minilearner.training.auto_precision import choose_precision
@@ -71,6 +72,7 @@ class Environment(AtAGlance):
         return Glance(type(self).__name__, facts)
 
 
+@suggest_keywords
 def describe_environment(device: str | torch.device | None = None) -> Environment:
     """Returns versions, the device, and the precision that "auto" chooses there. It takes a tenth of a second.
 

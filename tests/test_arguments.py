@@ -26,6 +26,7 @@ WEIGHTS = [torch.zeros(1, requires_grad=True)]
 NEEDED = {
     **{name: {"params": WEIGHTS} for name in ("Adam", "RAdam", "RMSProp", "SGD", "ranger")},
     "AccumMetric": {"func": max},
+    "GroupSplitter": {"get_group": str},
     "ConvLayer": {"ni": 1, "nf": 1},
     "Lookahead": {"opt": torch.optim.SGD(WEIGHTS, 0.1)},
     "ResBlock": {"expansion": 1, "ni": 1, "nf": 1},

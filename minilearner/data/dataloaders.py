@@ -226,6 +226,10 @@ class DataLoaders(AtAGlance):
         """
         return self.loader(ds_idx).one_batch()
 
+    def sample_input(self) -> Tree:
+        """Returns a batch of inputs as a model gets them, to try a model on: the first of training, not augmented."""
+        return self.in_order(0).first_batch()[0]
+
     @property
     def n_inp(self) -> int:
         """How many inputs an item has."""

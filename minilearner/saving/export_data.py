@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from PIL import Image
 
 from minilearner.data.batch_transforms import BatchTransform, FunctionTransform, Pipeline
 from minilearner.data.data_plan import DataPlan, NewItems, Read
@@ -161,6 +162,26 @@ class NoTrainingData(DataLoaders):
             "`learn.predict(item)` or `learn.get_preds(dl=learn.dls.test_dl(items))`. To train on, make a Learner of "
             "your loaders and `learn.model`."
         )
+
+    def sample_input(self) -> Any:
+        """Returns two inputs of noise.
+
+        Raises:
+            ValueError: the file does not say the size of its inputs, since no transform resizes them.
+        """
+        if isinstance(self.train, MemoryLoader):
+            items: Any = torch.zeros(2, *self.train.x.shape[1:], dtype=self.train.x.dtype)
+            is_known = self.train.x.ndim > 1
+        else:
+            pixels = np.random.RandomState(0).randint(0, 256, (2, 300, 400, 3), dtype=np.uint8)
+            items = [Image.fromarray(each) for each in pixels]
+            is_known = bool(self.train.dataset.item_tfms.transforms) if isinstance(self.train, ItemLoader) else False
+        if not is_known:
+            raise ValueError(
+                f"{self.source} does not say the size of its inputs, which a graph needs. Export it from the learner "
+                "that has the data."
+            )
+        return self.test_dl(items).first_batch()[0]
 
     def _takes_several_inputs(self) -> bool:
         return isinstance(self.train, MemoryLoader)  # no array in memory is an item of several

@@ -123,7 +123,7 @@ def _prepare(dls: DataLoaders, model: nn.Module, activate: Activation | None) ->
     own = copy.deepcopy(unwrap(model)).cpu().float().eval()
     graph = _Graph(dls, own, activate).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
-    x, _ = dls.loader(0).in_order().first_batch()
+    x: Any = dls.sample_input()
     inputs, named = spread_inputs(graph.model, x)
     if named:  # by the order of the model's arguments
         bound = inspect.signature(graph.model.forward).bind(**named)

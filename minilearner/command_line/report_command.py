@@ -1,0 +1,25 @@
+"""`minilearner report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from minilearner.command_line.options import PATH
+from minilearner.command_line.run_folder import RunFolder
+from minilearner.command_line.session import Session, command
+
+__all__ = ["run"]
+
+
+@command("report")
+@click.argument("folder", metavar="RUN", type=PATH)
+def run(session: Session, folder: Path) -> None:
+    """Write the report of a finished training again, from its saved predictions."""
+    training = RunFolder(folder)
+    training.read()
+    from minilearner.command_line.reporting import write_report
+
+    written = write_report(training)
+    session.show({"report": str(written)}, str(written))

@@ -1,0 +1,28 @@
+"""`minilearner resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from minilearner.command_line.options import PATH
+from minilearner.command_line.run_folder import RunFolder
+from minilearner.command_line.session import Session, command
+
+__all__ = ["run"]
+
+
+@command("resume")
+@click.argument("folder", metavar="RUN", type=PATH)
+def run(session: Session, folder: Path) -> None:
+    """Continue a training that was interrupted.
+
+    It ends with the same bits as a training without the interruption. What is missing in the folder of a finished
+    training is made.
+    """
+    training = RunFolder(folder)
+    training.read()
+    from minilearner.command_line.training import resume
+
+    session.show(*resume(training))
