@@ -13,11 +13,15 @@ from minilearner.data.targets import ClassNumbers, MultiCategory
 from minilearner.display import write_line
 from minilearner.learner import Learner
 from minilearner.metrics import accuracy, accuracy_multi
+from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.results.multi_label import MultiLabelInterpretation
+from minilearner.results.regression import RegressionInterpretation
+from minilearner.results.top_losses import Interpretation
 from minilearner.scores.numbers import mae, rmse
 from minilearner.vision.architectures import find_architecture, find_trained_weights
 from minilearner.vision.vision_learner import vision_learner
 
-__all__ = ["choose_metrics", "decide_weights", "make_learner"]
+__all__ = ["choose_metrics", "decide_weights", "interpret", "make_learner"]
 
 
 def make_learner(settings: Settings, dls: DataLoaders, **options: Any) -> Learner:
@@ -65,6 +69,14 @@ def choose_metrics(dls: DataLoaders) -> list[Callable[..., Any]]:
     if isinstance(dls.target, ClassNumbers):
         return [accuracy]
     return [accuracy_multi] if isinstance(dls.target, MultiCategory) else [rmse, mae]
+
+
+def interpret(learn: Learner) -> Interpretation:
+    """Returns the interpretation of the validation set that fits the labels."""
+    if isinstance(learn.dls.target, ClassNumbers):
+        return ClassificationInterpretation.from_learner(learn)
+    several = isinstance(learn.dls.target, MultiCategory)
+    return (MultiLabelInterpretation if several else RegressionInterpretation).from_learner(learn)
 
 
 def _tell(text: str) -> None:

@@ -29,13 +29,14 @@ COMMANDS = {
     "resume": "continue a training that was interrupted",
     "predict": "predict the labels of images",
     "evaluate": "score a model on labelled images",
+    "report": "write the report of a finished training again",
     "check": "look for what makes training fail or go badly",
     "lr-find": "find a learning rate",
     "export": "write a model as ONNX or torch.export",
     "info": "show what a model file holds",
     "env": "show versions, device and precision, for reports of bugs",
 }
-"""Each command is the function `run` in its module, such as `train_command`, imported when it is called or its own help is shown."""
+"""Each command is the function `run` in its module, such as `train_command`, which is imported when it is called."""
 
 
 class _Commands(click.Group):

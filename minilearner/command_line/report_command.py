@@ -16,10 +16,13 @@ __all__ = ["run"]
 @command("report")
 @click.argument("folder", metavar="RUN", type=PATH)
 def run(session: Session, folder: Path) -> None:
-    """Write the report of a finished training again, from its saved predictions."""
+    """Write the report of a finished training again.
+
+    The model is restored and predicts the validation set once more. report.html is replaced.
+    """
     training = RunFolder(folder)
     training.read()
-    from minilearner.command_line.reporting import write_report
+    from minilearner.command_line.training import write_report
 
     written = write_report(training)
     session.show({"report": str(written)}, str(written))

@@ -27,7 +27,6 @@ class RunFolder:
         self.figures = path / "figures"
         self.checkpoint = path / "checkpoint"
         self.model = path / "model.safetensors"
-        self.predictions = path / "predictions.safetensors"
         self.report = path / "report.html"
 
     @property

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from minilearner.callbacks.checkpoint import Checkpoint
-from minilearner.callbacks.loggers import CSVLogger
-from minilearner.command_line.learners import decide_weights, make_learner
+from minilearner.callbacks.row_loggers import CSVLogger, JSONLinesLogger
+from minilearner.command_line.learners import decide_weights, interpret, make_learner
 from minilearner.command_line.loaders import make_loaders
-from minilearner.command_line.run_folder import RunFolder
+from minilearner.command_line.run_folder import RunFolder, find_model
 from minilearner.command_line.settings import Settings
-from minilearner.data.targets import ClassNumbers
-from minilearner.errors import plural
+from minilearner.errors import DataError, plural
 from minilearner.learner import Learner
 from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.training.callback import Callback
 
-__all__ = ["Outcome", "resume", "start"]
+__all__ = ["Outcome", "resume", "start", "write_report"]
 
 Outcome = tuple[dict[str, Any], str]
 """What a training led to, as data and as text."""
@@ -44,22 +45,45 @@ def start(settings: Settings, run: RunFolder) -> Outcome:
 def resume(run: RunFolder) -> Outcome:
     """Continues a training, to the bits that it would have had without the interruption."""
     settings = run.read()
-    return _train(make_learner(settings, make_loaders(settings), path=run.path), settings, run)
+    return _train(_make_again(settings, run), settings, run)
+
+
+def write_report(run: RunFolder) -> Path:
+    """Writes the report of a training again, and returns its path.
+
+    Raises:
+        DataError: the training has not ended, or had no validation set.
+    """
+    settings, _ = run.read(), find_model(run.path)
+    learn = _make_again(settings, run)
+    if learn.dls.valid is None:
+        raise DataError(f"{run.path} has nothing to report, since its training had no validation set.")
+    _fit(learn, settings, run, loggers=[])
+    return interpret(learn).report(run.report)
+
+
+def _make_again(settings: Settings, run: RunFolder) -> Learner:
+    decide_weights(settings)  # it says so if they are no longer on this machine, and must be downloaded
+    return make_learner(settings, make_loaders(settings), path=run.path)
 
 
 def _train(learn: Learner, settings: Settings, run: RunFolder) -> Outcome:
     began = time.monotonic()
+    _fit(learn, settings, run, loggers=[CSVLogger(run.metrics_csv), JSONLinesLogger(run.metrics_jsonl)])
+    learn.export(run.model.absolute())
+    _draw(learn, run)
+    return _sum_up(learn, run, time.monotonic() - began)
+
+
+def _fit(learn: Learner, settings: Settings, run: RunFolder, loggers: list[Callback]) -> None:
+    """Trains what is left to train."""
     checkpoint = Checkpoint(run.checkpoint, to_resume=f"Continue by `{run.resume_command}`.")
-    loggers = [CSVLogger(run.metrics_csv)]
-    how: dict[str, Any] = {"cbs": loggers, "checkpoint": checkpoint}
+    how: dict[str, Any] = {"loggers": loggers, "checkpoint": checkpoint}
     if settings.pretrained:
         how |= {} if settings.lr is None else {"base_lr": settings.lr}
         learn.fine_tune(settings.epochs, **how)
     else:
         learn.fit_one_cycle(settings.epochs, settings.lr, **how)
-    learn.export(run.model.absolute())
-    _draw(learn, run)
-    return _sum_up(learn, run, time.monotonic() - began)
 
 
 def _draw(learn: Learner, run: RunFolder) -> None:
@@ -70,10 +94,11 @@ def _draw(learn: Learner, run: RunFolder) -> None:
     if learn.dls.valid is None:
         return
     learn.show_results(save=run.figures / "results.png")
-    if isinstance(learn.dls.target, ClassNumbers):
-        interp = ClassificationInterpretation.from_learner(learn)
+    interp = interpret(learn)
+    if isinstance(interp, ClassificationInterpretation):
         interp.plot_confusion_matrix(save=run.figures / "confusion.png")
         interp.plot_top_losses(min(9, len(interp)), save=run.figures / "top_losses.png")
+    interp.report(run.report)
 
 
 def _sum_up(learn: Learner, run: RunFolder, seconds: float) -> Outcome:

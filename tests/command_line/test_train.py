@@ -1,6 +1,7 @@
 """A training writes everything into one new folder, and continues to the same bits wherever it is killed."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -18,12 +19,17 @@ from .conftest import FAST, paint
 
 def test_a_run_folder_holds_model_metrics_figures_and_settings(trained):
     run, made = trained
-    assert {path.name for path in run.iterdir()} >= {"model.safetensors", "metrics.csv", "config.toml", "checkpoint"}
+    assert {path.name for path in run.iterdir()} == {
+        *("model.safetensors", "report.html", "metrics.csv", "metrics.jsonl", "config.toml", "checkpoint", "figures")
+    }
     figures = {path.name for path in (run / "figures").iterdir()}
     assert figures == {"loss.png", "metrics.png", "results.png", "confusion.png", "top_losses.png"}
     with open(run / "metrics.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"]
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert "blue" in (run / "report.html").read_text(encoding="utf-8")
     assert made.data["accuracy"] == float(rows[-1]["accuracy"])
     assert made.data["classes"] == ["blue", "red"] and made.data["model"] == str(run / "model.safetensors")
     assert (made.data["n_train"], made.data["n_valid"]) == (20, 4)
@@ -73,13 +79,23 @@ def test_resuming_a_finished_run_makes_what_is_missing(trained, call, tmp_path):
     assert {**again.data, "seconds": 0} == {**made.data, "seconds": 0}
 
 
+def test_a_report_is_written_again(trained, call):
+    run, _ = trained
+    before = (run / "report.html").stat().st_size
+    (run / "report.html").unlink()
+    made = call("report", run, "--json")
+    assert made.code == 0 and made.data == {"report": str(run / "report.html")}
+    assert abs((run / "report.html").stat().st_size - before) < 2000
+    assert [len((run / name).read_text().splitlines()) for name in ("metrics.csv", "metrics.jsonl")] == [3, 2]
+
+
 @pytest.mark.parametrize(("name", "said"), [("nothing", "does not exist"), ("", "is not the folder of a training")])
 def test_resume_needs_the_folder_of_a_training(call, tmp_path, name, said):
     made = call("resume", tmp_path / name)
     assert made.code == 1 and said in made.err and len(made.err.splitlines()) == 1
 
 
-def start(photos, run, epochs=40):
+def start(photos, run, epochs=8):
     words = ["train", photos, *FAST, "--epochs", epochs, "--lr", 0.01, "--output", run]
     how = {
         "stdout": subprocess.PIPE,
@@ -129,7 +145,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(photos, tmp_path, whol
     assert "resuming in epoch" in done.stderr
     assert (run / "model.safetensors").read_bytes() == whole
     with open(run / "metrics.csv", encoding="utf-8") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(40)]
+        assert [row["epoch"] for row in csv.DictReader(file)] == [str(n) for n in range(8)]
 
 
 def test_labels_from_names_groups_and_balanced_classes(call, tmp_path, photos):
