@@ -16,7 +16,6 @@ from minilearner.command_line.settings import Settings
 from minilearner.errors import DataError, plural
 from minilearner.learner import Learner
 from minilearner.results.interpretation import ClassificationInterpretation
-from minilearner.training.callback import Callback
 
 __all__ = ["Outcome", "resume", "start", "write_report"]
 
@@ -58,7 +57,7 @@ def write_report(run: RunFolder) -> Path:
     learn = _make_again(settings, run)
     if learn.dls.valid is None:
         raise DataError(f"{run.path} has nothing to report, since its training had no validation set.")
-    _fit(learn, settings, run, loggers=[])
+    _fit(learn, settings, run)
     return interpret(learn).report(run.report)
 
 
@@ -69,14 +68,16 @@ def _make_again(settings: Settings, run: RunFolder) -> Learner:
 
 def _train(learn: Learner, settings: Settings, run: RunFolder) -> Outcome:
     began = time.monotonic()
-    _fit(learn, settings, run, loggers=[CSVLogger(run.metrics_csv), JSONLinesLogger(run.metrics_jsonl)])
+    _fit(learn, settings, run)
     learn.export(run.model.absolute())
     _draw(learn, run)
     return _sum_up(learn, run, time.monotonic() - began)
 
 
-def _fit(learn: Learner, settings: Settings, run: RunFolder, loggers: list[Callback]) -> None:
+def _fit(learn: Learner, settings: Settings, run: RunFolder) -> None:
     """Trains what is left to train."""
+    # By `fname`, which is below the learner's folder: a run that was moved is still the same run.
+    loggers = [CSVLogger(fname=run.metrics_csv.name), JSONLinesLogger(fname=run.metrics_jsonl.name)]
     checkpoint = Checkpoint(run.checkpoint, to_resume=f"Continue by `{run.resume_command}`.")
     how: dict[str, Any] = {"loggers": loggers, "checkpoint": checkpoint}
     if settings.pretrained:

@@ -60,7 +60,7 @@ def test_unreadable_files_are_named_and_the_rest_is_predicted(trained, call, odd
     assert f"{odd_names}/new\\nline.png\t" in shown.out and f"{odd_names}/ünïcode.png\t" in shown.out
     for name in ("cut.png", "text.png", "missing.png", "no*.jpg"):
         assert f"{odd_names / name}: " in shown.err
-    assert "4 of 7 files cannot be predicted." in shown.err and "Traceback" not in shown.err
+    assert "4 of 8 files cannot be predicted." in shown.err and "Traceback" not in shown.err
     results = call("predict", odd_names, missing, "-m", run, "--json").data
     assert len(results) == 7 and sum("error" in result for result in results) == 3
 
