@@ -52,7 +52,7 @@ from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.results.training_facts import TrainingFacts
 from minilearner.runtime import read_device
 from minilearner.saving import learner_files
-from minilearner.threads import refuse_if_trained_elsewhere, train, turn_of
+from minilearner.threads import hold, refuse_if_trained_elsewhere, train
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import check_precision
 from minilearner.training.callback import Callback, Callbacks, as_callbacks, drop_callbacks, is_fastai_style
@@ -432,9 +432,9 @@ class Learner(LearnerParts):
 
     def freeze_to(self, n: int) -> None:
         """Freezes the layer groups before `n`, which counts from the end if negative. Drops the optimizer's state."""
-        refuse_if_trained_elsewhere(self.model)
-        self._features.check_not_in_use()
-        freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
+        with hold(self.model):
+            self._features.check_not_in_use()
+            freeze_to(self.model, n, splitter=self.splitter, train_bn=self.train_bn)
         self.optimizer = None
 
     def precompute(self) -> AbstractContextManager[None]:
@@ -747,9 +747,9 @@ class Learner(LearnerParts):
         Raises:
             RuntimeError: another thread trains the model, so its weights change all the time.
         """
-        refuse_if_trained_elsewhere(self.model)
-        parts = self.model, self._optimizer() if with_opt else None, self.loss_func
-        path = learner_files.save(self.path / self.model_dir, file, *parts)
+        with hold(self.model):
+            parts = self.model, self._optimizer() if with_opt else None, self.loss_func
+            path = learner_files.save(self.path / self.model_dir, file, *parts)
         self._say_where("save", path)
         return path
 
@@ -773,9 +773,8 @@ class Learner(LearnerParts):
                 f"`with_opt` must be True or False. Received: with_opt={with_opt!r:.40}. Weights go to the device of "
                 "the learner; Learner(..., device=) chooses it."
             )
-        refuse_if_trained_elsewhere(self.model)
-        parts = self.model, self._optimizer() if with_opt else None, self.loss_func
-        with turn_of(self.model):  # a thread that predicts sees the old weights or the new ones
+        with hold(self.model):  # a thread that predicts sees the old weights or the new ones
+            parts = self.model, self._optimizer() if with_opt else None, self.loss_func
             has_opt = learner_files.load(self.path / self.model_dir, file, *parts, strict=strict)
         self._has_learnt = True
         if with_opt and not has_opt:

@@ -10,6 +10,7 @@ with the parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -30,7 +31,7 @@ from minilearner.models.tensors import to_channels_last, to_contiguous
 from minilearner.other_libraries import explain_lack
 from minilearner.results.recorder import Recorder
 from minilearner.sources.paths import DataPath
-from minilearner.threads import refuse_if_trained_elsewhere
+from minilearner.threads import hold
 from minilearner.training import optimizers
 from minilearner.training.auto_precision import PrecisionChoice, choose_precision
 from minilearner.training.callback import Callback
@@ -226,27 +227,35 @@ class LearnerParts(AtAGlance):
 
     def to_fp32(self: _Learner) -> _Learner:
         """Trains in fp32 from now on, in torch's default memory layout. Returns the learner."""
-        refuse_if_trained_elsewhere(self.model)
-        to_contiguous(self.model)
+        with hold(self.model):
+            to_contiguous(self.model)
         return self._set_precision("fp32")
 
     def to_channelslast(self: _Learner) -> _Learner:
         """Lays out convolutional weights as channels_last. The precision stays. Returns the learner."""
-        refuse_if_trained_elsewhere(self.model)
-        to_channels_last(self.model)
+        with hold(self.model):
+            to_channels_last(self.model)
         if self._auto_precision is not None:
             self._auto_precision = replace(self._auto_precision, channels_last=True)
         return self
 
     def _set_precision(self: _Learner, precision: str) -> _Learner:
-        refuse_if_trained_elsewhere(self.model)
-        if precision == "auto":
-            self._take_precision(choose_precision(self.model, self.device, is_shared=self.strategy is not None))
-            return self
-        self.precision, self._auto_precision = precision, None
-        if precision != "fp32":
-            to_channels_last(self.model)
+        with hold(self.model):
+            if precision == "auto":
+                self._take_precision(choose_precision(self.model, self.device, is_shared=self.strategy is not None))
+                return self
+            self.precision, self._auto_precision = precision, None
+            if precision != "fp32":
+                to_channels_last(self.model)
         return self
+
+    def __deepcopy__(self: _Learner, memo: dict[int, Any]) -> _Learner:
+        """Copies everything, while no other thread calls the model."""
+        new: _Learner = type(self).__new__(type(self))
+        memo[id(self)] = new
+        with hold(self.model):
+            vars(new).update(deepcopy(vars(self), memo))
+        return new
 
     def _take_precision(self, choice: PrecisionChoice) -> None:
         """Trains with what `precision="auto"` chose."""

@@ -19,6 +19,7 @@ from typing import Any
 __all__ = [
     "alone_with",
     "evaluate",
+    "hold",
     "is_trained_on_elsewhere",
     "one_reader",
     "refuse_if_trained_elsewhere",
@@ -36,10 +37,10 @@ _BUSY = (
 
 
 class _Evaluation:
-    """One thread's stay in evaluation mode, and the flags that its modules get back."""
+    """One thread's use of a model, mostly in evaluation mode, and the flags that its modules get back."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, *, switches: bool = True) -> None:
+        self.model, self.switches = model, switches
 
     def __enter__(self) -> None:
         self.thread = threading.get_ident()
@@ -49,7 +50,7 @@ class _Evaluation:
             if _known.evaluations or _known.trainings:
                 _refuse(self.flags, self.thread)
                 self._take_first_flags()
-            if is_training:
+            if is_training and self.switches:
                 self.model.eval()
             _known.evaluations.append(self)
 
@@ -116,6 +117,17 @@ def evaluate(model: Any) -> AbstractContextManager[None]:
         RuntimeError: another thread trains the model, or a part of it.
     """
     return _Evaluation(model)
+
+
+@contextmanager
+def hold(model: Any) -> Iterator[None]:
+    """Keeps a model as it is, for whoever copies it, writes it or changes its weights: other threads wait to call it.
+
+    Raises:
+        RuntimeError: another thread trains the model, or a part of it.
+    """
+    with _Evaluation(model, switches=False), turn_of(model):
+        yield
 
 
 @contextmanager

@@ -124,6 +124,53 @@ def test_threads_get_the_answers_of_one_thread_and_change_nothing(is_training):
     assert torch.equal(torch.get_rng_state(), rng)
 
 
+class Places(nn.Module):
+    """A network for images that keeps what it computes, and lets other threads act meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.last = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), nn.Linear(4, 3)
+
+    def forward(self, x):
+        found = self.body(x)
+        self.kept = found.detach()
+        time.sleep(0.001)
+        return self.last(found.mean((2, 3)))
+
+
+@pytest.mark.slow
+def test_threads_that_look_into_a_model_see_only_their_own_passes(tmp_path):
+    torch.manual_seed(0)
+    x, y = torch.rand(24, 3, 6, 6), torch.arange(24) % 3
+    dls = DataLoaders.from_arrays((x, y), (x, y), bs=8, seed=0, device="cpu")
+    learn = Learner(dls, Places(), device="cpu", metrics=accuracy)
+
+    def export(learn):
+        path = learn.export(tmp_path / f"{threading.get_ident()}.pt2", format="torch_export")
+        return torch.export.load(path).module()(x[:2])
+
+    asks = {
+        "predict": lambda learn: learn.predict(x[0]).probabilities,
+        "get_preds": lambda learn: learn.get_preds().preds,
+        "gradcam": lambda learn: learn.gradcam(x[0]).maps,
+        "evidence": lambda learn: learn.evidence([0, 5]).maps,
+        "summary": lambda learn: str(learn.summary()),
+        "copy": lambda learn: copy.deepcopy(learn).get_preds().preds,
+        "export": export,
+    }
+    with learn.no_logging():
+        alone = {name: ask(learn) for name, ask in asks.items()}
+        before = tensors(learn.model)
+        answers = run_together(*[lambda ask=ask: ask(learn) for ask in asks.values()], times=6)
+    for name, several in zip(asks, answers, strict=True):
+        for one in several:  # while torch exports in another thread, its kernels may differ in the last bits
+            assert one == alone[name] if name == "summary" else torch.allclose(one, alone[name], rtol=0, atol=1e-6), (
+                name
+            )
+    assert_same(tensors(learn.model), before)
+    assert not any(module._forward_hooks for module in learn.model.modules())
+
+
 def test_learners_that_share_a_body_and_a_loader_predict_in_threads():
     body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
     x, y = torch.randn(60, 4), torch.arange(60) % 3
@@ -165,7 +212,16 @@ class Asks(Callback):
 
 @pytest.mark.parametrize(
     "ask",
-    [*QUESTIONS.values(), Learner.tta, Learner.summary, lambda learn: learn.fit(1), lambda learn: learn.lr_find()],
+    [
+        *QUESTIONS.values(),
+        *(Learner.tta, Learner.summary, Learner.calibrate, Learner.check, Learner.profile, Learner.lr_find),
+        lambda learn: learn.fit(1),
+        lambda learn: learn.gradcam(torch.ones(4)),
+        lambda learn: learn.evidence([0]),
+        lambda learn: learn.export("never.safetensors"),
+        lambda learn: learn.export("never.onnx", format="onnx"),
+        copy.deepcopy,
+    ],
 )
 def test_a_learner_in_training_is_refused_to_other_threads_and_trains_to_the_same_weights(ask):
     plain, asked = make_learner(), make_learner()
@@ -240,6 +296,38 @@ def test_a_training_waits_for_predictions_that_have_begun():
         torch.manual_seed(1)
         expected.fit(1, 0.1)
     assert_same(tensors(learn.model), tensors(expected.model))
+
+
+@pytest.mark.parametrize("begin", ["save", "export", "copy"])
+def test_a_training_waits_for_a_copy_of_the_weights_that_has_begun(begin, tmp_path):
+    learn, inside, go_on = make_learner(path=tmp_path), threading.Event(), threading.Event()
+    before, was_done = tensors(learn.model), []
+
+    class Slow(nn.Linear):
+        def __deepcopy__(self, memo):
+            return self.wait(self.__class__(8, 3))
+
+        def state_dict(self, *args, **kwargs):
+            return self.wait(super().state_dict(*args, **kwargs))
+
+        def wait(self, result):
+            inside.set()
+            go_on.wait(timeout=0.3)
+            return result
+
+    learn.model.last.__class__ = Slow
+    copies = {
+        "save": lambda: learn.save("w", with_opt=False),
+        "export": lambda: learn.export("e.safetensors"),
+        "copy": lambda: copy.deepcopy(learn),
+    }
+    with learn.no_logging(), ThreadPoolExecutor(1) as pool:
+        copied = pool.submit(copies[begin])
+        assert inside.wait(timeout=30)
+        learn.fit(1, 0.1, cbs=LambdaCallback(before_batch=lambda run: was_done.append(copied.done())))
+    assert was_done[0]
+    if begin == "save":
+        assert_same(load_file(tmp_path / "w.safetensors"), before)
 
 
 def test_another_learner_predicts_meanwhile_and_the_training_draws_the_same_numbers():

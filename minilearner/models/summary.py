@@ -15,6 +15,7 @@ from minilearner.models.hooks import ForwardHooks
 from minilearner.models.inputs import spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.runtime import isolate_rng
+from minilearner.threads import turn_of
 from minilearner.tree import Tree, n_items
 
 __all__ = ["LayerSummary", "ModelSummary", "summarize"]
@@ -52,8 +53,14 @@ def summarize(model: nn.Module, x: Tree, settings: Mapping[str, Any] | None = No
         outputs.setdefault(module, _shapes(output))
         multiply_adds[module] = multiply_adds.get(module, 0) + _multiply_adds(module, output)
 
-    hooks = ForwardHooks((layer for _, layer in layers), note)
-    with hooks, evaluation_mode(model), restore_buffers(model), isolate_rng(), torch.no_grad():
+    with (
+        evaluation_mode(model),
+        turn_of(model),  # before the hooks, which see no other thread's pass then
+        ForwardHooks((layer for _, layer in layers), note),
+        restore_buffers(model),
+        isolate_rng(),
+        torch.no_grad(),
+    ):
         model(*inputs, **named)
     n = n_items(x) or 1
     seen: set[Tensor] = set()

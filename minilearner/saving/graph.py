@@ -25,6 +25,7 @@ from minilearner.files import replace_file
 from minilearner.models.inputs import spread_inputs
 from minilearner.models.tensors import unwrap
 from minilearner.runtime import isolate_rng
+from minilearner.threads import hold
 
 __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
 
@@ -120,7 +121,9 @@ def write_torch_export(path: Path, dls: DataLoaders, model: nn.Module, activate:
 
 def _prepare(dls: DataLoaders, model: nn.Module, activate: Activation | None) -> tuple[_Graph, tuple[Tensor, ...]]:
     """Returns the graph, on the CPU in fp32, and a batch to try it on."""
-    own = copy.deepcopy(unwrap(model)).cpu().float().eval()
+    with hold(model):
+        own = copy.deepcopy(unwrap(model))
+    own = own.cpu().float().eval()
     graph = _Graph(dls, own, activate).requires_grad_(False)
     graph.statistics = [(mean.cpu(), std.cpu()) for mean, std in graph.statistics]
     x: Any = dls.sample_input()

@@ -16,6 +16,7 @@ from minilearner.files import make_parent
 from minilearner.saving.export import write_export
 from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
+from minilearner.threads import hold
 from minilearner.training.meaning import choose_activation
 from minilearner.training.step import LossFunction, Step
 
@@ -78,7 +79,8 @@ def export(
     make_parent(path, "file")
     _written[path.name] = path.resolve()
     if format == "safetensors":
-        return write_export(path, dls, step.model, step.loss_func, precision=precision)
+        with hold(step.model):
+            return write_export(path, dls, step.model, step.loss_func, precision=precision)
     write = write_onnx if format == "onnx" else write_torch_export
     return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
 

@@ -288,6 +288,9 @@ class LearnerView:
         """Makes copies and pickles of a callback belong to no learner."""
         return type(None), ()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """Returns None, as `__reduce__` does. Otherwise the learner's own method would be found."""
+
     def __repr__(self) -> str:
         return f"LearnerView({self.learner!r})"
 
