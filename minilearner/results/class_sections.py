@@ -103,7 +103,7 @@ def class_sections(
         _list_classes(counts, report, facts),
         _show_losses(answers, names, n_images, load, explain),
         calibration_section(calibration),
-        _show_label_errors(answers, set_name, n_images, load),
+        _show_label_errors(answers, n_images, load),
     ]
 
 
@@ -271,16 +271,13 @@ def _describe_item(answers: _ClassAnswers, names: Sequence[str], i: int) -> list
     ]
 
 
-def _show_label_errors(answers: _ClassAnswers, set_name: str, n_images: int, load: Load | None) -> Section:
+def _show_label_errors(answers: _ClassAnswers, n_images: int, load: Load | None) -> Section:
     key, heading = "label-errors", "Label errors"
     try:
         found = answers.label_errors()
     except ValueError as error:
         return Section(key, heading, missing=str(error))
-    blocks: list[Block] = []
-    if set_name == "training set":
-        text = "The model was trained on these items, so it may have learnt their wrong labels by heart: few are found."
-        blocks.append(Paragraph(text))
+    blocks: list[Block] = [Paragraph(caveat) for caveat in found.caveats]
     errors = found.errors
     share = portion(found.n_errors, len(found), "label", "is", "are")
     if not errors:

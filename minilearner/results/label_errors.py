@@ -117,6 +117,12 @@ class LabelErrors(AtAGlance):
         return np.argsort(self.quality, kind="stable")
 
     @property
+    def caveats(self) -> list[str]:
+        """Why these labels may say less than they seem to, in sentences; often there are none."""
+        weak = [_WEAK_MODEL] if self.noise > _MOST_NOISE else []
+        return [*weak, *([_SEEN] if self.are_trained_on else [])]
+
+    @property
     def n_errors(self) -> int:
         """How many labels are probably wrong."""
         return int(self.is_error.sum())
@@ -246,8 +252,7 @@ class LabelErrors(AtAGlance):
         shown = [tuple(shorten_middle(cell, 2 * _LONGEST_NAME) for cell in row) for row in rows]
         rest = len(self) - len(rows)
         after = [f"... and {plural(rest, 'label')} that {agree(rest, 'is', 'are')} less suspicious"] if rest else []
-        after += [_WEAK_MODEL] if self.noise > _MOST_NOISE else []
-        after += [_SEEN] if self.are_trained_on else []
+        after += self.caveats
         columns = ("item", "given", "suggested", "suspicion", "error")
         return Glance(f"{found} probably wrong", facts, columns, shown, after)
 

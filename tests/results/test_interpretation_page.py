@@ -162,7 +162,9 @@ def test_no_image_is_read_if_none_is_wanted(learn, tmp_path):
 
 def test_the_training_set_has_a_warning_beside_its_label_errors(learn, tmp_path):
     text = text_of(ClassificationInterpretation.from_learner(learn, ds_idx=0).report(tmp_path / "report.html"))
-    assert "Training set, 24 items" in text and "it may have learnt their wrong labels by heart" in text
+    assert (
+        "Training set, 24 items" in text and "The model was trained on these items, so it hides wrong labels." in text
+    )
 
 
 def test_several_labels_have_a_report_of_their_own(tmp_path):
