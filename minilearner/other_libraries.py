@@ -46,6 +46,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "final_div_factor": ("div_final",),
     "fname": ("path", "file"),
     "gradient_accumulation_steps": ("n_batches",),
+    "group_by": ("get_group",),
+    "groups": ("get_group",),
     "gradient_clip_val": ("max_norm",),
     "learning_rate": ("lr", "lr_max", "base_lr"),
     "logger": ("loggers",),

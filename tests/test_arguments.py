@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import KFold
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -27,6 +28,7 @@ NEEDED = {
     **{name: {"params": WEIGHTS} for name in ("Adam", "RAdam", "RMSProp", "SGD", "ranger")},
     "AccumMetric": {"func": max},
     "GroupSplitter": {"get_group": str},
+    "SplitterFrom": {"splitter": KFold(2)},
     "ConvLayer": {"ni": 1, "nf": 1},
     "Lookahead": {"opt": torch.optim.SGD(WEIGHTS, 0.1)},
     "ResBlock": {"expansion": 1, "ni": 1, "nf": 1},

@@ -29,6 +29,7 @@ from minilearner.data.items import PathLike, name_items
 from minilearner.data.labels import Getter
 from minilearner.data.share import choose_drop_last
 from minilearner.data.splits import RandomSplitter, Splitter
+from minilearner.data.splitter_from import check_splitter
 from minilearner.data.table import Row
 from minilearner.data.weights import item_weights
 from minilearner.errors import DataError, agree, plural
@@ -72,7 +73,7 @@ class DataBlock:
         get_x: item -> what the input is read from; the item itself when None. A list for several inputs.
 
     Raises:
-        TypeError: an argument is unknown, or a block is not allowed there.
+        TypeError: an argument is unknown, a block is not allowed there, or `splitter` is no function.
         ValueError: the number of getters differs from the number of blocks.
     """
 
@@ -91,6 +92,8 @@ class DataBlock:
         **unknown: NoReturn,
     ) -> None:
         check_unknown(unknown, DataBlock)
+        if splitter is not None:
+            check_splitter(splitter)
         self.blocks = _instances(blocks)
         self.n_inp = max(1, len(self.blocks) - 1) if n_inp is None else n_inp
         inputs, outcome = _place_blocks(self.blocks, self.n_inp)

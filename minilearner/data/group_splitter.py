@@ -12,10 +12,11 @@ import numpy as np
 from minilearner.checks import check_count, check_fraction
 from minilearner.data.labels import apply_to_all, as_label, is_missing
 from minilearner.data.splits import DEFAULT_SEED, Split, n_for_validation
-from minilearner.errors import DataError, portion
+from minilearner.data.table import as_table, is_table
+from minilearner.errors import DataError, plural, portion
 from minilearner.keywords import suggest_keywords
 
-__all__ = ["GroupSplitter"]
+__all__ = ["GroupSplitter", "read_groups"]
 
 
 @suggest_keywords
@@ -52,12 +53,7 @@ class GroupSplitter:
 
     def __call__(self, items: Sequence[Any]) -> Split:
         """Returns the positions, ascending."""
-        groups = list(map(as_label, apply_to_all(self.get_group, items, "get_group")))
-        if missing := [i for i, group in enumerate(groups) if is_missing(group)]:
-            raise DataError(
-                f"{portion(len(missing), len(groups), 'item', 'has', 'have')} no group, the first at position "
-                f"{missing[0]}. Give every item a group, or leave it out."
-            )
+        groups = read_groups(self.get_group, items)
         held = self._draw(Counter(groups))
         valid = [i for i, group in enumerate(groups) if group in held]
         return [i for i, group in enumerate(groups) if group not in held], valid
@@ -81,3 +77,30 @@ class GroupSplitter:
                 held.add(group)
                 n += sizes[group]
         return held or {min(order, key=sizes.__getitem__)}
+
+
+def read_groups(get_group: Callable[[Any], Any] | Sequence[Any], items: Sequence[Any]) -> list[Any]:
+    """Returns the group of every item.
+
+    Args:
+        get_group: item -> its group; or one group for each item.
+        items: the items, or a table.
+
+    Raises:
+        DataError: `get_group` failed or has not one group for each item, or an item has no group.
+    """
+    if callable(get_group):
+        given: Sequence[Any] = apply_to_all(get_group, as_table(items) if is_table(items) else items, "get_group")
+    else:
+        given = list(get_group)
+    if len(given) != len(items):
+        raise DataError(
+            f"`get_group` must have one group for each of {plural(len(items), 'item')}. Received: {len(given)}."
+        )
+    groups = list(map(as_label, given))
+    if missing := [i for i, group in enumerate(groups) if is_missing(group)]:
+        raise DataError(
+            f"{portion(len(missing), len(groups), 'item', 'has', 'have')} no group, the first at position "
+            f"{missing[0]}. Give every item a group, or leave it out."
+        )
+    return groups

@@ -52,6 +52,7 @@ from minilearner.data.splits import (
     StratifiedSplitter,
     TrainTestSplitter,
 )
+from minilearner.data.splitter_from import SplitterFrom
 from minilearner.data.targets import MultiCategory
 from minilearner.data.tensor_types import (
     TensorBase,
@@ -289,6 +290,7 @@ __all__ = [
     "SchedPoly",
     "SigmoidRange",
     "SpearmanCorrCoef",
+    "SplitterFrom",
     "StratifiedSplitter",
     "TensorBase",
     "TensorCategory",
