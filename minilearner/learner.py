@@ -781,16 +781,17 @@ class Learner(LearnerParts):
             self._output.note(f"learn.load: {os.fspath(file)} has no optimizer's state, so only weights were loaded.")
         return self
 
-    def export(self, path: str | Path | None = None, *, format: str = "safetensors") -> Path:
+    def export(self, path: str | Path | None = None, *, format: str | None = None) -> Path:
         """Writes all that predicting needs into one file, for `load_learner`, and returns its path.
 
         Register your own transforms and models with `minilearner.register` first. For a model that is not registered,
         only its weights are written, and `load_learner(path, model=...)` needs the model.
 
         Args:
-            path: the file, in `learn.path`; "export.safetensors" by default.
-            format: "safetensors"; or "onnx" or "torch_export" for a graph, which is checked against the model. The
-                graph takes inputs in [0, 1] of the final size, normalises them, and returns what `get_preds` returns.
+            path: the file, in `learn.path`; "export.safetensors" by default. Its suffix decides the format.
+            format: "safetensors" (.safetensors); or "onnx" (.onnx) or "torch_export" (.pt2) for a graph, which is
+                checked against the model. The graph takes inputs in [0, 1] of the final size, normalises them, and
+                returns what `get_preds` returns.
         """
         parts = self.dls, self._step(None)
         written = learner_files.export(self.path, path, *parts, precision=self.precision, format=format)

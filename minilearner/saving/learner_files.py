@@ -27,6 +27,7 @@ _written: dict[str, Path] = {}
 _FASTAIS = ".pkl"
 """How fastai's exports end. A file may have such a name, and is in safetensors' format all the same."""
 _FORMATS = {"safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2"}
+_DEFAULT = "safetensors"
 
 
 def save(
@@ -57,18 +58,23 @@ def load(
 
 
 def export(
-    folder: Path, file: str | os.PathLike[str] | None, dls: DataLoaders, step: Step, *, precision: str, format: str
+    folder: Path,
+    file: str | os.PathLike[str] | None,
+    dls: DataLoaders,
+    step: Step,
+    *,
+    precision: str,
+    format: str | None,
 ) -> Path:
     """Writes a model for prediction; see `Learner.export`. With several processes, only the first writes.
 
     Raises:
-        ValueError: `format` is unknown, the suffix belongs to another format, or the model is sharded.
+        ValueError: `format` or the suffix is unknown, the suffix belongs to another format, or the model is sharded.
     """
-    check_choice(format, "format", _FORMATS)
-    path = folder / (f"export{_FORMATS[format]}" if file is None else file)
-    is_named_as_pickle = format == "safetensors" and path.suffix == _FASTAIS
-    if path.suffix != _FORMATS[format] and not is_named_as_pickle:
-        raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
+    if format is not None:
+        check_choice(format, "format", _FORMATS)
+    path = folder / (f"export{_FORMATS[format or _DEFAULT]}" if file is None else file)
+    format = _choose_format(path, format)
     if step.strategy.passes_together:
         raise ValueError(
             '`strategy="fsdp"` cannot export, since no process has the whole model. Save it (learn.save), load the '
@@ -83,6 +89,20 @@ def export(
             return write_export(path, dls, step.model, step.loss_func, precision=precision)
     write = write_onnx if format == "onnx" else write_torch_export
     return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
+
+
+def _choose_format(path: Path, format: str | None) -> str:
+    """Returns the format of a file by its suffix, which must agree with the format that is asked for, if any."""
+    by_suffix = {suffix: name for name, suffix in _FORMATS.items()} | {_FASTAIS: _DEFAULT}
+    found = by_suffix.get(path.suffix.lower())
+    if format is None and found is None:
+        known = ", ".join(f"{suffix} (format {name!r})" for name, suffix in _FORMATS.items())
+        raise ValueError(
+            f"`path` must end in one of {known}, which decides the format of the file. Received: {os.fspath(path)!r}."
+        )
+    if format not in (None, found):
+        raise ValueError(f"a file of format {format!r} must end in {_FORMATS[format]}. Received: {os.fspath(path)!r}.")
+    return format or str(found)
 
 
 def _find_weights(folder: Path, file: str | os.PathLike[str]) -> Path:

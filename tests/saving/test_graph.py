@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from minilearner import MLP, DataError, DataLoaders, Learner, MiniGoogLeNet, Normalize
+from minilearner import MLP, DataError, DataLoaders, Learner, MiniGoogLeNet, Normalize, load_learner
 from minilearner.vision.crops import RandomResizedCropBatch
 
 FORMATS = ["onnx", "torch_export"]
@@ -102,11 +102,20 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
         learner(torch.rand(4, 2), MLP((2, 3)), tmp_path).export(format="onnx")
 
 
+def test_the_suffix_decides_the_format(tmp_path, format):
+    learn = learner(torch.rand(4, 2), MLP((2, 3)), tmp_path)
+    name = {"onnx": "net.onnx", "torch_export": "net.pt2"}[format]
+    assert run(learn.export(name), torch.rand(3, 2)).shape == (3, 3)
+    assert load_learner(learn.export("net.safetensors")).dls.vocab == learn.dls.vocab
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"format": "onx"}, r"`format` must be one of 'safetensors', 'onnx', 'torch_export'\. Did you mean 'onnx'"),
-        ({"path": "net.pth"}, r"end in \.safetensors"),
+        ({"path": "net.pth"}, r"end in one of \.safetensors \(format 'safetensors'\), \.onnx .*Received: '.*net\.pth'"),
+        ({"path": "net"}, r"end in one of .*\.pt2 \(format 'torch_export'\), which decides the format"),
+        ({"path": "net.pth", "format": "onnx"}, r"end in \.onnx"),
         ({"path": "net.onnx", "format": "torch_export"}, r"end in \.pt2"),
     ],
 )
