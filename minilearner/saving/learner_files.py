@@ -20,7 +20,7 @@ from minilearner.threads import hold
 from minilearner.training.meaning import choose_activation
 from minilearner.training.step import LossFunction, Step
 
-__all__ = ["check_is_export", "export", "load", "save"]
+__all__ = ["check_is_export", "choose_format", "export", "load", "save"]
 
 _written: dict[str, Path] = {}
 """Where the exports of this process went, by name."""
@@ -74,7 +74,7 @@ def export(
     if format is not None:
         check_choice(format, "format", _FORMATS)
     path = folder / (f"export{_FORMATS[format or _DEFAULT]}" if file is None else file)
-    format = _choose_format(path, format)
+    format = choose_format(path, format)
     if step.strategy.passes_together:
         raise ValueError(
             '`strategy="fsdp"` cannot export, since no process has the whole model. Save it (learn.save), load the '
@@ -91,8 +91,12 @@ def export(
     return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
 
 
-def _choose_format(path: Path, format: str | None) -> str:
-    """Returns the format of a file by its suffix, which must agree with the format that is asked for, if any."""
+def choose_format(path: Path, format: str | None) -> str:
+    """Returns the format of a file by its suffix, which must agree with the format that is asked for, if any.
+
+    Raises:
+        ValueError: no format has such a suffix, or another one has it.
+    """
     by_suffix = {suffix: name for name, suffix in _FORMATS.items()} | {_FASTAIS: _DEFAULT}
     found = by_suffix.get(path.suffix.lower())
     if format is None and found is None:
