@@ -7,7 +7,7 @@
 
 A fifth of the photos, chosen at random, checks the model. Names of classes may contain any letters and spaces. Files
 that are not images are left out. A photo that is damaged is named and left out. So are iPhones' HEIC files, unless you
-run `pip install pillow-heif` and call `pillow_heif.register_heif_opener()` first; a warning says so.
+run `pip install 'minilearner[heif]'` first; a warning says so.
 
 The core is `train` and `report`: take these lines for your own script. `report.html` is one page with everything; open
 it in a browser. Figures are saved with `save=`. On a machine with a screen, `plt.show()` opens all of them instead.

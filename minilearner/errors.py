@@ -93,7 +93,7 @@ def agree(n: int, singular: str, several: str) -> str:
 
 def portion(n: int, total: int, noun: str, singular: str, several: str) -> str:
     """Returns the subject and the verb for a part of some things: "1 of 5 labels is", "2 of 5 labels are"."""
-    return f"{n:,} of {plural(total, noun)} {agree(n, singular, several)}"
+    return f"{n:,} of {plural(total, noun)} {agree(n or total, singular, several)}"
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "Tree",
+    "checksum",
     "digest",
     "has_items",
     "is_empty",
@@ -28,6 +29,8 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 Tree: TypeAlias = Any
 """A tensor, or a tuple, list or dictionary of trees. Leaves of other types stay as they are."""
+
+_WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def to_device(tree: Tree, device: torch.device) -> Tree:
@@ -113,6 +116,19 @@ def take_items(tree: Tree, items: slice, n: int) -> Tree:
 def shape_of(tree: Tree) -> Tree:
     """Returns the shape of a tensor as a plain tuple, and a tuple of shapes for a tuple or list."""
     return tuple(map(shape_of, tree)) if isinstance(tree, (tuple, list)) else tuple(tree.shape)
+
+
+def checksum(tensors: Iterable[Tensor]) -> list[int]:
+    """Returns a number for each tensor that changes with its values: the sum of their bits as whole numbers.
+
+    It is the same on every device, and far quicker than `digest`. Values that change places do not change it.
+    """
+    sums = []
+    for tensor in tensors:
+        values = getattr(tensor, "to_local", lambda t=tensor: t)().detach()  # the own part of a sharded tensor
+        values = torch.view_as_real(values) if values.is_complex() else values
+        sums.append(int(values.view(_WHOLE_NUMBERS[values.element_size()]).sum(dtype=torch.int64)))
+    return sums
 
 
 def digest(*parts: Tree) -> str:

@@ -15,4 +15,6 @@ def test_a_verb_agrees_with_its_number():
     assert [agree(n, "is", "are") for n in (0, 1, 2)] == ["are", "is", "are"]
     assert portion(1, 5, "label", "is", "are") == "1 of 5 labels is"
     assert portion(1, 1, "label", "is", "are") == "1 of 1 label is"
+    assert portion(0, 1, "label", "is", "are") == "0 of 1 label is"
+    assert portion(0, 5, "label", "is", "are") == "0 of 5 labels are"
     assert portion(2, 5, "label", "is", "are") == "2 of 5 labels are"

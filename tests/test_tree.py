@@ -1,8 +1,10 @@
 from collections import namedtuple
 
+import pytest
 import torch
 
 from minilearner.tree import (
+    checksum,
     digest,
     has_items,
     is_empty,
@@ -65,3 +67,15 @@ def test_a_part_of_a_batch_cuts_tensors_and_lists_of_items():
     assert torch.equal(part["x"].image, X[1:]) and torch.equal(part["x"].mask[1], Y[1:])
     assert len(part["boxes"]) == 1 and part["boxes"][0] is Y
     assert part["names"] == ["b"] and part["scale"] is batch["scale"]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool, torch.complex64]
+)
+def test_a_checksum_changes_with_a_value_and_only_then(dtype):
+    values = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]).to(dtype)
+    (before,) = checksum([values])
+    assert checksum([values.clone().t()]) == [before]
+    values[0, 0] = 1
+    assert checksum([values, values]) != [before, before]
+    assert checksum([]) == [] and checksum([torch.tensor(float("nan"))]) == checksum([torch.tensor(float("nan"))])

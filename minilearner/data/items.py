@@ -108,7 +108,8 @@ def get_image_files(
 ) -> L[DataPath]:
     """Returns the images below a folder, by `IMAGE_EXTENSIONS`, sorted; arguments and errors as in `get_files`.
 
-    HEIC and JPEG XL files are listed too once a plugin for Pillow is registered. If images are left out because of
+    HEIC files are listed too if pillow-heif is installed, the extra `heif`. So are JPEG XL files once a plugin for
+    Pillow is registered. If images are left out because of
     their endings, a warning names their folders and the way to read them.
     """
     return get_files(path, (*IMAGE_EXTENSIONS, *find_plugin_endings()), recurse, folders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from minilearner.errors import agree, plural
 from minilearner.tracebacks import stacklevel_of_user
 
-__all__ = ["UnreadFormat", "find_plugin_endings", "unread_format", "warn_of_missed_images"]
+__all__ = ["UnreadFormat", "find_plugin_endings", "register_plugin", "unread_format", "warn_of_missed_images"]
 
 
 class UnreadFormat(NamedTuple):
@@ -29,7 +30,7 @@ _REGISTER = "before the loaders are built; such files are then listed and read"
 _HEIC = UnreadFormat(
     "HEIC",
     (".heic", ".heif", ".hif"),
-    f"run `pip install pillow-heif`, and call `pillow_heif.register_heif_opener()` {_REGISTER}",
+    "run `pip install 'minilearner[heif]'`, which installs pillow-heif; such files are then listed and read",
 )
 _AVIF = UnreadFormat(
     "AVIF",
@@ -64,10 +65,23 @@ def unread_format(head: bytes) -> UnreadFormat | None:
 
 
 def find_plugin_endings() -> tuple[str, ...]:
-    """Returns the endings of further formats that the user has taught Pillow, by a plugin that registers itself."""
+    """Returns the endings of further formats that can be read: HEIC with pillow-heif, and what a plugin registers."""
     pillow = sys.modules.get("PIL.Image")
     known: Mapping[str, str] = getattr(pillow, "EXTENSION", {})
-    return tuple(ending for form in (_HEIC, _JXL) for ending in form.endings if ending in known)
+    readable = [ending for form in (_HEIC, _JXL) for ending in form.endings if ending in known]
+    if importlib.util.find_spec("pillow_heif") is not None:
+        readable = [*_HEIC.endings, *(ending for ending in readable if ending not in _HEIC.endings)]
+    return tuple(readable)
+
+
+def register_plugin(head: bytes) -> bool:
+    """Teaches Pillow the format whose files begin with these bytes. Returns whether there was something to teach."""
+    if unread_format(head) is not _HEIC or importlib.util.find_spec("pillow_heif") is None:
+        return False
+    import pillow_heif  # an extra
+
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence[str]) -> None:

@@ -207,3 +207,5 @@ class Page:
     title: str
     subtitle: str
     sections: Sequence[Section] = field(default=())
+    notice: str = ""
+    """What readers must know before they read on; often nothing."""

@@ -13,6 +13,7 @@ from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     axes_of,
     check_save,
+    check_size,
     clean_text,
     inches_of,
     save_figure,
@@ -70,6 +71,7 @@ def plot_confusion(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize, dpi=dpi)
     shown = range(len(labels)) if chosen is None else chosen
     is_absent = [not counts[i].any() for i in shown]
     cells = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalize else counts

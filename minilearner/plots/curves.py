@@ -12,6 +12,7 @@ from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     axes_of,
     check_save,
+    check_size,
     finish_axes,
     place_legend_below,
     place_legend_outside,
@@ -63,6 +64,7 @@ def plot_threshold_curves(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     longest = _LONGEST_NAME if figsize is None or figsize[0] > 7 else _LONGEST_NAME // 2
     labels = [shorten_middle(curve.label, longest) for curve in curves]
     width = 6.0 + 0.075 * max(map(text_columns, labels), default=0)
@@ -111,6 +113,7 @@ def plot_reliability(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     figure, ax = axes_of(ax, figsize or (5.4, 5.6))
     look = palette(ax)
     diagonal = f"{names[0]} = {names[1]}\n(above: too modest, below: too sure)"

@@ -19,6 +19,7 @@ from minilearner.plots.fonts import literal_text
 from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     check_save,
+    check_size,
     clean_text,
     inches_of,
     panels_of,
@@ -73,6 +74,7 @@ def plot_images(
         ValueError: the grid is too small, or `save` cannot be written.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     rows, columns = _choose_grid(len(images), nrows, ncols)
     titles = [clean_text(title) for title in titles]
     lines = max(title.count("\n") + 1 for title in titles)

@@ -22,6 +22,7 @@ from minilearner.plots.style import (
     add_margins,
     axes_of,
     check_save,
+    check_size,
     clean_text,
     figure_of,
     finish_axes,
@@ -106,6 +107,7 @@ def plot_series(
     import matplotlib.pyplot as plt  # heavy
 
     check_save(save)
+    check_size(ax, figsize=figsize)
     if ax is None:
         size = figsize or (7, 1.0 + 2.3 * len(series))
         figure, grid = plt.subplots(len(series), 1, sharex=True, squeeze=False, figsize=size, layout="constrained")

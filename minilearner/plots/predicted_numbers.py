@@ -11,6 +11,7 @@ from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     axes_of,
     check_save,
+    check_size,
     finish_axes,
     panels_of,
     place_legend,
@@ -48,6 +49,7 @@ def plot_predicted_numbers(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     figure, ax = axes_of(ax, figsize or (5.4, 5.4))
     _draw_points(figure, ax, actual, predicted)
     ends = float(min(actual.min(), predicted.min())), float(max(actual.max(), predicted.max()))
@@ -81,6 +83,7 @@ def plot_residuals(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     figure, grid = panels_of(ax, 1, 2, figsize or (8.0, 4.2), sharey=True, width_ratios=(3, 1))
     ax, beside = grid[0]
     _draw_points(figure, ax, predicted, residuals)

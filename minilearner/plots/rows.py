@@ -13,6 +13,7 @@ from minilearner.plots.palette import palette
 from minilearner.plots.style import (
     axes_of,
     check_save,
+    check_size,
     clean_text,
     figure_of,
     inches_of,
@@ -83,6 +84,7 @@ def plot_class_scores(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     order = sorted(range(len(labels)), key=lambda i: (scores[i].f1, labels[i]))
     chosen = order[: most or _most_rows(figsize, ax)]
     names = [labels[i] for i in chosen]
@@ -131,6 +133,7 @@ def plot_groups(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     rows = groups.rows[: _most_rows(figsize, ax)]
     figure, ax = _row_axes([row.value for row in rows], figsize, ax)
     finite = [end for row in rows for end in (row.low, row.high, row.score) if math.isfinite(end)]
@@ -181,6 +184,7 @@ def plot_changes(
         save: a file to write the figure to.
     """
     check_save(save)
+    check_size(ax, figsize=figsize)
     most = _most_rows(figsize, ax)
     (left, *_), (right, *_) = sides
     counted = [row for row in rows if row[left] or row[right]] or list(rows[:most])

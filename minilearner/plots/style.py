@@ -28,6 +28,7 @@ __all__ = [
     "add_margins",
     "axes_of",
     "check_save",
+    "check_size",
     "clean_text",
     "figure_of",
     "finish_axes",
@@ -134,6 +135,21 @@ def check_save(save: str | os.PathLike[str] | None) -> None:
             "Write, for example, 'figure.png'."
         )
     make_parent(path, "save")
+
+
+def check_size(ax: Axes | None, *, figsize: tuple[float, float] | None = None, dpi: float | None = None) -> None:
+    """Checks that no size is asked for if axes are given, since only a new figure takes one.
+
+    Raises:
+        ValueError: both axes and a size were given.
+    """
+    given = {name: value for name, value in (("figsize", figsize), ("dpi", dpi)) if value is not None}
+    if ax is not None and given:
+        name, value = next(iter(given.items()))
+        raise ValueError(
+            f"`{name}` is for a new figure, and the figure of `ax` has its own. Received: {name}={value}. "
+            f"Leave out `{name}`, or `ax`."
+        )
 
 
 def add_margins(figure: Figure) -> Figure:

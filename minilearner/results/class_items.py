@@ -175,6 +175,11 @@ def _check_batch(batch: BatchPrediction, n_classes: int) -> tuple[Tensor, list[N
 def _check_probabilities(probs: Tensor) -> None:
     # NaN fails the comparison too. A tolerance of 0.01 allows for half precision.
     if len(probs) and not bool(((probs.sum(1) - 1).abs() <= 1e-2).all() and (probs >= 0).all()):
+        if probs.shape[1] == 1:
+            raise DataError(
+                "Interpretation needs a model with one output for each of at least two classes. Received: predictions "
+                f"of shape {tuple(probs.shape)}, which do not tell classes apart."
+            )
         raise DataError(
             "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
             "For several labels or regression, use `Interpretation`."

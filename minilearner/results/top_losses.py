@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from minilearner.checks import check_count
 from minilearner.errors import DataError, plural
@@ -23,6 +24,7 @@ from minilearner.pages.page import check_page_path, write_page
 from minilearner.results.number_sections import loss_sections
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.training_facts import TrainingFacts
+from minilearner.tree import checksum
 
 if TYPE_CHECKING:
     import os
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Interpretation", "Predictor", "TopLosses", "choose_top"]
+
+_CHANGED = (
+    "The model has changed since these predictions were made. Settings, curves and Grad-CAM show the model as it is "
+    "now; all else belongs to the predictions. For a page of one model, build the interpretation again."
+)
 
 _Kind = TypeVar("_Kind", bound="Interpretation")
 
@@ -48,7 +55,8 @@ class Predictor(Protocol):
 
     If it has a method ``origins(ds_idx, dl)`` too, which returns `Origins`, items have the names of their files. With
     ``evidence(indices, classes, ds_idx, dl, layer=, method=)``, which returns `Evidence`, `plot_gradcam` works. With
-    ``training_facts()``, which returns `TrainingFacts`, a report has settings and curves.
+    ``training_facts()``, which returns `TrainingFacts`, a report has settings and curves. With `model`, a module, a
+    report says if it has changed since the predictions were made.
     """
 
     @property
@@ -95,6 +103,8 @@ class Interpretation:
     _load_images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None
     _describe_training: Callable[[], TrainingFacts] | None = None
     _set_name = "predictions that were given"
+    _model: Module | None = None
+    _checksum: Sequence[int] = ()
 
     def __init__(self, batches: Iterable[BatchPrediction], *, show: Callable[..., Figure] | None = None) -> None:
         """Reads all batches once, and keeps their losses.
@@ -217,7 +227,8 @@ class Interpretation:
         written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         subtitle = f"{self._set_name[0].upper()}{self._set_name[1:]}, {plural(len(self), 'item')}; written {written}"
         heading = title or ("Report" if facts is None else f"Report on {facts.model.split(',')[0]}")
-        return write_page(path, Page(heading, subtitle, self._sections(facts, n_images)))
+        notice = _CHANGED if self._has_other_weights() else ""
+        return write_page(path, Page(heading, subtitle, self._sections(facts, n_images), notice))
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
         order = self.top_losses().indices.tolist()
@@ -227,9 +238,15 @@ class Interpretation:
     def _keep_learner(self: _Kind, learn: Any, ds_idx: int, dl: Any) -> _Kind:
         """Keeps the ways to what a report says besides the predictions. Returns the interpretation."""
         self._describe_training = getattr(learn, "training_facts", None)
+        self._model = getattr(learn, "model", None)
+        self._checksum = _sum_up(self._model)
         self._load_images = lambda indices: learn.items(ds_idx, dl, indices)
         self._set_name = "other items" if dl is not None else ("training set", "validation set")[ds_idx]
         return self
+
+    def _has_other_weights(self) -> bool:
+        """Whether the model has other weights now than those that made the predictions."""
+        return _sum_up(self._model) != self._checksum
 
     def label_errors(self) -> Any:
         """Raises an error, since only a `ClassificationInterpretation` finds wrong labels.
@@ -269,6 +286,10 @@ class Interpretation:
         if not sum(map(len, found)):
             raise DataError("There is nothing to interpret: the loader has no item.")
         self.losses = torch.cat(found)
+
+
+def _sum_up(model: Module | None) -> Sequence[int]:
+    return () if model is None else checksum([*model.parameters(), *model.buffers()])
 
 
 def choose_top(losses: Tensor, k: int | None, largest: bool) -> TopLosses:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -179,7 +181,8 @@ class ImageProblems(AtAGlance):
         shown = [tuple(shorten_middle(cell, 2 * _LONGEST_NAME) for cell in row) for row in rows]
         rest = len(self.rows) - len(rows)
         after = (f"... and {plural(rest, 'problem')} more",) if rest else ()
-        title = f"{portion(n, self.n_images, 'image', 'has', 'have')} problems: {self._describe_counts()}"
+        found = f" problems: {self._describe_counts()}" if rows else " problems"
+        title = portion(n, self.n_images, "image", "has", "have") + found
         return Glance(title, {}, ("problem", "image", "set", "label", "what was found") if rows else (), shown, after)
 
     def _describe_counts(self) -> str:
@@ -252,7 +255,7 @@ class _Images:
         """Returns the fingerprint of an image, or the reason why it cannot be read."""
         source = self.origins.sources[i]
         if isinstance(source, Tensor):
-            return take_fingerprint(_as_image(source))
+            return _take_from_array(source)
         path = self.origins.path(i)
         try:
             return take_fingerprint(open_image(path))
@@ -274,9 +277,16 @@ def _list_images(source: Any) -> _Images:
     if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise DataError(
             "`source` must be DataLoaders, a folder or a list of paths, and hold at least one image. "
-            f"Received: a {type(source).__name__}."
+            f"Received: {_describe_source(source)}."
         )
     return _Images(Origins(paths), [""] * len(paths), [""] * len(paths))
+
+
+def _describe_source(source: Any) -> str:
+    if isinstance(getattr(source, "dls", None), DataLoaders):
+        return "a learner. Pass its loaders, `learn.dls`"
+    is_empty = isinstance(source, (list, tuple)) and not source
+    return f"an empty {type(source).__name__}" if is_empty else f"an object of type {type(source).__name__}"
 
 
 def _list_items(dls: DataLoaders) -> _Images:
@@ -312,9 +322,20 @@ def _labels_of(loader: Loader, vocab: Sequence[Any] | None, n: int) -> list[str]
     return [str(vocab[number]) for number in y.tolist()]
 
 
-def _as_image(pixels: Tensor) -> Image.Image:
-    """Returns (channels, height, width) as an image: 8 bits, or floats in [0, 1] or of any range."""
+def _take_from_array(pixels: Tensor) -> Fingerprint | str:
+    """Returns the fingerprint of (channels, height, width), or the reason why there is none."""
     values = pixels.detach().cpu().numpy()
+    if not np.isfinite(values).all():
+        return "it holds NaN or infinite numbers"
+    if len(values) in (1, 3):
+        return take_fingerprint(_as_image(values))
+    # Not an image for people. It looks like the mean of its channels; only equal channels make it a duplicate.
+    looks = take_fingerprint(_as_image(values.mean(axis=0, dtype=np.float64, keepdims=True)))
+    return replace(looks, digest=hashlib.blake2b(values.tobytes(), digest_size=16).digest())
+
+
+def _as_image(values: NDArray[Any]) -> Image.Image:
+    """Returns (channels, height, width) as an image: 8 bits, or floats in [0, 1] or of any range."""
     if values.dtype != np.uint8:
         low, high = float(values.min()), float(values.max())
         low, high = (0.0, 1.0) if low > -0.01 and high < 1.01 else (low, high)

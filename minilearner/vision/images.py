@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
 from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image, is_float_image, orientation_of
-from minilearner.data.unread_formats import unread_format
+from minilearner.data.unread_formats import find_plugin_endings, register_plugin, unread_format
 from minilearner.errors import DataError, FileFormatError, add_note, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
@@ -243,6 +243,7 @@ def _identify(path: PathLike | IO[bytes]) -> Image.Image:
     except UnidentifiedImageError:
         # Pillow loads rare formats when first needed, and may miss those that another thread is just loading.
         Image.init()
+        register_plugin(_read_head(path)[0])
         return Image.open(path)
 
 
@@ -293,7 +294,7 @@ def _read_head(path: PathLike | IO[bytes]) -> tuple[bytes, int]:
 def _name_format(head: bytes) -> str:
     """Returns what the file is instead, and how to read it, if its first bytes say so."""
     found = unread_format(head)
-    if found is not None:
+    if found is not None and not set(found.endings) & set(find_plugin_endings()):
         return f". It is {found.name}: {found.way}"
     if head.lstrip()[:1] in (b"<", b"{"):
         return f". It is text that begins with {head[:20].decode('latin-1')!r}, such as a web page saved in its place"

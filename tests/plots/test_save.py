@@ -68,10 +68,10 @@ def learn():
 def draws_all(learn):
     """Functions that draw one figure each, by name."""
     sweep = learn.lr_find(num_it=20, show_plot=False)
-    interp = ClassificationInterpretation.from_learner(learn)
     (stats,) = learn.cbs
     finder = LRFinder(learn.model, torch.optim.SGD(learn.model.parameters(), 0.1), nn.CrossEntropyLoss())
     finder.range_test(learn.dls.train, end_lr=1, num_iter=30)
+    interp = ClassificationInterpretation.from_learner(learn)  # of the weights that the range test left
     several = Predictions(torch.rand(12, 3), (torch.rand(12, 3) > 0.5).float())
     labels = MultiLabelInterpretation(several)
     numbers = RegressionInterpretation(Predictions(torch.rand(12), torch.rand(12)))
@@ -113,6 +113,18 @@ def test_files_are_written_in_the_format_of_their_suffix(draws_all, tmp_path):
         assert (tmp_path / f"{name}{suffix}").read_bytes().startswith(first)
         with pytest.raises(ValueError, match="`save` must end in the suffix of a format"):
             draw(save=tmp_path / f"{name}.wrong")
+
+
+def test_a_size_beside_axes_is_refused_by_every_figure_that_takes_both(draws_all):
+    figure, ax = plt.subplots()
+    sized = [name for name, draw in draws_all.items() if "figsize" in inspect.signature(draw).parameters]
+    assert len(sized) >= 16
+    for name in sized:
+        with pytest.raises(ValueError, match=r"`figsize` is for a new figure.*Received: figsize=\(3, 3\)"):
+            draws_all[name](figsize=(3, 3), ax=ax)
+    with pytest.raises(ValueError, match="`dpi` is for a new figure.*Received: dpi=50"):
+        draws_all["confusion"](dpi=50, ax=ax)
+    assert not ax.has_data() and figure.axes == [ax]
 
 
 @pytest.mark.parametrize("place", ["grid", "free", "subfigure"])

@@ -14,7 +14,7 @@ from torch import nn
 
 from minilearner.errors import DataError
 from minilearner.results.interpretation import ClassificationInterpretation
-from minilearner.results.predictions import BatchPrediction
+from minilearner.results.predictions import BatchPrediction, Predictions
 
 VOCAB = ["cat", "dog", "cow"]
 
@@ -238,3 +238,9 @@ def test_a_learner_is_sent_to_the_method_that_takes_it():
 
     with pytest.raises(TypeError, match=r"Received: a learner\. Write `ClassificationInterpretation\.from_learner"):
         ClassificationInterpretation(Learning())
+
+
+def test_a_model_with_one_output_is_refused_with_the_reason():
+    predictions = Predictions(torch.randn(4, 1), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(DataError, match=r"one output for each of at least two classes. Received: .*\(4, 1\)"):
+        ClassificationInterpretation.from_predictions(predictions)

@@ -200,6 +200,20 @@ def test_losses_alone_have_a_report_too(learn, tmp_path):
     assert sections_of(path) == ["summary", "data", "settings", "curves", "losses"]
 
 
+def test_a_page_says_if_the_model_has_changed_since_the_predictions(learn, tmp_path):
+    interp = ClassificationInterpretation.from_learner(learn)
+    notice = "The model has changed since these predictions were made."
+    assert notice not in text_of(interp.report(tmp_path / "before.html"))
+    learn.save("before")
+    with learn.no_logging():
+        learn.fit(1)
+    assert notice in text_of(interp.report(tmp_path / "after.html", n_images=2))
+    with pytest.warns(UserWarning, match=f"{notice[:-1]}: the heat is that of the model as it is now"):
+        interp.plot_gradcam(1)
+    learn.load("before")
+    assert notice not in text_of(interp.report(tmp_path / "again.html", n_images=2))
+
+
 def test_bad_arguments_are_refused_before_anything_is_read(learn, tmp_path):
     interp = ClassificationInterpretation.from_learner(learn)
     with pytest.raises(ValueError, match="`n_images` must be at least 0. Received: n_images=-1."):

@@ -36,7 +36,7 @@ def kinds_of(found):
 def test_good_images_have_no_problems(folder):
     found = find_image_problems(folder)
     assert len(found) == 0 and found.n_images == 12
-    assert str(found) == "0 of 12 images have problems: nothing"
+    assert str(found) == "0 of 12 images have problems"
 
 
 def test_odd_images_are_found(folder):
@@ -137,6 +137,16 @@ def test_images_in_memory(scale):
     ]
 
 
+def test_arrays_of_any_number_of_channels_are_compared_in_all_of_them():
+    x = torch.rand(6, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    x[1], x[3] = x[0], x[2]
+    x[3, 4] += 0.5
+    x[5, 2, 3, 3] = float("nan")
+    found = find_image_problems(DataLoaders.from_arrays((x, torch.arange(6)), bs=2))
+    assert [(row.kind, row.item, row.twin) for row in found] == [("unreadable", 5, None), ("duplicate", 1, 0)]
+    assert found[0].text == "it holds NaN or infinite numbers"
+
+
 def test_it_shows_itself(folder):
     (folder / "train/dog/copy.png").write_bytes((folder / "train/dog/0.png").read_bytes())
     found = find_image_problems(folder)
@@ -153,7 +163,7 @@ def test_what_is_no_image_is_refused(blobs):
         find_image_problems(DataLoaders([(torch.rand(2, 3, 4, 4), torch.tensor([0, 1]))]))
     with pytest.raises(DataError, match="`source` must be DataLoaders, a folder or a list of paths"):
         find_image_problems([])
-    with pytest.raises(DataError, match="Received: a int"):
+    with pytest.raises(DataError, match="Received: an object of type int"):
         find_image_problems(3)
 
 

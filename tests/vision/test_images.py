@@ -398,7 +398,7 @@ def test_a_long_text_in_a_png_is_not_called_damage(tmp_path):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        (b"\0\0\0\x18ftypheic", "It is HEIC: run `pip install pillow-heif`"),
+        (b"\0\0\0\x18ftypheic", "It is HEIC: run `pip install 'minilearner[heif]'`"),
         (b"\0\0\0\x0cJXL \r\n", "It is JPEG XL: run `pip install pillow-jxl-plugin`"),
         (b"<!DOCTYPE html><html>", "text that begins with '<!DOCTYPE html><html'"),
     ],
