@@ -540,7 +540,7 @@ def _keywords(thing: Any) -> str:
 
 
 def list_parts(metric: Metric) -> list[Any]:
-    """Returns a torchmetrics object and those inside it, or any other metric alone."""
+    """Returns a metric and those inside it, of which torchmetrics objects and wrappers have some."""
     return list(metric.modules()) if isinstance(metric, nn.Module) else [metric]
 
 
@@ -570,7 +570,7 @@ def compute_number(name: str, value: Any) -> float:
         what = f"{len(value)} numbers" if isinstance(value, (Tensor, list, tuple)) and len(value) > 1 else ""
         raise TypeError(
             f"the metric {name!r} must compute one number. Received: {what or type(value).__name__}. "
-            "Use one metric for each number, or one that averages."
+            f"Take one of them by ClassMetric({name}, 0), from minilearner.vision.all, or a metric that averages."
         ) from error
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassRecall
 
 import minilearner
 import minilearner.vision.all
@@ -28,6 +29,7 @@ NEEDED = {
     **{name: {"params": WEIGHTS} for name in ("Adam", "RAdam", "RMSProp", "SGD", "ranger")},
     "AccumMetric": {"func": max},
     "GroupSplitter": {"get_group": str},
+    "ClassMetric": {"metric": MulticlassRecall(3, average=None), "which": 1},
     "SplitterFrom": {"splitter": KFold(2)},
     "ConvLayer": {"ni": 1, "nf": 1},
     "Lookahead": {"opt": torch.optim.SGD(WEIGHTS, 0.1)},

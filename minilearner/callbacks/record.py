@@ -119,15 +119,17 @@ class Record(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns how long this epoch has taken so far, and the state of its training metrics."""
-        metrics = {name: data_attributes(metric) for name, metric in self.train_metrics.items()}
+        metrics = {name: list(map(data_attributes, list_parts(one))) for name, one in self.train_metrics.items()}
         seconds = time.perf_counter() - self._began
         return {"seconds": seconds, "train_metrics": metrics, "waiting": self._updates.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from the saved state."""
         self._began = time.perf_counter() - state["seconds"]
-        for name, attributes in state["train_metrics"].items():
-            load_attributes(self.train_metrics[name], to_device(attributes, self._device))
+        for name, saved in state["train_metrics"].items():
+            of_parts = [saved] if isinstance(saved, Mapping) else saved  # early versions saved the outer metric alone
+            for part, attributes in zip(list_parts(self.train_metrics[name]), of_parts, strict=False):
+                load_attributes(part, to_device(attributes, self._device))
         self._updates.load_state_dict(to_device(state["waiting"], self._device))
 
     def before_fit(self, run: Run) -> None:

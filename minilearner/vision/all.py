@@ -82,6 +82,7 @@ from minilearner.plots.axes import show_image, show_images, subplots
 from minilearner.plots.pyplot import plt
 from minilearner.results.recorder import Recorder
 from minilearner.scores.accumulated import AccumMetric, skm_to_fastai
+from minilearner.scores.class_metric import ClassMetric
 from minilearner.scores.classes import (
     APScoreBinary,
     BalancedAccuracy,
@@ -191,6 +192,7 @@ __all__ = [
     "Categorize",
     "CategoryBlock",
     "CohenKappa",
+    "ClassMetric",
     "ColReader",
     "ColSplitter",
     "Contrast",
