@@ -87,6 +87,7 @@ from minilearner.training.callback import (
     CancelTrain,
     CancelValidate,
 )
+from minilearner.training.run import Run
 from minilearner.vision.augment import Flip
 from minilearner.vision.fashion_mnist import fashion_mnist
 from minilearner.vision.image_problems import find_image_problems
@@ -151,6 +152,7 @@ __all__ = [
     "ReduceLROnPlateau",
     "Regression",
     "RegressionInterpretation",
+    "Run",
     "SaveBest",
     "SplitOnOOM",
     "TensorBoardLogger",

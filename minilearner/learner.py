@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
+from typing_extensions import Self, TypeVar
 
 from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
@@ -47,7 +49,7 @@ from minilearner.results.calibration import Calibration, check_temperature
 from minilearner.results.evidence import Evidence
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.origins import Origins
-from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
+from minilearner.results.predictions import BatchPrediction, Prediction, Predictions, PredictionWithInput
 from minilearner.results.recorder import Recorder, RunRecord
 from minilearner.results.training_facts import TrainingFacts
 from minilearner.runtime import read_device
@@ -74,9 +76,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Learner"]
 
+_Label = TypeVar("_Label", default=Any)
+
+
+class Batches(Protocol):
+    """What a learner takes in place of a `DataLoaders`: one loader, or a pair of them."""
+
+    def __len__(self) -> int:
+        """Returns the number of batches, or of loaders."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Starts a pass."""
+
 
 @suggest_keywords
-class Learner(LearnerParts):
+class Learner(LearnerParts[_Label]):
     """Bundles data, a model and how to train it.
 
     Example::
@@ -128,7 +142,7 @@ class Learner(LearnerParts):
 
     def __init__(
         self,
-        dls: Any,
+        dls: DataLoaders[_Label] | Batches | Dataset[Any],
         model: nn.Module,
         loss_func: LossFunction | None = None,
         opt_func: OptimizerFactory | None = None,
@@ -163,12 +177,12 @@ class Learner(LearnerParts):
         self.strategy = resolve_strategy(strategy)
         self._compiler = resolve_compile(compile, is_alone=self.strategy is None)
         self.model = model
-        self.dls = dls
+        self._assign(dls=dls)
         self.model = model.to(self.device)
         self._set_precision(precision)
-        self.loss_func, self.opt_func, self.splitter = loss_func, opt_func, splitter
-        self.lr, self.wd, self.wd_bn_bias, self.train_bn, self.moms = lr, wd, wd_bn_bias, train_bn, moms
-        self.metrics, self.path, self.model_dir = metrics, path or self.dls.path, model_dir
+        self.lr, self.wd_bn_bias, self.train_bn, self.moms = lr, wd_bn_bias, train_bn, moms
+        self._assign(loss_func=loss_func, opt_func=opt_func, splitter=splitter, wd=wd, metrics=metrics)
+        self._assign(path=path or self.dls.path, model_dir=model_dir)
         self.seed = seed
         self.recorder, self._preflight, self._features, self._output = Recorder(), Preflight(), Features(), Output()
         self._written = set()
@@ -557,7 +571,16 @@ class Learner(LearnerParts):
         train_fold = fit or partial(fit_briefly, n_epoch=n_epoch)
         return cross_validate(ItemPool(self.dls, ds_idx), k, make, train_fold, seed=seed, output=self._output)
 
-    def predict(self, item: Any, with_input: bool = False) -> Prediction:
+    @overload
+    def predict(self, item: Any, with_input: Literal[False] = False) -> Prediction[_Label]: ...
+
+    @overload
+    def predict(self, item: Any, with_input: Literal[True]) -> PredictionWithInput[_Label]: ...
+
+    @overload
+    def predict(self, item: Any, with_input: bool) -> Prediction[_Label] | PredictionWithInput[_Label]: ...
+
+    def predict(self, item: Any, with_input: bool = False) -> Prediction[_Label] | PredictionWithInput[_Label]:
         """Returns `(label, index, probabilities)` of one item. Training goes on as if it had not been called.
 
         Args:
@@ -753,7 +776,7 @@ class Learner(LearnerParts):
         self._say_where("save", path)
         return path
 
-    def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Learner:
+    def load(self, file: str | Path, with_opt: bool = True, strict: bool = True) -> Self:
         """Loads a file that `save` wrote: all of it, or nothing if something does not fit. Returns the learner.
 
         A file of `export` or `SaveBest`, or of another program in the safetensors format, is loaded too.
@@ -806,14 +829,14 @@ class Learner(LearnerParts):
         """Shows and prints nothing inside the context."""
         return self._output.hide(bar=True, table=True)
 
-    def add_cb(self, cb: Callbacks) -> Learner:
+    def add_cb(self, cb: Callbacks) -> Self:
         """Adds one or several callbacks to every run from now on. Returns the learner."""
         added = self._output.take_progress(as_callbacks(cb))
         self._view.show_to(added)
         self.cbs = [*self.cbs, *added]
         return self
 
-    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Learner:
+    def remove_cb(self, cb: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Self:
         """Removes callbacks, given by object or by class. Returns the learner.
 
         Without fastai's ProgressCallback, there are no bars; adding it shows them again. The table of epochs stays.
@@ -831,7 +854,7 @@ class Learner(LearnerParts):
     add_cbs, remove_cbs = add_cb, remove_cb
 
     @contextmanager
-    def added_cbs(self, cbs: Callbacks) -> Iterator[Learner]:
+    def added_cbs(self, cbs: Callbacks) -> Iterator[Self]:
         """Adds callbacks inside the ``with`` block."""
         before = self.cbs
         self.add_cb(cbs)
@@ -841,7 +864,7 @@ class Learner(LearnerParts):
             self.cbs = before
 
     @contextmanager
-    def removed_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Iterator[Learner]:
+    def removed_cbs(self, cbs: Callback | type[Callback] | Iterable[Callback | type[Callback]]) -> Iterator[Self]:
         """Removes callbacks inside the ``with`` block; see `remove_cb`."""
         before = self.cbs
         self.remove_cb(cbs)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 from weakref import ref
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from typing_extensions import TypeVar
 
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_not_negative
@@ -43,10 +44,11 @@ from minilearner.training.step import LossFunction
 
 __all__ = ["LearnerParts"]
 
+_Label = TypeVar("_Label", default=Any)
 _Learner = TypeVar("_Learner", bound="LearnerParts")
 
 
-class LearnerParts(AtAGlance):
+class LearnerParts(AtAGlance, Generic[_Label]):
     """Holds the data, the model, the loss, the optimizer and the metrics of a `Learner`, each of them assignable."""
 
     model: nn.Module
@@ -84,7 +86,7 @@ class LearnerParts(AtAGlance):
         return Glance(title, {name: fact for name, fact in facts.items() if fact})
 
     @property
-    def dls(self) -> DataLoaders:
+    def dls(self) -> DataLoaders[_Label]:
         """The loaders. Others with the same classes may be assigned, such as larger images of the same items.
 
         New loaders also run the transforms that the learner has added to the ones before, as `vision_learner` adds
@@ -187,6 +189,11 @@ class LearnerParts(AtAGlance):
         optimizer = self._optimizer()
         trained, hypers = self._trained or (None, None)
         return OptimizerView(optimizer, hypers if trained is not None and trained() is optimizer else None)
+
+    def _assign(self, **parts: Any) -> None:
+        """Assigns parts by name. In a subclass's constructor, pyright takes `self.path = path` for a declaration."""
+        for name, part in parts.items():
+            setattr(self, name, part)
 
     def create_opt(self) -> None:
         """Makes the optimizer anew, without the state of the one before."""

@@ -69,7 +69,7 @@ def _adapt_keras_function(name: str, function: Callable[..., Any]) -> Callable[[
     def on_batch(run: Run) -> None:
         if run.training:  # Keras has other names for the batches of a validation pass
             begins = name.endswith("begin") or run.loss is None
-            function(run.iter, {} if begins else {"loss": float(run.loss.detach())})  # type: ignore[union-attr]
+            function(run.iter, {} if begins else {"loss": float(run.loss.detach())})
 
     return on_train if "train" in name else on_epoch if "epoch" in name else on_batch
 

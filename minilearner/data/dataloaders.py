@@ -9,12 +9,13 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
+from typing_extensions import TypeVar
 
 from minilearner.checks import check_count
 from minilearner.data.arrays import as_inputs, as_pair, check_alike
@@ -50,9 +51,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DataLoaders"]
 
+_Label = TypeVar("_Label", default=Any)
+_Name = TypeVar("_Name", default=Any)
+
 
 @suggest_keywords
-class DataLoaders(AtAGlance):
+class DataLoaders(AtAGlance, Generic[_Label]):
     """A training loader and, optionally, a validation loader, with what their labels mean.
 
     >>> dls = DataLoaders(train_dataset, valid_dataset, bs=64)        # torch datasets
@@ -79,6 +83,10 @@ class DataLoaders(AtAGlance):
         DataError: a source has no batches.
     """
 
+    train: Loader
+    """The training loader."""
+    valid: Loader | Any
+    """The validation loader; None without one, which type checkers do not ask about."""
     _turns: Turns | None = None  # loaders without training data have none
 
     def __init__(
@@ -89,7 +97,7 @@ class DataLoaders(AtAGlance):
         bs: int = 64,
         seed: int | None = None,
         target: Target | None = None,
-        vocab: Sequence[Any] | None = None,
+        vocab: Sequence[_Label] | None = None,
         device: torch.device | str | None = None,
         path: str | os.PathLike[str] = ".",
         new_items: NewItems | None = None,
@@ -126,14 +134,14 @@ class DataLoaders(AtAGlance):
         valid: tuple[Any, Any] | None = None,
         *,
         bs: int = 64,
-        vocab: Sequence[Any] | None = None,
+        vocab: Sequence[_Name] | None = None,
         target: Target | None = None,
         item_tfms: Transforms = None,
         batch_tfms: Transforms = None,
         seed: int | None = None,
         drop_last: bool = True,
         device: torch.device | str | None = None,
-    ) -> DataLoaders:
+    ) -> DataLoaders[_Name]:
         """Returns loaders of arrays ``(x, y)`` in memory, NumPy's or tensors.
 
         Inputs x are (items, ...), images (items, channels, height, width). uint8 is stored as it is, and arrives as
@@ -176,7 +184,8 @@ class DataLoaders(AtAGlance):
             vx, raw = as_pair(valid, "valid")
             check_alike(x, vx)
             valid_loader = MemoryLoader(vx, encode_labels(target, raw, split="valid"), **options)
-        return cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
+        loaders: DataLoaders[Any] = cls(loader, valid_loader, bs=bs, seed=seed, target=target, device=device)
+        return loaders
 
     @property
     def target(self) -> Target | None:
@@ -188,15 +197,25 @@ class DataLoaders(AtAGlance):
         return self._target
 
     @property
-    def vocab(self) -> Vocab | None:
+    def vocab(self) -> Vocab | Any:
         """The classes in the order of their numbers; None if there are none or they are unknown."""
         names = getattr(self.target, "vocab", None)
         return None if names is None else Vocab(names)
 
     @property
-    def c(self) -> int | None:
-        """How many outputs a model needs: classes, or numbers to regress; None if it is unknown."""
-        return None if self.target is None else self.target.n_out
+    def c(self) -> int:
+        """How many outputs a model needs: classes, or numbers to regress.
+
+        Raises:
+            DataError: it is unknown, as for foreign loaders that were given neither `vocab` nor `target`.
+        """
+        n = None if self.target is None else self.target.n_out
+        if n is None:
+            raise DataError(
+                "`dls.c` is unknown, since nothing says how many outputs the targets need. Give `vocab` or `target` to "
+                "DataLoaders, or write the number yourself."
+            )
+        return n
 
     def loader(self, ds_idx: int) -> Loader:
         """Returns the training loader for 0, the validation loader for 1.

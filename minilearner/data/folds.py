@@ -120,7 +120,7 @@ class ItemPool:
         return torch.cat([loader.x for loader in self.sets])  # type: ignore[attr-defined]
 
     def _dataset(self, positions: NDArray[np.int64]) -> ItemDataset:
-        datasets: list[ItemDataset] = [loader.dataset for loader in self.sets]  # type: ignore[attr-defined]
+        datasets: list[ItemDataset] = [loader.dataset for loader in self.sets]
         places = [(dataset, i) for dataset in datasets for i in range(len(dataset))]
         chosen = [places[i] for i in positions.tolist()]
         rows = [dataset.rows[i] for dataset, i in chosen if dataset.rows is not None]

@@ -135,7 +135,7 @@ class ForeignLoader(Loader):
             yield map_tensors(lambda t: t[:0], batch) if is_stand_in else batch
 
     @property
-    def n_items(self) -> int | None:
+    def n_items(self) -> int | Any:
         """The number of items that `in_order` gives; None if only a pass over the data would say."""
         if not isinstance(self.source, DataLoader) or isinstance(self.source.dataset, IterableDataset):
             return None

@@ -80,6 +80,7 @@ class ItemLoader(DerivedLoader):
     """
 
     tensors_on_device = ("y",)
+    dataset: ItemDataset
     _more_changes: ClassVar[dict[str, str]] = {"num_workers": "_num_workers"}
 
     def __init__(

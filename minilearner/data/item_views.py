@@ -54,13 +54,13 @@ class ItemView(Sequence[Any]):
         return (self[i] for i in range(len(self)))
 
     @property
-    def vocab(self) -> Vocab | None:
+    def vocab(self) -> Vocab | Any:
         """The classes in the order of their numbers; None if there are none."""
         names = getattr(self.target, "vocab", None)
         return None if names is None else Vocab(names)
 
     @property
-    def c(self) -> int | None:
+    def c(self) -> int | Any:
         """How many outputs a model needs; None if it is unknown."""
         return None if self.target is None else self.target.n_out
 

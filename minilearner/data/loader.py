@@ -60,6 +60,9 @@ class Loader(ABC):
     share: Share
     """The part of each pass that this process reads."""
 
+    dataset: Any
+    """What a loader that reads items one by one reads them from. Other loaders do not have it."""
+
     target: Target | None = None
     """What labels mean, for those who look at a batch. `DataLoaders` set it."""
 
@@ -140,7 +143,7 @@ class Loader(ABC):
 
     @property
     @abstractmethod
-    def n_items(self) -> int | None:
+    def n_items(self) -> int | Any:
         """The number of items that `in_order` gives; None if it is unknown."""
 
     @property

@@ -115,8 +115,8 @@ class LRFinder:
         self.memory_cache, self.cache_dir = memory_cache, cache_dir
         self.amp_backend, self.amp_config, self.grad_scaler = amp_backend, amp_config, grad_scaler
         self.history: dict[str, list[float]] = {"lr": [], "loss": []}
-        self.best_loss: float | None = None
-        self.sweep: LRSweep | None = None
+        self.best_loss: float | Any = None
+        self.sweep: LRSweep | Any = None
         self.state_cacher = StateCacher(memory_cache, cache_dir)
         for name, part in self._list_parts():
             self.state_cacher.store(name, part.state_dict())

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Generic, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import NamedTuple, TypeVar
 
 from minilearner import processes
 from minilearner.errors import DataError, FileFormatError
@@ -22,7 +23,9 @@ from minilearner.results.origins import Origins
 from minilearner.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["BatchPrediction", "Prediction", "Predictions", "find_images", "join"]
+__all__ = ["BatchPrediction", "Prediction", "PredictionWithInput", "Predictions", "find_images", "join"]
+
+_Label = TypeVar("_Label", default=Any)
 
 
 @suggest_keywords
@@ -31,7 +34,7 @@ class Predictions:
     """The predictions for a whole set, on the CPU, in its order.
 
     Unpacks to ``preds, targets``, with what else was asked for in fastai's order: ``inputs, preds, targets, decoded,
-    losses``.
+    losses``. Type checkers take these for tensors; the fields of a model with several outputs may hold any tree.
     """
 
     preds: Tree
@@ -51,7 +54,7 @@ class Predictions:
     origins: Origins | None = None
     """The files of the items and the columns of their table, if the items come from files."""
 
-    def __iter__(self) -> Iterator[Tree]:
+    def __iter__(self) -> Iterator[Tensor]:
         return iter(self._parts())
 
     def __len__(self) -> int:
@@ -59,10 +62,10 @@ class Predictions:
         return len(self._parts())
 
     @overload
-    def __getitem__(self, index: int) -> Tree: ...
+    def __getitem__(self, index: int) -> Tensor: ...
 
     @overload
-    def __getitem__(self, index: slice) -> tuple[Tree, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[Tensor, ...]: ...
 
     def __getitem__(self, index: int | slice) -> Tree:
         """Returns the part at this place of what it unpacks to."""
@@ -201,33 +204,32 @@ class BatchPrediction:
     """The number of items in the batch."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The result of `predict` for one item. Unpacks to ``label, index, probabilities``, after the input if wanted."""
+class Prediction(NamedTuple, Generic[_Label]):
+    """The result of `predict` for one item. Unpacks to ``label, index, probabilities``."""
 
-    label: Any
+    label: _Label
     """The decoded prediction, from the vocabulary if there is one."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuples have a method of this name
     """The prediction in the form of the loss: a class number."""
     probabilities: Tensor
     """(classes,): the output after the activation."""
-    input: Tree = None
-    """The item as the model saw it, but in its real colours: (channels, height, width), with ``with_input=True``."""
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._parts())
+    @property
+    def input(self) -> None:
+        """None; `with_input=True` returns a `PredictionWithInput`."""
 
-    def __len__(self) -> int:
-        """The number of parts that it unpacks to."""
-        return len(self._parts())
 
-    def __getitem__(self, index: int | slice) -> Any:
-        """Returns the part at this place of what it unpacks to."""
-        return self._parts()[index]
+class PredictionWithInput(NamedTuple, Generic[_Label]):
+    """The result of `predict(item, with_input=True)`. Unpacks to ``input, label, index, probabilities``."""
 
-    def _parts(self) -> tuple[Any, ...]:
-        before = () if self.input is None else (self.input,)
-        return (*before, self.label, self.index, self.probabilities)
+    input: Tensor
+    """The item as the model saw it, but in its real colours: (channels, height, width)."""
+    label: _Label
+    """As in `Prediction`."""
+    index: Tensor  # type: ignore[assignment]  # tuples have a method of this name
+    """As in `Prediction`."""
+    probabilities: Tensor
+    """As in `Prediction`."""
 
 
 def _to_cpu(tensor: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ class RunRecord(AtAGlance):
         return float((loss * n).sum() / n.sum()) if n.sum() else math.nan
 
     @property
-    def history(self) -> Mapping[str, list[Any]]:
+    def history(self) -> Mapping[str, list[float]]:
         """The columns of `epochs`, with one value per epoch: ``history["valid_loss"]``. NaN if a row has no value.
 
         Validations in mid-epoch are left out. An unknown column raises a KeyError with the nearest name.
@@ -260,7 +260,7 @@ class Recorder(AtAGlance):
     train_metrics: bool = False
     """Set it to True to compute the metrics on training batches too, which takes extra time."""
 
-    sweep: SweepOutcome | None = None
+    sweep: Any = None
     """The latest sweep of `learn.lr_find`, or None."""
 
     def __init__(self) -> None:
@@ -308,7 +308,7 @@ class Recorder(AtAGlance):
         return np.concatenate([np.empty(0, _STEP_FIELDS), *(run.steps for run in self.runs)])
 
     @property
-    def history(self) -> Mapping[str, list[Any]]:
+    def history(self) -> Mapping[str, list[float]]:
         """The columns of `epochs` over all runs, with one value per epoch; see `RunRecord.history`."""
         return _history(self.epochs)
 
@@ -392,7 +392,8 @@ class Recorder(AtAGlance):
         """
         if self.sweep is None:
             raise ValueError("There is no sweep to plot. Write learn.lr_find(), which draws it too.")
-        return self.sweep.plot(ax, skip_start, skip_end, save=save)
+        sweep: SweepOutcome = self.sweep
+        return sweep.plot(ax, skip_start, skip_end, save=save)
 
     def plot_metrics(self, ax: Axes | None = None, *, save: str | os.PathLike[str] | None = None) -> Figure:
         """Draws the loss and each metric over the epochs of all runs, with one line each for training and validation.
@@ -563,13 +564,13 @@ def csv_columns(names: Iterable[str]) -> list[str]:
     return [*start, *(name for name in names if name not in (*start, "time_seconds")), "time_seconds"]
 
 
-def _history(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, list[Any]]:
+def _history(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, list[float]]:
     whole = [row for row in rows if not _in_mid_epoch(row)]
     return _History({name: [row.get(name, math.nan) for row in whole] for name in _columns(whole)})
 
 
-class _History(dict[str, list[Any]]):
-    def __missing__(self, name: str) -> list[Any]:
+class _History(dict[str, list[float]]):
+    def __missing__(self, name: str) -> list[float]:
         raise KeyError(f"No column {name!r}.{closest(name, self)} Recorded: {', '.join(self) or 'nothing yet'}.")
 
 

@@ -27,7 +27,7 @@ from minilearner.models.class_maps import Method, class_maps
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
-from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
+from minilearner.results.predictions import BatchPrediction, Prediction, Predictions, PredictionWithInput
 from minilearner.threads import alone_with, turn_of
 from minilearner.training.callback import Callback
 from minilearner.training.inference import predict_all, predict_batches
@@ -88,7 +88,7 @@ class Predictor:
         """Returns where the items of the set come from, if they come from files."""
         return origins_of(self.loader)
 
-    def item(self, item: Any, *, with_input: bool = False) -> Prediction:
+    def item(self, item: Any, *, with_input: bool = False) -> Prediction | PredictionWithInput:
         """Returns the prediction for one item of any kind that `dls.test_dl` takes.
 
         Raises:
@@ -103,15 +103,17 @@ class Predictor:
                 raise TypeError(f"{_ONE_ITEM} Received: {_describe(item)}.") from error
             raise
 
-    def _predict_item(self, item: Any, *, with_input: bool) -> Prediction:
+    def _predict_item(self, item: Any, *, with_input: bool) -> Prediction | PredictionWithInput:
         target = self.dls.target
         loader = self.dls.test_dl([item]).pick([0])  # read in this process, without workers
         with predict_all(self.step, loader, **self._how(None, iter), is_shared=False) as batches:
             (batch,) = batches
         preds = batch.preds.cpu()
         index = self._decode(preds)[0]
-        seen = map_tensors(lambda t: t[0].cpu(), loader.decode(batch.x)) if with_input else None
-        return Prediction(index if target is None else target.label(index), index, preds[0], seen)
+        prediction = Prediction(index if target is None else target.label(index), index, preds[0])
+        if not with_input:
+            return prediction
+        return PredictionWithInput(map_tensors(lambda t: t[0].cpu(), loader.decode(batch.x)), *prediction)
 
     def tta(self, n: int, item_tfms: Any, batch_tfms: Any, *, beta: float | None, use_max: bool) -> Predictions:
         """Returns `a + beta * (p - a)`, with `p` the plain predictions and `a` the mean of `n` augmented passes.

@@ -111,7 +111,7 @@ class Run:
     y: Any = None
     part: slice | None = None
     pred: Any = None
-    loss: Tensor | None = None
+    loss: Tensor | Any = None  # None between batches; callbacks read it where it is a tensor
     process_batch: Callable[[], None] = _refuse
     metrics: dict[str, float] = field(default_factory=dict)
     columns: list[str] = field(default_factory=list)

@@ -30,7 +30,7 @@ def fashion_mnist(
     augment: bool = True,
     download: bool = True,
     seed: int | None = None,
-) -> DataLoaders:
+) -> DataLoaders[str]:
     """Returns loaders of Fashion-MNIST: 60,000 + 10,000 grey images of clothes in 10 classes, in memory.
 
     Prints to standard error where the images came from: your `path`, the data home, the system, a download, or, if

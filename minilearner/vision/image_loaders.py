@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypeVar
+
 from minilearner.data.batch_transforms import Transforms
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock
 from minilearner.data.data_block import DataBlock
@@ -38,6 +40,8 @@ from minilearner.keywords import check_unknown, suggest_keywords
 from minilearner.vision.image_block import ImageBlock, PILImage
 
 __all__ = ["ImageDataLoaders"]
+
+_Name = TypeVar("_Name", default=Any)
 
 
 @suggest_keywords
@@ -69,7 +73,7 @@ class ImageDataLoaders:
         *,
         splitter: Splitter | None = None,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[str]:
         """Returns loaders of images in one folder per class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
 
         With `valid_pct`, the layout is ``cat/1.jpg``, or anything deeper, and the split is random. Images without a
@@ -111,7 +115,7 @@ class ImageDataLoaders:
         cls,
         path: PathLike,
         fnames: Sequence[PathLike],
-        label_func: Callable[[Any], Any],
+        label_func: Callable[[Any], _Name],
         valid_pct: float = 0.2,
         seed: int | None = None,
         item_tfms: ItemTransforms = None,
@@ -120,7 +124,7 @@ class ImageDataLoaders:
         *,
         splitter: Splitter | None = None,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[_Name]:
         """Returns loaders of the files `fnames`, labelled by a function of the path.
 
         Args:
@@ -145,10 +149,10 @@ class ImageDataLoaders:
         cls,
         path: PathLike,
         fnames: Sequence[PathLike],
-        label_func: Callable[[str], Any],
+        label_func: Callable[[str], _Name],
         *args: Any,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[_Name]:
         """Returns loaders of the files `fnames`, labelled by a function of the file's name.
 
         Args:
@@ -169,7 +173,7 @@ class ImageDataLoaders:
         pat: str,
         *args: Any,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[str]:
         """Returns loaders of the files `fnames`, labelled by a regular expression searched in the path.
 
         Args:
@@ -190,7 +194,7 @@ class ImageDataLoaders:
         pat: str,
         *args: Any,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[str]:
         """Returns loaders of the files `fnames`, labelled by a regular expression searched in the file's name.
 
         Args:
@@ -306,7 +310,7 @@ class ImageDataLoaders:
         cls,
         path: PathLike,
         fnames: Sequence[PathLike],
-        labels: Sequence[Any],
+        labels: Sequence[_Name],
         valid_pct: float = 0.2,
         seed: int | None = None,
         y_block: Any = None,
@@ -316,7 +320,7 @@ class ImageDataLoaders:
         *,
         splitter: Splitter | None = None,
         **options: Any,
-    ) -> DataLoaders:
+    ) -> DataLoaders[_Name]:
         """Returns loaders of files and their labels, given as two lists.
 
         Args:

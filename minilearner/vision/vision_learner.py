@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from minilearner.checks import check_count, check_not_negative, check_rate
 from minilearner.copies import copy_apart
@@ -33,10 +34,12 @@ from minilearner.vision.recipes import VisionModel, recipe_of
 
 __all__ = ["cnn_learner", "vision_learner"]
 
+_Label = TypeVar("_Label", default=Any)
+
 
 @suggest_keywords
 def vision_learner(
-    dls: DataLoaders,
+    dls: DataLoaders[_Label],
     arch: Arch,
     normalize: bool = True,
     n_out: int | None = None,
@@ -71,7 +74,7 @@ def vision_learner(
     device: str | torch.device | None = None,
     seed: int | None = None,
     compile: Compile = False,
-) -> Learner:
+) -> Learner[_Label]:
     """Returns a learner whose model is ``Sequential(body, head)``: the body of `arch`, and a new head for these labels.
 
     With trained weights, everything but the head is frozen. Norm layers still learn if `train_bn`. The usual next step
@@ -177,7 +180,7 @@ def _keep_apart(value: Any) -> Any:
 
 
 def _count_outputs(dls: DataLoaders, n_out: int | None) -> int:
-    n = dls.c if n_out is None else n_out
+    n = n_out if n_out is not None or dls.target is None else dls.target.n_out
     if n is None:
         raise ValueError(
             "`n_out` is needed, since `dls` does not say how many classes there are. Pass it, or pass `vocab` to "

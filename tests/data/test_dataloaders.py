@@ -321,7 +321,10 @@ class TestForeign:
         data = dataset()
         data.classes = ["a", "b"]
         assert DataLoaders(DataLoader(Subset(data, range(4)))).vocab == ("a", "b")
-        assert DataLoaders(DataLoader(dataset())).c is None
+
+    def test_an_unknown_number_of_outputs_is_an_error_that_names_the_way_out(self):
+        with pytest.raises(DataError, match=r"`dls.c` is unknown.*Give `vocab` or `target` to DataLoaders"):
+            _ = DataLoaders(DataLoader(dataset())).c
 
     @pytest.mark.parametrize(
         "options",

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -61,3 +63,8 @@ def test_losses_without_targets_mixed_batches_and_no_batches_are_errors(batches)
 def test_a_prediction_unpacks_to_label_index_and_probabilities():
     label, index, probabilities = Prediction("cat", torch.tensor(1), torch.tensor([0.2, 0.8]))
     assert (label, int(index), probabilities[1]) == ("cat", 1, torch.tensor(0.8))
+
+
+def test_a_prediction_can_be_copied_and_says_that_it_has_no_input():
+    prediction = copy.deepcopy(Prediction("cat", torch.tensor(1), torch.tensor([0.2, 0.8])))
+    assert (type(prediction), prediction.label, prediction.input) == (Prediction, "cat", None)
