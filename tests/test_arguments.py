@@ -89,13 +89,14 @@ NOT_HERE = {
     "Learner",
     "LRFinder",
     "LRSweep",
+    "Run",
     "accuracy",
     "accuracy_multi",
     "cnn_learner",
     "error_rate",
     "top_k_accuracy",
 }
-"""Two are tested below, one is a result, one a second name, and metrics work on batches."""
+"""Two are tested below, one is a result, one a second name, the loop makes runs, and metrics work on batches."""
 
 INFINITY = float("inf")
 NO_NUMBERS = [None, 1j, True, np.True_, "x", "", (), {}, np.array([1.0, 2.0]), torch.ones(2), object()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minilearner.keywords import suggest_keywords
 from minilearner.models.tensors import is_channels_last
 from minilearner.results.predictions import Predictions
 from minilearner.training.auto_precision import PrecisionChoice
@@ -56,6 +57,7 @@ def _refuse() -> None:
     raise RuntimeError("`run.process_batch` is set when the run begins.")
 
 
+@suggest_keywords
 @dataclass(slots=True)
 class Run:
     """One call of `fit`, `validate` or `lr_find`, as it is now. Every field is plain; none is looked up elsewhere.
