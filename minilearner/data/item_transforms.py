@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from minilearner.data.albumentations_call import AlbumentationsCall, is_albumentations
 from minilearner.data.transform import ToTensor
 from minilearner.data.user_transforms import as_list, for_training, for_validation, is_preparation, split_compose
 from minilearner.errors import DataError
@@ -109,9 +110,10 @@ class ItemPipeline:
     """Runs item transforms in the order given.
 
     A plain function runs in training and in validation. torchvision's transforms run as `user_transforms` says: random
-    ones in training only, those that decide the size without chance in validation, and a `Compose` is split. For both
-    kinds the global generators are seeded from `rng`, or by a constant in validation; `isolate_rng` puts them back. If
-    the result is an array of bytes (height, width, 1, 3 or 4), it is an image, and its channels are moved to the front.
+    ones in training only, those that decide the size without chance in validation, and a `Compose` is split.
+    albumentations' run likewise, and those with a `p` below 1 in training only. For all these kinds, the global
+    generators are seeded from `rng`, or by a constant in validation; `isolate_rng` puts them back. If the result is an
+    array of bytes (height, width, 1, 3 or 4), it is an image, and its channels are moved to the front.
 
     The pipeline is split before its first random part: ``pipeline(item, rng)`` is
     ``pipeline.finish(pipeline.prepare(item), rng)``, bit for bit.
@@ -253,6 +255,8 @@ def _as_planes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _step(f: Any) -> ItemTransform:
     if isinstance(f, ItemTransform):
         return f
+    if is_albumentations(f):
+        return _Function(AlbumentationsCall(f))
     return _Preparation(f) if is_preparation(f) else _Function(f)
 
 

@@ -1,4 +1,4 @@
-"""Transforms as people pass them: one or several, functions, and torchvision's classes."""
+"""Transforms as people pass them: one or several, functions, torchvision's classes and albumentations'."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minilearner.data.albumentations_call import AlbumentationsCall, is_albumentations
 from minilearner.data.transform import OnSplit, Transform
 from minilearner.errors import DataError
 
@@ -92,8 +93,13 @@ def check_takes_batches(f: Callable[..., Any]) -> None:
     """Refuses transforms that cannot work on a float batch of inputs.
 
     Raises:
-        TypeError: `f` takes or returns PIL images, mixes targets, or returns several batches.
+        TypeError: `f` takes or returns PIL images, mixes targets, returns several batches, or is albumentations'.
     """
+    if is_albumentations(f):
+        raise TypeError(
+            f"`batch_tfms` cannot run albumentations' {type(f).__name__}: it takes one image on the CPU. "
+            "Give it as `item_tfms`."
+        )
     for names, why in (
         (_PIL, "converts PIL images; batches are float tensors already, so leave it out"),
         (_TARGETS, "also mixes the targets, and batch transforms get only the inputs; use the callback of that name"),
@@ -107,11 +113,13 @@ def for_validation(f: Callable[..., Any]) -> Callable[..., Any] | None:
     """Returns what validation runs for `f`: itself, the same size without chance, or None for augmentation.
 
     torchvision's random transforms are augmentation. Two of them decide the size: `RandomResizedCrop` becomes a resize
-    of the whole image, and `RandomCrop` a crop of its centre. All other functions run as they are, even a user's
-    subclass of `v2.Transform`.
+    of the whole image, and `RandomCrop` a crop of its centre. albumentations' are treated alike. All other functions
+    run as they are, even a user's subclass of `v2.Transform`.
     """
     if isinstance(f, Transform):
         return None if f.split_idx == 0 else OnSplit(f, 1)
+    if isinstance(f, AlbumentationsCall):
+        return f.in_validation()
     names = _names(f)
     if names & {"RandomResizedCrop", "RandomCrop"}:
         # The user has imported it by now. At the top of this module, everybody would have to.
