@@ -1,4 +1,4 @@
-"""What an object shows of itself: a few lines in a terminal, a table in a notebook.
+"""What an object shows of itself: a few lines in a terminal, a table in a notebook, its public names.
 
 A class derives from `AtAGlance` and says in `glance` what matters. Both views are made of that one answer.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-__all__ = ["AtAGlance", "Glance", "enumerate_names"]
+__all__ = ["AtAGlance", "Glance", "PublicNames", "enumerate_names"]
 
 _COLUMNS_OF_A_FILE = 100
 """How wide lines are where there is no terminal, as in a log."""
@@ -64,7 +64,14 @@ class Glance:
         )
 
 
-class AtAGlance:
+class PublicNames:
+    """The base of classes whose objects offer only their public names to `dir` and to completion by the TAB key."""
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_") or name.endswith("__")]
+
+
+class AtAGlance(PublicNames):
     """The base of classes whose objects show a `Glance` of themselves."""
 
     def glance(self) -> Glance:

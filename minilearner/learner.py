@@ -873,6 +873,9 @@ class Learner(LearnerParts[_Label]):
         finally:
             self.cbs = before
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *map(name_of, self.cbs)]
+
     if not TYPE_CHECKING:  # with `__getattr__`, a type checker would accept misspelt names
 
         def __getattr__(self, name: str) -> Any:

@@ -1,5 +1,19 @@
 """What objects show of themselves: lines in a terminal, an escaped table in a notebook."""
 
+import torch
+
+from minilearner import (
+    MLP,
+    ClassificationInterpretation,
+    DataLoaders,
+    EarlyStopping,
+    Learner,
+    LRFinder,
+    LRSweep,
+    Predictions,
+    minimum,
+    valley,
+)
 from minilearner.glance import AtAGlance, Glance, enumerate_names
 
 
@@ -49,3 +63,23 @@ def test_a_title_alone_is_enough():
 def test_many_names_are_counted():
     assert enumerate_names(["cat", "dog"]) == "cat, dog"
     assert enumerate_names(range(9), most=2) == "0, 1, ... (9)"
+
+
+def private(thing):
+    return [name for name in dir(thing) if name.startswith("_") and not name.endswith("__")]
+
+
+def test_completion_offers_public_names_only():
+    dls = DataLoaders.from_arrays((torch.rand(8, 3), torch.arange(8) % 2), bs=4)
+    learn = Learner(dls, MLP([3, 2]), cbs=EarlyStopping())
+    predictions = Predictions(torch.eye(2), torch.arange(2))
+    interp = ClassificationInterpretation.from_predictions(predictions)
+    finder = LRFinder(learn.model, torch.optim.SGD(learn.model.parameters(), 0.1), torch.nn.CrossEntropyLoss())
+    assert [private(thing) for thing in (learn, dls, predictions, interp, finder, learn.recorder)] == [[]] * 6
+    assert {"fit", "dls", "early_stopping", "__class__"} <= set(dir(learn))
+    assert {"train", "valid", "vocab"} <= set(dir(dls)) and {"most_confused", "losses"} <= set(dir(interp))
+
+
+def test_completion_offers_the_suggestions_of_a_sweep():
+    sweep = LRSweep.from_curve(torch.logspace(-4, 0, 50), torch.linspace(2, 1, 50), suggest_funcs=(minimum, valley))
+    assert private(sweep) == [] and {"minimum", "valley", "recommended", "plot"} <= set(dir(sweep))

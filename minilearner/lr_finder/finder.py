@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from minilearner.callbacks.progress import Progress
 from minilearner.checks import check_choice, check_count, check_fraction, check_number, check_positive, check_rate
 from minilearner.data.dataloaders import DataLoaders
+from minilearner.glance import PublicNames
 from minilearner.keywords import suggest_keywords
 from minilearner.lr_finder.plain_loop import (
     DataLoaderIter,
@@ -49,7 +50,7 @@ __all__ = ["LRFinder"]
 
 
 @suggest_keywords
-class LRFinder:
+class LRFinder(PublicNames):
     """Runs the learning-rate range test on a plain model, optimizer and loss.
 
     Example::

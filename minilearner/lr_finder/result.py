@@ -187,6 +187,9 @@ class LRSweep(AtAGlance):
         hint = closest(name, [*found, *(f.name for f in fields(self))])
         raise AttributeError(f"This sweep has no {name!r}.{hint} Its suggestions: {', '.join(found) or 'none'}.")
 
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.suggestions]
+
     def summary(self) -> dict[str, Any]:
         """Returns what was found and the settings of the sweep, without the curve, for the record of a run."""
         found = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "reason", "stop_reason")}

@@ -17,6 +17,7 @@ from typing_extensions import NamedTuple, TypeVar
 from minilearner import processes
 from minilearner.errors import DataError, FileFormatError
 from minilearner.files import make_parent
+from minilearner.glance import PublicNames
 from minilearner.keywords import suggest_keywords
 from minilearner.packing import pack, unpack
 from minilearner.results.origins import Origins
@@ -30,7 +31,7 @@ _Label = TypeVar("_Label", default=Any)
 
 @suggest_keywords
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(PublicNames):
     """The predictions for a whole set, on the CPU, in its order.
 
     Unpacks to ``preds, targets``, with what else was asked for in fastai's order: ``inputs, preds, targets, decoded,

@@ -18,6 +18,7 @@ from torch.nn import Module
 
 from minilearner.checks import check_count
 from minilearner.errors import DataError, plural
+from minilearner.glance import PublicNames
 from minilearner.keywords import suggest_keywords
 from minilearner.pages.content import Page, Section
 from minilearner.pages.page import check_page_path, write_page
@@ -87,7 +88,7 @@ class TopLosses(NamedTuple):
 
 
 @suggest_keywords
-class Interpretation:
+class Interpretation(PublicNames):
     """The loss of each item of a set, and the items with the largest: several labels, regression or classes.
 
     Example::

@@ -471,6 +471,11 @@ __all__ = [
     "xresnet152",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(set(__all__) - set(REFUSED))
+
+
 if not TYPE_CHECKING:  # a type checker that knew these names would not report them
     globals().update(REFUSED)
     __all__ += REFUSED

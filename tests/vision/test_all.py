@@ -43,6 +43,10 @@ def test_the_star_import_brings_exactly_its_all():
     assert imported >= ON_TOP
 
 
+def test_completion_offers_what_the_star_import_brings_but_no_refused_name():
+    assert dir(everything) == sorted(set(everything.__all__) - set(REFUSED))
+
+
 @pytest.mark.slow
 def test_the_star_import_changes_nothing_else():
     program = """
