@@ -18,6 +18,7 @@ __all__ = [
     "Cell",
     "Charts",
     "Code",
+    "FileName",
     "Lines",
     "Matrix",
     "Name",
@@ -37,6 +38,13 @@ class Name(str):
 
     __slots__ = ()
     is_name = True
+
+
+class FileName(Name):
+    """A path. It is drawn from left to right, whatever script its parts are in, so that its ending stays at its end."""
+
+    __slots__ = ()
+    is_path = True
 
 
 Text: TypeAlias = "str | Sequence[str]"

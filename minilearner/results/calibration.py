@@ -63,6 +63,8 @@ class Calibration(AtAGlance):
     def temperature(self) -> float:
         """The temperature with the smallest cross-entropy: logits are divided by it. Above 1, confidence falls.
 
+        If none fits, it is an end of the range, 0.05 or 20. `learn.calibrate` then refuses it.
+
         Raises:
             ValueError: the probabilities of all classes were not kept, or items have several labels.
         """
@@ -89,7 +91,7 @@ class Calibration(AtAGlance):
             ax: where to draw; None makes a new figure.
             save: a file to write the figure to, such as "calibration.png".
         """
-        scaled = self.scaled
+        scaled = None if _find_misfit(self) else self.scaled
         after = None if scaled is None else (f"with temperature {scaled.temperature:.2f}", scaled.ece, scaled.bins)
         series = [("as predicted", self.ece, self.bins), after]
         return plot_reliability(series, names=self._names, figsize=figsize, ax=ax, save=save)
@@ -105,7 +107,8 @@ class Calibration(AtAGlance):
     def glance(self) -> Glance:
         """Returns the calibration error, before and after temperature scaling, and the bins that hold items."""
         share = f"{self._names[1]} {self.accuracy:.4f}, mean {self._names[0]} {self.confidence:.4f}"
-        after = "" if self.scaled is None else f"; {self.scaled.ece:.4f} with temperature {self.temperature:.3f}"
+        scaled = None if _find_misfit(self) else self.scaled
+        after = "" if scaled is None else f"; {scaled.ece:.4f} with temperature {scaled.temperature:.3f}"
         rows = [
             (f"{one.low:.2f} to {one.high:.2f}", f"{one.confidence:.4f}", f"{one.accuracy:.4f}", f"{one.n_items:,}")
             for one in self.bins
@@ -179,12 +182,17 @@ def check_temperature(found: Calibration) -> None:
     Raises:
         DataError: all items are right, so that no confidence is too high; or the model knows nothing of the classes.
     """
-    low, high = _RANGE
-    if found.accuracy == 1 or not low * 1.01 < found.temperature < high * 0.99:
-        why = (
-            "all its items are right" if found.accuracy == 1 else "its predictions have nothing to do with the classes"
-        )
+    why = _find_misfit(found)
+    if why:
         raise DataError(f"No temperature fits this set, because {why}. Calibrate on other items, with `dl=`.")
+
+
+def _find_misfit(found: Calibration) -> str:
+    """Returns why the temperature that was found is no real minimum; "" if it is one, or if none was looked for."""
+    low, high = _RANGE
+    if found.scaled is None or (found.accuracy < 1 and low * 1.01 < found.scaled.temperature < high * 0.99):
+        return ""
+    return "all its items are right" if found.accuracy == 1 else "its predictions have nothing to do with the classes"
 
 
 def scale_probabilities(probs: NDArray[Any], temperature: float) -> NDArray[np.float64]:

@@ -182,7 +182,7 @@ def _check_probabilities(probs: Tensor) -> None:
             )
         raise DataError(
             "Interpretation needs probabilities that sum to 1 over the classes; these do not, or are NaN. "
-            "For several labels or regression, use `Interpretation`."
+            "For several labels, use `MultiLabelInterpretation`; for numbers, `RegressionInterpretation`."
         )
 
 

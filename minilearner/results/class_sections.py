@@ -247,7 +247,7 @@ def _show_losses(
     listed = order[:_MOST_ITEMS]
     rows = [
         (
-            Cell(Name(name_item(answers.origins, i))),
+            Cell(name_item(answers.origins, i)),
             Cell(Name(names[answers.actual[i]])),
             Cell(Name(names[answers.predicted[i]])),
             number_cell(float(answers.actual_probs[i]), ".4f"),
@@ -267,7 +267,7 @@ def _describe_item(answers: _ClassAnswers, names: Sequence[str], i: int) -> list
         ("actual", [Name(actual), f" ({show_share(float(answers.actual_probs[i]))})"]),
         ("predicted", [Name(predicted), f" ({show_share(float(answers.predicted_probs[i]))})"]),
         ("loss", f"{float(answers.losses[i]):.4f}"),
-        ("item", Name(name_item(answers.origins, i))),
+        ("item", name_item(answers.origins, i)),
     ]
 
 
@@ -293,7 +293,7 @@ def _show_label_errors(answers: _ClassAnswers, n_images: int, load: Load | None)
         blocks.append(Cards(make_cards(shown, read_images(load, shown), lines, nothing, nothing)))
     rows = [
         (
-            Cell(Name(name_item(answers.origins, row.item))),
+            Cell(name_item(answers.origins, row.item)),
             Cell(Name(row.given)),
             Cell(Name(row.suggested)),
             number_cell(row.suspicion, ".4f"),
@@ -310,5 +310,5 @@ def _describe_error(answers: _ClassAnswers, row: LabelError) -> list[tuple[str, 
         ("given", [Name(row.given), f" ({show_share(row.given_prob)})"]),
         ("suggested", [Name(row.suggested), f" ({show_share(row.suggested_prob)})"]),
         ("suspicion", f"{row.suspicion:.4f}"),
-        ("item", Name(name_item(answers.origins, row.item))),
+        ("item", name_item(answers.origins, row.item)),
     ]

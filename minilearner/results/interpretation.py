@@ -270,13 +270,13 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         check_choice(of, "of", ("predicted", "actual"))
         if self._explain is None:
             raise ValueError("Grad-CAM needs the model: build this with `from_learner`.")
+        indices = self._places(k, largest)
         if self._has_other_weights():
             warnings.warn(
                 "The model has changed since these predictions were made: the heat is that of the model as it is now. "
                 "Build the interpretation again.",
                 stacklevel=stacklevel_of_user(),
             )
-        indices = self._places(k, largest)
         classes = (self.predicted if of == "predicted" else self.actual)[indices].tolist()
         longest = _letters_in(figsize, ax, ncols or math.ceil(math.sqrt(len(indices))))
         titles = [
@@ -383,8 +383,13 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         """Returns what changes if `other`, another model's predictions of the same items, takes the place of these.
 
         Raises:
-            DataError: the items or their classes differ.
+            TypeError: `other` is no `ClassificationInterpretation`.
+            DataError: the items, the names of their files or their classes differ.
         """
+        if not isinstance(other, ClassificationInterpretation):
+            raise TypeError(
+                f"`other` must be a ClassificationInterpretation. Received: an object of type {type(other).__name__}."
+            )
         has_same_names = [str(label) for label in other.vocab] == self._names
         if len(other) != len(self) or not has_same_names or not np.array_equal(other.actual, self.actual):
             raise DataError(
@@ -392,6 +397,12 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
                 f"Received: {plural(len(other), 'item')} of {plural(len(other.vocab), 'class')} beside "
                 f"{plural(len(self), 'item')} of {plural(len(self.vocab), 'class')}."
             )
+        for i, (own, others) in enumerate(zip(self._file_names(), other._file_names(), strict=False)):
+            if own and others and own != others:
+                raise DataError(
+                    "`other` must hold predictions of the same items, in the same order. "
+                    f"Received: file '{others}' beside '{own}' at position {i}."
+                )
         return compare_answers(self._names, self.actual, self.predicted, other.predicted)
 
     def label_errors(self, rank_by: RankBy = "self_confidence") -> LabelErrors:
@@ -448,6 +459,9 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
     @property
     def _names(self) -> list[str]:
         return [str(label) for label in self.vocab]
+
+    def _file_names(self) -> list[str]:
+        return [] if self.origins is None else [self.origins.name(i) for i in range(len(self))]
 
     def _one_against_others(self) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         if self._items.probs is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minilearner.pages.content import Card, Name, Text
+from minilearner.pages.content import Card, FileName, Name, Text
 from minilearner.pages.pixels import blend_heat
 from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
@@ -106,10 +106,10 @@ def find_evidence(
     )
 
 
-def name_item(origins: Origins | None, index: int) -> str:
+def name_item(origins: Origins | None, index: int) -> FileName:
     """Returns the name of an item's file with its folder, or else the item's position in the set."""
     path = "" if origins is None else origins.path(index).replace("\\", "/")
-    return "/".join(path.split("/")[-2:]) or f"item {index}"
+    return FileName("/".join(path.split("/")[-2:]) or f"item {index}")
 
 
 def _first_line(error: Exception) -> str:

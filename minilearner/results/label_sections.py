@@ -128,7 +128,7 @@ def _show_losses(answers: _LabelAnswers, names: Sequence[str], n_images: int, lo
             ("actual", _list_names(answers.actual[i], names)),
             ("predicted", _list_names(answers.predicted[i], names)),
             ("loss", f"{float(answers.losses[i]):.4f}"),
-            ("item", Name(name_item(answers.origins, i))),
+            ("item", name_item(answers.origins, i)),
         ]
         for i in shown
     ]

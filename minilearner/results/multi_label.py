@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minilearner.checks import check_count, check_fraction
+from minilearner.checks import check_choice, check_count, check_fraction
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
 from minilearner.pages.content import Section
@@ -186,13 +186,43 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         worst = sorted(self.errors(), key=lambda row: -row["missed"] - row["extra"])
         return rows.plot_changes(worst, heading, sides=sides, both_ends=False, figsize=figsize, ax=ax, save=save)
 
-    def calibration(self, n_bins: int = 15) -> Calibration:
-        """Returns how far the probability of a label is from the share of items that have it, over all labels.
+    def calibration(self, n_bins: int = 15, *, label: Any = None) -> Calibration:
+        """Returns how far the probability of a label is from the share of items that have it.
+
+        Example: ``{label: interp.calibration(label=label).ece for label in interp.vocab}``.
 
         Args:
             n_bins: in how many bins of equal width the two are compared.
+            label: measure this label alone. None measures all labels together.
+
+        Raises:
+            ValueError: `n_bins` is below 1, or there is no such label.
         """
-        return replace(measure_calibration(self.probs.ravel(), self.actual.ravel(), n_bins=n_bins), is_of_labels=True)
+        if label is not None:
+            check_choice(str(label), "label", self._names)
+        columns = slice(None) if label is None else self._names.index(str(label))
+        probs, actual = self.probs[:, columns].ravel(), self.actual[:, columns].ravel()
+        return replace(measure_calibration(probs, actual, n_bins=n_bins), is_of_labels=True)
+
+    def plot_calibration(
+        self,
+        n_bins: int = 15,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+        *,
+        label: Any = None,
+        save: str | os.PathLike[str] | None = None,
+    ) -> Figure:
+        """Draws the share of items that have a label over its probability.
+
+        Args:
+            n_bins: as in `calibration`.
+            figsize: width and height in inches.
+            ax: where to draw. None makes a new figure.
+            label: draw this label alone. None draws all labels together.
+            save: a file to write the figure to, such as "calibration.png".
+        """
+        return self.calibration(n_bins, label=label).plot(figsize=figsize, ax=ax, save=save)
 
     def slices(self, column: str | Sequence[Any] | Callable[[Any], Any]) -> Slices:
         """Returns for each group of items the share with all labels right, the worst first, with 95 % intervals.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from minilearner.pages.content import Cards, Charts, Name, Numbers, Paragraph, Points, Section, Series, Text
+from minilearner.pages.content import Cards, Charts, Numbers, Paragraph, Points, Section, Series, Text
 from minilearner.results.item_cards import NO_IMAGES, NOTHING_SHOWN, Load, make_cards, name_item, read_images
 from minilearner.results.origins import Origins
 from minilearner.results.sections import curves_section, data_section, settings_section
@@ -123,7 +123,7 @@ def _show_losses(
     lines: Sequence[Sequence[tuple[str, Text]]],
 ) -> Section:
     said: list[list[tuple[str, Text]]] = [
-        [*before, ("loss", f"{float(losses[i]):.4f}"), ("item", Name(name_item(origins, i)))]
+        [*before, ("loss", f"{float(losses[i]):.4f}"), ("item", name_item(origins, i))]
         for i, before in zip(shown, lines, strict=True)
     ]
     nothing = [None] * len(shown)

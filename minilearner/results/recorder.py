@@ -462,7 +462,8 @@ class Recorder(AtAGlance):
             raise ValueError("There is no schedule to plot: no batch has been trained on yet.")
         chosen = wanted or [key for key, column in series.items() if not np.isnan(column).all()]
         named = {_LONG_NAMES[key]: series[key] for key in chosen}
-        return lines.plot_series(named, xlabel="batch", starts=self.starts(), ax=ax, figsize=figsize, save=save)
+        how: dict[str, Any] = {"starts": self.starts(), "ax": ax, "figsize": figsize, "save": save}
+        return lines.plot_series(named, xlabel="batch", first=1, **how)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Writes the epoch rows of all runs as CSV: run, kind, epoch, step, the losses, the metrics, time_seconds.

@@ -20,6 +20,7 @@ from minilearner.pages.content import (
     Cell,
     Charts,
     Code,
+    FileName,
     Lines,
     Matrix,
     Name,
@@ -229,3 +230,10 @@ def test_text_can_be_read_on_every_ground(theme):
     low = {pair: contrast(*(colors[name] for name in pair)) for pair in pairs}
     assert min(low.values()) >= 4.5, low
     assert min(contrast(colors[name], colors["surface"]) for name in ("main", "other", "focus")) >= 3
+
+
+def test_a_path_is_drawn_from_left_to_right_and_a_name_in_its_own_direction():
+    hebrew = "\N{HEBREW LETTER SHIN}"
+    blocks = [Paragraph([Name(hebrew), FileName(f"{hebrew}/1.png")])]
+    html = render_page(Page("A page", "two words", [Section("one", "One", blocks)]))
+    assert f"<bdi>{hebrew}</bdi>" in html and f'<bdi dir="ltr">{hebrew}/1.png</bdi>' in html

@@ -93,3 +93,10 @@ def test_the_plot_says_both_errors_and_the_numbers_are_plain(sure, tmp_path):
     assert f"as predicted: ECE {found.ece:.3f}" in texts and any("with temperature 3" in text for text in texts)
     assert (tmp_path / "c.png").exists()
     assert found.to_dict()["scaled"]["temperature"] == found.temperature and f"{found.ece:.4f}" in str(found)
+
+
+def test_a_temperature_that_does_not_fit_is_not_shown():
+    all_right = np.array([[0.9, 0.1], [0.2, 0.8]])
+    found = measure(all_right, np.array([0, 1]))
+    assert found.scaled is not None and "temperature" not in str(found)
+    assert not [text for text in found.plot().axes[0].get_legend().get_texts() if "temperature" in text.get_text()]

@@ -14,6 +14,7 @@ from torch import nn
 
 from minilearner.errors import DataError
 from minilearner.results.interpretation import ClassificationInterpretation
+from minilearner.results.origins import Origins
 from minilearner.results.predictions import BatchPrediction, Predictions
 
 VOCAB = ["cat", "dog", "cow"]
@@ -244,3 +245,18 @@ def test_a_model_with_one_output_is_refused_with_the_reason():
     predictions = Predictions(torch.randn(4, 1), torch.zeros(4, dtype=torch.long))
     with pytest.raises(DataError, match=r"one output for each of at least two classes. Received: .*\(4, 1\)"):
         ClassificationInterpretation.from_predictions(predictions)
+
+
+def of_files(names, probs):
+    predictions = Predictions(torch.tensor(probs), torch.tensor([0, 0, 1]), origins=Origins(names))
+    return ClassificationInterpretation.from_predictions(predictions)
+
+
+def test_only_predictions_of_the_same_files_are_compared():
+    probs = [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
+    one = of_files(["old/a.png", "old/b.png", "old/c.png"], probs)
+    assert one.compare(of_files(["new/a.png", "new/b.png", "new/c.png"], probs)).p_value == 1
+    with pytest.raises(DataError, match="same items, in the same order. Received: file 'b.png' beside 'a.png' at posi"):
+        one.compare(of_files(["old/b.png", "old/a.png", "old/c.png"], probs))
+    with pytest.raises(TypeError, match="`other` must be a ClassificationInterpretation. Received: .* type int"):
+        one.compare(3)

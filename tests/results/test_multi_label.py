@@ -3,6 +3,7 @@ import pytest
 import torch
 from sklearn import metrics
 from torch import nn
+from torchmetrics.functional.classification import binary_calibration_error
 
 from minilearner import DataLoaders, Learner, MultiLabelInterpretation
 from minilearner.data.targets import MultiCategory
@@ -55,6 +56,19 @@ def test_losses_slices_and_calibration(interp, predictions):
     by_site = {row.value: row.score for row in interp.slices("site").rows}
     assert by_site == {"a": right[::2].mean(), "b": right[1::2].mean()}
     assert interp.calibration().accuracy == pytest.approx(interp.actual.mean())
+
+
+def test_each_label_has_a_calibration_of_its_own(interp, predictions):
+    actual, probs = predictions.targets, predictions.preds
+    for i, label in enumerate(LABELS):
+        expected = binary_calibration_error(probs[:, i].contiguous(), actual[:, i].long(), n_bins=10)
+        assert interp.calibration(10, label=label).ece == pytest.approx(float(expected), abs=1e-5)
+    legend = interp.plot_calibration(10, label=LABELS[0]).axes[0].get_legend()
+    assert f"as predicted: ECE {interp.calibration(10, label=LABELS[0]).ece:.3f}" in str(
+        [text.get_text() for text in legend.get_texts()]
+    )
+    with pytest.raises(ValueError, match="`label` must be one of .* Received: label='nothing'"):
+        interp.calibration(label="nothing")
 
 
 def test_figures_say_what_was_missed_and_made_up(interp):

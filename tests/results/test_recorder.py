@@ -212,6 +212,11 @@ def test_plot_sched_takes_a_size(recorder):
     assert list(recorder.plot_sched(figsize=(3, 2)).get_size_inches()) == [3, 2]
 
 
+def test_plot_sched_counts_batches_from_1_as_plot_loss_does(recorder):
+    n = len(recorder.lrs)
+    assert recorder.plot_sched("lr").axes[0].lines[0].get_xdata().tolist() == list(range(1, n + 1))
+
+
 def test_plot_sched_draws_the_keys_asked(recorder):
     assert [ax.get_ylabel() for ax in recorder.plot_sched().axes] == ["learning rate", "momentum"]
     ax = recorder.plot_sched("lr").axes[0]

@@ -90,7 +90,7 @@ def test_what_cannot_be_interpreted_is_refused():
         Interpretation(learn)
     with pytest.raises(DataError, match="the loss of each item, and so targets"):
         Interpretation.from_learner(learn, dl=learn.dls.test_dl(images()))
-    with pytest.raises(DataError, match="For several labels or regression, use `Interpretation`"):
+    with pytest.raises(DataError, match="For several labels, use `MultiLabelInterpretation`; for numbers"):
         ClassificationInterpretation.from_learner(learn)
     with pytest.raises(ValueError, match="build this with `from_learner`"):
         Interpretation(learn.predict_batches()).plot_top_losses(1)
