@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import FunctionType
 from typing import Any, TypeVar
 
-from torch import nn
-
 from minilearner.errors import closest
 from minilearner.other_libraries import SYNONYMS, advise
 from minilearner.tracebacks import shorten_traceback
@@ -38,7 +36,7 @@ def suggest_keywords(decorated: _Decorated) -> _Decorated:
             function = getattr(member, "__func__", member)  # of a class method or a static one
             if not isinstance(function, FunctionType):
                 continue
-            is_for_people = not (name.startswith("_") or issubclass(decorated, nn.Module))
+            is_for_people = not (name.startswith("_") or _is_module(decorated))
             if name == "__init__" or (is_for_people and _has_optional_arguments(function)):
                 better = _suggest_in(function)
                 setattr(decorated, name, better if function is member else type(member)(better))
@@ -99,6 +97,11 @@ def _suggest_in(function: Any) -> Any:
             raise shorten_traceback(error)  # noqa: B904 - with its own cause
 
     return call
+
+
+def _is_module(cls: type) -> bool:
+    """Whether it is an `nn.Module`; by name, because this file is loaded where there is no torch, too."""
+    return any((base.__module__, base.__name__) == ("torch.nn.modules.module", "Module") for base in cls.__mro__)
 
 
 def _has_optional_arguments(function: FunctionType) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 
 from minilearner.command_line.session import Session, clean
 from minilearner.data.items import get_image_files
-from minilearner.data.targets import ClassNumbers, MultiCategory
 from minilearner.display import Bar
 from minilearner.errors import DataError, plural
 from minilearner.learner import Learner
 from minilearner.loading import load_learner
+from minilearner.serving.answers import predict_items
 
 __all__ = ["predict_files"]
 
@@ -117,22 +117,8 @@ def _is_readable(learn: Learner, file: str, writer: _Writer) -> bool:
 
 
 def _predict_all(learn: Learner, files: list[str]) -> list[dict[str, Any]]:
-    target: Any = learn.dls.target
-    found = learn.get_preds(dl=learn.dls.test_dl(list(map(Path, files))), with_decoded=True)
-    results = []
-    for file, values, decoded in zip(files, found.preds, found.decoded, strict=True):
-        label = target.label(decoded)
-        result: dict[str, Any] = {"file": file}
-        if isinstance(target, (ClassNumbers, MultiCategory)):
-            names = map(str, learn.dls.vocab or range(len(values)))
-            by_class = dict(zip(names, (round(value, 6) for value in values.tolist()), strict=True))
-            several = isinstance(target, MultiCategory)
-            result |= {"labels": list(label)} if several else {"label": label, "probability": by_class[str(label)]}
-            result["probabilities"] = by_class
-        else:
-            result["value"] = values.tolist()
-        results.append(result)
-    return results
+    answers = predict_items(learn, list(map(Path, files)))
+    return [{"file": file, **answer} for file, answer in zip(files, answers, strict=True)]
 
 
 def _as_line(result: dict[str, Any]) -> str:

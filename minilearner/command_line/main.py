@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "look for what makes training fail or go badly",
     "lr-find": "find a learning rate",
     "export": "write a model as ONNX or torch.export",
+    "serve": "answer predictions over HTTP",
     "info": "show what a model file holds",
     "env": "show versions, device and precision, for reports of bugs",
 }

@@ -105,8 +105,15 @@ def as_input_image(image: Image.Image) -> Image.Image:
     return as_mode(image, image.mode) if image.mode in _COLOUR_SPACES else as_byte_image(image)
 
 
-def decode_image(image: Image.Image) -> None:
-    """Decodes an opened image. A transparent colour then means the decoded values, not those in the file."""
+def decode_image(image: Image.Image, reduce_to: tuple[int, int] | None = None) -> None:
+    """Decodes an opened image. A transparent colour then means the decoded values, not those in the file.
+
+    Args:
+        image: the image.
+        reduce_to: a sufficient (width, height) of the upright image, to which a JPEG may be decoded smaller.
+    """
+    if reduce_to is not None and image.format == "JPEG":
+        image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
     raw = _raw_mode(image)
     _load(image)
     if ";16" in raw and image.mode in ("LA", "RGB", "RGBA"):  # of which Pillow keeps the upper 8 bits

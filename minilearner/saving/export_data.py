@@ -18,7 +18,8 @@ from minilearner.data.data_plan import DataPlan, NewItems, Read
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
-from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.data.item_steps import ItemTransform
+from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.splits import RandomSplitter

@@ -25,6 +25,7 @@ from minilearner.files import replace_file
 from minilearner.models.inputs import spread_inputs
 from minilearner.models.tensors import unwrap
 from minilearner.runtime import isolate_rng
+from minilearner.saving.preparation import METADATA, describe_preparation
 from minilearner.threads import hold
 
 __all__ = ["RELATIVE_TOLERANCE", "TOLERANCE", "write_onnx", "write_torch_export"]
@@ -54,7 +55,8 @@ class _Graph(nn.Module):
 
     def __init__(self, dls: DataLoaders, model: nn.Module, activate: Activation | None) -> None:
         super().__init__()
-        self.statistics = [(t.mean, t.std) for t in _find_normalization(dls.train.batch_tfms.steps(training=False))]
+        self.resizes, normalizes = _split_steps(dls.train.batch_tfms.steps(training=False))
+        self.statistics = [(t.mean, t.std) for t in normalizes]
         self.model, self.activate = model, activate
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -68,10 +70,11 @@ class _Graph(nn.Module):
         return x
 
 
-def write_onnx(path: Path, dls: DataLoaders, model: nn.Module, activate: Activation | None) -> Path:
+def write_onnx(path: Path, dls: DataLoaders, model: nn.Module, activate: Activation | None, loss_func: Any) -> Path:
     """Writes an ONNX file with a dynamic batch dimension, and compares its outputs with the model's in onnxruntime.
 
-    Its input is called "input" and its output "output". Several inputs are called as the arguments of the model.
+    Its metadata say how images become inputs, and what outputs mean; see `preparation`. Its input is called "input" and
+    its output "output". Several inputs are called as the arguments of the model.
 
     Raises:
         ImportError: the extra `onnx` is not installed.
@@ -88,11 +91,13 @@ def write_onnx(path: Path, dls: DataLoaders, model: nn.Module, activate: Activat
     graph, inputs = _prepare(dls, model, activate)
     own_names = list(inspect.signature(graph.model.forward).parameters)
     names = ["input"] if len(inputs) == 1 else [*own_names, *map(str, range(len(inputs)))][: len(inputs)]
+    preparation = describe_preparation(dls, loss_func, graph.resizes)
     how: dict[str, Any] = {"input_names": names, "output_names": ["output"], "dynamo": True, "verbose": False}
     with replace_file(path) as temporary:
         with _silence(), _explain_failure("onnx"):
-            program = torch.onnx.export(graph, inputs, dynamic_shapes=_dynamic(inputs), **how)
-            program.save(str(temporary), include_initializers=True, external_data=False)  # type: ignore[union-attr]
+            program: Any = torch.onnx.export(graph, inputs, dynamic_shapes=_dynamic(inputs), **how)
+            program.model.metadata_props[METADATA] = preparation
+            program.save(str(temporary), include_initializers=True, external_data=False)
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         for sample in _make_batches(inputs):
             given = dict(zip(names, (t.numpy() for t in sample), strict=True))
@@ -149,17 +154,21 @@ def _dynamic(inputs: tuple[Tensor, ...]) -> Any:
     return (tuple({0: torch.export.Dim("batch")} for _ in inputs),)
 
 
-def _find_normalization(steps: Sequence[BatchTransform]) -> list[_Normalizes]:
+def _split_steps(steps: Sequence[BatchTransform]) -> tuple[list[BatchTransform], list[_Normalizes]]:
+    """Returns what resizes images, which is left to the caller, and what normalises them, which the graph does."""
+    resizes: list[BatchTransform] = []
     found: list[_Normalizes] = []
     for step in steps:
         if isinstance(step, _Normalizes):
             found.append(step)
-        elif found or not isinstance(step, _Resizes):
+        elif isinstance(step, _Resizes) and not found:
+            resizes.append(step)
+        else:
             raise ValueError(
                 f"no graph can hold the batch transform {step!r}: only Normalize goes into it, and what resizes "
                 "images before is left to the caller. Do it in the model, or export as safetensors."
             )
-    return found
+    return resizes, found
 
 
 def _make_batches(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:

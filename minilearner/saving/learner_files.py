@@ -87,8 +87,10 @@ def export(
     if format == "safetensors":
         with hold(step.model):
             return write_export(path, dls, step.model, step.loss_func, precision=precision)
-    write = write_onnx if format == "onnx" else write_torch_export
-    return write(path, dls, step.model, choose_activation(dls.target, step.loss_func))
+    activate = choose_activation(dls.target, step.loss_func)
+    if format == "onnx":
+        return write_onnx(path, dls, step.model, activate, step.loss_func)
+    return write_torch_export(path, dls, step.model, activate)
 
 
 def choose_format(path: Path, format: str | None) -> str:

@@ -161,6 +161,8 @@ class ImageBlock:
         """Returns the image, perhaps decoded smaller, if `reduce_to` (width, height) is enough. See `open_image`."""
         if isinstance(source, (str, os.PathLike)):
             return open_image(source, self.mode, reduce_to=reduce_to)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return _open_bytes(bytes(source), self.mode, reduce_to)
         return self.read(source)
 
     def unreadable(self, sources: Sequence[Any], verify: str) -> dict[int, str]:
@@ -251,8 +253,8 @@ class _NamedBytes(io.BytesIO):
         return f"these {plural(len(self.getbuffer()), 'byte')}"
 
 
-def _open_bytes(data: bytes, mode: str) -> Image.Image:
-    return open_image(_NamedBytes(data), mode)
+def _open_bytes(data: bytes, mode: str, reduce_to: tuple[int, int] | None = None) -> Image.Image:
+    return open_image(_NamedBytes(data), mode, reduce_to=reduce_to)
 
 
 def _convert_image(image: Image.Image, mode: str) -> Image.Image:

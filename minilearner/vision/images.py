@@ -204,9 +204,7 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
 
 def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
     with _open(path) as image:
-        if reduce_to is not None and image.format == "JPEG":
-            image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
-        decode_image(image)
+        decode_image(image, reduce_to)
         return image
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional as F
 
 from minilearner.checks import check_choice, check_count, check_not_negative, check_positive, check_ratio, check_size
-from minilearner.data.item_transforms import Box, Finishing, SplitTransform
+from minilearner.data.item_steps import Box, Finishing, SplitTransform
 from minilearner.keywords import suggest_keywords
+from minilearner.vision.scaling import scale_pixels
 
 __all__ = ["CropPad", "PadMode", "RandomCrop", "RandomResizedCrop", "RatioResize", "Resize", "ResizeMethod"]
 
@@ -328,7 +329,7 @@ def resize_image(
     size: tuple[int, int],
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """Returns the image at `size` (width, height): by torch if `resample` is bilinear, else by Pillow."""
+    """Returns the image at `size` (width, height): as torch scales it if `resample` is bilinear, else as Pillow."""
     if _check_image(image).size == size:
         return image
     if _is_excessive((size[0], image.height), image.size, size):
@@ -336,11 +337,21 @@ def resize_image(
         image = resize_image(image, (image.width, size[1]), resample)
     if resample != Image.Resampling.BILINEAR or image.mode not in ("L", "RGB", "RGBA"):
         return image.resize(size, resample)
-    pixels = torch.from_numpy(np.array(image))
+    # `onnx_model` prepares images without torch, to the same bits.
+    scale = _scale_by_torch if "torch" in sys.modules else scale_pixels
+    return Image.fromarray(scale(np.array(image), size))
+
+
+def _scale_by_torch(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Returns pixels (height, width[, channels]) at `size` (width, height)."""
+    import torch  # loaded already, but not on a machine without it
+    from torch.nn.functional import interpolate
+
+    given = torch.from_numpy(pixels)
     # A batch of one with channels last, so that torch's result needs no rearranging.
-    batch = pixels[None, ..., None] if pixels.ndim == 2 else pixels[None]
-    scaled = F.interpolate(batch.permute(0, 3, 1, 2), size[::-1], mode="bilinear", antialias=True)
-    return Image.fromarray(scaled.permute(0, 2, 3, 1)[0].contiguous().numpy().reshape(*size[::-1], *pixels.shape[2:]))
+    batch = given[None, ..., None] if given.ndim == 2 else given[None]
+    scaled = interpolate(batch.permute(0, 3, 1, 2), size[::-1], mode="bilinear", antialias=True)
+    return scaled.permute(0, 2, 3, 1)[0].contiguous().numpy().reshape(*size[::-1], *pixels.shape[2:])
 
 
 def _is_excessive(size: tuple[int, int], before: tuple[int, int], after: tuple[int, int]) -> bool:
