@@ -23,6 +23,7 @@ from minilearner.errors import DataError, FileFormatError, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
 from minilearner.plots.axes import show_image
+from minilearner.vision.huggingface import StoredImage
 from minilearner.vision.images import image_sizes, open_image, verify_images
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ def _why_no_file(path: str | os.PathLike[str]) -> str | None:
 
 
 _MODES = ("RGB", "L", "RGBA")
-_VALUES = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Tensor)
+_VALUES = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Tensor, StoredImage)
 _READING = threading.Lock()
 
 
@@ -220,6 +221,8 @@ def as_image(source: Any, mode: str = "RGB") -> Image.Image:
         DataError: an array has another shape, dtype or range, or the pixels of an image have no known range.
         FileFormatError: a file, or bytes, are not an image, or are damaged.
     """
+    if isinstance(source, StoredImage):
+        source = source.load()
     if isinstance(source, (str, os.PathLike)) or (hasattr(source, "read") and hasattr(source, "seek")):
         return open_image(source, mode)
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -32,11 +32,12 @@ from minilearner.data.labels import (
     parent_label,
     using_attr,
 )
-from minilearner.data.splits import ColSplitter, GrandparentSplitter, RandomSplitter, Split, Splitter
-from minilearner.data.table import as_table, read_csv
+from minilearner.data.splits import ColSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter, Split, Splitter
+from minilearner.data.table import Table, as_table, read_csv
 from minilearner.data.targets import are_zeros_and_ones
 from minilearner.errors import DataError, plural, portion
 from minilearner.keywords import check_unknown, suggest_keywords
+from minilearner.vision.huggingface import as_rows, class_names, split_dataset
 from minilearner.vision.image_block import ImageBlock, PILImage
 
 __all__ = ["ImageDataLoaders"]
@@ -348,6 +349,65 @@ class ImageDataLoaders:
         return block.dataloaders(table, path, seed=seed, **options)
 
     @classmethod
+    def from_huggingface(
+        cls,
+        dataset: Any,
+        image_col: str = "image",
+        label_col: str = "label",
+        valid: Any = None,
+        valid_pct: float = 0.2,
+        seed: int | None = None,
+        y_block: Any = None,
+        item_tfms: ItemTransforms = None,
+        batch_tfms: Transforms = None,
+        img_cls: type[PILImage] | str = PILImage,
+        path: PathLike = ".",
+        *,
+        splitter: Splitter | None = None,
+        **options: Any,
+    ) -> DataLoaders:
+        """Returns loaders of a dataset of Hugging Face's library `datasets`, whose class names it takes.
+
+        >>> dls = ImageDataLoaders.from_huggingface(load_dataset("beans"), item_tfms=Resize(224))  # doctest: +SKIP
+
+        An image is decoded when its batch is read. Transforms and formats of the dataset itself are left aside.
+
+        Args:
+            dataset: a `datasets.Dataset`, or a `DatasetDict` with a split "train". For a streamed one, see
+                `from_stream`.
+            image_col: the column of images.
+            label_col: the column of labels.
+            valid: the validation set: a dataset, or the name of a split. None takes the split "validation" if there is
+                one, or else draws a share of the training set.
+            valid_pct: see above. Not used if there is a validation set.
+            seed: see above.
+            y_block: as for `from_df`.
+            item_tfms: see above.
+            batch_tfms: see above.
+            img_cls: see above.
+            path: where a learner of these loaders puts its files.
+            splitter: see above. It splits the rows of the training set, and sees all columns but images.
+            options: see above.
+        """
+        _check_options(options, cls.from_huggingface)
+        _check_one_split(splitter, valid=valid)
+        train, held = split_dataset(dataset, valid)
+        held = held if splitter is None else None
+        tables = [as_rows(one, image_col, label_col) for one in (train, held) if one is not None]
+        table = Table({name: [cell for one in tables for cell in one.column(name)] for name in tables[0].columns})
+        if splitter is None:
+            is_drawn = held is None
+            splitter = RandomSplitter(valid_pct, seed) if is_drawn else IndexSplitter(range(len(train), len(table)))
+        block = DataBlock(
+            (ImageBlock(img_cls), y_block or _block_of(table.column(label_col), class_names(train, label_col))),
+            getters=[ColReader(image_col), ColReader(label_col)],
+            splitter=splitter,
+            item_tfms=item_tfms,
+            batch_tfms=batch_tfms,
+        )
+        return block.dataloaders(table, path, seed=seed, **options)
+
+    @classmethod
     def from_dblock(cls, dblock: DataBlock, source: Any, path: PathLike = ".", **options: Any) -> DataLoaders:
         """Returns `dblock.dataloaders(source, path, **options)`.
 
@@ -495,6 +555,14 @@ def _choose_block(labels: Sequence[Any], names: Sequence[Any] | None = None) -> 
             return MultiCategoryBlock() if names is None else MultiCategoryBlock(encoded=True, vocab=names)
         return RegressionBlock() if all(map(len, several)) and _are_floats(values) else MultiCategoryBlock()
     return RegressionBlock() if _are_floats([v for v in labels if not is_missing(v)]) else CategoryBlock()
+
+
+def _block_of(labels: Sequence[Any], names: Sequence[str] | None) -> Any:
+    """Returns the block that fits these labels, with the classes in the order of `names` if they are known."""
+    if names is None:
+        return _choose_block(labels)
+    has_several = any(isinstance(label, list) for label in labels)
+    return MultiCategoryBlock(vocab=names) if has_several else CategoryBlock(names)
 
 
 def _are_floats(values: Sequence[Any]) -> bool:
