@@ -722,8 +722,8 @@ class Learner(LearnerParts[_Label]):
     def check(self, lr: Rate | None = None) -> Checkup:
         """Looks in seconds for what makes training fail or go badly, puts everything back, and returns the findings.
 
-        Each finding has a severity ("error", "warning" or "note"), says what was found, and names the way out. The
-        result shows itself; `to_dict` returns it as data.
+        Each finding has a `severity` ("error", "warning" or "note"), a `message` and the way out, `advice`. The result
+        shows itself, `ok` says if there is nothing worse than a note, and `to_dict` returns it as data.
 
         It looks at the first batch, the labels and their balance, the order of the items, what is left out, the same
         items in training and validation, the metrics, the size of the last batch if there is batch norm, the scale of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -28,14 +28,14 @@ class Finding:
     Attributes:
         check: which check found it, such as "labels".
         severity: "error", "warning" or "note".
-        text: what was found.
+        message: what was found.
         advice: the way out.
         values: the numbers behind it, by their names.
     """
 
     check: str
     severity: Severity
-    text: str
+    message: str
     advice: str
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Checkup(AtAGlance):
     """The result of `learn.check()`. It shows itself as a list in a terminal, and as a table in a notebook.
 
     Attributes:
-        findings: what was found, the worst first.
+        findings: what was found, the worst first. The checkup itself is a sequence of them.
         passed: the checks that found nothing.
         not_checked: the checks that could not be made, each with the reason.
         seconds: how long it took.
@@ -65,13 +65,29 @@ class Checkup(AtAGlance):
         object.__setattr__(self, "findings", tuple(worst_first))
 
     @property
+    def ok(self) -> bool:
+        """Whether nothing was found that makes training fail or go badly. There may be notes."""
+        return self.worst in (None, "note")
+
+    @property
     def worst(self) -> Severity | None:
         """The severity of the worst finding. None if nothing was found."""
         return self.findings[0].severity if self.findings else None
 
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __getitem__(self, place: int) -> Finding:
+        """Returns the finding at a place, the worst first."""
+        return self.findings[place]
+
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as data that JSON can hold."""
         return {
+            "ok": self.ok,
             "worst": self.worst,
             "findings": [finding.to_dict() for finding in self.findings],
             "passed": list(self.passed),
@@ -84,7 +100,7 @@ class Checkup(AtAGlance):
         facts: dict[str, str] = {}
         for finding in self.findings:
             name = f"{finding.severity}, {finding.check}"
-            facts[name] = " ".join(filter(None, [facts.get(name), finding.text, finding.advice]))
+            facts[name] = " ".join(filter(None, [facts.get(name), finding.message, finding.advice]))
         counts = [(severity, [f.severity for f in self.findings].count(severity)) for severity in _SEVERITIES]
         found = ", ".join(plural(n, severity) for severity, n in counts if n) or "nothing to report"
         after = [f"  fine: {', '.join(self.passed)}"] if self.passed else []

@@ -270,7 +270,7 @@ def test_a_fault_is_found_with_its_severity_and_a_way_out(make):
     checkup = make().check()
     (finding,) = [one for one in checkup.findings if (one.check, one.severity) == (check, severity)]
     assert finding.advice
-    said = f"{finding.text} {finding.advice}"
+    said = f"{finding.message} {finding.advice}"
     assert re.search(text, said), said
     assert check not in checkup.passed
     json.dumps(checkup.to_dict())
@@ -287,8 +287,8 @@ def test_an_image_file_in_both_sets_is_found_by_its_content(pets):
     )
     checkup = Learner(block.dataloaders(pets, bs=4), nn.Sequential(nn.Flatten(), nn.Linear(768, 3))).check()
     (finding,) = [one for one in checkup.findings if one.check == "duplicates"]
-    assert "1 of 2 validation items is in the training set too" in finding.text
-    assert "pug_99.jpg" in finding.text and "pug_0.jpg" in finding.text
+    assert "1 of 2 validation items is in the training set too" in finding.message
+    assert "pug_99.jpg" in finding.message and "pug_0.jpg" in finding.message
 
 
 @pytest.mark.parametrize(("lr", "severity"), [(1e3, "warning"), (1e-9, "note"), (None, None)])
@@ -312,4 +312,7 @@ def test_the_worst_finding_comes_first_and_a_checkup_shows_itself():
     assert checkup.not_checked["gradients"] == "training does not begin"
     assert "error, first batch: labels must lie in 0 to 1" in repr(checkup)
     assert "<th" in checkup._repr_html_()
-    assert learner(arrays(n=96)).check().worst is None
+    assert [*checkup] == [*checkup.findings] and checkup[0].message.startswith("labels must") and not checkup.ok
+    assert checkup.to_dict()["ok"] is False
+    healthy = learner(arrays(n=96)).check()
+    assert healthy.worst is None and healthy.ok and len(healthy) == 0
