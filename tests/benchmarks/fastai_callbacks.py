@@ -3,8 +3,8 @@ becomes of the weights.
 
     python tests/benchmarks/fastai_callbacks.py [scenario]
 
-It needs an environment that has fastai too (`pip install ".[peers]"`). It prints one row for each scenario, and ends
-with status 1 if a trace differs that is not in `ON_PURPOSE`, or one in that list does not differ.
+It needs an environment that has fastai too (`pip install --group peers .`). It prints one row for each scenario,
+and ends with status 1 if a trace differs that is not in `ON_PURPOSE`, or one in that list does not differ.
 """
 
 import math

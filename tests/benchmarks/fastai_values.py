@@ -3,7 +3,7 @@ the defaults of transforms.
 
     python tests/benchmarks/fastai_values.py
 
-It needs an environment that has fastai too (`pip install ".[peers]"`). It prints one row for each name, with the
+It needs an environment that has fastai too (`pip install --group peers .`). It prints one row for each name, with the
 largest difference found. A row that differs by more than rounding must be in `ON_PURPOSE` with a reason; otherwise the
 script ends with status 1, as it does if a row in the list no longer differs.
 """

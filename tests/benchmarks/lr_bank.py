@@ -11,7 +11,7 @@ nothing is scored at 1e-3, the default of the Learner. The seed decides weights 
 It prints the mean and the worst loss over tasks (each task is a mean over seeds), the spread of the suggestion over
 seeds (standard deviation in decades), and how often there was no suggestion. Then it prints the same with the constants
 of the rule calibrated without the task at hand. The rows of README have the mean and the worst loss, ours after 100
-steps. The bank needs the packages of `minilearner[peers,test]` and mlxtend.
+steps. The bank needs the packages of the dependency group `peers` and of the extra `test`, and mlxtend.
 """
 
 import argparse
