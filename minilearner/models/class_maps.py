@@ -87,9 +87,9 @@ def class_maps(
                     return found[-1]
     if found:  # the scores depend on none of them, as with a head whose weights are all 0
         return found[0]
-    what = "this layer's output has" if layer is not None else "no layer of this model has an output with"
+    what = "the output of this layer has" if layer is not None else "the outputs of this model's layers have"
     raise DataError(
-        f"Grad-CAM needs a layer whose output still has places in the image, and {what} none. "
+        f"Grad-CAM needs a layer with a spatial output, and {what} no height and width. "
         "Give one with `layer=`: its output must be (items, channels, height, width) or tokens of a grid."
     )
 

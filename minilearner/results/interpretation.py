@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +38,6 @@ from minilearner.results.slices import Slices, slice_items
 from minilearner.results.threshold_curves import ClassCurves
 from minilearner.results.top_losses import Interpretation, Predictor, refuse_learner
 from minilearner.results.training_facts import TrainingFacts
-from minilearner.tracebacks import stacklevel_of_user
 
 if TYPE_CHECKING:
     import os
@@ -271,12 +269,7 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         if self._explain is None:
             raise ValueError("Grad-CAM needs the model: build this with `from_learner`.")
         indices = self._places(k, largest)
-        if self._has_other_weights():
-            warnings.warn(
-                "The model has changed since these predictions were made: the heat is that of the model as it is now. "
-                "Build the interpretation again.",
-                stacklevel=stacklevel_of_user(),
-            )
+        self._warn_of_other_weights("the heat is that")
         classes = (self.predicted if of == "predicted" else self.actual)[indices].tolist()
         longest = _letters_in(figsize, ax, ncols or math.ceil(math.sqrt(len(indices))))
         titles = [

@@ -6,6 +6,7 @@ protocol, such as a learner.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -25,6 +26,7 @@ from minilearner.pages.page import check_page_path, write_page
 from minilearner.results.number_sections import loss_sections
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.training_facts import TrainingFacts
+from minilearner.tracebacks import stacklevel_of_user
 from minilearner.tree import checksum
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class Interpretation(PublicNames):
     _load_images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = None
     _describe_training: Callable[[], TrainingFacts] | None = None
     _set_name = "predictions that were given"
-    _model: Module | None = None
+    _model: Any = None
     _checksum: Sequence[int] = ()
 
     def __init__(self, batches: Iterable[BatchPrediction], *, show: Callable[..., Figure] | None = None) -> None:
@@ -249,6 +251,19 @@ class Interpretation(PublicNames):
         """Whether the model has other weights now than those that made the predictions."""
         return _sum_up(self._model) != self._checksum
 
+    def _warn_of_other_weights(self, what: str) -> None:
+        """Warns if a figure mixes these predictions with those of the model as it is now.
+
+        Args:
+            what: what comes from the model, with its verb, such as "the heat is that".
+        """
+        if self._has_other_weights():
+            warnings.warn(
+                f"The model has changed since these predictions were made: {what} of the model as it is now. "
+                "Build the interpretation again.",
+                stacklevel=stacklevel_of_user(),
+            )
+
     def label_errors(self) -> Any:
         """Raises an error, since only a `ClassificationInterpretation` finds wrong labels.
 
@@ -276,6 +291,7 @@ class Interpretation(PublicNames):
     def _draw(self, indices: list[int], **layout: Any) -> Figure:
         if self._show is None:
             raise ValueError("There are no images to show: build this with `from_learner`.")
+        self._warn_of_other_weights("the predictions are those")
         return self._show(indices, [f"loss: {float(self.losses[index]):.4f}" for index in indices], **layout)
 
     def _read_losses(self, batches: Iterable[BatchPrediction]) -> None:
@@ -289,8 +305,8 @@ class Interpretation(PublicNames):
         self.losses = torch.cat(found)
 
 
-def _sum_up(model: Module | None) -> Sequence[int]:
-    return () if model is None else checksum([*model.parameters(), *model.buffers()])
+def _sum_up(model: Any) -> Sequence[int]:
+    return checksum([*model.parameters(), *model.buffers()]) if isinstance(model, Module) else ()
 
 
 def choose_top(losses: Tensor, k: int | None, largest: bool) -> TopLosses:

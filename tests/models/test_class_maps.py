@@ -162,9 +162,9 @@ def test_the_heat_lies_where_the_evidence_is_known_to_be():
 
 
 def test_what_cannot_be_explained_is_an_error(net):
-    with pytest.raises(DataError, match="no layer of this model has"):
+    with pytest.raises(DataError, match="the outputs of this model's layers have no height and width"):
         class_maps(nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), X)
-    with pytest.raises(DataError, match="this layer's output has none"):
+    with pytest.raises(DataError, match="the output of this layer has no height and width"):
         class_maps(net, X, layer="head")
     with pytest.raises(ValueError, match=r"`layer` must be a layer.*Did you mean 'body'.*Received: layer='bdy'"):
         class_maps(net, X, layer="bdy")

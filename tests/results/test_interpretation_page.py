@@ -214,6 +214,17 @@ def test_a_page_says_if_the_model_has_changed_since_the_predictions(learn, tmp_p
     assert notice not in text_of(interp.report(tmp_path / "again.html", n_images=2))
 
 
+def test_a_figure_that_predicts_anew_warns_if_the_model_has_changed(learn):
+    interp = Interpretation.from_learner(learn)
+    interp.plot_top_losses(1)
+    with learn.no_logging():
+        learn.fit(1)
+    with pytest.warns(
+        UserWarning, match="since these predictions were made: the predictions are those of the model as"
+    ):
+        interp.plot_top_losses(1)
+
+
 def test_bad_arguments_are_refused_before_anything_is_read(learn, tmp_path):
     interp = ClassificationInterpretation.from_learner(learn)
     with pytest.raises(ValueError, match="`n_images` must be at least 0. Received: n_images=-1."):
