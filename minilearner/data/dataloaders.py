@@ -32,6 +32,7 @@ from minilearner.data.loader import DerivedLoader, Loader
 from minilearner.data.loader_state import restore_loaders
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.data.share import choose_drop_last, drops_last
+from minilearner.data.stream_loader import StreamLoader
 from minilearner.data.targets import Category, ClassNumbers, Target, as_labels, encode_labels, infer_target
 from minilearner.data.tensor_types import TensorBase
 from minilearner.data.transform import Transform
@@ -397,7 +398,8 @@ class DataLoaders(AtAGlance, Generic[_Label]):
         return unlabelled.over(sources, encode_labels(self.target, raw, **how))
 
     def _test_loader(self, items: Any, with_labels: bool) -> Loader:
-        like_items = self.train if isinstance(self.train, ItemLoader) and not _brings_batches(items) else None
+        of_training = self.train.like_items if isinstance(self.train, StreamLoader) else self.train
+        like_items = of_training if isinstance(of_training, ItemLoader) and not _brings_batches(items) else None
         if like_items is not None and self.new_items is not None:
             y = self.new_items.targets(items) if with_labels else None
             return like_items.over(self.new_items.sources(items), y)

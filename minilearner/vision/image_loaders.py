@@ -6,11 +6,8 @@ Each method builds a `DataBlock`, which does the work.
 from __future__ import annotations
 
 import csv
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,27 +15,29 @@ from typing import Any
 from typing_extensions import TypeVar
 
 from minilearner.data.batch_transforms import Transforms
-from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock, RegressionBlock
+from minilearner.data.blocks import CategoryBlock
 from minilearner.data.data_block import DataBlock
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.item_transforms import ItemTransforms
-from minilearner.data.items import PathLike, get_image_files, name_items
+from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
+from minilearner.data.items import PathLike, get_image_files
 from minilearner.data.labels import (
     ColReader,
     RegexLabeller,
     apply_to_all,
-    as_python,
     is_missing,
     parent_label,
     using_attr,
 )
-from minilearner.data.splits import ColSplitter, GrandparentSplitter, IndexSplitter, RandomSplitter, Split, Splitter
+from minilearner.data.splits import ColSplitter, IndexSplitter, RandomSplitter, Splitter
 from minilearner.data.table import Table, as_table, read_csv
-from minilearner.data.targets import are_zeros_and_ones
-from minilearner.errors import DataError, plural, portion
+from minilearner.errors import DataError
 from minilearner.keywords import check_unknown, suggest_keywords
+from minilearner.runtime import draw_seed
+from minilearner.vision.folder_layouts import FolderSplitter, find_class_images, find_set_images
 from minilearner.vision.huggingface import as_rows, class_names, split_dataset
 from minilearner.vision.image_block import ImageBlock, PILImage
+from minilearner.vision.label_blocks import block_of, choose_block
+from minilearner.vision.streams import StreamReader, find_classes
 
 __all__ = ["ImageDataLoaders"]
 
@@ -95,12 +94,12 @@ class ImageDataLoaders:
             options: see above.
         """
         _check_options(options, cls.from_folder)
-        get_items: Callable[[Any], Sequence[Any]] = get_image_files if vocab is not None else _find_classes
+        get_items: Callable[[Any], Sequence[Any]] = get_image_files if vocab is not None else find_class_images
         _check_one_split(splitter, valid_pct=valid_pct)
         if splitter is None and valid_pct is None:
-            get_items = partial(_find_sets, train=train, valid=valid)
+            get_items = partial(find_set_images, train=train, valid=valid)
         if splitter is None:
-            splitter = _FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
+            splitter = FolderSplitter(train, valid) if valid_pct is None else RandomSplitter(valid_pct, seed)
         block = DataBlock(
             (ImageBlock(img_cls), CategoryBlock(vocab)),
             get_items=get_items,
@@ -260,7 +259,7 @@ class ImageDataLoaders:
         get_y = ColReader(label_col, label_delim=label_delim)
         names = None if isinstance(label_col, (str, int)) else [table.column_name(col) for col in label_col]
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _choose_block(apply_to_all(get_y, table, "label_col"), names)),
+            (ImageBlock(img_cls), y_block or choose_block(apply_to_all(get_y, table, "label_col"), names)),
             get_x=_FileName(fn_col, folder, suff),
             get_y=get_y,
             splitter=splitter or (RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)),
@@ -340,7 +339,7 @@ class ImageDataLoaders:
         _check_options(options, cls.from_lists)
         table = as_table({"fnames": fnames, "labels": labels})
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _choose_block(table.column("labels"))),
+            (ImageBlock(img_cls), y_block or choose_block(table.column("labels"))),
             getters=[ColReader("fnames"), ColReader("labels")],
             splitter=splitter or RandomSplitter(valid_pct, seed),
             item_tfms=item_tfms,
@@ -399,13 +398,79 @@ class ImageDataLoaders:
             is_drawn = held is None
             splitter = RandomSplitter(valid_pct, seed) if is_drawn else IndexSplitter(range(len(train), len(table)))
         block = DataBlock(
-            (ImageBlock(img_cls), y_block or _block_of(table.column(label_col), class_names(train, label_col))),
+            (ImageBlock(img_cls), y_block or block_of(table.column(label_col), class_names(train, label_col))),
             getters=[ColReader(image_col), ColReader(label_col)],
             splitter=splitter,
             item_tfms=item_tfms,
             batch_tfms=batch_tfms,
         )
         return block.dataloaders(table, path, seed=seed, **options)
+
+    @classmethod
+    def from_stream(
+        cls,
+        train: Iterable[Any],
+        n_train: int,
+        valid: Iterable[Any] | None = None,
+        n_valid: int | None = None,
+        get_x: Any = "image",
+        get_y: Any = "label",
+        vocab: Sequence[Any] | None = None,
+        seed: int | None = None,
+        item_tfms: ItemTransforms = None,
+        batch_tfms: Transforms = None,
+        img_cls: type[PILImage] | str = PILImage,
+        path: PathLike = ".",
+        *,
+        bs: int = 64,
+        num_workers: int = 0,
+        device: Any = None,
+    ) -> DataLoaders:
+        """Returns loaders of streams: iterables of items that have no length and no positions.
+
+        Streamed datasets of Hugging Face and WebDataset's tar files are such iterables::
+
+            train = load_dataset("imagenet-1k", split="train", streaming=True).shuffle(buffer_size=10_000)
+            dls = ImageDataLoaders.from_stream(train, 1_281_167, item_tfms=Resize(224))
+
+            train = wds.WebDataset("train-{000..099}.tar", shardshuffle=100).shuffle(1000).decode("pil")
+            dls = ImageDataLoaders.from_stream(train, 50_000, get_x="jpg", get_y="cls", item_tfms=Resize(224))
+
+        The order is the stream's own: let it shuffle for training, not for validation. Each epoch begins the stream
+        anew, and a `set_epoch` of it is called.
+
+        Args:
+            train: the stream for training. It can be iterated again and again.
+            n_train: how many of its items an epoch has; of a stream that ends, all of them.
+            valid: the stream for validation.
+            n_valid: the number of its items.
+            get_x: where an item has its image: a key, a position, or a function of the item.
+            get_y: the same for its label: a class, its number, or a number to regress.
+            vocab: the names of the classes. None takes those that a dataset of Hugging Face knows.
+            seed: decides the random transforms.
+            item_tfms: see above.
+            batch_tfms: see above.
+            img_cls: see above.
+            path: where a learner of these loaders puts its files.
+            bs: items per batch.
+            num_workers: processes that read ahead.
+            device: where batches arrive.
+
+        Raises:
+            TypeError: a stream cannot be iterated again.
+            ValueError: `valid` and `n_valid` do not come together.
+            DataError: (when a batch is read) an item has no such part, or a stream ends too early.
+        """
+        if (valid is None) != (n_valid is None):
+            raise ValueError(f"Give `valid` and `n_valid`, or neither. Received: n_valid={n_valid}.")
+        vocab = find_classes(train, get_y) if vocab is None else vocab
+        seed = draw_seed() if seed is None else seed
+        how = StreamReader(ImageBlock(img_cls), get_x, get_y, tuple(vocab or ()), ItemPipeline(item_tfms), seed)
+        options: dict[str, Any] = {"bs": bs, "num_workers": num_workers, "batch_tfms": batch_tfms, "device": device}
+        loaders = [how.load(train, n_train, "train", **options)]
+        if valid is not None and n_valid is not None:
+            loaders.append(how.load(valid, n_valid, "valid", **options))
+        return DataLoaders(*loaders, bs=bs, seed=seed, vocab=vocab, device=device, path=path)
 
     @classmethod
     def from_dblock(cls, dblock: DataBlock, source: Any, path: PathLike = ".", **options: Any) -> DataLoaders:
@@ -451,7 +516,7 @@ def _load_files(
     fnames = [Path(name) for name in fnames]
     labels = apply_to_all(get_y, fnames, "label_func" if pat is None else "pat", pat)
     block = DataBlock(
-        (ImageBlock(img_cls), _choose_block(labels)),
+        (ImageBlock(img_cls), choose_block(labels)),
         splitter=splitter or RandomSplitter(valid_pct, seed),
         get_y=get_y,
         item_tfms=item_tfms,
@@ -473,99 +538,3 @@ class _FileName:
         if is_missing(name):
             raise DataError(f"the cell in column {self.col!r}, which names the file, is empty")
         return self.folder / f"{name}{self.suff}"
-
-
-class _FolderSplitter(GrandparentSplitter):
-    """A `GrandparentSplitter` that raises if an image is in neither set because its folder is too high or too deep."""
-
-    def __call__(self, items: Sequence[Any]) -> Split:
-        train, valid = super().__call__(items)
-        held = set(train) | set(valid)
-        if rest := [i for i in range(len(items)) if i not in held]:
-            raise DataError(
-                f"{portion(len(rest), len(items), 'image', 'is', 'are')} not in `{self.train_name}/<class>/` or "
-                f"`{self.valid_name}/<class>/`: {name_items(items, rest)}. Move or remove them."
-            )
-        return train, valid
-
-
-_TEST_NAMES = ("test", "tests", "testing", "test_set", "testset", "unlabeled", "unlabelled", "unsup")
-_TRAIN_NAMES = ("train", "training", "train_set", "trainset")
-_VALID_NAMES = ("valid", "validation", "val", "dev")
-
-
-def _find_sets(path: PathLike, *, train: str, valid: str) -> Sequence[Path]:
-    """Returns the images in the folders for training and for validation.
-
-    Raises:
-        DataError: one of them is missing.
-    """
-    try:
-        return get_image_files(path, folders=[train, valid])
-    except DataError as error:
-        root = Path(path).expanduser()
-        if not root.is_dir() or (root / train).is_dir():
-            raise
-        _check_classes(root, get_image_files(root))
-        raise DataError(
-            f"{error} If its folders are the classes, write from_folder(..., valid_pct=0.2), which draws a fifth of "
-            "the images for validation."
-        ) from None
-
-
-def _find_classes(path: PathLike) -> Sequence[Path]:
-    """Returns the images below a folder whose folders are classes.
-
-    Raises:
-        DataError: an image is in no class's folder. Names the folders.
-    """
-    files = get_image_files(path)
-    root = Path(path).expanduser()
-    _check_classes(root, files)
-    labels = Counter(parent_label(file) for file in files)
-    suspects = [name for name in labels if name.lower() in _TEST_NAMES]
-    sets = [name for name in labels if name.lower() in (*_TRAIN_NAMES, *_VALID_NAMES)]
-    if suspects or {name.lower() in _TRAIN_NAMES for name in sets} == {True, False}:
-        named = ", ".join(f"{name!r} ({plural(labels[name], 'image')})" for name in (*suspects, *sets))
-        raise DataError(
-            f"these folders in '{root}' seem to be sets of images, not classes: {named}. With `valid_pct`, the folder "
-            "of an image is its class. Move the others away, or name all classes in `vocab` if these are among them."
-        )
-    return files
-
-
-def _check_classes(root: Path, files: Sequence[Path]) -> None:
-    """Raises a DataError if an image lies directly in the folder, and so in no class's folder."""
-    loose = [i for i, file in enumerate(files) if file.parent == root]
-    if not loose:
-        return
-    raise DataError(
-        f"{portion(len(loose), len(files), 'image', 'lies', 'lie')} directly in '{root}', in no class's folder: "
-        f"{name_items(files, loose)}. Move them into one folder for each class. If their names hold the class, as in "
-        "cat_1.jpg, use ImageDataLoaders.from_name_re."
-    )
-
-
-def _choose_block(labels: Sequence[Any], names: Sequence[Any] | None = None) -> Any:
-    """Returns the block that fits these labels; `names` are those of the columns, if each label has a cell of each."""
-    several = [label for label in labels if isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1]
-    if several:
-        values = [value for label in several for value in label if not is_missing(value)]
-        if are_zeros_and_ones(labels):
-            return MultiCategoryBlock() if names is None else MultiCategoryBlock(encoded=True, vocab=names)
-        return RegressionBlock() if all(map(len, several)) and _are_floats(values) else MultiCategoryBlock()
-    return RegressionBlock() if _are_floats([v for v in labels if not is_missing(v)]) else CategoryBlock()
-
-
-def _block_of(labels: Sequence[Any], names: Sequence[str] | None) -> Any:
-    """Returns the block that fits these labels, with the classes in the order of `names` if they are known."""
-    if names is None:
-        return _choose_block(labels)
-    has_several = any(isinstance(label, list) for label in labels)
-    return MultiCategoryBlock(vocab=names) if has_several else CategoryBlock(names)
-
-
-def _are_floats(values: Sequence[Any]) -> bool:
-    """Returns whether these are numbers with at least one that is measured. Whole numbers alone are classes."""
-    kinds = {type(as_python(value)) for value in values}
-    return bool(kinds & {float, Decimal, Fraction}) and kinds <= {float, int, Decimal, Fraction}
