@@ -97,8 +97,8 @@ class Calibration(AtAGlance):
         return plot_reliability(series, names=self._names, figsize=figsize, ax=ax, save=save)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers, for JSON."""
-        return {**asdict(self), "bins": [one._asdict() for one in self.bins], "scaled": _as_data(self.scaled)}
+        """Returns plain numbers, for JSON. The means of a bin without items are None."""
+        return {**asdict(self), "bins": _bins_as_data(self.bins), "scaled": _as_data(self.scaled)}
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -248,4 +248,9 @@ def _ece(bins: Sequence[Bin]) -> float:
 
 
 def _as_data(scaled: Scaled | None) -> dict[str, Any] | None:
-    return None if scaled is None else {**asdict(scaled), "bins": [one._asdict() for one in scaled.bins]}
+    return None if scaled is None else {**asdict(scaled), "bins": _bins_as_data(scaled.bins)}
+
+
+def _bins_as_data(bins: Sequence[Bin]) -> list[dict[str, Any]]:
+    none = {"confidence": None, "accuracy": None}  # NaN is no JSON
+    return [one._asdict() if one.n_items else one._asdict() | none for one in bins]

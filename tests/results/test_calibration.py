@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +102,8 @@ def test_a_temperature_that_does_not_fit_is_not_shown():
     found = measure(all_right, np.array([0, 1]))
     assert found.scaled is not None and "temperature" not in str(found)
     assert not [text for text in found.plot().axes[0].get_legend().get_texts() if "temperature" in text.get_text()]
+
+
+def test_its_data_are_strict_json():
+    found = measure(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]))
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["bins"][0]["confidence"] is None
