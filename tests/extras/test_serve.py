@@ -1,10 +1,14 @@
 """`minilearner serve` with real clients, under load, and with hostile ones. `.ci/extras` runs this."""
 
 import json
+import re
+import shlex
 import signal
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -16,6 +20,8 @@ from PIL import Image
 
 from minilearner import MLP, Learner, load_learner
 from minilearner.vision.all import ImageDataLoaders, Resize
+
+GUIDE = (Path(__file__).parents[2] / "examples" / "README.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.filterwarnings("default")  # the libraries' own warnings are no concern of ours
 
@@ -62,6 +68,20 @@ def test_several_files_are_a_batch(server, photos):
     for file, one in zip(photos[:3], answer["predictions"]):
         alone = server.predict(file)[1]["predictions"][0]
         assert one["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+
+
+def test_the_lines_of_the_guide(model, photos, tmp_path, monkeypatch):
+    (serve, *calls) = re.search(r"```\n(minilearner serve .*?)```", GUIDE, re.S)[1].splitlines()
+    monkeypatch.chdir(tmp_path)
+    for name, content in {"new.jpg": photos[0], "other.jpg": photos[1], "pets.safetensors": model}.items():
+        (tmp_path / name).write_bytes(content.read_bytes())
+    words = shlex.split(serve)
+    assert words[:4] == ["minilearner", "serve", "--model", "pets.safetensors"]
+    with LiveServer("pets.safetensors", "--device", "cpu") as running:
+        calls = [shlex.split(call.replace("8000", str(running.port))) for call in calls]
+        said = [json.loads(subprocess.run(call, capture_output=True, check=True).stdout) for call in calls]
+    assert [one["file"] for one in said[0]["predictions"]] == ["new.jpg", "other.jpg"]
+    assert said[1]["status"] == "ok"
 
 
 def test_health_and_description(server):
