@@ -39,6 +39,8 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "dropout": ("ps",),
     "ds_tfms": ("item_tfms", "batch_tfms"),
     "ds_type": ("ds_idx",),
+    "data_dir": ("path",),
+    "directory": ("path",),
     "early_stop_threshold": ("stop_factor",),
     "epochs": ("n_epoch",),
     "filename": ("path", "fname", "file"),
@@ -69,6 +71,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "num_training": ("num_it",),
     "optimizer": ("opt_func",),
     "pattern": ("pat",),
+    "random_seed": ("seed",),
     "random_state": ("seed",),
     "regex": ("pat",),
     "restore_best_weights": ("restore",),
@@ -79,7 +82,11 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "val_batch_size": ("val_bs",),
     "val_pct": ("valid_pct",),
     "validation_split": ("valid_pct",),
+    "test_size": ("valid_pct",),
+    "val_split": ("valid_pct",),
     "weight_decay": ("wd",),
+    "x_col": ("fn_col",),
+    "y_col": ("label_col",),
     "workers": ("num_workers",),
 }
 """What other libraries call an argument, and what fastai and minilearner call it. Spelling alone would mislead."""
@@ -106,6 +113,14 @@ _ACCUMULATE = "Accumulating gradients is a callback: cbs=GradientAccumulation(n_
 _CLIP = "Clipping gradients is a callback: cbs=GradientClip(1.0)."
 _LOG = "Loggers have names: Learner(..., loggers=['csv', 'tensorboard']), or 'jsonl', 'wandb', 'mlflow'."
 _QUIET = "Write less by `with learn.no_bar():` or `with learn.no_logging():` around the call."
+_WEIGHTS = (
+    "Classes are weighted by what is drawn, when the loaders are made: ImageDataLoaders.from_folder(..., "
+    'weights="balanced"); or by the loss: loss_func=nn.CrossEntropyLoss(weight=weights).'
+)
+_SPLIT = (
+    "Folders and tables take valid_pct=0.2. Arrays come in two pairs: "
+    "DataLoaders.from_arrays((x, y), (valid_x, valid_y))."
+)
 _SAVED = "To save and to resume a run, give `fit` a folder: checkpoint='runs/1'."
 
 _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
@@ -124,14 +139,13 @@ _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
     "log_every_n_steps": "Each step is recorded, without an argument: `learn.recorder.losses`.",
     "metrics": "Metrics belong to the learner: learn.metrics = accuracy.",
     "shuffle": "Training items are shuffled in each epoch, validation items never.",
-    "validation_split": (
-        "Folders and tables take valid_pct=0.2. Arrays come in two pairs: "
-        "DataLoaders.from_arrays((x, y), (valid_x, valid_y))."
-    ),
+    **dict.fromkeys(("test_size", "val_split", "validation_split"), _SPLIT),
     "accelerator": _DEVICES,
     "accumulate_grad_batches": _ACCUMULATE,
     "callback_fns": "Callbacks are objects: cbs=[EarlyStopping(), ...].",
-    "class_weight": "Classes are weighted by the loss: loss_func=nn.CrossEntropyLoss(weight=weights).",
+    "class_weight": _WEIGHTS,
+    "class_weights": _WEIGHTS,
+    "samples_per_class": _WEIGHTS,
     "default_root_dir": "The folder of a learner's files is its `path`.",
     "devices": _DEVICES,
     "enable_checkpointing": _SAVED,
@@ -156,6 +170,9 @@ _ADVICE_ON_ARGUMENTS: Mapping[str, str] = {
     "resume_from_checkpoint": _SAVED,
     "ckpt_path": _SAVED,
     "run_eagerly": "The model runs as it is, unless the learner has compile=True.",
+    "max_time": "Training lasts for whole epochs: fit(n_epoch). A callback may raise `CancelFit` when time is up.",
+    "num_sanity_val_steps": "`fit` tries a batch of each loader before it trains, without an argument.",
+    "val_check_interval": _SELDOM,
     "sample_weight": "To draw items by weight, use `weighted_dataloaders`. To weigh losses, write a loss of your own.",
     "save_preds": "`get_preds` returns the predictions, and `predict_batches` yields them batch by batch.",
     "steps_per_epoch": "An epoch is one pass over the training loader.",

@@ -29,6 +29,7 @@ NEEDED = {
     **{name: {"params": WEIGHTS} for name in ("Adam", "RAdam", "RMSProp", "SGD", "ranger")},
     "AccumMetric": {"func": max},
     "GroupSplitter": {"get_group": str},
+    "timm_transforms": {"model": "resnet18"},
     "ClassMetric": {"metric": MulticlassRecall(3, average=None), "which": 1},
     "SplitterFrom": {"splitter": KFold(2)},
     "ConvLayer": {"ni": 1, "nf": 1},

@@ -156,6 +156,7 @@ from minilearner.vision.normalize import cifar_stats, imagenet_stats, mnist_stat
 from minilearner.vision.refused import REFUSED
 from minilearner.vision.resize import CropPad, PadMode, RandomCrop, RandomResizedCrop, RatioResize, Resize, ResizeMethod
 from minilearner.vision.shorthands import pd, store_attr, tensor, to_cpu, to_detach, to_device
+from minilearner.vision.timm_transforms import timm_transforms
 from minilearner.vision.torchvision_models import models, resnet18, resnet34, resnet50, resnet101, resnet152
 from minilearner.vision.vision_learner import cnn_learner, vision_learner
 
@@ -449,6 +450,7 @@ __all__ = [
     "subplots",
     "tensor",
     "time_based_decay",
+    "timm_transforms",
     "to_cpu",
     "to_detach",
     "to_device",

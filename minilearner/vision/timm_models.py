@@ -18,7 +18,7 @@ from minilearner.sources.download import is_offline
 from minilearner.vision.families import Stats
 from minilearner.vision.pretrained import StateDict, Weights, hub_path, load_body, names_of_tensors, read_state_dict
 
-__all__ = ["TimmBody", "build_timm_body", "build_untrained_body", "find_timm_weights"]
+__all__ = ["TimmBody", "build_timm_body", "build_untrained_body", "find_timm_weights", "import_timm"]
 
 
 class TimmBody(nn.Module):
@@ -64,7 +64,7 @@ def build_timm_body(
         FileNotFoundError, FileFormatError: `weights` is not a file, or does not fit.
         DownloadError: the trained weights are missing, and the network is forbidden or does not deliver them.
     """
-    timm = _import_timm(name)
+    timm = import_timm(name)
     path = _weights_path(timm, name, weights) if pretrained else None
     if pretrained and path is None:
         model = _create_pretrained_model(timm, name, n_in)
@@ -87,7 +87,7 @@ def build_untrained_body(name: str, *, n_in: int, cut: Cut | None, has_map: bool
     Raises:
         ImportError, ValueError: as in `build_timm_body`.
     """
-    model = _import_timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
+    model = import_timm(name).create_model(name, pretrained=False, num_classes=0, in_chans=n_in)
     return TimmBody(model, has_map=has_map) if cut is None else cut_model(model, cut)
 
 
@@ -97,11 +97,12 @@ def find_timm_weights(name: str) -> tuple[str, Path | None] | None:
     Raises:
         ImportError, ValueError: as in `build_timm_body`.
     """
-    config = _import_timm(name).get_pretrained_cfg(name)
+    config = import_timm(name).get_pretrained_cfg(name)
     return _source(config) if config is not None and config.has_weights else None
 
 
-def _import_timm(name: str) -> Any:
+def import_timm(name: str) -> Any:
+    """Returns the module timm, if it knows the model `name`; errors as in `build_timm_body`."""
     try:
         import timm  # an extra
     except ModuleNotFoundError as error:
