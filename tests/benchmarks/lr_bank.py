@@ -42,6 +42,7 @@ def fingerprint(task, what):
     """Returns a digest that changes if the task does."""
     (x, y), _ = task.data()
     parts = task.name, what, x.shape, y.shape, str(task.model()), task.bs, task.epochs, task.loss, task.ratio, task.opt
+    parts += tuple(part for part in (task.first, task.cbs) if part is not None)
     plain = [getattr(part, "__name__", None) or str(part).split(" at 0x")[0] for part in parts]
     return hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
 

@@ -33,7 +33,7 @@ RMSPROP = torch.optim.RMSprop
 
 @dataclass(frozen=True)
 class Task:
-    """One way to train. The error is 100 minus accuracy, or the share of variance left unexplained, both in points."""
+    """One way to train. Its error, in points: 100 minus accuracy, or the share of variance left unexplained."""
 
     name: str
     data: Callable
@@ -44,12 +44,14 @@ class Task:
     loss: Callable | None = None
     ratio: float | None = None  # rate of the first layer group divided by that of the last
     splitter: Callable | None = None
+    cbs: Callable | None = None  # makes the callbacks of a run
+    first: float | None = None  # logarithm of the lowest rate of the grid; by default it depends on the optimizer
 
     @property
     def grid(self):
         """The 19 peak rates, a quarter of a decade apart, at which the bank trains."""
-        start = -3.5 if self.opt in (SGD, SGD_WD) else -5.0
-        return 10 ** (start + np.arange(19) / 4)
+        first = -3.5 if self.opt in (SGD, SGD_WD) else -5.0
+        return 10 ** ((first if self.first is None else self.first) + np.arange(19) / 4)
 
     @property
     def is_regression(self):
@@ -61,6 +63,7 @@ class Task:
         dls = DataLoaders.from_arrays(train, valid, bs=self.bs, seed=seed, device="cpu")
         torch.manual_seed(seed)
         kwargs |= {"splitter": self.splitter} if self.splitter else {}
+        kwargs |= {"cbs": self.cbs()} if self.cbs else {}
         return Learner(dls, self.model(), self.loss, self.opt, device="cpu", **kwargs)
 
     def rate(self, lr):
@@ -68,6 +71,8 @@ class Task:
 
     def error(self, learn):
         preds, y = learn.get_preds()
+        if self.loss is F.binary_cross_entropy_with_logits:  # several labels: the share of items with any wrong
+            return 100 * float(((preds > 0) != (y > 0.5)).any(1).float().mean())
         if self.is_regression:
             share = float(((preds - y) ** 2).mean() / y.var())
             return 100 * min(share, 1.0) if np.isfinite(share) else 100.0
