@@ -98,7 +98,7 @@ rate_option = click.option(
     "--lr",
     type=_Rate(),
     metavar="RATE",
-    help='The learning rate: a number, or "auto" to find one in 100 updates.  [default: 0.002 with trained weights, '
+    help='The learning rate: a number, or "auto" to find one in 60 updates.  [default: 0.002 with trained weights, '
     "else 0.001]",
 )
 

@@ -17,7 +17,7 @@ from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
 from minilearner.files import json_text, read_json, write_atomically
 from minilearner.fitting.context import FitContext
 from minilearner.lr_finder.result import LRSweep, content_of
-from minilearner.lr_finder.sweep import SweepSettings, find_rates
+from minilearner.lr_finder.sweep import SweepSettings, find_rates, short_sweep
 from minilearner.packing import pack, unpack
 from minilearner.saving.identity import compare, identity
 from minilearner.training.callback import select_for_step
@@ -60,19 +60,22 @@ def settle_rates(
 
 def sweep_rates(
     context: FitContext,
-    settings: SweepSettings,
+    settings: SweepSettings | None = None,
     *,
     ratios: Rate | None = None,
     momentum: float | None = None,
     suggest_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = (),
 ) -> LRSweep:
-    """Sweeps with the rates of the layer groups in these `ratios`, by default the learner's. Returns the curve."""
+    """Sweeps with the rates of the layer groups in these `ratios`, by default the learner's. Returns the curve.
+
+    Without `settings`, the sweep is short.
+    """
     run = context.new_run()
     by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
     with context.set_hyperparameters(run, by_last):
         return find_rates(
             run,
-            settings,
+            settings or short_sweep(run.optimizer),
             train=run.dls.train,
             ratios=by_last,
             momentum=momentum,
@@ -134,12 +137,12 @@ def _keep_sweep(
     too, which says that: the rate is a part of its identity. Otherwise the sweep is made again.
     """
     if checkpoint is None:
-        return sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum)
+        return sweep_rates(context, ratios=ratios, momentum=momentum)
     path = checkpoint.folder / "sweep.json"
     own = _sweep_identity(context, ratios, momentum)
     saved = _read_identity(path) if processes.take_from_first(path.exists()) else None
     if saved is None and not processes.take_from_first(path.exists() and checkpoint.has_saved):
-        found = sweep_rates(context, SweepSettings(), ratios=ratios, momentum=momentum)
+        found = sweep_rates(context, ratios=ratios, momentum=momentum)
         content = {**content_of(found), _IDENTITY: pack(own, {})}
         write_atomically(path, json_text({**content, _DIGEST: _digest(content)}))
         processes.wait()

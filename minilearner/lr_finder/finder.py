@@ -28,9 +28,11 @@ from minilearner.lr_finder.plain_loop import (
     StateCacher,
     TrainDataLoaderIter,
     ValDataLoaderIter,
+    compute_pred_and_loss,
 )
 from minilearner.lr_finder.result import LRSweep
-from minilearner.lr_finder.sweep import RateSweep, check_stop_factor, ladder
+from minilearner.lr_finder.sweep import FixedLoss, RateSweep, check_stop_factor, ladder
+from minilearner.models.groups import has_norm_layers
 from minilearner.plots import lr_curves
 from minilearner.runtime import isolate_rng
 from minilearner.training.loop import Loop
@@ -83,9 +85,9 @@ class LRFinder(PublicNames):
             smoothed loss. That is s = smooth_f * loss + (1 - smooth_f) * s, and starts at the first loss.
         best_loss: the lowest smoothed loss; None before a sweep.
         sweep: the latest sweep as an `LRSweep`: raw losses, suggestions, the recommended rate, a range to train in, and
-            why it stopped. The recommendation reads the losses of the validation set if there is one. Otherwise it
-            reads those of the batches, and needs about 100 steps to be sure. It computes nothing beyond the passes of
-            the loop.
+            why it stopped. The recommendation is that of `Learner.lr_find`: it reads the loss of the same 128 items
+            after each update, which costs one more forward pass of them. With a validation set, it reads the losses
+            of that.
 
     Raises:
         TypeError: `model`, `optimizer` or `criterion` is something else, such as a scheduler or a class.
@@ -181,6 +183,7 @@ class LRFinder(PublicNames):
             ratios=[start / starts[0] for start in starts],
             weigh=lambda _: 1,  # torch-lr-finder averages over batches, as most loops do
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
+            fixed=_make_fixed_loss(self.criterion) if held_out is None else None,
         )
         dls = DataLoaders(feed, device=self.device)
         smoothing = 1 - smooth_f if smooth_f else 0.0
@@ -216,6 +219,7 @@ class LRFinder(PublicNames):
             average=float,
             grace=6,
             ratios=[start / starts[0] for start in starts],
+            fixed=_make_fixed_loss(self.criterion),
         )
         with restore_after(self.model, self.optimizer, dls):
             return self._run_sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
@@ -318,7 +322,8 @@ class LRFinder(PublicNames):
         run = Run(self._step(), dls, n_epochs=2 * -(-len(sweep.lrs) * n_accumulate // len(train)))
         run.step.n_accumulate = n_accumulate
         try:
-            Loop(run, [PlainLoop(), sweep, Progress(table=False, sweep=len(sweep.lrs))], train=train).fit()
+            fixed = [] if sweep.fixed is None else [sweep.fixed]
+            Loop(run, [PlainLoop(), *fixed, sweep, Progress(table=False, sweep=len(sweep.lrs))], train=train).fit()
         except BaseException:
             sweep.stop_reason = "it was interrupted"
             raise
@@ -328,10 +333,11 @@ class LRFinder(PublicNames):
             self.best_loss = sweep.best if n else None
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
-            fixed = sweep.losses if sweep.measures else ()
-            settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke}
-            settings |= {"bs": sweep.bs, "adaptive": is_adaptive(self.optimizer)}
-            self.sweep = LRSweep.from_curve(*curve, fixed=fixed, **settings)
+            settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke, "bs": sweep.bs}
+            settings |= {"adaptive": is_adaptive(self.optimizer), "has_norm": has_norm_layers(self.model)}
+            settings["untrained"] = sweep.fixed is not None and bool(sweep.fixed.untrained)
+            same = sweep.losses if sweep.measures else sweep.fixed_losses
+            self.sweep = LRSweep.from_curve(*curve, fixed=same, **settings)
         return self.sweep
 
     def _step(self) -> Step:
@@ -423,3 +429,8 @@ def _check_range(
     check_choice(step_mode.lower() if isinstance(step_mode, str) else step_mode, "step_mode", ("exp", "linear"))
     check_fraction(smooth_f, "smooth_f", closed="left")
     check_stop_factor(diverge_th, "diverge_th")
+
+
+def _make_fixed_loss(criterion: LossFunction) -> FixedLoss:
+    """Returns what measures the loss of the same items after each update, as this kind of loop computes it."""
+    return FixedLoss(criterion, compute=lambda step, x, y: compute_pred_and_loss(step, x, y)[1])

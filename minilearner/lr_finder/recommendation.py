@@ -3,7 +3,8 @@
 This module owns the rule and its constants. `lr_finder.sweep` measures the losses, `lr_finder.result` stores what comes
 out, and `lr_finder.suggestions` has fastai's simpler rules.
 
-In short: *take the middle of the valley, measured without lag; stay clear of the wall; go lower for smaller batches*.
+In short: *take the rate between the middle of the valley and the wall; scale it by the square root of the batch size;
+trust the curve as far as it is clear*.
 
 The middle. A sweep trains for a moment at each rate. Its loss falls while rates are useful, and rises when they are too
 large. Two effects blur this curve, and both are removed. Losses of different batches differ by more than one step
@@ -12,19 +13,19 @@ behind by more than a decade, so the smoothing here looks as far ahead as back. 
 of the rates, each weighted by the square of how far the loss has fallen there. It depends on the whole valley. A
 threshold or the lowest point would depend on a short stretch, which may be flat or ragged by chance.
 
-The batch size. A sweep cannot see how the noise of small batches adds up over a whole run. That follows a law: the best
-rate is proportional to 1 / (1 + B / batch size) for a noise scale B (McCandlish et al., "An Empirical Model of
-Large-Batch Training", 2018). The middle is multiplied by a factor of this form.
+The wall is the rate above which training breaks: the loss has risen again. The best peak of one cycle lies between the
+two, closer to the wall if there is much room: at their geometric mean, times a factor. The factor is lowest for plain
+steps (the gradient times the rate) in a net without norm layers. Such a net breaks for good above the wall, which a
+sweep sees too late.
 
-The wall is the rate above which training breaks. A sweep sees it late: if rates grow by a factor e^r with each update,
-it appears too high by sqrt(r L / 2) in the natural logarithm. L is how much the logarithm of the loss must grow before
-the rise is visible. A plain optimizer, whose step is the gradient times the rate, must stay below the wall without this
-delay: above it, deep nets without norm layers break for good. An optimizer that scales its steps by the gradients' size
-(Adam) meets the wall later in one cycle than in a sweep, because the warm-up settles those scales. It only has to stay
-below the wall as the sweep saw it.
+The batch size. A sweep cannot see how the noise of small batches adds up over a whole run, so the rate grows with the
+square root of the batch size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022).
 
-`Calibration` holds all fitted constants: one set for every optimizer, with or without norm layers.
-`tests/benchmarks/lr_bank.py` prints how good they are on which tasks, with each task left out of its own calibration.
+What is usual. A net on a plateau hardly learns in so few steps, and its curve shows little but noise. The rate is then
+drawn towards the usual one for its kind of optimizer: all the more, the less the fall stands out from the noise.
+
+`Calibration` holds all fitted constants. `tests/benchmarks/lr_bank.py` prints how good they are on which tasks. A third
+of these tasks was looked at only after the rule stood.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ __all__ = ["Calibration", "NoRate", "Recommendation", "n_finite", "recommend"]
 Curve = NDArray[np.float64]
 
 USUAL_BATCH = 64
-"""The assumed number of items of an update if it is not known."""
+"""The assumed number of items of an update if it is not known, for which the factors hold."""
+
+LARGEST_BATCH = 1024
+"""Larger batches count as this one: the benchmark tasks have at most half of it."""
 
 _RISEN = 0.1
 """At the wall, the loss has risen again by this share of its fall."""
@@ -59,6 +63,12 @@ does not learn reaches it."""
 _KERNEL = 0.2, 2.0
 """The standard deviation of the smoothing: in decades of the rate, and its minimum in steps."""
 
+_MOVED = 0.1
+"""The reason says so if the rate was moved by more than this, in the natural logarithm."""
+
+_WELL_BELOW = 4.0
+"""Without a fall, a rate stays below the rise by this factor."""
+
 _ROUNDING = 1e-6
 """Relative differences of losses below this mean nothing in single precision."""
 
@@ -70,20 +80,34 @@ _FEWEST = 8
 class Calibration:
     """The constants of the rule that were fitted to tasks."""
 
-    scale: float = 6.25
-    """The factor on the middle for batches without noise."""
-    noise_items: float = 256
-    """The noise scale B of the law above, in items."""
-    log_growth: float = 15
-    """L above: how much the logarithm of the loss grows before the wall is visible."""
+    plain: float = 0.8
+    """The factor for plain steps in a net with norm layers."""
+    bare: float = 0.5
+    """The factor for plain steps in a net without norm layers."""
+    adaptive: float = 0.65
+    """The factor for optimizers that scale their steps by the size of the gradients."""
+    farthest: float = 10.0
+    """The wall counts as no farther from the middle than by this factor."""
+    doubt: float = 2.5
+    """The fall, in standard deviations between batches, at which the curve and the usual rate count alike."""
+    usual_plain: float = 0.25
+    """The rate to fall back on for plain steps."""
+    usual_adaptive: float = 0.018
+    """The rate to fall back on for adaptive steps."""
 
-    def factor(self, bs: int | None) -> float:
-        """Returns the factor on the middle for updates of `bs` items: 0.37 for 16, 1.25 for 64, at most `scale`."""
-        return self.scale / (1 + self.noise_items / (bs or USUAL_BATCH))
+    def factor(self, bs: int | None, *, adaptive: bool, has_norm: bool) -> float:
+        """Returns the factor on the rate between middle and wall, for updates of `bs` items."""
+        kind = self.adaptive if adaptive else self.plain if has_norm else self.bare
+        return kind * math.sqrt(min(bs or USUAL_BATCH, LARGEST_BATCH) / USUAL_BATCH)
 
-    def delay(self, r: float) -> float:
-        """Returns the true wall over the wall as seen, if rates grow by e^r per step: 0.31 in lr_find's 100 steps."""
-        return math.exp(-math.sqrt(r * self.log_growth / 2))
+    def mix(self, lr: float, clarity: float, *, adaptive: bool) -> float:
+        """Returns the rate of the curve, drawn towards the usual one if the curve is not clear."""
+        trust = clarity**2 / (clarity**2 + self.doubt**2)
+        return math.exp(trust * math.log(lr) + (1 - trust) * math.log(self.usual(adaptive=adaptive)))
+
+    def usual(self, *, adaptive: bool) -> float:
+        """Returns the rate to fall back on."""
+        return self.usual_adaptive if adaptive else self.usual_plain
 
 
 class NoRate(float):
@@ -130,6 +154,8 @@ def recommend(
     *,
     bs: int | None = None,
     adaptive: bool = False,
+    has_norm: bool = True,
+    untrained: bool = False,
     broke: bool = False,
     calibration: Calibration = Calibration(),
 ) -> Recommendation:
@@ -146,6 +172,9 @@ def recommend(
             more, replace it then.
         bs: items of each update; None assumes `USUAL_BATCH`.
         adaptive: whether the optimizer scales its steps by the gradients' size.
+        has_norm: whether the model has norm layers.
+        untrained: whether the model knows nothing yet. If its loss does not fall in so few steps, but rises at high
+            rates, the usual rate is recommended, well below the rise. Any other model gets none then.
         broke: whether the loss after the last rate was not finite.
         calibration: the constants; pass others to see how good they are.
     """
@@ -155,15 +184,30 @@ def recommend(
         reason = f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates"
         return Recommendation(NoRate(reason), reason)
     if curve.clarity < curve.least:
+        if untrained and curve.rise:
+            return _fall_back(curve, calibration.usual(adaptive=adaptive), float(lrs[0]))
         reason = curve.explain_none()
         return Recommendation(NoRate(reason), reason, turns=curve.rise)
-    (middle, spread), wall, moved = curve.middle(), curve.wall(), calibration.factor(bs)
-    clear = wall if adaptive else wall * calibration.delay(curve.log_step(wall))
-    lr = max(min(moved * middle, clear, float(lrs[-1])), float(lrs[0]))
+    (middle, spread), wall = curve.middle(), curve.wall()
+    between = middle * math.sqrt(min(wall / middle, calibration.farthest))
+    factor = calibration.factor(bs, adaptive=adaptive, has_norm=has_norm)
+    mixed = calibration.mix(factor * between, curve.clarity, adaptive=adaptive)
+    lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
-    reason = curve.explain(bs, moved, at_wall=lr == clear)
+    reason = curve.explain(bs, between, factor, lr)
     interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
+
+
+def _fall_back(curve: _Curve, usual: float, lowest: float) -> Recommendation:
+    """Returns the usual rate, well below the rate from which the loss rises, for a model that knows nothing yet."""
+    (rise,) = curve.rise.values()
+    lr = max(min(usual, rise / _WELL_BELOW), lowest)
+    reason = (
+        f"the model knows nothing yet, and its loss did not fall in so few steps; it rose from {rise:.1e} on; {lr:.1e} "
+        "is usual for such optimizers, and well below that"
+    )
+    return Recommendation(lr, reason, (max(lr / 10, lowest), rise), turns=curve.rise)
 
 
 @dataclass(frozen=True)
@@ -243,11 +287,6 @@ class _Curve:
             return self._interpolate(self.low + int(risen[0]) - 1, level)
         return float(self.lrs[-1]) if self.broke else math.inf
 
-    def log_step(self, lr: float) -> float:
-        """Returns by how much the logarithm of the rate grew with each update near `lr`."""
-        i = max(1, min(int(np.searchsorted(self.lrs, lr)), len(self.lrs) - 1))
-        return float(np.log(self.lrs[i] / self.lrs[i - 1]))
-
     def steepest(self) -> float:
         """Returns the rate, before the turn, at which the loss fell fastest by the rate's logarithm."""
         return float(self.lrs[self._compute_slopes().argmin()])
@@ -261,15 +300,19 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def explain(self, bs: int | None, moved: float, *, at_wall: bool) -> str:
-        """Returns the recommendation in words; `at_wall` says that the wall decided."""
+    def explain(self, bs: int | None, between: float, factor: float, lr: float) -> str:
+        """Returns in words how the curve leads to `lr`, from the rate `between` its middle and its wall."""
         early = " (already at the first rate: sweep from lower rates to be sure)" if self.falls_at_once else ""
         items = plural(bs, "item") if bs else f"{USUAL_BATCH} items (assumed, as their size is unknown)"
-        stay = ", lowered here to stay clear of the rise" if at_wall else ""
+        moved = ""
+        if abs(math.log(lr / (factor * between))) > _MOVED:
+            vague = self.clarity < 2 * Calibration.doubt
+            moved = ", drawn to a usual rate, as the curve is vague" if vague else ", kept within what was swept safely"
         doubt = "" if self.clarity >= _CLEAR else "; the loss fell hardly more than batches differ, so this is vague"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; a good rate is the middle "
-            f"of this valley, {self.middle()[0]:.1e}, times {moved:.2g} for batches of {items}{stay}{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; a good rate lies between "
+            f"the middle of this valley and the rise, {between:.1e}, times {factor:.2g} for batches of {items}{moved}"
+            f"{doubt}"
         )
 
     def _describe_end(self) -> str:

@@ -98,6 +98,8 @@ class LRSweep(AtAGlance):
         num_it: int | None = None,
         bs: int | None = None,
         adaptive: bool = False,
+        has_norm: bool = True,
+        untrained: bool = False,
         broke: bool = False,
         **settings: Any,
     ) -> LRSweep:
@@ -119,6 +121,8 @@ class LRSweep(AtAGlance):
             num_it: number of steps that were planned; None is the length of the curve.
             bs: items of each step, if known.
             adaptive: whether the optimizer scales its steps by the gradients' size.
+            has_norm: whether the model has norm layers.
+            untrained: whether the model knows nothing yet.
             broke: whether the loss after the last step was not finite.
             settings: other settings of the sweep, to keep.
 
@@ -133,11 +137,11 @@ class LRSweep(AtAGlance):
             as_functions(suggest_funcs), *_trim(x, averages, skip_start, skip_end)
         )
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
-        advice = recommend(x, y, fixed, bs=bs, adaptive=adaptive, broke=broke)
+        known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "has_norm": has_norm, "untrained": untrained}
+        advice = recommend(x, y, fixed, broke=broke, **known)
         used = settings | {
             "num_it": num_it,
-            "bs": bs,
-            "adaptive": adaptive,
+            **known,
             "smoothing": smoothing,
             "skip_start": skip_start,
             "skip_end": skip_end,

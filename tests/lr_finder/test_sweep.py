@@ -295,7 +295,8 @@ def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, messa
 
 def test_the_fixed_loss_does_not_change_the_sweep(net, blobs, monkeypatch):
     def run_sweep(n_items):
-        monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", {"n_items": n_items, "max_batches": n_items})
+        defaults = {**FixedLoss.__init__.__kwdefaults__, "n_items": n_items, "max_batches": n_items}
+        monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", defaults)
         return learner(net, blobs).lr_find(num_it=30, show_plot=False)
 
     measured, not_measured = run_sweep(32), run_sweep(10**6)
@@ -372,7 +373,13 @@ def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
 def test_every_sweep_recommends(net, blobs):
     sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
     assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
-    assert sweep.bounds[0] < sweep.bounds[1] and "the middle of this valley" in sweep.reason
+    assert sweep.bounds[0] < sweep.bounds[1] and "between the middle of this valley and the rise" in sweep.reason
+
+
+def test_the_recommendation_knows_whether_there_are_norm_layers(net, blobs):
+    bare, normed = (nn.Sequential(nn.Linear(2, 8), part, nn.Linear(8, 3)) for part in (nn.ReLU(), nn.BatchNorm1d(8)))
+    assert learner(lambda: bare, blobs).lr_find(show_plot=False).settings["has_norm"] is False
+    assert learner(lambda: normed, blobs).lr_find(show_plot=False).settings["has_norm"] is True
 
 
 @pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
@@ -387,6 +394,21 @@ def test_a_model_that_is_already_good_gets_no_rate(net, ninety_blobs):
         learn.fit_one_cycle(20, 0.05)
     sweep = learn.lr_find(show_plot=False)
     assert math.isnan(sweep.recommended) and "already good" in sweep.reason
+
+
+def test_the_sweep_knows_whether_the_model_knows_anything(net, ninety_blobs):
+    learn = learner(net, ninety_blobs)
+    assert learn.lr_find(show_plot=False).settings["untrained"] is True
+    with learn.no_logging():
+        learn.fit_one_cycle(20, 0.05)
+    assert learn.lr_find(show_plot=False).settings["untrained"] is False
+
+
+def test_targets_that_are_all_alike_do_not_make_a_model_untrained(net, blobs):
+    (x, y), _ = blobs
+    data = x[y == 0], y[y == 0]
+    learn = learner(net, (data, data))
+    assert learn.lr_find(show_plot=False).settings["untrained"] is False
 
 
 def test_the_reason_says_that_the_range_ends_before_the_turn(net, blobs):
