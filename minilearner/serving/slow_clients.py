@@ -7,9 +7,10 @@ from typing import Any
 
 __all__ = ["limit_heads"]
 
+_REASON = b'{"error": "The request took too long to arrive."}'
 _TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 45\r\n\r\n"
-    b'{"error": "The request took long to arrive."}'
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(_REASON), _REASON)
 )
 
 
