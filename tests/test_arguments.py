@@ -79,7 +79,7 @@ ALONE = {"Validate.every_epochs": {}, "Validate.every_steps": {}, "warmup.length
 INFINITE = {"GradientClip.norm_type", "lr_find.stop_factor", "range_test.diverge_th"}
 """Infinity means something here."""
 
-AS_BOOL = {"LearningRateScheduler.verbose", "ReduceLROnPlateau.verbose"}
+AS_BOOL = {"LearningRateScheduler.verbose", "ReduceLROnPlateau.verbose", "SaveModelCallback.every_epoch"}
 """True means 1 here."""
 
 NEED_LIBRARIES = {"MLflowLogger", "TensorBoardLogger", "WandbLogger"}
