@@ -110,7 +110,8 @@ def floor(grids):
 
 
 def points_lost(task, grid, lr):
-    at = np.interp(np.log10(DEFAULT if lr is None else lr), np.log10(task.grid), grid)
+    lr = DEFAULT if lr is None or np.isnan(lr) else lr
+    at = np.interp(np.log10(lr), np.log10(task.grid), grid)
     return float(at - grid.min())
 
 
