@@ -239,10 +239,12 @@ def main():
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, 20 times slower
     store = Store(KEPT, args.fresh)
-    what = "error points that the recommended rate of a sweep loses to the best of 19, {} tasks: mean, worst"
+    what = (
+        "error points that the recommended rate of a sweep loses to the best of 19, {} tasks not looked at while the "
+    )
     parts = [
-        ("Tuned with", [*TASKS, *VARIED], what),
-        ("Unseen", UNSEEN, "the same, {} tasks not looked at while the rule was made"),
+        ("Tuned with", [*TASKS, *VARIED], "the same, {} tasks with which the rule was made"),
+        ("Unseen", UNSEEN, what + "rule was made: mean, worst"),
     ]
     for title, tasks, what in parts[: 1 + args.unseen]:
         chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
