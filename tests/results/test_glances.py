@@ -23,13 +23,13 @@ def test_each_analysis_shows_its_table(interp):
         "report": interp.classification_report(),
     }
     for name, found in analyses.items():
-        text, html = repr(found), found._repr_html_()
+        text, html = " ".join(repr(found).split()), found._repr_html_()  # long lines are wrapped
         assert "array(" not in text and len(text) < 700, name
         assert "accuracy 0.8667" in text or "over all items 0.8667" in text, name
         assert "<b>" not in html.replace("<div><b>", "") and "<i>" not in html, name
         assert ("<table>" in html) is (name != "compare"), name  # nothing changed
-    lines = repr(analyses["slices"]).splitlines()
-    assert lines[2].split() == ["<i>", "0.3333", "0.1381", "to", "0.6094", "12", "worse", "than", "the", "rest"]
+    (day,) = (line for line in repr(analyses["slices"]).splitlines() if "<i>" in line)
+    assert day.split() == ["<i>", "0.3333", "0.1381", "to", "0.6094", "12", "worse", "than", "the", "rest"]
 
 
 def test_a_comparison_lists_the_classes_that_changed(interp):
