@@ -28,8 +28,9 @@ def test_the_ways_of_the_guide(tmp_path, monkeypatch):
     seen = []
     for snippet in SNIPPETS:
         exec(compile(snippet, "examples/README.md", "exec"), names)
-        seen.append((names["label"], int(names["number"]), np.asarray(names["probabilities"])))
+        probabilities = np.asarray(names.pop("shares" if "shares" in names else "probabilities"))
+        seen.append((names["label"], int(names["number"]), probabilities))
     assert seen[0][:2] == seen[1][:2]
     np.testing.assert_allclose(seen[0][2], seen[1][2], atol=1e-5)
     np.testing.assert_allclose([one.probabilities for one in names["answers"]], names["preds"].numpy(), atol=1e-5)
-    assert names["x"].shape == (3, 16, 16)
+    assert names["prepared"].shape == (3, 16, 16)
