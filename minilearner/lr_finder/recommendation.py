@@ -194,7 +194,7 @@ def recommend(
     mixed = calibration.mix(factor * between, curve.clarity, adaptive=adaptive)
     lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
-    reason = curve.explain(bs, between, factor, lr)
+    reason = curve.explain(bs, between, factor, lr, is_limited=lr != mixed)
     interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 
@@ -300,14 +300,15 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def explain(self, bs: int | None, between: float, factor: float, lr: float) -> str:
+    def explain(self, bs: int | None, between: float, factor: float, lr: float, *, is_limited: bool) -> str:
         """Returns in words how the curve leads to `lr`, from the rate `between` its middle and its wall."""
         early = " (already at the first rate: sweep from lower rates to be sure)" if self.falls_at_once else ""
         items = plural(bs, "item") if bs else f"{USUAL_BATCH} items (assumed, as their size is unknown)"
         moved = ""
         if abs(math.log(lr / (factor * between))) > _MOVED:
-            vague = self.clarity < 2 * Calibration.doubt
-            moved = ", drawn to a usual rate, as the curve is vague" if vague else ", kept within what was swept safely"
+            moved = ", drawn towards the usual rate, as the curve is not quite clear"
+        if is_limited:
+            moved = ", kept within what was swept safely"
         doubt = "" if self.clarity >= _CLEAR else "; the loss fell hardly more than batches differ, so this is vague"
         return (
             f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; a good rate lies between "

@@ -26,7 +26,7 @@ def test_the_rate_lies_between_the_middle_of_the_valley_and_the_wall():
     assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
     assert found.interval[0] < found.lr < found.interval[1] < 0.1
     assert "was lowest at 1.0e-02, and rose from 2.2e-02 on" in found.reason
-    assert "1.5e-02, times 0.65 for batches of 64 items" in found.reason and "drawn to" not in found.reason
+    assert "1.5e-02, times 0.65 for batches of 64 items" in found.reason and "drawn towards" not in found.reason
 
 
 def test_steps_of_fixed_size_and_nets_without_norm_layers_get_a_lower_share():
@@ -48,7 +48,7 @@ def test_the_less_clear_the_fall_the_closer_the_rate_to_the_usual_one(adaptive, 
     found = [recommend(higher, VALLEY + k * NOISE, VALLEY, adaptive=adaptive, bs=16) for k in (1, 6, 16)]
     gaps = [abs(math.log(one.lr / usual)) for one in found]
     assert gaps[0] > gaps[1] > gaps[2]
-    assert "drawn to a usual rate" in found[2].reason
+    assert "drawn towards the usual rate" in found[2].reason
 
 
 def test_a_loss_that_is_not_finite_is_a_wall():
