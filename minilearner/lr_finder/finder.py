@@ -31,12 +31,10 @@ from minilearner.lr_finder.plain_loop import (
     compute_pred_and_loss,
 )
 from minilearner.lr_finder.result import LRSweep
-from minilearner.lr_finder.sweep import FixedLoss, RateSweep, check_stop_factor, ladder
-from minilearner.models.groups import has_norm_layers
+from minilearner.lr_finder.sweep import FixedLoss, RateSweep, check_stop_factor, describe_training, ladder
 from minilearner.plots import lr_curves
 from minilearner.runtime import isolate_rng
 from minilearner.training.loop import Loop
-from minilearner.training.optimizers import is_adaptive
 from minilearner.training.precision import Fp32, Precision
 from minilearner.training.preflight import check_model
 from minilearner.training.run import Run
@@ -334,8 +332,7 @@ class LRFinder(PublicNames):
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke, "bs": sweep.bs}
-            settings |= {"adaptive": is_adaptive(self.optimizer), "has_norm": has_norm_layers(self.model)}
-            settings["untrained"] = sweep.fixed is not None and bool(sweep.fixed.untrained)
+            settings |= describe_training(self.model, self.optimizer, sweep.fixed)
             same = sweep.losses if sweep.measures else sweep.fixed_losses
             self.sweep = LRSweep.from_curve(*curve, fixed=same, **settings)
         return self.sweep

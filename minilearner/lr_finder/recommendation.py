@@ -13,10 +13,9 @@ behind by more than a decade, so the smoothing here looks as far ahead as back. 
 of the rates, each weighted by the square of how far the loss has fallen there. It depends on the whole valley. A
 threshold or the lowest point would depend on a short stretch, which may be flat or ragged by chance.
 
-The wall is the rate above which training breaks: the loss has risen again. The best peak of one cycle lies between the
-two, closer to the wall if there is much room: at their geometric mean, times a factor. The factor is lowest for plain
-steps (the gradient times the rate) in a net without norm layers. Such a net breaks for good above the wall, which a
-sweep sees too late.
+The wall is the rate above which training breaks: the loss has risen again. The best peak of one cycle is near the
+geometric mean of the two, times a factor. The factor is lowest for plain steps (the gradient times the rate) in a net
+without norm layers. Such a net breaks for good above the wall, which a sweep sees too late.
 
 The batch size. A sweep cannot see how the noise of small batches adds up over a whole run, so the rate grows with the
 square root of the batch size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022).

@@ -244,4 +244,6 @@ def test_copies_of_a_learner_with_loggers_can_be_made(folder):
     learn = learner(loggers="tensorboard")
     with learn.no_logging():
         learn.fit(1)
-        copy.deepcopy(learn).fit(1)
+        copied = copy.deepcopy(learn)
+        copied.fit(1)
+    assert len(copied.recorder.runs) == 2 and len(learn.recorder.runs) == 1
