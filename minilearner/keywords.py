@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ def suggest_keywords(decorated: _Decorated) -> _Decorated:
                 continue
             is_for_people = not (name.startswith("_") or _is_module(decorated))
             if name == "__init__" or (is_for_people and _has_optional_arguments(function)):
-                better = _suggest_in(function)
+                better = _suggest_in(function, is_method=function is member)
                 setattr(decorated, name, better if function is member else type(member)(better))
         return decorated
     better_function: _Decorated = _suggest_in(decorated)
@@ -68,22 +68,21 @@ def check_keywords(function: Callable[..., Any], given: Mapping[str, Any], owner
     """Raises a TypeError about the first keyword in `given` that `function` does not have, and offers the nearest one.
 
     Args:
-        owner: the class to name, if `function` is a constructor.
+        owner: the class that the user knows: of a constructor, or of the object whose method was called.
     """
     if _catches_keywords(function):
         return
     known = {name: None for name in _keywords_of(function) if name not in ("self", "cls")}
     for name in given:
         if name not in known:
-            what = function.__qualname__ if owner is None else owner.__qualname__
+            what = _name(function, owner)
             arguments = f"Its arguments: {', '.join(known)}." if known else "It takes none."
             raise TypeError(f"`{what}` has no argument `{name}`.{_hint(name, known)} {arguments}") from None
 
 
-def _suggest_in(function: Any) -> Any:
+def _suggest_in(function: Any, *, is_method: bool = False) -> Any:
     if not _keywords_of(function):
         return function
-    is_constructor = function.__name__ == "__init__"
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -91,12 +90,25 @@ def _suggest_in(function: Any) -> Any:
             try:
                 return function(*args, **kwargs)
             except TypeError:
-                check_keywords(function, kwargs, type(args[0]) if is_constructor else None)
+                check_keywords(function, kwargs, _owner(function, args) if is_method else None)
                 raise
         except Exception as error:
             raise shorten_traceback(error)  # noqa: B904 - with its own cause
 
     return call
+
+
+def _owner(function: Callable[..., Any], args: Sequence[Any]) -> type | None:
+    """Returns the class of the object whose method was called; None if it was called without such an object."""
+    owner = type(args[0]) if args else None
+    return owner if hasattr(owner, function.__name__) else None
+
+
+def _name(function: Callable[..., Any], owner: type | None) -> str:
+    """Returns the name that the user called. A method that the owner inherits goes by the owner's name."""
+    if owner is None:
+        return function.__qualname__
+    return owner.__qualname__ if function.__name__ == "__init__" else f"{owner.__qualname__}.{function.__name__}"
 
 
 def _is_module(cls: type) -> bool:

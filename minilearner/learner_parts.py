@@ -59,10 +59,11 @@ class LearnerParts(AtAGlance, Generic[_Label]):
     recorder: Recorder
     lr: Rate
     wd_bn_bias: bool
+    train_bn: bool
+    moms: tuple[float, float, float]
     optimizer: Optimizer | None = None
     _auto_precision: PrecisionChoice | None = None
     _output: Output
-    _written: set[Path]
     _trained: tuple[ref[Optimizer], Sequence[Mapping[str, Any]]] | None = None
     _has_learnt: bool = False  # whether `fit` or `load` has changed the model's weights
     _recipe: Callable[[DataLoaders], Any] | None = None  # makes a learner like this one, with its first weights
@@ -199,15 +200,6 @@ class LearnerParts(AtAGlance, Generic[_Label]):
         """Makes the optimizer anew, without the state of the one before."""
         self.optimizer = None
         self._optimizer()
-
-    def _say_where(self, call: str, path: Path) -> None:
-        """Writes where a file went, once. Of `save` it names one file in each folder, so no loop fills the screen."""
-        path = path.resolve()
-        place = path.parent if call == "save" else path
-        if place not in self._written:
-            self._written.add(place)
-            how = ", in the safetensors format and not as a pickle" if path.suffix == ".pkl" else ""
-            self._output.note(f"learn.{call} wrote {path}{how}")
 
     def _optimizer(self) -> Optimizer:
         how = {"splitter": self.splitter, "wd": self.wd, "wd_bn_bias": self.wd_bn_bias, "loss_func": self.loss_func}

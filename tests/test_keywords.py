@@ -24,7 +24,7 @@ def is_class(value):
 
 
 def public_callables():
-    """Yields a name and a function for each public function, constructor, and method with optional arguments.
+    """Yields name, function and class of each public function, constructor, and method with optional arguments.
 
     Metrics are left out: the loop calls them at each step, and people give them to a learner instead of calling them.
     """
@@ -35,14 +35,22 @@ def public_callables():
     ours = [value for value in callables if value.__module__.startswith("minilearner")]
     for value in dict.fromkeys(ours):
         if inspect.isfunction(value) and value.__module__ not in ("minilearner.metrics", "minilearner.scores.numbers"):
-            yield value.__qualname__, value
+            yield value.__qualname__, value, None
         if is_class(value):
-            yield value.__qualname__, value
+            yield value.__qualname__, value, value
             is_called_by_people = not issubclass(value, (nn.Module, Callback))
-            for name, member in vars(value).items() if is_called_by_people else ():
-                member = getattr(member, "__func__", member)
+            for name, member in methods(value) if is_called_by_people else ():
                 if inspect.isfunction(member) and not name.startswith("_") and has_optional_arguments(member):
-                    yield member.__qualname__, member
+                    yield f"{value.__qualname__}.{name}", member, value
+
+
+def methods(cls):
+    """Yields what a class of ours defines, and those methods of objects that it inherits, as `Learner` does."""
+    for name in dir(cls):
+        owner = next(base for base in cls.__mro__ if name in vars(base))
+        member = vars(owner)[name]
+        if owner is cls or (owner.__module__.startswith("minilearner") and inspect.isfunction(member)):
+            yield name, getattr(member, "__func__", member)
 
 
 def has_optional_arguments(function):
@@ -56,7 +64,8 @@ def keywords(function):
     return [p.name for p in parameters if p.kind not in (*CAUGHT, p.POSITIONAL_ONLY) and p.name not in ("self", "cls")]
 
 
-CALLABLES = {name: function for name, function in public_callables() if keywords(function)}
+CALLABLES = {name: function for name, function, _ in public_callables() if keywords(function)}
+OWNERS = {name: owner for name, _, owner in public_callables()}
 
 
 @pytest.mark.parametrize("name", sorted(CALLABLES))
@@ -64,9 +73,10 @@ def test_a_misspelt_keyword_gets_the_nearest_name(name):
     function = CALLABLES[name]
     meant = max(keywords(function), key=len)
     takes_self = not inspect.isclass(function) and "self" in inspect.signature(function).parameters
+    given = [OWNERS[name].__new__(OWNERS[name])] if takes_self else []
     message = rf"`{re.escape(name)}` has no argument `{meant}x`\. Did you mean '{meant}'\? Its arguments: .*{meant}"
     with pytest.raises(TypeError, match=message):
-        function(*[None] * takes_self, **{f"{meant}x": 1})
+        function(*given, **{f"{meant}x": 1})
 
 
 def test_the_public_names_are_many():

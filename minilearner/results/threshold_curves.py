@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilearner.errors import closest
+from minilearner.keywords import suggest_keywords
 from minilearner.plots import curves
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class ThresholdCurve:
     """The average precision, or the area under an ROC curve."""
 
 
+@suggest_keywords
 class ClassCurves:
     """The curves of an interpretation that knows for each item and class whether it is right, and how likely."""
 

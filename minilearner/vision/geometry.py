@@ -16,6 +16,7 @@ from torch import Tensor
 
 from minilearner.checks import check_choice, check_size
 from minilearner.data.batch_transforms import BatchTransform, PixelTransform, run_steps
+from minilearner.keywords import suggest_keywords
 from minilearner.vision.maps import Size, scale_onto
 from minilearner.vision.resampling import MODES, PAD_MODES, resample
 
@@ -139,6 +140,7 @@ class Geometric(BatchTransform):
         return _Fused((*_parts(self), *_parts(later)), sampling) if sampling else None
 
 
+@suggest_keywords
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RandomGeometric(Geometric):
     """What the random geometric transforms have in common.
