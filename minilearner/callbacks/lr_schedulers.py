@@ -26,7 +26,7 @@ from minilearner.callbacks.tracking import Tracker, check_monitor, find_directio
 from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.display import write_line
 from minilearner.errors import add_note
-from minilearner.schedules import check_clock, check_schedule
+from minilearner.schedules.clocks import check_clock, check_schedule
 from minilearner.training.callback import Callback
 from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import n_layer_groups

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from minilearner.checks import check_choice, check_not_negative
 from minilearner.errors import closest
-from minilearner.schedules import check_clock, check_schedule
+from minilearner.schedules.clocks import check_clock, check_schedule
 from minilearner.training.callback import Callback
 from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import set_momentum

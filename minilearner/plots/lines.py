@@ -33,7 +33,7 @@ from minilearner.plots.style import (
     set_integer_ticks,
     set_plain_log_axis,
 )
-from minilearner.schedules import Schedule, check_clock, check_schedule, clock_of
+from minilearner.schedules.clocks import Schedule, check_clock, check_schedule, clock_of
 
 if TYPE_CHECKING:
     import os

@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 MOST_LINES = 600
 LONG_FILES: dict[str, str] = {
     "tests/test_learner.py": "the tests of every public call of the learner",
-    "minilearner/schedules.py": "one idea, eighteen schedules, each with its formula, arguments and tested examples",
 }
 """Path of a file that may be longer -> why it holds one idea all the same."""
 
