@@ -7,6 +7,7 @@ process ends, however that happens, and one that dies is named with the items th
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ __all__ = ["Death", "find_deaths", "read_under_watch", "start_workers"]
 
 _SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name)}
 _LOOK_SECONDS = 1.0
+_SEND_SECONDS = 1.0
 _MOST_NOTED = 256  # items of one batch
 
 _started: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -164,6 +167,7 @@ class _Begin:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         threading.Thread(target=_end_with_parent, args=(self.parent,), daemon=True).start()
+        atexit.register(_let_sender_end)  # Python runs it in workers that were spawned; forked ones do not need it
         _note_items(self.noted[number])
         if self.users is not None:
             self.users(number)
@@ -175,6 +179,17 @@ def _end_with_parent(pid: int) -> None:
     while (parent is None or parent.is_alive()) and os.getppid() == first and (first == pid or parent is not None):
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
+
+
+def _let_sender_end() -> None:
+    """Lets the thread that sends batches end: if Python ended while it is inside torch, this process would abort."""
+    for queue in multiprocessing.current_process()._args:  # type: ignore[attr-defined]
+        if isinstance(queue, Queue) and (thread := queue._thread) is not None:  # type: ignore[attr-defined]
+            unsent = queue._buffer  # type: ignore[attr-defined]
+            with suppress(IndexError):
+                while len(unsent) > 1:  # nobody will read these; the last one says that the queue is closed
+                    unsent.popleft()
+            thread.join(_SEND_SECONDS)  # in vain if it waits for a training that does not read, which is harmless
 
 
 def _note_items(row: Tensor) -> None:

@@ -209,3 +209,35 @@ list(ours())
 def test_loaders_forked_beside_each_other_print_nothing():
     done = subprocess.run([sys.executable, "-c", TWO_LOADERS], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+BUSY_WORKER = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+from minilearner.data.worker_processes import start_workers
+
+class Large(Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, i):
+        return torch.zeros(2_000_000)  # the worker's own memory, which its other thread copies into shared memory
+
+if __name__ == "__main__":
+    source = DataLoader(
+        Large(), batch_size=None, num_workers=1, prefetch_factor=40, multiprocessing_context="spawn"
+    )
+    iterator = start_workers(source)
+    next(iterator)
+    (worker,) = iterator._workers
+    iterator._shutdown_workers()
+    print(worker.exitcode)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_ends_while_it_sends_does_not_abort(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(BUSY_WORKER)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
