@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minilearner.data.pixel_image import PixelImage
 from minilearner.errors import DataError
 
 __all__ = [
@@ -100,7 +101,7 @@ def as_input_image(image: Image.Image) -> Image.Image:
     Raises:
         DataError: as `as_mode`.
     """
-    if type(image) is Image.Image and image.mode in ("L", "RGB", "RGBA") and not image.info:
+    if type(image) in (Image.Image, PixelImage) and image.mode in ("L", "RGB", "RGBA") and not image.info:
         return image
     return as_mode(image, image.mode) if image.mode in _COLOUR_SPACES else as_byte_image(image)
 

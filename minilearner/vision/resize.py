@@ -20,6 +20,7 @@ from PIL import Image
 
 from minilearner.checks import check_choice, check_count, check_not_negative, check_positive, check_ratio, check_size
 from minilearner.data.item_steps import Box, Finishing, SplitTransform
+from minilearner.data.pixel_image import PixelImage, pack_pixels, view_pixels
 from minilearner.keywords import suggest_keywords
 from minilearner.vision.scaling import scale_pixels
 
@@ -337,9 +338,11 @@ def resize_image(
         image = resize_image(image, (image.width, size[1]), resample)
     if resample != Image.Resampling.BILINEAR or image.mode not in ("L", "RGB", "RGBA"):
         return image.resize(size, resample)
-    # `onnx_model` prepares images without torch, to the same bits.
-    scale = _scale_by_torch if "torch" in sys.modules else scale_pixels
-    return Image.fromarray(scale(np.array(image), size))
+    if "torch" in sys.modules:
+        scaled = pack_pixels(_scale_by_torch(view_pixels(image), size), image.mode)
+    else:  # `onnx_model` prepares images without torch, to the same bits
+        scaled = scale_pixels(np.array(image), size)
+    return PixelImage(scaled, image.mode)
 
 
 def _scale_by_torch(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
