@@ -16,7 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from minilearner import Callback, DataLoaders, LambdaCallback, Learner, accuracy, load_learner
 from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
-from minilearner.runtime import map_in_threads
+from minilearner.runtime import compute_in_threads, map_in_threads
+from minilearner.vision.augment import Rotate
+from minilearner.vision.lighting import Brightness
+from minilearner.vision.resampling import resample
 
 
 @pytest.mark.parametrize(("n_things", "n_threads"), [(0, 4), (1, 4), (7, 1), (7, 3), (1000, 4)])
@@ -48,6 +51,84 @@ def test_the_first_error_in_order_is_raised_and_no_more_is_begun():
     n = len(begun)
     time.sleep(0.05)
     assert len(begun) == n
+
+
+@pytest.fixture
+def two_torch_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_child(work):
+    """Returns what a forked process returns."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, bytes([work()]))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        got = answer.read()
+    os.waitpid(child, 0)
+    return got[0]
+
+
+@pytest.mark.usefixtures("two_torch_threads")
+class TestComputeInThreads:
+    def test_torch_has_one_processor_in_each_thread_and_as_many_as_before_outside(self):
+        together = threading.Barrier(2)
+
+        def work(_):
+            together.wait(timeout=20)
+            return threading.get_ident(), torch.get_num_threads()
+
+        seen = compute_in_threads(work, range(2))
+        assert len({thread for thread, _ in seen} | {threading.get_ident()}) == 3
+        assert [n for _, n in seen] == [1, 1]
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as new:
+            assert new.submit(torch.get_num_threads).result() == 2
+
+    def test_the_first_error_in_order_is_raised_and_no_thread_works_any_more(self):
+        working = []
+
+        def work(i):
+            working.append(i)
+            time.sleep(0.1)
+            working.remove(i)
+            raise ValueError(f"thing {i}")
+
+        with pytest.raises(ValueError, match="thing 0"):
+            compute_in_threads(work, range(20))
+        assert not working
+
+    def test_results_may_be_written_into_tensors_of_inference(self):
+        with torch.inference_mode():
+            x = torch.zeros(20)
+            compute_in_threads(lambda i: x[i].fill_(i), range(20))
+        assert x.tolist() == list(range(20))
+
+    def test_a_forked_process_has_threads_of_its_own(self):
+        compute_in_threads(abs, range(20))
+        assert in_child(lambda: sum(compute_in_threads(abs, range(20)))) == 190
+
+    def test_augmented_images_are_the_same_bits_as_in_one_thread(self):
+        x = torch.randint(256, (40, 3, 80, 80), dtype=torch.uint8)
+
+        def augment():
+            rng = torch.Generator().manual_seed(1)
+            return Rotate(p=1).run(x, rng, [Brightness(0.5, p=1)])
+
+        several = augment()
+        torch.set_num_threads(1)
+        assert torch.equal(several, augment())
+
+    def test_gradients_pass_through_moved_images(self):
+        x = torch.rand(40, 1, 80, 80, requires_grad=True)
+        resample(x, torch.eye(2, 3).repeat(40, 1, 1), mode="bicubic").sum().backward()
+        torch.testing.assert_close(x.grad, torch.ones_like(x))
 
 
 # Several threads, one learner.

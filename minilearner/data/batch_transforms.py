@@ -50,7 +50,10 @@ __all__ = [
 TensorFunction: TypeAlias = Callable[[Tensor], Tensor]
 
 PixelChange: TypeAlias = Callable[[Tensor, slice], None]
-"""Changes some images of a batch in place: (images, channels, height, width), and the slice of the batch they are."""
+"""Changes some images of a batch in place: (images, channels, height, width), and the slice of the batch they are.
+
+On a CPU, several threads may call it at once, for different images. It draws no random numbers.
+"""
 
 # How many values a CPU changes at once, so that they stay in its cache through many passes. Hue took 2.5 times as long
 # on whole batches.

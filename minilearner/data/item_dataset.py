@@ -34,7 +34,7 @@ from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
 from minilearner.data.table import Table
 from minilearner.errors import DataError, FileFormatError
-from minilearner.runtime import derive_seed, map_in_threads
+from minilearner.runtime import compute_in_threads, derive_seed
 from minilearner.threads import one_reader
 from minilearner.tree import Tree, map_tensors
 
@@ -128,7 +128,7 @@ class ItemDataset(Dataset[Tree]):
             # Items that `drop_last` leaves out of every pass are never stored. They are fewer than a batch.
             is_work = not self.is_cached(len(keys) - 1)
             if started is None and self.in_threads and is_work:
-                read = map_in_threads(self._fetch_one, keys, torch.get_num_threads())
+                read = compute_in_threads(self._fetch_one, keys)
             else:
                 read = [self._fetch_one(key, started) for key in keys]
         stacked = self._stack([item for item, _ in read], [position for position, _ in keys])

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minilearner.data.batch_transforms import PixelChange, apply_changes, in_unit_range
+from minilearner.runtime import compute_in_threads
 from minilearner.vision.maps import Size, half_sides
 
 __all__ = ["MODES", "PAD_MODES", "resample"]
@@ -174,9 +175,16 @@ def _sample_grid(
         return sample(slice(0, len(x)))
     dtype = torch.float32 if x.dtype == torch.uint8 else x.dtype
     out = x.new_empty((len(x), x.shape[1], *size), dtype=dtype)
-    for i in range(0, len(x), at_once):
-        images = slice(i, i + at_once)
+
+    def sample_from(first: int) -> None:
+        images = slice(first, first + at_once)
         out[images] = sample(images)
+
+    starts = range(0, len(x), at_once)
+    if x.requires_grad:  # autograd would note the writes of several threads into one tensor
+        list(map(sample_from, starts))
+    else:
+        compute_in_threads(sample_from, starts)
     return out
 
 
