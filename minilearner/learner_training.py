@@ -50,6 +50,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        extend: bool = False,
         loggers: Loggers = None,
     ) -> RunRecord:
         """Trains at a constant rate, or as callbacks schedule it. Returns the record, also in `learn.recorder`.
@@ -66,11 +67,14 @@ class LearnerTraining(LearnerRuns[_Label]):
             start_epoch: the number of the first epoch, from 0. Schedules begin there, as if the ones before were over.
             checkpoint: a folder or a `Checkpoint`, where the run saves itself. If it is interrupted, run the same
                 script again: it resumes at the batch where it was.
+            extend: if the folder of `checkpoint` holds this run with fewer epochs, go on with it. It ends with the bits
+                of a run that had all epochs from the start. Rates that depend on the number of epochs, as those of one
+                cycle do, do not allow it; see `Checkpoint`.
             loggers: further loggers for this run only; see `Learner`.
         """
         plans.check_fit(n_epoch, wd, start_epoch=start_epoch, lr=lr)
         rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
-        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
+        return self._fit("fit", n_epoch, lr, wd=wd, cbs=cbs, checkpoint=checkpoint, extend=extend, **rest)
 
     def fit_one_cycle(
         self,
@@ -86,6 +90,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        extend: bool = False,
         loggers: Loggers = None,
     ) -> RunRecord:
         """Trains with one cycle: the rate rises along a cosine to `lr_max`, then falls to almost nothing.
@@ -93,7 +98,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         Source: Smith and Topin, "Super-Convergence", 2018. The shape and the defaults are fastai's.
 
         Args:
-            n_epoch, wd, cbs, reset_opt, start_epoch, checkpoint, loggers: as in `fit`.
+            n_epoch, wd, cbs, reset_opt, start_epoch, checkpoint, extend, loggers: as in `fit`.
             lr_max: the rate at the peak; `learn.lr` by default.
             div: the rate starts at `lr_max / div`.
             div_final: the rate ends at `lr_max / div_final`.
@@ -103,7 +108,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         how: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
         plans.check_fit(n_epoch, wd, partial(plans.one_cycle_scheduler, **how), start_epoch=start_epoch, lr_max=lr_max)
         rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
-        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
+        return self._fit_one_cycle(n_epoch, lr_max, how, wd=wd, cbs=cbs, checkpoint=checkpoint, extend=extend, **rest)
 
     def fit_flat_cos(
         self,
@@ -117,19 +122,20 @@ class LearnerTraining(LearnerRuns[_Label]):
         start_epoch: int = 0,
         *,
         checkpoint: Checkpointing = None,
+        extend: bool = False,
         loggers: Loggers = None,
     ) -> RunRecord:
         """Trains at a constant rate, then lets it fall along a cosine.
 
         Args:
-            n_epoch, lr, wd, cbs, reset_opt, start_epoch, checkpoint, loggers: as in `fit`.
+            n_epoch, lr, wd, cbs, reset_opt, start_epoch, checkpoint, extend, loggers: as in `fit`.
             div_final: the rate ends at `lr / div_final`.
             pct_start: the fraction of updates at the constant rate, in [0, 1].
         """
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
         plans.check_fit(n_epoch, wd, fall, start_epoch=start_epoch, lr=lr)
         rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
-        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, **rest)
+        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, extend=extend, **rest)
 
     def fit_sgdr(
         self,
@@ -227,6 +233,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         reset_opt: bool = False,
         start_epoch: int = 0,
         checkpoint: Checkpointing = None,
+        extend: bool = False,
         loggers: Loggers = None,
         precompute: bool = False,
     ) -> RunRecord:
@@ -250,7 +257,7 @@ class LearnerTraining(LearnerRuns[_Label]):
             lr_mult: the last group's rate divided by the first group's, in the second phase.
             pct_start, div: shape of the second cycle; see `fit_one_cycle`.
             div_final: both cycles end at their peak rate divided by this.
-            wd, cbs, checkpoint, loggers: as in `fit`, for both phases.
+            wd, cbs, checkpoint, extend, loggers: as in `fit`, for both phases.
             moms: as in `fit_one_cycle`, for both phases.
             reset_opt: has no effect here, since each phase makes the optimizer anew.
             start_epoch: the number of the first epoch, from 0, in each phase. A phase of no more epochs is left out.
@@ -259,7 +266,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         shape: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
         plans.check_fit(epochs, wd, partial(plans.one_cycle_scheduler, **shape), start_epoch=start_epoch)
-        first, second = (as_checkpoint(checkpoint, phase=phase) for phase in ("1-frozen", "2-unfrozen"))
+        first, second = (as_checkpoint(checkpoint, phase=phase, extend=extend) for phase in ("1-frozen", "2-unfrozen"))
         how = {"div_final": div_final, "moms": moms}
         logging = as_loggers(loggers, self._named_loggers)
         fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, loggers=logging, start_epoch=start_epoch)
@@ -343,13 +350,15 @@ class LearnerTraining(LearnerRuns[_Label]):
         cbs: Callbacks,
         checkpoint: Checkpointing,
         loggers: Loggers,
+        extend: bool = False,
         reset_opt: bool = False,
         **options: Any,
     ) -> RunRecord:
+        saving = as_checkpoint(checkpoint, extend=extend)
         logging = [one for one in as_loggers(loggers, self._named_loggers) if one not in self.cbs]
         with train(self.model, [self.dls.train]):
             context = self._context([*as_callbacks(cbs), *logging], wd, reset_opt=reset_opt)
             self._has_learnt = True
-            record = fit(context, kind, n_epoch, lr, plan, as_checkpoint(checkpoint), **options)
+            record = fit(context, kind, n_epoch, lr, plan, saving, **options)
             self._trained = ref(context.optimizer), record.hypers
         return record

@@ -5,7 +5,8 @@ Both keep the averages and swap them into the model. The updates themselves are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import compress
 from typing import Any
 
@@ -19,7 +20,7 @@ from minilearner.data.loader_state import restore_loaders
 from minilearner.models.tensors import copy_extra_state, load_extra_state
 from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback
-from minilearner.training.run import Run
+from minilearner.training.run import Moment, Run
 from minilearner.tree import n_items
 
 __all__ = ["EMA", "SWA"]
@@ -88,6 +89,20 @@ class _Averaging(Callback):
         if run.interrupted:
             self._take_back()
         self._own = None
+
+    @contextmanager
+    def undo_end(self, run: Run) -> Iterator[None]:
+        """Gives the model its own weights inside the context."""
+        own = self._own
+        if own is None:
+            yield
+            return
+        averages = [t.detach().clone() for t in self._live()]
+        _copy(self._live(), own)
+        try:
+            yield
+        finally:
+            _copy(self._live(), averages)
 
     def catch_up(self, run: Run) -> None:
         """Adds the model's state to the averages if that is due and not yet done."""
@@ -206,6 +221,10 @@ class EMA(_Averaging):
         if run.global_step % self.every_steps == 0 and run.progress > self.start:
             self.add(run)
 
+    def plan_at(self, moment: Moment) -> dict[str, bool]:
+        """Returns whether an update may be averaged."""
+        return {"averaging": moment.progress_after > self.start} if self.start else {}
+
     def weight_of_newest(self) -> float:
         weight = 1 - self.decay
         return weight / (1 - self.decay ** (self.n_averaged + 1)) if self.debias else weight
@@ -255,6 +274,10 @@ class SWA(_Averaging):
         if (run.epoch + 1) / run.n_epochs > self.start:
             self.add(run)
             self._is_complete = False
+
+    def plan_at(self, moment: Moment) -> dict[str, bool]:
+        """Returns whether the epoch is averaged."""
+        return {"averaging": (moment.epoch + 1) / moment.n_epochs > self.start}
 
     def weight_of_newest(self) -> float:
         return 1 / (self.n_averaged + 1)

@@ -22,9 +22,19 @@ from minilearner import processes
 from minilearner.callbacks.progress import announce
 from minilearner.checks import check_count, check_positive
 from minilearner.display import write_line
-from minilearner.errors import CheckpointError
+from minilearner.errors import CheckpointError, plural
+from minilearner.glance import enumerate_names
+from minilearner.results.recorder import RunRecord
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
+from minilearner.saving.extension import (
+    as_if_more_follow,
+    copy_state,
+    find_difference,
+    list_length_readers,
+    select_changes,
+    state_before_end,
+)
 from minilearner.saving.identity import compare, identity
 from minilearner.saving.run_state import check_extra_state, loader_states, restore, run_state
 from minilearner.saving.state_checks import check_owner, check_process_parts
@@ -47,6 +57,12 @@ class Checkpoint(Callback):
     If it holds the whole run, the call returns without training. The folder of another run is refused with a list of
     all differences: in the call, the data, the model, or the arguments of the loss, the metrics and the callbacks. See
     `Callback.ignored_arguments` for your own callbacks.
+
+    With ``extend=True``, a `fit` method goes on with a run of fewer epochs, finished or not, and ends with the bits of
+    a run that had all of these epochs from the start. That can be done if nothing up to there depends on the length of
+    the run: constant rates, schedules by steps or epochs, `CyclicLR`. Otherwise the call is refused, and names the
+    first batch at which the longer run would have differed. See `Callback.plan_at` for your own callbacks. If the
+    learner itself trained the shorter run, the record of the longer one, which has all its rows, takes its place.
 
     A checkpoint holds the weights, the buffers, what is frozen, the optimizer, the loss scale, the state of the
     callbacks and the loaders, the record, and the four random generators. The folder also keeps what `precision="auto"`
@@ -104,6 +120,9 @@ class Checkpoint(Callback):
         self._is_held = False
         self._signal: int | None = None
         self._before_validation: tuple[int, Packed] | None = None
+        self._before_end: dict[str, Any] | None = None
+        self._extended: RunRecord | None = None  # the shorter run, if this learner trained it
+        self.extend = False
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -145,9 +164,12 @@ class Checkpoint(Callback):
             self._check_processes_agree()
         if self._found is not None:
             check_owner(self._found.state)
-            self._check_is_this_run(self._found)
+            n_before = self._check_is_this_run(self._found, run.n_epochs)
+            is_longer = n_before < run.n_epochs
+            if is_longer:
+                self._found = self._found._replace(state=self._find_beginning(run, self._found.state, n_before))
             check_process_parts(self._found.state, run.step.n_processes)
-            self._check_does_not_go_back(run)
+            self._extended = self._find_own_record(run, is_longer=is_longer)
             if of_each := self._found.state.get("of_each"):
                 _insert_own_state(self._found.state, of_each[processes.rank()])
 
@@ -161,12 +183,18 @@ class Checkpoint(Callback):
             restore(run, self._found.state)
         else:
             self._save(run, epoch=run.epoch + 1, batch=0, finished=True)
+        self._before_end = None
         if run.record is not None:
             run.record.saved_in = self.folder.resolve()
 
-    def _check_is_this_run(self, saved: Saved) -> None:
+    def _check_is_this_run(self, saved: Saved, n_epochs: int) -> int:
+        """Checks that a checkpoint holds this run. Returns how many epochs that has: fewer, if it may be extended."""
+        was = saved.state["identity"]
+        n_before = was.get("n_epochs")
+        is_shorter = type(n_before) is int and 0 < n_before < n_epochs
+        now = {**self._identity, "n_epochs": n_before} if self.extend and is_shorter else self._identity
         try:
-            found = compare(saved.state["identity"], self._identity)
+            found = compare(was, now)
         except Exception as error:  # what it says may be of any form
             raise CheckpointError(f"{saved.path} does not say which run it holds: {error!r:.200}.") from error
         unknown = [f"{what} could not be compared" for what in found.unknown]
@@ -175,6 +203,7 @@ class Checkpoint(Callback):
                 f"{self.folder} holds another run:\n  "
                 + "\n  ".join([*found.changed, *unknown])
                 + "\nPut the arguments back to go on with that run, or use another folder for a new one."
+                + (f" To train that run on to {n_epochs} epochs, give `extend=True`." if is_shorter else "")
             )
         if unknown and processes.is_first():
             warnings.warn(
@@ -183,13 +212,51 @@ class Checkpoint(Callback):
                 stacklevel=2,
             )
         self._allowed = found.allowed
+        return int(now["n_epochs"])
 
-    def _check_does_not_go_back(self, run: Run) -> None:
-        if any(record.saved_in == self.folder.resolve() for record in (run.recorder.runs if run.recorder else ())):
+    def _find_beginning(self, run: Run, state: dict[str, Any], n_before: int) -> dict[str, Any]:
+        """Returns the state from which a run of `n_before` epochs is extended to this one.
+
+        Raises:
+            CheckpointError: that cannot be done. Says why, and what to do instead.
+        """
+        try:
+            state = state_before_end(state, n_before)
+            why = find_difference(run, state, n_before)
+        except CheckpointError as error:
+            why = str(error)
+        if why is not None:
             raise CheckpointError(
-                f"{self.folder} holds a run that this learner has already finished. This call would reset the learner "
-                "to the end of that run and train nothing. Give each call its own folder."
+                f"{self.folder} holds a run of {plural(n_before, 'epoch')} that cannot be extended to {run.n_epochs}: "
+                f"{why.rstrip('.')}. To train on, give the old number of epochs again, which brings that run back "
+                "without training, and then call a `fit` method with another folder for the further epochs."
             )
+        if (readers := list_length_readers(run.callbacks)) and processes.is_first():
+            warnings.warn(
+                f"the code of {enumerate_names(readers)} reads how long the run is. If it acts upon that, the extended "
+                "run is not the same as one of this length from the start. Define `plan_at` to have that checked.",
+                stacklevel=2,
+            )
+        self._allowed = [f"extending the run from {n_before} to {plural(run.n_epochs, 'epoch')}", *self._allowed]
+        return state
+
+    def _find_own_record(self, run: Run, *, is_longer: bool) -> RunRecord | None:
+        """Returns the record of the saved run, if this learner trained it and it may be extended.
+
+        Raises:
+            CheckpointError: this call would reset the learner to the end of that run.
+        """
+        runs = [] if run.recorder is None else [record for record in run.recorder.runs if record is not run.record]
+        own = [record for record in runs if record.saved_in == self.folder.resolve()]
+        if not own:
+            return None
+        if is_longer and own == runs[-1:]:
+            return own[0]
+        loss = "drop what the learner has learnt since" if is_longer else "train nothing"
+        raise CheckpointError(
+            f"{self.folder} holds a run that this learner has already finished. This call would reset the learner "
+            f"to the end of that run and {loss}. Give each call its own folder."
+        )
 
     def _check_processes_agree(self) -> None:
         seen = processes.gather(None if self._found is None else self._found.number)
@@ -210,6 +277,8 @@ class Checkpoint(Callback):
         if self._found is not None:
             state = self._found.state
             restore(run, state, is_ending=state["finished"])
+            if self._extended is not None and run.recorder is not None and run.record is not None:
+                run.recorder.replace(self._extended, run.record)
             self._announce(run, state)
             if state["finished"]:
                 run.epoch = run.n_epochs
@@ -252,6 +321,9 @@ class Checkpoint(Callback):
         if self._is_due_anywhere(run, due):
             self._save(run, epoch=run.epoch + 1, batch=0)
         self._exit_after_signal(run)
+        if run.epoch + 1 == run.n_epochs:
+            with as_if_more_follow(run):
+                self._before_end = copy_state(self._collect_state(run, epoch=run.n_epochs, batch=0)[1])
 
     def after_fit(self, run: Run) -> None:
         self._cleanup.close()
@@ -284,7 +356,10 @@ class Checkpoint(Callback):
         state.update(identity=self._identity, finished=finished)
         state["pass"] = self._pass if batch else None
         state["of_each"] = processes.gather(_select_own_state(run, state)) if run.step.n_processes > 1 else None
-        number = epoch * (len(run.dls.train) + 1) + batch + finished
+        if finished:
+            is_whole = self._before_end is not None and not run.ending
+            state["before_end"] = select_changes(self._before_end or {}, state) if is_whole else None
+        number = 2 * (epoch * (len(run.dls.train) + 1) + batch) + finished
         return number, state
 
     def _save(self, run: Run, *, epoch: int, batch: int, finished: bool = False) -> None:
@@ -376,12 +451,21 @@ Checkpointing: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"
 """What users pass as `checkpoint`: a folder, a `Checkpoint` with its intervals, or None."""
 
 
-def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint | None:
-    """Returns a fresh `Checkpoint`, or None; `phase` is the subfolder for one phase of a call that has several."""
+def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "", extend: bool = False) -> Checkpoint | None:
+    """Returns a fresh `Checkpoint`, or None; `phase` is the subfolder for one phase of a call that has several.
+
+    Raises:
+        ValueError: there is nothing to `extend`.
+        TypeError: `extend` is not True or False.
+    """
+    if not isinstance(extend, bool):
+        raise TypeError(f"`extend` must be True or False. Received: extend={extend!r:.80}.")
     if checkpoint is None:
+        if extend:
+            raise ValueError("`extend` needs `checkpoint`, the folder of the run to extend. Received: checkpoint=None.")
         return None
     given = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    return Checkpoint(
+    fresh = Checkpoint(
         given.folder / phase,
         every_steps=given.every_steps,
         every_seconds=given.every_seconds,
@@ -389,3 +473,5 @@ def as_checkpoint(checkpoint: Checkpointing, *, phase: str = "") -> Checkpoint |
         keep=given.keep,
         to_resume=given.to_resume,
     )
+    fresh.extend = extend or given.extend
+    return fresh

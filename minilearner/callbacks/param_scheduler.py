@@ -18,7 +18,7 @@ from minilearner.schedules.clocks import check_clock, check_schedule
 from minilearner.training.callback import Callback
 from minilearner.training.missing_state import add_missing_state
 from minilearner.training.optimizers import set_momentum
-from minilearner.training.run import Run
+from minilearner.training.run import Moment, Run
 
 __all__ = ["ParamScheduler", "Scheduler", "claim", "ratios_to_last"]
 
@@ -102,6 +102,13 @@ class ParamScheduler(Scheduler):
                     if not 0 <= values[schedule] < math.inf:  # checked here, to save a call in each batch
                         check_not_negative(values[schedule], name)
                 self.set(group, name, values[schedule] * ratio)
+
+    def plan_at(self, moment: Moment) -> dict[str, list[float]]:
+        """Returns the settings, one value for each schedule. By steps and epochs, they do not depend on the length."""
+        if self.clock != "progress":
+            return {}
+        given = {name: one if isinstance(one, Sequence) else [one] for name, one in self.schedules.items()}
+        return {name: [float(schedule(moment.progress)) for schedule in each] for name, each in given.items()}
 
     def _pick_schedule(self, name: str, group: Mapping[str, Any], run: Run) -> Schedule:
         given = self.schedules[name]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from minilearner.checks import check_count, check_fraction
 from minilearner.errors import DataError
 from minilearner.training.callback import Callback
-from minilearner.training.run import Run
+from minilearner.training.run import Moment, Run
 
 __all__ = ["ProgressiveResize"]
 
@@ -52,6 +52,10 @@ class ProgressiveResize(Callback):
             return 1.0
         grown = max(progress - self.delay, 0.0) / (1 - self.full - self.delay) if progress > self.delay else 0.0
         return self.initial_scale + (1 - self.initial_scale) * grown
+
+    def plan_at(self, moment: Moment) -> dict[str, float]:
+        """Returns the scale."""
+        return {"scale": self.scale(moment.progress)}
 
     def before_batch(self, run: Run) -> None:
         if run.training:

@@ -13,7 +13,7 @@ from minilearner.checks import check_choice, check_count, check_not_negative
 from minilearner.directions import Direction, direction_of_metric, direction_of_name
 from minilearner.errors import closest, plural
 from minilearner.training.callback import Callback, CancelFit, CancelValidate
-from minilearner.training.run import Run
+from minilearner.training.run import Moment, Run
 
 __all__ = ["EarlyStopping", "Tracker", "Validate", "check_monitor", "find_direction"]
 
@@ -166,6 +166,12 @@ class Validate(Callback):
         self._n_updates = run.global_step
         if self.every_steps is not None and run.global_step % self.every_steps == 0 and run.validate is not None:
             run.validate()
+
+    def plan_at(self, moment: Moment) -> dict[str, bool]:
+        """Returns whether a validation follows the epoch, as it always does after the last one."""
+        if self.every_epochs is None:
+            return {}
+        return {"validation": (moment.epoch + 1) % self.every_epochs == 0 or moment.is_in_last_epoch}
 
     def before_validate(self, run: Run) -> None:
         if run.in_mid_epoch or self.every_epochs is None:

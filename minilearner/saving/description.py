@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from minilearner.tree import ADDRESS
 
-__all__ = ["Changes", "Known", "describe", "is_same", "list_changes"]
+__all__ = ["Changes", "Known", "attribute_names", "describe", "is_same", "list_changes"]
 
 Known = Mapping[int, str]
 """The `id` of each object that has a name of its own in a run, such as a layer of its model -> that name."""
@@ -134,7 +134,7 @@ class _Describer:
 
     def _method(self, value: MethodType, used: frozenset[str] | None) -> Any:
         function = value.__func__
-        names = _attribute_names(function.__code__) if isinstance(function, FunctionType) else frozenset()
+        names = attribute_names(function.__code__) if isinstance(function, FunctionType) else frozenset()
         parts = {"function": self.describe(function), "self": self.describe(value.__self__, names)}
         return {"is": f"the method {value.__qualname__}", "parts": parts}
 
@@ -144,7 +144,7 @@ class _Describer:
             return self.describe(original)
         if _root(value.__module__) == "minilearner":
             value = inspect.unwrap(value)  # `suggest_keywords` changes no result
-        names, code = _attribute_names(value.__code__), value.__code__
+        names, code = attribute_names(value.__code__), value.__code__
         parameters = inspect.signature(value).parameters.values()
         parts = {
             **{p.name: self.describe(p.default) for p in parameters if p.default is not p.empty},
@@ -284,7 +284,8 @@ def _global_names(code: CodeType) -> set[str]:
     return {i.argval for part in _walk_code(code) for i in dis.get_instructions(part) if i.opname in _READS_GLOBAL}
 
 
-def _attribute_names(code: CodeType) -> frozenset[str]:
+def attribute_names(code: CodeType) -> frozenset[str]:
+    """Returns the names of all attributes that a function's code reads."""
     return frozenset(
         i.argval for part in _walk_code(code) for i in dis.get_instructions(part) if i.opname in _READS_ATTRIBUTE
     )

@@ -26,15 +26,19 @@ _KEYS = (
     *("model", "learns", "optimizer", "loss", "step", "callbacks", "record", "loaders", "rng"),
     *("identity", "finished", "pass", "of_each"),
 )
+_OPTIONAL = ("extra", "before_end")
 
 
 def check_owner(state: Mapping[str, Any]) -> None:
-    """Checks the part of a state that identifies its run. "extra" is there only if modules have an extra state.
+    """Checks the part of a state that identifies its run.
+
+    "extra" is there only if modules have an extra state; "before_end" only if the run is finished, and was saved by a
+    version that can extend it.
 
     Raises:
         CheckpointError: this is not the state of a run. Says where.
     """
-    _check_keys({name: part for name, part in state.items() if name != "extra"}, _KEYS, "the state")
+    _check_keys({name: part for name, part in state.items() if name not in _OPTIONAL}, _KEYS, "the state")
     if not isinstance(state["identity"], dict) or not isinstance(state["finished"], bool):
         raise _misfit("identity or finished", state["identity"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ from minilearner.data.loader_state import GENERATORS, generator_state, set_gener
 from minilearner.errors import closest
 from minilearner.keywords import check_keywords
 from minilearner.training.attributes import data_attributes, load_attributes
-from minilearner.training.run import Run
+from minilearner.training.run import Moment, Run
 from minilearner.tree import to_device
 
 __all__ = [
@@ -290,6 +291,22 @@ class Callback:
             set_generator_state(generators[name], to_device(state[name], torch.device("cpu")))
         others = state.keys() - parts.keys() - generators.keys()
         load_attributes(self, {name: value for name, value in state.items() if name in others})
+
+    def plan_at(self, moment: Moment) -> Mapping[str, Any]:
+        """Returns what this callback does at a moment, by name, as far as that depends on the length of the run.
+
+        A run with ``extend=True`` may be extended only if this is the same in the longer run, up to the moment at which
+        the shorter one was saved. By default nothing depends on the length.
+        """
+        return {}
+
+    def undo_end(self, run: Run) -> AbstractContextManager[None]:
+        """Undoes, inside the context, what this callback has done because the last epoch is over.
+
+        A checkpoint keeps the state from there, so that the run can be extended. By default nothing is undone. What is
+        done in `after_fit` needs no undoing here, since it comes later.
+        """
+        return nullcontext()
 
     def before_fit(self, run: Run) -> None:
         """Called first. Configure the run here."""

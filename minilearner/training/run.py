@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minilearner.data.dataloaders import DataLoaders
     from minilearner.results.recorder import Recorder, RunRecord
 
-__all__ = ["Phase", "ResumePoint", "Run"]
+__all__ = ["Moment", "Phase", "ResumePoint", "Run"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,38 @@ class ResumePoint:
 
     batch: int
     rng: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The start of a training batch in a run of a given length, for callbacks that plan ahead.
+
+    Attributes:
+        epoch: the number of the epoch, from 0.
+        batch: the number of the batch in it, from 0.
+        n_epochs: how many epochs the run has.
+        n_batches: how many batches an epoch has.
+    """
+
+    epoch: int
+    batch: int
+    n_epochs: int
+    n_batches: int
+
+    @property
+    def progress(self) -> float:
+        """What `Run.progress` is then, if each batch makes an update."""
+        return (self.epoch * self.n_batches + self.batch) / (self.n_epochs * self.n_batches)
+
+    @property
+    def progress_after(self) -> float:
+        """What it is after the batch."""
+        return (self.epoch * self.n_batches + self.batch + 1) / (self.n_epochs * self.n_batches)
+
+    @property
+    def is_in_last_epoch(self) -> bool:
+        """Whether the run ends with this epoch."""
+        return self.epoch + 1 == self.n_epochs
 
 
 @dataclass(frozen=True)

@@ -109,4 +109,4 @@ def test_other_processes_are_refused_and_the_same_go_on_to_the_same_bits(
 def test_a_signal_that_torchrun_sends_twice_counts_once(script, torchrun, tmp_path):
     ended = torchrun(script, 2, "resumed", tmp_path, FAIL="signals")
     assert ended.returncode != 0 and "SIGTERM: saved in" in ended.stderr
-    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-00000006"]
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-00000012"]
