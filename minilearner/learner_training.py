@@ -55,8 +55,8 @@ class LearnerTraining(LearnerRuns[_Label]):
     ) -> RunRecord:
         """Trains at a constant rate, or as callbacks schedule it. Returns the record, also in `learn.recorder`.
 
-        Every `fit...` takes all of these. Wrong arguments and unfit data raise before training
-        starts.
+        Every `fit...` takes all of these, but `fit_sgdr` has no `extend`. Wrong arguments and unfit data raise before
+        training starts.
 
         Args:
             n_epoch: passes over the training data.
@@ -135,7 +135,9 @@ class LearnerTraining(LearnerRuns[_Label]):
         fall = partial(plans.flat_cosine_scheduler, div_final=div_final, pct_start=pct_start)
         plans.check_fit(n_epoch, wd, fall, start_epoch=start_epoch, lr=lr)
         rest: dict[str, Any] = {"reset_opt": reset_opt, "start_epoch": start_epoch, "loggers": loggers}
-        return self._fit("fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, extend=extend, **rest)
+        return self._fit(
+            "fit_flat_cos", n_epoch, lr, fall, wd=wd, cbs=cbs, checkpoint=checkpoint, extend=extend, **rest
+        )
 
     def fit_sgdr(
         self,

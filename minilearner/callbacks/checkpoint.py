@@ -167,7 +167,7 @@ class Checkpoint(Callback):
             n_before = self._check_is_this_run(self._found, run.n_epochs)
             is_longer = n_before < run.n_epochs
             if is_longer:
-                self._found = self._found._replace(state=self._find_beginning(run, self._found.state, n_before))
+                self._found = self._found._replace(state=self._plan_extension(run, self._found.state, n_before))
             check_process_parts(self._found.state, run.step.n_processes)
             self._extended = self._find_own_record(run, is_longer=is_longer)
             if of_each := self._found.state.get("of_each"):
@@ -214,7 +214,7 @@ class Checkpoint(Callback):
         self._allowed = found.allowed
         return int(now["n_epochs"])
 
-    def _find_beginning(self, run: Run, state: dict[str, Any], n_before: int) -> dict[str, Any]:
+    def _plan_extension(self, run: Run, state: dict[str, Any], n_before: int) -> dict[str, Any]:
         """Returns the state from which a run of `n_before` epochs is extended to this one.
 
         Raises:
@@ -277,8 +277,8 @@ class Checkpoint(Callback):
         if self._found is not None:
             state = self._found.state
             restore(run, state, is_ending=state["finished"])
-            if self._extended is not None and run.recorder is not None and run.record is not None:
-                run.recorder.replace(self._extended, run.record)
+            if self._extended is not None:
+                _replace_record(run, self._extended)
             self._announce(run, state)
             if state["finished"]:
                 run.epoch = run.n_epochs
@@ -384,6 +384,13 @@ class Checkpoint(Callback):
 
     def __repr__(self) -> str:
         return "Checkpoint()"  # another folder or interval does not make another run
+
+
+def _replace_record(run: Run, shorter: RunRecord) -> None:
+    """Removes the record of the run that is extended: this run's own has all its rows, and takes its number."""
+    if run.recorder is not None and run.record is not None:
+        run.recorder.runs.remove(shorter)
+        run.record.number = shorter.number
 
 
 def _select_own_state(run: Run, state: dict[str, Any]) -> dict[str, Any]:

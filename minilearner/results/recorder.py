@@ -276,11 +276,6 @@ class Recorder(AtAGlance):
         if self.runs and not self.runs[-1].n_batches and not self.runs[-1].epochs:
             self.runs.pop()
 
-    def replace(self, run: RunRecord, longer: RunRecord) -> None:
-        """Puts the record of an extended run, the latest, in the place of the one that it extends."""
-        longer.number = run.number
-        self.runs = [longer if one is run else one for one in self.runs if one is not longer]
-
     @property
     def losses(self) -> NDArray[np.float64]:
         """The loss of each training batch of all runs."""

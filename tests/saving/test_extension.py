@@ -43,8 +43,7 @@ def make(cbs=(), stop_at=None, valid=True, **options):
     x, y = torch.rand(30, 8), torch.arange(30) % 3
     model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Dropout(0.2), nn.ReLU(), nn.Linear(6, 3))
     dls = DataLoaders.from_arrays((x, y), (x[:7], y[:7]) if valid else None, bs=4, seed=2)
-    learn = Learner(dls, model, metrics=accuracy, cbs=[*cbs, StopAt(stop_at)], **options)
-    return learn
+    return Learner(dls, model, metrics=accuracy, cbs=[*cbs, StopAt(stop_at)], **options)
 
 
 def outcome(learn):
