@@ -5,23 +5,21 @@ from __future__ import annotations
 import copy
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, NoReturn
 
 import torch
-from torch import Tensor
 
 from minilearner import processes
 from minilearner.checks import check_choice, check_count
-from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range, run_steps
+from minilearner.data.batch_transforms import Pipeline, Transforms, check_unit_range
+from minilearner.data.block_summary import describe_steps
 from minilearner.data.blocks import InputBlock, TargetBlock, TransformBlock
 from minilearner.data.corrections import read_review
-from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, PreparedPart, Read, as_sequence
+from minilearner.data.data_plan import DataPlan, NewItems, PreparedData, PreparedPart, Read
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.item_dataset import ItemDataset, as_tensor
+from minilearner.data.item_dataset import ItemDataset
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransforms
 from minilearner.data.item_views import DataSets, ItemView, view_part
@@ -34,10 +32,10 @@ from minilearner.data.table import Row
 from minilearner.data.weights import item_weights
 from minilearner.errors import DataError, agree, plural
 from minilearner.keywords import check_unknown, suggest_keywords
-from minilearner.runtime import derive_generator, draw_seed
-from minilearner.tree import Tree, map_tensors, shape_of, tensors_of
+from minilearner.runtime import draw_seed
+from minilearner.tree import Tree, shape_of, tensors_of
 
-__all__ = ["DataBlock", "describe_steps"]
+__all__ = ["DataBlock"]
 
 Verify = Literal["names", "headers", "decode"]
 OnUnreadable = Literal["raise", "skip"]
@@ -187,49 +185,27 @@ class DataBlock:
             check_count(n, name)
         if seed is not None:
             check_count(seed, "seed", least=None)
-        if weights is not None and not shuffle:
-            raise ValueError("`weights` need shuffle=True, because they decide what is drawn. Received: shuffle=False.")
-        check_choice(verify, "verify", ("names", "headers", "decode"))
-        check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
-        if on_unreadable == "skip" and verify == "names":
-            raise ValueError(
-                'on_unreadable="skip" needs verify="headers", the default, or "decode". Received: verify="names".'
-            )
+        _check_weights(weights, shuffle)
+        _check_verification(verify, on_unreadable)
         plan = self.plan if relabel is None else self.relabel(relabel).plan
         prepared = plan.prepare(source, verify=verify, on_unreadable=on_unreadable)
         _report_corrections(plan)
         _report_skipped_items(prepared)
         seed = draw_seed() if seed is None else seed
-        train, valid = (
-            ItemDataset(
-                part.sources,
-                Read(self.plan.inputs),
-                self.item_tfms,
-                seed=seed,
-                cache=cache,
-                rows=part.positions if prepared.kind is Row else None,
-                table=prepared.table,
-            )
-            for part in (prepared.train, prepared.valid)
-        )
+        train, valid = self._make_datasets(prepared, seed, cache)
         _check_shapes(train, prepared.train.sizes)
         if verify != "names":
             _check_shapes(valid, prepared.valid.sizes)
         _check_range(train, self.batch_tfms)
-        options: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
-        options["batch_tfms"] = self.batch_tfms
-        does_drop = shuffle if drop_last is None else drop_last
-        does_drop = does_drop and choose_drop_last(len(train), bs, is_asked_for=bool(drop_last))
         part, drawn = prepared.train, None
         if weights is not None:
             drawn = item_weights(weights, prepared.n_items, part.positions, part.y, prepared.target)
-        loader = ItemLoader(
-            train, part.y, bs=bs, shuffle=shuffle, drop_last=does_drop, training=True, weights=drawn, **options
-        )
-        loader.keeps_large_rest = drop_last is None
+        how: dict[str, Any] = {"seed": seed, "device": device, "num_workers": num_workers}
+        how["batch_tfms"] = self.batch_tfms
+        loader = _make_train_loader(train, part.y, bs, shuffle, drop_last, weights=drawn, **how)
         dls = DataLoaders(
             loader,
-            ItemLoader(valid, prepared.valid.y, bs=val_bs, **options) if len(valid) else None,
+            ItemLoader(valid, prepared.valid.y, bs=val_bs, **how) if len(valid) else None,
             bs=bs,
             seed=seed,
             target=prepared.target,
@@ -257,6 +233,19 @@ class DataBlock:
 
         train, valid = prepared.train, prepared.valid
         return DataSets(view(train), view(valid), (train.positions, valid.positions))
+
+    def _make_datasets(
+        self, prepared: PreparedData, seed: int, cache: bool | PathLike | None
+    ) -> tuple[ItemDataset, ItemDataset]:
+        rows = prepared.kind is Row
+        how: dict[str, Any] = {"seed": seed, "cache": cache, "table": prepared.table}
+        train, valid = (
+            ItemDataset(
+                part.sources, Read(self.plan.inputs), self.item_tfms, rows=part.positions if rows else None, **how
+            )
+            for part in (prepared.train, prepared.valid)
+        )
+        return train, valid
 
     def weighted_dataloaders(self, source: Any, wgts: Any, bs: int = 64, **options: Any) -> DataLoaders:
         """Returns `dataloaders(source, weights=wgts, bs=bs, **options)`: fastai's name for it.
@@ -288,6 +277,31 @@ class DataBlock:
 
     def __repr__(self) -> str:
         return f"DataBlock({', '.join(map(repr, self.blocks))}, {self.item_tfms}, {self.batch_tfms})"
+
+
+def _check_weights(weights: Any, shuffle: bool) -> None:
+    if weights is not None and not shuffle:
+        raise ValueError("`weights` need shuffle=True, because they decide what is drawn. Received: shuffle=False.")
+
+
+def _check_verification(verify: Verify, on_unreadable: OnUnreadable) -> None:
+    check_choice(verify, "verify", ("names", "headers", "decode"))
+    check_choice(on_unreadable, "on_unreadable", ("raise", "skip"))
+    if on_unreadable == "skip" and verify == "names":
+        raise ValueError(
+            'on_unreadable="skip" needs verify="headers", the default, or "decode". Received: verify="names".'
+        )
+
+
+def _make_train_loader(
+    dataset: ItemDataset, y: Any, bs: int, shuffle: bool, drop_last: bool | None, **how: Any
+) -> ItemLoader:
+    """Returns the loader for training; for `drop_last`, see `dataloaders`."""
+    does_drop = shuffle if drop_last is None else drop_last
+    does_drop = does_drop and choose_drop_last(len(dataset), bs, is_asked_for=bool(drop_last))
+    loader = ItemLoader(dataset, y, bs=bs, shuffle=shuffle, drop_last=does_drop, training=True, **how)
+    loader.keeps_large_rest = drop_last is None
+    return loader
 
 
 def _instances(blocks: Any) -> tuple[Any, ...]:
@@ -416,101 +430,3 @@ def _examples(items: Sequence[Any], shapes: Mapping[int, Tree]) -> str:
     firsts = {shape: i for i, shape in sorted(shapes.items(), reverse=True)}.values()
     chosen = [*firsts, *(i for i in shapes if i not in set(firsts))]
     return name_items(items, chosen, [shapes[i] for i in chosen])
-
-
-def describe_steps(
-    plan: DataPlan,
-    item_tfms: ItemPipeline,
-    batch_tfms: Pipeline,
-    source: Any,
-    bs: int,
-) -> Iterator[str]:
-    """Yields a text for each step, as soon as it is done.
-
-    Raises:
-        DataError: a step failed. Names the step and the cause.
-    """
-    with _name_step("get_items"):
-        items = plan.items(source)
-    rows = as_sequence(items)
-    yield f"Items: {len(rows)}, first {name_items(rows, [0])}"
-    with _name_step("get_y"):
-        labels = plan.labels(rows)
-    with _name_step("get_x"):
-        sources = plan.sources(rows)
-    with _name_step("splitter"):
-        train, valid = plan.split(items, labels)
-    yield f"Split by {plan.splitter!r:.100}: {len(train)} for training, {len(valid)} for validation"
-    with _name_step("target block"):
-        target = plan.target(labels, train)
-        chosen = None if labels is None else [labels[i] for i in train]
-        y = plan.encode(chosen, target, [sources[i] for i in train], "training")
-    if chosen is not None and y is not None:
-        yield f"Labels: {target!r:.200}\n  first training item: {chosen[0]!r} -> {_describe(y[0])}"
-    dataset = ItemDataset([sources[i] for i in train], Read(plan.inputs), item_tfms)
-    yield from _describe_sample(dataset)
-    yield from _describe_batch(dataset, y, batch_tfms, bs)
-
-
-def _describe_sample(dataset: ItemDataset) -> Iterator[str]:
-    source = dataset.items[0]
-    yield f"One sample, from {name_items(dataset.items, [0])}"
-    with _name_step("input block", source):
-        raw = dataset.read(source)
-    parts = raw if isinstance(raw, tuple) else (raw,)
-    yield f"  read: {', '.join(map(_describe, parts))}"
-    original, transforms = parts, dataset.item_tfms.transforms
-    for k, f in enumerate(transforms):
-        with _name_step(f"item transform {f!r}", source):
-            parts = tuple(ItemPipeline(transforms[: k + 1])(part, None) for part in original)
-        yield f"  {f!r}: {', '.join(map(_describe, parts))}"
-    with _name_step("making a tensor", source):
-        parts = tuple(map(as_tensor, parts))
-    yield f"  as a tensor: {', '.join(map(_describe, parts))}"
-
-
-def _describe_batch(dataset: ItemDataset, y: Tensor | None, batch_tfms: Pipeline, bs: int) -> Iterator[str]:
-    n = min(bs, len(dataset))
-    inputs = []
-    for i in range(n):
-        with _name_step("input block and item transforms", dataset.items[i]):
-            inputs.append(dataset[i, None])
-    shapes = [shape_of(x) for x in inputs]
-    if len(set(shapes)) > 1:
-        raise DataError(
-            f"making a batch failed: {n} samples have {len(set(shapes))} shapes: "
-            f"{name_items(dataset.items, range(n), shapes)}. Give them one with item_tfms=Resize(...)."
-        )
-    loader = ItemLoader(dataset, y, bs=n, num_workers=0)
-    with _name_step("making a batch"):
-        x, _ = loader.items(range(n))
-        batch_tfms = batch_tfms.set_up(loader)
-    yield f"A batch of {n}: x {_describe(x)}" + ("" if y is None else f", y {_describe(y[:n])}")
-    rng = derive_generator(0, "summary")
-    for step in batch_tfms.steps(training=True):
-        with _name_step(f"batch transform {step!r}"):
-            x = map_tensors(partial(run_steps, (step,), rng=rng), x)
-        yield f"  {step!r}: x {_describe(x)}"
-
-
-@contextmanager
-def _name_step(name: str, item: Any = None) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        where = "" if item is None else f" on {name_items([item], [0])}"
-        raise DataError(f"{name} failed{where}: {error}") from error
-
-
-def _describe(value: Tree) -> str:
-    if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
-        return f"({', '.join(map(_describe, value))})"
-    if isinstance(value, Tensor):
-        kind = str(value.dtype).removeprefix("torch.")
-        if value.ndim <= 1 and value.numel() <= 10:
-            return f"{value.tolist()} {kind}"
-        span = f" from {value.min():.3g} to {value.max():.3g}" if value.dtype != torch.bool and value.numel() else ""
-        return f"{tuple(value.shape)} {kind}{span}"
-    if hasattr(value, "getbands"):
-        return f"{value.mode} image, {value.width} x {value.height}"
-    return f"{type(value).__name__} {getattr(value, 'shape', '')}".strip()

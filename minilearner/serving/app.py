@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -41,18 +42,8 @@ def make_app(learn: Learner, limits: Limits | None = None, *, name: str = "model
         raise DataError("only models of image files can be served, and this one takes arrays.")
     limits = Limits() if limits is None else limits
 
-    def predict_images(images: Sequence[bytes]) -> list[dict[str, Any]]:
-        return predict_items(learn, images)
-
-    @contextlib.asynccontextmanager
-    async def live(app: FastAPI) -> AsyncIterator[None]:
-        app.state.batcher = Batcher(predict_images, learn.dls.bs)
-        with learn.no_bar():
-            running = asyncio.create_task(app.state.batcher.run())
-            yield
-            running.cancel()
-
     # The pages that FastAPI shows of an application load scripts from another server.
+    live = functools.partial(_run_batcher, learn)
     app = FastAPI(title=f"minilearner: {name}", version=__version__, lifespan=live, docs_url=None, redoc_url=None)
 
     async def health() -> dict[str, Any]:
@@ -62,17 +53,7 @@ def make_app(learn: Learner, limits: Limits | None = None, *, name: str = "model
     async def predict(request: Request, file: list[UploadFile]) -> dict[str, Any]:
         """Predicts one or several images, each in a part `file` of a form."""
         uploads = [Upload(await upload.read(), upload.filename or "") for upload in file]
-        if len(uploads) > limits.files:
-            raise Refusal(413, f"There are {len(uploads)} files, and at most {limits.files} are accepted.")
-        for upload in uploads:
-            check_upload(upload, limits)
-        try:
-            waiting = request.app.state.batcher.predict(uploads)
-            answers = await asyncio.wait_for(waiting, limits.seconds)
-        except DataError as error:
-            raise Refusal(422, str(error)) from error
-        except asyncio.TimeoutError as error:
-            raise Refusal(503, f"No answer within {limits.seconds:g} seconds. Try again.") from error
+        answers = await _predict(request.app.state.batcher, uploads, limits)
         return {"predictions": [{"file": up.name, **answer} for up, answer in zip(uploads, answers, strict=True)]}
 
     async def explain(request: Request, error: Any) -> JSONResponse:
@@ -88,3 +69,31 @@ def make_app(learn: Learner, limits: Limits | None = None, *, name: str = "model
     for kind in (Refusal, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, explain)
     return Guard(app, limits)
+
+
+@contextlib.asynccontextmanager
+async def _run_batcher(learn: Learner, app: Any) -> AsyncIterator[None]:
+    """Predicts in batches as long as the application lives."""
+    app.state.batcher = Batcher(functools.partial(predict_items, learn), learn.dls.bs)
+    with learn.no_bar():
+        running = asyncio.create_task(app.state.batcher.run())
+        yield
+        running.cancel()
+
+
+async def _predict(batcher: Batcher, uploads: Sequence[Upload], limits: Limits) -> list[dict[str, Any]]:
+    """Returns the answer for each upload.
+
+    Raises:
+        Refusal: the limits do not allow it, an upload is no image, or there is no answer in time.
+    """
+    if len(uploads) > limits.files:
+        raise Refusal(413, f"There are {len(uploads)} files, and at most {limits.files} are accepted.")
+    for upload in uploads:
+        check_upload(upload, limits)
+    try:
+        return await asyncio.wait_for(batcher.predict(uploads), limits.seconds)
+    except DataError as error:
+        raise Refusal(422, str(error)) from error
+    except asyncio.TimeoutError as error:
+        raise Refusal(503, f"No answer within {limits.seconds:g} seconds. Try again.") from error

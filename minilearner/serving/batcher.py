@@ -28,11 +28,11 @@ class Batcher:
 
     def __init__(self, predict: Callable[[Sequence[bytes]], Answers], most: int) -> None:
         self._predict, self._most = predict, most
-        self._waiting: deque[tuple[list[bytes], asyncio.Future[Answers]]] = deque()
+        self._waiting: deque[tuple[Sequence[bytes], asyncio.Future[Answers]]] = deque()
         self._has_come = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
 
-    async def predict(self, images: list[bytes]) -> Answers:
+    async def predict(self, images: Sequence[bytes]) -> Answers:
         """Returns the answers for the images of one request.
 
         Raises:
@@ -52,9 +52,9 @@ class Batcher:
             else:
                 self._has_come.clear()
 
-    def _take(self) -> list[tuple[list[bytes], asyncio.Future[Answers]]]:
+    def _take(self) -> list[tuple[Sequence[bytes], asyncio.Future[Answers]]]:
         """Returns the requests of the next batch. Those that nobody waits for any more are left out."""
-        taken: list[tuple[list[bytes], asyncio.Future[Answers]]] = []
+        taken: list[tuple[Sequence[bytes], asyncio.Future[Answers]]] = []
         n = 0
         while self._waiting and (not taken or n + len(self._waiting[0][0]) <= self._most):
             images, future = self._waiting.popleft()
@@ -63,7 +63,7 @@ class Batcher:
                 n += len(images)
         return taken
 
-    async def _answer(self, requests: Sequence[tuple[list[bytes], asyncio.Future[Answers]]]) -> None:
+    async def _answer(self, requests: Sequence[tuple[Sequence[bytes], asyncio.Future[Answers]]]) -> None:
         images = [image for several, _ in requests for image in several]
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, images)
