@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -27,20 +27,15 @@ from minilearner.callbacks.bn_freeze import BnFreeze
 from minilearner.callbacks.loggers import Loggers, as_loggers
 from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
-from minilearner.checkup.examination import examine
-from minilearner.checkup.findings import Checkup
 from minilearner.copies import copy_apart
 from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.folds import ItemPool
-from minilearner.fitting.cross_validation import cross_validate, fit_briefly
-from minilearner.fitting.profile import StepProfile, profile_steps
 from minilearner.keywords import suggest_keywords
 from minilearner.learner_predictions import LearnerPredictions
 from minilearner.learner_saving import LearnerSaving
 from minilearner.learner_training import LearnerTraining
 from minilearner.lr_finder.result import LRSweep
 from minilearner.models.groups import Splitter
-from minilearner.models.summary import ModelSummary, summarize
 from minilearner.results.predictions import Predictions
 from minilearner.results.recorder import Recorder
 from minilearner.results.training_facts import TrainingFacts
@@ -57,6 +52,11 @@ from minilearner.training.optimizers import OptimizerFactory, Rate
 from minilearner.training.precompute import Features
 from minilearner.training.preflight import Preflight, check_parts, seed_after_model
 from minilearner.training.step import LossFunction
+
+if TYPE_CHECKING:  # the star import stays quick without what few notebooks call
+    from minilearner.checkup.findings import Checkup
+    from minilearner.fitting.profile import StepProfile
+    from minilearner.models.summary import ModelSummary
 
 __all__ = ["Learner"]
 
@@ -207,6 +207,8 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
             ValueError: an argument is out of range, or this learner was trained and cannot be made again.
             DataError: the items cannot be read by their position.
         """
+        from minilearner.fitting.cross_validation import cross_validate, fit_briefly  # the star import does without it
+
         check_count(n_epoch, "n_epoch")
         check_count(seed, "seed", least=0)
         make = make_learner or self._plan_remake()
@@ -226,6 +228,8 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         Args:
             lr: the rate to compare with the latest sweep; `learn.lr` by default.
         """
+        from minilearner.checkup.examination import examine  # the star import does without it
+
         if lr is not None:
             check_rate(lr, "lr", auto=True)
         callbacks = [*([] if self.train_bn else [BnFreeze()]), *self.cbs]
@@ -242,6 +246,8 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
 
     def profile(self, n_steps: int = 20) -> StepProfile:
         """Trains for `n_steps` steps, puts everything back, and returns a table of where the time went."""
+        from minilearner.fitting.profile import profile_steps  # the star import does without it
+
         check_count(n_steps, "n_steps")
         with train(self.model, [self.dls.train]):
             context = self._context()
@@ -249,6 +255,8 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
 
     def summary(self) -> ModelSummary:
         """Returns a table of the model's layers, output shapes and parameters, and of how it is trained."""
+        from minilearner.models.summary import summarize  # the star import does without it
+
         settings = self._run(self._optimizer()).settings(self.cbs)
         return summarize(self.model, self.dls.loader(0).first_batch()[0], settings)
 

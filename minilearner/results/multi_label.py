@@ -15,11 +15,9 @@ from torch import Tensor
 from minilearner.checks import check_choice, check_count, check_fraction
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
-from minilearner.pages.content import Section
 from minilearner.plots import rows
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.frames import to_frame
-from minilearner.results.label_sections import label_sections
 from minilearner.results.origins import read_column
 from minilearner.results.predictions import Predictions, find_images
 from minilearner.results.report import Scores
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from minilearner.pages.content import Section
 
 __all__ = ["MultiLabelInterpretation"]
 
@@ -243,6 +243,8 @@ class MultiLabelInterpretation(Interpretation, ClassCurves):
         return to_frame([{**row, **scores[row["label"]]._asdict()} for row in self.errors()])
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        from minilearner.results.label_sections import label_sections  # the star import needs no pages
+
         how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
         return label_sections(self, facts, **how)
 

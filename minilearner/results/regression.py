@@ -13,9 +13,7 @@ from torch import Tensor
 from minilearner.checks import check_count
 from minilearner.errors import DataError, portion
 from minilearner.keywords import suggest_keywords
-from minilearner.pages.content import Section
 from minilearner.plots.predicted_numbers import plot_predicted_numbers, plot_residuals
-from minilearner.results.number_sections import number_sections
 from minilearner.results.origins import read_column
 from minilearner.results.predictions import Predictions, find_images
 from minilearner.results.slices import Slices, slice_items
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from minilearner.pages.content import Section
 
 __all__ = ["NumberScores", "RegressionInterpretation"]
 
@@ -167,6 +167,8 @@ class RegressionInterpretation(Interpretation):
         return slice_items(name, values, np.abs(predicted - actual), measure="mean absolute error")
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        from minilearner.results.number_sections import number_sections  # the star import needs no pages
+
         how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
         return number_sections(self, facts, **how)
 

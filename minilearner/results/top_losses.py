@@ -21,9 +21,6 @@ from minilearner.checks import check_count
 from minilearner.errors import DataError, plural
 from minilearner.glance import PublicNames
 from minilearner.keywords import suggest_keywords
-from minilearner.pages.content import Page, Section
-from minilearner.pages.page import check_page_path, write_page
-from minilearner.results.number_sections import loss_sections
 from minilearner.results.predictions import BatchPrediction
 from minilearner.results.training_facts import TrainingFacts
 from minilearner.tracebacks import stacklevel_of_user
@@ -34,6 +31,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from minilearner.pages.content import Section
 
 __all__ = ["Interpretation", "Predictor", "TopLosses", "choose_top"]
 
@@ -224,6 +223,9 @@ class Interpretation(PublicNames):
         Raises:
             ValueError: the file cannot be written, `path` does not end in ".html", or `n_images` is below 0.
         """
+        from minilearner.pages.content import Page  # the star import needs no pages
+        from minilearner.pages.page import check_page_path, write_page
+
         check_count(n_images, "n_images", least=0)
         path = check_page_path(path)
         facts = None if self._describe_training is None else self._describe_training()
@@ -234,6 +236,8 @@ class Interpretation(PublicNames):
         return write_page(path, Page(heading, subtitle, self._sections(facts, n_images), notice))
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        from minilearner.results.number_sections import loss_sections
+
         order = self.top_losses().indices.tolist()
         how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images, "load": self._load_images}
         return loss_sections(self.losses, order, facts, **how)

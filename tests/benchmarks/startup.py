@@ -4,7 +4,8 @@
 
 Import: CPU seconds in fresh processes, in turns, of minilearner after torch and torchvision, and of those two. The
 import of minilearner is timed with and without a garbage collection before it. Torch and torchvision create some
-340,000 objects, so a full collection is due soon. The next two thousand objects trigger it, whoever creates them.
+340,000 objects, so a full collection is due soon. The next two thousand objects trigger it, whoever creates them. The
+modules that each import loads are counted too; `tests/house/star_import.py` keeps ours from growing.
 
 Files: a few small images under many names (hard links), with `ImageDataLoaders.from_folder`, and then a training batch
 of 64. Fewer than one file in a thousand is opened. Epoch: training passes over 1 and over 41 batches in memory; the
@@ -38,29 +39,40 @@ IMPORTS = {  # row -> (the code before the clock starts, the code that is timed)
     "`import pytorch_lightning` beyond them": (OTHERS, "import pytorch_lightning"),
     "torch and torchvision themselves": ("", OTHERS),
 }
+PROGRAM = """
+import sys, time
+{before}
+loaded = len(sys.modules)
+began = time.process_time()
+{line}
+print(time.process_time() - began, len(sys.modules) - loaded)
+"""
 
 
 def time_imports(rounds):
-    times = {name: [] for name in IMPORTS}
+    times, modules = {name: [] for name in IMPORTS}, {}
     with tempfile.TemporaryDirectory() as scratch:  # for byte code, which an installed package keeps too
         env = {**os.environ, "PYTHONPYCACHEPREFIX": scratch}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         for number in range(rounds + 1):
             for name, (before, line) in IMPORTS.items():
-                code = f"import time\n{before}\nbegan = time.process_time()\n{line}\nprint(time.process_time() - began)"
+                code = PROGRAM.format(before=before, line=line)
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
                 if done.returncode and "No module named" not in done.stderr:
                     raise RuntimeError(done.stderr)
                 if number and not done.returncode:  # the first round compiles
-                    times[name].append(float(done.stdout))
+                    seconds, modules[name] = done.stdout.split()
+                    times[name].append(float(seconds))
     cells = {name: f"{statistics.median(column):.2f} s" for name, column in times.items() if column}
     for name in times:
-        row(name, f"{cells[name]} of CPU" if name in cells else "not installed")
+        row(name, f"{cells[name]} of CPU, {modules[name]} modules" if name in cells else "not installed")
     ours, collected, *others = IMPORTS
     peers = {"fastai": others[0], "Lightning": others[1]}
     beside = ", ".join(f"{peer} {cells[name]}" for peer, name in peers.items() if name in cells)
     readme_row(f"{ours}, CPU time", cells[ours], beside)
     readme_row(collected, cells[collected])
+    beside = ", ".join(f"{peer} {modules[name]}" for peer, name in peers.items() if name in cells)
+    readme_row("modules that it loads beyond torch and torchvision", modules[ours], beside)
 
 
 def many_files(n, rounds):
