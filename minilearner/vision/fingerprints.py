@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ __all__ = ["Fingerprint", "find_similar", "take_fingerprint"]
 
 _SIDE = 32  # pixels of the small image that is hashed and compared
 _N_FREQUENCIES = 8
-_N_BANDS, _MOST_BITS = 8, 7  # two hashes that differ in 7 bits have one of 8 bytes in common
+_MOST_BITS = 7  # in which two hashes may differ; see `_find_near`
+_N_WORDS = 1 << 16
+_MOST_AT_ONCE = 1 << 20  # comparisons
 _SAME = 0.98  # the least correlation of small images
 _MOST_COLOR = 12  # of 255: the largest difference of mean colours
 
@@ -93,19 +96,58 @@ def _standardize(small: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _find_near(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Returns (pairs, 2): the positions of hashes that differ in few bits, each pair once."""
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for band in range(_N_BANDS):
-        order = np.argsort(hashes[:, band], kind="stable")
-        starts = np.flatnonzero(np.diff(hashes[order, band].astype(np.int64), prepend=-1))
-        for group in np.split(order, starts[1:]):
-            for k in range(len(group) - 1):
-                others = group[k + 1 :]
-                n_bits = _count_bits(hashes[others] ^ hashes[group[k]])
-                near = others[n_bits <= _MOST_BITS]
-                found.append(np.stack([np.full_like(near, group[k]), near], axis=1))
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    """Returns (pairs, 2): the positions of hashes that differ in few bits, each pair once.
+
+    Two hashes that differ in at most 7 of 64 bits differ in at most one bit of one of their four words of 16 bits. So
+    each hash is compared only with those that share such a word, or have it but for one bit: few even of a million.
+    """
+    words = np.ascontiguousarray(hashes).view(np.uint16)
+    found = [np.zeros(0, dtype=np.int64)]
+    for word in words.T.astype(np.int64):
+        order = np.argsort(word, kind="stable")
+        ends = np.cumsum(np.bincount(word, minlength=_N_WORDS))
+        starts = ends - np.bincount(word, minlength=_N_WORDS)
+        sorted_words, places = word[order], np.arange(len(order))
+        found += _compare(words, order, places, places + 1, ends[sorted_words])
+        for bit in range(16):
+            ones = np.flatnonzero(sorted_words & 1 << bit == 0)
+            others = sorted_words[ones] ^ 1 << bit
+            found += _compare(words, order, ones, starts[others], ends[others])
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), len(hashes)), axis=1)
 
 
-def _count_bits(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.asarray(np.unpackbits(values, axis=-1).sum(axis=-1), dtype=np.int64)
+def _compare(
+    words: NDArray[np.uint16],
+    order: NDArray[np.int64],
+    places: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+) -> Iterator[NDArray[np.int64]]:
+    """Compares the hash at each place of an order with those from a start to an end in it.
+
+    Yields ``first * n + second`` of the pairs that are near, in parts that fit in memory.
+    """
+    lengths = ends - starts
+    is_any = lengths > 0
+    places, starts, lengths = places[is_any], starts[is_any], lengths[is_any]
+    before = np.cumsum(lengths) - lengths
+    cuts = np.flatnonzero(np.diff(before // _MOST_AT_ONCE)) + 1
+    for here in np.split(np.arange(len(places)), cuts):
+        n = lengths[here]
+        first = order[np.repeat(places[here], n)]
+        within = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
+        second = order[np.repeat(starts[here], n) + within]
+        is_near = _count_bits(words[first] ^ words[second]) <= _MOST_BITS
+        first, second = first[is_near], second[is_near]
+        yield np.minimum(first, second) * len(words) + np.maximum(first, second)
+
+
+def _count_bits(values: NDArray[np.uint16]) -> NDArray[np.int64]:
+    return np.asarray(_bits_of_words()[values].sum(axis=-1), dtype=np.int64)
+
+
+@cache
+def _bits_of_words() -> NDArray[np.uint8]:
+    """Returns how many bits each word of 16 bits has."""
+    words = np.arange(_N_WORDS, dtype=np.uint16)
+    return np.asarray(np.unpackbits(words.view(np.uint8)).reshape(_N_WORDS, 16).sum(axis=1, dtype=np.uint8))
