@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,7 @@ from minilearner.metrics import SmoothedLoss
 from minilearner.notebook import cell_number, show
 from minilearner.plots import lines
 from minilearner.results.frames import to_frame
+from minilearner.results.growing import GrowingArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,8 +110,8 @@ class RunRecord(AtAGlance):
         self._waiting: list[tuple[int, int, float, float, int]] = []
         self._losses: list[Tensor | float] = []
         self._stacked: list[tuple[NDArray[np.float64], Tensor]] = []
-        self._steps = np.empty((0, len(_STEP_FIELDS.names or ())))
-        self._smoothed = np.empty(0)
+        self._steps = GrowingArray(np.empty((0, len(_STEP_FIELDS.names or ()))))
+        self._smoothed = GrowingArray(np.empty(0))
 
     def start_epoch(self, epoch: int) -> None:
         """Sets the epoch (from 0) of the next batches."""
@@ -160,13 +162,13 @@ class RunRecord(AtAGlance):
         from numpy.lib import recfunctions as rfn  # it loads masked arrays, which take a sixth of the package's import
 
         self._read()
-        return rfn.unstructured_to_structured(self._steps, dtype=_STEP_FIELDS)
+        return rfn.unstructured_to_structured(self._steps.rows, dtype=_STEP_FIELDS)
 
     @property
     def smoothed(self) -> NDArray[np.float64]:
         """The smoothed loss after each training batch of the run. It continues from epoch to epoch."""
         self._read()
-        return self._smoothed
+        return self._smoothed.rows
 
     @property
     def smooth_loss(self) -> float:
@@ -177,7 +179,9 @@ class RunRecord(AtAGlance):
     def train_loss(self, epoch: int) -> float:
         """Returns the mean loss over the items of an epoch's training batches. NaN without any item."""
         self._read()
-        loss, n = self._steps[self._steps[:, 1] == epoch][:, 4:].T
+        rows = self._steps.rows
+        epochs = rows[:, 1]  # they rise, so that no epoch looks at all batches before it
+        loss, n = rows[bisect_left(epochs, epoch) : bisect_right(epochs, epoch), 4:].T
         return float((loss * n).sum() / n.sum()) if n.sum() else math.nan
 
     @property
@@ -199,8 +203,8 @@ class RunRecord(AtAGlance):
             "epoch": self.epoch,
             "epochs": [dict(row) for row in self.epochs],
             "row_positions": list(self._row_positions),
-            "steps": self._steps,
-            "smoothed": self._smoothed,
+            "steps": self._steps.rows,
+            "smoothed": self._smoothed.rows,
             "smooth": dict(vars(self._smooth)),
         }
 
@@ -208,7 +212,8 @@ class RunRecord(AtAGlance):
         """Continues from a `state_dict`."""
         self.epoch, self.epochs = state["epoch"], [dict(row) for row in state["epochs"]]
         self._row_positions = list(state["row_positions"])
-        self._steps, self._smoothed = np.asarray(state["steps"]), np.asarray(state["smoothed"])
+        self._steps = GrowingArray(np.asarray(state["steps"]))
+        self._smoothed = GrowingArray(np.asarray(state["smoothed"]))
         vars(self._smooth).update(state["smooth"])
         self._waiting, self._losses, self._stacked = [], [], []
 
@@ -228,8 +233,8 @@ class RunRecord(AtAGlance):
         losses = np.concatenate([losses.double().cpu().numpy() for _, losses in self._stacked])
         self._stacked = []
         new = np.column_stack([rows[:, :4], losses, rows[:, 4]])
-        self._steps = np.concatenate([self._steps, new])
-        self._smoothed = np.append(self._smoothed, [self._smooth.update(loss) for loss in losses.tolist()])
+        self._steps.extend(new)
+        self._smoothed.extend([self._smooth.update(loss) for loss in losses.tolist()])
 
     def glance(self) -> Glance:
         """Returns the run's name and its rows."""
