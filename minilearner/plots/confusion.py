@@ -115,11 +115,10 @@ def order_by_confusion(counts: NDArray[Any]) -> list[int]:
 
 def find_worst_classes(counts: NDArray[Any], most: int) -> list[int]:
     """Returns the `most` classes with the most frequent confusions, in the order of their numbers."""
-    errors = counts.copy()
-    np.fill_diagonal(errors, 0)
-    order = np.argsort(-errors, axis=None, kind="stable")
-    pairs = np.stack(np.unravel_index(order, errors.shape), axis=1)
-    return sorted(list(dict.fromkeys(pairs.ravel().tolist()))[:most])
+    pairs = np.argwhere(counts)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    commonest = np.argsort(-counts[tuple(pairs.T)], kind="stable")
+    return sorted(list(dict.fromkeys([*pairs[commonest].ravel().tolist(), *range(len(counts))]))[:most])
 
 
 class _Layout:

@@ -7,6 +7,7 @@ import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -24,12 +25,10 @@ _MOST_BYTES = 1 << 26  # of probabilities that are kept unasked: 10,000 items of
 
 @dataclass(frozen=True)
 class ClassItems:
-    """One value for each item, in the order of the set, and the counts over all of them."""
+    """One value for each item, in the order of the set."""
 
     vocab: Sequence[Any]
     """The label of each class."""
-    counts: NDArray[np.int64]
-    """(classes, classes): rows are actual classes, columns predicted ones."""
     losses: NDArray[np.float32]
     """(items,): the loss of each item."""
     predicted: NDArray[Any]
@@ -42,6 +41,12 @@ class ClassItems:
     """(items,): the probability of the actual class."""
     probs: NDArray[np.float32] | None
     """(items, classes), mapped from a temporary file; None if they were not kept."""
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(classes, classes): rows are actual classes, columns predicted ones. 800 MB for ten thousand classes."""
+        n = len(self.vocab)
+        return np.bincount(self.actual.astype(np.int64) * n + self.predicted, minlength=n * n).reshape(n, n)
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -66,7 +71,6 @@ def read_class_items(
         ValueError: the number of labels differs from the number of classes.
     """
     columns: list[array[Any]] = []
-    counts: NDArray[np.int64] = np.zeros((0, 0), dtype=np.int64)
     labels: list[Any] = []
     with contextlib.ExitStack() as stack:
         # On Linux and macOS this file never has a name, so that not even a crash leaves it behind.
@@ -74,20 +78,19 @@ def read_class_items(
         for batch in batches:
             if not columns:
                 n_classes = _n_classes(batch)
-                labels, counts = _labels(vocab, n_classes), np.zeros((n_classes, n_classes), dtype=np.int64)
+                labels = _labels(vocab, n_classes)
                 columns = _empty_columns(n_classes)
-            probs, rows = _check_batch(batch, len(counts))
-            np.add.at(counts, (rows[2], rows[1]), 1)
+            probs, rows = _check_batch(batch, len(labels))
             for column, values in zip(columns, rows, strict=True):
                 column.frombytes(values.astype(column.typecode).tobytes())
             if file is not None:
                 file = _append(file, probs, keep_all=keep_probs)
         if not columns or not len(columns[0]):
             raise DataError("There is nothing to interpret: the loader has no item.")
-        kept = None if file is None else _map_file(file, (len(columns[0]), len(counts)))
+        kept = None if file is None else _map_file(file, (len(columns[0]), len(labels)))
     losses, *others = (np.frombuffer(column, dtype=column.typecode) for column in columns)
     predicted, actual, predicted_probs, actual_probs = others
-    return ClassItems(labels, counts, losses, predicted, actual, predicted_probs, actual_probs, kept)
+    return ClassItems(labels, losses, predicted, actual, predicted_probs, actual_probs, kept)
 
 
 def batch_of(predictions: Predictions) -> BatchPrediction:

@@ -44,6 +44,7 @@ from minilearner.results.training_facts import TrainingFacts
 
 __all__ = ["class_sections"]
 
+_MOST_DRAWN = 500  # classes; a cell of 4.5 pixels cannot be smaller, and the order takes time as their cube
 _FEW = 25  # classes; of more, the most confused ones get a matrix of their own
 _MOST_PAIRS, _MOST_ITEMS = 200, 500  # rows of tables
 
@@ -159,8 +160,12 @@ def _say_confusions(counts: NDArray[Any], names: Sequence[str]) -> list[str]:
 def _show_confusion(counts: NDArray[Any], names: Sequence[str]) -> Section:
     n, totals = len(counts), counts.sum(1)
     blocks: list[Block] = [Paragraph(_MATRIX_KEY)]
-    order = list(range(n)) if n <= _FEW else order_by_confusion(counts)
-    blocks.append(_matrix(counts, names, order, f"Items by actual and predicted class{'' if n <= _FEW else _ORDERED}"))
+    if n <= _MOST_DRAWN:
+        order = list(range(n)) if n <= _FEW else order_by_confusion(counts)
+        caption = f"Items by actual and predicted class{'' if n <= _FEW else _ORDERED}"
+        blocks.append(_matrix(counts, names, order, caption))
+    else:
+        blocks.append(Paragraph(f"The whole matrix of {n:,} classes would be too large for a page."))
     if n > _FEW:
         worst = find_worst_classes(counts, 20)
         blocks.append(_matrix(counts, names, worst, f"The {len(worst)} classes with the commonest mistakes"))

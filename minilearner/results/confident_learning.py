@@ -11,7 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RankBy", "estimate_joint", "find_errors", "guess_classes", "rate_labels"]
+__all__ = [
+    "RankBy",
+    "count_confident",
+    "estimate_joint",
+    "estimate_noise",
+    "find_errors",
+    "guess_classes",
+    "rate_labels",
+]
 
 RankBy = Literal["self_confidence", "normalized_margin"]
 
@@ -72,12 +80,20 @@ def estimate_joint(given: NDArray[Any], guesses: NDArray[np.int64], n_classes: i
     return np.asarray(counts / counts.sum(axis=1, keepdims=True) * support[:, None] / len(given))
 
 
+def estimate_noise(given: NDArray[Any], guesses: NDArray[np.int64], n_classes: int) -> float:
+    """Returns the estimated share of wrong labels: 1 minus the diagonal of `estimate_joint`, without that matrix."""
+    support = np.bincount(given, minlength=n_classes)
+    n_right = np.bincount(given[guesses == given], minlength=n_classes)
+    n_confident = np.bincount(given[guesses >= 0], minlength=n_classes)
+    at_least_one = np.maximum(n_right, 1)
+    return float(1 - (at_least_one / (n_confident - n_right + at_least_one) * support).sum() / len(given))
+
+
 def count_confident(given: NDArray[Any], guesses: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
     """Returns how many items of each given class (row) confidently belong to each class (column)."""
-    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
     is_known = guesses >= 0
-    np.add.at(counts, (given[is_known], guesses[is_known]), 1)
-    return counts
+    cells = given[is_known].astype(np.int64) * n_classes + guesses[is_known]
+    return np.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
 
 
 def _take(probs: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.float64]:

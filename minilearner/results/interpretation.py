@@ -20,13 +20,11 @@ from minilearner import processes
 from minilearner.checks import check_choice, check_count
 from minilearner.errors import DataError, plural
 from minilearner.keywords import suggest_keywords
-from minilearner.pages.content import Section
 from minilearner.plots import confusion, rows
 from minilearner.plots.image_grid import plot_images, verdict_colors
 from minilearner.plots.style import inches_of, shorten_middle
 from minilearner.results.calibration import Calibration, measure_calibration
 from minilearner.results.class_items import batch_of, read_class_items
-from minilearner.results.class_sections import class_sections
 from minilearner.results.comparison import Comparison, compare_answers
 from minilearner.results.confident_learning import RankBy
 from minilearner.results.evidence import Evidence
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from minilearner.pages.content import Section
 
 __all__ = ["ClassificationInterpretation"]
 
@@ -287,9 +287,9 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
             ValueError: `min_val` is below 1.
         """
         check_count(min_val, "min_val")
-        errors = self._items.counts.copy()
-        np.fill_diagonal(errors, 0)
-        found = [(self.vocab[a], self.vocab[p], int(errors[a, p])) for a, p in np.argwhere(errors >= min_val).tolist()]
+        counts = self._items.counts
+        pairs = np.argwhere(counts >= min_val).tolist()
+        found = [(self.vocab[a], self.vocab[p], int(counts[a, p])) for a, p in pairs if a != p]
         return sorted(found, key=lambda confusion: -confusion[2])
 
     def classification_report(self) -> ClassificationReport:
@@ -427,6 +427,8 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         return find_label_errors(self._items.probs, self.actual, self._names, rank_by, **how)
 
     def _sections(self, facts: TrainingFacts | None, n_images: int) -> list[Section]:
+        from minilearner.results.class_sections import class_sections  # the star import needs no pages
+
         how: dict[str, Any] = {"set_name": self._set_name, "n_images": n_images}
         return class_sections(self, facts, load=self._load_images, explain=self._explain, **how)
 
@@ -445,7 +447,7 @@ class ClassificationInterpretation(Interpretation, ClassCurves):
         return len(self.losses)
 
     def __repr__(self) -> str:
-        share = np.trace(self._items.counts) / len(self)
+        share = (self.actual == self.predicted).mean()
         size = f"{plural(len(self), 'item')}, {plural(len(self.vocab), 'class')}"
         return f"ClassificationInterpretation: {size}, accuracy {share:.4f}"
 

@@ -22,6 +22,7 @@ from minilearner.results.confident_learning import (
     RankBy,
     count_confident,
     estimate_joint,
+    estimate_noise,
     find_errors,
     guess_classes,
     rate_labels,
@@ -100,10 +101,8 @@ class LabelErrors(AtAGlance):
     """(items,): how good each label is, from 0 (surely wrong) to 1."""
     is_error: NDArray[np.bool_]
     """(items,): whether each label is probably wrong."""
-    confident_joint: NDArray[np.int64]
-    """(classes, classes): how many items of each given class (row) confidently belong to each class (column)."""
-    joint: NDArray[np.float64]
-    """(classes, classes): the estimated share of items for each given class (row) and true class (column)."""
+    guesses: NDArray[np.int64]
+    """(items,): the number of the class that each item confidently belongs to; -1 if there is none."""
     origins: Origins | None = None
     """The files of the items."""
     images: Callable[[Sequence[int]], Sequence[Tensor | str]] | None = field(default=None, compare=False)
@@ -115,6 +114,16 @@ class LabelErrors(AtAGlance):
     def order(self) -> NDArray[np.int64]:
         """(items,): the positions of the items, the most suspicious first."""
         return np.argsort(self.quality, kind="stable")
+
+    @cached_property
+    def confident_joint(self) -> NDArray[np.int64]:
+        """(classes, classes): how many items of each given class (row) confidently belong to each class (column)."""
+        return count_confident(self.given, self.guesses, len(self.labels))
+
+    @cached_property
+    def joint(self) -> NDArray[np.float64]:
+        """(classes, classes): the estimated share of items for each given class (row) and true class (column)."""
+        return estimate_joint(self.given, self.guesses, len(self.labels))
 
     @property
     def caveats(self) -> list[str]:
@@ -130,7 +139,7 @@ class LabelErrors(AtAGlance):
     @property
     def noise(self) -> float:
         """The estimated share of wrong labels, in [0, 1], by the joint of given and true classes."""
-        return float(1 - np.trace(self.joint))
+        return estimate_noise(self.given, self.guesses, len(self.labels))
 
     @property
     def errors(self) -> list[LabelError]:
@@ -302,8 +311,7 @@ def find_label_errors(
         of_predicted,
         rate_labels(probs, given, rank_by),
         find_errors(probs, given, guesses),
-        count_confident(given, guesses, len(labels)),
-        estimate_joint(given, guesses, len(labels)),
+        guesses,
         origins,
         images,
         are_trained_on,

@@ -246,3 +246,9 @@ def test_a_learner_states_its_facts(learn):
         facts.sets[1].counts, ClassificationInterpretation.from_learner(learn).confusion_matrix().sum(1)
     )
     assert facts.settings["batch size"] == "8" and "lr" not in facts.settings
+
+
+def test_of_very_many_classes_only_the_most_confused_are_drawn(tmp_path):
+    path = ClassificationInterpretation.from_predictions(probabilities(600, 501)).report(tmp_path / "r.html")
+    assert "The whole matrix of 501 classes would be too large for a page." in text_of(path)
+    assert "The 20 classes with the commonest mistakes" in text_of(path)
