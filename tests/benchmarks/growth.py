@@ -4,20 +4,43 @@
 
 For each quantity it prints the median CPU time of one thread, or the memory kept, and the slope of a line through the
 logarithms. A slope of 1 means proportional growth, 0 means none. If a row says "flat", a slope clearly above 0 is a
-fault. Some of the slopes go into the table of README.
+fault. The second table measures one part of the library each, from splits to the report; its last line names the parts
+that grow faster than their row allows. A matrix of all classes has as many cells as the square of their number. Some of
+the slopes go into the table of README.
 """
 
 import argparse
 import os
 import platform
 import statistics
+import tempfile
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from rows import readme_row
+from torch import nn
 
-from minilearner import MLP, ClassificationInterpretation, DataLoaders, Learner, accuracy
+from minilearner import (
+    MLP,
+    Callback,
+    ClassificationInterpretation,
+    CSVLogger,
+    DataLoaders,
+    EarlyStopping,
+    Learner,
+    ReduceLROnPlateau,
+    accuracy,
+)
+from minilearner.data.folds import split_folds
+from minilearner.data.splits import RandomSplitter, StratifiedSplitter, TrainTestSplitter
+from minilearner.data.vocabulary import build_vocabulary
+from minilearner.plots.confusion import find_worst_classes, order_by_confusion
+from minilearner.results.label_errors import find_label_errors
+from minilearner.results.predictions import Predictions
+from minilearner.vision.fingerprints import _find_near
 
 
 def learner(*, items=2048, classes=10, width=64, bs=64):
@@ -77,6 +100,124 @@ README_ROWS = {
 }
 
 
+def names(n, classes):
+    return [f"class {i % classes}" for i in range(n)]
+
+
+def probabilities(n, classes):
+    torch.manual_seed(0)
+    return torch.softmax(3 * torch.randn(n, classes), 1), torch.arange(n) % classes
+
+
+def interpretation(n, classes):
+    probs, y = probabilities(n, classes)
+    return ClassificationInterpretation.from_predictions(Predictions(probs, y, vocab=tuple(names(classes, classes))))
+
+
+def report(interp):
+    with tempfile.TemporaryDirectory() as folder:
+        interp.report(Path(folder) / "report.html", n_images=0)
+
+
+def confusions(classes):
+    rng = np.random.default_rng(0)
+    counts = np.diag(np.full(classes, 10))
+    np.add.at(counts, tuple(rng.integers(0, classes, (2, 20 * classes))), 1)
+    return counts
+
+
+def train(epochs, *, items=64, bs=64, layers=1, cbs=(), checkpoints=False):
+    """Trains a new learner of one small batch an epoch, or of more."""
+    torch.manual_seed(0)
+    x, y = torch.randn(items, 8), torch.arange(items) % 4
+    dls = DataLoaders.from_arrays((x, y), (x[:64], y[:64]), bs=bs, seed=0, device="cpu")
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(layers)))
+    learn = Learner(dls, model, opt_func=torch.optim.SGD, metrics=accuracy, device="cpu")
+    with learn.no_logging(), tempfile.TemporaryDirectory() as folder:
+        learn.fit(epochs, 1e-3, cbs=[make(folder) for make in cbs], checkpoint=folder if checkpoints else None)
+
+
+class Idle(Callback):
+    def after_batch(self, run):
+        pass
+
+
+LOGGERS = (
+    lambda folder: CSVLogger(Path(folder) / "history.csv"),
+    lambda _: EarlyStopping(patience=10**6),
+    lambda _: ReduceLROnPlateau(patience=10**6),
+)
+COSTS = {  # what -> (N, the largest slope, a function that makes for a size what is timed)
+    "vocabulary, by items": (20_000, 1, lambda n: partial(vocabulary, names(n, 10))),
+    "vocabulary, by classes": (5_000, 1, lambda n: partial(vocabulary, names(n, n))),
+    "random split, by items": (100_000, 1, lambda n: partial(RandomSplitter(0.2, 0), range(n))),
+    "stratified split, by items": (20_000, 1, lambda n: partial(StratifiedSplitter(), range(n), names(n, 10))),
+    "stratified split, by classes": (1_000, 1, lambda n: partial(StratifiedSplitter(), range(5 * n), names(5 * n, n))),
+    "stratified test split, by items": (
+        20_000,
+        1,
+        lambda n: partial(TrainTestSplitter(stratify=True), range(n), names(n, 10)),
+    ),
+    "folds, by items": (20_000, 1, lambda n: partial(split_folds, torch.arange(n) % 10, n, 5, 0)),
+    "loaders in memory, by items": (100_000, 1, lambda n: partial(loaders, torch.zeros(n, 8), torch.arange(n) % 10)),
+    "near duplicates among fingerprints, by images": (4_000, 1, lambda n: partial(_find_near, fingerprints(n))),
+    "label errors, by items": (20_000, 1, lambda n: partial(label_errors, *probabilities(n, 10))),
+    "label errors, by classes": (250, 1, lambda n: partial(label_errors, *probabilities(2_000, n))),
+    "report, by items": (10_000, 1, lambda n: partial(report, interpretation(n, 10))),
+    "report, by classes, each with 20 items": (60, 1, lambda n: partial(report, interpretation(20 * n, n))),
+    "calibration, by items": (10_000, 1, lambda n: interpretation(n, 10).calibration),
+    "precision and recall, by items": (10_000, 1, lambda n: interpretation(n, 10).precision_recall_curves),
+    "scores of each class, by classes": (250, 2, lambda n: interpretation(4 * n, n).classification_report),
+    "most confused, by classes": (250, 2, lambda n: partial(interpretation(4 * n, n).most_confused, 1)),
+    "worst classes of a matrix, by classes": (250, 2, lambda n: partial(find_worst_classes, confusions(n), 20)),
+    "order of a matrix, by classes": (100, 2, lambda n: partial(order_by_confusion, confusions(n))),
+    "training, by epochs": (50, 1, lambda n: partial(train, n)),
+    "training with loggers, by epochs": (25, 1, lambda n: partial(train, n, cbs=LOGGERS)),
+    "training with checkpoints, by epochs": (10, 1, lambda n: partial(train, n, items=160, bs=8, checkpoints=True)),
+    "training, by steps of an epoch": (250, 1, lambda n: partial(train, 1, items=2 * n, bs=2)),
+    "training, by layers": (25, 1, lambda n: partial(train, 5, layers=n)),
+    "training, by callbacks": (10, 1, lambda n: partial(train, 5, items=320, bs=8, cbs=[lambda _: Idle()] * n)),
+}
+
+
+def vocabulary(labels):
+    build_vocabulary(None, labels, sort=True, add_na=False)
+
+
+def loaders(x, y):
+    next(iter(DataLoaders.from_arrays((x, y), (x, y), bs=64, seed=0).train))
+
+
+def fingerprints(n):
+    return np.random.default_rng(0).integers(0, 256, (n, 8), dtype=np.uint8)
+
+
+def label_errors(probs, given):
+    find_label_errors(probs.numpy(), given.numpy(), names(probs.shape[1], probs.shape[1]))
+
+
+def best_seconds(run, rounds):
+    """Returns the shortest of some rounds, which a busy machine disturbs least."""
+    times = []
+    for _ in range(rounds):
+        began = time.process_time()
+        run()
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+def cost_row(what, n, most, make, rounds):
+    """Prints the times at N, 2N and 4N, and their slope. Returns whether it is more than noise above `most`."""
+    found = [best_seconds(make(factor * n), rounds) for factor in (1, 2, 4)]
+    slope = np.polyfit(np.log([1, 2, 4]), np.log(found), 1)[0]
+    cells = " | ".join(f"{1e3 * value:.1f} ms" for value in found)
+    print(f"| {what} (N = {n:,}) | {cells} | {slope:.2f} | at most {most} |", flush=True)
+    return slope > most + NOISE
+
+
+NOISE = 0.2  # of a slope over three sizes
+
+
 def seconds(act, options, rounds):
     learn = learner(**options)
     with learn.no_logging():
@@ -117,6 +258,12 @@ def main():
         row(what, options, expected, lambda o, act=act: seconds(act, o, args.rounds), "s")
     for what, (act, options, expected) in BYTES.items():
         row(what, options, expected, lambda o, act=act: count(act, o), "bytes")
+    print("\n| | N | 2N | 4N | slope | wanted |\n|---|---|---|---|---|---|")
+    steep = [what for what, cost in COSTS.items() if cost_row(what, *cost, args.rounds)]
+    print(f"\nSteeper than wanted: {', '.join(steep) or 'nothing'}.")
+    readme_row(
+        f"{len(COSTS)} costs over items, classes, layers, steps, epochs, callbacks: steeper than wanted", len(steep)
+    )
 
 
 if __name__ == "__main__":
