@@ -212,8 +212,7 @@ class RunRecord(AtAGlance):
         """Continues from a `state_dict`."""
         self.epoch, self.epochs = state["epoch"], [dict(row) for row in state["epochs"]]
         self._row_positions = list(state["row_positions"])
-        self._steps = GrowingArray(np.asarray(state["steps"]))
-        self._smoothed = GrowingArray(np.asarray(state["smoothed"]))
+        self._steps, self._smoothed = (GrowingArray(np.asarray(state[name])) for name in ("steps", "smoothed"))
         vars(self._smooth).update(state["smooth"])
         self._waiting, self._losses, self._stacked = [], [], []
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MOST = 275
+MOST = 285
 """How many modules of its own the star import may load."""
 
 LIST = Path(__file__).parent / "star_import.txt"
