@@ -21,7 +21,8 @@ def run(session: Session, **options: Any) -> int:
     """Look for what makes training fail or go badly, in seconds.
 
     The labels and their balance, images that are in training and validation, the first batch, the loss at the start,
-    the gradients and more. Takes the data and options of `minilearner train`. The exit code is 1 if there is an error.
+    the gradients and more. Takes the data and options of `minilearner train`, but --epochs and --output. The exit
+    code is 1 if there is an error.
     """
     from minilearner.command_line.learners import decide_weights, make_learner
     from minilearner.command_line.loaders import make_loaders

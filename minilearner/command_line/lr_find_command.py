@@ -24,7 +24,8 @@ __all__ = ["run"]
 def run(session: Session, plot: Path | None, **options: Any) -> int:
     """Find a learning rate by a short sweep.
 
-    Takes the data and options of `minilearner train`, and saves no model. The exit code is 1 if no rate was found.
+    Takes the data and options of `minilearner train`, but --epochs, --lr and --output. Saves no model. The exit
+    code is 1 if no rate was found.
     """
     from minilearner.command_line.learners import decide_weights, make_learner
     from minilearner.command_line.loaders import make_loaders

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from minilearner.command_line.settings import Settings, check_keys, read_toml
+from minilearner.checks import check_count
+from minilearner.command_line.settings import CHOICES, Settings, check_keys, check_setting, read_toml
 from minilearner.errors import MinilearnerError
 
 __all__ = [
     "COUNT",
     "PATH",
+    "Checked",
     "config_option",
     "data_options",
     "label_options",
     "main_options",
     "model_option",
+    "moved_option",
     "rate_option",
 ]
 
@@ -28,27 +32,33 @@ _Decorator = Callable[[_Function], _Function]
 PATH = click.Path(path_type=Path)
 
 
-class _Range(click.ParamType):  # type: ignore[type-arg]  # older versions of click have no arguments here
-    """Numbers in a range, which the help does not repeat after each option."""
+class Checked(click.ParamType):  # type: ignore[type-arg]  # older versions of click have no arguments here
+    """Values that pass a check, whose error names the option. The help does not repeat the check after each option.
 
-    def __init__(self, inner: Any) -> None:
-        self.inner, self.name = inner, inner.name
+    Args:
+        read: the text of the option -> its value.
+        check: ``(value, name)``, which raises a ValueError or TypeError.
+    """
+
+    def __init__(self, read: type[int] | type[float] | type[str], check: Callable[[Any, str], None]) -> None:
+        self.read, self.check, self.name = read, check, read.__name__
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self.inner.convert(value, param, ctx)
+        """Returns the value of the text."""
+        with suppress(ValueError):  # the check says what it must be
+            value = self.read(value)
+        try:
+            self.check(value, "value" if param is None else max(param.opts, key=len))
+        except (TypeError, ValueError) as error:
+            raise click.UsageError(str(error), ctx) from error
+        return value
 
 
-COUNT = _Range(click.IntRange(1))
+COUNT = Checked(int, check_count)
 
 
-class _Rate(click.ParamType):  # type: ignore[type-arg]  # older versions of click have no arguments here
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == "auto":
-            return "auto"
-        rate: float = click.FloatRange(min=0, min_open=True).convert(value, param, ctx)
-        return rate
+def _setting(name: str, read: type[int] | type[float] | type[str]) -> Checked:
+    return Checked(read, lambda value, option: check_setting(name, value, option))
 
 
 def _chain(*decorators: Callable[[Any], Any]) -> Callable[[_Function], _Function]:
@@ -62,10 +72,16 @@ def _chain(*decorators: Callable[[Any], Any]) -> Callable[[_Function], _Function
 
 label_options = _chain(
     click.argument("data", metavar="FOLDER|TABLE.csv"),
-    click.option("--label-regex", metavar="REGEX", help="The first group is the label in a file's name."),
+    click.option(
+        "--label-regex",
+        type=_setting("label_regex", str),
+        metavar="REGEX",
+        help="The first group is the label in a file's name.",
+    ),
     click.option("--file-col", metavar="NAME", help="A table's column of files.  [default: the first]"),
     click.option("--label-col", metavar="NAME", help="A table's column of labels.  [default: the second]"),
     click.option("--label-delim", metavar="TEXT", help="What separates several labels in a cell."),
+    click.option("--encoding", metavar="NAME", help='Of a table, such as "cp1252".  [default: UTF-8]'),
 )
 """Where labelled images are."""
 
@@ -96,10 +112,10 @@ main_options = _chain(
 
 rate_option = click.option(
     "--lr",
-    type=_Rate(),
+    type=_setting("lr", float),
     metavar="RATE",
     help='The learning rate: a number, or "auto" to find one in 60 updates.  [default: 0.002 with trained weights, '
-    "else 0.001]",
+    "else auto]",
 )
 
 data_options = _chain(
@@ -113,23 +129,30 @@ data_options = _chain(
     ),
     click.option(
         "--augment",
-        type=click.Choice(["none", "standard", "strong"]),
+        type=click.Choice(CHOICES["augment"]),
         default=Settings.augment,
         show_default=True,
         help="Random flips, turns, zooms, warps and light.",
     ),
     click.option(
         "--class-weights",
-        type=click.Choice(["none", "balanced"]),
+        type=click.Choice(CHOICES["class_weights"]),
         default=Settings.class_weights,
         show_default=True,
         help='"balanced" draws each class equally often.',
     ),
     click.option(
         "--valid-pct",
-        type=_Range(click.FloatRange(0, 1, max_open=True)),
+        type=_setting("valid_pct", float),
         metavar="SHARE",
         help="The share of images for validation; 0 for none.  [default: 0.2]",
+    ),
+    click.option(
+        "--on-unreadable",
+        type=click.Choice(CHOICES["on_unreadable"]),
+        default=Settings.on_unreadable,
+        show_default=True,
+        help='Images that cannot be read: "skip" reads all images once, and leaves those out.',
     ),
     click.option("--valid-col", metavar="NAME", help="A table's column that is true for validation."),
     click.option(
@@ -140,7 +163,7 @@ data_options = _chain(
     ),
     click.option(
         "--seed",
-        type=int,
+        type=_setting("seed", int),
         default=Settings.seed,
         show_default=True,
         metavar="N",
@@ -148,7 +171,7 @@ data_options = _chain(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        type=click.Choice(CHOICES["precision"]),
         default=Settings.precision,
         show_default=True,
         help='"auto" takes bf16 if it is faster here.',
@@ -166,25 +189,26 @@ model_option = click.option(
     help="A model.safetensors, or the folder of a run.",
 )
 
+moved_option = click.option("--data", metavar="FOLDER|TABLE.csv", help="Where the data are, if they have moved.")
+
 
 def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
     """Makes what a file says the default of the command's options."""
     if path is None:
         return
-    options = {str(one.name): one for one in ctx.command.params}
-    kept = {"output", *Settings.names()}
+    options = {one.name for one in ctx.command.params}
     try:
         content = read_toml(path)
-        check_keys(content, [*kept], path)
-    except (OSError, MinilearnerError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise click.UsageError(f"{path}: {reason}." if reason else str(error), ctx) from error
+        check_keys(content, ["output", *Settings.names()], path)
+        for name, value in content.items():
+            check_setting(name, value)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}.", ctx) from error
+    except MinilearnerError as error:
+        raise click.UsageError(str(error), ctx) from error
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"{path}: {error}", ctx) from error
     texts = {name: _as_text(value) for name, value in content.items() if name in options}
-    for name, text in texts.items():
-        try:
-            options[name].type.convert(text, options[name], ctx)
-        except click.BadParameter as error:
-            raise click.UsageError(f"{path}: {name}: {error.message}", ctx) from error
     ctx.default_map = {**(ctx.default_map or {}), **texts}
 
 

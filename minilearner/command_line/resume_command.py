@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from minilearner.command_line.options import PATH
+from minilearner.command_line.options import PATH, moved_option
 from minilearner.command_line.run_folder import RunFolder
 from minilearner.command_line.session import Session, command
 
@@ -15,14 +15,15 @@ __all__ = ["run"]
 
 @command("resume")
 @click.argument("folder", metavar="RUN", type=PATH)
-def run(session: Session, folder: Path) -> None:
+@moved_option
+def run(session: Session, folder: Path, data: str | None) -> None:
     """Continue a training that was interrupted.
 
     It ends with the same bits as a training without the interruption. What is missing in the folder of a finished
     training is made.
     """
     training = RunFolder(folder)
-    training.read()
+    settings = training.read(data)
     from minilearner.command_line.training import resume
 
-    session.show(*resume(training))
+    session.show(*resume(training, settings))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from minilearner.command_line.settings import Settings
@@ -34,34 +36,49 @@ class RunFolder:
         """The line that continues this training."""
         return f"minilearner resume {shlex.quote(str(self.path))}"
 
-    def check_new(self) -> None:
-        """Raises a FileExistsError if the folder exists. Nothing is overwritten."""
-        if self.path.exists():
+    def check_new(self, settings: Settings) -> None:
+        """Checks that the folder can be made. Nothing is overwritten, and no figure becomes an image to train on.
+
+        Raises:
+            DataError: there is such a file or folder already, or it would be among the images.
+        """
+        if os.path.lexists(self.path):
+            go_on = f"Continue that training by `{self.resume_command}`, or start another"
+            start = go_on if self.config.exists() else "Start"
             raise DataError(
-                f"{self.path} exists already. Continue that training by `{self.resume_command}`, or start another in a "
-                f"new folder: --output {shlex.quote(str(_next_free(self.path)))}."
+                f"{self.path} exists already. {start} in a new folder: {_as_option(_next_free(self.path))}."
+            )
+        around = [folder for folder in settings.image_folders() if folder.resolve() in self.path.resolve().parents]
+        if around:
+            other = Path(os.path.relpath(Path(settings.data).expanduser().resolve().parent)) / "runs" / self.path.name
+            raise DataError(
+                f"{self.path} would be below {around[0]}, so its figures would be among the images. Give a folder "
+                f"elsewhere: {_as_option(other)}."
             )
 
     def create(self, settings: Settings) -> None:
-        """Makes the folder with its configuration.
-
-        Raises:
-            DataError: it exists.
-        """
-        self.check_new()
+        """Makes the folder with its configuration; errors as in `check_new`."""
+        self.check_new(settings)
         self.figures.mkdir(parents=True)
         self.config.write_text(settings.to_toml(), encoding="utf-8")
 
-    def read(self) -> Settings:
+    def read(self, data: str | None = None) -> Settings:
         """Returns the settings of the training.
 
+        Args:
+            data: where its data are now, if they have moved.
+
         Raises:
-            DataError: this is not the folder of a training.
+            DataError: this is not the folder of a training, or its data are not there.
         """
         if not self.config.is_file():
             what = "is not the folder of a training: it has no config.toml" if self.path.exists() else "does not exist"
             raise DataError(f"{self.path} {what}. `minilearner train` makes such folders.")
-        return Settings.read(self.config)
+        settings = Settings.read(self.config)
+        settings = replace(settings, data=settings.data if data is None else data)
+        if data is None and not Path(settings.data).exists():
+            raise DataError(f"the data of {self.path}, {settings.data}, are gone. If they have moved, give `data`.")
+        return settings.settle(pretrained=bool(settings.pretrained))
 
     def remove_without_checkpoint(self) -> bool:
         """Removes the folder if its training has saved nothing that `resume` could use. Returns whether it did."""
@@ -95,6 +112,10 @@ def find_model(path: Path) -> Path:
         hint = f" Its training did not end: `{run.resume_command}`." if run.config.is_file() else ""
         raise DataError(f"{path} has no model.safetensors.{hint}")
     return run.model
+
+
+def _as_option(path: Path) -> str:
+    return f"--output {shlex.quote(str(path))}"
 
 
 def _next_free(path: Path) -> Path:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from minilearner.command_line.options import COUNT, model_option
+from minilearner.checks import check_positive
+from minilearner.command_line.options import COUNT, Checked, model_option
 from minilearner.command_line.run_folder import find_model
 from minilearner.command_line.session import Session, command
 
 __all__ = ["run"]
 
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = Checked(float, check_positive)
 
 
 @command("serve")

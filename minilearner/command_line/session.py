@@ -19,6 +19,27 @@ BROKEN_PIPE = 141
 """The exit code if the reader of the results goes, as `head` does: 128 and the number of SIGPIPE."""
 
 
+_SETTINGS = {"fn_col": "file_col", "get_group": "group_by", "pat": "label_regex", "weights": "class_weights"}
+"""Arguments of the Python API -> the settings that they come from."""
+
+_WAYS_OUT = {
+    "use ImageDataLoaders.from_name_re": "give `--label-regex`",
+    "make the loaders without": "train without",
+    'for example with ImageDataLoaders.from_folder(..., verify="decode", on_unreadable="skip")': (
+        "with `--on-unreadable skip`"
+    ),
+    ': on_unreadable="skip"': " by `--on-unreadable skip`",
+    "Name every class in `vocab`, keep each class in both sets with StratifiedSplitter(), or": (
+        "Put images of each class into the training set, or"
+    ),
+    "Name every class in `vocab`, or leave": "Leave",
+    "pass a file as `weights=path`, or start without trained weights by `pretrained=False`": (
+        "start without trained weights by `--no-pretrained`"
+    ),
+}
+"""What an error of the Python API advises -> what to do on the command line."""
+
+
 @dataclass
 class Session:
     """Where results go, and how errors are shown.
@@ -62,8 +83,13 @@ class Session:
 
     def in_options(self, message: str) -> str:
         """Returns an error of the Python API with the options of the command in place of arguments."""
-        message = message.replace("use ImageDataLoaders.from_name_re", "give `--label-regex`")
-        return re.sub(r"`(\w+)`", lambda found: f"`{self.options.get(found[1], found[1])}`", message)
+        for words, ours in _WAYS_OUT.items():
+            message = message.replace(words, ours)
+        return re.sub(r"`(\w+)(=[^`]*)?`", self._in_option, message)
+
+    def _in_option(self, found: re.Match[str]) -> str:
+        option = self.options.get(_SETTINGS.get(found[1], found[1]))
+        return found[0] if option is None else f"`{option}`"
 
 
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., int | None]], click.Command]:

@@ -59,7 +59,7 @@ def run(session: Session, output: Path | None, print_config: bool, **options: An
         session.show(settings.to_dict(), settings.to_toml())
         return
     folder = RunFolder(default_output(settings.data) if output is None else output)
-    folder.check_new()
+    folder.check_new(settings)
     from minilearner.command_line.training import start
 
     session.show(*start(settings, folder))

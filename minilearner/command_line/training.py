@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def start(settings: Settings, run: RunFolder) -> Outcome:
     """Trains in a new folder. If that fails before anything is saved, the folder goes again.
 
     Raises:
-        DataError: the folder exists.
+        DataError: the folder exists, or would lie among the images.
     """
-    run.check_new()
+    run.check_new(settings)
     dls = make_loaders(settings)
     settings = settings.settle(pretrained=decide_weights(settings))
     learn = make_learner(settings, dls, path=run.path)
@@ -41,19 +42,18 @@ def start(settings: Settings, run: RunFolder) -> Outcome:
         raise
 
 
-def resume(run: RunFolder) -> Outcome:
+def resume(run: RunFolder, settings: Settings) -> Outcome:
     """Continues a training, to the bits that it would have had without the interruption."""
-    settings = run.read()
     return _train(_make_again(settings, run), settings, run)
 
 
-def write_report(run: RunFolder) -> Path:
+def write_report(run: RunFolder, settings: Settings) -> Path:
     """Writes the report of a training again, and returns its path.
 
     Raises:
         DataError: the training has not ended, or had no validation set.
     """
-    settings, _ = run.read(), find_model(run.path)
+    find_model(run.path)
     learn = _make_again(settings, run)
     if learn.dls.valid is None:
         raise DataError(f"{run.path} has nothing to report, since its training had no validation set.")
@@ -119,7 +119,7 @@ def _sum_up(learn: Learner, run: RunFolder, seconds: float) -> Outcome:
     }
     shown = ", ".join(f"{name} {_format(value)}" for name, value in scores.items()) or "not validated"
     lines = [f"{plural(data['epochs'], 'epoch')}: {shown}", *map(str, run.contents())]
-    lines.append(f"Next: minilearner predict IMAGE --model {run.path}")
+    lines.append(f"Next: minilearner predict IMAGE --model {shlex.quote(str(run.path))}")
     return data, "\n".join(lines)
 
 

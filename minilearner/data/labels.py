@@ -192,10 +192,12 @@ def apply_to_all(getter: Getter, items: Sequence[Any], name: str, given: Any = N
                 reasons.append(error)
     if failed:
         causes = [str(e) if isinstance(e, DataError) else f"{type(e).__name__}: {e}" for e in reasons]
+        correct = f"Correct `{name}={_name(getter if given is None else given)}`"
+        if len(failed) == len(items) > 1 and len(set(causes)) == 1:
+            raise DataError(f"`{name}` failed on all items: {causes[0].rstrip('.')}. {correct}.") from reasons[0]
         raise DataError(
             f"`{name}` failed on {len(failed)} of {plural(len(items), 'item')}: {name_items(items, failed, causes)}. "
-            "Correct "
-            f"`{name}={_name(getter if given is None else given)}`, or leave these items out."
+            f"{correct}, or leave these items out."
         ) from reasons[0]
     return values
 

@@ -166,7 +166,8 @@ def read_csv(
     Args:
         path: the file.
         header: "infer" or 0 if the first line has names; None if columns have no names, but positions.
-        delimiter: between cells, "," by default.
+        delimiter: between cells. None is what the first line has: ",", or else ";" or a tab, which comes first in a
+            .tsv file.
         quoting: as in the module `csv`.
         typed: columns to read as whole numbers, numbers or truth values, if all their cells are written like that.
             "007" stays text, because 7 is written differently. Empty cells become None, and so do words such as "NaN"
@@ -184,7 +185,7 @@ def read_csv(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"'):
         raise ValueError(f"`delimiter` must be one character. Received: delimiter={delimiter!r}.")
     path = Path(path)
-    numbered = _parse(path, read_text(path, encoding), delimiter or ",", quoting)
+    numbered = _parse(path, read_text(path, encoding), delimiter, quoting)
     lines = [line for _, line in numbered]
     names: Sequence[Any] = range(len(lines[0]) if lines else 0) if header is None else (lines or [[]])[0]
     if header is not None:
@@ -262,7 +263,14 @@ _ONE_AT_A_TIME = threading.Lock()  # the limit for a cell belongs to the whole m
 _END = "end of the table, which no file has"
 
 
-def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
+def _find_delimiter(path: Path, text: str) -> str:
+    """Returns what separates the cells of the first line. Spreadsheets write ";" where "," is the decimal point."""
+    line = re.sub('"[^"]*"', "", next(filter(str.strip, text.splitlines()), ""))
+    order = "\t,;" if path.suffix.lower() == ".tsv" else ",;\t"
+    return next((sign for sign in order if sign in line), ",")
+
+
+def _parse(path: Path, text: str, delimiter: str | None, quoting: int) -> list[tuple[int, list[str]]]:
     """Returns the rows that are not empty, each with the number of its first line."""
     rows: list[tuple[int, list[str]]] = []
     first = 1
@@ -271,7 +279,7 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
         try:
             # A row of our own at the end shows whether a quote is still open there: then it is no row of its own.
             source = chain(io.StringIO(text, newline=""), (f'"{_END}"',))
-            reader = csv.reader(source, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
+            reader = csv.reader(source, delimiter=delimiter or _find_delimiter(path, text), quoting=quoting)  # type: ignore[arg-type]
             for row in reader:
                 if row:
                     rows.append((first, row))

@@ -291,7 +291,7 @@ class ImageDataLoaders:
             path: the folder of the data set.
             csv_fname: the CSV file in `path`.
             header: "infer" or 0 if the first line holds the column names. None if columns have no names.
-            delimiter: the separator of cells, "," by default.
+            delimiter: the separator of cells; by default what the first line shows, as `read_csv` says.
             quoting: a constant of the module `csv`.
             label_col: as for `from_df`.
             valid_col: as for `from_df`.

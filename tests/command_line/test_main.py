@@ -50,8 +50,15 @@ def test_python_dash_m_and_the_version():
         (["trian", "photos"], "There is no command 'trian'. Did you mean 'train'?"),
         (["train", "photos", "--epoch", "2"], "--epochs"),
         (["train"], "FOLDER|TABLE.csv"),
-        (["train", "photos", "--epochs", "0"], "0 is not in the range"),
-        (["train", "photos", "--lr", "fast"], "'fast' is not a valid float"),
+        (["train", "photos", "--epochs", "0"], "`--epochs` must be at least 1. Received: --epochs=0."),
+        (["train", "photos", "--bs", "many"], "`--bs` must be a whole number. Received: --bs='many'."),
+        (["train", "photos", "--lr", "fast"], "`--lr` must be a number above 0, or \"auto\". Received: --lr='fast'."),
+        (["train", "photos", "--lr", "nan"], "`--lr` must be a number above 0"),
+        (["train", "photos", "--seed", "-1"], "`--seed` must be at least 0"),
+        (["train", "photos", "--seed", str(2**32)], "`--seed` must be below 2**32"),
+        (["train", "photos", "--valid-pct", "20"], "`--valid-pct` must be in [0, 1)"),
+        (["train", "photos", "--label-regex", "("], "`--label-regex` must be a regular expression"),
+        (["train", "photos", "--label-regex", "x"], "`--label-regex` must have a group"),
         (["train", "photos", "--augment", "much"], "'much' is not one of"),
         (["predict", "--model", "m.safetensors"], "FILES"),
         (["predict", "x.png"], "--model"),
@@ -66,7 +73,7 @@ def test_our_own_errors_are_one_line_and_debug_shows_the_traceback(call, tmp_pat
     words = ["train", tmp_path / "nothing", "--no-pretrained", "--output", tmp_path / "run"]
     made = call(*words)
     assert made.code == 1 and made.out == "" and len(made.err.splitlines()) == 1
-    assert made.err.startswith(f"Error: `path` must be a folder. Received: '{tmp_path / 'nothing'}'")
+    assert made.err == f"Error: there is no folder or table '{tmp_path / 'nothing'}'.\n"
     assert not (tmp_path / "run").exists()
     assert "Traceback (most recent call last)" in call(*words, "--debug").err
 
@@ -74,8 +81,10 @@ def test_our_own_errors_are_one_line_and_debug_shows_the_traceback(call, tmp_pat
 def test_errors_name_options_instead_of_arguments(call, photos, tmp_path):
     made = call("train", photos, "--valid-col", "is_valid", "--output", tmp_path / "run")
     assert made.code == 1 and "Error: `--valid-col` does not go with" in made.err
-    (tmp_path / "loose.png").write_bytes((photos / "red" / "0.png").read_bytes())
-    made = call("train", tmp_path, "--output", tmp_path / "run")
+    loose = tmp_path / "loose" / "0.png"
+    loose.parent.mkdir()
+    loose.write_bytes((photos / "red" / "0.png").read_bytes())
+    made = call("train", loose.parent, "--output", tmp_path / "run")
     assert made.code == 1 and "give `--label-regex`" in made.err
 
 

@@ -31,10 +31,16 @@ def test_an_option_comes_before_the_file(call, tmp_path):
     ("content", "said"),
     [
         ("epoch = 2", "there is no setting 'epoch'. Did you mean 'epochs'?"),
-        ("epochs = 2.5", "epochs: '2.5' is not a valid integer"),
-        ("epochs = true", "epochs: 'true' is not a valid integer"),
+        ("epochs = 2.5", "`epochs` must be a whole number. Received: epochs=2.5."),
+        ("epochs = '2'", "`epochs` must be a whole number. Received: epochs='2'."),
+        ("epochs = true", "`epochs` must be a whole number"),
+        ("lr = nan", "`lr` must be a number above 0"),
+        ("arch = 18", "`arch` must be text. Received: arch=18."),
+        ("pretrained = 'no'", "`pretrained` must be true or false"),
+        ("label_regex = '('", "`label_regex` must be a regular expression"),
+        ("valid_pct = 0.1\nvalid-pct = 0.2", "'valid-pct' and 'valid_pct' are one setting"),
         ("bs = [1]", "`bs` must be text, a number, true or false"),
-        ("augment = 'much'", "augment: 'much' is not one of"),
+        ("augment = 'much'", "`augment` must be one of 'none', 'standard', 'strong'"),
         ("epochs = ", "is not TOML"),
     ],
 )
@@ -43,6 +49,32 @@ def test_a_wrong_file_ends_with_2_and_names_the_file_and_the_key(call, tmp_path,
     file.write_text(content)
     made = call("train", "photos", "--config", file, "--print-config")
     assert made.code == 2 and f"{file}: " in made.err.replace(f"{file} ", f"{file}: ") and said in made.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("epochs = 'x'", "`epochs` must be a whole number"),
+        ("augment = 'heavy'", "`augment` must be one of"),
+        ("pretrained = 'no'", "`pretrained` must be true or false"),
+        ("arch = 3", "`arch` must be text"),
+    ],
+)
+def test_a_wrong_value_in_the_file_of_a_run_is_refused(call, tmp_path, content, said):
+    (tmp_path / "config.toml").write_text(f'data = "{tmp_path}"\n{content}\n')
+    made = call("resume", tmp_path)
+    assert made.code == 1 and made.err.startswith(f"Error: {tmp_path / 'config.toml'}: ") and said in made.err
+
+
+def test_the_file_of_a_run_must_name_its_data(call, tmp_path):
+    (tmp_path / "config.toml").write_text("epochs = 3\n")
+    assert "config.toml: the setting 'data' is missing." in call("resume", tmp_path).err
+
+
+def test_the_rate_is_found_unless_weights_are_trained():
+    assert Settings("photos").settle(pretrained=False).lr == "auto"
+    assert Settings("photos").settle(pretrained=True).lr == 0.002
+    assert Settings("photos", lr=0.1).settle(pretrained=True).lr == 0.1
 
 
 def test_a_missing_file_ends_with_2(call, tmp_path):

@@ -20,6 +20,7 @@ from minilearner.data.labels import (
     parent_label,
     using_attr,
 )
+from minilearner.data.table import as_table
 from minilearner.errors import DataError
 
 PETS = using_attr(RegexLabeller(r"(.+)_\d+.jpg$"), "name")
@@ -120,3 +121,10 @@ def test_names_that_look_alike_are_found():
     assert look_alike(["a b", "a  b"]) == ("a b", "a  b")
     assert look_alike(["caf\u00e9", "cafe\u0301"]) == ("caf\u00e9", "cafe\u0301")
     assert look_alike(["a", "A", "b", 1]) is None
+
+
+def test_one_cause_for_all_items_is_said_once():
+    rows = as_table({"file": ["a.jpg", "b.jpg"]})
+    said = r"^`get_y` failed on all items: there is no column 'fiel'\. Did you mean 'file'\? .*: file\. Correct `get_y="
+    with pytest.raises(DataError, match=said):
+        apply_to_all(ColReader("fiel"), rows, "get_y")

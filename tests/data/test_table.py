@@ -129,3 +129,18 @@ def test_what_is_no_delimiter_or_quoting_is_refused(tmp_path):
 
 def test_several_columns_of_a_row_are_a_list():
     assert as_table({"name": ["a"], "x": [1], "y": [2]})[0][["x", "y"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "file;label\n1.jpg;a,b\n"),
+        ("l.csv", "file\tlabel\n1.jpg\ta,b\n"),
+        ("l.tsv", "file\tlabel, or kind\n1.jpg\ta,b\n"),
+        ("l.csv", 'file,"label; or\tkind"\n1.jpg,"a,b"\n'),
+        ("l.csv", '"file";"label, or kind"\n1.jpg;a,b\n'),
+    ],
+)
+def test_the_first_line_shows_what_separates_cells(tmp_path, name, text):
+    table = read_csv(write(tmp_path / name, text))
+    assert [table.column(0), table.column(1)] == [["1.jpg"], ["a,b"]]
