@@ -62,11 +62,13 @@ def make_app(learn: Learner, limits: Limits | None = None, *, name: str = "model
             return JSONResponse({"error": error.reason}, error.status)
         if isinstance(error, HTTPException):
             return JSONResponse({"error": error.detail}, error.status_code)
+        if not isinstance(error, RequestValidationError):
+            return JSONResponse({"error": "The server failed, and has written why to its standard error."}, 500)
         return JSONResponse({"error": _HOW_TO_SEND}, 422)
 
     app.add_api_route("/health", health)
     app.add_api_route("/predict", predict, methods=["POST"])
-    for kind in (Refusal, HTTPException, RequestValidationError):
+    for kind in (Refusal, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, explain)
     return Guard(app, limits)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from minilearner.serving.limits import Limits, Refusal
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "Message", "Receive", "Send", "refuse"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -42,16 +42,16 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if self._n_requests >= self.limits.requests:
-            await _refuse(send, Refusal(503, "The server is busy. Try again."))
+            await refuse(send, Refusal(503, "The server is busy. Try again."))
             return
         self._n_requests += 1
         try:
             body = await asyncio.wait_for(self._read(scope, receive), self.limits.seconds)
             await self.app(scope, _replay(body, receive), send)
         except Refusal as refusal:
-            await _refuse(send, refusal)
+            await refuse(send, refusal)
         except asyncio.TimeoutError:
-            await _refuse(send, Refusal(408, f"The request took over {self.limits.seconds:g} seconds to arrive."))
+            await refuse(send, Refusal(408, f"The request took over {self.limits.seconds:g} seconds to arrive."))
         except _Gone:
             pass
         finally:
@@ -68,12 +68,16 @@ class Guard:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _Gone
-            n += len(message["body"])
-            if n > _READ_ON * most or (n > most and not message["more_body"]):
+            body, is_last = (
+                message.get("body", b""),
+                not message.get("more_body", False),
+            )  # ASGI lets a server omit them
+            n += len(body)
+            if n > _READ_ON * most or (n > most and is_last):
                 raise too_large
             if n <= most:
-                parts.append(message["body"])
-            if not message["more_body"]:
+                parts.append(body)
+            if is_last:
                 return b"".join(parts)
 
 
@@ -91,7 +95,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _refuse(send: Send, refusal: Refusal) -> None:
+async def refuse(send: Send, refusal: Refusal) -> None:
+    """Answers a request that is not served, and closes its connection."""
     text = json.dumps({"error": refusal.reason}).encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -11,7 +11,7 @@ from PIL import Image
 from minilearner.loading import load_learner
 from minilearner.serving.app import make_app
 from minilearner.serving.limits import Limits
-from minilearner.serving.slow_clients import limit_heads
+from minilearner.serving.protocol import make_protocol
 
 __all__ = ["serve"]
 
@@ -43,12 +43,11 @@ def serve(
     listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     config = uvicorn.Config(
         app,
-        http=limit_heads(limits.seconds),
+        http=make_protocol(limits),
         ws="none",
         log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=limits.connections,
         timeout_keep_alive=int(max(1, limits.seconds)),
         timeout_graceful_shutdown=int(max(1, 2 * limits.seconds)),
         h11_max_incomplete_event_size=_LONGEST_HEAD,

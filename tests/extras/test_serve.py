@@ -1,9 +1,11 @@
 """`minilearner serve` with real clients, under load, and with hostile ones. `.ci/extras` runs this."""
 
+import contextlib
 import json
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -13,12 +15,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from hostile_uploads import LARGE, QUICK, SLOW
+import uvicorn
+from fastapi.testclient import TestClient
+from hostile_uploads import LARGE, PNG, QUICK, SLOW
 from live_server import LiveServer
 from odd_images import write_odd_images
 from PIL import Image
 
 from minilearner import MLP, Learner, load_learner
+from minilearner.serving.app import make_app
+from minilearner.serving.limits import Limits
+from minilearner.serving.protocol import make_protocol
 from minilearner.vision.all import ImageDataLoaders, Resize
 
 GUIDE = (Path(__file__).parents[2] / "examples" / "README.md").read_text(encoding="utf-8")
@@ -179,6 +186,47 @@ def test_sigterm_answers_what_has_come(model, photos):
         assert running.end() == 143 and "Traceback" not in running.err
     with pytest.raises(OSError):
         running.predict(photos[0])
+
+
+@pytest.mark.parametrize(
+    "sent", [b"no request at all\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nno header\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_no_request_is_refused_as_json(server, sent):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(sent + b"\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") and b"content-type: application/json" in head
+    assert set(json.loads(body)) == {"error"}
+
+
+def test_more_connections_than_allowed_get_503(model):
+    app = make_app(load_learner(model, device="cpu"), limits := Limits(connections=3))
+    config = uvicorn.Config(app, port=0, http=make_protocol(limits), log_level="error")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    with contextlib.ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        reply = httpx.get(f"http://127.0.0.1:{port}/health")
+    assert reply.status_code == 503 and reply.json() == {"error": "The server has too many connections. Try again."}
+    assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    running.should_exit = True
+    thread.join()
+
+
+def test_a_fault_of_the_server_is_json_too(model, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("minilearner.serving.app.predict_items", fail)
+    app = make_app(load_learner(model, device="cpu"))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        reply = client.post("/predict", files={"file": ("a.png", PNG)})
+    assert reply.status_code == 500 and set(reply.json()) == {"error"}
 
 
 def test_only_this_machine_unless_asked(server):
