@@ -128,9 +128,8 @@ class _EachClassAlike:
 
     def __call__(self, items: Sequence[Any], labels: Sequence[Any]) -> Split:
         block = choose_block(labels)
-        if isinstance(block, CategoryBlock) and not any(
-            map(is_missing, labels)
-        ):  # an error that names them comes later
+        has_all = not any(map(is_missing, labels))  # if not, an error that names them comes later
+        if isinstance(block, CategoryBlock) and has_all:
             return StratifiedSplitter(self.valid_pct, self.seed)(items, labels)
         train, valid = RandomSplitter(self.valid_pct, self.seed)(items)
         if isinstance(block, MultiCategoryBlock):

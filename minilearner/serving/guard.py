@@ -68,10 +68,8 @@ class Guard:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _Gone
-            body, is_last = (
-                message.get("body", b""),
-                not message.get("more_body", False),
-            )  # ASGI lets a server omit them
+            # A server may leave out both.
+            body, is_last = message.get("body", b""), not message.get("more_body", False)
             n += len(body)
             if n > _READ_ON * most or (n > most and is_last):
                 raise too_large

@@ -188,9 +188,7 @@ def test_sigterm_answers_what_has_come(model, photos):
         running.predict(photos[0])
 
 
-@pytest.mark.parametrize(
-    "sent", [b"no request at all\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nno header\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"]
-)
+@pytest.mark.parametrize("sent", [b"no request at all", b"GET / HTTP/1.1\r\nhost: x\r\nno header", b"GET / HTTP/1.1"])
 def test_what_is_no_request_is_refused_as_json(server, sent):
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
         client.sendall(sent + b"\r\n\r\n")
