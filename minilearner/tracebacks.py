@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from minilearner.errors import MinilearnerError
 
-__all__ = ["is_our_error", "shorten_traceback", "stacklevel_of_user"]
+__all__ = ["drop_frames", "is_our_error", "shorten_traceback", "stacklevel_of_user"]
 
 _Error = TypeVar("_Error", bound=Exception)
 
@@ -44,6 +44,15 @@ def shorten_traceback(error: _Error) -> _Error:
     if is_wanted and is_our_error(error):
         _shorten_chain(error)
     return error
+
+
+def drop_frames(error: BaseException) -> None:
+    """Lets go of the frames of an error that goes no further, and so of the models and files in them.
+
+    Otherwise they wait for the garbage collector: from Python 3.13 on, a frame of `contextlib` and an error that ended
+    inside its `with` block hold each other.
+    """
+    error.__traceback__ = None
 
 
 def is_our_error(error: BaseException) -> bool:

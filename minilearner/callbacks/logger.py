@@ -24,6 +24,7 @@ from minilearner.models.tensors import unwrap
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.results.recorder import RunRecord
 from minilearner.saving.export import write_export
+from minilearner.tracebacks import drop_frames
 from minilearner.training.callback import Callback
 from minilearner.training.predictor import Predictor
 from minilearner.training.run import Run
@@ -243,6 +244,7 @@ class Logger(Callback):
             if not self._has_failed:
                 complain(self, error, "Nothing more of this run is logged there.")
             self._has_failed = True
+            drop_frames(error)
 
 
 _STEP_NAMES = ("loss", "lr", "momentum")

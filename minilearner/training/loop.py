@@ -14,6 +14,7 @@ from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
 from minilearner.runtime import isolate_rng, set_rng_state
 from minilearner.threads import train, turn_of
+from minilearner.tracebacks import drop_frames
 from minilearner.training.callback import (
     Callback,
     Cancel,
@@ -265,7 +266,8 @@ class Loop:
         """Emits the last events of a stretch, which `cancel` may end. Any other exception skips them."""
         try:
             yield
-        except cancel:
+        except cancel as caught:
+            drop_frames(caught)
             self.events.emit(f"after_cancel_{name}", self.run)
         self._emit_to_all(f"after_{name}")
 
@@ -280,8 +282,11 @@ class Loop:
             except (Cancel, KeyboardInterrupt, SystemExit) as error:
                 end = end or error
                 self.run.ending = self.run.ending or not isinstance(error, Cancel) or isinstance(error, CancelFit)
-        if end is not None:
-            raise end
+        try:
+            if end is not None:
+                raise end
+        finally:
+            del end  # its traceback holds this frame
 
     def _where(self) -> str:
         run = self.run
@@ -298,7 +303,8 @@ class Loop:
         try:
             try:
                 yield
-            except CancelFit:
+            except CancelFit as caught:
+                drop_frames(caught)
                 self.events.emit("after_cancel_fit", run)
             except Cancel as stray:
                 raise RuntimeError(

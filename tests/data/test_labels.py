@@ -112,7 +112,17 @@ def test_labels_become_pythons_own(value, label):
 
 
 def test_what_is_missing_and_what_is_not():
-    nothing = [None, "", " \t", b" ", "\ufeff", float("nan"), np.float32("nan"), np.datetime64("NaT"), Decimal("nan")]
+    nothing = [
+        None,
+        "",
+        " \t",
+        b" ",
+        "\ufeff",
+        float("nan"),
+        np.float32("nan"),
+        np.datetime64("NaT", "D"),
+        Decimal("nan"),
+    ]
     assert all(map(is_missing, [*nothing, Decimal("snan"), np.ma.masked, torch.tensor(float("nan"))]))
     assert not any(map(is_missing, ["a", 0, 0.0, False, [], np.array([np.nan]), "nan", Decimal(0)]))
 

@@ -18,7 +18,18 @@ from minilearner.data.labels import ColReader
 from minilearner.data.splits import EndSplitter
 from minilearner.errors import DataError
 
-MISSING = [None, "", " ", "\t", "\ufeff", "\u00a0", math.nan, np.float32("nan"), np.datetime64("NaT"), Decimal("nan")]
+MISSING = [
+    None,
+    "",
+    " ",
+    "\t",
+    "\ufeff",
+    "\u00a0",
+    math.nan,
+    np.float32("nan"),
+    np.datetime64("NaT", "D"),
+    Decimal("nan"),
+]
 NAMES = st.lists(st.text("abcXYZé猫", min_size=1, max_size=4), min_size=1, max_size=5, unique=True)
 BLANKS = st.sampled_from(["", "", "", " ", "\t", "  ", "\u00a0"])
 SPELLINGS = {

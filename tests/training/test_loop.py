@@ -1,8 +1,10 @@
 """The loop gives the bits of a hand-written loop, its events come in the documented order, and can be cancelled."""
 
 import contextlib
+import gc
 import sys
 from functools import partial
+from weakref import ref
 
 import pytest
 import torch
@@ -125,6 +127,28 @@ def test_each_cancel_is_followed_by_its_two_events(net, cancel, stretch, event):
     assert log[at - 1] == event
     assert log[at + 1] == f"after_{stretch}"
     assert log[-1] == "after_fit"
+
+
+@pytest.mark.parametrize(
+    ("cancel", "event"),
+    [(CancelFit, "after_batch"), (CancelFit, "after_epoch"), (CancelEpoch, "after_loss"), (CancelTrain, "after_batch")],
+)
+def test_a_cancelled_run_keeps_nothing_of_its_caller_alive(net, cancel, event):
+    class Local:
+        pass
+
+    def fit():
+        local = Local()
+        learn.fit(1, cbs=events_log(**{event: cancel})[0])
+        return ref(local)
+
+    with (learn := learner(net)).no_logging():
+        learn.fit(1)  # with the first optimizer of a process, torch loads modules that keep their importer's frames
+        gc.disable()  # only reference cycles would wait for it
+        try:
+            assert fit()() is None
+        finally:
+            gc.enable()
 
 
 def test_an_epoch_cancelled_in_its_middle_still_has_its_row_and_the_next_is_whole(net):
