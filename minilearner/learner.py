@@ -13,7 +13,7 @@ again and examined. Its bases hold the rest:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,7 +29,7 @@ from minilearner.callbacks.progress import Output
 from minilearner.checks import check_count, check_moms, check_not_negative, check_rate
 from minilearner.copies import copy_apart
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.folds import ItemPool
+from minilearner.data.folds import ItemPool, choose_folds
 from minilearner.keywords import suggest_keywords
 from minilearner.learner_predictions import LearnerPredictions
 from minilearner.learner_saving import LearnerSaving
@@ -55,8 +55,10 @@ from minilearner.training.step import LossFunction
 
 if TYPE_CHECKING:  # the star import stays quick without what few notebooks call
     from minilearner.checkup.findings import Checkup
+    from minilearner.data.splits import Splitter as ItemSplitter
     from minilearner.fitting.profile import StepProfile
     from minilearner.models.summary import ModelSummary
+    from minilearner.results.score_table import ScoreTable
 
 __all__ = ["Learner"]
 
@@ -207,13 +209,99 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
             ValueError: an argument is out of range, or this learner was trained and cannot be made again.
             DataError: the items cannot be read by their position.
         """
-        from minilearner.fitting.cross_validation import cross_validate, fit_briefly  # the star import does without it
+        from minilearner.fitting.cross_validation import predict_folds  # the star import does without it
 
         check_count(n_epoch, "n_epoch")
         check_count(seed, "seed", least=0)
-        make = make_learner or self._plan_remake()
-        train_fold = fit or partial(fit_briefly, n_epoch=n_epoch)
-        return cross_validate(ItemPool(self.dls, ds_idx), k, make, train_fold, seed=seed, output=self._output)
+        how = self._plan_fits("cross_val_preds", make_learner, fit, n_epoch)
+        pool = ItemPool(self.dls, ds_idx)
+        return predict_folds(pool, choose_folds(pool, k, None, seed), *how, seed=seed, output=self._output)
+
+    def cross_validate(
+        self,
+        k: int | None = None,
+        n_epoch: int = 5,
+        *,
+        splitter: ItemSplitter | None = None,
+        fit: Callable[[Learner], Any] | None = None,
+        make_learner: Callable[[Any], Learner] | None = None,
+        ds_idx: int | None = None,
+        seed: int = 0,
+    ) -> ScoreTable:
+        """Returns the loss and the metrics of k fits, each on the fold that it has not seen, with mean and interval.
+
+        Example::
+
+            scores = learn.cross_validate(5, n_epoch=3)
+            scores.mean["accuracy"], scores.interval["accuracy"]
+            learn.cross_validate(splitter=GroupSplitter(ColReader("patient")))
+
+        This learner stays as it is. New ones are made as in `cross_val_preds`.
+
+        Args:
+            k: the number of folds; 5 by default, or as many as the splitter makes. Each fold has the same share of each
+                class.
+            n_epoch: epochs of each fit.
+            splitter: makes the folds. A `GroupSplitter` says which items stay together; its `valid_pct` does not count,
+                since k decides the share. `SplitterFrom(StratifiedGroupKFold(5), get_group=...)` takes all folds of a
+                scikit-learn splitter. For arrays and torch datasets, `get_group` gets the number of the item, counted
+                over the training set and then the validation set.
+            fit, make_learner, ds_idx, seed: as in `cross_val_preds`.
+
+        Raises:
+            TypeError: the splitter makes no folds.
+            ValueError: an argument is out of range, or this learner was trained and cannot be made again.
+            DataError: the items cannot be read by their position, or the splitter cannot split them.
+        """
+        from minilearner.fitting.cross_validation import score_folds  # the star import does without it
+
+        check_count(n_epoch, "n_epoch")
+        check_count(seed, "seed", least=0)
+        how = self._plan_fits("cross_validate", make_learner, fit, n_epoch)
+        pool = ItemPool(self.dls, ds_idx)
+        return score_folds(pool, choose_folds(pool, k, splitter, seed), *how, seed=seed, output=self._output)
+
+    def repeat(
+        self,
+        seeds: int | Iterable[int] = 3,
+        n_epoch: int = 5,
+        *,
+        fit: Callable[[Learner], Any] | None = None,
+        make_learner: Callable[[Any], Learner] | None = None,
+    ) -> ScoreTable:
+        """Returns the loss and the metrics of one fit for each seed, with mean and interval.
+
+        Example::
+
+            print(learn.repeat(seeds=[0, 1, 2], n_epoch=3))
+            learn.repeat(5, make_learner=lambda dls: Learner(dls, MiniGoogLeNet(10), metrics=accuracy))
+
+        The seed decides the order of the training items, augmentation and dropout, and the new weights that
+        `make_learner` or the arguments of `vision_learner` draw. Any other learner is copied, with its weights; a line
+        says so. The sets stay the same, and this learner stays as it is.
+
+        Args:
+            seeds: the seeds, or how many: 3 stands for 0, 1 and 2.
+            n_epoch: epochs of each fit.
+            fit, make_learner: as in `cross_val_preds`.
+
+        Raises:
+            ValueError: an argument is out of range, a seed comes twice, there is no validation set, or this learner was
+                trained and cannot be made again.
+        """
+        from minilearner.fitting.cross_validation import score_seeds  # the star import does without it
+
+        check_count(n_epoch, "n_epoch")
+        every = _list_seeds(seeds)
+        if self.dls.valid is None:
+            raise ValueError("`repeat` needs a validation set, which scores each fit. `dls.valid` is None.")
+        how = self._plan_fits("repeat", make_learner, fit, n_epoch)
+        if make_learner is None and self._recipe is None:
+            self._output.note(
+                "learn.repeat: each fit begins with this learner's weights, so the seeds decide only what is random in "
+                "training. Give make_learner=lambda dls: Learner(dls, ...) to draw the first weights anew."
+            )
+        return score_seeds(self.dls, every, *how, output=self._output)
 
     def check(self, lr: Rate | None = None) -> Checkup:
         """Looks in seconds for what makes training fail or go badly, puts everything back, and returns the findings.
@@ -264,7 +352,15 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         """Returns the settings, the sets and the record, as the page of `interp.report` shows them."""
         return describe_training(self._run(self._optimizer()), self.recorder, self.cbs)
 
-    def _plan_remake(self) -> Callable[[DataLoaders], Learner]:
+    def _plan_fits(
+        self, name: str, make_learner: Callable[[Any], Learner] | None, fit: Callable[[Learner], Any] | None, n_epoch: int
+    ) -> tuple[Callable[[DataLoaders], Learner], Callable[[Learner], Any]]:
+        """Returns what makes a new learner, and what trains it, for the method of this name."""
+        from minilearner.fitting.cross_validation import fit_briefly  # the star import does without it
+
+        return make_learner or self._plan_remake(name), fit or partial(fit_briefly, n_epoch=n_epoch)
+
+    def _plan_remake(self, name: str) -> Callable[[DataLoaders], Learner]:
         """Returns a function that makes a learner of other loaders, like this one before its first training.
 
         Raises:
@@ -273,7 +369,7 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         if self._recipe is None and self._has_learnt:
             raise ValueError(
                 "`make_learner` is needed, since this learner was trained and a copy of it has seen the items. Call "
-                "`cross_val_preds` before the first training, or give make_learner=lambda dls: Learner(dls, ...)."
+                f"`{name}` before the first training, or give make_learner=lambda dls: Learner(dls, ...)."
             )
         return self._make_again
 
@@ -288,3 +384,20 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         learner.metrics = self.metrics
         learner._set_precision(self.precision)
         return learner.add_cb([copy_apart(callback) for callback in self.cbs if callback.part_of_step])
+
+
+def _list_seeds(seeds: int | Iterable[int]) -> list[int]:
+    """Returns the seeds, each once.
+
+    Raises:
+        TypeError, ValueError: one is not a whole number of at least 0, one comes twice, or there is none.
+    """
+    if not isinstance(seeds, Iterable):
+        check_count(seeds, "seeds")
+        return list(range(seeds))
+    every = list(seeds)
+    for seed in every:
+        check_count(seed, "seeds", least=0)
+    if not every or len(set(every)) < len(every):
+        raise ValueError(f"`seeds` must name each seed once, and at least one. Received: seeds={every!r:.80}.")
+    return [int(seed) for seed in every]

@@ -298,7 +298,12 @@ def from_dataset(dataset: Any, *, bs: int, seed: int, training: bool) -> DataLoa
 
 
 def over_datasets(
-    like: ForeignLoader, sources: Sequence[DataLoader[Any]], positions: Sequence[int], *, training: bool
+    like: ForeignLoader,
+    sources: Sequence[DataLoader[Any]],
+    positions: Sequence[int],
+    *,
+    training: bool,
+    seed: int = 0,
 ) -> ForeignLoader:
     """Returns a loader of the items at some positions of several loaders in a row, read and moved as `like` does.
 
@@ -306,14 +311,15 @@ def over_datasets(
         like: the loader whose collation, workers and size of a batch it takes.
         sources: loaders of map-style datasets, in order.
         positions: counted over all sources.
-        training: whether to shuffle, by a seed that follows from nothing else.
+        training: whether to shuffle.
+        seed: decides the order, with the number of the pass.
     """
     source: Any = like.source
     every: Dataset[Any] = ConcatDataset([Subset(one.dataset, list(one.sampler)) for one in sources])
     part, bs = Subset(every, positions), source.batch_size or int(getattr(source.batch_sampler, "batch_size", 64))
-    sampler: Sampler[int] = DerivedSampler(len(part), 0) if training else SequentialSampler(part)
+    sampler: Sampler[int] = DerivedSampler(len(part), seed) if training else SequentialSampler(part)
     drop_last = training and drops_last(source) and is_small_rest(len(part), bs)
-    generator = derive_generator(0, "workers", int(training))
+    generator = derive_generator(seed, "workers", int(training))
     options: dict[str, Any] = {"batch_size": bs, "sampler": sampler, "drop_last": drop_last, "generator": generator}
     loader: DataLoader[Any] = DataLoader(part, **options, **_options(source))
     return like._copy_with(source=loader).take_share(WHOLE)

@@ -64,17 +64,28 @@ class SplitterFrom:
 
     def __call__(self, items: Sequence[Any], labels: Sequence[Any] | None = None) -> Split:
         """Returns the positions, in the splitter's order."""
+        folds = self.split_all(items, labels, self.fold + 1)
+        if self.fold >= len(folds):
+            raise DataError(f"`fold` must be below {len(folds)}, the number of folds. Received: fold={self.fold}.")
+        return folds[self.fold]
+
+    def split_all(
+        self, items: Sequence[Any], labels: Sequence[Any] | None = None, most: int | None = None
+    ) -> list[Split]:
+        """Returns the positions of every fold, in the splitter's order.
+
+        Args:
+            items, labels: as in a call.
+            most: how many folds are needed; None for all.
+        """
         y = None if labels is None else np.asarray(list(map(as_label, labels)))
         groups = None if self.get_group is None else read_groups(self.get_group, items)
         try:
-            folds = list(islice(_with_seed(self.splitter).split(np.zeros(len(items)), y, groups), self.fold + 1))
+            folds = list(islice(_with_seed(self.splitter).split(np.zeros(len(items)), y, groups), most))
         except ValueError as error:
             way_out = "" if groups is not None else " Give its groups as `get_group`, if it needs them."
             raise DataError(f"{self.splitter!r} cannot split {plural(len(items), 'item')}: {error}{way_out}") from error
-        if self.fold >= len(folds):
-            raise DataError(f"`fold` must be below {len(folds)}, the number of folds. Received: fold={self.fold}.")
-        train, valid = folds[self.fold]
-        return train.tolist(), valid.tolist()
+        return [(train.tolist(), valid.tolist()) for train, valid in folds]
 
 
 def check_splitter(splitter: Any) -> None:

@@ -1,9 +1,12 @@
-"""Predictions of each item by a model that was not trained on it: k fits, each of which leaves out one fold."""
+"""Several fits of one kind: k of them, each of which leaves out one fold of the items; or one for each seed.
+
+The result is the predictions of each item by a model that was not trained on it, or the scores of the fits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -11,33 +14,40 @@ from torch import Tensor
 
 from minilearner.callbacks.progress import Output
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.folds import ItemPool, split_folds
+from minilearner.data.folds import Fold, ItemPool, change_seed
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.errors import DataError, plural
 from minilearner.glance import enumerate_names
 from minilearner.results.origins import Origins
 from minilearner.results.predictions import Predictions, join
+from minilearner.results.score_table import ScoreTable
 from minilearner.runtime import derive_seed, isolate_rng, set_seed
 from minilearner.training.item_origins import origins_of
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["FoldLearner", "cross_validate", "fit_briefly"]
+__all__ = ["FoldLearner", "fit_briefly", "predict_folds", "score_folds", "score_seeds"]
+
+_Result = TypeVar("_Result")
 
 
 class FoldLearner(Protocol):
-    """The part of a learner that a fold needs."""
+    """The part of a learner that a fit needs."""
 
     dls: Any
+    metrics: dict[str, Any]
     _output: Output
+
+    def validate(self) -> list[float]:
+        """Returns the loss and the metrics of the validation set."""
 
     def get_preds(self, ds_idx: int = 1, *, with_loss: bool = False) -> Predictions:
         """Predicts a set."""
 
 
-def cross_validate(
+def predict_folds(
     pool: ItemPool,
-    k: int,
+    folds: Sequence[Fold],
     make_learner: Callable[[DataLoaders], FoldLearner],
     fit: Callable[[Any], Any],
     *,
@@ -48,33 +58,126 @@ def cross_validate(
 
     Args:
         pool: the items.
-        k: the number of folds.
+        folds: which items each model trains on, and which it predicts. Each item is predicted once.
         make_learner: makes a learner that has not seen the items.
         fit: trains it.
-        seed: decides the folds, and all that is random in each fit.
+        seed: decides all that is random in each fit.
         output: where a line for each fold is written, and bars are shown.
 
     Raises:
-        ValueError: `k` is below 2 or above the number of items.
         TypeError: `make_learner` returns no learner.
         DataError: a learner does not validate on the items that it got.
     """
-    folds = split_folds(pool.y, len(pool), k, seed)
-    _name_rare_classes(pool, output)
-    found: list[Predictions] = []
-    with isolate_rng():
-        for number, held in enumerate(folds, 1):
-            set_seed(derive_seed(seed, "fold", number) % 2**32)
-            learner = make_learner(pool.leave_out(held))
-            _check_learner(learner, len(held))
-            with learner._output.hide(bar=not output.bar, table=True):
-                fit(learner)
-                found.append(learner.get_preds(1, with_loss=True))
-            output.say(f"fold {number} of {k}: {plural(len(held), 'item')} left out, loss {_mean_loss(found[-1]):.4f}")
-    places = torch.from_numpy(np.argsort(np.concatenate(folds), kind="stable"))
+    how = make_learner, fit, _predict
+    found = _fit_folds(pool, folds, *how, lambda preds: f"loss {_mean_loss(preds):.4f}", seed=seed, output=output)
+    places = torch.from_numpy(np.argsort(np.concatenate([fold.held for fold in folds]), kind="stable"))
     preds, targets, losses = (_join_in_order([getattr(one, part) for one in found], places) for part in _PARTS)
     indices = torch.arange(len(pool))
     return Predictions(preds, targets, None, losses, None, indices, found[0].vocab, _join_origins(pool.sets))
+
+
+def score_folds(
+    pool: ItemPool,
+    folds: Sequence[Fold],
+    make_learner: Callable[[DataLoaders], FoldLearner],
+    fit: Callable[[Any], Any],
+    *,
+    seed: int,
+    output: Output,
+) -> ScoreTable:
+    """Returns the scores of each fold's model on the items that it was not trained on; see `predict_folds`."""
+    found = _fit_folds(pool, folds, make_learner, fit, _validate, _say, seed=seed, output=output)
+    sizes = [(len(fold.train), len(fold.held)) for fold in folds]
+    overlap = float(np.mean([n_held / n_train for n_train, n_held in sizes]))
+    return _as_table("fold", range(1, len(folds) + 1), [n_held for _, n_held in sizes], found, overlap)
+
+
+def score_seeds(
+    dls: DataLoaders,
+    seeds: Sequence[int],
+    make_learner: Callable[[DataLoaders], FoldLearner],
+    fit: Callable[[Any], Any],
+    *,
+    output: Output,
+) -> ScoreTable:
+    """Returns the scores of one fit for each seed, which decides all that is random in it.
+
+    Args:
+        dls: the loaders, whose validation set scores each fit.
+        seeds: one for each fit.
+        make_learner: makes a learner that has not seen the items.
+        fit: trains it.
+        output: where a line for each seed is written, and bars are shown.
+    """
+    n_held, found = dls.loader(1).n_items, []
+    for seed in seeds:
+        with isolate_rng():
+            learner = _fit_one(change_seed(dls, seed), seed, n_held, make_learner, fit, output)
+            found.append(_validate(learner))
+        output.say(f"seed {seed}: {_say(found[-1])}")
+    return _as_table("seed", seeds, [n_held] * len(seeds), found)
+
+
+def _fit_folds(
+    pool: ItemPool,
+    folds: Sequence[Fold],
+    make_learner: Callable[[DataLoaders], FoldLearner],
+    fit: Callable[[Any], Any],
+    judge: Callable[[FoldLearner], _Result],
+    say: Callable[[_Result], str],
+    *,
+    seed: int,
+    output: Output,
+) -> list[_Result]:
+    """Returns what `judge` makes of each fold's learner, which validates on the items that it has not seen.
+
+    Writes a line for each fold, which ends with what `say` makes of that.
+    """
+    _name_rare_classes(pool, output)
+    found: list[_Result] = []
+    for number, fold in enumerate(folds, 1):
+        own_seed, n_held = derive_seed(seed, "fold", number) % 2**32, len(fold.held)
+        with isolate_rng():
+            learner = _fit_one(pool.loaders_of(fold), own_seed, n_held, make_learner, fit, output)
+            found.append(judge(learner))
+        output.say(f"fold {number} of {len(folds)}: {plural(n_held, 'item')} left out, {say(found[-1])}")
+    return found
+
+
+def _fit_one(
+    dls: DataLoaders,
+    seed: int,
+    n_held: int | None,
+    make_learner: Callable[[DataLoaders], FoldLearner],
+    fit: Callable[[Any], Any],
+    output: Output,
+) -> FoldLearner:
+    set_seed(seed)
+    learner = make_learner(dls)
+    _check_learner(learner, n_held)
+    with learner._output.hide(bar=not output.bar, table=True):
+        fit(learner)
+    return learner
+
+
+def _validate(learner: FoldLearner) -> dict[str, float]:
+    with learner._output.hide(bar=True, table=True):
+        return dict(zip(("valid_loss", *learner.metrics), learner.validate(), strict=True))
+
+
+def _predict(learner: FoldLearner) -> Predictions:
+    return learner.get_preds(1, with_loss=True)
+
+
+def _say(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+
+
+def _as_table(
+    by: str, keys: Sequence[int], n_items: Sequence[int | None], found: Sequence[dict[str, float]], overlap: float = 0.0
+) -> ScoreTable:
+    scores = {name: tuple(one[name] for one in found) for name in found[0]}
+    return ScoreTable(by, tuple(keys), tuple(n_items), scores, overlap)
 
 
 def fit_briefly(learner: Any, n_epoch: int) -> None:
@@ -99,7 +202,7 @@ def _name_rare_classes(pool: ItemPool, output: Output) -> None:
         )
 
 
-def _check_learner(learner: Any, n_held: int) -> None:
+def _check_learner(learner: Any, n_held: int | None) -> None:
     if not hasattr(learner, "get_preds") or not hasattr(learner, "dls"):
         raise TypeError(
             "`make_learner` must be a function that takes loaders and returns a learner. "

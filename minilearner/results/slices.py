@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from minilearner.glance import AtAGlance, Glance
 from minilearner.plots.rows import plot_groups
 from minilearner.results.frames import to_frame
+from minilearner.results.intervals import t_interval
 
 if TYPE_CHECKING:
     import os
@@ -117,7 +118,7 @@ def slice_items(name: str, values: Sequence[Any], scores: NDArray[Any], *, measu
     rows = []
     for value, positions in groups.items():
         part = scores[positions]
-        low, high = wilson_interval(part) if is_share else _t_interval(part)
+        low, high = wilson_interval(part) if is_share else t_interval(part)
         is_worse = high < overall if is_share else low > overall
         rows.append(Slice(value, len(part), float(np.mean(part, dtype=np.float64)), low, high, is_worse))
     rows.sort(key=lambda row: row.score if is_share else -row.score)
@@ -156,14 +157,3 @@ def wilson_interval(is_right: NDArray[Any]) -> tuple[float, float]:
 
     interval = binomtest(int(is_right.sum()), len(is_right)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def _t_interval(errors: NDArray[Any]) -> tuple[float, float]:
-    """Returns the t interval of a mean. One item says nothing about the spread: its interval has no end."""
-    from scipy.stats import t  # takes a second to load
-
-    if len(errors) < 2:
-        return -math.inf, math.inf
-    mean, error = float(np.mean(errors)), float(np.std(errors, ddof=1) / math.sqrt(len(errors)))
-    reach = float(t.ppf(0.975, len(errors) - 1)) * error
-    return mean - reach, mean + reach

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from minilearner import CSVLogger, DataLoaders, Learner, MixUp, accuracy
-from minilearner.data.folds import ItemPool, split_folds
+from minilearner.data.folds import Fold, ItemPool, split_folds
 from minilearner.errors import DataError
 from minilearner.results.interpretation import ClassificationInterpretation
 from minilearner.vision.all import ImageDataLoaders, Resize, vision_learner
@@ -176,7 +176,7 @@ def test_weights_are_those_of_the_training_items(pets):
     )
     with pytest.raises(DataError, match="Give ds_idx=0"):
         ItemPool(dls)
-    part = ItemPool(dls, 0).leave_out(np.arange(4))
+    part = ItemPool(dls, 0).loaders_of(Fold(np.arange(4, len(dls.train.weights)), np.arange(4)))
     assert torch.equal(part.train.weights, dls.train.weights[4:]) and part.valid.weights is None
 
 
