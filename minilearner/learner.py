@@ -213,6 +213,7 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
 
         check_count(n_epoch, "n_epoch")
         check_count(seed, "seed", least=0)
+        check_count(k, "k", least=2)
         how = self._plan_fits("cross_val_preds", make_learner, fit, n_epoch)
         pool = ItemPool(self.dls, ds_idx)
         return predict_folds(pool, choose_folds(pool, k, None, seed), *how, seed=seed, output=self._output)
@@ -353,7 +354,11 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         return describe_training(self._run(self._optimizer()), self.recorder, self.cbs)
 
     def _plan_fits(
-        self, name: str, make_learner: Callable[[Any], Learner] | None, fit: Callable[[Learner], Any] | None, n_epoch: int
+        self,
+        name: str,
+        make_learner: Callable[[Any], Learner] | None,
+        fit: Callable[[Learner], Any] | None,
+        n_epoch: int,
     ) -> tuple[Callable[[DataLoaders], Learner], Callable[[Learner], Any]]:
         """Returns what makes a new learner, and what trains it, for the method of this name."""
         from minilearner.fitting.cross_validation import fit_briefly  # the star import does without it

@@ -31,6 +31,10 @@ class SaveBest(Tracker):
     `EMA` or `SWA`, the averages. `validate` and `lr_find` neither write nor restore anything, and a file of an earlier
     run is never read. If the run is interrupted, the model stays as it is; call `put_back` to get the best weights.
 
+    A line says what is put back: the epoch, the metric and its value, also if the last epoch was the best. The record's
+    `settings["put_back"]` holds the same as data: "monitor", "value", "epoch" (from 0), and "step", the updates before
+    it. If nothing is put back, because of `restore=False` or an interrupt, there is neither.
+
     The optimizer keeps its latest state. Each run starts over: `best` is reset, and the first value is the best so far.
 
     Example: `SaveBest("accuracy", path="best.safetensors")`; read the file with `safetensors.torch.load_file`.
@@ -43,6 +47,7 @@ class SaveBest(Tracker):
     Attributes:
         best: the best value, None before the first.
         best_epoch: the epoch, from 0, of the best value.
+        best_step: how many updates the run had made by then.
 
     Raises:
         ValueError: as in `Tracker`. When a run begins: `path` cannot be written.
@@ -62,6 +67,7 @@ class SaveBest(Tracker):
         self.path = None if path is None else Path(path)
         self.restore = restore
         self.best_epoch: int | None = None
+        self.best_step: int | None = None
         self._found = ""  # the same, for people
         self._weights: dict[str, Tensor] = {}
         self._extra: dict[str, Any] = {}
@@ -69,7 +75,7 @@ class SaveBest(Tracker):
 
     def before_fit(self, run: Run) -> None:
         super().before_fit(run)
-        self.best_epoch, self._weights, self._extra, self._of_loss = None, {}, {}, []
+        self.best_epoch, self.best_step, self._weights, self._extra, self._of_loss = None, None, {}, {}, []
         if self.path is not None:
             check_writable(self.path)
             _pack_extra_state(read_extra_state(run.model))
@@ -92,6 +98,9 @@ class SaveBest(Tracker):
         elif self.restore:
             self.put_back(run.model, run.step.loss_func)
             announce(run, f"SaveBest put back the weights of {self._found}: {self.monitor} {self.best:.4f}.")
+            if run.record is not None:
+                what = {"monitor": self.monitor, "value": self.best, "epoch": self.best_epoch, "step": self.best_step}
+                run.record.settings["put_back"] = what
         if self._weights and self.path is not None:
             announce(run, f"SaveBest wrote the weights of {self._found} to {self.path.resolve()}")
 
@@ -120,7 +129,7 @@ class SaveBest(Tracker):
     def _keep_if_best(self, run: Run) -> None:
         if self.monitor not in run.metrics or not self.improved(run):
             return
-        self.best_epoch = run.epoch
+        self.best_epoch, self.best_step = run.epoch, run.global_step
         self._found = f"epoch {run.label_epoch()}" + (f", step {run.global_step}" if run.in_mid_epoch else "")
         state = run.model.state_dict()
         # safetensors needs contiguous tensors that share no memory, so tied weights are copied twice.

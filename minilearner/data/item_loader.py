@@ -266,7 +266,8 @@ class ItemLoader(DerivedLoader):
         names = ["/".join(str(item).replace("\\", "/").split("/")[-2:]) for item in self.dataset.items]
         tfms = {"item_tfms": repr(self.dataset.item_tfms), "batch_tfms": repr(self.batch_tfms)}
         weights = {} if self.weights is None else {"weights": digest(self.weights)}
-        return {"data": digest(names, self.y), **tfms, **weights}
+        data = {"data": digest(names, self.y), "files": digest(names), "labels": digest(self.y)}
+        return {**data, **tfms, **weights}
 
     def __repr__(self) -> str:
         return (

@@ -7,10 +7,11 @@ written before parts were compared have none; for them, texts stand in, such as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -28,6 +29,8 @@ __all__ = ["Comparison", "compare", "identity"]
 
 _MOST_LINES = 20  # for one table, such as the shapes of all parameters
 _MAY_CHANGE = ("device", "compiled", "auto_precision")  # the last says why, with times; "precision" is compared
+_ADDED_LATER = ("training class", "validation class")  # earlier versions did not save them
+_EVERY_RUNS = ("Evaluate", "Record", "Progress", "Checkpoint")  # callbacks
 _OWN_ARGUMENTS = "callbacks with arguments of their own choice"
 
 
@@ -60,6 +63,8 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
         "training batches": len(run.dls.train),
         "training items": run.dls.train.n_items,
         "validation items": None if run.dls.valid is None else run.dls.valid.n_items,
+        "training class": _count_classes(run.dls, 0),
+        "validation class": None if run.dls.valid is None else _count_classes(run.dls, 1),
         "training": _drop_addresses(run.dls.train.fingerprint()),
         "validation": None if run.dls.valid is None else _drop_addresses(run.dls.valid.fingerprint()),
         "seed": None if isinstance(run.dls.seed, DrawnSeed) else run.dls.seed,
@@ -83,10 +88,52 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
         found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), by_argument)
     else:
         left_out = {"parts"}
+    saved, now = _drop_consequences(saved, now)
     for name in dict.fromkeys((*saved, *now)):
         if name not in left_out:
             found.changed += _compare_setting(name, saved.get(name), now.get(name))
     return found
+
+
+def _drop_consequences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the identities without what differs only because something else does, which has a line of its own."""
+
+    def differs(name: str) -> bool:
+        return not is_same(saved.get(name), now.get(name))
+
+    left_out = {name for name in _ADDED_LATER if name not in saved}
+    if differs("optimizer"):
+        left_out.add("optimizer settings")
+    if differs("training items") or differs("bs"):
+        left_out.add("training batches")
+    both = [{name: part for name, part in one.items() if name not in left_out} for one in (saved, now)]
+    layers = _changed_keys(*(one.get("layer") for one in both))
+    names = _changed_keys(*(dict.fromkeys(one.get("parameters") or ()) for one in both))
+    for one in both:
+        for table in ("parameters", "buffers", "learns"):
+            _drop_keys(one, table, lambda name: name.rpartition(".")[0] in layers)
+        _drop_keys(one, "learns", lambda name: name in names)
+        if layers or names:
+            _drop_keys(one, "optimizer settings", lambda name: name.startswith("params of group"))
+    for table in ("training", "validation"):
+        if all(isinstance(one.get(table), Mapping) and "files" in one[table] for one in both):
+            for one in both:
+                _drop_keys(one, table, lambda name: name == "data")
+        else:
+            for one in both:
+                _drop_keys(one, table, lambda name: name in ("files", "labels"))
+    return both[0], both[1]
+
+
+def _changed_keys(saved: Any, now: Any) -> set[str]:
+    if not isinstance(saved, Mapping) or not isinstance(now, Mapping):
+        return set()
+    return {key for key in (*saved, *now) if key not in saved or key not in now or not is_same(saved[key], now[key])}
+
+
+def _drop_keys(of: dict[str, Any], table: str, is_dropped: Callable[[str], bool]) -> None:
+    if isinstance(of.get(table), Mapping):
+        of[table] = {key: value for key, value in of[table].items() if not is_dropped(key)}
 
 
 def _describe_parts(run: Run) -> dict[str, Any]:
@@ -183,8 +230,11 @@ def _names_in_both(saved: Any, now: Any) -> list[str]:
 
 def _compare_callbacks(saved: Any, now: Any, by_argument: list[str]) -> list[str]:
     """Compares which callbacks there are, and by their texts those whose arguments are not compared."""
-    if not isinstance(saved, list) or not isinstance(now, list) or _class_names(saved) != _class_names(now):
+    if not isinstance(saved, list) or not isinstance(now, list):
         return _compare_setting("callbacks", saved, now)
+    if _class_names(saved) != _class_names(now):
+        chosen = [[text for text in map(str, texts) if _class_name(text) not in _EVERY_RUNS] for texts in (saved, now)]
+        return [_compare_names("callbacks", chosen[0], chosen[1], _class_name)]
     return [
         f"callback: saved {was!s:.500}, now {received!s:.500}"
         for name, was, received in zip(_class_names(now), saved, now, strict=True)
@@ -193,18 +243,50 @@ def _compare_callbacks(saved: Any, now: Any, by_argument: list[str]) -> list[str
 
 
 def _class_names(callbacks: list[Any]) -> list[str]:
-    return [str(text).partition("(")[0] for text in callbacks]
+    return [_class_name(str(text)) for text in callbacks]
+
+
+def _class_name(text: str) -> str:
+    return text.partition("(")[0]
 
 
 def _compare_setting(name: str, was: Any, received: Any) -> list[str]:
     if is_same(was, received):
         return []
+    if isinstance(was, list) and isinstance(received, list) and all(isinstance(one, str) for one in (*was, *received)):
+        return [_compare_names(name, was, received)]
     if not isinstance(was, Mapping) or not isinstance(received, Mapping):
         return [f"{name}: saved {was!r:.500}, now {received!r:.500}"]
     keys = [key for key in dict.fromkeys((*was, *received)) if not is_same(was.get(key), received.get(key))]
-    lines = [f"{name} {key}: saved {was.get(key)!s:.500}, now {received.get(key)!s:.500}" for key in keys]
+    lines = [f"{name} {key}: saved {_say(was, key)}, now {_say(received, key)}" for key in keys]
     more = [f"{name}: {len(lines) - _MOST_LINES} more differ"] if len(lines) > _MOST_LINES else []
     return lines[:_MOST_LINES] + more
+
+
+def _compare_names(what: str, saved: list[str], now: list[str], name_of: Callable[[str], str] = str) -> str:
+    """Returns the texts whose name only one of two lists has, or all texts if the names are the same ones."""
+    names = [{*map(name_of, texts)} for texts in (saved, now)]
+    removed = [text for text in saved if name_of(text) not in names[1]]
+    added = [text for text in now if name_of(text) not in names[0]]
+    if not removed and not added:  # another order, or another number of the same ones
+        removed, added = saved, now
+    return f"{what}: saved {', '.join(removed) or 'nothing':.500}, now {', '.join(added) or 'nothing':.500}"
+
+
+def _say(table: Mapping[str, Any], key: str) -> str:
+    return f"{table[key]!s:.500}" if key in table else "nothing"
+
+
+def _count_classes(dls: Any, ds_idx: int) -> dict[str, int] | None:
+    """Returns how many items of a set have each class; None if only reading the items would say."""
+    y, vocab = getattr(dls.loaders[ds_idx], "y", None), dls.vocab
+    if vocab is None or not isinstance(y, torch.Tensor) or not len(vocab):
+        return None
+    is_of_one = y.ndim == 1 and not y.is_floating_point()
+    if not is_of_one and not (y.ndim == 2 and y.shape[1] == len(vocab)):
+        return None
+    counts = torch.bincount(y.cpu().clamp(min=0), minlength=len(vocab)) if is_of_one else y.cpu().sum(0).long()
+    return {str(label): int(n) for label, n in zip(vocab, counts, strict=False)}
 
 
 def _layers(model: nn.Module) -> dict[str, str]:

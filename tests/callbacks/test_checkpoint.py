@@ -90,7 +90,11 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
 @pytest.mark.parametrize(
     ("change", "call", "message"),
     [
-        ({"hidden": 7}, {}, r"parameters 0.weight: saved \[6, 8\], now \[7, 8\]"),
+        (
+            {"hidden": 7},
+            {},
+            r"layer 0: saved Linear\(in_features=8, out_features=6, .*, now Linear\(in_features=8, out_fea",
+        ),
         ({"n": 40}, {}, "training items: saved 30, now 40"),
         ({"bs": 5}, {}, "bs: saved 4, now 5"),
         ({"seed": 3}, {}, "seed: saved 2, now 3"),
@@ -104,7 +108,7 @@ def test_fine_tune_keeps_its_phases_apart(tmp_path):
         ({"p": 0.5}, {}, r"layer 1: saved Dropout\(p=0.2, inplace=False\), now Dropout\(p=0.5"),
         ({"act": nn.Tanh}, {}, r"layer 2: saved ReLU\(\), now Tanh\(\)"),
         ({"frozen": "0."}, {}, "learns 0.weight: saved True, now False"),
-        ({"metrics": error_rate}, {}, r"metrics: saved \['accuracy'\], now \['error_rate'\]"),
+        ({"metrics": error_rate}, {}, "metrics: saved accuracy, now error_rate"),
     ],
 )
 def test_the_folder_of_another_run_is_refused_with_the_differences(tmp_path, change, call, message):

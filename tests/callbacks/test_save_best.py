@@ -175,10 +175,25 @@ def test_it_says_what_it_put_back(capsys):
     learn.fit(3)
     line = "SaveBest put back the weights of epoch 2/3: score 0.7500."
     assert capsys.readouterr().out.splitlines()[-1] == line
+    what = {"monitor": "score", "value": 0.75, "epoch": 1, "step": 6}
+    assert learn.recorder.runs[0].settings["put_back"] == what
     silent = learner(cbs=SaveBest("score"), metrics=scores(0.5))
     with silent.no_logging():
         silent.fit(1)
     assert capsys.readouterr().out == ""
+
+
+def test_it_says_nothing_if_nothing_is_put_back(capsys):
+    learn = learner(cbs=SaveBest("score", restore=False), metrics=scores(0.5, 0.75, 0.25))
+    learn.fit(3)
+    assert "SaveBest" not in capsys.readouterr().out and "put_back" not in learn.recorder.runs[0].settings
+
+
+def test_it_says_so_if_the_last_epoch_was_the_best(capsys):
+    learn = learner(cbs=SaveBest("score"), metrics=scores(0.5, 0.75))
+    learn.fit(2)
+    assert "put back the weights of epoch 2/2: score 0.7500." in capsys.readouterr().out
+    assert learn.recorder.runs[0].settings["put_back"]["epoch"] == 1
 
 
 def test_it_names_the_step_of_a_validation_in_mid_epoch(capsys):
