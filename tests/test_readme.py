@@ -19,7 +19,7 @@ SNIPPETS = [
 
 
 def test_there_are_snippets_to_run():
-    assert len(SNIPPETS) == 8
+    assert len(SNIPPETS) == 9
 
 
 @pytest.mark.slow

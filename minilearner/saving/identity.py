@@ -107,8 +107,8 @@ def _drop_consequences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tupl
     if differs("training items") or differs("bs"):
         left_out.add("training batches")
     both = [{name: part for name, part in one.items() if name not in left_out} for one in (saved, now)]
-    layers = _changed_keys(*(one.get("layer") for one in both))
-    names = _changed_keys(*(dict.fromkeys(one.get("parameters") or ()) for one in both))
+    layers = _find_changes(*(one.get("layer") for one in both))
+    names = _find_changes(*(dict.fromkeys(one.get("parameters") or ()) for one in both))
     for one in both:
         for table in ("parameters", "buffers", "learns"):
             _drop_keys(one, table, lambda name: name.rpartition(".")[0] in layers)
@@ -125,7 +125,7 @@ def _drop_consequences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tupl
     return both[0], both[1]
 
 
-def _changed_keys(saved: Any, now: Any) -> set[str]:
+def _find_changes(saved: Any, now: Any) -> set[str]:
     if not isinstance(saved, Mapping) or not isinstance(now, Mapping):
         return set()
     return {key for key in (*saved, *now) if key not in saved or key not in now or not is_same(saved[key], now[key])}
