@@ -20,6 +20,7 @@ from PIL import Image
 from minilearner.checks import check_count
 from minilearner.data.image_modes import as_mode, decode_image
 from minilearner.data.item_steps import SplitTransform
+from minilearner.data.unread_formats import identify_image
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.resize import CropPad, RandomCrop, RandomResizedCrop, RatioResize, Resize
 
@@ -190,7 +191,7 @@ class _Images:
         is_bytes = isinstance(item, (bytes, bytearray, memoryview))
         source: str | os.PathLike[str] | IO[bytes] = io.BytesIO(item) if is_bytes else item
         try:
-            with Image.open(source) as image:
+            with identify_image(source) as image:
                 decode_image(image, self.reduce_to)
                 return as_mode(image, self.mode)
         except (FileNotFoundError, MemoryError, DataError):

@@ -29,7 +29,9 @@ def run(session: Session, plot: Path | None, **options: Any) -> int:
     """
     from minilearner.command_line.learners import decide_weights, make_learner
     from minilearner.command_line.loaders import make_loaders
+    from minilearner.plots.style import check_save
 
+    check_save(plot)
     settings = Settings.from_options(options)
     dls = make_loaders(settings)
     learn = make_learner(settings.settle(pretrained=decide_weights(settings)), dls)

@@ -19,7 +19,13 @@ BROKEN_PIPE = 141
 """The exit code if the reader of the results goes, as `head` does: 128 and the number of SIGPIPE."""
 
 
-_SETTINGS = {"fn_col": "file_col", "get_group": "group_by", "pat": "label_regex", "weights": "class_weights"}
+_SETTINGS = {
+    "fn_col": "file_col",
+    "get_group": "group_by",
+    "pat": "label_regex",
+    "save": "plot",
+    "weights": "class_weights",
+}
 """Arguments of the Python API -> the settings that they come from."""
 
 _WAYS_OUT = {

@@ -9,12 +9,24 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from minilearner.errors import agree, plural
 from minilearner.tracebacks import stacklevel_of_user
 
-__all__ = ["UnreadFormat", "find_plugin_endings", "register_plugin", "unread_format", "warn_of_missed_images"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "UnreadFormat",
+    "find_plugin_endings",
+    "identify_image",
+    "read_head",
+    "unread_format",
+    "warn_of_missed_images",
+]
+
+Source: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 
 
 class UnreadFormat(NamedTuple):
@@ -74,14 +86,35 @@ def find_plugin_endings() -> tuple[str, ...]:
     return tuple(readable)
 
 
-def register_plugin(head: bytes) -> bool:
-    """Teaches Pillow the format whose files begin with these bytes. Returns whether there was something to teach."""
-    if unread_format(head) is not _HEIC or importlib.util.find_spec("pillow_heif") is None:
-        return False
-    import pillow_heif  # an extra
+def identify_image(source: Source) -> Image.Image:
+    """Returns the image of `PIL.Image.open`, not decoded yet. Unlike that, it is safe in threads, and knows HEIC."""
+    from PIL import Image, UnidentifiedImageError  # a listing needs no Pillow
 
-    pillow_heif.register_heif_opener()
-    return True
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        # Pillow loads rare formats when first needed, and may miss those that another thread is just loading.
+        Image.init()
+        _register_plugin(read_head(source)[0])
+        return Image.open(source)
+
+
+def read_head(source: Source) -> tuple[bytes, int]:
+    """Returns the first bytes of a file, and its length."""
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            return read_head(file)
+    size = source.seek(0, os.SEEK_END)
+    source.seek(0)
+    return source.read(32), size
+
+
+def _register_plugin(head: bytes) -> None:
+    """Teaches Pillow the format whose files begin with these bytes, if it can be taught."""
+    if unread_format(head) is _HEIC and importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif  # an extra
+
+        pillow_heif.register_heif_opener()
 
 
 def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence[str]) -> None:

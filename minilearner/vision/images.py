@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
 from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image, is_float_image, orientation_of
-from minilearner.data.unread_formats import find_plugin_endings, register_plugin, unread_format
+from minilearner.data.unread_formats import find_plugin_endings, identify_image, read_head, unread_format
 from minilearner.errors import DataError, FileFormatError, add_note, plural
 from minilearner.files import check_is_file
 from minilearner.keywords import suggest_keywords
@@ -223,7 +223,7 @@ def _open(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
     try:
         if isinstance(path, (str, os.PathLike)):
             check_is_file(path)  # opening a pipe would wait for ever
-        with _identify(path) as image:
+        with identify_image(path) as image:
             yield image
     except MemoryError as e:
         add_note(e, f"It happened with the image {_describe_source(path)}.")
@@ -232,17 +232,6 @@ def _open(path: PathLike | IO[bytes]) -> Iterator[Image.Image]:
         raise
     except Exception as e:  # Pillow raises a dozen kinds of errors for damaged files
         raise _make_error(e, path) from None  # the message has Pillow's reason; its traceback adds nothing
-
-
-def _identify(path: PathLike | IO[bytes]) -> Image.Image:
-    """Returns the image of `PIL.Image.open`, not decoded yet. Unlike that, it is safe in threads."""
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError:
-        # Pillow loads rare formats when first needed, and may miss those that another thread is just loading.
-        Image.init()
-        register_plugin(_read_head(path)[0])
-        return Image.open(path)
 
 
 def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
@@ -259,7 +248,7 @@ def _make_error(e: Exception, path: PathLike | IO[bytes]) -> DataError:
             f"{name}: a text in the PNG is longer than Pillow allows ({str(e).rstrip('.')}). If you trust your files, "
             "raise `PIL.PngImagePlugin.MAX_TEXT_CHUNK` and `MAX_TEXT_MEMORY` before the loaders are built."
         )
-    head, size = _read_head(path)
+    head, size = read_head(path)
     if size == 0:
         what = "the file is empty"
     elif isinstance(e, UnidentifiedImageError):
@@ -277,16 +266,6 @@ def _describe_source(path: PathLike | IO[bytes]) -> str:
         return os.fspath(path)
     name = getattr(path, "name", None)
     return name if isinstance(name, str) else f"a {type(path).__name__}"
-
-
-def _read_head(path: PathLike | IO[bytes]) -> tuple[bytes, int]:
-    """Returns the first bytes of a file, and its length."""
-    if isinstance(path, (str, os.PathLike)):
-        with open(path, "rb") as file:
-            return _read_head(file)
-    size = path.seek(0, os.SEEK_END)
-    path.seek(0)
-    return path.read(32), size
 
 
 def _name_format(head: bytes) -> str:

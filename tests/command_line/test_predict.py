@@ -151,3 +151,8 @@ def test_check_and_lr_find(call, photos, fast, tmp_path):
     assert checked.code in (0, 1) and {"findings", "worst"} <= set(checked.data)
     found = call("lr-find", photos, *fast, "--plot", tmp_path / "sweep.png", "--json")
     assert found.code in (0, 1) and "recommended" in found.data and (tmp_path / "sweep.png").stat().st_size > 1000
+
+
+def test_a_plot_that_cannot_be_written_is_refused_before_the_sweep(call, photos, fast, tmp_path):
+    made = call("lr-find", photos, *fast, "--plot", tmp_path / "sweep.xyz")
+    assert made.code == 1 and "`--plot` must end in the suffix" in made.err and "sweep:" not in made.err

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from minilearner.errors import FileFormatError
-from minilearner.vision.all import ImageDataLoaders, get_image_files, open_image
+from minilearner.vision.all import MLP, ImageDataLoaders, Learner, Resize, get_image_files, open_image
 
 
 @pytest.fixture
@@ -54,3 +54,20 @@ def test_a_damaged_heic_photo_is_called_damaged(photos):
 def test_a_loader_lists_both_kinds(photos):
     assert len(get_image_files(photos)) == 8
     assert len(ImageDataLoaders.from_folder(photos, valid_pct=0.5, seed=1, bs=2).train_ds) == 4
+
+
+def test_an_onnx_file_reads_heic_without_torch(photos, tmp_path):
+    """In a process of its own, where nothing has taught Pillow the format."""
+    dls = ImageDataLoaders.from_folder(photos, valid_pct=0.5, seed=1, bs=2, item_tfms=Resize(32), device="cpu")
+    path = photos / "phone" / "1.HEIC"
+    learn = Learner(dls, MLP((3 * 32 * 32, 2)), device="cpu")
+    model = learn.export(tmp_path / "m.onnx")
+    code = """
+import sys
+from minilearner.onnx_model import OnnxModel
+model = OnnxModel(sys.argv[1])
+print(model.predict(sys.argv[2]).label, model.predict(open(sys.argv[2], "rb").read()).label)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code, model, path], capture_output=True, text=True)
+    assert done.stdout.split() == [learn.predict(path)[0]] * 2, done.stderr
