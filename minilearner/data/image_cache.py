@@ -32,10 +32,16 @@ from minilearner.errors import DataError, plural
 from minilearner.files import check_is_file
 from minilearner.runtime import available_memory
 
-__all__ = ["ImageCache", "Pixels", "fingerprint", "room_for_cache"]
+__all__ = ["KEPT", "ImageCache", "Pixels", "fingerprint", "make_room", "room_for_cache"]
 
 Pixels: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 """An image as uint8: (height, width) if grey, else (height, width, channels)."""
+
+KEPT = ".pictures"
+"""How the names of kept caches end."""
+
+_NAMES = "[0-9a-f]" * 24 + KEPT
+"""The names of kept caches: a `fingerprint` and the ending."""
 
 _MAGIC = b"minilearner images 2\n"
 _HEAD = 32  # bytes
@@ -76,6 +82,7 @@ class ImageCache:
         self.n_stored = int(np.count_nonzero(self._index[:, 0]))
         if is_kept:
             self._check_index()
+            self._note_use()
 
     def __len__(self) -> int:
         """Returns the number of images that it will hold."""
@@ -160,6 +167,11 @@ class ImageCache:
         ):
             raise self._make_error()
 
+    def _note_use(self) -> None:
+        # The time of change says when it was last opened; see `make_room`.
+        with contextlib.suppress(OSError):  # the folder may be read-only
+            os.utime(str(self.path))
+
     def _make_error(self) -> DataError:
         return DataError(
             f"{self.path} is not a complete cache of {plural(self.n, 'image')}. Remove it, and the next run makes a "
@@ -203,6 +215,35 @@ def room_for_cache() -> int:
     """
     disk = shutil.disk_usage(tempfile.gettempdir()).free
     return min(disk, available_memory(torch.device("cpu"))) // 2
+
+
+def make_room(folder: str | os.PathLike[str], needed: int) -> int:
+    """Makes room for a cache of `needed` bytes in a folder of kept caches, and returns how many bytes it may take.
+
+    The caches of a folder take at most half of what would be free on its disk without them. If a new one is too many,
+    those that were opened longest ago are removed, one by one, until it fits. A process that still reads one keeps it.
+    If a cache would not fit even alone, nothing is removed.
+    """
+    at = Path(folder)
+    at.mkdir(parents=True, exist_ok=True)
+    found = sorted((_status(path) for path in at.glob(_NAMES)), reverse=True)
+    taken = sum(size for _, size, _ in found)
+    room = (shutil.disk_usage(at).free + taken) // 2
+    while found and needed <= room < taken + needed:
+        _, size, oldest = found.pop()
+        with contextlib.suppress(OSError):  # another process removed it, or reads it on a system that forbids that
+            oldest.unlink()
+        taken -= size
+    return room
+
+
+def _status(path: Path) -> tuple[float, int, Path]:
+    """Returns when a kept cache was last opened, its size and its path."""
+    try:
+        status = path.stat()
+    except OSError:  # another process has just removed it
+        return 0.0, 0, path
+    return status.st_mtime, status.st_size, path
 
 
 def fingerprint(paths: Sequence[Any], preparation: str) -> str:

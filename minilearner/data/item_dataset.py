@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minilearner.data.image_cache import ImageCache, Pixels, fingerprint, room_for_cache
+from minilearner.data.image_cache import KEPT, ImageCache, Pixels, fingerprint, make_room, room_for_cache
 from minilearner.data.image_modes import as_input_image
 from minilearner.data.item_transforms import ItemPipeline
 from minilearner.data.items import name_items
@@ -80,8 +80,9 @@ class ItemDataset(Dataset[Tree]):
         seed: item transforms in training draw from (seed, epoch, position) and nothing else.
         cache: whether images are kept after the part of `item_tfms` that is always the same, so that later epochs need
             not decode. None keeps them if there is room (see `image_cache.room_for_cache`), False never, and True
-            always, in a temporary file. A folder keeps them for later runs, until a file or a transform changes. Images
-            are the same bits with and without the cache. The first pass decides.
+            always, in a temporary file. A folder keeps them for later runs, until a file or a transform changes, or
+            until newer caches need the room (see `image_cache.make_room`). Images are the same bits with and without
+            the cache. The first pass decides.
         rows: the number of each item's row, if items come from a table, for errors.
     """
 
@@ -105,6 +106,7 @@ class ItemDataset(Dataset[Tree]):
         self.store: ImageCache | None = None
         """The cache, if there is one; None before the first pass."""
         self._no_store = "" if cache is not False else "off"
+        self._expected: int | None = None  # how many bytes the cache will take
 
     def __len__(self) -> int:
         return len(self.items)
@@ -175,11 +177,12 @@ class ItemDataset(Dataset[Tree]):
         if self.store is not None or self._no_store or not len(self):
             return
         if self.cache is None or isinstance(self.cache, bool):
-            self._no_store = self._reason_against_cache()
-            self.store = None if self._no_store else ImageCache(len(self))
+            path, is_there = None, False
         else:
-            name = fingerprint(self.items, self._describe_preparation())
-            self.store = ImageCache(len(self), Path(self.cache) / f"{name}.pictures")
+            path = Path(self.cache) / f"{fingerprint(self.items, self._describe_preparation())}{KEPT}"
+            is_there = path.exists()
+        self._no_store = "" if is_there else self._reason_against_cache()
+        self.store = None if self._no_store else ImageCache(len(self), path)
 
     def keep(self, fresh: list[tuple[int, Pixels]]) -> None:
         """Stores decoded images. If the disk is full, warns and continues without a cache."""
@@ -222,7 +225,10 @@ class ItemDataset(Dataset[Tree]):
         if self.store is None:
             return self._no_store or "not started"
         size = f"{self.store.n_bytes / 1e6:.1f} MB"
-        return size if self.store.is_complete else f"{self.store.n_stored} of {len(self)}, {size}"
+        if self.store.is_complete:
+            return size
+        expected = "" if self._expected is None else f" of about {self._expected / 1e6:.1f} MB"
+        return f"{self.store.n_stored} of {len(self)}, {size}{expected}"
 
     def _prepare(self, position: int) -> Any:
         """Returns the part of an item that is always the same; an image as a `_ByteImage`."""
@@ -242,8 +248,9 @@ class ItemDataset(Dataset[Tree]):
         if window is not None and isinstance(part, _ByteImage) and self.item_tfms.only_cuts(part.size):
             left, upper, right, lower = window(part.size, rng)
             cut = part.pixels[upper:lower, left:right]
-            # A view would keep the whole decoded image, perhaps 36 MB, until its batch is made.
-            return _ByteImage(pixels=cut.copy() if part.is_decoded else cut)
+            # A view keeps the whole decoded image until its batch is made. If it was not scaled, that may be 36 MB.
+            is_large = part.is_decoded and part.pixels.nbytes > 2 * cut.nbytes
+            return _ByteImage(pixels=cut.copy() if is_large else cut)
         return _as_input(self.item_tfms.finish(part.image if isinstance(part, _ByteImage) else part, rng))
 
     @contextmanager
@@ -283,17 +290,33 @@ class ItemDataset(Dataset[Tree]):
             return _planes_first(torch.from_numpy(np.stack([part.pixels for part in inputs])))
         return torch.stack(inputs)
 
-    def _reason_against_cache(self) -> str:
-        """Returns why there can be no cache; an empty text if there can."""
+    def estimate_cache(self) -> int | None:
+        """Returns how many bytes the cache will take, from a few images that are decoded for it; None if none can be.
+
+        Only images of 8 bits are kept.
+        """
         n = min(_N_SAMPLED, len(self))
         with self.item_tfms.isolate_rng():
             sample = [self._prepare(i * len(self) // n) for i in range(n)]
         if not all(isinstance(part, _ByteImage) for part in sample):
+            return None
+        sampled: int = sum(part.pixels.nbytes for part in sample)
+        return sampled * len(self) // max(n, 1)
+
+    def _reason_against_cache(self) -> str:
+        """Returns why there can be no cache; an empty text if there can."""
+        self._expected = self.estimate_cache()
+        if self._expected is None:
             return "off: not images of 8 bits"
-        needed, room = sum(part.pixels.nbytes for part in sample) / n * len(self), room_for_cache()
-        if self.cache is None and needed > room:
-            return f"off: it would take {needed / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free"
-        return ""
+        if self.cache is True:
+            return ""
+        room = room_for_cache() if self.cache is None else make_room(str(self.cache), self._expected)
+        if self._expected <= room:
+            return ""
+        reason = f"off: it would take {self._expected / 1e9:.1f} GB, and it may take {room / 1e9:.1f} GB"
+        if self.cache is not None:
+            warnings.warn(f"Images are not kept in {self.cache}. The cache is {reason}.", RuntimeWarning, stacklevel=2)
+        return reason
 
     def _describe_preparation(self) -> str:
         """Returns everything but the files that stored images depend on, as text that is the same in another run.

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from minilearner.data.image_cache import ImageCache, fingerprint, room_for_cache
+from minilearner.data.image_cache import ImageCache, fingerprint, make_room, room_for_cache
 from minilearner.errors import DataError
 
 
@@ -190,3 +191,60 @@ def test_a_fingerprint_needs_files():
 
 def test_the_room_is_less_than_all_that_is_free():
     assert 0 < room_for_cache() < 2**50
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Returns a function that lists the caches in a folder, by the letter of their name; "a" was opened first."""
+    for age, name in enumerate("dcba"):
+        path = tmp_path / f"{name * 24}.pictures"
+        path.write_bytes(bytes(1000))
+        os.utime(path, (0, 10_000 - age))
+    return lambda: "".join(sorted(path.name[0] for path in tmp_path.glob("*.pictures")))
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Returns a function that sets the free space of every disk, in bytes."""
+
+    def set_free(n):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, n))
+
+    return set_free
+
+
+def test_a_new_cache_takes_the_room_of_those_that_were_opened_longest_ago(tmp_path, kept, disk):
+    disk(6000)  # 10,000 bytes without caches, of which they may take 5,000
+    assert make_room(tmp_path, 1000) == 5000
+    assert kept() == "abcd"
+    assert make_room(tmp_path, 1001) == 5000
+    assert kept() == "bcd"
+
+
+def test_a_cache_that_would_not_fit_alone_removes_none(tmp_path, kept, disk):
+    disk(6000)
+    assert make_room(tmp_path, 5001) == 5000
+    assert kept() == "abcd"
+    make_room(tmp_path, 5000)
+    assert kept() == ""
+
+
+def test_room_is_made_among_caches_only(tmp_path, disk):
+    disk(0)
+    for name in ("mine.pictures", f"{'a' * 24}.pictures.x.partial", f"{'g' * 24}.pictures"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    make_room(tmp_path / "new", 10)
+    assert make_room(tmp_path, 10) == 0
+    assert len(list(tmp_path.glob("*.p*"))) == 3
+
+
+def test_opening_a_kept_cache_counts_as_use_and_a_removed_one_can_still_be_read(tmp_path, disk):
+    path = tmp_path / f"{'a' * 24}.pictures"
+    ImageCache(5, path).put(images())
+    os.utime(path, (0, 0))
+    cache = ImageCache(5, path)
+    assert time.time() - path.stat().st_mtime < 60
+    disk(0)
+    make_room(tmp_path, path.stat().st_size // 2)
+    assert not path.exists()
+    assert all(np.array_equal(cache.get(i), pixels) for i, pixels in images())

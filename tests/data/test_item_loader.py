@@ -183,6 +183,25 @@ def test_the_cache_is_automatic_unless_there_is_no_room_or_nothing_to_keep(image
     assert "cache=off: it would take" in repr(crowded)
 
 
+def test_the_size_of_a_cache_is_known_before_it_is_written(images):
+    files = loader(images, cache=True)
+    expected = files.dataset.estimate_cache()
+    files.dataset.open_store()
+    assert f"cache=0 of {len(images)}, 0.0 MB of about {expected / 1e6:.1f} MB" in repr(files)
+    passes(files, 1)
+    assert files.dataset.store.n_bytes == pytest.approx(expected, rel=0.1, abs=32 + 40 * len(images))
+    assert loader([torch.zeros(3, 4, 4)], read=lambda t: t, item_tfms=[]).dataset.estimate_cache() is None
+
+
+def test_a_kept_cache_that_its_disk_has_no_room_for_is_not_begun(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("minilearner.data.item_dataset.make_room", lambda *_: 1000)
+    files = loader(images, cache=tmp_path / "kept")
+    with pytest.warns(RuntimeWarning, match="Images are not kept in .*kept.*it would take 0.0 GB, and it may take"):
+        got = passes(files)
+    assert same(got, passes(loader(images)))
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_full_disk_ends_the_cache_with_a_warning_not_the_training(images, monkeypatch):
     files = loader(images, cache=True)
     files.dataset.open_store()
