@@ -58,6 +58,7 @@ BENCHMARKS = [
     Benchmark("Batches in memory, shift and flip", "pipeline.py", ("--items", "5000", "--rounds", "2")),
     Benchmark("`aug_transforms` on whole batches", "augmentation.py", ("--batches", "3", "--rounds", "2")),
     Benchmark("Batches from JPEG files", "input_path.py", ("--pictures", "200", "--rounds", "1")),
+    Benchmark("Image files and the limit of the machine", "image_limit.py", ("--rounds", "2", "--only", "jpeg")),
     Benchmark("Import, start-up, and an epoch's own cost", "startup.py", ("--files", "10000", "--rounds", "2")),
     Benchmark(
         "An epoch of MiniGoogLeNet",
