@@ -211,7 +211,6 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         """
         from minilearner.fitting.cross_validation import predict_folds  # the star import does without it
 
-        check_count(n_epoch, "n_epoch")
         check_count(seed, "seed", least=0)
         check_count(k, "k", least=2)
         how = self._plan_fits("cross_val_preds", make_learner, fit, n_epoch)
@@ -256,7 +255,6 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         """
         from minilearner.fitting.cross_validation import score_folds  # the star import does without it
 
-        check_count(n_epoch, "n_epoch")
         check_count(seed, "seed", least=0)
         how = self._plan_fits("cross_validate", make_learner, fit, n_epoch)
         pool = ItemPool(self.dls, ds_idx)
@@ -292,7 +290,6 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         """
         from minilearner.fitting.cross_validation import score_seeds  # the star import does without it
 
-        check_count(n_epoch, "n_epoch")
         every = _list_seeds(seeds)
         if self.dls.valid is None:
             raise ValueError("`repeat` needs a validation set, which scores each fit. `dls.valid` is None.")
@@ -363,6 +360,10 @@ class Learner(LearnerTraining[_Label], LearnerPredictions[_Label], LearnerSaving
         """Returns what makes a new learner, and what trains it, for the method of this name."""
         from minilearner.fitting.cross_validation import fit_briefly  # the star import does without it
 
+        check_count(n_epoch, "n_epoch")
+        for argument, given in (("fit", fit), ("make_learner", make_learner)):
+            if given is not None and not callable(given):
+                raise TypeError(f"`{argument}` must be a function. Received: {argument}={given!r:.80}.")
         return make_learner or self._plan_remake(name), fit or partial(fit_briefly, n_epoch=n_epoch)
 
     def _plan_remake(self, name: str) -> Callable[[DataLoaders], Learner]:

@@ -80,6 +80,7 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
 def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
     """Compares the identity in a checkpoint with that of the run that is to go on from it."""
     found = Comparison()
+    saved, now = _drop_consequences(saved, now)
     parts = saved.get("parts"), now.get("parts")
     if isinstance(parts[0], Mapping) and isinstance(parts[1], Mapping):
         _compare_parts(parts[0], parts[1], found)
@@ -88,7 +89,6 @@ def compare(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Comparison:
         found.changed += _compare_callbacks(saved.get("callbacks"), now.get("callbacks"), by_argument)
     else:
         left_out = {"parts"}
-    saved, now = _drop_consequences(saved, now)
     for name in dict.fromkeys((*saved, *now)):
         if name not in left_out:
             found.changed += _compare_setting(name, saved.get(name), now.get(name))
@@ -104,9 +104,15 @@ def _drop_consequences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> tupl
     left_out = {name for name in _ADDED_LATER if name not in saved}
     if differs("optimizer"):
         left_out.add("optimizer settings")
+    if differs("call"):
+        left_out.add("schedules")
     if differs("training items") or differs("bs"):
         left_out.add("training batches")
     both = [{name: part for name, part in one.items() if name not in left_out} for one in (saved, now)]
+    if differs("call"):  # each method of a learner adds its own schedule
+        for one in both:
+            if isinstance(one.get("callbacks"), list):
+                one["callbacks"] = [text for text in one["callbacks"] if _class_name(str(text)) != "ParamScheduler"]
     layers = _find_changes(*(one.get("layer") for one in both))
     names = _find_changes(*(dict.fromkeys(one.get("parameters") or ()) for one in both))
     for one in both:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
+from minilearner.results.score_table import ScoreTable
 from minilearner.vision.all import (
     CategoryBlock,
     ColReader,
@@ -71,3 +72,10 @@ def test_a_column_is_the_weights(frame):
         frame, weights=frame["weight"], bs=4, device="cpu"
     )
     assert {dls.vocab[int(y)] for _, ys in dls.train for y in ys} == {"cat"}
+
+
+def test_scores_of_several_fits_become_a_frame():
+    scores = ScoreTable("seed", (3, 5), (10, 10), {"valid_loss": (0.5, 0.6), "accuracy": (0.8, 0.9)})
+    frame = scores.to_frame()
+    assert list(frame.columns) == ["seed", "items", "valid_loss", "accuracy"] and frame.shape == (2, 4)
+    assert frame.accuracy.mean() == pytest.approx(scores.mean["accuracy"])

@@ -225,6 +225,13 @@ def test_a_list_of_batches_is_repeated_as_it_is(net):
     assert scores.n_items == (None, None) and "None" not in repr(scores)
 
 
+@pytest.mark.parametrize("name", ["fit", "make_learner"])
+def test_functions_are_checked(learn, name):
+    for method in (learn.cross_validate, learn.cross_val_preds, learn.repeat):
+        with pytest.raises(TypeError, match=f"`{name}` must be a function. Received: {name}=3."):
+            method(2, **{name: 3})
+
+
 def test_seeds_are_checked(learn):
     with pytest.raises(ValueError, match=r"`seeds` must name each seed once.*seeds=\[1, 1\]"):
         learn.repeat([1, 1])

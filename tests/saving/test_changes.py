@@ -150,6 +150,12 @@ def test_only_what_changed_is_named(change, tmp_path):
     assert [re.sub(r"\b[0-9a-f]{16}\b", "#", line) for line in lines] == expected
 
 
+def test_another_method_is_named_without_its_schedule(tmp_path):
+    learn = make()
+    lines = changes(tmp_path, make(), lambda folder: learn.fit_one_cycle(2, 0.1, checkpoint=folder))
+    assert [line for line in lines if not line.startswith("lr")] == ["call: saved 'fit', now 'fit_one_cycle'"]
+
+
 def test_only_the_argument_of_the_call_is_named(tmp_path):
     learn = make()
     assert changes(tmp_path, make(), lambda f: learn.fit(2, 0.2, checkpoint=f)) == ["lr: saved 0.1, now 0.2"]
