@@ -133,16 +133,9 @@ def vision_learner(
         set_seed(seed)
     backbone = build_backbone(arch, n_in=n_in, size=size, pretrained=pretrained, weights=weights, cut=cut)
     layers: dict[str, Any] = {"nf": backbone.features[0], "n_out": n_out, "lin_ftrs": lin_ftrs, "ps": ps}
-    layers |= {
-        "pool": custom_head is None and _needs_pooling(backbone, pool),
-        "concat_pool": concat_pool,
-        "first_bn": first_bn,
-    }
-    layers |= {"bn_final": bn_final, "lin_first": lin_first, "y_range": y_range}
-    head = create_head(**layers) if custom_head is None else custom_head
-    if init is not None:
-        initialize(head, init)
-    model = VisionModel(backbone.body, head)
+    layers |= {"pool": custom_head is None and _needs_pooling(backbone, pool), "concat_pool": concat_pool}
+    layers |= {"first_bn": first_bn, "bn_final": bn_final, "lin_first": lin_first, "y_range": y_range}
+    model = _put_together(backbone, layers, custom_head, init)
     if custom_head is None:
         model.recipe = recipe_of(arch, backbone.body, n_in=n_in, cut=cut, head=layers)
     learn = Learner(
@@ -172,6 +165,18 @@ def vision_learner(
 
 cnn_learner = vision_learner
 """The old name of `vision_learner`."""
+
+
+def _put_together(
+    backbone: Backbone,
+    layers: dict[str, Any],
+    custom_head: nn.Module | None,
+    init: Callable[[Tensor], Any] | None,
+) -> VisionModel:
+    head = create_head(**layers) if custom_head is None else custom_head
+    if init is not None:
+        initialize(head, init)
+    return VisionModel(backbone.body, head)
 
 
 def _keep_apart(value: Any) -> Any:
