@@ -31,8 +31,10 @@ def test_an_extra_is_named_where_its_library_is_missed_and_tested_with_it(extra)
     assert extra in tested, "CI does not install it"
 
 
-def test_the_oldest_and_the_newest_python_are_named_alike():
+def test_each_python_is_named_alike_and_tested_before_a_release():
     named = [line.split(" :: ")[-1] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
     assert named == ["3.10", "3.11", "3.12", "3.13"]
     assert PROJECT["project"]["requires-python"] == f">={named[0]}"
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    assert re.findall(r"python-version: \[(.*)\]", workflow) == [", ".join(f'"{version}"' for version in named)]
     assert PROJECT["tool"]["ruff"]["target-version"] == "py310" and PROJECT["tool"]["mypy"]["python_version"] == "3.10"
