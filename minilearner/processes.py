@@ -11,7 +11,7 @@ import atexit
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "local_rank",
     "own_part",
     "rank",
+    "send_to_add_up",
     "take_from_first",
     "wait",
     "whole",
@@ -112,12 +113,22 @@ def take_from_first(value: Any) -> Any:
 
 def add_up(numbers: Sequence[float]) -> list[float]:
     """Returns the sums of numbers over all processes, in float64 and with the same bits in each process."""
+    return send_to_add_up(numbers)()
+
+
+def send_to_add_up(numbers: Sequence[float]) -> Callable[[], list[float]]:
+    """Sends numbers for `add_up`, and returns a function that waits for the sums and returns them."""
     if count() == 1:
-        return list(numbers)
+        return lambda: list(numbers)
     join()
     sums = torch.tensor(numbers, dtype=torch.float64, device=_own_device())
-    dist.all_reduce(sums)
-    return sums.tolist()
+    work = dist.all_reduce(sums, async_op=True)
+
+    def receive() -> list[float]:
+        work.wait()
+        return sums.tolist()
+
+    return receive
 
 
 def average(tensors: Iterable[Tensor]) -> None:

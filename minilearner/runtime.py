@@ -35,6 +35,7 @@ __all__ = [
     "derive_generator",
     "derive_seed",
     "draw_seed",
+    "give_back_memory",
     "is_out_of_memory",
     "is_seeded",
     "isolate_rng",
@@ -70,14 +71,19 @@ def available_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    give_back = _c_function("malloc_trim")
-    if give_back is not None:
-        give_back(0)
+    give_back_memory()
     with suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
     if hasattr(os, "sysconf"):
         return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     return 2**32
+
+
+def give_back_memory() -> None:
+    """Returns to the system what the CPU's allocator keeps of freed memory, if the C library is glibc."""
+    trim = _c_function("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

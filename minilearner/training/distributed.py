@@ -207,6 +207,10 @@ class DataParallel(Strategy):
         self._n_own = self._n_all = 0
         self._all = Divisor(0.0, 0)
         self._is_sum = False
+        self._receive: Callable[[], list[float]] | None = None  # waits for a late loss
+        self._late_loss: Tensor | None = None
+        self._usual_total = 0.0  # what the losses of all processes divided by in the step before; 0 if unknown
+        self._correction = 1.0  # of gradients that were scaled by another total
 
     def call(
         self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
@@ -224,16 +228,26 @@ class DataParallel(Strategy):
         with no_sync():
             return self._call_with_stand_in(wrapped, inputs, named)
 
-    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
-        """Returns the loss over the items of all processes; only this process's part of it has gradients here."""
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None, *, may_be_late: bool = False) -> Tensor:
+        """Returns the loss over the items of all processes; only this process's part of it has gradients here.
+
+        A late loss is exchanged during the backward pass. What all divide by is then taken from the step before, as
+        all batches but the last of an epoch have the same size; `after_backward` corrects the gradients if it differs.
+        """
         if not torch.is_grad_enabled():
             return loss
+        self._drop_late_loss()
         divisor = divisor or Divisor(self._n_own, self._n_own)
         own = loss.detach()
         if self._is_apart:  # what all divide by is known when every part has gone through: see `finish_loss`
             scale = 1.0 if divisor.is_sum else divisor.value / max(self._n_all, 1)
             return _OwnPart.apply(loss, own, scale * self.n_processes)  # type: ignore[no-any-return]
         self.own_loss = own
+        if may_be_late and self._usual_total and not divisor.taps and own.device.type == "cpu":
+            self._receive = self._send(own, divisor)
+            scale = float(divisor.value) * self.n_processes / self._usual_total
+            self._late_loss = _OwnPart.apply(loss, own, scale)
+            return self._late_loss
         mean, scale = self._combine(own, divisor)
         return _OwnPart.apply(loss, mean, scale)  # type: ignore[no-any-return]
 
@@ -268,9 +282,28 @@ class DataParallel(Strategy):
             return loss
         return loss if window.unit == self._n_all else loss * (self._n_all / window.unit)
 
+    def read_loss(self) -> None:
+        """Gives a late loss its value."""
+        if self._receive is None or self._late_loss is None:
+            return
+        usual = self._usual_total
+        mean = self._read(self._receive())
+        with torch.no_grad():
+            self._late_loss.fill_(mean)
+        self._correction = usual / self._all.value if self._all.value else 1.0
+        self._receive = self._late_loss = None
+
     def before_backward(self) -> None:
         """Notes whether this pass exchanges the gathered gradients."""
         self._has_exchanged = self._will_exchange
+
+    def after_backward(self) -> None:
+        """Waits for a late loss, and corrects the gradients if what all divide by was another number than usual."""
+        self.read_loss()
+        if self._correction != 1.0:
+            for gradient in [p.grad for p in self.model.parameters() if p.grad is not None]:
+                gradient.mul_(self._correction)
+            self._correction = 1.0
 
     def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
         """Exchanges the gradients that the last backward pass did not exchange."""
@@ -287,21 +320,39 @@ class DataParallel(Strategy):
 
         The exchange takes the mean over processes, not over items.
         """
-        self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
         if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
+            self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
             return self._combine_on_device(own, divisor)
+        mean = own.new_tensor(self._read(self._send(own, divisor)()))
+        if self._all.is_sum:
+            return mean, float(self.n_processes)
+        total = self._all.value
+        return mean, float(divisor.value) * self.n_processes / total if total else 1.0
+
+    def _send(self, own: Tensor, divisor: Divisor) -> Callable[[], list[float]]:
+        """Sends a loss on the CPU to all processes; the function that it returns waits for the sums over them."""
+        self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
         value, weight = float(own), float(divisor.value)
-        sums = processes.add_up([value * weight, weight, self._n_own, value, divisor.size, self._is_sum])
+        return processes.send_to_add_up([value * weight, weight, self._n_own, value, divisor.size, self._is_sum])
+
+    def _read(self, sums: list[float]) -> float:
+        """Takes up what came back from `_send`, and returns the loss over all processes."""
         weighted, total, n, plain, size, n_sums = sums
         if not self._is_apart:
             self._n_all = round(n)
         self._all = Divisor(total, max(round(size), 1), is_sum=n_sums > 0)
+        self._usual_total = 0.0 if n_sums else total
         if n_sums:
-            return own.new_tensor(plain), float(self.n_processes)
+            return plain
         # Inputs without tensors have no number of items.
-        if not total:
-            return own.new_tensor(plain / self.n_processes), 1.0
-        return own.new_tensor(weighted / total), weight * self.n_processes / total
+        return weighted / total if total else plain / self.n_processes
+
+    def _drop_late_loss(self) -> None:
+        """Forgets a late loss whose backward pass was cancelled."""
+        if self._receive is not None:
+            self._receive()
+        self._receive = self._late_loss = None
+        self._correction = 1.0
 
     def _combine_on_device(self, own: Tensor, divisor: Divisor) -> tuple[Tensor, float | Tensor]:
         if not self._is_apart:

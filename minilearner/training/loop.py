@@ -236,7 +236,9 @@ class Loop:
         run.pred = step.predict(run.x)
         for act in of["after_pred"]:
             act(run)
-        run.loss = step.compute_loss(run.pred, run.y)
+        run.loss = step.compute_loss(run.pred, run.y, may_be_late=run.training)
+        if step.n_processes > 1 and (of["after_loss"] or of["before_backward"]):
+            step.strategy.read_loss()
         for act in of["after_loss"]:
             act(run)
         if run.training:

@@ -24,7 +24,7 @@ from minilearner.models.groups import parameters_of
 from minilearner.models.inputs import n_required_inputs, spread_inputs
 from minilearner.models.restore import evaluation_mode, restore_buffers
 from minilearner.other_libraries import LOSSES_ELSEWHERE, translate
-from minilearner.runtime import is_out_of_memory, is_seeded, isolate_rng, set_seed
+from minilearner.runtime import give_back_memory, is_out_of_memory, is_seeded, isolate_rng, set_seed
 from minilearner.training.activation_trial import warn_of_activation, warn_of_unused_steps
 from minilearner.training.divisor_probe import LossFunction, is_near, isolate_loss, make_leaf
 from minilearner.training.inference import predict_all
@@ -132,6 +132,7 @@ class Preflight:
                 raise
         else:
             self._passed = parts
+        give_back_memory()  # a trial takes more than a step, and the process would keep it for the whole training
 
 
 def _may_replace_loss(callback: Any) -> bool:

@@ -31,6 +31,16 @@ __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 
 _NO_NAMES: dict[str, Any] = {}
+_MEANS = {
+    nn.BCEWithLogitsLoss,
+    nn.CrossEntropyLoss,
+    nn.HuberLoss,
+    nn.L1Loss,
+    nn.MSELoss,
+    nn.NLLLoss,
+    nn.SmoothL1Loss,
+}
+"""Losses that are one mean, as `reduction="mean"` says."""
 
 
 class Step:
@@ -91,8 +101,14 @@ class Step:
         closes_window = self.window.n_batches + 1 >= self.n_accumulate
         return self.precision.call(self.strategy.call, self.network, inputs, named, closes_window)
 
-    def compute_loss(self, pred: Any, y: Any) -> Tensor:
+    def compute_loss(self, pred: Any, y: Any, *, may_be_late: bool = False) -> Tensor:
         """Returns the loss of a batch. In training it is the mean over the items of all processes.
+
+        Args:
+            pred: the model's output.
+            y: the targets.
+            may_be_late: whether the other processes' losses may arrive during `backward`, which then must follow. Until
+                then, or until `strategy.read_loss()`, the value is that of this process alone.
 
         Raises:
             DataError: the loss function cannot compare these predictions and targets.
@@ -112,7 +128,9 @@ class Step:
             if is_out_of_memory(error) or isinstance(error, DataError):
                 raise
             raise loss_error(pred, y, error) from error
-        return self.strategy.mean_loss(loss, self.divisor) if several else loss
+        if not several:
+            return loss
+        return self.strategy.mean_loss(loss, self.divisor, may_be_late=may_be_late and self._stands_alone())
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
@@ -127,6 +145,16 @@ class Step:
             self._backward_by_terms(loss, divisor)
         else:
             self.precision.backward(loss)
+        if self.n_processes > 1:
+            self.strategy.after_backward()
+
+    def _stands_alone(self) -> bool:
+        """Whether the gradients of the next backward pass are all that an update takes, and the loss is a plain mean.
+
+        The answer is the same in every process, whatever its share of the batch.
+        """
+        is_whole = self.n_accumulate == 1 and self.window.part is None and not self.window.n_batches
+        return is_whole and _is_plain_mean(self.loss_func) and self.optimizer is not None and not self._gradients()
 
     def _backward_by_terms(self, loss: Tensor, divisor: Divisor) -> None:
         """Gathers the gradients of terms with divisors of their own, then those of all else.
@@ -294,6 +322,12 @@ def make_step(
     if strategy.passes_together and precision == "fp16":
         raise ValueError('`strategy="fsdp"` computes in "fp32" or "bf16". Received: precision="fp16".')
     return Step(model, loss_func, optimizer, precision=make_precision(precision, model), strategy=strategy)
+
+
+def _is_plain_mean(loss_func: Any) -> bool:
+    if type(loss_func) not in _MEANS or loss_func.reduction != "mean":
+        return False
+    return not (loss_func._forward_hooks or loss_func._forward_pre_hooks or "forward" in vars(loss_func))
 
 
 def loss_error(pred: Any, y: Any, error: Exception) -> DataError:

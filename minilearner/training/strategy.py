@@ -36,11 +36,12 @@ class Strategy(Protocol):
         """Returns `network(*inputs, **named)`. If `closes_window`, an update follows this batch's backward pass."""
         ...
 
-    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None, *, may_be_late: bool = False) -> Tensor:
         """Returns the loss over the items of all processes; only this process's part of it has gradients here.
 
         Outside of training, and inside `work_apart`, the value stays this process's own. `divisor` is what the loss
-        divides by; None is the number of items.
+        divides by; None is the number of items. If the loss `may_be_late`, its value is this process's own until
+        `read_loss` or `after_backward` is called, and its gradients are right after `after_backward`.
         """
         ...
 
@@ -60,8 +61,16 @@ class Strategy(Protocol):
         """Returns the loss with its weight in the window; `divisor` is what it divides by in this process."""
         ...
 
+    def read_loss(self) -> None:
+        """Gives a late loss its value, for those who look at it before the backward pass."""
+        ...
+
     def before_backward(self) -> None:
         """Called before each backward pass if there are several processes."""
+        ...
+
+    def after_backward(self) -> None:
+        """Called after each backward pass if there are several processes."""
         ...
 
     def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
@@ -89,7 +98,7 @@ class OneProcess(Strategy):
         """Returns `network(*inputs, **named)`."""
         return network(*inputs, **named)
 
-    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None) -> Tensor:
+    def mean_loss(self, loss: Tensor, divisor: Divisor | None = None, *, may_be_late: bool = False) -> Tensor:
         """Returns the loss."""
         return loss
 
@@ -109,7 +118,13 @@ class OneProcess(Strategy):
         """Returns the loss with its weight in the window."""
         return window.weigh(loss, divisor)
 
+    def read_loss(self) -> None:
+        """Does nothing."""
+
     def before_backward(self) -> None:
+        """Does nothing."""
+
+    def after_backward(self) -> None:
         """Does nothing."""
 
     def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:

@@ -150,7 +150,7 @@ LOGGERS = (
 COSTS = {  # what -> (N, the largest slope, a function that makes for a size what is timed)
     "vocabulary, by items": (20_000, 1, lambda n: partial(vocabulary, names(n, 10))),
     "vocabulary, by classes": (5_000, 1, lambda n: partial(vocabulary, names(n, n))),
-    "random split, by items": (100_000, 1, lambda n: partial(RandomSplitter(0.2, 0), range(n))),
+    "random split, by items": (400_000, 1, lambda n: partial(RandomSplitter(0.2, 0), range(n))),
     "stratified split, by items": (20_000, 1, lambda n: partial(StratifiedSplitter(), range(n), names(n, 10))),
     "stratified split, by classes": (1_000, 1, lambda n: partial(StratifiedSplitter(), range(5 * n), names(5 * n, n))),
     "stratified test split, by items": (

@@ -24,6 +24,7 @@ from minilearner import (
     SWA,
     Callback,
     CancelBackward,
+    CancelBatch,
     ClassificationInterpretation,
     CSVLogger,
     DataLoaders,
@@ -128,6 +129,40 @@ def cancelled(folder):
     learn = Learner(dls, net(), opt_func=SGD)
     assert len(dls.train) % 2 == 0
     learn.fit(2, 0.05, cbs=[GradientAccumulation(2), SkipLast()])
+    return {"weights": weights(learn)}
+
+
+class LookEarly(Callback):
+    """Reads each training loss before the backward pass."""
+
+    def __init__(self):
+        self.losses = []
+
+    def after_loss(self, run):
+        if run.training:
+            self.losses.append(run.loss.item())
+
+
+def early(folder):
+    look = LookEarly()
+    learn = Learner(loaders(drop_last=False), net(), opt_func=SGD)
+    learn.fit(2, 0.05, cbs=look)
+    return {"weights": weights(learn), "seen": look.losses, "losses": learn.recorder.losses.tolist()}
+
+
+class KeepGradients(Callback):
+    """Leaves the gradients of two batches to the next, of which the second is the smaller last one of an epoch."""
+
+    def after_backward(self, run):
+        if run.iter in (1, run.n_batches - 1):
+            cancel = CancelBatch()
+            cancel.keeps_gradients = True
+            raise cancel
+
+
+def kept(folder):
+    learn = Learner(loaders(drop_last=False), net(), opt_func=SGD)
+    learn.fit(2, 0.05, cbs=KeepGradients())
     return {"weights": weights(learn)}
 
 
@@ -265,8 +300,10 @@ def auto_precision(folder):
 
 _ALL = (
     training,
+    early,
     accumulation,
     cancelled,
+    kept,
     last_item,
     torch_loaders,
     weighted,

@@ -35,9 +35,14 @@ def close(expected):
     return pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("part", ["training", "accumulation", "cancelled", "last_item", "torch_loaders"])
+@pytest.mark.parametrize("part", ["training", "early", "accumulation", "cancelled", "kept", "last_item", "torch_loaders"])
 def test_two_processes_reach_the_weights_of_one(alone, two, part):
     assert two[0][0][part]["weights"] == close(alone[part]["weights"])
+
+
+def test_a_loss_that_is_read_before_the_backward_pass_is_that_of_the_whole_batch(alone, two):
+    for found in two[0]:
+        assert found["early"]["seen"] == found["early"]["losses"] == close(alone["early"]["losses"])
 
 
 def test_a_loss_with_weights_of_its_own_is_that_of_the_whole_batch(alone, two):
