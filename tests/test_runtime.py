@@ -82,6 +82,34 @@ def test_memory_that_is_kept_counts_as_at_hand():
     assert done.returncode == 0, done.stderr
 
 
+GROWING = """
+import os
+import time
+import torch
+from minilearner.runtime import KeptMemory, _private_bytes, keep_freed_memory
+
+assert keep_freed_memory()
+memory, small, sizes = KeptMemory(), [], []
+for i in range(60):
+    large = [torch.ones(2**23) for _ in range(2)]  # 32 MiB each
+    small.append(torch.ones(12))  # lies at the edge of one of them, and stays
+    del large
+    memory._due = 0  # as if time had passed
+    memory.check()
+    sizes.append(_private_bytes())
+assert max(sizes) < sizes[0] * 1.5 + 2**29, sizes
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@glibc
+def test_a_process_that_cannot_use_its_freed_memory_again_does_not_grow_without_end():
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_", "MINILEARNER_"))}
+    done = subprocess.run([sys.executable, "-c", GROWING], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 OUT_OF_MEMORY = (
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

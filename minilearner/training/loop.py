@@ -12,7 +12,7 @@ from minilearner.data.loader_state import parts_of
 from minilearner.display import shorten_interrupt
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolate_rng, set_rng_state
+from minilearner.runtime import isolate_rng, kept_memory, set_rng_state
 from minilearner.threads import train, turn_of
 from minilearner.tracebacks import drop_frames
 from minilearner.training.callback import (
@@ -67,6 +67,7 @@ class Loop:
         self._session = session = open_session(callbacks, run, train=train, valid=valid, kind=kind)
         self.events = Events(callbacks) if session is None else Events(session.add_to(callbacks), session.bind)
         self._is_trained = self._carries_gradients = False
+        self._memory = kept_memory()
         run.validate = self.validate_now
         run.process_batch = self._process_batch
         run.callbacks = self.events.callbacks
@@ -116,6 +117,8 @@ class Loop:
                 with self._stretch("validate", CancelValidate):
                     self.events.emit("before_validate", run)
                     for run.iter, (run.x, run.y) in enumerate(self.valid):
+                        if self._memory is not None:
+                            self._memory.check()
                         run.pred = run.loss = None
                         try:
                             self._predict_batch()
@@ -172,9 +175,11 @@ class Loop:
         return batches, point.batch
 
     def _go_through(self, batches: Iterable[Any], start: int, act_on_batch: Callable[[], None]) -> None:
-        run, of = self.run, self.events.of
+        run, of, memory = self.run, self.events.of, self._memory
         try:
             for run.iter, (run.x, run.y) in enumerate(batches, start):
+                if memory is not None:
+                    memory.check()
                 run.pred = run.loss = None  # a cancelled batch must not show those of the batch before
                 try:
                     act_on_batch()

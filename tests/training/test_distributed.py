@@ -91,7 +91,7 @@ def test_the_finder_sees_the_loss_of_all_processes(alone, two):
 def test_the_first_process_alone_writes_and_shows(two):
     _, ended, folder = two
     tables = re.findall("epoch +train_loss", ended.stdout)
-    assert len(tables) == (22 if two[0][0]["sharded"] else 18)
+    assert len(tables) == (24 if two[0][0]["sharded"] else 20)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 
