@@ -290,7 +290,8 @@ class DataParallel(Strategy):
         mean = self._read(self._receive())
         with torch.no_grad():
             self._late_loss.fill_(mean)
-        self._correction = usual / self._all.value if self._all.value else 1.0
+        total = float(self._all.value)
+        self._correction = usual / total if total else 1.0
         self._receive = self._late_loss = None
 
     def before_backward(self) -> None:

@@ -3,9 +3,9 @@
     python tests/benchmarks/memory.py [--items 1000000]
 
 What a process has after its imports, and before the work, does not count. "Training" compares `Learner.fit` with a raw
-loop over the same batches, model and optimizer. The rows of predictions and of interpretation say what an item adds: they
-compare a tenth of the items with all of them, which come as a stream that nobody keeps. The rows of loaders say how many
-bytes an item takes, apart from the list of paths or the arrays, which the caller has.
+loop over the same batches, model and optimizer. The rows of predictions and of interpretation say what an item adds:
+they compare a tenth of the items with all of them, which come as a stream that nobody keeps. The rows of loaders say
+how many bytes an item takes, apart from the list of paths or the arrays, which the caller has.
 """
 
 import argparse
@@ -192,11 +192,17 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}\n\n| | | |\n|---|---|---|")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread, torch {torch.__version__}\n\n| | | |\n|---|---|---|"
+    )
     pairs = [(measure(train_ours), measure(train_by_hand)) for _ in range(args.rounds)]
     ours, by_hand = (statistics.median(column) / MB for column in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    row("memory of training: the largest rise", f"{ours:.0f} MB", f"raw loop {by_hand:.0f} MB (ratio of pairs {ratio:.3f})")
+    row(
+        "memory of training: the largest rise",
+        f"{ours:.0f} MB",
+        f"raw loop {by_hand:.0f} MB (ratio of pairs {ratio:.3f})",
+    )
     few, many = args.items // 10, args.items
     for work, wanted in ((validate, "0"), (interpret, "at most 20"), (predict, "its 10 probabilities take 40")):
         rises = [measure(peak_of, work, n, 10) for n in (few, many)]

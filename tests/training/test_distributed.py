@@ -35,7 +35,9 @@ def close(expected):
     return pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize("part", ["training", "early", "accumulation", "cancelled", "kept", "last_item", "torch_loaders"])
+@pytest.mark.parametrize(
+    "part", ["training", "early", "accumulation", "cancelled", "kept", "last_item", "torch_loaders"]
+)
 def test_two_processes_reach_the_weights_of_one(alone, two, part):
     assert two[0][0][part]["weights"] == close(alone[part]["weights"])
 
