@@ -36,12 +36,12 @@ __all__ = [
     "derive_generator",
     "derive_seed",
     "draw_seed",
+    "find_kept_memory",
     "give_back_memory",
     "is_out_of_memory",
     "is_seeded",
     "isolate_rng",
     "keep_freed_memory",
-    "kept_memory",
     "map_in_threads",
     "resolve_device",
     "rng_state",
@@ -144,7 +144,7 @@ _LOOK_SECONDS, _ROOM = 0.5, 2**28
 _MEMORY_OF_PROCESS = "/proc/self/statm"  # only on Linux
 
 
-def kept_memory() -> KeptMemory | None:
+def find_kept_memory() -> KeptMemory | None:
     """Returns what watches over the memory that this process keeps, or None if it keeps none."""
     was_asked_for = keep_freed_memory.cache_info().currsize > 0
     return _watch_kept_memory() if was_asked_for and keep_freed_memory() else None

@@ -12,7 +12,7 @@ from minilearner.data.loader_state import parts_of
 from minilearner.display import shorten_interrupt
 from minilearner.errors import add_note
 from minilearner.models.restore import evaluation_mode
-from minilearner.runtime import isolate_rng, kept_memory, set_rng_state
+from minilearner.runtime import find_kept_memory, isolate_rng, set_rng_state
 from minilearner.threads import train, turn_of
 from minilearner.tracebacks import drop_frames
 from minilearner.training.callback import (
@@ -67,7 +67,7 @@ class Loop:
         self._session = session = open_session(callbacks, run, train=train, valid=valid, kind=kind)
         self.events = Events(callbacks) if session is None else Events(session.add_to(callbacks), session.bind)
         self._is_trained = self._carries_gradients = False
-        self._memory = kept_memory()
+        self._memory = find_kept_memory()
         run.validate = self.validate_now
         run.process_batch = self._process_batch
         run.callbacks = self.events.callbacks

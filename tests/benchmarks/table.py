@@ -77,6 +77,7 @@ BENCHMARKS = [
     Benchmark("The frozen phase of fine-tuning", "frozen.py", ("--steps", "1", "--rounds", "2"), ("--seeds", "3")),
     Benchmark("Predicting with a trained model", "prediction.py", ("--rounds", "3", "--items", "5000")),
     Benchmark("How cost grows", "growth.py", ("--rounds", "2")),
+    Benchmark("How much memory work takes", "memory.py", ("--items", "20000", "--rounds", "1")),
     Benchmark(
         "Two processes beside torch's own DDP",
         "processes.py",
