@@ -29,6 +29,7 @@ from minilearner.other_libraries import DEVICES_ELSEWHERE
 
 __all__ = [
     "DrawnSeed",
+    "KeptMemory",
     "available_memory",
     "check_position",
     "compute_in_threads",

@@ -33,6 +33,8 @@ from minilearner.tree import n_items
 
 __all__ = ["Loop"]
 
+_LOOK_EVERY = 8  # batches: how often to look at the memory that the process keeps
+
 
 class Loop:
     """Takes a `Run` through its epochs and calls the callbacks at each event. The only caller of the step's `update`.
@@ -117,7 +119,7 @@ class Loop:
                 with self._stretch("validate", CancelValidate):
                     self.events.emit("before_validate", run)
                     for run.iter, (run.x, run.y) in enumerate(self.valid):
-                        if self._memory is not None:
+                        if self._memory is not None and run.iter % _LOOK_EVERY == 0:
                             self._memory.check()
                         run.pred = run.loss = None
                         try:
@@ -178,7 +180,7 @@ class Loop:
         run, of, memory = self.run, self.events.of, self._memory
         try:
             for run.iter, (run.x, run.y) in enumerate(batches, start):
-                if memory is not None:
+                if memory is not None and run.iter % _LOOK_EVERY == 0:
                     memory.check()
                 run.pred = run.loss = None  # a cancelled batch must not show those of the batch before
                 try:
