@@ -47,11 +47,22 @@ def test_every_path_and_name_that_the_architecture_mentions_exists(mention, defi
         assert words - FOREIGN <= defined
 
 
-def test_every_link_leads_to_a_file():
+def leads_somewhere(page, link):
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors_of(target))
+
+
+def anchors_of(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_to_a_file_and_its_heading():
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))]
     links = [(page, link) for page, link in links if not link.startswith("http")]
     assert len(links) > 50
-    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+    assert [(page.name, link) for page, link in links if not leads_somewhere(page, link)] == []
 
 
 def test_a_callback_of_another_order_makes_the_page_stale(monkeypatch):
