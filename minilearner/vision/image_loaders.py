@@ -6,13 +6,13 @@ Each method builds a `DataBlock`, which does the work.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, Unpack
 
 from minilearner.data.batch_transforms import Transforms
 from minilearner.data.blocks import CategoryBlock
@@ -37,6 +37,7 @@ from minilearner.vision.folder_layouts import FolderSplitter, find_class_images,
 from minilearner.vision.huggingface import as_rows, class_names, split_dataset
 from minilearner.vision.image_block import ImageBlock, PILImage
 from minilearner.vision.label_blocks import block_of, choose_block
+from minilearner.vision.loader_options import FileOptions, LoaderOptions, TableOptions
 from minilearner.vision.streams import StreamReader, find_classes
 
 __all__ = ["ImageDataLoaders"]
@@ -72,7 +73,7 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         *,
         splitter: Splitter | None = None,
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> DataLoaders[str]:
         """Returns loaders of images in one folder per class: ``train/cat/1.jpg`` and ``valid/cat/2.jpg``.
 
@@ -123,7 +124,7 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         *,
         splitter: Splitter | None = None,
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> DataLoaders[_Name]:
         """Returns loaders of the files `fnames`, labelled by a function of the path.
 
@@ -151,7 +152,7 @@ class ImageDataLoaders:
         fnames: Sequence[PathLike],
         label_func: Callable[[str], _Name],
         *args: Any,
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> DataLoaders[_Name]:
         """Returns loaders of the files `fnames`, labelled by a function of the file's name.
 
@@ -172,7 +173,7 @@ class ImageDataLoaders:
         fnames: Sequence[PathLike],
         pat: str,
         *args: Any,
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> DataLoaders[str]:
         """Returns loaders of the files `fnames`, labelled by a regular expression searched in the path.
 
@@ -193,7 +194,7 @@ class ImageDataLoaders:
         fnames: Sequence[PathLike],
         pat: str,
         *args: Any,
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> DataLoaders[str]:
         """Returns loaders of the files `fnames`, labelled by a regular expression searched in the file's name.
 
@@ -226,7 +227,7 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         *,
         splitter: Splitter | None = None,
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> DataLoaders:
         """Returns loaders of the rows of a table: any mapping of columns, or a pandas or polars frame.
 
@@ -280,7 +281,7 @@ class ImageDataLoaders:
         label_col: str | int | Sequence[str | int] = 1,
         valid_col: str | int | None = None,
         encoding: str | None = None,
-        **options: Any,
+        **options: Unpack[TableOptions],
     ) -> DataLoaders:
         """Returns loaders of the rows of a CSV file, read without pandas.
 
@@ -319,7 +320,7 @@ class ImageDataLoaders:
         img_cls: type[PILImage] | str = PILImage,
         *,
         splitter: Splitter | None = None,
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> DataLoaders[_Name]:
         """Returns loaders of files and their labels, given as two lists.
 
@@ -363,7 +364,7 @@ class ImageDataLoaders:
         path: PathLike = ".",
         *,
         splitter: Splitter | None = None,
-        **options: Any,
+        **options: Unpack[LoaderOptions],
     ) -> DataLoaders:
         """Returns loaders of a dataset of Hugging Face's library `datasets`, whose class names it takes.
 
@@ -485,7 +486,7 @@ class ImageDataLoaders:
         return dblock.dataloaders(source, path, **options)
 
 
-def _check_options(options: dict[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
+def _check_options(options: Mapping[str, Any], *factories: Callable[..., Any], apart_from: Sequence[str] = ()) -> None:
     check_unknown(options, *factories, DataBlock.dataloaders, apart_from=("self", "source", *apart_from))
 
 

@@ -1,6 +1,7 @@
 """`ImageDataLoaders` reads every common layout of image data sets."""
 
 import csv
+import inspect
 import shutil
 from collections import namedtuple
 from decimal import Decimal
@@ -12,12 +13,14 @@ from torch import nn
 
 from minilearner import Learner
 from minilearner.data.blocks import CategoryBlock, MultiCategoryBlock
+from minilearner.data.data_block import DataBlock
 from minilearner.data.items import get_image_files
 from minilearner.data.splits import IndexSplitter, RandomSplitter
 from minilearner.data.targets import Category, MultiCategory, Regression
 from minilearner.errors import DataError
 from minilearner.vision.image_block import PILImageBW
 from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.loader_options import FileOptions, LoaderOptions, TableOptions
 from minilearner.vision.resize import Resize
 
 OPTIONS = {"item_tfms": Resize(8), "bs": 4, "seed": 0}
@@ -300,3 +303,16 @@ def test_two_ways_to_split_raise(folders):
         ImageDataLoaders.from_folder(folders, valid_pct=0.5, splitter=RandomSplitter())
     with pytest.raises(ValueError, match="Give `splitter` or `valid_col`, not both"):
         ImageDataLoaders.from_df({"f": [], "y": []}, valid_col="v", splitter=RandomSplitter())
+
+
+@pytest.mark.parametrize(
+    ("options", "function", "others"),
+    [
+        (LoaderOptions, DataBlock.dataloaders, {"self", "source", "path", "seed", "unknown"}),
+        (FileOptions, ImageDataLoaders.from_path_func, {"path", "fnames", "label_func", "options"}),
+        (TableOptions, ImageDataLoaders.from_df, {"df", "path", "label_col", "valid_col", "options"}),
+    ],
+)
+def test_type_checkers_know_the_options_that_are_handed_on(options, function, others):
+    base = set(LoaderOptions.__annotations__) if options is not LoaderOptions else set()
+    assert set(options.__annotations__) - base == set(inspect.signature(function).parameters) - others

@@ -36,5 +36,8 @@ print(again.predict("cat.jpg").probabilities.max(), plt.figure, pd.DataFrame)
 
 label.uper()  # error expected
 ImageDataLoaders.from_folder(42)  # error expected
+ImageDataLoaders.from_folder("photos", batch_size=32)  # error expected
+ImageDataLoaders.from_csv("photos", label_deim=" ")  # error expected
+ImageDataLoaders.from_name_re("photos", [], "(.)", bs="32")  # error expected
 learn.fine_tune("3")  # error expected
 vision_learner(dls, resnet34, metrix=error_rate)  # error expected
