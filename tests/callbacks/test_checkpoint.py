@@ -372,7 +372,7 @@ def test_a_signal_in_a_validation_saves_the_state_before_it(tmp_path):
     whole.fit(2, 0.1)
     with pytest.raises(KeyboardInterrupt, match="Run the same script again to resume"):
         make(cbs=SignalInValidation(1)).fit(2, 0.1, checkpoint=tmp_path)
-    assert numbers(tmp_path) == [7]
+    assert numbers(tmp_path) == [14]
     resumed = make(cbs=SignalInValidation(None))
     resumed.fit(2, 0.1, checkpoint=tmp_path)
     assert torch.equal(weights(whole), weights(resumed))
