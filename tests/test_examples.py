@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import snippets
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -83,10 +84,8 @@ def test_program_a_runs_unchanged_on_smaller_images(environment):
 
 def python_of(page, word):
     """Returns the Python code of a page that has this word."""
-    (text,) = [
-        text for text in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S) if word in text
-    ]
-    return text
+    (code,) = [snippet.code for snippet in snippets.python_of(ROOT / page) if word in snippet.code]
+    return code
 
 
 def make_smaller(text, **smaller):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from snippets import Snippet, find_snippets
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -22,7 +23,7 @@ def lines_of_ours(section):
 
 
 def run(code, names):
-    exec(compile(code, f"examples/migration.md: {code.splitlines()[0]}", "exec"), names)
+    Snippet(f"examples/migration.md: {code.splitlines()[0]}", 0, "python", code).run(names)
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def test_every_section_has_its_rows():
 @pytest.mark.parametrize("title", SECTIONS)
 def test_every_line_of_ours_runs(title, names, folders_of_images):
     names["path"] = folders_of_images
-    for code in re.findall(r"```python\n(.*?)```", SECTIONS[title], re.DOTALL):
-        run(code, names)
+    for snippet in find_snippets(SECTIONS[title], "examples/migration.md"):
+        snippet.run(names)
     for code in lines_of_ours(SECTIONS[title]):
         run(code, names)
 

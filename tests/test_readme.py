@@ -4,17 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+from snippets import python_of, run_snippets
 
 import minilearner
 from minilearner import MLP, DataLoaders
 
 ROOT = Path(__file__).parents[1]
-README, GUIDE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "examples/README.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The code about pets and about photos runs in test_examples, which serves an archive and weights, and in test_using.
 SNIPPETS = [
-    text
-    for text in re.findall(r"```python\n(.*?)```", GUIDE, re.S)
-    if "URLs.PETS" not in text and "new.jpg" not in text
+    snippet
+    for snippet in python_of(ROOT / "examples" / "README.md")
+    if "URLs.PETS" not in snippet.code and "new.jpg" not in snippet.code
 ]
 
 
@@ -35,9 +36,7 @@ def test_the_snippets_run_one_after_the_other(monkeypatch, capsys, tmp_path):
     full = minilearner.fashion_mnist
     monkeypatch.setattr(minilearner, "fashion_mnist", few)
     monkeypatch.setattr(minilearner, "MiniGoogLeNet", lambda n: MLP((32 * 32, 16, n)))
-    names = {}
-    for snippet in SNIPPETS:
-        exec(compile(snippet, "examples/README.md", "exec"), names)
+    names = run_snippets(SNIPPETS)
     assert names["label"] in ("a", "b", "c")
     assert "weighted avg" in capsys.readouterr().out
 

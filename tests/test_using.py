@@ -1,17 +1,17 @@
 """The guide's Python about using a trained model runs, and both ways give one answer. tests/extras runs its server."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from odd_images import write_odd_images
 from PIL import Image
+from snippets import python_of
 
 from minilearner import MLP, Learner
 from minilearner.vision.all import ImageDataLoaders, Resize
 
-GUIDE = (Path(__file__).parents[1] / "examples" / "README.md").read_text(encoding="utf-8")
-SNIPPETS = [text for text in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "new.jpg" in text]
+GUIDE = Path(__file__).parents[1] / "examples" / "README.md"
+SNIPPETS = [snippet for snippet in python_of(GUIDE) if "new.jpg" in snippet.code]
 
 
 def test_the_ways_of_the_guide(tmp_path, monkeypatch):
@@ -27,7 +27,7 @@ def test_the_ways_of_the_guide(tmp_path, monkeypatch):
     assert len(SNIPPETS) == 2
     seen = []
     for snippet in SNIPPETS:
-        exec(compile(snippet, "examples/README.md", "exec"), names)
+        snippet.run(names)
         probabilities = np.asarray(names.pop("shares" if "shares" in names else "probabilities"))
         seen.append((names["label"], int(names["number"]), probabilities))
     assert seen[0][:2] == seen[1][:2]

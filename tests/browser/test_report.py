@@ -1,6 +1,5 @@
 """The report in a real browser: no errors, no requests, tables that sort and search, and what axe says of it."""
 
-import importlib.resources
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ import pytest
 import torch
 from playwright.sync_api import sync_playwright
 from torch import nn
+from visits import LOOKS, Visit
 
 from minilearner import (
     ClassificationInterpretation,
@@ -27,8 +27,6 @@ pytestmark = pytest.mark.filterwarnings("default")  # the browser tools' own war
 
 NAMES = ["<script>alert(1)</script>", "\"quotes\" 'single'", "</script><b>bold", "שלום עולם", "\u202eright to left"]
 NAMES += ["x" * 90, "日本語 犬", "🐶 emoji", "plain", "a&amp;b"]
-LOOKS = [(width, scheme) for width in (400, 1600) for scheme in ("light", "dark")]
-AXE = (importlib.resources.files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 def images(n=120):
@@ -87,42 +85,21 @@ def report(request, tmp_path_factory):
     return request.param(tmp_path_factory.mktemp("report") / "report.html")
 
 
-class Visit:
-    """A page that is open, and what it asked for and complained of."""
-
-    def __init__(self, browser, path, width=1600, scheme="light"):
-        # `bypass_csp` would let axe in by a tag; evaluating it needs none, so the page's policy holds.
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.said, self.requests = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(Path(path).as_uri())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.page.close()
-
-    def column(self, table, place):
-        script = "(t, i) => [...t.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[i].textContent)"
-        return table.evaluate(f"(t) => ({script})(t, {place})")
+def column(visit, table, place):
+    script = "(t, i) => [...t.tBodies[0].rows].filter(r => !r.hidden).map(r => r.cells[i].textContent)"
+    return table.evaluate(f"(t) => ({script})(t, {place})")
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_nothing_is_asked_for_and_axe_finds_nothing(browser, report, width, scheme):
-    with Visit(browser, report, width, scheme) as visit:
-        visit.page.evaluate(AXE)
-        found = visit.page.evaluate('axe.run({resultTypes: ["violations"]})')["violations"]
-        wide = visit.page.evaluate("document.documentElement.scrollWidth")
-        dark = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    with Visit(browser, report.as_uri(), width, scheme) as visit:
+        found, wide, ground = visit.find_violations(), visit.content_width(), visit.ground()
         if folder := os.environ.get("SCREENSHOTS"):
             name = f"{report.parent.name}_{width}_{scheme}.png"
             visit.page.screenshot(path=Path(folder) / name, full_page=True)
         assert visit.said == [] and [url for url in visit.requests if not url.startswith("data:")] == [report.as_uri()]
-    assert not found, json.dumps([(one["id"], one["nodes"][0]["html"]) for one in found], indent=1)
-    assert wide <= width and (dark == "rgb(15, 19, 24)") == (scheme == "dark")
+    assert not found, json.dumps(found, indent=1)
+    assert wide <= width and (ground == "rgb(15, 19, 24)") == (scheme == "dark")
 
 
 @pytest.fixture(scope="module")
@@ -131,34 +108,34 @@ def classes(tmp_path_factory):
 
 
 def test_a_head_sorts_its_table_by_mouse_and_by_key(browser, classes):
-    with Visit(browser, classes) as visit:
+    with Visit(browser, classes.as_uri()) as visit:
         table, head = visit.page.locator("#classes table"), visit.page.locator("#classes th", has_text="recall")
         place = head.evaluate("head => head.cellIndex")
         head.locator("button").click()
-        falling = [float(text) for text in visit.column(table, place)]
+        falling = [float(text) for text in column(visit, table, place)]
         assert falling == sorted(falling, reverse=True) and head.get_attribute("aria-sort") == "descending"
         head.locator("button").press("Enter")
-        assert [float(text) for text in visit.column(table, place)] == sorted(falling)
+        assert [float(text) for text in column(visit, table, place)] == sorted(falling)
         assert head.get_attribute("aria-sort") == "ascending"
         visit.page.locator("#classes th button").first.click()
-        assert head.get_attribute("aria-sort") is None and sorted(visit.column(table, 0)) == sorted(NAMES)
+        assert head.get_attribute("aria-sort") is None and sorted(column(visit, table, 0)) == sorted(NAMES)
 
 
 def test_a_search_leaves_the_rows_with_all_words(browser, classes):
-    with Visit(browser, classes) as visit:
+    with Visit(browser, classes.as_uri()) as visit:
         table, field = visit.page.locator("#classes table"), visit.page.locator("#classes input")
         field.fill("EMOJI 🐶")
-        found = visit.column(table, 0)
+        found = column(visit, table, 0)
         assert "🐶 emoji" in found and len(found) < 10
         assert visit.page.locator("#classes output").inner_text() == f"{len(found)} of 10 rows"
         field.fill("<script>alert")
-        assert NAMES[0] in visit.column(table, 0)
+        assert NAMES[0] in column(visit, table, 0)
         field.fill("")
-        assert len(visit.column(table, 0)) == 10 and visit.said == []
+        assert len(column(visit, table, 0)) == 10 and visit.said == []
 
 
 def test_the_button_changes_the_theme(browser, classes):
-    with Visit(browser, classes, scheme="dark") as visit:
+    with Visit(browser, classes.as_uri(), scheme="dark") as visit:
         button = visit.page.locator("#theme")
         assert button.inner_text() == "Light colors"
         button.click()
@@ -176,6 +153,6 @@ def test_without_scripts_the_page_says_the_same(browser, classes):
 
 
 def test_images_are_shown(browser, classes):
-    with Visit(browser, classes) as visit:
+    with Visit(browser, classes.as_uri()) as visit:
         widths = visit.page.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)")
         assert len(widths) >= 12 and all(widths)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import snippets
 
 import minilearner
 from minilearner.vision import all as everything
@@ -19,7 +20,7 @@ SCRIPTS = {path.name: path.read_text() for path in sorted((Path(__file__).parent
 
 def python_of(document: str) -> str:
     """Returns the Python blocks of a document as one script."""
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", Path(ROOT, document).read_text(), re.MULTILINE | re.DOTALL))
+    return "\n".join(snippet.code for snippet in snippets.python_of(ROOT / document))
 
 
 def call(checker: str, folder: Path, *options: str) -> str:
