@@ -59,14 +59,14 @@ def run(snippet: Snippet, names: dict[str, Any], output: Path, i: int) -> dict[s
     if snippet.language == "bash":
         return {"text": run_shell(snippet), "figures": {}}
     text, figures = run_python(snippet, names), {}
-    for theme in THEMES if is_figure_open() else ():
-        if theme != "light":
-            choose_theme(theme)
-            run_last_statement(snippet, names)
-            if not is_figure_open():
-                raise AssertionError(f"{snippet.page}, line {snippet.line}: the last statement must draw the figure.")
-            choose_theme("light")
-        figures[theme] = save_figure(output / f"{i}_{theme}.webp")
+    if is_figure_open():
+        figures["light"] = save_figure(output / f"{i}_light.webp")
+        choose_theme("dark")
+        run_last_statement(snippet, names)
+        if not is_figure_open():
+            raise AssertionError(f"{snippet.page}, line {snippet.line}: the last statement must draw the figure.")
+        figures["dark"] = save_figure(output / f"{i}_dark.webp")
+        choose_theme("light")
     return {"text": text, "figures": figures}
 
 
