@@ -19,6 +19,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,7 @@ class Fastai(Peer):
         from fastai.basics import DataLoaders, Learner, OptimWrapper
         from fastai.data.load import DataLoader
 
+        import_module("fastai.callback.all")  # brings `no_bar` and `lr_find`
         items = list(zip(x, y, strict=True))
         train, valid = DataLoader(items, bs=32, shuffle=shuffle, num_workers=0), DataLoader(items, bs=32, num_workers=0)
         sgd = partial(OptimWrapper, opt=torch.optim.SGD)
