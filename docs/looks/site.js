@@ -1,4 +1,4 @@
-// The theme puts a <nav> without a name around each button that copies code. A group is what it is.
+// The theme puts a <nav> without a name around each button that copies code. Each gets a name of its own.
 new MutationObserver(() => {
-  document.querySelectorAll("nav.md-code__nav").forEach((one) => one.setAttribute("role", "group"));
+  document.querySelectorAll("nav.md-code__nav").forEach((one, i) => one.setAttribute("aria-label", `Code ${i + 1}`));
 }).observe(document.body, { childList: true, subtree: true });

@@ -90,6 +90,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Names the dialog of the search for those who hear the page; the theme leaves it without a name."""
+    """Mends what those who hear a page would stumble over: a dialog without a name, and empty heads of tables."""
     dialog = 'data-md-component="search" role="dialog"'
-    return output.replace(dialog, f'{dialog} aria-label="Search"')
+    return output.replace(dialog, f'{dialog} aria-label="Search"').replace("<th></th>", "<td></td>")

@@ -20,7 +20,7 @@ from snippets import find_scene, find_snippets
 __all__ = ["PageRuns", "run_pages"]
 
 CACHE = ROOT / ".docs_cache"
-_BLOCK = re.compile(rf"^```(?:{'|'.join(RUNNABLE)})(?: [\w ]+)?\n.*?^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(rf"^```(?:{'|'.join(RUNNABLE)})(?P<words> [\w ]+)?\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class PageRuns:
     def insert(self, markdown: str) -> str:
         """Returns the page with the outcome of each block below it."""
         outcomes = iter(self.outcomes)
-        return _BLOCK.sub(lambda found: found[0] + self._show(next(outcomes)), markdown)
+        return _BLOCK.sub(lambda found: found[0] + self._show(next(outcomes), found["words"] or ""), markdown)
 
-    def _show(self, outcome: dict[str, Any]) -> str:
-        parts = [f"```{{ .text .outcome }}\n{outcome['text']}\n```"] if outcome["text"] else []
+    def _show(self, outcome: dict[str, Any], words: str) -> str:
+        kind = ".outcome .message" if "raises" in words else ".outcome"
+        parts = [f"```{{ .text {kind} }}\n{outcome['text']}\n```"] if outcome["text"] else []
         up = "../" * self.page.count("/")
         for theme, name in outcome["figures"].items():
             target = f"{up}{self.uri(self.folder / name)}#only-{theme}"
