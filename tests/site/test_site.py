@@ -15,7 +15,7 @@ from visits import LOOKS, Visit
 pytestmark = pytest.mark.filterwarnings("default")  # the browser tools' own warnings are no concern of ours
 
 SITE = Path(__file__).parents[2] / "site"
-PAGES = ["index", "start", "tutorials/own-photos", "migration", "reference/schedules"]
+PAGES = ["index", "start", "tutorials/own-photos", "migration", "comparison", "reference/schedules"]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
