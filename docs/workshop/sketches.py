@@ -68,7 +68,7 @@ WAY = [
     ("an image", "read once, scaled, kept in the cache", "a thread"),
     ("item transforms", "Resize and others, each image by itself", "a thread"),
     ("a batch", "images and targets as two tensors, uint8", "a thread"),
-    ("the device", "copied while the last step runs", "GPU or CPU"),
+    ("the device", "copied as bytes", "GPU or CPU"),
     ("batch transforms", "aug_transforms, Normalize, on floats", "GPU or CPU"),
     ("the model", "run.pred = model(run.x)", "GPU or CPU"),
     ("the loss", "of the kind of target, or yours", "GPU or CPU"),
