@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -90,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `minilearner`; those that the process was started with by default.
     """
+    for name in ("stdout", "stderr"):  # None if the process was started without
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     session = Session(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name of a file may hold what the terminal cannot show

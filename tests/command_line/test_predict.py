@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import subprocess
 import sys
 
@@ -156,3 +157,8 @@ def test_check_and_lr_find(call, photos, fast, tmp_path):
 def test_a_plot_that_cannot_be_written_is_refused_before_the_sweep(call, photos, fast, tmp_path):
     made = call("lr-find", photos, *fast, "--plot", tmp_path / "sweep.xyz")
     assert made.code == 1 and "`--plot` must end in the suffix" in made.err and "sweep:" not in made.err
+
+
+def test_it_runs_without_standard_streams(trained):
+    line = f"exec {shlex.quote(sys.executable)} -m minilearner info {shlex.quote(str(trained[0]))} >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line]).returncode == 0
