@@ -114,7 +114,7 @@ def load_weights(
     if file.kind != "weights":
         optimizer = None
     own, own_extra = collect_state(model), read_extra_state(model)
-    in_file = {name: layout for name, layout in file.layouts.items() if not name.startswith(BESIDE)}
+    in_file = {name: one for name, one in file.layouts.items() if not name.startswith(BESIDE)}
     names = unwrap_names((name, name) for name in in_file)
     limit = 16 * sum(t.numel() * 8 for t in own.values()) + (1 << 20)
     content = {}
