@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from minilearner import processes
 from minilearner.callbacks.progress import announce, complain
-from minilearner.files import check_writable, csv_text, json_line
+from minilearner.files import check_writable, csv_text, json_line, make_parent
 from minilearner.results.recorder import RunRecord, csv_columns
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
@@ -60,7 +60,10 @@ class _RowLogger(Callback):
             return
         if run.record is None:
             raise RuntimeError(f"`{type(self).__name__}` needs a run with a record to read from.")
-        check_writable(self.path)
+        if self.fname is None:
+            check_writable(self.path)
+        else:  # the learner's own folder, which `learn.save` makes as well
+            make_parent(self.path, "fname")
         self._record, self._n_written, self._times, self._has_failed = run.record, 0, [], False
         # In a row, the values of training batches come first.
         columns = csv_columns(sorted(run.columns, key=lambda name: not name.startswith("train_")))

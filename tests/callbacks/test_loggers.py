@@ -138,6 +138,12 @@ def test_a_missing_folder_is_refused_before_training(tmp_path):
         learn.fit(1, cbs=CSVLogger(tmp_path / "missing" / "history.csv"))
 
 
+def test_the_learners_own_folder_is_made_when_it_is_first_used(tmp_path):
+    with (learn := learner(path=tmp_path / "new" / "run")).no_logging():
+        learn.fit(1, loggers=["csv", "jsonl"])
+    assert {p.name for p in (tmp_path / "new" / "run").iterdir()} == {"history.csv", "history.jsonl"}
+
+
 def test_rows_after_a_saved_state_are_written_again(tmp_path):
     path = tmp_path / "history.csv"
     logger = CSVLogger(path)
