@@ -237,7 +237,7 @@ def start(photos, run, epochs=20):
 
 def wait_for_checkpoint(run):
     end = time.monotonic() + 120
-    while not any((run / "checkpoint").glob("*/manifest.json")):
+    while not any((run / "checkpoint").glob("checkpoint-*/manifest.json")):
         assert time.monotonic() < end
         time.sleep(0.02)
 
