@@ -82,9 +82,9 @@ class _Stage:
         self.name, self.on_gpu = _LABEL + name, on_gpu
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
+        def run(*args: Any, **named: Any) -> Any:
             with record_function(self.name):
-                result = function(*args)
+                result = function(*args, **named)
                 if self.on_gpu:
                     torch.cuda.synchronize()
             return result
