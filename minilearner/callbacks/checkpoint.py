@@ -199,11 +199,15 @@ class Checkpoint(Callback):
             raise CheckpointError(f"{saved.path} does not say which run it holds: {error!r:.200}.") from error
         unknown = [f"{what} could not be compared" for what in found.unknown]
         if found.changed:
+            more = f" To train that run on to {n_epochs} epochs, give `extend=True` and the same other arguments."
+            less = " `extend` only makes a run longer."
+            is_longer = type(n_before) is int and n_before > n_epochs
             raise CheckpointError(
                 f"{self.folder} holds another run:\n  "
                 + "\n  ".join([*found.changed, *unknown])
                 + "\nPut the arguments back to go on with that run, or use another folder for a new one."
-                + (f" To train that run on to {n_epochs} epochs, give `extend=True`." if is_shorter else "")
+                + (more if is_shorter and not self.extend else "")
+                + (less if is_longer and self.extend else "")
             )
         if unknown and processes.is_first():
             warnings.warn(

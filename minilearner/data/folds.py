@@ -30,7 +30,7 @@ from minilearner.data.stream_loader import StreamLoader
 from minilearner.errors import DataError
 from minilearner.runtime import derive_seed
 
-__all__ = ["Fold", "ItemPool", "change_seed", "choose_folds", "split_folds"]
+__all__ = ["Fold", "ItemPool", "change_seed", "choose_folds", "hold_same_items", "split_folds"]
 
 
 class Fold(NamedTuple):
@@ -131,6 +131,18 @@ def change_seed(dls: DataLoaders, seed: int) -> DataLoaders:
     other = dls.over(_change_seed_of(dls.train, seed), dls.valid)
     other.seed = seed
     return other
+
+
+def hold_same_items(one: Loader, other: Loader) -> bool:
+    """Returns whether two loaders hold the same items, as far as they say; the transforms may differ."""
+    if one is other:
+        return True
+    if one.n_items != other.n_items:
+        return False
+    if isinstance(one, ForeignLoader) and isinstance(other, ForeignLoader):
+        datasets = [getattr(loader.source, "dataset", loader.source) for loader in (one, other)]
+        return datasets[0] is datasets[1]
+    return bool(one.fingerprint().get("data") == other.fingerprint().get("data"))
 
 
 def _change_seed_of(loader: Any, seed: int) -> Any:

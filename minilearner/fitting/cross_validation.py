@@ -10,11 +10,13 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from minilearner import processes
 from minilearner.callbacks.progress import Output
 from minilearner.data.dataloaders import DataLoaders
-from minilearner.data.folds import Fold, ItemPool, change_seed
+from minilearner.data.folds import Fold, ItemPool, change_seed, hold_same_items
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.errors import DataError, plural
@@ -24,7 +26,7 @@ from minilearner.results.predictions import Predictions, join
 from minilearner.results.score_table import ScoreTable
 from minilearner.runtime import derive_seed, isolate_rng, set_seed
 from minilearner.training.item_origins import origins_of
-from minilearner.tree import Tree, map_tensors
+from minilearner.tree import Tree, digest, map_tensors
 
 __all__ = ["FoldLearner", "fit_briefly", "predict_folds", "score_folds", "score_seeds"]
 
@@ -35,6 +37,7 @@ class FoldLearner(Protocol):
     """The part of a learner that a fit needs."""
 
     dls: Any
+    model: nn.Module
     metrics: dict[str, Any]
     _output: Output
 
@@ -112,7 +115,7 @@ def score_seeds(
     n_held, found = dls.loader(1).n_items, []
     for seed in seeds:
         with isolate_rng():
-            learner = _fit_one(change_seed(dls, seed), seed, n_held, make_learner, fit, output)
+            learner = _fit_one(change_seed(dls, seed), seed, make_learner, fit, output)
             found.append(_validate(learner))
         output.say(f"seed {seed}: {_say(found[-1])}")
     return _as_table("seed", seeds, [n_held] * len(seeds), found)
@@ -138,7 +141,7 @@ def _fit_folds(
     for number, fold in enumerate(folds, 1):
         own_seed, n_held = derive_seed(seed, "fold", number) % 2**32, len(fold.held)
         with isolate_rng():
-            learner = _fit_one(pool.loaders_of(fold), own_seed, n_held, make_learner, fit, output)
+            learner = _fit_one(pool.loaders_of(fold), own_seed, make_learner, fit, output)
             found.append(judge(learner))
         output.say(f"fold {number} of {len(folds)}: {plural(n_held, 'item')} left out, {say(found[-1])}")
     return found
@@ -147,17 +150,26 @@ def _fit_folds(
 def _fit_one(
     dls: DataLoaders,
     seed: int,
-    n_held: int | None,
     make_learner: Callable[[DataLoaders], FoldLearner],
     fit: Callable[[Any], Any],
     output: Output,
 ) -> FoldLearner:
     set_seed(seed)
     learner = make_learner(dls)
-    _check_learner(learner, n_held)
+    _check_learner(learner, dls.loader(1))
+    before = _digest_weights(learner.model)
     with learner._output.hide(bar=not output.bar, table=True):
         fit(learner)
+    if _digest_weights(learner.model) == before:
+        output.note(
+            "`fit` changed no weight of the learner that it got, so this is the score of an untrained model. It must "
+            "train its argument: fit=lambda one: one.fit_one_cycle(3)."
+        )
     return learner
+
+
+def _digest_weights(model: nn.Module) -> str:
+    return digest(*(processes.whole(weight.detach()) for weight in model.parameters() if not is_lazy(weight)))
 
 
 def _validate(learner: FoldLearner) -> dict[str, float]:
@@ -202,18 +214,19 @@ def _name_rare_classes(pool: ItemPool, output: Output) -> None:
         )
 
 
-def _check_learner(learner: Any, n_held: int | None) -> None:
+def _check_learner(learner: Any, held: Loader) -> None:
     if not hasattr(learner, "get_preds") or not hasattr(learner, "dls"):
         raise TypeError(
             "`make_learner` must be a function that takes loaders and returns a learner. "
             f"Received: a function that returned a {type(learner).__name__}."
         )
     valid = learner.dls.valid
-    n = None if valid is None else valid.n_items
-    if n != n_held:
+    if valid is None or not hold_same_items(valid, held):
+        n = None if valid is None else valid.n_items
+        found = f"{n} other items" if n == held.n_items else f"{n} items in place of {held.n_items}"
         raise DataError(
             "`make_learner` must make a learner of the loaders that it gets: Learner(dls, ...). "
-            f"Received: a learner that validates on {n} items in place of {n_held}."
+            f"Received: a learner that validates on {found}."
         )
 
 

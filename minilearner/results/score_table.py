@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minilearner.errors import plural
 from minilearner.files import csv_text, write_atomically
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
@@ -105,7 +106,10 @@ class ScoreTable(AtAGlance):
             ["to", "", *(f"{interval[name][1]:.4f}" for name in names)],
         ]
         return Glance(
-            f"{len(self)} fits, by {self.by}", columns=[self.by, "items", *names], rows=rows, after=[self._how()]
+            f"{plural(len(self), 'fit')}, by {self.by}",
+            columns=[self.by, "items", *names],
+            rows=rows,
+            after=[self._how()],
         )
 
     def _how(self) -> str:

@@ -113,6 +113,16 @@ def test_make_learner_must_use_the_loaders_of_the_fold(learn, net):
         learn.cross_val_preds(2, 1, make_learner=lambda dls: net())
 
 
+@pytest.mark.parametrize("kind", ["arrays", "torch"])
+def test_as_many_other_items_are_not_the_fold(kind, ninety_blobs, net):
+    dls = DataLoaders.from_arrays(*ninety_blobs, bs=16)
+    if kind == "torch":
+        train, valid = (TensorDataset(*map(torch.from_numpy, part)) for part in ninety_blobs)
+        dls = DataLoaders(DataLoader(train, 16, shuffle=True), DataLoader(valid, 16), vocab=["a", "b", "c"])
+    with pytest.raises(DataError, match=r"Learner\(dls, \.\.\.\)\. Received: .* validates on 30 other items"):
+        Learner(dls, net()).cross_validate(4, 1, make_learner=lambda fold: Learner(dls, net()))
+
+
 def test_callbacks_of_the_step_act_in_folds_and_others_do_not(learn, tmp_path):
     learn.add_cb([MixUp(), CSVLogger(tmp_path / "log.csv")])
     seen = []

@@ -232,6 +232,16 @@ def test_functions_are_checked(learn, name):
             method(2, **{name: 3})
 
 
+def test_a_fit_that_trains_nothing_is_named(learn, capsys):
+    learn.cross_validate(2, fit=lambda one: None)
+    assert capsys.readouterr().err.count("`fit` changed no weight of the learner that it got") == 2
+    with learn.no_bar():
+        learn.repeat(2, fit=lambda one: learn.fit(1))
+        assert capsys.readouterr().err.count("changed no weight") == 2
+        learn.repeat(2, 1, make_learner=lambda dls: Learner(dls, copy.deepcopy(learn.model)))
+    assert "changed no weight" not in capsys.readouterr().err
+
+
 def test_seeds_are_checked(learn):
     with pytest.raises(ValueError, match=r"`seeds` must name each seed once.*seeds=\[1, 1\]"):
         learn.repeat([1, 1])
@@ -271,6 +281,7 @@ def test_folds_that_share_items_widen_it():
 
 
 def test_one_value_has_no_spread():
+    assert repr(ScoreTable("seed", (0,), (10,), {"valid_loss": (0.5,)})).startswith("1 fit, by seed")
     assert t_interval([1.0]) == (-math.inf, math.inf)
     alone = ScoreTable("seed", (3,), (9,), {"valid_loss": (0.5,)})
     assert math.isnan(alone.std["valid_loss"]) and "One fit says nothing about the spread." in repr(alone)

@@ -171,15 +171,21 @@ def test_a_log_has_each_row_once(tmp_path):
 
 def test_without_the_word_the_refusal_names_it(tmp_path):
     make().fit(1, 0.05, checkpoint=tmp_path)
-    with pytest.raises(CheckpointError, match=r"run:\n  n_epochs: saved 1, now 2\nPut .* give `extend=True`\.$"):
+    with pytest.raises(
+        CheckpointError, match=r"run:\n  n_epochs: saved 1, now 2\nPut .* give `extend=True` and the same other"
+    ):
         make().fit(2, 0.05, checkpoint=tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"To train that run on to 2 epochs, change nothing else and give `extend"
+    ):
+        make().fit(2, 0.1, checkpoint=tmp_path)
 
 
 def test_another_run_is_refused_with_the_word_too(tmp_path):
     make().fit(2, 0.05, checkpoint=tmp_path)
-    with pytest.raises(CheckpointError, match=r"run:\n  lr: saved 0.05, now 0.1\nPut"):
+    with pytest.raises(CheckpointError, match=r"run:\n  lr: saved 0.05, now 0.1\nPut.*new one\.$"):
         make().fit(3, 0.1, checkpoint=tmp_path, extend=True)
-    with pytest.raises(CheckpointError, match=r"run:\n  n_epochs: saved 2, now 1\nPut.*new one\.$"):
+    with pytest.raises(CheckpointError, match=r"now 1\nPut.*new one\. `extend` only makes a run longer\.$"):
         make().fit(1, 0.05, checkpoint=tmp_path, extend=True)
 
 
