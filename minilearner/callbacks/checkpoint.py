@@ -199,15 +199,16 @@ class Checkpoint(Callback):
             raise CheckpointError(f"{saved.path} does not say which run it holds: {error!r:.200}.") from error
         unknown = [f"{what} could not be compared" for what in found.unknown]
         if found.changed:
-            more = f" To train that run on to {n_epochs} epochs, give `extend=True` and the same other arguments."
-            less = " `extend` only makes a run longer."
-            is_longer = type(n_before) is int and n_before > n_epochs
+            hint = ""
+            if is_shorter and not self.extend:
+                hint = f" To train that run on to {n_epochs} epochs, give `extend=True` and the same other arguments."
+            elif self.extend and type(n_before) is int and n_before > n_epochs:
+                hint = " `extend` only makes a run longer."
             raise CheckpointError(
                 f"{self.folder} holds another run:\n  "
                 + "\n  ".join([*found.changed, *unknown])
                 + "\nPut the arguments back to go on with that run, or use another folder for a new one."
-                + (more if is_shorter and not self.extend else "")
-                + (less if is_longer and self.extend else "")
+                + hint
             )
         if unknown and processes.is_first():
             warnings.warn(

@@ -172,13 +172,9 @@ def test_a_log_has_each_row_once(tmp_path):
 def test_without_the_word_the_refusal_names_it(tmp_path):
     make().fit(1, 0.05, checkpoint=tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"run:\n  n_epochs: saved 1, now 2\nPut .* give `extend=True` and the same other"
+        CheckpointError, match=r"run:\n  n_epochs: saved 1, now 2\nPut .* give `extend=True` and the same"
     ):
         make().fit(2, 0.05, checkpoint=tmp_path)
-    with pytest.raises(
-        CheckpointError, match=r"To train that run on to 2 epochs, change nothing else and give `extend"
-    ):
-        make().fit(2, 0.1, checkpoint=tmp_path)
 
 
 def test_another_run_is_refused_with_the_word_too(tmp_path):
