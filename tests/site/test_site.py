@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # the browser tools' own war
 
 SITE = Path(__file__).parents[2] / "site"
 PAGES = ["index", "start", "tutorials/own-photos", "migration", "comparison", "reference/schedules"]
+SEARCHES = {"GradientClip": "reference/callbacks", "extend a run": "how-to/resume"}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -60,8 +61,9 @@ def test_figures_are_shown_in_the_theme_of_the_page(browser, address):
             assert all(scheme in one for one in shown.evaluate_all("all => all.map(image => image.src)"))
 
 
-def test_the_search_finds_a_name(browser, address):
+@pytest.mark.parametrize(("query", "page"), SEARCHES.items())
+def test_the_search_finds_names_and_phrases(browser, address, query, page):
     with Visit(browser, f"{address}/index.html") as visit:
-        visit.page.locator("input[name=query]").fill("GradientClip")
+        visit.page.locator("input[name=query]").fill(query)
         visit.page.locator(".md-search-result__link").first.wait_for()
-        assert "reference/callbacks" in visit.page.locator(".md-search-result__link").first.get_attribute("href")
+        assert page in visit.page.locator(".md-search-result__link").first.get_attribute("href")
