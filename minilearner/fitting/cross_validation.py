@@ -5,6 +5,7 @@ The result is the predictions of each item by a model that was not trained on it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -188,7 +189,8 @@ def _say(scores: dict[str, float]) -> str:
 def _as_table(
     by: str, keys: Sequence[int], n_items: Sequence[int | None], found: Sequence[dict[str, float]], overlap: float = 0.0
 ) -> ScoreTable:
-    scores = {name: tuple(one[name] for one in found) for name in found[0]}
+    names = dict.fromkeys(name for one in found for name in one)  # `make_learner` may give each learner its own metrics
+    scores = {name: tuple(one.get(name, math.nan) for one in found) for name in names}
     return ScoreTable(by, tuple(keys), tuple(n_items), scores, overlap)
 
 

@@ -31,7 +31,8 @@ class ScoreTable(AtAGlance):
         print(scores)  # a row for each fold, then mean, standard deviation and interval
         scores.mean["accuracy"], scores.interval["accuracy"]
 
-    NaN in a fit, such as an area under the curve without positives, makes the mean NaN.
+    NaN in a fit, such as an area under the curve without positives, makes the mean NaN. So does a metric that only some
+    of the fits have.
     """
 
     by: str

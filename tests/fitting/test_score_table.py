@@ -242,6 +242,14 @@ def test_a_fit_that_trains_nothing_is_named(learn, capsys):
     assert "changed no weight" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_metric_of_some_fits_is_missing_in_the_others(which, learn, net):
+    metrics = [[], []]
+    metrics[which] = [accuracy]
+    scores = learn.repeat(2, 1, make_learner=lambda dls: Learner(dls, net(), metrics=metrics.pop(0)))
+    assert [math.isnan(value) for value in scores.scores["accuracy"]] == [which == 1, which == 0]
+
+
 def test_seeds_are_checked(learn):
     with pytest.raises(ValueError, match=r"`seeds` must name each seed once.*seeds=\[1, 1\]"):
         learn.repeat([1, 1])
