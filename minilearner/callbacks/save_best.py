@@ -69,13 +69,19 @@ class SaveBest(Tracker):
         self.best_epoch: int | None = None
         self.best_step: int | None = None
         self._found = ""  # the same, for people
+        self._is_written = False
         self._weights: dict[str, Tensor] = {}
         self._extra: dict[str, Any] = {}
         self._of_loss: list[Tensor] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best weights and what is known of them, but not whether this process has written the file."""
+        return {name: part for name, part in super().state_dict().items() if name != "_is_written"}
+
     def before_fit(self, run: Run) -> None:
         super().before_fit(run)
         self.best_epoch, self.best_step, self._weights, self._extra, self._of_loss = None, None, {}, {}, []
+        self._is_written = False
         if self.path is not None:
             check_writable(self.path)
             _pack_extra_state(read_extra_state(run.model))
@@ -102,6 +108,8 @@ class SaveBest(Tracker):
                 what = {"monitor": self.monitor, "value": self.best, "epoch": self.best_epoch, "step": self.best_step}
                 run.record.settings["put_back"] = what
         if self._weights and self.path is not None:
+            if not self._is_written:  # a resumed run that has not improved since: the file may be gone, or another's
+                self._write(self.path)
             announce(run, f"SaveBest wrote the weights of {self._found} to {self.path.resolve()}")
 
     def put_back(self, model: nn.Module, loss_func: Any = None) -> None:
@@ -141,9 +149,13 @@ class SaveBest(Tracker):
         self._of_loss = [t.detach().to("cpu", copy=True) for t in _tensors_in(run.step.loss_func)]
         self._extra = copy_apart({name: value for name, value in state.items() if name.endswith("_extra_state")})
         if self.path is not None:
-            about = {"monitor": self.monitor, "value": repr(self.best), "epoch": str(run.epoch)}
-            extra, beside = _pack_extra_state(self._extra)
-            write_atomically(self.path, save(self._weights | beside, metadata=about | extra))
+            self._write(self.path)
+
+    def _write(self, path: Path) -> None:
+        about = {"monitor": self.monitor, "value": repr(self.best), "epoch": str(self.best_epoch)}
+        extra, beside = _pack_extra_state(self._extra)
+        write_atomically(path, save(self._weights | beside, metadata=about | extra))
+        self._is_written = True
 
     def __repr__(self) -> str:
         return f"SaveBest({self.monitor!r}, mode={self.mode!r})"

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from interruptions import Stop, StopAt
+from safetensors.torch import load_file
 from torch import nn
 from torch.optim import lr_scheduler
 
@@ -157,6 +158,17 @@ def test_a_rate_that_was_found_is_kept(tmp_path):
     learn = make()
     record = learn.fit(2, "auto", checkpoint=tmp_path, extend=True)
     assert len(set(record.steps["lr"])) == 1 and len(record.epochs) == 2
+
+
+def test_the_best_weights_are_in_their_file_though_it_was_removed(tmp_path):
+    path, folder = tmp_path / "best.safetensors", tmp_path / "run"
+    of_first = {"monitor": "train_loss", "mode": "max", "path": path}
+    make([SaveBest(**of_first)]).fit(2, 0.05, checkpoint=folder)
+    written = load_file(path)
+    path.unlink()
+    make([SaveBest(**of_first)]).fit(3, 0.05, checkpoint=folder, extend=True)
+    again = load_file(path)
+    assert again.keys() == written.keys() and all(torch.equal(again[name], written[name]) for name in written)
 
 
 def test_a_log_has_each_row_once(tmp_path):
