@@ -29,7 +29,7 @@ __all__ = ["Comparison", "compare", "identity"]
 
 _MOST_LINES = 20  # for one table, such as the shapes of all parameters
 _MAY_CHANGE = ("device", "compiled", "auto_precision")  # the last says why, with times; "precision" is compared
-_ADDED_LATER = ("training class", "validation class")  # earlier versions did not save them
+_ADDED_LATER = ("training class", "validation class", "start_epoch")  # earlier versions did not save them
 _EVERY_RUNS = ("Evaluate", "Record", "Progress", "Checkpoint")  # callbacks
 _OWN_ARGUMENTS = "callbacks with arguments of their own choice"
 
@@ -55,6 +55,7 @@ def identity(run: Run, kind: str) -> dict[str, Any]:
     return {
         "call": kind,
         "n_epochs": run.n_epochs,
+        "start_epoch": run.epoch,
         "model": type(getattr(run.model, "_orig_mod", run.model)).__name__,
         "parameters": {name: list(t.shape) for name, t in unwrap_names(run.model.named_parameters()).items()},
         "buffers": {name: list(t.shape) for name, t in unwrap_names(run.model.named_buffers()).items()},

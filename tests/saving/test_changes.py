@@ -161,6 +161,8 @@ def test_only_the_argument_of_the_call_is_named(tmp_path):
     assert changes(tmp_path, make(), lambda f: learn.fit(2, 0.2, checkpoint=f)) == ["lr: saved 0.1, now 0.2"]
     with pytest.raises(CheckpointError, match=r"run:\n  n_epochs: saved 2, now 3\nPut"):
         learn.fit(3, 0.1, checkpoint=tmp_path)
+    with pytest.raises(CheckpointError, match=r"run:\n  start_epoch: saved 0, now 1\nPut"):
+        learn.fit(2, 0.1, start_epoch=1, checkpoint=tmp_path)
 
 
 def remove(folder):
