@@ -15,7 +15,8 @@ it wrote. `--pictures 10000` trains on 10,000 images; two cores can compare both
 It follows the MiniGoogLeNet tutorials, which report a test accuracy of 94.33 % after 48 cyclical epochs (73.5 % after
 the first, 81.1 % after the second). We measured 91.6 % after three epochs of one cycle that peaks at 0.03. We have not
 yet measured whether 48 cyclical epochs, or 16 of one cycle, reach 94.3 %. That needs a GPU: on two cores, an epoch
-takes 3 to 15 minutes.
+takes 3 to 15 minutes. On the first 5,000 images, with one seed, 24 cyclical epochs reached 87.8 %, 12 epochs of one
+cycle 87.7 % and 8 epochs 86.2 % (standard error 0.3): so far, half of the epochs are enough, and a third is not.
 """
 
 import argparse
