@@ -10,9 +10,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -42,6 +46,7 @@ __all__ = [
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets, and torch needs
 _PIECE = 2**24  # elements that are sent at once
 _TIMEOUT = timedelta(minutes=30)
+_LOOK_SECONDS, _IDLE_LOOKS, _LONGEST_EXIT = 0.002, 5, 5.0
 _LOST = ("connection closed by peer", "connection reset", "broken pipe", "socket", "gloo", "nccl")
 
 
@@ -80,7 +85,10 @@ def join() -> None:
     NCCL carries what is on GPUs, gloo the rest. An error that ends this process is printed on standard error with its
     rank and reported to torchrun, which then ends the other processes.
     """
-    if _has_group() or count() == 1:
+    if count() == 1:
+        return
+    _await_gloo_at_exit()
+    if _has_group():
         return
     backend = "gloo"
     if torch.cuda.is_available() and dist.is_nccl_available():
@@ -204,6 +212,34 @@ def _own_device() -> torch.device:
 def _leave() -> None:
     if _has_group():
         dist.destroy_process_group()
+
+
+@cache
+def _await_gloo_at_exit() -> None:
+    """Registers a wait for gloo's threads, which a group ends only once nothing holds it; a wrapped model does.
+
+    To let go of a tensor, such a thread needs Python's lock. Before 3.14, Python ends the thread inside C++ if it asks
+    for the lock too late, and C++ then aborts the process.
+    """
+    if sys.version_info < (3, 14):
+        atexit.register(_await_gloo)  # runs after `_leave`, which is registered later
+
+
+def _await_gloo() -> None:
+    """Returns once gloo's threads have slept for a few milliseconds in which they could have had Python's lock."""
+    idle, deadline = 0, time.monotonic() + _LONGEST_EXIT
+    while idle < _IDLE_LOOKS and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)  # gives up the lock
+        idle = idle + 1 if all(state == "S" for state in _gloo_states()) else 0
+
+
+def _gloo_states() -> Iterator[str]:
+    """Yields the states of gloo's threads as Linux names them; none on other systems, which only wait."""
+    for thread in Path("/proc/self/task").glob("*/stat"):
+        with suppress(OSError):  # the thread has just ended
+            name, _, rest = thread.read_text().partition(") ")
+            if "gloo_runloop" in name:
+                yield rest[0]
 
 
 def _end_with(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
