@@ -24,7 +24,7 @@ from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import valley
 from minilearner.lr_finder.sweep import SweepSettings
 from minilearner.models.groups import freeze_to, layer_groups
-from minilearner.results.recorder import RunRecord
+from minilearner.results.run_record import RunRecord
 from minilearner.threads import hold, train
 from minilearner.training import optimizers
 from minilearner.training.callback import Callback, Callbacks, as_callbacks

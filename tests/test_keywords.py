@@ -13,7 +13,8 @@ import minilearner
 import minilearner.vision.all
 from minilearner import Callback, DataLoaders, EarlyStopping, Learner, constant
 from minilearner.keywords import check_unknown, suggest_keywords
-from minilearner.results.recorder import Recorder, RunRecord
+from minilearner.results.recorder import Recorder
+from minilearner.results.run_record import RunRecord
 from minilearner.saving.description import describe
 
 CAUGHT = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

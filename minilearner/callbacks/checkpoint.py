@@ -24,7 +24,7 @@ from minilearner.checks import check_count, check_positive
 from minilearner.display import write_line
 from minilearner.errors import CheckpointError, plural
 from minilearner.glance import enumerate_names
-from minilearner.results.recorder import RunRecord
+from minilearner.results.run_record import RunRecord
 from minilearner.runtime import rng_state
 from minilearner.saving.checkpoint_folder import CheckpointFolder, Packed, Saved, pack_state
 from minilearner.saving.extension import (

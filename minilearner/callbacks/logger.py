@@ -22,7 +22,7 @@ from minilearner.checks import check_count
 from minilearner.data.targets import ClassNumbers
 from minilearner.models.tensors import unwrap
 from minilearner.results.interpretation import ClassificationInterpretation
-from minilearner.results.recorder import RunRecord
+from minilearner.results.run_record import RunRecord
 from minilearner.saving.export import write_export
 from minilearner.tracebacks import drop_frames
 from minilearner.training.callback import Callback

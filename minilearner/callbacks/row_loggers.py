@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from minilearner import processes
 from minilearner.callbacks.progress import announce, complain
 from minilearner.files import check_writable, csv_text, json_line, make_parent
-from minilearner.results.recorder import RunRecord, csv_columns
+from minilearner.results.epoch_rows import csv_columns
+from minilearner.results.run_record import RunRecord
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 

@@ -18,7 +18,7 @@ from minilearner.fitting.kept_precision import keep_auto_precision
 from minilearner.fitting.rates import settle_rates
 from minilearner.lr_finder.result import LRSweep
 from minilearner.metrics import Metric
-from minilearner.results.recorder import RunRecord
+from minilearner.results.run_record import RunRecord
 from minilearner.threads import alone_with
 from minilearner.training.callback import Callback, select_for_step
 from minilearner.training.loop import Loop

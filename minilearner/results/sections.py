@@ -14,7 +14,8 @@ import torch
 
 from minilearner.errors import plural
 from minilearner.pages.content import Bars, Block, Cell, Charts, Lines, Name, Paragraph, Section, Series, Table
-from minilearner.results.recorder import Recorder, RunRecord
+from minilearner.results.recorder import Recorder
+from minilearner.results.run_record import RunRecord
 from minilearner.results.training_facts import TrainingFacts
 
 __all__ = [

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minilearner.metrics import SmoothedLoss
-from minilearner.results.recorder import _CHUNK, Recorder
+from minilearner.results.recorder import Recorder
+from minilearner.results.run_record import _CHUNK
 
 
 @pytest.fixture
