@@ -21,6 +21,7 @@ from minilearner.keywords import suggest_keywords
 from minilearner.metrics import SmoothedLoss
 from minilearner.plots import lines
 from minilearner.results.epoch_rows import (
+    collect_history,
     csv_columns,
     format_cells,
     is_in_mid_epoch,
