@@ -25,7 +25,15 @@ from minilearner.models.tensors import has_convolutions, to_channels_last, to_co
 from minilearner.other_libraries import PRECISIONS_ELSEWHERE
 from minilearner.training.precision import PRECISIONS
 
-__all__ = ["PrecisionChoice", "Way", "check_precision", "choose_precision", "decide", "measure_steps"]
+__all__ = [
+    "PrecisionChoice",
+    "TrialLayers",
+    "Way",
+    "check_precision",
+    "choose_precision",
+    "decide",
+    "measure_steps",
+]
 
 _LEAST_GAIN = 1.2
 """How many times faster bf16 must be. It costs accuracy, so a small gain does not justify it."""
@@ -68,6 +76,26 @@ class Way(NamedTuple):
         return f"{self.precision}{' channels_last' * self.channels_last}"
 
 
+class TrialLayers(NamedTuple):
+    """The layers of a model that decide which way is fast. A trial computes with such layers.
+
+    Attributes:
+        convolutions: whether the model has 2-d convolutions, and so a layout to choose.
+        depthwise: kernel side and stride of its depthwise convolutions, each pair once, in rising order. Their kernels
+            differ most: for strides above 1 or kernels above 3, bf16 may take ten times as long as fp32.
+    """
+
+    convolutions: bool
+    depthwise: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> TrialLayers:
+        """Returns the layers of a model."""
+        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        depthwise = {(one.kernel_size[0], one.stride[0]) for one in convolutions if one.groups == one.in_channels > 1}
+        return cls(bool(convolutions), tuple(sorted(depthwise)))
+
+
 def check_precision(precision: str) -> None:
     """Checks for the name of a precision, or "auto"."""
     check_choice(precision, "precision", (*PRECISIONS, "auto"), synonyms=PRECISIONS_ELSEWHERE)
@@ -77,22 +105,22 @@ def choose_precision(
     model: nn.Module,
     device: torch.device,
     *,
-    measure: Callable[[bool], Mapping[Way, float]] | None = None,
+    measure: Callable[[TrialLayers], Mapping[Way, float]] | None = None,
     is_shared: bool = False,
 ) -> PrecisionChoice:
     """Returns how a model trains fast on a device: on a CPU by a trial, on a GPU by its compute capability.
 
     Args:
-        model: decides what the trial computes: convolutions if it has any, else matrix products.
+        model: decides what the trial computes: convolutions of its kinds if it has any, else matrix products.
         device: where it trains.
         measure: returns the seconds of a step for each way to compute it, see `decide`; `measure_steps` by default. Its
-            argument says whether the step has convolutions.
+            argument says which layers the step has.
         is_shared: whether all processes take the choice of process 0. Then each of them must make this call.
     """
-    convolutions, measure = has_convolutions(model), measure or measure_steps
+    layers, measure = TrialLayers.of(model), measure or measure_steps
     if is_shared and not processes.is_first():
         return processes.take_from_first(None)  # type: ignore[no-any-return]
-    choice = decide(measure(convolutions)) if device.type == "cpu" else _judge_gpu(device, convolutions)
+    choice = decide(measure(layers)) if device.type == "cpu" else _judge_gpu(device, layers.convolutions)
     return processes.take_from_first(choice) if is_shared else choice
 
 
@@ -110,17 +138,18 @@ def decide(seconds: Mapping[Way, float]) -> PrecisionChoice:
     return PrecisionChoice(*chosen, why=f"in a trial, bf16 took {ratio:.2f} times as long as fp32 ({times})")
 
 
-def measure_steps(convolutions: bool) -> Mapping[Way, float]:
+def measure_steps(layers: TrialLayers) -> Mapping[Way, float]:
     """Returns the shortest time of a small training step on the CPU for each way to compute it, in seconds.
 
-    Each process measures once and keeps the result. That takes about 0.1 seconds. It computes in one thread, because
-    the threads of a small step wait for each other most of the time. It draws from no global generator.
+    Each process measures once for the same layers and keeps the result. That takes 0.1 to 0.3 seconds. It computes in
+    one thread, because the threads of a small step wait for each other most of the time. It draws from no global
+    generator.
 
     Args:
-        convolutions: whether the step is that of a convolutional network, which has a layout to choose.
+        layers: what the step computes with.
     """
     with _one_at_a_time:
-        return _measure_once(convolutions)
+        return _measure_once(layers)
 
 
 _one_at_a_time = threading.Lock()
@@ -133,18 +162,20 @@ _HOPELESS = 3.0
 
 
 @functools.cache
-def _measure_once(convolutions: bool) -> Mapping[Way, float]:
+def _measure_once(layers: TrialLayers) -> Mapping[Way, float]:
     n_threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as own:  # a new thread, which no autocast, `no_grad` or default device reaches
         own.submit(torch.set_num_threads, 1).result()
         own.submit(torch.get_num_threads).result()  # Its first use takes over the number that was set last.
         torch.set_num_threads(n_threads)  # This thread has kept its number. New threads shall have the same.
-        return own.submit(lambda: _take_turns(_make_steps(convolutions))).result()
+        return own.submit(lambda: _take_turns(_make_steps(layers))).result()
 
 
-def _make_steps(convolutions: bool) -> dict[Way, Callable[[], None]]:
-    make = _make_convolutions if convolutions else _make_products
-    layouts = (False, True) if convolutions else (False,)
+def _make_steps(layers: TrialLayers) -> dict[Way, Callable[[], None]]:
+    make = _make_convolutions if layers.convolutions else _make_products
+    if layers.depthwise:
+        make = functools.partial(_make_depthwise, layers.depthwise)
+    layouts = (False, True) if layers.convolutions else (False,)
     return {Way(name, layout): make(name, layout) for name in ("fp32", "bf16") for layout in layouts}
 
 
@@ -209,6 +240,36 @@ def _make_convolutions(precision: str, channels_last: bool) -> Callable[[], None
 
     parameters = [images, *kernels, *(one for norm in norms for one in norm)]
     return functools.partial(_step, predict, parameters, precision)
+
+
+def _make_depthwise(kinds: tuple[tuple[int, int], ...], precision: str, channels_last: bool) -> Callable[[], None]:
+    """Returns a step of one inverted bottleneck for each kernel side and stride, all on the same input.
+
+    The input is (4, 16, 16, 16). Each bottleneck widens it to 64 channels, convolves each of them alone, and narrows
+    them again; batch norm and ReLU follow each convolution.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def draw(*size: int) -> Tensor:
+        return _draw(*size).to(memory_format=layout).requires_grad_()
+
+    images = draw(4, 16, 16, 16)
+    kernels = [(draw(64, 16, 1, 1), draw(64, 1, side, side), draw(16, 64, 1, 1)) for side, _ in kinds]
+
+    def normalize(x: Tensor) -> Tensor:
+        return F.relu(F.batch_norm(x, None, None, training=True))
+
+    def convolve(kind: tuple[int, int], widen: Tensor, own: Tensor, narrow: Tensor) -> Tensor:
+        side, stride = kind
+        x = normalize(F.conv2d(images, widen))
+        x = normalize(F.conv2d(x, own, stride=stride, padding=side // 2, groups=64))
+        return normalize(F.conv2d(x, narrow)).mean((2, 3))
+
+    def predict() -> Tensor:
+        outputs = [convolve(kind, *three) for kind, three in zip(kinds, kernels, strict=True)]
+        return torch.stack(outputs).sum(0)
+
+    return functools.partial(_step, predict, [images, *(one for three in kernels for one in three)], precision)
 
 
 def _make_products(precision: str, channels_last: bool) -> Callable[[], None]:

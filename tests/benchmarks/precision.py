@@ -2,11 +2,11 @@
 
     python tests/benchmarks/precision.py [--bs 64] [--rounds 7] [--threads 2]
 
-Training steps of MiniGoogLeNet (32 pixels), ResNet-18 (64 pixels) and an MLP take turns in all four ways, in one
-process, so that a busy machine slows all alike. A ratio divides a way's time by that of auto's choice in the same
-round, and the table shows medians over rounds. The last column divides the choice's time by that of the best way; the
-aim is at most 1.05. With one thread, the clock counts only the time that this thread computes, so that other programs
-disturb little.
+Training steps of MiniGoogLeNet (32 pixels), ResNet-18, MobileNetV2, EfficientNet-B0 and ConvNeXt-Tiny (64 pixels) and
+an MLP take turns in all four ways, in one process, so that a busy machine slows all alike. A ratio divides a way's
+time by that of auto's choice in the same round, and the table shows medians over rounds. The last column divides the
+choice's time by that of the best way; the aim is at most 1.05. With one thread, the clock counts only the time that
+this thread computes, so that other programs disturb little.
 """
 
 import os
@@ -27,6 +27,9 @@ from minilearner.training.auto_precision import PrecisionChoice, Way, choose_pre
 MODELS = {
     "MiniGoogLeNet, 32 px": (lambda: MiniGoogLeNet(10), (1, 32, 32)),
     "ResNet-18, 64 px": (lambda: torchvision.models.resnet18(num_classes=10), (3, 64, 64)),
+    "MobileNetV2, 64 px": (lambda: torchvision.models.mobilenet_v2(num_classes=10), (3, 64, 64)),
+    "EfficientNet-B0, 64 px": (lambda: torchvision.models.efficientnet_b0(num_classes=10), (3, 64, 64)),
+    "ConvNeXt-Tiny, 64 px": (lambda: torchvision.models.convnext_tiny(num_classes=10), (3, 64, 64)),
     "MLP, 784-512-512-10": (lambda: MLP([784, 512, 512, 10]), (784,)),
 }
 WAYS = [Way(*way) for way in product(("fp32", "bf16"), (False, True))]
@@ -49,13 +52,17 @@ def make_steps(make, size, bs, way):
 
 
 def main():
-    args = make_parser(__doc__, rounds=7, bs=64).parse_args()
+    parser = make_parser(__doc__, rounds=7, bs=64)
+    parser.add_argument("--models", nargs="+", default=[""], help="only models whose names begin so")
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     clock = time.thread_time if args.threads == 1 else time.perf_counter
     print(f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads, torch {torch.__version__}; batch")
     print(f"{args.bs}, {args.rounds} rounds. Time of a step, divided by that of the choice:\n")
     print(f"{'':24}" + "".join(f"{way!s:>20}" for way in WAYS) + f"{'choice to best':>20}")
     for name, (make, size) in MODELS.items():
+        if not name.startswith(tuple(args.models)):
+            continue
         choice = choose_precision(make(), torch.device("cpu"))
         steps = {way: make_steps(make, size, args.bs, way) for way in WAYS}
         times = {way: [] for way in WAYS}

@@ -12,9 +12,11 @@ from torch import nn
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, largest_batch_size
 from minilearner.runtime import rng_state
 from minilearner.training import auto_precision
-from minilearner.training.auto_precision import PrecisionChoice, choose_precision, decide, measure_steps
+from minilearner.training.auto_precision import PrecisionChoice, TrialLayers, choose_precision, decide, measure_steps
 
 CPU = torch.device("cpu")
+CONVOLUTIONS, PRODUCTS = TrialLayers(convolutions=True), TrialLayers(convolutions=False)
+DEPTHWISE = TrialLayers(convolutions=True, depthwise=((3, 1), (3, 2), (5, 1), (5, 2)))
 
 
 def times(fp32, fp32_last, bf16, bf16_last):
@@ -52,12 +54,19 @@ def test_the_choice_says_why_in_one_sentence():
 def test_only_a_model_with_convolutions_is_judged_by_them(model, has_any):
     seen = []
 
-    def measure(convolutions):
-        seen.append(convolutions)
-        return times(1.0, 0.5, 3.0, 3.0) if convolutions else {("fp32", False): 1.0, ("bf16", False): 3.0}
+    def measure(layers):
+        seen.append(layers)
+        return times(1.0, 0.5, 3.0, 3.0) if layers.convolutions else {("fp32", False): 1.0, ("bf16", False): 3.0}
 
     choice = choose_precision(model, CPU, measure=measure)
-    assert seen == [has_any] and (choice.precision, choice.channels_last) == ("fp32", has_any)
+    assert seen == [TrialLayers(has_any)] and (choice.precision, choice.channels_last) == ("fp32", has_any)
+
+
+def test_a_trial_has_the_depthwise_convolutions_of_the_model():
+    depthwise, grouped = nn.Conv2d(8, 16, 5, stride=2, groups=8), nn.Conv2d(16, 16, 7, groups=4)
+    model = nn.Sequential(depthwise, grouped, nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3, groups=16))
+    assert TrialLayers.of(model) == TrialLayers(convolutions=True, depthwise=((3, 1), (5, 2)))
+    assert TrialLayers.of(nn.Conv2d(1, 4, 3)) == CONVOLUTIONS  # one channel has nothing to keep apart
 
 
 def test_a_device_that_is_neither_cpu_nor_cuda_computes_in_fp32():
@@ -69,9 +78,9 @@ def test_a_device_that_is_neither_cpu_nor_cuda_computes_in_fp32():
 def measure():
     """Measures anew, as a fresh process does."""
 
-    def measure(convolutions):
+    def measure(layers):
         auto_precision._measure_once.cache_clear()
-        return measure_steps(convolutions)
+        return measure_steps(layers)
 
     return measure
 
@@ -79,16 +88,17 @@ def measure():
 def test_measuring_takes_less_than_three_tenths_of_a_second(measure):
     def cost():
         began = time.process_time()
-        measure(True)
-        measure(False)
+        measure(CONVOLUTIONS)
+        measure(PRODUCTS)
         return time.process_time() - began
 
     assert min(cost() for _ in range(3)) < 0.3
 
 
 def test_a_process_measures_once():
-    assert measure_steps(True) is measure_steps(True) and measure_steps(False) is measure_steps(False)
-    assert list(measure_steps(True)) == list(times(1, 1, 1, 1)) and len(measure_steps(False)) == 2
+    for layers in (CONVOLUTIONS, DEPTHWISE, PRODUCTS):
+        assert measure_steps(layers) is measure_steps(layers)
+    assert list(measure_steps(CONVOLUTIONS)) == list(times(1, 1, 1, 1)) and len(measure_steps(PRODUCTS)) == 2
 
 
 def test_measuring_leaves_generators_threads_and_switches_alone(measure):
@@ -97,7 +107,8 @@ def test_measuring_leaves_generators_threads_and_switches_alone(measure):
     torch.set_num_threads(2)
     try:
         with torch.no_grad(), torch.device("meta"), torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-            assert all(0 < seconds < 10 for convolutions in (True, False) for seconds in measure(convolutions).values())
+            for layers in (CONVOLUTIONS, DEPTHWISE, PRODUCTS):
+                assert all(0 < seconds < 10 for seconds in measure(layers).values())
             assert not torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
         found = [torch.get_num_threads()]
         other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
@@ -127,7 +138,7 @@ def train(precision, choice=None):
 
 @pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_an_auto_run_has_the_bits_of_a_run_with_that_precision(measure, name):
-    measure(True)
+    measure(CONVOLUTIONS)
     given, given_record = train(name)
     choice = PrecisionChoice(name, name == "bf16", why="so")
     chosen, record = train("auto", choice)
@@ -144,7 +155,7 @@ def test_a_choice_without_channels_last_lays_out_a_model_contiguously():
 def test_the_summary_says_what_was_chosen_and_a_given_precision_replaces_it():
     dls = DataLoaders.from_arrays((torch.rand(8, 1, 8, 8), torch.arange(8) % 3), bs=4)
     learn = Learner(dls, net(), precision="auto", device="cpu")
-    choice = decide(measure_steps(True))
+    choice = decide(measure_steps(CONVOLUTIONS))
     layout = ", channels_last" * choice.channels_last
     assert f"precision: {choice.precision}{layout}\nauto_precision: {choice}\n" in str(learn.summary())
     assert "auto chose" not in str(learn.to_fp32().summary())
