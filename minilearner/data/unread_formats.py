@@ -22,6 +22,7 @@ __all__ = [
     "find_plugin_endings",
     "identify_image",
     "read_head",
+    "register_plugin",
     "unread_format",
     "warn_of_missed_images",
 ]
@@ -95,7 +96,7 @@ def identify_image(source: Source) -> Image.Image:
     except UnidentifiedImageError:
         # Pillow loads rare formats when first needed, and may miss those that another thread is just loading.
         Image.init()
-        _register_plugin(read_head(source)[0])
+        register_plugin(read_head(source)[0])
         return Image.open(source)
 
 
@@ -109,12 +110,14 @@ def read_head(source: Source) -> tuple[bytes, int]:
     return source.read(32), size
 
 
-def _register_plugin(head: bytes) -> None:
-    """Teaches Pillow the format whose files begin with these bytes, if it can be taught."""
-    if unread_format(head) is _HEIC and importlib.util.find_spec("pillow_heif") is not None:
-        import pillow_heif  # an extra
+def register_plugin(head: bytes) -> str | None:
+    """Teaches Pillow the format whose files begin with these bytes, and returns its name; None if it has no teacher."""
+    if unread_format(head) is not _HEIC or importlib.util.find_spec("pillow_heif") is None:
+        return None
+    import pillow_heif  # an extra
 
-        pillow_heif.register_heif_opener()
+    pillow_heif.register_heif_opener()
+    return "HEIF"
 
 
 def warn_of_missed_images(root: str, listed: Collection[str], left_out: Sequence[str]) -> None:

@@ -6,14 +6,17 @@ import io
 
 from PIL import Image, UnidentifiedImageError
 
+from minilearner.data.unread_formats import register_plugin, unread_format
 from minilearner.serving.limits import Limits, Refusal
 
 __all__ = ["Upload", "check_upload"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that Pillow decodes by itself. Others may start a program, as EPS does, or are of no use on the web."""
+"""Formats that Pillow decodes by itself. Others may start a program, as EPS does, or are of no use on the web.
+HEIC, the format of iPhones, is accepted too if pillow-heif is installed."""
 
 _LONGEST = 255
+_HEAD = 32  # bytes that tell the format
 
 
 class Upload(bytes):
@@ -54,18 +57,29 @@ def check_upload(upload: Upload, limits: Limits) -> None:
         raise Refusal(400, f"{name!r} is no plain name of a file.")
     if not upload:
         raise Refusal(400, f"{name!r} is empty.")
+    plugin = register_plugin(upload[:_HEAD])
     try:
-        with Image.open(io.BytesIO(upload), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(upload), formats=(*FORMATS, plugin) if plugin else FORMATS) as image:
             width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Refusal(
             413, f"{name!r} has too many pixels: at most {limits.megapixels:g} million are accepted."
         ) from error
     except UnidentifiedImageError as error:
-        raise Refusal(415, f"{name!r} is no image in one of the formats {', '.join(FORMATS)}.") from error
+        if plugin:  # its head is that of the format
+            raise Refusal(422, f"{name!r} is damaged: it ends too early, or is no whole {plugin} image.") from error
+        raise Refusal(415, _describe_format(upload)) from error
     except Exception as error:  # Pillow raises a dozen kinds of errors for damaged files
         raise Refusal(422, f"{name!r} is damaged: {error}") from error
     if width * height > limits.n_pixels:
         raise Refusal(
             413, f"{name!r} has {width} x {height} pixels, and at most {limits.megapixels:g} million are accepted."
         )
+
+
+def _describe_format(upload: Upload) -> str:
+    """Says why the format of an upload is refused."""
+    known = unread_format(upload[:_HEAD])
+    if known is not None and known.name == "HEIC":
+        return f"{upload.name!r} is HEIC, which this server reads after `pip install 'minilearner[heif]'`."
+    return f"{upload.name!r} is no image in one of the formats {', '.join(FORMATS)}."

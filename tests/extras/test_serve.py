@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pillow_heif
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
@@ -67,6 +68,23 @@ def test_it_predicts_what_the_learner_predicts(server, model, photos):
         assert (prediction["file"], prediction["label"]) == (file.name, label)
         found = [prediction["probabilities"][name] for name in ("cat", "dog")]
         np.testing.assert_allclose(found, probabilities.numpy(), atol=1e-5)
+
+
+def test_a_photo_of_an_iphone_is_predicted_and_a_hostile_one_is_refused(server, model, tmp_path):
+    learn = load_learner(model, device="cpu")
+    image = Image.effect_noise((64, 48), 80).convert("RGB")
+    photo = tmp_path / "IMG_1.HEIC"
+    pillow_heif.from_pillow(image).save(photo, quality=90)
+    status, answer = server.predict(photo)
+    assert status == 200, answer
+    assert answer["predictions"][0]["probability"] == pytest.approx(float(learn.predict(photo)[2].max()), abs=1e-5)
+    for length in (40, 200, photo.stat().st_size - 50):
+        (tmp_path / "cut.heic").write_bytes(photo.read_bytes()[:length])
+        status, answer = server.predict(tmp_path / "cut.heic")
+        assert status == 422 and "'cut.heic'" in answer["error"], (length, answer)
+    pillow_heif.from_pillow(Image.new("L", (9000, 8000))).save(tmp_path / "large.heic")
+    status, answer = server.predict(tmp_path / "large.heic")
+    assert status == 413 and "'large.heic' has 9000 x 8000 pixels" in answer["error"]
 
 
 def test_several_files_are_a_batch(server, photos):
