@@ -68,7 +68,7 @@ class SaveBest(Tracker):
         self.restore = restore
         self.best_epoch: int | None = None
         self.best_step: int | None = None
-        self._found = ""  # the same, for people
+        self._best_in_mid_epoch = False
         self._is_written = False
         self._weights: dict[str, Tensor] = {}
         self._extra: dict[str, Any] = {}
@@ -101,16 +101,20 @@ class SaveBest(Tracker):
                 f"The latest {self.monitor!r} is {run.metrics.get(self.monitor, 'missing')}.",
                 stacklevel=2,
             )
-        elif self.restore:
+            return
+        where = f"epoch {run.label_epoch(self.best_epoch)}"
+        if self._best_in_mid_epoch:
+            where += f", step {self.best_step}"
+        if self.restore:
             self.put_back(run.model, run.step.loss_func)
-            announce(run, f"SaveBest put back the weights of {self._found}: {self.monitor} {self.best:.4f}.")
+            announce(run, f"SaveBest put back the weights of {where}: {self.monitor} {self.best:.4f}.")
             if run.record is not None:
                 what = {"monitor": self.monitor, "value": self.best, "epoch": self.best_epoch, "step": self.best_step}
                 run.record.settings["put_back"] = what
-        if self._weights and self.path is not None:
+        if self.path is not None:
             if not self._is_written:  # a resumed run that has not improved since: the file may be gone, or another's
                 self._write(self.path)
-            announce(run, f"SaveBest wrote the weights of {self._found} to {self.path.resolve()}")
+            announce(run, f"SaveBest wrote the weights of {where} to {self.path.resolve()}")
 
     def put_back(self, model: nn.Module, loss_func: Any = None) -> None:
         """Loads the best weights of the latest run into a model.
@@ -138,7 +142,7 @@ class SaveBest(Tracker):
         if self.monitor not in run.metrics or not self.improved(run):
             return
         self.best_epoch, self.best_step = run.epoch, run.global_step
-        self._found = f"epoch {run.label_epoch()}" + (f", step {run.global_step}" if run.in_mid_epoch else "")
+        self._best_in_mid_epoch = run.in_mid_epoch
         state = run.model.state_dict()
         # safetensors needs contiguous tensors that share no memory, so tied weights are copied twice.
         self._weights = {

@@ -196,6 +196,12 @@ def test_it_says_so_if_the_last_epoch_was_the_best(capsys):
     assert learn.recorder.runs[0].settings["put_back"]["epoch"] == 1
 
 
+def test_after_an_extension_it_counts_the_epochs_of_the_longer_run(tmp_path, capsys):
+    for n_epochs in (2, 4):  # the loss falls, so the first epoch has the largest
+        learner(cbs=SaveBest("valid_loss", mode="max")).fit(n_epochs, checkpoint=tmp_path, extend=True)
+        assert f"the weights of epoch 1/{n_epochs}: valid_loss" in capsys.readouterr().out.splitlines()[-1]
+
+
 def test_it_names_the_step_of_a_validation_in_mid_epoch(capsys):
     learner(cbs=[SaveBest("score"), Validate(every_steps=2)], metrics=scores(0.5, 0.25)).fit(1)
     assert "SaveBest put back the weights of epoch 1/1, step 2: score 0.5000." in capsys.readouterr().out
