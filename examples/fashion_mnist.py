@@ -36,6 +36,7 @@ matplotlib.use("Agg")  # figures go to files; no screen is needed
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from torch.nn import CrossEntropyLoss
 
 from minilearner import (
     ClassificationInterpretation,
@@ -76,7 +77,7 @@ def main() -> None:
     if args.minutes is not None:
         files = train_within(args.minutes, speed, dls, args)
     else:
-        learn = learner(dls, args)
+        learn = (learner if args.lr_find or args.full or is_cyclical(args) else learner_of_recipe)(dls, args)
         print_plan(learn, speed, args)
         args.output.mkdir(parents=True, exist_ok=True)
         if args.lr_find:
@@ -119,13 +120,19 @@ def first_images(
     return DataLoaders.from_arrays(train, valid, bs=dls.bs, vocab=dls.vocab, batch_tfms=tfms, seed=args.seed)
 
 
-def learner(dls: DataLoaders, args: argparse.Namespace) -> Learner:
+def learner(dls: DataLoaders, args: argparse.Namespace, loss_func=None, **of_sgd) -> Learner:
     """Returns a learner whose weights are the same each time."""
     set_seed(args.seed)
-    sgd = partial(torch.optim.SGD, momentum=0.9)
-    learn = Learner(dls, MiniGoogLeNet(10), opt_func=sgd, metrics=accuracy, precision=args.precision)
+    sgd = partial(torch.optim.SGD, momentum=0.9, **of_sgd)
+    learn = Learner(dls, MiniGoogLeNet(10), loss_func, sgd, metrics=accuracy, precision=args.precision)
     learn.recorder.train_metrics = True  # training accuracy beside the test accuracy
     return learn
+
+
+def learner_of_recipe(dls: DataLoaders, args: argparse.Namespace) -> Learner:
+    """Returns a learner for one cycle in few epochs: half the batch size, so twice the updates, and more regularized."""
+    dls = DataLoaders(dls.new(bs=max(dls.bs // 2, 1)), dls.valid)
+    return learner(dls, args, CrossEntropyLoss(label_smoothing=0.1), weight_decay=5e-4, nesterov=True)
 
 
 @dataclass(frozen=True)
@@ -253,7 +260,7 @@ def train_cyclical(learn: Learner, args: argparse.Namespace) -> list[Path]:
 
 def compare(dls: DataLoaders, args: argparse.Namespace) -> list[Path]:
     """Trains one cycle at the found rate for a third of the epochs, then the cyclical run for all of them."""
-    short, long = learner(dls, args), learner(dls, args)
+    short, long = learner_of_recipe(dls, args), learner(dls, args)
     print(f"One cycle, {write_epochs(args.epochs // 3)}:")
     files = train_one_cycle(short, args.epochs // 3, args)
     files.append(short.recorder.to_csv(args.output / "one_cycle.csv"))  # saved before the other, longer run

@@ -52,10 +52,11 @@ class DataLoaders(NewItemLoaders, Generic[_Label]):
             Datasets are shuffled by (seed, epoch). Their short last batch is dropped, unless it has more than a tenth
             of the items.
         valid: the same for validation, in order and complete; None for no validation.
-        bs: items per batch, for datasets only.
+        bs: items per batch of a dataset. A loader has its own; `.bs` has what holds for the training loader.
         seed: decides every shuffle and augmentation of ours. None draws one number from torch's generator, and leaves
             that as it was if nothing here depends on the seed; `.seed` has the number.
-        target: what labels mean. None: `vocab`, or the dataset's `.classes`, gives a `Category`; else it is unknown.
+        target: what labels mean. None: `vocab`, a training loader of ours, or the dataset's `.classes` says it; else it
+            is unknown.
         vocab: names of the classes, in the order of their numbers.
         device: where batches arrive; the default device when None.
         path: where a learner of these loaders puts its files.
@@ -86,17 +87,18 @@ class DataLoaders(NewItemLoaders, Generic[_Label]):
         self.device = resolve_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.bs = bs
         self.path = DataPath(path)
         self.skipped: tuple[tuple[Any, str], ...] = ()
         """Items that were left out because they cannot be read, each with the reason."""
         self.new_items = new_items
         self.split_items, self._extra_tfms, self._turns = None, (), Turns()
         self.train = as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
+        self.bs = _batch_size(self.train if isinstance(self.train, DerivedLoader) else train) or bs
         self.valid = None if valid is None else as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         if isinstance(train, DataLoader) and drops_last(train) and (n := length_of(train.dataset)) and train.batch_size:
             choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
-        vocab = vocab if vocab is not None else _classes(train)
+        if target is None and vocab is None:
+            target, vocab = _target_of(train), _classes(train)
         self._target = target if target is not None or vocab is None else Category(vocab)
         for loader in self.loaders:
             loader.target = self._target
@@ -235,6 +237,17 @@ def _seed(seed: int | None, *, is_used: bool) -> int:
 def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> None:
     if target is not None and vocab is not None:
         raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
+
+
+def _batch_size(loader: Any) -> int | None:
+    """Returns how many items a batch of this loader has; None if it does not say."""
+    size = loader.bs if isinstance(loader, DerivedLoader) else getattr(loader, "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def _target_of(source: Any) -> Target | None:
+    """Returns what labels mean to a loader of ours that was made for other loaders, such as one of `new`."""
+    return source.target if isinstance(source, Loader) else None
 
 
 def _classes(source: Any) -> Sequence[Any] | None:

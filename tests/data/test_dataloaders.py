@@ -523,3 +523,19 @@ def test_the_repr_says_what_there_is_in_a_few_lines():
         "  seed: 1",
     ]
     assert "valid: none" in repr(DataLoaders(dataset(), bs=4)) and "<table>" in dls._repr_html_()
+
+
+def test_loaders_of_loaders_keep_their_classes_and_their_batch_size():
+    x, y = torch.rand(40, 3), ["cat", "dog"] * 20
+    dls = DataLoaders.from_arrays((x, y), (x[:8], y[:8]), bs=10, seed=0)
+    again = DataLoaders(dls.new(bs=4), dls.valid)
+    assert list(again.vocab) == ["cat", "dog"] and again.c == 2
+    assert again.bs == 4 and len(again.train) == 10
+    assert list(dls.vocab) == ["cat", "dog"] and dls.valid.target is not None  # the first ones are as they were
+
+
+def test_a_loader_of_torch_says_the_batch_size():
+    data = torch.utils.data.TensorDataset(torch.rand(40, 3), torch.arange(40) % 2)
+    assert DataLoaders(torch.utils.data.DataLoader(data, 10)).bs == 10
+    batches = [(torch.rand(4, 3), torch.arange(4))] * 2
+    assert DataLoaders(batches).bs == 64  # unknown: what `test_dl` takes
