@@ -1,23 +1,24 @@
 """Measures how good the rate of a finder is: the error points it loses on real tasks to the best of 19 peak rates.
 
-    python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--unseen] [--fresh]
+    python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--unseen] [--again]
 
-The bank trains each task of `lr_tasks.py` and `lr_varied_tasks.py` with `fit_one_cycle` at each rate and seed. If a
-rate costs the first seed more than 8 points, the other seeds do not try it. These errors, and the suggestions of the
-peers' own finders, are kept in `lr_bank.json`. They are computed again only if they are missing or the task has
-changed; our own sweeps run every time. A rate between two points of the grid is scored by interpolation over its
-logarithm. A finder that suggests nothing is scored at 1e-3, the default of the Learner. The seed decides weights and
-order.
+The bank trains each task of `lr_tasks.py`, `lr_varied_tasks.py` and `lr_fresh_tasks.py` with `fit_one_cycle` at each
+rate and seed. If a rate costs the first seed more than 8 points, the other seeds do not try it. These errors, and the
+suggestions of the peers' own finders, are kept in `lr_bank.json`. They are computed again only if they are missing or
+the task has changed; our own sweeps run every time. A rate between two points of the grid is scored by interpolation
+over its logarithm. A finder that suggests nothing is scored at 1e-3, the default of the Learner. The seed decides
+weights and order.
 
-The rule was tuned with the tasks of `TASKS` and `VARIED`. With `--unseen`, the script also scores those of
-`UNSEEN`, a third of all, which were trained and scored for the first time when the rule stood.
+The rule was tuned with the tasks of `TASKS` and `VARIED`. With `--unseen`, the script also scores those of `UNSEEN` and
+`FRESH`, which were trained and scored for the first time when the rule stood. `UNSEEN` was looked at for a later rule,
+with which `FRESH` was worse, so it was not taken.
 
 It prints the mean and the worst loss over tasks (each task is a mean over seeds), the spread of the suggestion over
 seeds (standard deviation in decades), and how often there was no suggestion. The best of 19 noisy errors is too low by
 chance; "best rate of the other seeds" says by how much. Then it prints the same with the constants of the rule
-calibrated without the task at hand. The rows of README have the mean and the worst loss, ours after 100 steps. The bank
-needs the packages of the dependency group `peers` and of the extra `test`, and mlxtend, river, statsmodels and
-scikit-image.
+calibrated without the task at hand. Seconds are the processor's, as a mean over `TIMED`. The rows of README have the
+mean and the worst loss, ours after 100 steps. The bank needs the packages of the dependency group `peers` and of the
+extra `test`, and mlxtend, river, statsmodels and scikit-image.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lr_peers import PEERS, peers
+from lr_fresh_tasks import FRESH
+from lr_peers import FINDERS, PEERS, peers, silence
 from lr_tasks import TASKS
 from lr_varied_tasks import UNSEEN, VARIED
 from rows import readme_row
@@ -41,6 +43,13 @@ from minilearner.training.optimizers import is_adaptive
 
 KEPT = Path(__file__).with_suffix(".json")
 DEFAULT = 1e-3
+KTRAIN = "ktrain's rule on our curve"
+TIMED = (
+    "wine MLP AdamW bs16",
+    "approval MLP SGD bs32",
+    "digit properties CNN-BN Adam bs64",
+    "digits LSTM rows Adam bs32",
+)
 SWEEPS = {"100 steps": 100, "60 steps": 60, '"auto"': None}  # number of steps of `lr_find`, or the sweep of "auto"
 CALIBRATIONS = [
     Calibration(plain=plain, bare=bare, adaptive=adaptive)
@@ -60,9 +69,9 @@ def fingerprint(task, what):
 class Store:
     """Keeps results by task and seed in one JSON file, and writes it after each new one."""
 
-    def __init__(self, path, fresh):
+    def __init__(self, path, again):
         self.path = path
-        self.values = {} if fresh or not path.exists() else json.loads(path.read_text())
+        self.values = {} if again or not path.exists() else json.loads(path.read_text())
 
     def get(self, task, what, seed, compute):
         key = f"{task.name} | {what} | seed {seed} | {fingerprint(task, what)}"
@@ -83,8 +92,10 @@ def errors(task, seed, first):
             found.append(None)
             continue
         learn = task.learner(seed)
+        valid, learn.dls.valid = learn.dls.valid, None  # to validate after each epoch would only cost time
         with learn.no_logging():
             learn.fit_one_cycle(task.epochs, task.rate(lr))
+            learn.dls.valid = valid
             found.append(round(task.error(learn), 3))
     return found
 
@@ -128,6 +139,28 @@ def ktrain(sweep):
     return float(sweep.lrs[np.nanargmin(sweep.smoothed)]) / 5 if np.isfinite(sweep.smoothed).any() else None
 
 
+def time_finders(task):
+    """Returns the processor seconds of each finder. Each runs twice, and the second run counts."""
+    finders = {f"minilearner, {name}": partial(ours, task, 0, n) for name, n in SWEEPS.items()}
+    finders |= {name: partial(find, task, 0) for name, find in FINDERS.items()}
+    found = {}
+    for name, find in finders.items():
+        for _ in range(2):
+            start = time.process_time()
+            with silence():
+                find()
+            found[name] = round(time.process_time() - start, 3)
+    return found
+
+
+def mean_seconds(store):
+    """Returns name of the rule -> the mean seconds of its finder over `TIMED`."""
+    found = [store.get(task, "seconds", 0, partial(time_finders, task)) for task in FRESH if task.name in TIMED]
+    means = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    means |= {name: means["fastai"] for name in PEERS if name.startswith("fastai")}
+    return means | {KTRAIN: means["minilearner, 100 steps"]}
+
+
 def measure(store, tasks, seeds):
     """Returns for each task its grid, our sweeps, and the suggestions of every rule, one for each seed."""
     rows, noise = [], []
@@ -138,7 +171,7 @@ def measure(store, tasks, seeds):
             for name, found in sweeps.items()
         }
         theirs = [store.get(task, "peers", seed, partial(peers, task, seed)) for seed in range(seeds)]
-        rules |= {"ktrain's rule on our curve": [ktrain(sweep) for sweep in sweeps["100 steps"]]}
+        rules |= {KTRAIN: [ktrain(sweep) for sweep in sweeps["100 steps"]]}
         rules |= {name: [found[name] for found in theirs] for name in PEERS}
         grids = grids_of(store, task, seeds)
         noise.append(floor(grids))
@@ -206,15 +239,26 @@ def print_readme_row(what, rows):
     readme_row(what, cells["minilearner, 100 steps"], others)
 
 
-def show(title, rows, noise):
+def count_steps(rows, rule):
+    """Returns the mean number of steps that our sweep took, or the most that the finder takes."""
+    name = "100 steps" if rule == KTRAIN else rule.removeprefix("minilearner, ")
+    if name not in SWEEPS:
+        return "100"
+    return f"{np.mean([len(sweep.losses) for *_, sweeps, _ in rows for sweep in sweeps[name]]):.0f}"
+
+
+def show(title, rows, noise, seconds):
     print(f"\n{title}: {len(rows)} tasks\n")
-    print("| rule | mean points lost | worst | spread, decades | none |\n|---|---|---|---|---|")
+    print(
+        "| rule | mean points lost | worst | spread, decades | none | steps | seconds |\n|---|---|---|---|---|---|---|"
+    )
     for rule in rows[0][3]:
         points, spread, none = score(rows, rule)
-        print(f"| {rule} | {points.mean():.2f} | {points.max():.1f} | {spread:.2f} | {none} |")
+        cost = f"{count_steps(rows, rule)} | {seconds[rule]:.1f}"
+        print(f"| {rule} | {points.mean():.2f} | {points.max():.1f} | {spread:.2f} | {none} | {cost} |")
     constants = best_constants(rows)
-    print(f"| best constant per optimizer (hindsight) | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 |")
-    print(f"| best rate of the other seeds, scored by each seed | {noise.mean():.2f} | {noise.max():.1f} | | |")
+    print(f"| best constant per optimizer (hindsight) | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 | | |")
+    print(f"| best rate of the other seeds, scored by each seed | {noise.mean():.2f} | {noise.max():.1f} | | | | |")
     print("\n| task | best error | " + " | ".join(rows[0][3]) + " |\n|" + "---|" * (2 + len(rows[0][3])))
     for row in rows:
         cells = " | ".join(f"{score([row], rule)[0][0]:.1f}" for rule in row[3])
@@ -234,23 +278,24 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="only tasks whose names contain one of these words")
     parser.add_argument("--unseen", action="store_true", help="also the tasks that were not looked at while tuning")
-    parser.add_argument("--fresh", action="store_true", help="ignore the results kept in lr_bank.json")
+    parser.add_argument("--again", action="store_true", help="ignore the results kept in lr_bank.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, 20 times slower
-    store = Store(KEPT, args.fresh)
+    store = Store(KEPT, args.again)
     what = (
         "error points that the recommended rate of a sweep loses to the best of 19, {} tasks not looked at while the "
     )
     parts = [
         ("Tuned with", [*TASKS, *VARIED], "the same, {} tasks with which the rule was made"),
         ("Unseen", UNSEEN, what + "rule was made: mean, worst"),
+        ("Fresh", FRESH, "the same, {} smaller tasks that were added later"),
     ]
-    for title, tasks, what in parts[: 1 + args.unseen]:
+    for title, tasks, what in parts if args.unseen else parts[:1]:
         chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
         if chosen:
             rows, noise = measure(store, chosen, args.seeds)
-            show(title, rows, noise)
+            show(title, rows, noise, mean_seconds(store))
             print_readme_row(what.format(len(chosen)), rows)
 
 

@@ -21,15 +21,22 @@ FASTAI = ("minimum", "steep", "valley", "slide")
 PEERS = (*(f"fastai {name}" for name in FASTAI), "torch-lr-finder", "Lightning")
 
 
-def peers(task, seed):
-    """Returns name of the finder -> its suggestion, or None if it gives none or fails."""
+@contextlib.contextmanager
+def silence():
+    """Hides what finders print, and their warnings."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
-        return _fastai(task, seed) | _torch_lr_finder(task, seed) | _lightning(task, seed)
+        yield
+
+
+def peers(task, seed):
+    """Returns name of the finder -> its suggestion, or None if it gives none or fails."""
+    with silence():
+        return {name: value for find in FINDERS.values() for name, value in find(task, seed).items()}
 
 
 def _parts(task, seed):
@@ -104,3 +111,6 @@ def _lightning(task, seed):
         found = Tuner(trainer).lr_find(Module(), loader)
     lr = None if found is None else found.suggestion()
     return {"Lightning": None if lr is None else float(lr)}
+
+
+FINDERS = {"fastai": _fastai, "torch-lr-finder": _torch_lr_finder, "Lightning": _lightning}
