@@ -25,6 +25,7 @@ __all__ = [
     "decode_image",
     "is_float_image",
     "orientation_of",
+    "reduce_image",
 ]
 
 _ORIENTATION = 0x0112
@@ -113,8 +114,9 @@ def decode_image(image: Image.Image, reduce_to: tuple[int, int] | None = None) -
         image: the image.
         reduce_to: a sufficient (width, height) of the upright image, to which a JPEG may be decoded smaller.
     """
-    if reduce_to is not None and image.format == "JPEG":
-        image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
+    if isinstance(image, PixelImage):
+        return
+    reduce_image(image, reduce_to)
     raw = _raw_mode(image)
     _load(image)
     if ";16" in raw and image.mode in ("LA", "RGB", "RGBA"):  # of which Pillow keeps the upper 8 bits
@@ -125,6 +127,12 @@ def decode_image(image: Image.Image, reduce_to: tuple[int, int] | None = None) -
         image.info["transparency"] = transparent * step
     elif isinstance(transparent, tuple) and (raw == "RGB;16B" or max(transparent) > 255):
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def reduce_image(image: Image.Image, reduce_to: tuple[int, int] | None) -> None:
+    """Lets an opened JPEG be decoded smaller, if `reduce_to` (width, height) of the upright image is enough."""
+    if reduce_to is not None and image.format == "JPEG":
+        image.draft(None, reduce_to[::-1] if orientation_of(image) >= 5 else reduce_to)
 
 
 def _load(image: Image.Image) -> None:
@@ -142,6 +150,8 @@ def _load(image: Image.Image) -> None:
 
 def orientation_of(image: Image.Image) -> int:
     """Returns the EXIF orientation, 1 if there is none. Of a TIFF, only before Pillow decodes and turns it."""
+    if isinstance(image, PixelImage) and not any(key in image.info for key in SAY_ORIENTATION):
+        return 1  # Pillow would look for one behind the pixels of a PNG, and decode it for that
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # the EXIF block is damaged, but the pixels may be fine

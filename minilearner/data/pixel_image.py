@@ -27,10 +27,18 @@ class PixelImage(Image.Image):
 
     def __init__(self, pixels: Pixels, mode: str) -> None:
         super().__init__()
+        self.hold(pixels, mode)
+
+    def hold(self, pixels: Pixels, mode: str) -> None:
+        """Makes the array its pixels. They are not copied."""
         self._im: Any = None
-        self._pixels = pixels.view()
+        self._given, self._pixels = pixels, pixels.view()
         self._pixels.flags.writeable = False
         self._mode, self._size = mode, (pixels.shape[1], pixels.shape[0])
+
+    def view(self) -> Pixels | None:
+        """Returns the array as it was given; None if Pillow holds the pixels, or torch would warn of a read-only one."""
+        return self._given if self._im is None and self._given.flags.writeable else None
 
     @property
     def im(self) -> Any:
@@ -45,7 +53,7 @@ class PixelImage(Image.Image):
 
     def load(self) -> Any:
         """Makes Pillow's own image, and returns what reads and writes its pixels."""
-        return super().load() if self.im is not None else None
+        return Image.Image.load(self) if self.im is not None else None
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -57,11 +65,8 @@ def view_pixels(image: Image.Image) -> Pixels:
 
     An RGB image may have a fourth channel of any content, which `pack_pixels` removes. Do not write to the array.
     """
-    if image.mode == "RGB" and not isinstance(image, PixelImage):
-        shared = _share(image)
-        if shared is not None:
-            return shared
-    return np.array(image)
+    shared = image.view() if isinstance(image, PixelImage) else _share(image) if image.mode == "RGB" else None
+    return np.array(image) if shared is None else shared
 
 
 def pack_pixels(pixels: Pixels, mode: str) -> Pixels:

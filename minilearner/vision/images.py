@@ -12,7 +12,15 @@ from typing import IO, TypeAlias
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
-from minilearner.data.image_modes import SAY_ORIENTATION, as_mode, decode_image, is_float_image, orientation_of
+from minilearner.data.fast_decoders import decode_faster
+from minilearner.data.image_modes import (
+    SAY_ORIENTATION,
+    as_mode,
+    decode_image,
+    is_float_image,
+    orientation_of,
+    reduce_image,
+)
 from minilearner.data.unread_formats import find_plugin_endings, identify_image, read_head, unread_format
 from minilearner.errors import DataError, FileFormatError, add_note, plural
 from minilearner.files import check_is_file
@@ -204,8 +212,11 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
 
 def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
     with _open(path) as image:
-        decode_image(image, reduce_to)
-        return image
+        reduce_image(image, reduce_to)
+        decoded = decode_faster(image)
+        if decoded is None:
+            decode_image(image)
+        return decoded or image
 
 
 def _upright_size(image: Image.Image, *, decode: bool = True) -> tuple[int, int]:
