@@ -12,7 +12,6 @@ from typing import IO, TypeAlias
 from PIL import Image, UnidentifiedImageError
 
 from minilearner.checks import check_choice, check_count
-from minilearner.data.fast_decoders import decode_faster
 from minilearner.data.image_modes import (
     SAY_ORIENTATION,
     as_mode,
@@ -211,6 +210,8 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
 
 
 def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
+    from minilearner.data.fast_decoders import decode_faster  # it loads Pillow's formats, which an import can do without
+
     with _open(path) as image:
         reduce_image(image, reduce_to)
         decoded = decode_faster(image)
