@@ -37,7 +37,7 @@ class PixelImage(Image.Image):
         self._mode, self._size = mode, (pixels.shape[1], pixels.shape[0])
 
     def view(self) -> Pixels | None:
-        """Returns the array as it was given; None if Pillow holds the pixels, or torch would warn of a read-only one."""
+        """Returns the array as it was given; None if Pillow holds the pixels, or it is read-only."""
         return self._given if self._im is None and self._given.flags.writeable else None
 
     @property

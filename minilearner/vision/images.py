@@ -210,9 +210,9 @@ def _examples(unreadable: list[tuple[PathLike, str]]) -> str:
 
 
 def _load(path: PathLike | IO[bytes], reduce_to: tuple[int, int] | None) -> Image.Image:
-    from minilearner.data.fast_decoders import decode_faster  # it loads Pillow's formats, which an import can do without
-
     with _open(path) as image:
+        from minilearner.data.fast_decoders import decode_faster  # it loads formats of Pillow; an import needs none
+
         reduce_image(image, reduce_to)
         decoded = decode_faster(image)
         if decoded is None:
