@@ -126,9 +126,8 @@ def add_up(numbers: Sequence[float]) -> list[float]:
 
 def send_to_add_up(numbers: Sequence[float]) -> Callable[[], list[float]]:
     """Sends numbers for `add_up`, and returns a function that waits for the sums and returns them."""
-    if count() == 1:
+    if not _joins_others():
         return lambda: list(numbers)
-    join()
     sums = torch.tensor(numbers, dtype=torch.float64, device=_own_device())
     work = dist.all_reduce(sums, async_op=True)
 
@@ -141,8 +140,8 @@ def send_to_add_up(numbers: Sequence[float]) -> Callable[[], list[float]]:
 
 def average(tensors: Iterable[Tensor]) -> None:
     """Replaces each tensor by its mean over all processes, in place."""
-    if count() > 1:
-        join()
+    tensors = list(tensors)
+    if tensors and _joins_others():
         for flat in _join_by_kind(tensors):
             dist.all_reduce(flat)
             flat /= count()
@@ -150,8 +149,8 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
     """Replaces the values of these tensors by those of process 0, in place."""
-    if count() > 1:
-        join()
+    tensors = list(tensors)
+    if tensors and _joins_others():
         for flat in _join_by_kind(tensors):
             dist.broadcast(flat, src=0)
 
@@ -196,6 +195,17 @@ def _join_by_kind(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
         yield flat
         for tensor, part in zip(piece, torch.split(flat, [t.numel() for t in piece]), strict=True):
             tensor.detach().copy_(part.view_as(tensor))
+
+
+def _joins_others() -> bool:
+    """Whether other processes train together with this one. Afterwards there is a group for the exchange."""
+    if not _has_group():
+        join()
+        return count() > 1
+    has_others = dist.get_world_size() > 1
+    if has_others:  # the group may be the user's own
+        _await_gloo_at_exit()
+    return has_others
 
 
 def _has_group() -> bool:

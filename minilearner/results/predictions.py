@@ -86,6 +86,7 @@ class Predictions(PublicNames):
         with_decoded: bool = False,
         with_loss: bool = False,
         decode: Callable[[Tree], Any] | None = None,
+        n_items: int | None = None,
     ) -> Predictions:
         """Joins batches on the CPU. Parts that are not wanted are dropped batch by batch.
 
@@ -96,21 +97,24 @@ class Predictions(PublicNames):
             with_loss: whether to keep the losses.
             decode: returns what activated predictions mean. None takes the index of the largest in the last dimension,
                 or the predictions themselves if targets are numbers to regress.
+            n_items: how many items to make room for. If None, or too few, the batches are joined at the end, which
+                takes twice the memory.
 
         Raises:
             DataError: there is no batch, a batch has no losses and they are wanted, or the batches differ in structure.
         """
-        kept: list[tuple[Tree, Tree, Tree, Tree]] = []
+        kept = tuple(_Joined(n_items or 0) for _ in range(4))
         n = 0
         for batch in batches:
             n += batch.n_items
             if with_loss and batch.losses is None:
                 raise DataError("`with_loss=True` needs a loss for each item, and so targets: these batches have none.")
             x, losses = batch.x if with_input else None, batch.losses if with_loss else None
-            kept.append(tuple(map_tensors(_to_cpu, part) for part in (batch.preds, batch.targets, x, losses)))
-        if not kept:
+            for joined, part in zip(kept, (batch.preds, batch.targets, x, losses), strict=True):
+                joined.add(part)
+        if kept[0].is_empty:
             raise DataError("There is nothing to predict: the loader has no batch.")
-        preds, targets, inputs, joined_losses = (join(parts) for parts in zip(*kept, strict=True))
+        preds, targets, inputs, joined_losses = (joined.take() for joined in kept)
         decoded = (decode or (_keep if _are_numbers(targets) else _argmax))(preds) if with_decoded else None
         return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
 
@@ -247,6 +251,47 @@ def _keep(preds: Tree) -> Tree:
 
 def _argmax(preds: Tree) -> Tree:
     return map_tensors(lambda t: t.argmax(-1), preds)
+
+
+class _Joined:
+    """Joins batches on the CPU as they come, so that they do not need room beside the whole.
+
+    Args:
+        n_items: how many items there will be. What does not fit, such as a structure of tensors, is joined by `take`.
+    """
+
+    def __init__(self, n_items: int) -> None:
+        self.n_items, self.n_filled = n_items, 0
+        self.whole: Tensor | None = None
+        self.parts: list[Tree] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return self.whole is None and not self.parts
+
+    def add(self, part: Tree) -> None:
+        """Appends a batch."""
+        if self.is_empty and type(part) is Tensor and part.ndim and 0 < len(part) < self.n_items:
+            self.whole = torch.empty((self.n_items, *part.shape[1:]), dtype=part.dtype)
+        if self._fits(part):
+            self.whole[self.n_filled : self.n_filled + len(part)] = part.detach()  # type: ignore[index]
+            self.n_filled += len(part)
+        else:
+            self.parts.append(map_tensors(_to_cpu, part))
+
+    def _fits(self, part: Tree) -> bool:
+        if self.whole is None or self.parts or type(part) is not Tensor or part.dtype != self.whole.dtype:
+            return False
+        return part.shape[1:] == self.whole.shape[1:] and self.n_filled + len(part) <= self.n_items
+
+    def take(self) -> Tree:
+        """Returns all batches as one. Nothing can be added afterwards."""
+        whole, self.whole = self.whole, None
+        if whole is None:
+            return join(tuple(self.parts))
+        if not self.parts and self.n_filled == self.n_items:
+            return whole
+        return join((whole[: self.n_filled], *self.parts))
 
 
 def join(parts: tuple[Tree, ...]) -> Tree:

@@ -200,6 +200,7 @@ class DataParallel(Strategy):
         self.own_loss: Tensor | None = None
         self._wrap = wrap
         self._wrapped: nn.Module | None = None
+        self._parameters: list[nn.Parameter] = []  # those of the wrapped model, and which of them learn
         self._learning: list[bool] = []
         self._will_exchange = self._has_exchanged = True
         self._is_apart = False
@@ -375,7 +376,8 @@ class DataParallel(Strategy):
     def _call_with_stand_in(self, network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls the network. All must take part, so a process with no items left passes an earlier item."""
         if not is_empty((inputs, named)):
-            self._stand_in = map_tensors(lambda t: t[:1].detach() if t.ndim else t.detach(), (inputs, named))
+            if self._stand_in is None:  # of the first batch; a copy, since a part would keep the whole batch
+                self._stand_in = map_tensors(lambda t: (t[:1] if t.ndim else t).detach().clone(), (inputs, named))
             return network(*inputs, **named)
         if self._stand_in is None:
             self._stand_in = map_tensors(lambda t: t.new_zeros((1, *t.shape[1:])), (inputs, named))
@@ -385,9 +387,10 @@ class DataParallel(Strategy):
 
     def _wrap_model(self) -> nn.Module:
         """Returns the wrapped model. It is wrapped anew if other parameters learn than before."""
-        learning = [p.requires_grad for p in self.model.parameters()]
-        if self._wrapped is None or learning != self._learning:
-            self._wrapped, self._learning = self._wrap(self.model), learning
+        if self._wrapped is None or [p.requires_grad for p in self._parameters] != self._learning:
+            self._parameters = list(self.model.parameters())
+            self._learning = [p.requires_grad for p in self._parameters]
+            self._wrapped = self._wrap(self.model)
         return self._wrapped
 
 

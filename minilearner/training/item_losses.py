@@ -29,7 +29,7 @@ from minilearner.training.divisor_probe import (
     isolate_loss,
     make_leaf,
 )
-from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Tap, Term
+from minilearner.training.loss_terms import Divisor, ItemSums, LossTerms, Tap, Term, make_plain_term
 from minilearner.tree import Tree, has_items, map_tensors, n_items, tensors_of
 
 __all__ = ["DivisorProbe", "LossFunction", "isolate_loss", "make_item_loss", "measure_loss", "mix_losses"]
@@ -414,6 +414,15 @@ def measure_loss(
     if measure is not None:
         measured: tuple[Tensor, Divisor | None] = measure(pred, y, probe)
         return measured
+    if (term := make_plain_term(loss_func, pred, y)) is not None:
+        divisor = term.divisor()
+        return term.safe_value(divisor), divisor
+    return _measure_by_watching(loss_func, pred, y, probe)
+
+
+def _measure_by_watching(
+    loss_func: LossFunction, pred: Any, y: Any, probe: DivisorProbe | None
+) -> tuple[Tensor, Divisor | None]:
     taps: dict[int, Tap] = {}
 
     def note(term: Term) -> Tensor:

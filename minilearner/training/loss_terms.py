@@ -18,7 +18,17 @@ from torch import Tensor, nn
 from torch.nn import _reduction as legacy
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Divisor", "ItemSums", "LossTerms", "Tap", "Term", "add_divisors", "add_losses"]
+__all__ = [
+    "Divisor",
+    "ItemSums",
+    "LossTerms",
+    "Tap",
+    "Term",
+    "add_divisors",
+    "add_losses",
+    "is_plain_mean",
+    "make_plain_term",
+]
 
 _OF_CLASSES = ("cross_entropy", "nll_loss", "linear_cross_entropy")
 _NAMES = (
@@ -29,6 +39,16 @@ _NAMES = (
     *("poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss"),
     "triplet_margin_with_distance_loss",
 )
+_PLAIN: dict[Any, Callable[..., Tensor]] = {
+    nn.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
+    nn.CrossEntropyLoss: F.cross_entropy,
+    nn.HuberLoss: F.huber_loss,
+    nn.L1Loss: F.l1_loss,
+    nn.MSELoss: F.mse_loss,
+    nn.NLLLoss: F.nll_loss,
+    nn.SmoothL1Loss: F.smooth_l1_loss,
+}
+"""Modules that make one call, with their attributes as the arguments."""
 _SELECTIONS = (torch.masked_select, Tensor.masked_select, torch.index_select, Tensor.index_select)
 _DIVIDE_BY_WEIGHTS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
@@ -259,6 +279,23 @@ class Term:
             return int(self.arguments["input"].numel())
         with torch.no_grad():
             return self.call("none").numel()
+
+
+def is_plain_mean(loss_func: Any) -> bool:
+    """Whether a loss is a module of torch that is one mean, and does nothing else."""
+    if type(loss_func) not in _PLAIN or loss_func.reduction != "mean":
+        return False
+    return not (loss_func._forward_hooks or loss_func._forward_pre_hooks or "forward" in vars(loss_func))
+
+
+def make_plain_term(loss_func: Any, pred: Any, y: Any) -> Term | None:
+    """Returns the one call that a plain mean makes, or None if the loss is another. Watching it would take longer."""
+    if not is_plain_mean(loss_func):
+        return None
+    function = _PLAIN[type(loss_func)]
+    _, _, *options = _losses()[function].parameters.values()
+    given = {option.name: getattr(loss_func, option.name, option.default) for option in options}
+    return Term(function, {"input": pred, "target": y, **given})
 
 
 class LossTerms(TorchFunctionMode):

@@ -81,7 +81,8 @@ class Predictor:
         decode = choose_decoder(self.dls.target, self.step.loss_func)
         loader = self.loader
         with self._predict(loader, act=act, with_loss=with_loss) as batches:
-            joined = Predictions.from_batches(batches, decode=decode, with_loss=with_loss, **kept)
+            how: dict[str, Any] = {"decode": decode, "n_items": loader.n_items, **kept}
+            joined = Predictions.from_batches(batches, with_loss=with_loss, **how)
         return replace(joined, vocab=self.dls.vocab, origins=origins_of(loader))
 
     def origins(self) -> Origins | None:

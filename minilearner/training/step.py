@@ -22,7 +22,7 @@ from minilearner.runtime import is_out_of_memory
 from minilearner.training.distributed import Wrapper, make_strategy
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.item_losses import DivisorProbe, LossFunction, measure_loss
-from minilearner.training.loss_terms import Divisor
+from minilearner.training.loss_terms import Divisor, is_plain_mean
 from minilearner.training.precision import Precision, make_precision
 from minilearner.training.strategy import Strategy
 from minilearner.tree import Tree, is_empty, tensors_of
@@ -31,15 +31,6 @@ __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 
 _NO_NAMES: dict[str, Any] = {}
-_MEANS = {
-    nn.BCEWithLogitsLoss,
-    nn.CrossEntropyLoss,
-    nn.HuberLoss,
-    nn.L1Loss,
-    nn.MSELoss,
-    nn.NLLLoss,
-    nn.SmoothL1Loss,
-}
 """Losses that are one mean, as `reduction="mean"` says."""
 
 
@@ -154,7 +145,7 @@ class Step:
         The answer is the same in every process, whatever its share of the batch.
         """
         is_whole = self.n_accumulate == 1 and self.window.part is None and not self.window.n_batches
-        return is_whole and _is_plain_mean(self.loss_func) and self.optimizer is not None and not self._gradients()
+        return is_whole and is_plain_mean(self.loss_func) and self.optimizer is not None and not self._gradients()
 
     def _backward_by_terms(self, loss: Tensor, divisor: Divisor) -> None:
         """Gathers the gradients of terms with divisors of their own, then those of all else.
@@ -322,12 +313,6 @@ def make_step(
     if strategy.passes_together and precision == "fp16":
         raise ValueError('`strategy="fsdp"` computes in "fp32" or "bf16". Received: precision="fp16".')
     return Step(model, loss_func, optimizer, precision=make_precision(precision, model), strategy=strategy)
-
-
-def _is_plain_mean(loss_func: Any) -> bool:
-    if type(loss_func) not in _MEANS or loss_func.reduction != "mean":
-        return False
-    return not (loss_func._forward_hooks or loss_func._forward_pre_hooks or "forward" in vars(loss_func))
 
 
 def loss_error(pred: Any, y: Any, error: Exception) -> DataError:

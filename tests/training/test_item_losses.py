@@ -226,3 +226,32 @@ def test_weights_by_hand_count_though_all_items_have_the_same_loss():
 
     losses = make_item_loss(by_hand)(pred, Y)
     torch.testing.assert_close(losses / losses.sum(), WEIGHT[Y] / WEIGHT[Y].sum(), rtol=1e-4, atol=1e-6)
+
+
+VALUES, HITS = torch.randn(6, 3, generator=G), torch.rand(6, 3, generator=G)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        (nn.CrossEntropyLoss(), Y),
+        (nn.CrossEntropyLoss(WEIGHT, ignore_index=2, label_smoothing=0.1), Y),
+        (nn.CrossEntropyLoss(), torch.full((6,), -100)),
+        (nn.CrossEntropyLoss(), HITS),
+        (nn.NLLLoss(WEIGHT), Y),
+        (nn.BCEWithLogitsLoss(WEIGHT, pos_weight=WEIGHT), HITS),
+        (nn.HuberLoss(delta=0.5), VALUES),
+        (nn.SmoothL1Loss(beta=0.5), VALUES),
+        (nn.L1Loss(), VALUES),
+        (nn.MSELoss(), VALUES),
+    ],
+)
+def test_a_loss_of_torch_is_measured_as_if_a_function_had_called_it(loss, y):
+    found, expected = measure_loss(loss, PRED, y), measure_loss(lambda p, t: loss(p, t), PRED, y)
+    assert torch.equal(found[0], expected[0]) and found[1] == expected[1]
+
+
+def test_a_loss_with_a_hook_is_watched():
+    loss = nn.MSELoss()
+    loss.register_forward_hook(lambda module, args, value: 2 * value)
+    assert measure_loss(loss, PRED, VALUES)[0] == 2 * F.mse_loss(PRED, VALUES)
