@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from rows import readme_row
 from torch import nn
 
@@ -41,6 +42,7 @@ from minilearner.plots.confusion import find_worst_classes, order_by_confusion
 from minilearner.results.label_errors import find_label_errors
 from minilearner.results.predictions import Predictions
 from minilearner.vision.fingerprints import _find_near
+from minilearner.vision.image_loaders import ImageDataLoaders
 
 
 def learner(*, items=2048, classes=10, width=64, bs=64):
@@ -76,6 +78,14 @@ def kept_by_recorder(learn):
     return learn.recorder.runs[-1].steps.nbytes
 
 
+def checkpoint_of(learn):
+    """Counts the bytes of the last checkpoint of a run, without the weights and the optimizer."""
+    model = sum(p.nbytes for p in learn.model.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        learn.fit(4, 1e-3, checkpoint=folder)
+        return sum(path.stat().st_size for path in Path(folder).rglob("*.*") if path.is_file()) - model
+
+
 TIMES = {
     "epoch and validation, by items": (epoch, {"items": 4096}, "1"),
     "interpretation, by items": (interpret, {"items": 16384}, "1"),
@@ -89,6 +99,7 @@ BYTES = {
     "kept by interpretation, by items": (kept_by_interpretation, {"items": 16384}, "1"),
     "kept by interpretation, by classes": (kept_by_interpretation, {"classes": 256}, "2"),
     "kept by the recorder, by steps": (kept_by_recorder, {"items": 4096}, "1"),
+    "a checkpoint beside the weights, by steps": (checkpoint_of, {"items": 16384}, "1, so 2 for all of a run"),
 }
 README_ROWS = {
     "epoch and validation, by items": "an epoch with validation, time over items at N, 2N, 4N: slope",
@@ -160,6 +171,7 @@ COSTS = {  # what -> (N, the largest slope, a function that makes for a size wha
     ),
     "folds, by items": (20_000, 1, lambda n: partial(split_folds, torch.arange(n) % 10, n, 5, 0)),
     "loaders in memory, by items": (100_000, 1, lambda n: partial(loaders, torch.zeros(n, 8), torch.arange(n) % 10)),
+    "loaders over files, by items": (10_000, 1, lambda n: partial(loaders_of_files, *many_paths(n))),
     "near duplicates among fingerprints, by images": (4_000, 1, lambda n: partial(_find_near, fingerprints(n))),
     "label errors, by items": (20_000, 1, lambda n: partial(label_errors, *probabilities(n, 10))),
     "label errors, by classes": (250, 1, lambda n: partial(label_errors, *probabilities(2_000, n))),
@@ -186,6 +198,21 @@ def vocabulary(labels):
 
 def loaders(x, y):
     next(iter(DataLoaders.from_arrays((x, y), (x, y), bs=64, seed=0).train))
+
+
+FILES = tempfile.TemporaryDirectory()
+
+
+def many_paths(n):
+    """Returns a list of paths, which name ten files again and again, and a label for each."""
+    for label in range(10):
+        Image.new("RGB", (16, 16)).save(Path(FILES.name) / f"{label}.png")
+    return [f"{FILES.name}/{i % 10}.png" for i in range(n)], names(n, 10)
+
+
+def loaders_of_files(paths, labels):
+    dls = ImageDataLoaders.from_lists(FILES.name, paths, labels, seed=0, num_workers=0, bs=64, item_tfms=None)
+    next(iter(dls.train))
 
 
 def fingerprints(n):

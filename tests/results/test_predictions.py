@@ -21,6 +21,22 @@ def test_predictions_unpack_to_preds_and_targets_in_order(batches):
     assert predictions.inputs is None and predictions.losses is None and predictions.decoded is None
 
 
+@pytest.mark.parametrize("n_items", [5, 4, 9, None])
+def test_room_for_any_number_of_items_gives_the_same(batches, n_items):
+    found = Predictions.from_batches(iter(batches), with_input=True, with_loss=True, n_items=n_items)
+    for name in ("x", "preds", "targets", "losses"):
+        whole = torch.cat([getattr(batch, name) for batch in batches])
+        assert torch.equal(getattr(found, "inputs" if name == "x" else name), whole)
+
+
+def test_batches_go_straight_into_the_room_for_all(batches):
+    found = Predictions.from_batches(iter(batches), n_items=5)
+    assert found.preds.untyped_storage().nbytes() == found.preds.nbytes
+    mixed = [batches[0], BatchPrediction(batches[1].x, batches[1].preds.double(), batches[1].targets, None, 2)]
+    found = Predictions.from_batches(mixed, n_items=5)
+    assert torch.equal(found.preds, torch.cat([batch.preds for batch in mixed])) and found.preds.dtype == torch.double
+
+
 def test_inputs_losses_and_decoded_come_when_asked_for(batches):
     predictions = Predictions.from_batches(batches, with_input=True, with_loss=True, with_decoded=True)
     assert torch.equal(predictions.inputs, torch.cat([b.x for b in batches]))
