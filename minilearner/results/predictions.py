@@ -24,7 +24,7 @@ from minilearner.results.origins import Origins
 from minilearner.tensor_file import TensorFile, name_file, write_tensor_file
 from minilearner.tree import Tree, map_tensors
 
-__all__ = ["BatchPrediction", "Prediction", "PredictionWithInput", "Predictions", "find_images", "join"]
+__all__ = ["BatchPrediction", "Prediction", "PredictionWithInput", "Predictions", "find_images", "join", "join_batches"]
 
 _Label = TypeVar("_Label", default=Any)
 
@@ -86,7 +86,6 @@ class Predictions(PublicNames):
         with_decoded: bool = False,
         with_loss: bool = False,
         decode: Callable[[Tree], Any] | None = None,
-        n_items: int | None = None,
     ) -> Predictions:
         """Joins batches on the CPU. Parts that are not wanted are dropped batch by batch.
 
@@ -97,26 +96,12 @@ class Predictions(PublicNames):
             with_loss: whether to keep the losses.
             decode: returns what activated predictions mean. None takes the index of the largest in the last dimension,
                 or the predictions themselves if targets are numbers to regress.
-            n_items: how many items to make room for. If None, or too few, the batches are joined at the end, which
-                takes twice the memory.
 
         Raises:
             DataError: there is no batch, a batch has no losses and they are wanted, or the batches differ in structure.
         """
-        kept = tuple(_Joined(n_items or 0) for _ in range(4))
-        n = 0
-        for batch in batches:
-            n += batch.n_items
-            if with_loss and batch.losses is None:
-                raise DataError("`with_loss=True` needs a loss for each item, and so targets: these batches have none.")
-            x, losses = batch.x if with_input else None, batch.losses if with_loss else None
-            for joined, part in zip(kept, (batch.preds, batch.targets, x, losses), strict=True):
-                joined.add(part)
-        if kept[0].is_empty:
-            raise DataError("There is nothing to predict: the loader has no batch.")
-        preds, targets, inputs, joined_losses = (joined.take() for joined in kept)
-        decoded = (decode or (_keep if _are_numbers(targets) else _argmax))(preds) if with_decoded else None
-        return cls(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
+        how: dict[str, Any] = {"with_input": with_input, "with_decoded": with_decoded, "with_loss": with_loss}
+        return join_batches(batches, None, decode=decode, **how)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes everything to one safetensors file with JSON, whole or not at all, and returns its path.
@@ -251,6 +236,41 @@ def _keep(preds: Tree) -> Tree:
 
 def _argmax(preds: Tree) -> Tree:
     return map_tensors(lambda t: t.argmax(-1), preds)
+
+
+def join_batches(
+    batches: Iterable[BatchPrediction],
+    n_items: int | None,
+    *,
+    with_input: bool = False,
+    with_decoded: bool = False,
+    with_loss: bool = False,
+    decode: Callable[[Tree], Any] | None = None,
+) -> Predictions:
+    """Joins batches; see `Predictions.from_batches`.
+
+    Args:
+        batches, with_input, with_decoded, with_loss, decode: as there.
+        n_items: how many items to make room for. If None, or too few, the batches are joined at the end, which takes
+            twice the memory.
+
+    Raises:
+        DataError: as there.
+    """
+    kept = tuple(_Joined(n_items or 0) for _ in range(4))
+    n = 0
+    for batch in batches:
+        n += batch.n_items
+        if with_loss and batch.losses is None:
+            raise DataError("`with_loss=True` needs a loss for each item, and so targets: these batches have none.")
+        x, losses = batch.x if with_input else None, batch.losses if with_loss else None
+        for joined, part in zip(kept, (batch.preds, batch.targets, x, losses), strict=True):
+            joined.add(part)
+    if kept[0].is_empty:
+        raise DataError("There is nothing to predict: the loader has no batch.")
+    preds, targets, inputs, joined_losses = (joined.take() for joined in kept)
+    decoded = (decode or (_keep if _are_numbers(targets) else _argmax))(preds) if with_decoded else None
+    return Predictions(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
 
 
 class _Joined:

@@ -417,10 +417,10 @@ def measure_loss(
     if (term := make_plain_term(loss_func, pred, y)) is not None:
         divisor = term.divisor()
         return term.safe_value(divisor), divisor
-    return _measure_by_watching(loss_func, pred, y, probe)
+    return _watch_loss(loss_func, pred, y, probe)
 
 
-def _measure_by_watching(
+def _watch_loss(
     loss_func: LossFunction, pred: Any, y: Any, probe: DivisorProbe | None
 ) -> tuple[Tensor, Divisor | None]:
     taps: dict[int, Tap] = {}

@@ -27,7 +27,7 @@ from minilearner.models.class_maps import Method, class_maps
 from minilearner.plots.image_grid import limit_to_grid
 from minilearner.results.evidence import Evidence
 from minilearner.results.origins import Origins
-from minilearner.results.predictions import BatchPrediction, Prediction, Predictions, PredictionWithInput
+from minilearner.results.predictions import BatchPrediction, Prediction, Predictions, PredictionWithInput, join_batches
 from minilearner.threads import alone_with, turn_of
 from minilearner.training.callback import Callback
 from minilearner.training.inference import predict_all, predict_batches
@@ -81,8 +81,7 @@ class Predictor:
         decode = choose_decoder(self.dls.target, self.step.loss_func)
         loader = self.loader
         with self._predict(loader, act=act, with_loss=with_loss) as batches:
-            how: dict[str, Any] = {"decode": decode, "n_items": loader.n_items, **kept}
-            joined = Predictions.from_batches(batches, with_loss=with_loss, **how)
+            joined = join_batches(batches, loader.n_items, decode=decode, with_loss=with_loss, **kept)
         return replace(joined, vocab=self.dls.vocab, origins=origins_of(loader))
 
     def origins(self) -> Origins | None:

@@ -1,4 +1,4 @@
-"""Compares the throughput of several processes on a slow link, which is simulated, with a model of it.
+"""Compares the throughput with several processes on a slow link, which is simulated, with a model of it.
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 4 tests/benchmarks/scaling.py [--gigabits 1] [--rounds 5]
     python tests/benchmarks/scaling.py --paper
@@ -141,7 +141,8 @@ def main():
     parser.add_argument("--paper", action="store_true")
     args = parser.parse_args()
     if args.paper:
-        return paper()
+        paper()
+        return
     processes.join()
     for gigabits in args.gigabits:
         measure(gigabits * 1e9 / 8, args.rounds)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minilearner.errors import DataError
-from minilearner.results.predictions import BatchPrediction, Prediction, Predictions
+from minilearner.results.predictions import BatchPrediction, Prediction, Predictions, join_batches
 
 
 @pytest.fixture
@@ -23,17 +23,17 @@ def test_predictions_unpack_to_preds_and_targets_in_order(batches):
 
 @pytest.mark.parametrize("n_items", [5, 4, 9, None])
 def test_room_for_any_number_of_items_gives_the_same(batches, n_items):
-    found = Predictions.from_batches(iter(batches), with_input=True, with_loss=True, n_items=n_items)
+    found = join_batches(iter(batches), n_items, with_input=True, with_loss=True)
     for name in ("x", "preds", "targets", "losses"):
         whole = torch.cat([getattr(batch, name) for batch in batches])
         assert torch.equal(getattr(found, "inputs" if name == "x" else name), whole)
 
 
 def test_batches_go_straight_into_the_room_for_all(batches):
-    found = Predictions.from_batches(iter(batches), n_items=5)
+    found = join_batches(iter(batches), 5)
     assert found.preds.untyped_storage().nbytes() == found.preds.nbytes
     mixed = [batches[0], BatchPrediction(batches[1].x, batches[1].preds.double(), batches[1].targets, None, 2)]
-    found = Predictions.from_batches(mixed, n_items=5)
+    found = join_batches(mixed, 5)
     assert torch.equal(found.preds, torch.cat([batch.preds for batch in mixed])) and found.preds.dtype == torch.double
 
 
