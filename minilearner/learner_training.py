@@ -197,7 +197,7 @@ class LearnerTraining(LearnerRuns[_Label]):
 
         Args:
             start_lr: the first rate.
-            end_lr: the last rate.
+            end_lr: the end of the range; as in fastai, the last rate is one step below.
             num_it: number of updates.
             stop_div: whether to stop once the smoothed loss exceeds `stop_factor` times its best. NaN always stops.
             show_plot: whether to draw the sweep.
@@ -208,8 +208,8 @@ class LearnerTraining(LearnerRuns[_Label]):
             step_mode: "exp" or "linear": how the rate rises.
             smoothing: weight of the past in the smoothed loss, in [0, 1).
             stop_factor: see `stop_div`.
-            skip_start: points at the start that suggestions and plot leave out. None is a tenth of `num_it`.
-            skip_end: points at the end that they leave out.
+            skip_start: points at the start that suggestions leave out. None is a tenth of `num_it`. The plot has them.
+            skip_end: points at the end that suggestions and plot leave out.
         """
         stop = stop_factor if stop_div else None
         how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps

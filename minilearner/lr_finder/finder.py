@@ -58,10 +58,11 @@ class LRFinder(PublicNames):
         finder = LRFinder(model, optimizer, nn.CrossEntropyLoss(), device="cuda")
         finder.range_test(train_loader, end_lr=100, num_iter=100)
         finder.plot()
+        finder.sweep.recommended, finder.sweep.reason  # the rate to take, and why
         finder.reset()  # the model and the optimizer as they were
 
-    Train with a rate 10 to 100 times below the largest one that works: near it, training is fast for a while and then
-    breaks.
+    To choose by eye, take a rate 10 to 100 times below the largest one that works: near it, training is fast for a
+    while and then breaks.
 
     torch-lr-finder differs in this: it refuses an optimizer that has or had a scheduler (ours overrides the scheduler),
     continues through NaN (ours stops), takes all parameter groups to one `end_lr` (ours keep their ratios), needs
@@ -83,9 +84,10 @@ class LRFinder(PublicNames):
             smoothed loss. That is s = smooth_f * loss + (1 - smooth_f) * s, and starts at the first loss.
         best_loss: the lowest smoothed loss; None before a sweep.
         sweep: the latest sweep as an `LRSweep`: raw losses, suggestions, the recommended rate, a range to train in, and
-            why it stopped. The recommendation is that of `Learner.lr_find`: it reads the loss of the same 128 items
-            after each update, which costs one more forward pass of them. With a validation set, it reads the losses
-            of that.
+            why it stopped. The recommendation equals that of `Learner.lr_find` if batches, rates and momentum are the
+            same; `lr_find` sweeps with the momentum that one cycle has at its peak. It reads the loss of the same 128
+            items after each update, which costs one more forward pass of them. With a validation set, it reads the
+            losses of that.
 
     Raises:
         TypeError: `model`, `optimizer` or `criterion` is something else, such as a scheduler or a class.
@@ -165,7 +167,8 @@ class LRFinder(PublicNames):
 
         Raises:
             TypeError: a rate is not a number, or a count is not an integer.
-            ValueError: an argument is out of range, a loader yields no batches, or a batch has another form.
+            ValueError: an argument is out of range, a loader yields no batches, a batch has another form, or every
+                parameter of the optimizer is frozen.
         """
         starts = self._start_rates(start_lr)
         _check_range(starts[0], end_lr, num_iter, step_mode, smooth_f, diverge_th, accumulation_steps)
@@ -314,6 +317,7 @@ class LRFinder(PublicNames):
 
     def _run_sweep(self, sweep: RateSweep, dls: DataLoaders, train: Any, n_accumulate: int, **settings: Any) -> LRSweep:
         """Runs the sweep, keeps its curve even if it is interrupted, and returns it."""
+        _check_trainable(self.optimizer)
         self.history, self.best_loss, self.sweep = {"lr": [], "loss": []}, None, None
         self.model.to(self.device)
         # The sweep ends by itself. Twice the batches leave room for updates that a scaler skips.
@@ -380,6 +384,13 @@ def _check_parts(model: Any, optimizer: Any, criterion: Any) -> None:
         raise TypeError(
             "`criterion` must be a loss function or module, such as nn.CrossEntropyLoss(). "
             f"Received: criterion={criterion!r}."
+        )
+
+
+def _check_trainable(optimizer: Optimizer) -> None:
+    if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError(
+            "`optimizer` must hold a parameter that requires a gradient. Received: only frozen ones. Unfreeze some."
         )
 
 

@@ -179,8 +179,7 @@ def recommend(
     """
     curve = _Curve.of(lrs, losses, fixed, broke)
     if curve is None:
-        n = n_finite(losses)
-        reason = f"{n} finite losses are too few to see a fall: sweep more steps, or lower rates"
+        reason = _explain_too_few(losses, fixed, broke)
         return Recommendation(NoRate(reason), reason)
     if curve.clarity < curve.least:
         if untrained and curve.rise:
@@ -202,11 +201,26 @@ def _fall_back(curve: _Curve, usual: float, lowest: float) -> Recommendation:
     """Returns the usual rate, well below the rate from which the loss rises, for a model that knows nothing yet."""
     (rise,) = curve.rise.values()
     lr = max(min(usual, rise / _WELL_BELOW), lowest)
+    why = f"{lr:.1e} is usual for such optimizers, and well below that"
+    if lr < usual:
+        why = f"{lr:.1e} is below that; {usual:.1e}, usual for such optimizers, is too high here"
+    elif lr > usual:
+        why = f"{lr:.1e} is the lowest rate of the sweep; {usual:.1e} is usual for such optimizers"
     reason = (
-        f"the model knows nothing yet, and its loss did not fall in so few steps; it rose from {rise:.1e} on; {lr:.1e} "
-        "is usual for such optimizers, and well below that"
+        f"the model knows nothing yet, and its loss did not fall in so few steps; it rose from {rise:.1e} on; {why}"
     )
     return Recommendation(lr, reason, (max(lr / 10, lowest), rise), turns=curve.rise)
+
+
+def _explain_too_few(losses: Curve, fixed: Curve, broke: bool) -> str:
+    """Returns in words how many losses are usable, how many are needed, and what to do."""
+    measured = np.flatnonzero(np.isfinite(fixed))
+    y = fixed[measured[0] :] if len(measured) else losses[1:]
+    n = n_finite(y)
+    found = f"the sweep has only {n} of the {_FEWEST} comparable losses that a recommendation needs"
+    if broke or n < len(y) or n_finite(losses) < len(losses):
+        return f"{found}: look for NaN in data and loss, or sweep lower rates"
+    return f"{found}: sweep more steps"
 
 
 @dataclass(frozen=True)
@@ -301,18 +315,24 @@ class _Curve:
 
     def explain(self, bs: int | None, between: float, factor: float, lr: float, *, is_limited: bool) -> str:
         """Returns in words how the curve leads to `lr`, from the rate `between` its middle and its wall."""
-        early = " (already at the first rate: sweep from lower rates to be sure)" if self.falls_at_once else ""
+        early = (
+            " (and about as fast at the first rates: sweep from lower rates to be sure)" if self.falls_at_once else ""
+        )
         items = plural(bs, "item") if bs else f"{USUAL_BATCH} items (assumed, as their size is unknown)"
         moved = ""
         if abs(math.log(lr / (factor * between))) > _MOVED:
-            moved = ", drawn towards the usual rate, as the curve is not quite clear"
+            moved = ", moved toward the usual rate because the curve is not quite clear"
         if is_limited:
-            moved = ", kept within what was swept safely"
-        doubt = "" if self.clarity >= _CLEAR else "; the loss fell hardly more than batches differ, so this is vague"
+            moved = ", kept within the useful part of the sweep"
+        doubt = ""
+        if self.clarity < _CLEAR:
+            doubt = "; the loss fell hardly more than it differs between batches, so this is a rough guess"
+        where = "between the middle of this valley and the rise"
+        if self.wall() == math.inf:
+            where = "above the middle of this valley"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; a good rate lies between "
-            f"the middle of this valley and the rise, {between:.1e}, times {factor:.2g} for batches of {items}{moved}"
-            f"{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; so take {between:.1e}, "
+            f"{where}, times {factor:.2g} for batches of {items}{moved}{doubt}"
         )
 
     def _describe_end(self) -> str:
@@ -325,7 +345,7 @@ class _Curve:
             return f"was lowest at {self.turn():.1e}, and rose from {self.wall():.1e} on"
         if turned:
             return f"was lowest at {self.turn():.1e}, and hardly rose after that (sweep to higher rates to be sure)"
-        return f"still fell at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
+        return f"and was still falling at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
 
     def explain_none(self) -> str:
         """Returns what the curve shows instead of a fall, in words."""

@@ -321,7 +321,9 @@ class LRSweep(AtAGlance):
         facts = {"recommended": f"none, because {self.reason}"}
         if not math.isnan(self.recommended):
             recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}"
-            facts = {"recommended": recommended, "because": self.reason, "for a cyclical run": _format(self.bounds)}
+            facts = {"recommended": recommended, "because": self.reason}
+            if self.bounds is not None:
+                facts["for a cyclical run"] = _format(self.bounds)
         return Glance(title, {**facts, **{name: self._describe(name) for name in self.suggestions}})
 
     def _describe(self, name: str) -> str:

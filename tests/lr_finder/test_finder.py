@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -316,6 +317,15 @@ def test_wrong_parts_of_a_finder_are_refused(wrong, message):
         LRFinder(**({"model": model, "optimizer": optimizer, "criterion": nn.MSELoss()} | wrong))
 
 
+def test_a_frozen_model_is_refused_and_keeps_the_latest_sweep():
+    finder = run_sweep()
+    sweep = finder.sweep
+    finder.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="`optimizer` must hold a parameter that requires a gradient"):
+        finder.range_test(loader(), start_lr=1e-3)
+    assert finder.sweep is sweep
+
+
 # Arrays, by the rule of the finders for Keras
 
 
@@ -386,3 +396,19 @@ def test_a_plain_loop_gets_the_recommendation_of_the_learner():
     for name in ("bs", "adaptive", "has_norm"):
         assert finder.sweep.settings[name] == theirs.settings[name]
     assert np.log10(finder.sweep.recommended / theirs.recommended) == pytest.approx(0, abs=0.2)
+
+
+def test_with_the_same_batches_rates_and_momentum_a_plain_loop_gets_the_same_recommendation():
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(192, 8)), dtype=torch.float32)
+    batches = list(zip(x.split(16), (x[:, 0] > 0).long().split(16), strict=True))
+    model = nn.Linear(8, 2)
+    opt_func = partial(torch.optim.SGD, momentum=0.85)  # as one cycle has at its peak
+    finder = LRFinder(model, opt_func(model.parameters(), lr=1e-6), nn.CrossEntropyLoss())
+    finder.range_test(batches, end_lr=10, num_iter=60, diverge_th=4, smooth_f=0.02)
+    finder.reset()
+    end_lr = 10 * (10 / 1e-6) ** (1 / 59)  # one step further, for `lr_find` does not reach it
+    learn = Learner(DataLoaders(batches), model, nn.CrossEntropyLoss(), opt_func=opt_func, wd=0)
+    theirs = learn.lr_find(1e-6, end_lr, 60, show_plot=False, suggest_funcs=None)
+    np.testing.assert_allclose(finder.sweep.losses, theirs.losses, rtol=1e-5)
+    assert finder.sweep.recommended == pytest.approx(theirs.recommended, rel=1e-3)

@@ -93,7 +93,10 @@ def test_a_suggestion_without_ground_is_nan_which_prints_and_keeps_its_reason():
     for rate in (*sweep, sweep.recommended, sweep.valley / 10, 2 * sweep.valley, copy.deepcopy(sweep.valley)):
         assert f"{rate:.2e}" == "nan" and isinstance(rate, float) and rate.reason
     for name in ("lr", "lr_max"):
-        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}=.* The sweep found no rate: 3 fin"):
+        with pytest.raises(
+            ValueError,
+            match=f"`{name}` must be .* Received: {name}=.* The sweep found no rate: the sweep has only 2 of",
+        ):
             check_rate(slice(sweep.recommended / 100, sweep.recommended), name)
     with pytest.raises(ValueError, match="The sweep found no rate: valley needs at least 1 point"):
         check_positive(sweep.valley, "base_lr")
@@ -139,6 +142,12 @@ def test_the_recommendation_and_why_are_shown(sweep):
     html = sweep._repr_html_()
     assert html.count("<tr>") == html.count("</tr>") == 5
     assert f">{sweep.recommended:.2e}, most" in html and sweep.reason in html and ">valley</th>" in html
+
+
+def test_a_usual_rate_has_no_bounds_to_show():
+    fixed = full_curve(2 + np.maximum(X - 0.5, 0))
+    found = LRSweep.from_curve(LRS, fixed, fixed=fixed, untrained=True, suggest_funcs=None)
+    assert found.bounds is None and "nan" not in repr(found) and "is usual for such optimizers" in found.reason
 
 
 def test_without_a_recommendation_the_reason_is_shown():

@@ -413,7 +413,7 @@ def test_targets_that_are_all_alike_do_not_make_a_model_untrained(net, blobs):
 
 def test_the_reason_says_that_the_range_ends_before_the_turn(net, blobs):
     sweep = learner(net, blobs).lr_find(1e-7, 1e-3, show_plot=False)
-    assert sweep.recommended <= 1e-3 and "still fell at the end of the range" in sweep.reason
+    assert sweep.recommended <= 1e-3 and "still falling at the end of the range" in sweep.reason
 
 
 @pytest.mark.parametrize("shift", [-10.0, -0.2, 100.0])
@@ -456,7 +456,7 @@ def test_losses_that_become_nan_end_the_curve_and_not_the_recommendation(net, bl
 def test_a_range_in_which_the_loss_explodes_gives_advice(net, blobs):
     learn = learner(net, blobs, opt_func=torch.optim.SGD, loss_func=lambda pred, y: pred.pow(4).mean())
     sweep = learn.lr_find(1e3, 1e6, show_plot=False)
-    assert math.isnan(sweep.recommended) and "too few to see a fall: sweep more steps, or lower rates" in sweep.reason
+    assert math.isnan(sweep.recommended) and "look for NaN in data and loss, or sweep lower rates" in sweep.reason
 
 
 def test_the_reason_says_that_a_model_does_not_learn(net, blobs):
