@@ -194,7 +194,9 @@ def _read_curve(name: str, lrs: ArrayLike, losses: ArrayLike, *, at_least: int) 
     x, y = x[:n], y[:n]
     if n < at_least:
         points = "point" if at_least == 1 else "points"
-        raise NoSuggestion(f"{name} needs at least {at_least} {points} with a finite loss; there are {n}.")
+        raise NoSuggestion(
+            f"{name} needs at least {at_least} {points} with a finite loss; it got {n} (skipped points do not count)."
+        )
     return x, y
 
 

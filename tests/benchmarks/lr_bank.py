@@ -17,8 +17,8 @@ It prints the mean and the worst loss over tasks (each task is a mean over seeds
 seeds (standard deviation in decades), and how often there was no suggestion. The best of 19 noisy errors is too low by
 chance; "best rate of the other seeds" says by how much. Then it prints the same with the constants of the rule
 calibrated without the task at hand. Seconds are the processor's, as a mean over `TIMED`. The rows of README have the
-mean and the worst loss, ours after 100 steps. The bank needs the packages of the dependency group `peers` and of the
-extra `test`, and mlxtend, river, statsmodels and scikit-image.
+mean and the worst loss, ours after 100 steps. The bank needs the packages of the dependency groups `peers` and `bank`
+and of the extra `test`, and Debian's `tuxpaint-stamps-default`.
 """
 
 import argparse
@@ -283,6 +283,7 @@ def main():
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, 20 times slower
     store = Store(KEPT, args.again)
+    seconds = mean_seconds(store)  # first, because a missing package should end the script now, not after an hour
     what = (
         "error points that the recommended rate of a sweep loses to the best of 19, {} tasks not looked at while the "
     )
@@ -295,7 +296,7 @@ def main():
         chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
         if chosen:
             rows, noise = measure(store, chosen, args.seeds)
-            show(title, rows, noise, mean_seconds(store))
+            show(title, rows, noise, seconds)
             print_readme_row(what.format(len(chosen)), rows)
 
 

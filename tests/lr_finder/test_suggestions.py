@@ -63,7 +63,7 @@ def test_a_curve_that_never_falls_calls_for_caution(curve):
 
 @pytest.mark.parametrize(("function", "n"), [(minimum, 0), (steep, 1), (valley, 0), (slide, 15)])
 def test_a_curve_that_is_too_short_gives_no_suggestion(function, n):
-    with pytest.raises(NoSuggestion, match=f"at least .* points? with a finite loss; there are {n}"):
+    with pytest.raises(NoSuggestion, match=f"at least .* points? with a finite loss; it got {n} "):
         function(KEPT[:n], SIGMOID[:n])
 
 
