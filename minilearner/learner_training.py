@@ -267,7 +267,8 @@ class LearnerTraining(LearnerRuns[_Label]):
             start_epoch: the number of the first epoch, from 0, in each phase. A phase of no more epochs is left out.
             precompute: send each image through the frozen body only once in the first phase; see `precompute`. "auto"
                 does so, and says so, if that saves work and cannot change the result: with `train_bn=False`, two frozen
-                epochs or more, no augmentation, no `checkpoint`, and no callbacks other than trackers and loggers.
+                epochs or more, no augmentation, random crop or function as a transform, no `checkpoint`, and no
+                callbacks other than trackers and loggers.
         """
         head, whole = plans.fine_tune_rates(epochs, freeze_epochs, base_lr, lr_mult)
         shape: dict[str, Any] = {"div": div, "div_final": div_final, "pct_start": pct_start, "moms": moms}

@@ -148,8 +148,9 @@ _PNG_COLOURS = {"L": 0, "RGB": 2, "RGBA": 6}
 def _find_spng() -> Decoder:
     from imagecodecs import spng_decode  # an extra
 
-    def decode(coded: bytes, _: Image.Image) -> Pixels:
+    def decode(coded: bytes, image: Any) -> Pixels:
         pixels: Pixels = spng_decode(coded)
+        image._text = image.png.im_text  # as Pillow does once it has decoded
         return pixels
 
     return decode

@@ -73,6 +73,11 @@ class ItemPipeline:
         return _as_planes(item) if isinstance(item, np.ndarray) else item
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether `prepare` does everything, so that every pass gives the same item."""
+        return not self._rest
+
+    @property
     def window(self) -> Callable[[tuple[int, int], random.Random | None], Box] | None:
         """The function (size, rng) -> window, if finishing an image only cuts a window out of it; else None.
 

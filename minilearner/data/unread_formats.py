@@ -111,7 +111,7 @@ def read_head(source: Source) -> tuple[bytes, int]:
 
 
 def register_plugin(head: bytes) -> str | None:
-    """Teaches Pillow the format whose files begin with these bytes, and returns its name; None if it has no teacher."""
+    """Registers a plugin for files that begin with these bytes, and returns its format; None if there is no plugin."""
     if unread_format(head) is not _HEIC or importlib.util.find_spec("pillow_heif") is None:
         return None
     import pillow_heif  # an extra

@@ -270,7 +270,7 @@ def join_batches(
         raise DataError("There is nothing to predict: the loader has no batch.")
     preds, targets, inputs, joined_losses = (joined.take() for joined in kept)
     decoded = (decode or (_keep if _are_numbers(targets) else _argmax))(preds) if with_decoded else None
-    return Predictions(preds, targets, inputs, joined_losses, decoded, torch.arange(n))
+    return Predictions(preds, targets, inputs, joined_losses, decoded, torch.arange(n, device="cpu"))
 
 
 class _Joined:
@@ -291,8 +291,8 @@ class _Joined:
 
     def add(self, part: Tree) -> None:
         """Appends a batch."""
-        if self.is_empty and type(part) is Tensor and part.ndim and 0 < len(part) < self.n_items:
-            self.whole = torch.empty((self.n_items, *part.shape[1:]), dtype=part.dtype)
+        if self.is_empty and _is_plain(part) and part.ndim and 0 < len(part) < self.n_items:
+            self.whole = torch.empty((self.n_items, *part.shape[1:]), dtype=part.dtype, device="cpu")
         if self._fits(part):
             self.whole[self.n_filled : self.n_filled + len(part)] = part.detach()  # type: ignore[index]
             self.n_filled += len(part)
@@ -300,7 +300,7 @@ class _Joined:
             self.parts.append(map_tensors(_to_cpu, part))
 
     def _fits(self, part: Tree) -> bool:
-        if self.whole is None or self.parts or type(part) is not Tensor or part.dtype != self.whole.dtype:
+        if self.whole is None or self.parts or not _is_plain(part) or part.dtype != self.whole.dtype:
             return False
         return part.shape[1:] == self.whole.shape[1:] and self.n_filled + len(part) <= self.n_items
 
@@ -312,6 +312,11 @@ class _Joined:
         if not self.parts and self.n_filled == self.n_items:
             return whole
         return join((whole[: self.n_filled], *self.parts))
+
+
+def _is_plain(part: Tree) -> bool:
+    """Whether it is a tensor whose entries can be copied into another: of no subclass, not sparse, not quantized."""
+    return type(part) is Tensor and part.layout is torch.strided and not part.is_quantized
 
 
 def join(parts: tuple[Tree, ...]) -> Tree:

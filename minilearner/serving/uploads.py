@@ -16,7 +16,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 HEIC, the format of iPhones, is accepted too if pillow-heif is installed."""
 
 _LONGEST = 255
-_HEAD = 32  # bytes that tell the format
+_HEAD = 32  # bytes, from which the format is known
 
 
 class Upload(bytes):
@@ -67,7 +67,7 @@ def check_upload(upload: Upload, limits: Limits) -> None:
         ) from error
     except UnidentifiedImageError as error:
         if plugin:  # its head is that of the format
-            raise Refusal(422, f"{name!r} is damaged: it ends too early, or is no whole {plugin} image.") from error
+            raise Refusal(422, f"{name!r} is damaged: it ends too early, or is no complete {plugin} image.") from error
         raise Refusal(415, _describe_format(upload)) from error
     except Exception as error:  # Pillow raises a dozen kinds of errors for damaged files
         raise Refusal(422, f"{name!r} is damaged: {error}") from error

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import _reduction as legacy
+from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
 __all__ = [
@@ -49,6 +50,7 @@ _PLAIN: dict[Any, Callable[..., Tensor]] = {
     nn.SmoothL1Loss: F.smooth_l1_loss,
 }
 """Modules that make one call, with their attributes as the arguments."""
+_FORWARDS = {kind: kind.forward for kind in _PLAIN}  # somebody may replace them
 _SELECTIONS = (torch.masked_select, Tensor.masked_select, torch.index_select, Tensor.index_select)
 _DIVIDE_BY_WEIGHTS = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
@@ -283,9 +285,12 @@ class Term:
 
 def is_plain_mean(loss_func: Any) -> bool:
     """Whether a loss is a module of torch that is one mean, and does nothing else."""
-    if type(loss_func) not in _PLAIN or loss_func.reduction != "mean":
+    kind = type(loss_func)
+    if kind not in _PLAIN or loss_func.reduction != "mean" or kind.forward is not _FORWARDS[kind]:
         return False
-    return not (loss_func._forward_hooks or loss_func._forward_pre_hooks or "forward" in vars(loss_func))
+    is_hooked = loss_func._forward_hooks or loss_func._forward_pre_hooks
+    is_hooked = is_hooked or _has_any_global_hook()  # type: ignore[no-untyped-call]
+    return not (is_hooked or "forward" in vars(loss_func))
 
 
 def make_plain_term(loss_func: Any, pred: Any, y: Any) -> Term | None:

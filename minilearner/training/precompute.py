@@ -21,7 +21,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.loader import Loader
 from minilearner.data.memory_loader import MemoryLoader
-from minilearner.errors import DataError
+from minilearner.errors import DataError, plural
 from minilearner.models.groups import NORMS
 from minilearner.models.heads import AdaptiveConcatPool2d
 from minilearner.runtime import available_memory, derive_generator
@@ -30,7 +30,7 @@ from minilearner.training.run import Run
 from minilearner.training.step import Step
 from minilearner.tree import tensors_of
 
-__all__ = ["FeatureLoader", "Features", "check_repeats", "check_room", "split_fixed_part"]
+__all__ = ["FeatureLoader", "Features", "check_features", "check_repeats", "check_room", "split_fixed_part"]
 
 Watch = Callable[[Any], Iterable[Any]]
 
@@ -148,13 +148,22 @@ def _list_loaders(dls: DataLoaders) -> list[tuple[str, Any]]:
 def _compute_features(body: Step, loader: MemoryLoader | ItemLoader, watch: Watch) -> FeatureLoader:
     x, done = torch.empty(0), 0
     for batch in predict_batches(body, loader.in_order(), watch=watch):
-        if not isinstance(batch.preds, Tensor):
-            raise DataError(f"the frozen layers must give one tensor. Received: {type(batch.preds).__name__}.")
+        check_features(batch.preds, batch.n_items)
         if not done:
             x = _allocate(loader.n_items, batch.preds)
         x[done : done + batch.n_items] = batch.preds
         done += batch.n_items
     return FeatureLoader(loader, x, loader.y)
+
+
+def check_features(features: Any, n_items: int) -> None:
+    """Raises a DataError unless this is a tensor with an entry for each of so many items."""
+    if not isinstance(features, Tensor) or features.shape[:1] != (n_items,):
+        found = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise DataError(
+            f"the frozen layers must give one tensor with an entry for each item. Received: {found} for "
+            f"{plural(n_items, 'item')}. Train without precomputing."
+        )
 
 
 def _allocate(n: int, features: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from minilearner.training.step import Step
 if TYPE_CHECKING:
     from minilearner.data.dataloaders import DataLoaders
     from minilearner.results.recorder import Recorder
-from minilearner.results.run_record import RunRecord
+    from minilearner.results.run_record import RunRecord
 
 __all__ = ["Moment", "Phase", "ResumePoint", "Run"]
 

@@ -31,7 +31,6 @@ __all__ = ["LossFunction", "Step", "describe", "loss_error", "make_step"]
 
 
 _NO_NAMES: dict[str, Any] = {}
-"""Losses that are one mean, as `reduction="mean"` says."""
 
 
 class Step:

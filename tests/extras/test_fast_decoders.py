@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from minilearner.data import fast_decoders
 from minilearner.errors import DataError
@@ -197,3 +198,11 @@ def test_batches_of_the_first_epoch_and_from_the_cache_have_the_same_bits(form, 
     fast = batches()
     monkeypatch.setattr(fast_decoders, "_find_decoder", lambda form: None)
     assert fast == batches()
+
+
+def test_the_texts_of_a_png_are_known():
+    texts, file = PngInfo(), io.BytesIO()
+    texts.add_text("Author", "Ada")
+    Image.new("RGB", (20, 20)).save(file, "PNG", pnginfo=texts)
+    image = open_image(file)
+    assert isinstance(image, fast_decoders.PngPixels) and image.text == {"Author": "Ada"}

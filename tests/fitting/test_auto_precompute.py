@@ -1,12 +1,28 @@
 """`fine_tune` precomputes by itself if that saves work and cannot change the result, and never otherwise."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from minilearner import Callback, CSVLogger, DataLoaders, EarlyStopping, Learner, MixUp, ProgressiveResize, accuracy
+from minilearner import (
+    Callback,
+    CSVLogger,
+    DataLoaders,
+    EarlyStopping,
+    Learner,
+    MixUp,
+    ProgressiveResize,
+    accuracy,
+)
+from minilearner.data.batch_transforms import BatchTransform
 from minilearner.vision.augment import Flip
+from minilearner.vision.image_loaders import ImageDataLoaders
+from minilearner.vision.resize import Resize
 
 
 class Shaken(nn.Module):
@@ -34,6 +50,13 @@ class Counting(nn.Module):
 class Doubled(nn.Module):
     def forward(self, x):
         return x * 2 if self.training else x
+
+
+class Shifted(BatchTransform):
+    train_only = False
+
+    def __call__(self, x, rng):
+        return x + 1
 
 
 def learner(*layers, batch_tfms=None, **options):
@@ -90,6 +113,83 @@ def test_norms_that_learn_augmentation_and_checkpoints_prevent_it(tmp_path):
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), Shaken(), Seldom(), Counting(), Doubled()])
 def test_frozen_layers_that_differ_in_training_prevent_it(layer):
     assert not is_precomputed(learner(layer))
+
+
+class Body(nn.Module):
+    """One layer to the learner, whatever it consists of."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Paired(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x.reshape(2 * len(x), 2, *x.shape[2:])
+
+
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0]
+
+
+class Whole(nn.Module):
+    def forward(self, x):
+        return x.reshape(len(x) // 2, 4, 1, 1)
+
+
+@pytest.mark.parametrize(("last", "first"), [(Paired(), First()), (Halved(), Whole()), (Centred(), nn.Identity())])
+def test_frozen_layers_that_make_no_features_of_each_item_prevent_it(last, first):
+    learn = learner()
+    head = learn.model[1]
+    frozen = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), last)
+    learn.model = nn.Sequential(Body(frozen), nn.Sequential(first, *head))
+    assert not is_precomputed(learn)
+
+
+def learner_of_images(folder, item_tfms, seed=0):
+    torch.manual_seed(0)
+    dls = ImageDataLoaders.from_folder(
+        folder, valid_pct=0.25, seed=seed, item_tfms=item_tfms, bs=4, num_workers=0, device="cpu"
+    )
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(4, 2))
+    return Learner(dls, model, splitter=lambda m: [list(part.parameters()) for part in m], train_bn=False)
+
+
+def turn_seldom(image):
+    return image.rotate(180) if random.random() < 1e-6 else image
+
+
+@pytest.mark.parametrize(
+    ("item_tfms", "expected"),
+    [(Resize(8, method="squish"), True), (Resize(8), False), ([Resize(8, method="squish"), turn_seldom], False)],
+)
+def test_items_are_the_same_for_certain(tmp_path, item_tfms, expected):
+    """One image is not square: only it is cropped at random, and the first batch may be without it."""
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (12, 12 if i else 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    assert {is_precomputed(learner_of_images(tmp_path, item_tfms, seed)) for seed in range(3)} == {expected}
+
+
+@pytest.mark.parametrize("batch_tfms", [lambda x: x * 2, Shifted()])
+def test_batch_transforms_that_do_not_say_what_they_do_prevent_it(batch_tfms):
+    assert not is_precomputed(learner(batch_tfms=batch_tfms))
 
 
 def test_a_hook_on_a_frozen_layer_prevents_it():

@@ -84,3 +84,16 @@ def test_a_prediction_unpacks_to_label_index_and_probabilities():
 def test_a_prediction_can_be_copied_and_says_that_it_has_no_input():
     prediction = copy.deepcopy(Prediction("cat", torch.tensor(1), torch.tensor([0.2, 0.8])))
     assert (type(prediction), prediction.label, prediction.input) == (Prediction, "cat", None)
+
+
+def test_predictions_are_on_the_cpu_whatever_the_default_device():
+    batches = [BatchPrediction(None, torch.ones(2, 3), None, None, 2) for _ in range(2)]
+    with torch.device("meta"):
+        found = join_batches(iter(batches), 4)
+    assert found.preds.device.type == found.indices.device.type == "cpu"
+
+
+def test_sparse_predictions_stay_sparse():
+    batches = [BatchPrediction(None, torch.eye(2).to_sparse(), None, None, 2) for _ in range(2)]
+    found = join_batches(iter(batches), 4)
+    assert torch.equal(found.preds.to_dense(), torch.eye(2).repeat(2, 1))

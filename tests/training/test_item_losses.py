@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from minilearner import Learner, MixUp
 from minilearner.errors import DataError
 from minilearner.training.item_losses import DivisorProbe, make_item_loss, measure_loss, mix_losses
-from minilearner.training.loss_terms import LossTerms, add_divisors
+from minilearner.training.loss_terms import LossTerms, add_divisors, is_plain_mean
 
 G = torch.Generator().manual_seed(0)
 PRED, WEIGHT = torch.randn(6, 3, generator=G), torch.tensor([1.0, 5.0, 0.2])
@@ -255,3 +256,18 @@ def test_a_loss_with_a_hook_is_watched():
     loss = nn.MSELoss()
     loss.register_forward_hook(lambda module, args, value: 2 * value)
     assert measure_loss(loss, PRED, VALUES)[0] == 2 * F.mse_loss(PRED, VALUES)
+
+
+def test_a_plain_loss_that_somebody_replaced_is_called(monkeypatch):
+    original = nn.MSELoss.forward
+    monkeypatch.setattr(nn.MSELoss, "forward", lambda self, pred, y: 10 * original(self, pred, y))
+    assert not is_plain_mean(nn.MSELoss())
+    assert measure_loss(nn.MSELoss(), PRED, VALUES)[0] == nn.MSELoss()(PRED, VALUES)
+
+
+def test_a_hook_of_all_modules_sees_a_plain_loss():
+    hook = register_module_forward_hook(lambda module, inputs, loss: 10 * loss)
+    try:
+        assert measure_loss(nn.MSELoss(), PRED, VALUES)[0] == nn.MSELoss()(PRED, VALUES)
+    finally:
+        hook.remove()
