@@ -93,7 +93,7 @@ class DataLoaders(NewItemLoaders, Generic[_Label]):
         self.new_items = new_items
         self.split_items, self._extra_tfms, self._turns = None, (), Turns()
         self.train = as_loader(train, "train", bs=bs, seed=self.seed, device=self.device)
-        self.bs = _batch_size(self.train if isinstance(self.train, DerivedLoader) else train) or bs
+        self.bs = _batch_size(self.train) or bs
         self.valid = None if valid is None else as_loader(valid, "valid", bs=bs, seed=self.seed, device=self.device)
         if isinstance(train, DataLoader) and drops_last(train) and (n := length_of(train.dataset)) and train.batch_size:
             choose_drop_last(n, train.batch_size, is_asked_for=True)  # says what torch's loader leaves out
@@ -239,10 +239,12 @@ def _check_one_meaning(target: Target | None, vocab: Sequence[Any] | None) -> No
         raise ValueError("Give `target` or `vocab`, not both: a Category target holds its own vocabulary.")
 
 
-def _batch_size(loader: Any) -> int | None:
+def _batch_size(loader: Loader) -> int | None:
     """Returns how many items a batch of this loader has; None if it does not say."""
-    size = loader.bs if isinstance(loader, DerivedLoader) else getattr(loader, "batch_size", None)
-    return size if isinstance(size, int) and size > 0 else None
+    source = getattr(loader, "source", None)
+    sampler = getattr(source, "batch_sampler", None)
+    sizes = getattr(loader, "bs", None), getattr(source, "batch_size", None), getattr(sampler, "batch_size", None)
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
 def _target_of(source: Any) -> Target | None:

@@ -536,6 +536,9 @@ def test_loaders_of_loaders_keep_their_classes_and_their_batch_size():
 
 def test_a_loader_of_torch_says_the_batch_size():
     data = torch.utils.data.TensorDataset(torch.rand(40, 3), torch.arange(40) % 2)
-    assert DataLoaders(torch.utils.data.DataLoader(data, 10)).bs == 10
+    given = DataLoaders(torch.utils.data.DataLoader(data, 10))
+    by_sampler = torch.utils.data.BatchSampler(range(len(data)), 5, drop_last=False)
+    assert given.bs == DataLoaders(given.train).bs == 10
+    assert DataLoaders(torch.utils.data.DataLoader(data, batch_sampler=by_sampler)).bs == 5
     batches = [(torch.rand(4, 3), torch.arange(4))] * 2
     assert DataLoaders(batches).bs == 64  # unknown: what `test_dl` takes
