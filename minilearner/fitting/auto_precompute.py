@@ -50,18 +50,16 @@ def saves_work(run: Run, callbacks: Sequence[Callback], n_epochs: int) -> bool:
     """
     if n_epochs < 2 or run.step.n_processes > 1 or run.step.network is not run.model:  # the last: it is compiled
         return False
-    if not all(map(_only_looks_on, callbacks)):
+    if _may_draw(run.dls.train) or not all(map(_only_looks_on, callbacks)):
         return False
     loaders = {"train": run.dls.train, "valid": run.dls.valid}
-    if _may_draw(run.dls.train):
-        return False
     try:
         fixed, rest = split_fixed_part(run.model)
         if any(not parameter.requires_grad for parameter in rest.parameters()):
             return False  # a norm layer learns early, so that little of the work would be saved
         checked = [check_repeats(loader, name) for name, loader in loaders.items() if loader is not None]
         return _computes_the_same(run, fixed, checked[0].first_batch()[0], sum(loader.n_items for loader in checked))
-    except (DataError, ValueError):
+    except (DataError, IndexError, RuntimeError, ValueError):  # layers may need more than one item
         return False
 
 
@@ -98,6 +96,7 @@ def _computes_the_same(run: Run, fixed: nn.Module, x: Tree, n_items: int) -> boo
     with torch.no_grad(), isolate_rng(), restore_buffers(fixed), evaluation_mode(run.model):
         plain, before = body.predict(x), _digest_state(fixed)
         check_features(plain, count_items(x))
+        check_features(body.predict(map_tensors(lambda t: t[:1], x)), 1)  # the last batch may be that short
         check_room((n_items, *plain.shape[1:]), plain)
         half = -(-len(plain) // 2)
         beside_others = body.predict(map_tensors(lambda t: torch.cat((t[:half], t[:half]))[: len(t)], x))

@@ -148,8 +148,8 @@ def _list_loaders(dls: DataLoaders) -> list[tuple[str, Any]]:
 def _compute_features(body: Step, loader: MemoryLoader | ItemLoader, watch: Watch) -> FeatureLoader:
     x, done = torch.empty(0), 0
     for batch in predict_batches(body, loader.in_order(), watch=watch):
-        check_features(batch.preds, batch.n_items)
         if not done:
+            check_features(batch.preds, batch.n_items)
             x = _allocate(loader.n_items, batch.preds)
         x[done : done + batch.n_items] = batch.preds
         done += batch.n_items

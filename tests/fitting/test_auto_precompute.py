@@ -141,6 +141,18 @@ class Centred(nn.Module):
         return x - x.mean(0)
 
 
+class Squeezed(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+
+class Lonely(nn.Module):
+    def forward(self, x):
+        if len(x) == 1:
+            raise RuntimeError("more than one item is needed")
+        return x
+
+
 class First(nn.Module):
     def forward(self, pair):
         return pair[0]
@@ -151,7 +163,16 @@ class Whole(nn.Module):
         return x.reshape(len(x) // 2, 4, 1, 1)
 
 
-@pytest.mark.parametrize(("last", "first"), [(Paired(), First()), (Halved(), Whole()), (Centred(), nn.Identity())])
+@pytest.mark.parametrize(
+    ("last", "first"),
+    [
+        (Paired(), First()),
+        (Halved(), Whole()),
+        (Centred(), nn.Identity()),
+        (Squeezed(), nn.Identity()),
+        (Lonely(), nn.Identity()),
+    ],
+)
 def test_frozen_layers_that_make_no_features_of_each_item_prevent_it(last, first):
     learn = learner()
     head = learn.model[1]
