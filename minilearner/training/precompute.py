@@ -213,8 +213,8 @@ def check_repeats(loader: Loader, name: str) -> MemoryLoader | ItemLoader:
     """Returns a loader if it yields each item unchanged in every pass, and in an order that it knows.
 
     Its transforms say whether they are random. It is also tried out: a batch of the next pass must equal the same batch
-    in validation. Functions of batches, which do not say whether they are random, are run many times on some items. What
-    seldom changes an item before that, such as a random crop of images that are nearly all square, may go unnoticed.
+    in validation. Functions of batches, which do not say whether they are random, are run many times on some items. A
+    change to single items that is rare, such as a random crop when nearly all images are square, may go unnoticed.
 
     Raises:
         DataError: items change from pass to pass. Says through what.
