@@ -7,9 +7,11 @@ names is imported, called or built.
 from __future__ import annotations
 
 import base64
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,19 @@ from torch import Tensor
 
 from minilearner.errors import FileFormatError
 
-__all__ = ["pack", "unpack"]
+__all__ = ["GROWING", "Growing", "pack", "unpack"]
+
+GROWING = "growing-"
+"""How the names of tensors begin of which each state has the rows of the state before, and more."""
 
 _MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Marks an array or a list in a state that only grows at its end. It comes back without the mark."""
+
+    rows: np.ndarray[Any, Any] | list[Any]
 
 
 def pack(state: Any, tensors: dict[str, Tensor]) -> Any:
@@ -52,6 +64,8 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
         return float(value) if math.isfinite(value) else {"float": str(float(value))}
     if isinstance(value, np.ndarray) and value.dtype.kind == "u" and value.ndim == 1:  # of random generators
         return {"unsigned": [value.dtype.name, value.tolist()]}
+    if isinstance(value, Growing):
+        return _pack_rows(value.rows, tensors, where)
     if isinstance(value, np.ndarray):
         return {"array": _pack(_to_tensor(value, where), tensors, where)["tensor"]}
     if isinstance(value, Tensor):
@@ -81,6 +95,18 @@ def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, (bool, int, str)):  # of a subclass, such as an enum: the value counts
         return value.value if hasattr(value, "value") else value
     raise TypeError(f"{where} is a {type(value).__name__}, which is not data and cannot be saved.")
+
+
+def _pack_rows(rows: np.ndarray[Any, Any] | list[Any], tensors: dict[str, Tensor], where: str) -> dict[str, str]:
+    if isinstance(rows, np.ndarray):
+        kind, tensor = "array", _to_tensor(rows, where)
+    else:
+        lines = [json.dumps(_pack(row, tensors, f"{where}[{i}]"), allow_nan=False) for i, row in enumerate(rows)]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        kind, tensor = "lines", torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+    name = f"{GROWING}{len(tensors):06d}"
+    tensors[name] = tensor.clone()
+    return {kind: name}
 
 
 def _unpack(packed: Any, tensors: Mapping[str, Tensor], depth: int) -> Any:
@@ -119,6 +145,21 @@ def _tensor(name: Any, tensors: Mapping[str, Tensor], depth: int) -> Tensor:
 
 def _array(name: Any, tensors: Mapping[str, Tensor], depth: int) -> np.ndarray[Any, Any]:
     return _tensor(name, tensors, depth).numpy()
+
+
+def _lines(name: Any, tensors: Mapping[str, Tensor], depth: int) -> list[Any]:
+    text = _tensor(name, tensors, depth)
+    if text.dtype != torch.uint8 or text.ndim != 1:
+        raise FileFormatError(f"the state names {str(name)[:40]!r} as text, which is {text.dtype}.")
+    try:
+        rows = [json.loads(line, parse_constant=_refuse_constant) for line in text.numpy().tobytes().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"the state holds rows that are not JSON: {str(error)[:80]}.") from error
+    return _list(rows, tensors, depth)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
 
 
 def _set(items: Any, tensors: Mapping[str, Tensor], depth: int) -> set[Any]:
@@ -219,6 +260,7 @@ _KINDS: dict[str, Callable[[Any, Mapping[str, Tensor], int], Any]] = {
     "unsigned": _numpy_array,
     "dtype": _dtype,
     "array": _array,
+    "lines": _lines,
     "set": _set,
     "frozenset": _frozenset,
     "deque": _deque,

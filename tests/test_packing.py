@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilearner import FileFormatError
-from minilearner.packing import pack, unpack
+from minilearner.packing import GROWING, Growing, pack, unpack
 from minilearner.training.attributes import data_attributes
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -40,6 +40,30 @@ def test_tensors_and_arrays_come_back_to_the_bit_and_are_copies():
     back = unpack(packed, tensors)
     assert torch.equal(back[0], before) and back["half"].dtype == torch.bfloat16
     assert back["n"].dtype == np.uint32 and back["n"].tolist() == [1, 2**32 - 1]
+
+
+def test_what_grows_comes_back_without_its_mark_and_begins_with_the_same_bytes():
+    def packed(n):
+        tensors = {}
+        rows = [{"epoch": i, "loss": math.nan, "scores": [0.5, (i,)]} for i in range(n)]
+        state = {"steps": Growing(np.arange(2.0 * n).reshape(n, 2)), "rows": Growing(rows)}
+        return json.loads(json.dumps(pack(state, tensors), allow_nan=False)), tensors
+
+    few, many = packed(3)[1], packed(5)[1]
+    assert list(few) == list(many) and all(name.startswith(GROWING) for name in few)
+    assert all(torch.equal(many[name][: len(t)], t) for name, t in few.items())
+    back = unpack(*packed(3))
+    assert back["steps"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert repr(back["rows"][2]) == "{'epoch': 2, 'loss': nan, 'scores': [0.5, (2,)]}"
+    assert through_json(Growing([])) == []
+
+
+@pytest.mark.parametrize("text", [b"[", b"NaN", b'{"x": 1}', b"[" * 100_000, b"\xff"])
+def test_rows_that_lie_are_refused(text):
+    with pytest.raises(FileFormatError, match="the state holds"):
+        unpack({"lines": "a"}, {"a": torch.tensor(list(text), dtype=torch.uint8)})
+    with pytest.raises(FileFormatError, match="as text, which is"):
+        unpack({"lines": "a"}, {"a": torch.zeros(2)})
 
 
 def test_arrays_come_back_as_arrays_of_their_type_and_shape():

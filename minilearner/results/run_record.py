@@ -81,6 +81,9 @@ class RunRecord(AtAGlance):
         shown_in: the number of the notebook's cell that has shown the rows already, or None.
     """
 
+    growing = ("epochs", "row_positions", "steps", "smoothed")
+    """The parts of a `state_dict` that only get longer as the run goes on."""
+
     def __init__(
         self,
         number: int,

@@ -1,8 +1,9 @@
 """Checkpoints on disk: written whole or not at all, checked when read, and without pickle.
 
 A checkpoint is a folder `checkpoint-<number>` that holds `tensors.safetensors`, `state.json`, and `manifest.json` with
-the size and SHA-256 of both. It is written under a temporary name, synced and renamed; older ones go only after the new
-one has been read back and found good. `callbacks.checkpoint` decides what is in a checkpoint.
+the size and SHA-256 of each file. The record of a long run is in further files, which `saving.shared_pieces` explains.
+A checkpoint is written under a temporary name, synced and renamed; older ones go only after the new one has been read
+back and found good. `callbacks.checkpoint` decides what is in a checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.files import read_json
 from minilearner.packing import pack, unpack
+from minilearner.saving.shared_pieces import cut, is_piece, join, link_or_write, list_pieces
 from minilearner.tensor_file import open_tensors, save_tensors
 
 __all__ = ["CheckpointFolder", "Packed", "Saved", "pack_state"]
@@ -35,8 +37,8 @@ __all__ = ["CheckpointFolder", "Packed", "Saved", "pack_state"]
 if sys.platform != "win32":
     import fcntl
 
-FORMAT = 1
-"""Counted up when a reader of the last version would misread what is written now."""
+FORMAT = 2
+"""Counted up when a reader of the last version would misread what is written now. The first one had no pieces."""
 
 _PREFIX, _TEMPORARY = "checkpoint-", ".writing-"
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -132,19 +134,22 @@ class CheckpointFolder:
             CheckpointError: the checkpoint could not be written. Earlier ones stay untouched.
             TypeError: `state` holds something that is not data.
         """
-        text, tensors = state if isinstance(state, Packed) else pack_state(state)
+        text, whole = state if isinstance(state, Packed) else pack_state(state)
+        tensors, growing = cut(whole)
         temporary = self.path / f"{_TEMPORARY}{number:08d}-{os.getpid()}"
         final = self.path / f"{_PREFIX}{number:08d}"
         try:
             self._remove_leftovers()
             temporary.mkdir()
             save_tensors(tensors, temporary / _TENSORS)
-            (temporary / _STATE).write_text(text, encoding="utf-8")
+            pieces = link_or_write(growing, temporary, reversed(self._list()))
+            content = f'{{"pieces":{json.dumps(pieces)},"state":{text}}}'
+            (temporary / _STATE).write_text(content, encoding="utf-8")
             _check_json_file(temporary / _STATE)  # one that no reader accepts must not replace one that it does
-            files = {name: fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
+            files = {name: fingerprint(temporary / name) for name in (_TENSORS, _STATE, *list_pieces(pieces))}
             manifest = {"format": FORMAT, "number": number, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for name in (_TENSORS, _STATE, _MANIFEST):
+            for name in (*files, _MANIFEST):
                 _sync(temporary / name)
             _sync(temporary)
             if final.exists():  # a run that was resumed from an older checkpoint saves this moment again
@@ -240,8 +245,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_files(path: Path) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint, after a check that its files are as they were written.
+def _check_files(path: Path) -> list[str]:
+    """Returns the names of the files of a checkpoint, after a check that they are as they were written.
 
     Raises:
         FileFormatError: a file is missing, damaged, or newer than this version reads.
@@ -249,14 +254,15 @@ def _check_files(path: Path) -> dict[str, Any]:
     manifest = _read_json(path / _MANIFEST)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise FileFormatError(f"{_MANIFEST} was not written by minilearner.")
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in range(1, FORMAT + 1):
         raise FileFormatError(
             f"its format is {str(manifest.get('format'))[:20]}, and this version of minilearner reads {FORMAT}."
         )
-    for name in (_TENSORS, _STATE):
+    names = [_TENSORS, _STATE, *(name for name in manifest["files"] if is_piece(name))]
+    for name in names:
         if not _is_intact(path / name, manifest["files"].get(name)):
             raise FileFormatError(f"{name} is missing or damaged.")
-    return manifest
+    return names
 
 
 def _is_intact(path: Path, written: Any) -> bool:
@@ -272,13 +278,19 @@ def _is_file(path: Path) -> bool:
 def _read(path: Path) -> Saved:
     if path.is_symlink():
         raise FileFormatError("it is a symbolic link.")
-    _check_files(path)
+    names = _check_files(path)
     try:
         with open_tensors(path / _TENSORS) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileFormatError as error:
         raise FileFormatError(f"{_TENSORS} is damaged: {error}") from error
-    state = unpack(_read_json(path / _STATE), tensors)
+    content = _read_json(path / _STATE)
+    if isinstance(content, dict) and content.keys() == {"pieces", "state"}:  # not in format 1
+        pieces, content = content["pieces"], content["state"]
+        if odd := [name for name in list_pieces(pieces) if name not in names]:
+            raise FileFormatError(f"{odd[0]} is missing.")
+        tensors = join(tensors, pieces, path)
+    state = unpack(content, tensors)
     if not isinstance(state, dict):
         raise FileFormatError(f"{_STATE} was not written by minilearner.")
     return Saved(path, int(_number_text(path)), state)

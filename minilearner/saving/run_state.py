@@ -17,7 +17,7 @@ from torch import nn
 from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.models.tensors import copy_extra_state, load_extra_state, read_extra_state, unwrap_names
-from minilearner.packing import pack
+from minilearner.packing import Growing, pack
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
@@ -32,7 +32,10 @@ __all__ = ["check_extra_state", "loader_states", "restore", "run_state"]
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
     callbacks = [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks]
-    return {**_state_without_callbacks(run, epoch, batch), "callbacks": callbacks}
+    state = {**_state_without_callbacks(run, epoch, batch), "callbacks": callbacks}
+    if run.record is not None:
+        state["record"] |= {name: Growing(state["record"][name]) for name in run.record.growing}
+    return state
 
 
 def _state_without_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:

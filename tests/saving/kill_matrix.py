@@ -63,7 +63,7 @@ from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
 from minilearner.packing import pack
 from minilearner.runtime import rng_state
-from minilearner.saving import checkpoint_folder
+from minilearner.saving import checkpoint_folder, shared_pieces
 from minilearner.training.loop import Loop
 from minilearner.vision.augment import Flip
 from minilearner.vision.shift import RandomShift
@@ -517,6 +517,7 @@ def main() -> None:
     if arguments.forget:
         forget(arguments.forget)
     rng = random.Random(arguments.seed)
+    shared_pieces.SMALLEST = 256  # bytes, so that the record of a short run is in pieces too
     warm_up()
     wanted = {name: in_child(name, None, 0, None)[0] for name in SCENARIOS}
     with tempfile.TemporaryDirectory(prefix="kill-matrix-") as folder:

@@ -72,7 +72,7 @@ def test_nothing_but_damage_is_an_error_and_stays_on_disk(folder):
 def test_a_file_of_a_newer_version_says_so(folder):
     path = folder.save(1, state(1)) / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.raises(CheckpointError, match="its format is 99, and this version of minilearner reads 1"):
+    with pytest.raises(CheckpointError, match="its format is 99, and this version of minilearner reads 2"):
         folder.newest()
 
 
