@@ -1,9 +1,11 @@
 """Compares with fastai the time to the same error, and the error after the same time.
 
-    python tests/benchmarks/time_to_error.py [--tasks stamps fashion digits scratch] [--seeds 2] [--ours 1 3 6]
+    python tests/benchmarks/time_to_error.py [--tasks stamps fashion digits scratch] [--seeds 3] [--ours 1 3 6]
 
 fastai trains as its users write it, for `--epochs`. minilearner trains the same model on the same images with the same
-transforms, for each number of epochs in `--ours`, with ``precision="auto"`` and everything else by default. Three
+transforms, for each number of epochs in `--ours`, with ``precision="auto"`` and everything else by default. With
+"options", for each number in `--options`, it also has `ProgressiveResize()`, and ``train_bn=False`` if the body is
+trained, so that the frozen phase needs no gradients of the body. Three
 tasks fine-tune a trained EfficientNet-Lite0, see `transfer.py`, which also says what is needed. The fourth, "scratch",
 trains a small convolutional network from random weights on 5,000 images of Fashion-MNIST of 28 pixels.
 
@@ -16,8 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,9 @@ N_SCRATCH, BS_SCRATCH, LR_SCRATCH = 5000, 64, 3e-3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=[*TUNED, SCRATCH], choices=[*TUNED, SCRATCH])
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=3, help="of fastai")
-    parser.add_argument("--ours", type=int, nargs="+", default=[1, 3, 6], help="epochs of minilearner")
-    parser.add_argument("--bs", type=int, default=32)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--pictures", type=int, default=450, help="images of Fashion-MNIST or digits to fine-tune on")
-    parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--ours", type=int, nargs="*", default=[1, 3, 6], help="epochs of minilearner")
+    parser.add_argument("--options", type=int, nargs="*", default=[1, 3, 6], help="epochs of minilearner with options")
+    transfer.add_options(parser, size=96, images=450)
     args = parser.parse_args()
     if args.one:
         kind, seed, folder = args.one
@@ -60,11 +56,13 @@ def choose_run(kind: str, task: str) -> Any:
 
 
 def report(task: str, folder: Path, args: argparse.Namespace) -> None:
-    contenders = [("fastai", args.epochs), *(("minilearner", n) for n in args.ours)]
+    contenders = [("fastai", args.epochs)]
+    contenders += [(kind, n) for kind, each in (("minilearner", args.ours), ("options", args.options)) for n in each]
     found: dict[tuple[str, int], list[dict[str, Any]]] = {contender: [] for contender in contenders}
     for seed in range(args.seeds):
         for kind, epochs in contenders if seed % 2 == 0 else contenders[::-1]:
-            found[kind, epochs].append(run(kind, epochs, seed, folder, args))
+            settings = argparse.Namespace(**{**vars(args), "epochs": epochs})
+            found[kind, epochs].append(transfer.run(__file__, kind, seed, folder, settings))
     peers = found["fastai", args.epochs]
     what = describe(task, folder, args)
     print(f"\n{what}\n\n| | error | processor | beside fastai | wall | beside fastai |\n|---|---|---|---|---|---|")
@@ -77,13 +75,14 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
 
 
 def conclude(what: str, found: dict[tuple[str, int], list[dict[str, Any]]], peers: Any, args: Any) -> None:
-    """Prints the soonest of ours that is as good as fastai, and the best of ours that is as soon."""
-    ours = {epochs: rows for (kind, epochs), rows in found.items() if kind == "minilearner"}
+    """Prints the cheapest of ours that is as good as fastai, and the best of ours that is as cheap."""
+    ours = [rows for (kind, _), rows in found.items() if kind != "fastai"]
     theirs = mean_error(peers)
-    equal = [epochs for epochs in sorted(ours) if mean_error(ours[epochs]) <= theirs]
-    soonest = f"{spread(ours[equal[0]], peers, 'processor')} of the time" if equal else "not reached"
-    in_time = [epochs for epochs in sorted(ours) if middle_ratio(ours[epochs], peers, "processor") <= 1]
-    best = min((mean_error(ours[epochs]) for epochs in in_time), default=float("nan"))
+    as_good = [rows for rows in ours if mean_error(rows) <= theirs]
+    cheapest = min(as_good, key=lambda rows: middle_ratio(rows, peers, "processor"), default=None)
+    soonest = f"{spread(cheapest, peers, 'processor')} of the time" if cheapest else "not reached"
+    as_cheap = [rows for rows in ours if middle_ratio(rows, peers, "processor") <= 1]
+    best = min((mean_error(rows) for rows in as_cheap), default=float("nan"))
     readme_row(f"{what}: to fastai's error; error in fastai's time", f"{soonest}; {best:.3f}", f"fastai {theirs:.3f}")
 
 
@@ -110,17 +109,6 @@ def spread(rows: list[dict[str, Any]], peers: list[dict[str, Any]], clock: str) 
     """Returns the median of the ratios of pairs with the smallest and the largest: "0.21 (0.20 to 0.23)"."""
     low, *_, high = found if len(found := ratios(rows, peers, clock)) > 1 else found * 2
     return f"{statistics.median(found):.2f} ({low:.2f} to {high:.2f})"
-
-
-def run(kind: str, epochs: int, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    options = [f"--epochs={epochs}", f"--bs={args.bs}", f"--size={args.size}"]
-    command = [sys.executable, __file__, *options, "--one", kind, str(seed), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{kind}, seed {seed}: {done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{folder.name} {kind} {epochs} epochs, seed {seed}: {result}", file=sys.stderr, flush=True)
-    return result
 
 
 def small_network() -> Any:
@@ -151,14 +139,15 @@ def scratch_by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: s
 
 
 def scratch_by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
-    from minilearner.vision.all import ImageDataLoaders, Learner, Normalize, error_rate, set_seed
+    from minilearner.vision.all import ImageDataLoaders, Learner, Normalize, ProgressiveResize, error_rate, set_seed
 
     set_seed(seed)
     dls = ImageDataLoaders.from_name_re(
         folder, sorted(folder.iterdir()), r"(.+)_\d+\.\w+$", valid_pct=0.33, seed=7, bs=BS_SCRATCH,
         batch_tfms=Normalize.from_stats(transfer.MEAN, transfer.STD),
     )  # fmt: skip
-    learn = Learner(dls, small_network(), metrics=error_rate, precision="auto")
+    cbs = ProgressiveResize() if kind == "options" else None
+    learn = Learner(dls, small_network(), metrics=error_rate, precision="auto", cbs=cbs)
     with learn.no_logging():
         times = transfer.measure(lambda: learn.fit_one_cycle(args.epochs, LR_SCRATCH))
         how = learn.recorder.runs[-1].settings["precision"]

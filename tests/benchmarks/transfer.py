@@ -56,14 +56,9 @@ KINDS = ("fastai", "alike", "minilearner")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--bs", type=int, default=32)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--pictures", type=int, default=1500, help="images, where there is a choice")
+    add_options(parser, size=128, images=1500)
     parser.add_argument("--tasks", nargs="+", default=["stamps", "fashion"], choices=list(CONTENTS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         kind, seed, folder = args.one
@@ -81,11 +76,20 @@ def main() -> None:
                 report(task, folder, args)
 
 
+def add_options(parser: argparse.ArgumentParser, size: int, images: int) -> None:
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--bs", type=int, default=32)
+    parser.add_argument("--size", type=int, default=size)
+    parser.add_argument("--pictures", type=int, default=images, help="images, where there is a choice")
+    parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
+
+
 def report(task: str, folder: Path, args: argparse.Namespace) -> None:
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in args.kinds}
     for seed in range(args.seeds):
         for kind in args.kinds if seed % 2 == 0 else args.kinds[::-1]:
-            found[kind].append(run(kind, seed, folder, args))
+            found[kind].append(run(__file__, kind, seed, folder, args))
     what = f"{len(list(folder.glob('*.*')))} {CONTENTS[task]}, 1 + {args.epochs} epochs, {args.size} px"
     print(f"\n{what}, batches of {args.bs}\n")
     print("| | error rate by seed | mean | seconds by seed | time beside fastai |\n|---|---|---|---|---|")
@@ -104,14 +108,15 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
         readme_row(f"{what} of {args.seeds} seeds", cells["minilearner"], theirs)
 
 
-def run(kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def run(script: str, kind: str, seed: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Runs one training of `script` in a process of its own, and returns what it printed."""
     options = [f"--{name}={getattr(args, name)}" for name in ("epochs", "bs", "size")]
-    command = [sys.executable, __file__, *options, "--one", kind, str(seed), str(folder)]
+    command = [sys.executable, script, *options, "--one", kind, str(seed), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{kind}, seed {seed}: {done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{folder.name} {kind} {seed}: {result}", file=sys.stderr, flush=True)
+    print(f"{folder.name}, {kind}, {args.epochs} epochs, seed {seed}: {result}", file=sys.stderr, flush=True)
     return result
 
 
@@ -222,7 +227,7 @@ def by_fastai(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> d
 
 
 def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str) -> dict[str, Any]:
-    from minilearner.vision.all import Normalize, error_rate, set_seed
+    from minilearner.vision.all import Normalize, ProgressiveResize, error_rate, set_seed
     from minilearner.vision.augment import aug_transforms
     from minilearner.vision.image_loaders import ImageDataLoaders
     from minilearner.vision.resize import Resize
@@ -237,7 +242,8 @@ def by_minilearner(folder: Path, seed: int, args: argparse.Namespace, kind: str)
         **alike,
     )  # fmt: skip
     precision = "fp32" if kind == "alike" else "auto"
-    learn = vision_learner(dls, trained_body(), metrics=error_rate, precision=precision)
+    faster = {"train_bn": False, "cbs": ProgressiveResize()} if kind == "options" else {}
+    learn = vision_learner(dls, trained_body(), metrics=error_rate, precision=precision, **faster)
     with learn.no_logging():
         times = measure(lambda: learn.fine_tune(args.epochs))
         how = learn.recorder.runs[-1].settings["precision"]
