@@ -30,8 +30,18 @@ MODELS = {
     "MobileNetV2, 64 px": (lambda: torchvision.models.mobilenet_v2(num_classes=10), (3, 64, 64)),
     "EfficientNet-B0, 64 px": (lambda: torchvision.models.efficientnet_b0(num_classes=10), (3, 64, 64)),
     "ConvNeXt-Tiny, 64 px": (lambda: torchvision.models.convnext_tiny(num_classes=10), (3, 64, 64)),
+    "Swin-Tiny, 64 px": (lambda: torchvision.models.swin_t(num_classes=10), (3, 64, 64)),
+    "ViT of six blocks, 64 px": (lambda: make_transformer(), (3, 64, 64)),
     "MLP, 784-512-512-10": (lambda: MLP([784, 512, 512, 10]), (784,)),
 }
+
+
+def make_transformer():
+    return torchvision.models.VisionTransformer(
+        image_size=64, patch_size=8, num_layers=6, num_heads=4, hidden_dim=256, mlp_dim=1024, num_classes=10
+    )
+
+
 WAYS = [Way(*way) for way in product(("fp32", "bf16"), (False, True))]
 
 
