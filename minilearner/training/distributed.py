@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.data.share import Share
 from minilearner.errors import DataError, closest, plural
 from minilearner.models.restore import evaluation_mode
+from minilearner.training.carried_sums import CarriedSums
 from minilearner.training.gradient_window import GradientWindow
 from minilearner.training.loss_terms import Divisor
 from minilearner.training.strategy import OneProcess, Strategy
@@ -66,6 +68,8 @@ If the shares differ, how much each counts depends on the loss:
 
 _CHOICES = ("auto", "ddp", "fsdp")
 _LEAST_UNIT = 2**16  # weights: fewer are not worth an exchange of their own
+_N_SUMS = 6  # numbers that all processes add up in a step; see `_count`
+_ROUNDING = 1e-6  # sums in float32 may differ by this part of their size
 
 
 def resolve_strategy(strategy: StrategyChoice) -> Wrapper | None:
@@ -199,7 +203,8 @@ class DataParallel(Strategy):
         self.n_processes = processes.count()
         self.own_loss: Tensor | None = None
         self._wrap = wrap
-        self._wrapped: nn.Module | None = None
+        self._wrapped: dict[bool, nn.Module] = {}  # without and with carried sums
+        self._carried: CarriedSums | None = None  # of the latest forward pass
         self._parameters: list[nn.Parameter] = []  # those of the wrapped model, and which of them learn
         self._learning: list[bool] = []
         self._will_exchange = self._has_exchanged = True
@@ -211,20 +216,24 @@ class DataParallel(Strategy):
         self._receive: Callable[[], list[float]] | None = None  # waits for a late loss
         self._late_loss: Tensor | None = None
         self._usual_total = 0.0  # what the losses of all processes divided by in the step before; 0 if unknown
-        self._correction = 1.0  # of gradients that were scaled by another total
 
     def call(
-        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+        self,
+        network: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        named: dict[str, Any],
+        closes_window: bool,
+        may_be_late: bool,
     ) -> Any:
         """Returns `network(*inputs, **named)`; in training, through the wrapped model."""
         if not torch.is_grad_enabled():
             return network(*inputs, **named)
-        self._n_own, self._will_exchange = n_items((*inputs, named)), False
+        self._n_own, self._will_exchange, self._carried = n_items((*inputs, named)), False, None
         if not self.model.training:
             return network(*inputs, **named)
         if self._is_apart:
             return self._call_with_stand_in(self.model, inputs, named)
-        wrapped, self._will_exchange = self._wrap_model(), closes_window
+        wrapped, self._will_exchange = self._wrap_model(may_be_late), closes_window
         no_sync = nullcontext if closes_window else getattr(wrapped, "no_sync", nullcontext)
         with no_sync():
             return self._call_with_stand_in(wrapped, inputs, named)
@@ -232,8 +241,9 @@ class DataParallel(Strategy):
     def mean_loss(self, loss: Tensor, divisor: Divisor | None = None, *, may_be_late: bool = False) -> Tensor:
         """Returns the loss over the items of all processes; only this process's part of it has gradients here.
 
-        A late loss is exchanged during the backward pass. What all divide by is then taken from the step before, as
-        all batches but the last of an epoch have the same size; `after_backward` corrects the gradients if it differs.
+        A late loss is exchanged during the backward pass, with the gradients if possible. What all divide by is then
+        taken from the step before, as all batches but the last of an epoch have the same size; `after_backward`
+        corrects the gradients if it differs.
         """
         if not torch.is_grad_enabled():
             return loss
@@ -245,11 +255,13 @@ class DataParallel(Strategy):
             return _OwnPart.apply(loss, own, scale * self.n_processes)  # type: ignore[no-any-return]
         self.own_loss = own
         if may_be_late and self._usual_total and not divisor.taps and own.device.type == "cpu":
-            self._receive = self._send(own, divisor)
+            loss = self._send_late(loss, self._count(own, divisor))
             scale = float(divisor.value) * self.n_processes / self._usual_total
             self._late_loss = _OwnPart.apply(loss, own, scale)
             return self._late_loss
         mean, scale = self._combine(own, divisor)
+        if self._carried is not None:
+            loss = self._carried.attach(loss)
         return _OwnPart.apply(loss, mean, scale)  # type: ignore[no-any-return]
 
     @contextmanager
@@ -283,29 +295,23 @@ class DataParallel(Strategy):
             return loss
         return loss if window.unit == self._n_all else loss * (self._n_all / window.unit)
 
-    def read_loss(self) -> None:
-        """Gives a late loss its value."""
-        if self._receive is None or self._late_loss is None:
-            return
-        usual = self._usual_total
-        mean = self._read(self._receive())
-        with torch.no_grad():
-            self._late_loss.fill_(mean)
-        total = float(self._all.value)
-        self._correction = usual / total if total else 1.0
-        self._receive = self._late_loss = None
-
     def before_backward(self) -> None:
         """Notes whether this pass exchanges the gathered gradients."""
         self._has_exchanged = self._will_exchange
 
     def after_backward(self) -> None:
         """Waits for a late loss, and corrects the gradients if what all divide by was another number than usual."""
-        self.read_loss()
-        if self._correction != 1.0:
+        if self._receive is None or self._late_loss is None:
+            return
+        usual = self._usual_total
+        mean = self._read(self._receive())
+        with torch.no_grad():
+            self._late_loss.fill_(mean)
+        self._receive = self._late_loss = None
+        total = float(self._all.value)
+        if total and not math.isclose(total, usual, rel_tol=_ROUNDING):
             for gradient in [p.grad for p in self.model.parameters() if p.grad is not None]:
-                gradient.mul_(self._correction)
-            self._correction = 1.0
+                gradient.mul_(usual / total)
 
     def before_update(self, gradients: list[Tensor], of_loss: list[Tensor]) -> None:
         """Exchanges the gradients that the last backward pass did not exchange."""
@@ -325,20 +331,28 @@ class DataParallel(Strategy):
         if own.device.type != "cpu":  # the number of items is sent by itself, so that nobody waits for the device
             self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
             return self._combine_on_device(own, divisor)
-        mean = own.new_tensor(self._read(self._send(own, divisor)()))
+        mean = own.new_tensor(self._read(processes.add_up(self._count(own, divisor))))
         if self._all.is_sum:
             return mean, float(self.n_processes)
         total = self._all.value
         return mean, float(divisor.value) * self.n_processes / total if total else 1.0
 
-    def _send(self, own: Tensor, divisor: Divisor) -> Callable[[], list[float]]:
-        """Sends a loss on the CPU to all processes; the function that it returns waits for the sums over them."""
+    def _send_late(self, loss: Tensor, numbers: list[float]) -> Tensor:
+        """Sends numbers to all processes during the backward pass of the loss that it returns."""
+        if self._carried is None:
+            self._receive = processes.send_to_add_up(numbers)
+            return loss
+        self._receive = self._carried.receive
+        return self._carried.attach(loss, numbers)
+
+    def _count(self, own: Tensor, divisor: Divisor) -> list[float]:
+        """Returns what all processes add up of a loss on the CPU."""
         self._is_sum = divisor.is_sum or (self._is_sum and divisor.size == 0)
         value, weight = float(own), float(divisor.value)
-        return processes.send_to_add_up([value * weight, weight, self._n_own, value, divisor.size, self._is_sum])
+        return [value * weight, weight, self._n_own, value, divisor.size, self._is_sum]
 
     def _read(self, sums: list[float]) -> float:
-        """Takes up what came back from `_send`, and returns the loss over all processes."""
+        """Takes up the sums of what all processes count, and returns the loss over all of them."""
         weighted, total, n, plain, size, n_sums = sums
         if not self._is_apart:
             self._n_all = round(n)
@@ -354,7 +368,6 @@ class DataParallel(Strategy):
         if self._receive is not None:
             self._receive()
         self._receive = self._late_loss = None
-        self._correction = 1.0
 
     def _combine_on_device(self, own: Tensor, divisor: Divisor) -> tuple[Tensor, float | Tensor]:
         if not self._is_apart:
@@ -385,13 +398,23 @@ class DataParallel(Strategy):
         with evaluation_mode(self.model):
             return map_tensors(lambda t: t[:0], network(*inputs, **named))
 
-    def _wrap_model(self) -> nn.Module:
-        """Returns the wrapped model. It is wrapped anew if other parameters learn than before."""
-        if self._wrapped is None or [p.requires_grad for p in self._parameters] != self._learning:
+    def _wrap_model(self, may_be_late: bool) -> nn.Module:
+        """Returns the wrapped model, which carries a late loss if it can.
+
+        It is wrapped anew if other parameters learn than before.
+        """
+        if not self._wrapped or [p.requires_grad for p in self._parameters] != self._learning:
             self._parameters = list(self.model.parameters())
             self._learning = [p.requires_grad for p in self._parameters]
-            self._wrapped = self._wrap(self.model)
-        return self._wrapped
+            self._wrapped.clear()
+        # A user's own wrapper may change gradients on their way. A number on a device would have to be waited for.
+        is_on_cpu = all(p.device.type == "cpu" for p in self._parameters)
+        carries = may_be_late and self._wrap is wrap_in_ddp and is_on_cpu and any(self._learning)
+        if carries not in self._wrapped:
+            self._wrapped[carries] = self._wrap(CarriedSums(self.model, _N_SUMS) if carries else self.model)
+        wrapped = self._wrapped[carries]
+        self._carried = wrapped.module if carries else None  # type: ignore[assignment]
+        return wrapped
 
 
 class Sharded(DataParallel):
@@ -400,7 +423,12 @@ class Sharded(DataParallel):
     passes_together = True
 
     def call(
-        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+        self,
+        network: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        named: dict[str, Any],
+        closes_window: bool,
+        may_be_late: bool,
     ) -> Any:
         """Returns `network(*inputs, **named)`."""
         if torch.is_grad_enabled():

@@ -240,12 +240,11 @@ class Loop:
     def _process_batch(self) -> None:
         """Makes the forward pass of a batch, or of a part of it, and in training the backward pass."""
         run, step, of = self.run, self.step, self.events.of
-        run.pred = step.predict(run.x)
+        is_watched = of["after_pred"] or of["after_loss"] or of["before_backward"]
+        run.pred = step.predict(run.x, may_be_late=run.training and not is_watched)
         for act in of["after_pred"]:
             act(run)
-        run.loss = step.compute_loss(run.pred, run.y, may_be_late=run.training)
-        if step.n_processes > 1 and (of["after_loss"] or of["before_backward"]):
-            step.strategy.read_loss()
+        run.loss = step.compute_loss(run.pred, run.y)
         for act in of["after_loss"]:
             act(run)
         if run.training:

@@ -82,23 +82,29 @@ class Step:
         self.divisor: Divisor | None = None
         self.measures_loss = True
         self.is_settled = False
+        self._is_late = False  # whether the loss of the latest batch is one that may be late
         self._probe = DivisorProbe()
         self._of_loss = parameters_of(model, loss_func)[len(list(model.parameters())) :]
 
-    def predict(self, x: Tree) -> Any:
-        """Returns the model's output for a batch of inputs."""
+    def predict(self, x: Tree, *, may_be_late: bool = False) -> Any:
+        """Returns the model's output for a batch of inputs.
+
+        Args:
+            x: the inputs.
+            may_be_late: whether the other processes' losses may arrive during `backward`. Then `compute_loss` and
+                `backward` must follow, with nothing in between, and until then the loss is that of this process alone.
+        """
         inputs, named = ((x,), _NO_NAMES) if isinstance(x, Tensor) else spread_inputs(self.model, x)
         closes_window = self.window.n_batches + 1 >= self.n_accumulate
-        return self.precision.call(self.strategy.call, self.network, inputs, named, closes_window)
+        self._is_late = may_be_late and self.n_processes > 1 and self._stands_alone()
+        return self.precision.call(self.strategy.call, self.network, inputs, named, closes_window, self._is_late)
 
-    def compute_loss(self, pred: Any, y: Any, *, may_be_late: bool = False) -> Tensor:
+    def compute_loss(self, pred: Any, y: Any) -> Tensor:
         """Returns the loss of a batch. In training it is the mean over the items of all processes.
 
         Args:
             pred: the model's output.
             y: the targets.
-            may_be_late: whether the other processes' losses may arrive during `backward`, which then must follow. Until
-                then, or until `strategy.read_loss()`, the value is that of this process alone.
 
         Raises:
             DataError: the loss function cannot compare these predictions and targets.
@@ -120,7 +126,7 @@ class Step:
             raise loss_error(pred, y, error) from error
         if not several:
             return loss
-        return self.strategy.mean_loss(loss, self.divisor, may_be_late=may_be_late and self._stands_alone())
+        return self.strategy.mean_loss(loss, self.divisor, may_be_late=self._is_late)
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""

@@ -31,17 +31,25 @@ class Strategy(Protocol):
     own_loss: Tensor | None
 
     def call(
-        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+        self,
+        network: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        named: dict[str, Any],
+        closes_window: bool,
+        may_be_late: bool,
     ) -> Any:
-        """Returns `network(*inputs, **named)`. If `closes_window`, an update follows this batch's backward pass."""
+        """Returns `network(*inputs, **named)`. If `closes_window`, an update follows this batch's backward pass.
+
+        If the loss `may_be_late`, `mean_loss` and the backward pass follow, with nothing in between.
+        """
         ...
 
     def mean_loss(self, loss: Tensor, divisor: Divisor | None = None, *, may_be_late: bool = False) -> Tensor:
         """Returns the loss over the items of all processes; only this process's part of it has gradients here.
 
         Outside of training, and inside `work_apart`, the value stays this process's own. `divisor` is what the loss
-        divides by; None is the number of items. If the loss `may_be_late`, its value is this process's own until
-        `read_loss` or `after_backward` is called, and its gradients are right after `after_backward`.
+        divides by; None is the number of items. If the loss `may_be_late`, its value and its gradients are right after
+        `after_backward`.
         """
         ...
 
@@ -59,10 +67,6 @@ class Strategy(Protocol):
 
     def weigh(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
         """Returns the loss with its weight in the window; `divisor` is what it divides by in this process."""
-        ...
-
-    def read_loss(self) -> None:
-        """Gives a late loss its value, for those who look at it before the backward pass."""
         ...
 
     def before_backward(self) -> None:
@@ -93,7 +97,12 @@ class OneProcess(Strategy):
     own_loss: Tensor | None = None
 
     def call(
-        self, network: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any], closes_window: bool
+        self,
+        network: Callable[..., Any],
+        inputs: tuple[Any, ...],
+        named: dict[str, Any],
+        closes_window: bool,
+        may_be_late: bool,
     ) -> Any:
         """Returns `network(*inputs, **named)`."""
         return network(*inputs, **named)
@@ -117,9 +126,6 @@ class OneProcess(Strategy):
     def weigh(self, window: GradientWindow, loss: Tensor, divisor: Divisor) -> Tensor:
         """Returns the loss with its weight in the window."""
         return window.weigh(loss, divisor)
-
-    def read_loss(self) -> None:
-        """Does nothing."""
 
     def before_backward(self) -> None:
         """Does nothing."""

@@ -11,12 +11,14 @@ import json
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from minilearner import (
@@ -148,6 +150,28 @@ def early(folder):
     learn = Learner(loaders(drop_last=False), net(), opt_func=SGD)
     learn.fit(2, 0.05, cbs=look)
     return {"weights": weights(learn), "seen": look.losses, "losses": learn.recorder.losses.tolist()}
+
+
+@contextmanager
+def counting_messages():
+    """Yields a list that grows with each message that only adds up numbers."""
+    sent, send = [], processes.send_to_add_up
+    processes.send_to_add_up = lambda numbers: sent.append(numbers) or send(numbers)
+    try:
+        yield sent
+    finally:
+        processes.send_to_add_up = send
+
+
+def carried(folder):
+    """Trains with losses that the gradients take along, and with a user's own wrapper, whose gradients do not."""
+    found = {}
+    for name, strategy in {"carried": "auto", "alone": DistributedDataParallel}.items():
+        learn = Learner(loaders(drop_last=False), net(norm=True), opt_func=SGD, strategy=strategy)
+        with counting_messages() as sent, learn.no_logging():
+            learn.fit(2, 0.05)
+        found[name] = {"weights": weights(learn), "losses": learn.recorder.losses.tolist(), "messages": len(sent)}
+    return found
 
 
 class KeepGradients(Callback):
@@ -301,6 +325,7 @@ def auto_precision(folder):
 _ALL = (
     training,
     early,
+    carried,
     accumulation,
     cancelled,
     kept,

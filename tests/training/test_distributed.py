@@ -47,6 +47,13 @@ def test_a_loss_that_is_read_before_the_backward_pass_is_that_of_the_whole_batch
         assert found["early"]["seen"] == found["early"]["losses"] == close(alone["early"]["losses"])
 
 
+def test_gradients_take_the_losses_along(two):
+    carried, alone = (two[0][0]["carried"][name] for name in ("carried", "alone"))
+    assert carried["weights"] == pytest.approx(alone["weights"], rel=1e-5, abs=1e-6)
+    assert carried["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert alone["messages"] - carried["messages"] == len(alone["losses"]) - 1  # nothing is known in the first step
+
+
 def test_a_loss_with_weights_of_its_own_is_that_of_the_whole_batch(alone, two):
     found = two[0][0]["weighted"]
     assert list(found) == list(alone["weighted"])
