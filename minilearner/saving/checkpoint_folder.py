@@ -29,7 +29,7 @@ from minilearner.checks import check_count
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.files import read_json
 from minilearner.packing import pack, unpack
-from minilearner.saving.shared_pieces import cut, is_piece, join, link_or_write, list_pieces
+from minilearner.saving.shared_pieces import cut, fingerprint_by_name, is_piece, join, link_or_write, list_pieces
 from minilearner.tensor_file import open_tensors, save_tensors
 
 __all__ = ["CheckpointFolder", "Packed", "Saved", "pack_state"]
@@ -146,7 +146,8 @@ class CheckpointFolder:
             content = f'{{"pieces":{json.dumps(pieces)},"state":{text}}}'
             (temporary / _STATE).write_text(content, encoding="utf-8")
             _check_json_file(temporary / _STATE)  # one that no reader accepts must not replace one that it does
-            files = {name: fingerprint(temporary / name) for name in (_TENSORS, _STATE, *list_pieces(pieces))}
+            files = {name: fingerprint(temporary / name) for name in (_TENSORS, _STATE)}
+            files |= {name: fingerprint_by_name(temporary / name) for name in list_pieces(pieces)}
             manifest = {"format": FORMAT, "number": number, "files": files}
             (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             for name in (*files, _MANIFEST):

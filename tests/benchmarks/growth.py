@@ -41,6 +41,7 @@ from minilearner.data.vocabulary import build_vocabulary
 from minilearner.plots.confusion import find_worst_classes, order_by_confusion
 from minilearner.results.label_errors import find_label_errors
 from minilearner.results.predictions import Predictions
+from minilearner.saving.checkpoint_folder import CheckpointFolder
 from minilearner.vision.fingerprints import _find_near
 from minilearner.vision.image_loaders import ImageDataLoaders
 
@@ -78,12 +79,24 @@ def kept_by_recorder(learn):
     return learn.recorder.runs[-1].steps.nbytes
 
 
-def checkpoint_of(learn):
-    """Counts the bytes of the last checkpoint of a run, without the weights and the optimizer."""
-    model = sum(p.nbytes for p in learn.model.parameters())
-    with tempfile.TemporaryDirectory() as folder:
-        learn.fit(4, 1e-3, checkpoint=folder)
-        return sum(path.stat().st_size for path in Path(folder).rglob("*.*") if path.is_file()) - model
+def written_by_checkpoints(epochs):
+    """Counts the bytes that all checkpoints of a run of 64 batches an epoch write, without the weights."""
+    learn, original = learner(items=4096), CheckpointFolder.save
+    model, written = sum(p.nbytes for p in learn.model.parameters()), 0
+
+    def save(store, *args):
+        nonlocal written
+        before = {path.stat().st_ino for path in store.path.rglob("*.*")}
+        new = [path.stat() for path in original(store, *args).iterdir()]
+        written += sum(file.st_size for file in new if file.st_ino not in before) - model  # a hard link is no new file
+
+    CheckpointFolder.save = save
+    try:
+        with learn.no_logging(), tempfile.TemporaryDirectory() as folder:
+            learn.fit(epochs, 1e-3, checkpoint=folder)
+    finally:
+        CheckpointFolder.save = original
+    return written
 
 
 TIMES = {
@@ -99,9 +112,10 @@ BYTES = {
     "kept by interpretation, by items": (kept_by_interpretation, {"items": 16384}, "1"),
     "kept by interpretation, by classes": (kept_by_interpretation, {"classes": 256}, "2"),
     "kept by the recorder, by steps": (kept_by_recorder, {"items": 4096}, "1"),
-    "a checkpoint beside the weights, by steps": (checkpoint_of, {"items": 16384}, "1, so 2 for all of a run"),
 }
+WRITTEN = "written by all checkpoints beside the weights, by epochs"
 README_ROWS = {
+    WRITTEN: "what all checkpoints write beside the weights, bytes over epochs: slope",
     "epoch and validation, by items": "an epoch with validation, time over items at N, 2N, 4N: slope",
     "epoch, by width of the hidden layer": "an epoch, time over weights: slope",
     "predict of one item, by items of the data": "`predict` of one item, time over items of the data: slope",
@@ -285,6 +299,7 @@ def main():
         row(what, options, expected, lambda o, act=act: seconds(act, o, args.rounds), "s")
     for what, (act, options, expected) in BYTES.items():
         row(what, options, expected, lambda o, act=act: count(act, o), "bytes")
+    row(WRITTEN, {"epochs": 50}, "1", lambda o: written_by_checkpoints(**o), "bytes")
     print("\n| | N | 2N | 4N | slope | wanted |\n|---|---|---|---|---|---|")
     steep = [what for what, cost in COSTS.items() if cost_row(what, *cost, args.rounds)]
     print(f"\nSteeper than wanted: {', '.join(steep) or 'nothing'}.")
