@@ -32,6 +32,7 @@ __all__ = [
     "is_left_over",
     "json_line",
     "json_text",
+    "machine",
     "make_parent",
     "name_for_owner",
     "read_json",
@@ -154,7 +155,7 @@ def _check_replaceable(path: Path) -> None:
 
 def name_for_owner(beginning: str) -> str:
     """Returns a new name for a temporary file or folder, which says which process makes it."""
-    return f"{beginning}{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    return f"{beginning}{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
 
 
 def is_left_over(path: Path, beginning: str) -> bool:
@@ -162,7 +163,7 @@ def is_left_over(path: Path, beginning: str) -> bool:
     parts = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{8}\.tmp", path.name.removeprefix(beginning))
     if parts is None:
         return False
-    if parts[1] != _machine():
+    if parts[1] != machine():
         with suppress(OSError):
             return time.time() - path.lstat().st_mtime > _LEFT_SECONDS
         return False
@@ -182,7 +183,7 @@ def _is_running(pid: int) -> bool:
 
 
 @functools.cache
-def _machine() -> str:
+def machine() -> str:
     """Returns what names this machine or container since its start: each numbers its processes itself."""
     known = [platform.node()]
     for read, path in ((Path.read_text, "/proc/sys/kernel/random/boot_id"), (os.readlink, "/proc/self/ns/pid")):

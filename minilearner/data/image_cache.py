@@ -1,10 +1,11 @@
 """Decoded images as uint8 in a memory-mapped file, so that later epochs read pixels instead of decoding files.
 
-One process writes, by `put`; any number of others read, by `get`, at the same time. Nothing is held in memory but the
+Any number of processes write, by `put`, and read, by `get`, at the same time. Nothing is held in memory but the
 operating system's own page cache, which frees the memory when others need it. `item_dataset` decides what to store.
 
-The file has a head of 32 bytes (`_MAGIC`, and the number of images), an index with 5 numbers for each image, and then
-pixels. Each image has a checksum of its pixels and its place in the index. `get` checks it once in each process.
+The file has a head of 32 bytes (`_MAGIC`, and the number of images), an index with 5 numbers for each image, the number
+of images that are stored, and then pixels. Each image has a checksum of its pixels and its place in the index. `get`
+checks it once in each process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import mmap
 import os
 import shutil
 import tempfile
-import time
 import warnings
 import weakref
 import zlib
@@ -28,6 +28,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import torch
 
+from minilearner.data.shared_file import alone_in, finish, is_unfinished, join_writers, leave, sweep
 from minilearner.errors import DataError, plural
 from minilearner.files import check_is_file
 from minilearner.runtime import available_memory
@@ -45,11 +46,10 @@ _NAMES = "[0-9a-f]" * 24 + KEPT
 
 _MAGIC = b"minilearner images 2\n"
 _HEAD = 32  # bytes
+_COUNT = 8  # bytes, after the index: one int64
 _RECORD = 5  # int64 each: where the pixels begin in the file (0: not stored), height, width, channels (0: grey), CRC
 _OLD_RECORD = 4  # until version 1.6, without a head and without checksums
 _LONGEST_SIDE = 2**31
-_PARTIAL = ".partial"
-_DAY_SECONDS = 24 * 60 * 60
 
 
 class ImageCache:
@@ -58,8 +58,11 @@ class ImageCache:
     Without a path the file is temporary, and has no name if the system allows that: it disappears when the last process
     that uses it ends, even by a crash. With a path, a file is written next to it under a temporary name, and renamed
     when it holds the last image; a complete file that exists is read. So a file of that name is always complete,
-    whoever else writes it and whatever crashes. A file that was changed later never gives wrong images: `get` returns
-    None for an image whose checksum fails, and warns. A file of an older version, without checksums, is written anew.
+    whoever else writes it and whatever crashes. All processes of a machine write the same unfinished file, and each
+    finds there what the others have stored. One that is killed leaves the file to the others, or to the next run.
+
+    A file that was changed later never gives wrong images: `get` returns None for an image whose checksum fails, and
+    warns. A file of an older version, without checksums, is written anew.
 
     Args:
         n: the number of images that it will hold.
@@ -72,21 +75,29 @@ class ImageCache:
     def __init__(self, n: int, path: str | os.PathLike[str] | None = None) -> None:
         self.n, self.path = n, None if path is None else Path(path)
         self._n_index_bytes = _HEAD + n * _RECORD * 8
-        is_kept = self.path is not None and _is_kept(self.path, n)
-        self._file = _reopen(self.path) if self.path is not None and is_kept else _create(self.path, self._head())
-        weakref.finalize(self, _close, self._file, os.getpid())
-        self._end = max(os.fstat(self._file.fileno()).st_size, self._n_index_bytes)
-        if is_kept:
+        self._file = self._create() if self.path is None else self._open(self.path)
+        weakref.finalize(self, self._file.close)
+        self._is_kept = not self._file.writable()
+        if self._is_kept:
             self._check_head()
         self._map()
-        self.n_stored = int(np.count_nonzero(self._index[:, 0]))
-        if is_kept:
+        if self._is_kept:
             self._check_index()
             self._note_use()
+        else:
+            self.put(())  # an earlier process may have been killed before it renamed a complete file
 
     def __len__(self) -> int:
         """Returns the number of images that it will hold."""
         return self.n
+
+    @property
+    def n_stored(self) -> int:
+        """How many images are stored, by this process and by others."""
+        if self._is_kept:
+            return self.n
+        n = int(self._count[0])
+        return n if n >= 0 else ~n
 
     @property
     def is_complete(self) -> bool:
@@ -96,7 +107,7 @@ class ImageCache:
     @property
     def n_bytes(self) -> int:
         """The size of the file."""
-        return self._end
+        return os.fstat(self._file.fileno()).st_size
 
     def get(self, position: int) -> Pixels | None:
         """Returns the image at a position, read-only and not copied; None if it is not stored yet, or damaged."""
@@ -116,24 +127,54 @@ class ImageCache:
         return pixels.reshape(shape)
 
     def put(self, images: Iterable[tuple[int, Pixels]]) -> None:
-        """Stores images at their positions; those that are stored already are skipped.
+        """Stores images at their positions; those that are stored already are skipped. Waits while others store some.
 
         Raises:
             OSError: the disk is full.
         """
-        for position, pixels in images:
-            if self._index[position, 0]:
+        if self._is_kept:
+            return
+        with contextlib.nullcontext() if self.path is None else alone_in(self._file):
+            if self._count[0] < 0:  # a process was killed in here
+                self._count[0] = np.count_nonzero(self._index[:, 0])
+            self._count[0] = ~self._count[0]
+            try:
+                for position, pixels in images:
+                    if not self._index[position, 0]:
+                        self._append(position, pixels)
+            finally:
+                self._count[0] = ~self._count[0]
+            if self.is_complete:
+                self._keep()
+
+    def _append(self, position: int, pixels: Pixels) -> None:
+        start = self.n_bytes
+        _write(self._file, np.ascontiguousarray(pixels), start)
+        height, width, *channels = pixels.shape
+        record = start, height, width, channels[0] if channels else 0
+        crc = 0 if self.path is None else _checksum(pixels, position, record)
+        self._index[position, 1:] = *record[1:], crc
+        self._index[position, 0] = start  # last: from now on other processes read it
+        self._count[0] -= 1  # it counts below zero here
+
+    def _create(self) -> IO[bytes]:
+        file: Any = tempfile.TemporaryFile(prefix="minilearner-", buffering=0)  # noqa: SIM115
+        file.write(self._head())
+        file.truncate(self._n_index_bytes + _COUNT)
+        return file  # type: ignore[no-any-return]
+
+    def _open(self, path: Path) -> IO[bytes]:
+        """Opens the complete file to read it, or else the unfinished one, which others may be writing."""
+        while not _is_kept(path, self.n):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent, f"*{KEPT}")
+            file = join_writers(path, self._head(), self._n_index_bytes + _COUNT)
+            if file is None:
                 continue
-            _write(self._file, np.ascontiguousarray(pixels), self._end)
-            height, width, *channels = pixels.shape
-            record = self._end, height, width, channels[0] if channels else 0
-            crc = 0 if self.path is None else _checksum(pixels, position, record)
-            self._index[position, 1:] = *record[1:], crc
-            self._index[position, 0] = self._end  # last: from now on other processes read it
-            self._end += pixels.nbytes
-            self.n_stored += 1
-        if self.is_complete:
-            self._keep()
+            if not _is_kept(path, self.n):
+                return file
+            leave(file)  # another process finished the cache before this file was made
+        return path.open("rb", buffering=0)
 
     def _map(self) -> None:
         # A mapping is as long as the file was when it was made. Images that were returned keep their mapping alive.
@@ -141,6 +182,9 @@ class ImageCache:
         whole = mmap.mmap(self._file.fileno(), 0, access=access)
         index = np.frombuffer(whole, np.int64, self.n * _RECORD, _HEAD)
         self._index = index.reshape(self.n, _RECORD)
+        if not self._is_kept:
+            self._count = np.frombuffer(whole, np.int64, 1, self._n_index_bytes)
+            """The number of stored images. While a process stores some, it is inverted bit by bit, below zero."""
         self._pixels: Pixels = np.frombuffer(whole, np.uint8)
         self._pixels.flags.writeable = False
         if not hasattr(self, "_is_checked"):
@@ -152,20 +196,24 @@ class ImageCache:
         return _MAGIC.ljust(_HEAD - 8) + self.n.to_bytes(8, "little")
 
     def _check_head(self) -> None:
-        if self._end < self._n_index_bytes or os.pread(self._file.fileno(), _HEAD, 0) != self._head():
+        if self.n_bytes < self._n_index_bytes or os.pread(self._file.fileno(), _HEAD, 0) != self._head():
             raise self._make_error()
 
     def _check_index(self) -> None:
         starts, sides = self._index[:, 0], self._index[:, 1:4]
-        if not self.is_complete or sides.min(initial=0) < 0 or sides.max(initial=0) >= _LONGEST_SIDE:
-            raise self._make_error()
-        # Floats, since a product of damaged numbers may not fit into 64 bits.
-        sizes = sides[:, 0].astype(float) * sides[:, 1] * sides[:, 2].clip(1)
         if (
             starts.min(initial=self._n_index_bytes) < self._n_index_bytes
-            or (starts + sizes).max(initial=self._n_index_bytes) != self._end
+            or sides.min(initial=0) < 0
+            or sides.max(initial=0) >= _LONGEST_SIDE
+            or self._find_end() != self.n_bytes
         ):
             raise self._make_error()
+
+    def _find_end(self) -> float:
+        """Returns where the last image ends."""
+        # Floats, since a product of damaged numbers may not fit into 64 bits.
+        starts, heights, widths, channels = self._index[:, :4].T.astype(float)
+        return float((starts + heights * widths * channels.clip(1)).max(initial=self._n_index_bytes))
 
     def _note_use(self) -> None:
         # The time of change says when it was last opened; see `make_room`.
@@ -190,21 +238,20 @@ class ImageCache:
         )
 
     def _keep(self) -> None:
-        name = str(self._file.name)
-        if self.path is None or not name.endswith(_PARTIAL) or not os.path.exists(name):
-            return
-        os.fsync(self._file.fileno())
-        os.replace(name, self.path)
+        if self.path is not None and is_unfinished(self._file):
+            # A process that was killed may have written half an image last.
+            os.ftruncate(self._file.fileno(), int(self._find_end()))
+            finish(self._file, self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("n", "n_stored", "path", "_end", "_n_index_bytes")
+        names = ("n", "path", "_is_kept", "_n_index_bytes")
         return {**{name: getattr(self, name) for name in names}, "fd": _pass_on(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         passed = state.pop("fd")
         self.__dict__.update(state)
         self._file = os.fdopen(passed.detach(), "rb")
-        weakref.finalize(self, _close, self._file, os.getpid())
+        weakref.finalize(self, self._file.close)
         self._map()
 
 
@@ -289,41 +336,6 @@ def _is_kept(path: Path, n: int) -> bool:
     # In a file of an older version, pixels begin right after the index.
     is_old = len(index) == n * _OLD_RECORD * 8 > 0 and np.frombuffer(index, np.int64)[::_OLD_RECORD].min() == len(index)
     return not is_old
-
-
-def _reopen(path: Path) -> IO[bytes]:
-    return path.open("rb", buffering=0)
-
-
-def _create(path: Path | None, head: bytes) -> IO[bytes]:
-    file: Any
-    if path is None:
-        file = tempfile.TemporaryFile(prefix="minilearner-", buffering=0)  # noqa: SIM115
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            prefix=f"{path.name}.", suffix=_PARTIAL, dir=path.parent, buffering=0, delete=False
-        )
-    file.write(head)
-    file.truncate(_HEAD + int.from_bytes(head[-8:], "little") * _RECORD * 8)
-    return file  # type: ignore[no-any-return]
-
-
-def _sweep(path: Path) -> None:
-    """Removes unfinished files that runs left when they were killed, a day ago or earlier."""
-    for left in path.parent.glob(f"{path.name}.*{_PARTIAL}"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _DAY_SECONDS:
-                left.unlink()
-
-
-def _close(file: IO[bytes], owner: int) -> None:
-    file.close()
-    name = str(file.name)
-    if name.endswith(_PARTIAL) and os.getpid() == owner:  # a worker that ends must not remove its parent's file
-        with contextlib.suppress(FileNotFoundError):  # it was complete, and renamed
-            os.unlink(name)
 
 
 def _write(file: IO[bytes], pixels: Pixels, start: int) -> None:

@@ -8,8 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
+from minilearner.data import image_cache
 from minilearner.data.image_cache import ImageCache, fingerprint, make_room, room_for_cache
 from minilearner.errors import DataError
+from minilearner.files import machine
 
 
 def images(n=5):
@@ -24,7 +26,7 @@ def test_images_of_any_shape_come_back_as_they_were():
     cache.put(stored[3:])
     assert cache.get(0) is None and np.array_equal(cache.get(3), stored[3][1])
     cache.put(stored)
-    assert cache.is_complete and cache.n_bytes == 32 + 5 * 40 + sum(pixels.nbytes for _, pixels in stored)
+    assert cache.is_complete and cache.n_bytes == 32 + 5 * 40 + 8 + sum(pixels.nbytes for _, pixels in stored)
     for i, pixels in stored:
         assert cache.get(i).shape == pixels.shape and np.array_equal(cache.get(i), pixels)
 
@@ -55,36 +57,165 @@ def test_a_kept_cache_has_its_name_only_when_it_is_whole_and_is_read_again(tmp_p
     assert again.is_complete and all(np.array_equal(again.get(i), pixels) for i, pixels in images())
 
 
-def test_a_kept_cache_that_is_not_finished_is_removed(tmp_path):
+def test_a_kept_cache_that_is_not_finished_is_continued(tmp_path):
     cache = ImageCache(5, tmp_path / "a.pictures")
     cache.put(images()[:4])
     del cache
-    assert list(tmp_path.iterdir()) == []
+    again = ImageCache(5, tmp_path / "a.pictures")
+    assert again.n_stored == 4 and np.array_equal(again.get(3), images()[3][1])
+    again.put(images()[4:])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pictures"]
 
 
-def test_two_that_write_the_same_cache_do_not_disturb_each_other(tmp_path):
+def test_two_that_write_the_same_cache_share_one_file(tmp_path):
     path = tmp_path / "a.pictures"
     one, other = ImageCache(5, path), ImageCache(5, path)
     for image in images():
         one.put([image])
+        assert np.array_equal(other.get(image[0]), image[1])
+        size = other.n_bytes
         other.put([image])
+        assert other.n_bytes == size and one.n_stored == other.n_stored
     assert [p.name for p in tmp_path.iterdir()] == ["a.pictures"]
+    for cache in (one, other, ImageCache(5, path)):
+        assert cache.is_complete and all(np.array_equal(cache.get(i), pixels) for i, pixels in images())
+
+
+def test_one_that_another_has_just_finished_is_read(tmp_path, monkeypatch):
+    path, look = tmp_path / "a.pictures", image_cache._is_kept
+
+    def finish_after_the_look(*args):
+        found = look(*args)
+        monkeypatch.undo()
+        ImageCache(5, path).put(images())
+        return found
+
+    monkeypatch.setattr(image_cache, "_is_kept", finish_after_the_look)
+    assert ImageCache(5, path).is_complete
+    assert not ImageCache(5, path)._file.writable()
+
+
+def test_on_a_disk_without_locks_each_writes_its_own_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no locks")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    path = tmp_path / "a.pictures"
+    one, other = ImageCache(5, path), ImageCache(5, path)
+    for image in images():
+        one.put([image])
+        assert path.exists() or other.get(image[0]) is None
+        other.put([image])
     for cache in (one, other, ImageCache(5, path)):
         assert all(np.array_equal(cache.get(i), pixels) for i, pixels in images())
 
 
-def test_a_killed_process_leaves_no_finished_file_and_its_leftovers_are_removed_after_a_day(tmp_path):
-    program = (
-        "import os, sys, numpy as np\nfrom minilearner.data.image_cache import ImageCache\n"
-        "c = ImageCache(2, sys.argv[1])\nc.put([(0, np.zeros((9, 9), np.uint8))])\nos.kill(os.getpid(), 9)"
-    )
+def test_an_unfinished_file_of_another_number_of_images_is_replaced(tmp_path):
     path = tmp_path / "a.pictures"
-    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    (left,) = tmp_path.iterdir()
-    assert left.suffix == ".partial"
-    os.utime(left, (time.time() - 90_000,) * 2)
-    cache = ImageCache(2, path)
-    assert not left.exists() and cache.get(0) is None
+    ImageCache(3, path).put(images()[:2])
+    cache = ImageCache(5, path)
+    assert cache.n_stored == 0
+    cache.put(images())
+    assert ImageCache(5, path).is_complete
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe", "link"])
+def test_what_is_in_the_place_of_the_unfinished_file_is_refused(tmp_path, what):
+    path = tmp_path / "a.pictures"
+    left = tmp_path / f"a.pictures.{machine()}.partial"
+    {"folder": left.mkdir, "pipe": lambda: os.mkfifo(left), "link": lambda: left.symlink_to(__file__)}[what]()
+    with pytest.raises(DataError, match=r"a\.pictures\..*\.partial: the file cannot be opened|it is not a file"):
+        ImageCache(2, path)
+
+
+def test_leftovers_of_any_cache_are_removed_after_a_day(tmp_path):
+    left = [tmp_path / f"{name}.pictures.{other}.partial" for name in "ab" for other in ("00000000", "11111111")]
+    for path in left:
+        path.touch()
+    os.utime(left[0], (time.time() - 90_000,) * 2)
+    os.utime(left[3], (time.time() - 90_000,) * 2)
+    ImageCache(2, tmp_path / "a.pictures")
+    assert [path.exists() for path in left] == [False, True, True, False]
+
+
+_WRITER = """
+import os, sys, time, numpy as np
+from minilearner.data.image_cache import ImageCache
+path, n, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+cache = ImageCache(n, path)
+print("ready", flush=True)
+sys.stdin.readline()
+for i in np.random.default_rng(seed).permutation(n).tolist():
+    if cache.get(i) is None:
+        cache.put([(i, np.full((40, 50, 3), i % 251, np.uint8))])
+        print(i, flush=True)
+"""
+
+
+def start_writer(path, n, seed):
+    return subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path), str(n), str(seed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def let_go(writers):
+    """Waits until all have opened the cache, and lets them store images."""
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+
+
+def assert_whole(path, n):
+    ImageCache(n, path)  # names the file if the process that stored the last image was killed before it could
+    cache = ImageCache(n, path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name] and not cache._file.writable()
+    assert all(np.array_equal(cache.get(i), np.full((40, 50, 3), i % 251, np.uint8)) for i in range(n))
+
+
+def test_processes_that_start_together_fill_one_file(tmp_path):
+    path, n = tmp_path / "a.pictures", 3000
+    writers = [start_writer(path, n, seed) for seed in (1, 2)]
+    let_go(writers)
+    stored = [set(map(int, writer.communicate(timeout=120)[0].split())) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert stored[0] | stored[1] == set(range(n)) and min(map(len, stored)) > 0
+    assert sum(map(len, stored)) < 1.1 * n  # two may be about to store the same image
+    assert_whole(path, n)
+    assert path.stat().st_size < 1.001 * n * 6000 + 40 * n + 100
+
+
+@pytest.mark.parametrize("kill_after", [0.01, 0.1])
+def test_one_that_is_killed_leaves_its_images_and_its_turn_to_the_other(tmp_path, kill_after):
+    path, n = tmp_path / "a.pictures", 4000
+    first, second = start_writer(path, n, 1), start_writer(path, n, 2)
+    let_go((first, second))
+    time.sleep(kill_after)
+    first.kill()
+    first.communicate(timeout=60)
+    second.communicate(timeout=120)
+    assert first.returncode in (-9, 0) and second.returncode == 0
+    assert_whole(path, n)
+
+
+def test_one_that_is_killed_while_it_stores_leaves_the_rest_to_the_next(tmp_path):
+    path = tmp_path / "a.pictures"
+    program = (
+        "import os, sys, numpy as np\nfrom minilearner.data import image_cache\n"
+        "image_cache._checksum = lambda *_: os.kill(os.getpid(), 9)\n"  # pixels are written, and the index is not
+        "image_cache.ImageCache(5, sys.argv[1]).put([(0, np.zeros((9, 9), np.uint8))])"
+    )
+    other = ImageCache(5, path)
+    other.put(images()[1:3])
+    assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
+    assert other.n_stored == 2 and other.get(0) is None
+    other.put(images())
+    cache = ImageCache(5, path)
+    assert not cache._file.writable() and all(np.array_equal(cache.get(i), pixels) for i, pixels in images())
 
 
 @pytest.mark.parametrize("damage", ["cut", "index"])

@@ -18,6 +18,7 @@ from minilearner.data.image_cache import fingerprint
 from minilearner.data.item_dataset import ItemDataset, as_tensor
 from minilearner.data.item_loader import ItemLoader
 from minilearner.data.item_transforms import ItemPipeline, ItemTransform
+from minilearner.data.share import Share
 from minilearner.data.workers import default_num_workers
 from minilearner.errors import DataError, FileFormatError
 from minilearner.vision.augment import Flip
@@ -115,6 +116,35 @@ def test_once_decoded_no_file_is_read_again_and_the_workers_are_let_go(images):
     (second,) = passes(files, 1)
     assert same([first], [second]) and files._workers is None
     assert "cache=0.0 MB" in repr(files)
+
+
+def test_processes_of_one_training_decode_each_image_once_between_them(images, tmp_path):
+    n_read = []
+
+    def read(path):
+        n_read.append(path)
+        return open_image(path)
+
+    def shared(rank):
+        options = {
+            "read": read,
+            "cache": tmp_path / "cache",
+            "shuffle": True,
+            "training": True,
+            "item_tfms": Resize(16),
+        }
+        return loader(images, **options).take_share(Share(rank, 2, is_even=True))
+
+    parts = shared(0), shared(1)
+    for one in parts:
+        one.dataset.open_store()  # it decodes a few images to estimate how large the cache will be
+    n_read.clear()
+    for one in parts:
+        passes(one, 1)
+    assert sorted(n_read) == images and all(one.dataset.store.is_complete for one in parts)
+    for one in parts:
+        passes(one, 2)
+    assert len(n_read) == len(images)
 
 
 def test_a_full_cache_may_lack_what_the_first_pass_dropped(images):
