@@ -33,6 +33,7 @@ __all__ = [
     "available_memory",
     "check_position",
     "compute_in_threads",
+    "compute_pieces_in_threads",
     "default_device",
     "derive_generator",
     "derive_seed",
@@ -403,43 +404,59 @@ def map_in_threads(work: Callable[[Given], Made], things: Sequence[Given], n_thr
     if n_threads == 1 or len(things) < 2:
         return list(map(work, things))
     with ThreadPoolExecutor(n_threads) as threads:
-        return _map_in(threads, work, things, n_threads)
+        return _map_in(threads, _on_each(work), things, n_threads)
 
 
 def compute_in_threads(work: Callable[[Given], Made], things: Sequence[Given]) -> list[Made]:
     """Returns ``list(map(work, things))``, computed in as many threads as torch uses here; errors as `map_in_threads`.
 
-    In these threads, torch computes each operation on one processor. torch's own threads meet after every operation,
-    and the first to arrive waits at full speed: if other programs keep a processor busy, that doubles the time or more.
+    See `compute_pieces_in_threads`.
+    """
+    return compute_pieces_in_threads(_on_each(work), things)
+
+
+def compute_pieces_in_threads(
+    work: Callable[[Sequence[Given]], list[Made]],
+    things: Sequence[Given],
+) -> list[Made]:
+    """Returns what `work` makes of the things, which it gets in pieces of neighbours, each in one thread.
+
+    There are as many threads as torch uses here; errors are as in `map_in_threads`. In these threads, torch computes
+    each operation on one processor. torch's own threads meet after every operation, and the first to arrive waits at
+    full speed: if other programs keep a processor busy, that doubles the time or more.
     """
     n_threads = torch.get_num_threads()
     if n_threads == 1 or len(things) < 2:
-        return list(map(work, things))
+        return work(things)
     is_inference = torch.is_inference_mode_enabled()
 
-    def work_as_here(thing: Given) -> Made:
+    def work_as_here(piece: Sequence[Given]) -> list[Made]:
         with torch.inference_mode(is_inference):  # else results could not be written into tensors made here
-            return work(thing)
+            return work(piece)
 
     return _map_in(_start_computing_threads(n_threads), work_as_here, things, n_threads)
 
 
 def _map_in(
     threads: ThreadPoolExecutor,
-    work: Callable[[Given], Made],
+    work: Callable[[Sequence[Given]], list[Made]],
     things: Sequence[Given],
     n_threads: int,
 ) -> list[Made]:
     # Handing over takes longer than opening a small file; the last threads to end should not have much left to do.
     n = max(1, min(_MOST_AT_ONCE, len(things) // (4 * n_threads)))
     pieces = [things[i : i + n] for i in range(0, len(things), n)]
-    begun = [threads.submit(lambda piece: list(map(work, piece)), piece) for piece in pieces]
+    begun = [threads.submit(work, piece) for piece in pieces]
     try:
         return [made for piece in begun for made in piece.result()]
     finally:
         for piece in begun:
             piece.cancel()
         wait(begun)
+
+
+def _on_each(work: Callable[[Given], Made]) -> Callable[[Sequence[Given]], list[Made]]:
+    return lambda piece: list(map(work, piece))
 
 
 @functools.cache

@@ -488,3 +488,71 @@ def test_in_threads_too_a_damaged_file_is_reported_by_its_path(images, two_threa
         images[i].write_bytes(b"")
     with pytest.raises(FileFormatError, match="6.png: the file is empty"):
         list(loader(images, read=Read((ImageBlock(),))))
+
+
+class Noted(ImageBlock):
+    """Notes what it reads."""
+
+    in_threads = True
+
+    def __init__(self, log):
+        super().__init__()
+        self.log = log
+
+    def read_reduced(self, source, reduce_to):
+        self.log.append(("read", int(source.stem)))
+        return super().read_reduced(source, reduce_to)
+
+
+class NotedResize(Resize):
+    """Notes the widths of the images that it prepares: 30 plus the number of the file."""
+
+    in_threads = True
+    log = []
+
+    def prepare(self, item):
+        self.log.append(("transform", item.width - 30))
+        return super().prepare(item)
+
+
+@pytest.fixture
+def noted(images):
+    """Returns a function that reads images, and returns what was done, in its order."""
+
+    def fetch(keys, started=None, may_be_grouped=True):
+        NotedResize.log.clear()
+        block = Noted(NotedResize.log)
+        block.in_threads = may_be_grouped
+        dataset = ItemDataset(images, Read((block,)), ItemPipeline(NotedResize(16)), cache=False)
+        dataset.fetch(keys, started and partial(started, NotedResize.log))
+        return list(NotedResize.log)
+
+    return fetch
+
+
+def both(*positions):
+    return [(stage, i) for stage in ("read", "transform") for i in positions]
+
+
+def test_several_items_are_read_before_they_are_transformed(noted, monkeypatch):
+    monkeypatch.setattr("minilearner.data.item_dataset._MOST_TOGETHER", 3)
+    assert noted([(i, 0) for i in range(5)]) == both(0, 1, 2) + both(3, 4)
+
+
+def test_large_items_are_transformed_as_soon_as_they_are_read(noted, monkeypatch):
+    monkeypatch.setattr("minilearner.data.item_dataset._BYTES_TOGETHER", 20 * 34 * 4)
+    assert noted([(i, 0) for i in range(4)]) == both(0, 1) + both(2, 3)
+    monkeypatch.setattr("minilearner.data.item_dataset._BYTES_TOGETHER", 1)
+    assert noted([(0, 0), (1, 0)]) == both(0) + both(1)
+
+
+def test_items_that_may_depend_on_the_order_are_read_one_by_one(noted):
+    assert noted([(0, 0), (1, 0)], may_be_grouped=False) == both(0) + both(1)
+
+
+def test_whoever_names_the_item_of_a_dead_worker_hears_of_each_before_it_is_read_and_transformed(noted):
+    seen = noted([(0, 0), (1, 0)], started=lambda log, position: log.append(("start", position)))
+    assert seen == [
+        *(("start", 0), ("read", 0), ("start", 1), ("read", 1)),
+        *(("start", 0), ("transform", 0), ("start", 1), ("transform", 1)),
+    ]
