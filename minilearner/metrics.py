@@ -46,7 +46,7 @@ __all__ = [
     "top_k_accuracy",
 ]
 
-_CHUNK = 1024  # how many values of batches wait before they are stacked
+_CHUNK = 64  # how many values of batches wait before they are stacked; more of them would break up the free memory
 _GROUP, _SMALL = 16, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
 
 MetricFunction: TypeAlias = Callable[[Any, Any], Any]

@@ -34,6 +34,10 @@ __all__ = ["Evaluate", "Record"]
 Totals: TypeAlias = "dict[str, list[tuple[float, int]]]"
 """Column -> the total and the number of items of each batch."""
 
+_CHUNK = (
+    64  # how many losses move into one tensor: small tensors among large freed ones keep memory from being used again
+)
+
 
 class Evaluate(Callback):
     """Computes the loss and the metrics of a validation pass, as means over items, and puts them into `run.metrics`.
@@ -75,6 +79,8 @@ class Evaluate(Callback):
         if run.training or run.loss is None or is_empty(run.x):
             return
         self._losses.append(run.loss.detach())
+        if len(self._losses) % _CHUNK == 0:
+            self._losses[-_CHUNK:] = torch.stack(self._losses[-_CHUNK:]).unbind()
         self._sizes.append(n_items(run.x))
         if self._waiting:
             self._batches.append(map_tensors(lambda t: t.detach().cpu(), (run.pred, run.y)))

@@ -1,7 +1,10 @@
+import pytest
 import torch
 import torchmetrics
+from torch import nn
 
-from minilearner.callbacks.record import Record
+from minilearner import Callback, DataLoaders, Learner, accuracy
+from minilearner.callbacks.record import Evaluate, Record
 from minilearner.metrics import as_metric
 
 
@@ -16,3 +19,28 @@ def test_restored_training_metrics_are_on_the_runs_device():
     resumed._device = torch.device("meta")
     resumed.load_state_dict(saved.state_dict())
     assert resumed.train_metrics["train_f1"].tp.device.type == "meta"
+
+
+class Storages(Callback):
+    """Counts in each batch of a validation how many pieces of memory hold the losses and the values of the metric."""
+
+    def __init__(self):
+        self.counts = []
+
+    def after_batch(self, run):
+        evaluate = next(callback for callback in run.callbacks if isinstance(callback, Evaluate))
+        metric = evaluate.metrics["accuracy"]
+        kept = (evaluate._losses, [*metric._full, *metric._values])
+        self.counts.append([len({t.untyped_storage().data_ptr() for t in values}) for values in kept])
+
+
+def test_values_of_many_batches_are_in_few_tensors_and_their_mean_is_the_same():
+    x, y = torch.rand(300, 2), torch.arange(300) % 2
+    dls = DataLoaders.from_arrays((x, y), (x, y), bs=1, seed=0, device="cpu")
+    learn, seen = Learner(dls, nn.Linear(2, 2), metrics=accuracy, device="cpu"), Storages()
+    with learn.no_logging():
+        loss, right = learn.validate(cbs=[seen])
+    assert len(seen.counts) == 300 and max(max(counts) for counts in seen.counts) < 64 + 300 / 64
+    pred = learn.model(x)
+    each = nn.functional.cross_entropy(pred, y, reduction="none")
+    assert loss == pytest.approx(each.mean().item(), rel=1e-6) and right == accuracy(pred, y)
