@@ -47,7 +47,8 @@ __all__ = [
 ]
 
 _CHUNK = 64  # how many values of batches wait before they are stacked; more of them would break up the free memory
-_GROUP, _SMALL = 16, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
+_GROUP, _SMALL = 64, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
+_FULL = 1 << 20  # numbers of predictions: a group with so many is full, so that few bytes wait
 
 MetricFunction: TypeAlias = Callable[[Any, Any], Any]
 """Takes `(pred, target)` of one batch, and returns the mean over its items, a 0-d tensor or a number."""
@@ -316,7 +317,7 @@ def mean_over(batches: Sequence[tuple[float, int]]) -> float:
 
 
 class GroupedUpdates:
-    """Passes batches to metrics: sixteen small ones at once to this module's means over items, one by one to others.
+    """Passes batches to metrics: up to 64 small ones at once to this module's means over items, one by one to others.
 
     On a tiny model, three such metrics on every batch take a third of the training step, nearly all of it in calls of
     small operations. The mean over the items of several batches is the same number. Batches that wait are copied, since
@@ -355,7 +356,7 @@ class GroupedUpdates:
             return
         self._preds.append(pred.clone())
         self._targets.append(target.clone())
-        if len(self._preds) >= self._room:
+        if len(self._preds) >= self._room or len(self._preds) * pred.numel() >= _FULL:
             self.flush()
 
     def flush(self) -> None:

@@ -196,7 +196,7 @@ def grouped_and_each(functions, batches):
 
 def test_metrics_in_groups_are_those_of_each_batch():
     functions = [accuracy, error_rate, partial(top_k_accuracy, k=2), partial(accuracy, axis=1)]
-    batches = [(torch.randn(n, 5), torch.randint(5, (n,))) for n in [4] * 40 + [3]]
+    batches = [(torch.randn(n, 5), torch.randint(5, (n,))) for n in [4] * 140 + [3]]
     grouped, each = grouped_and_each(functions, batches)
     assert grouped == pytest.approx(each, rel=1e-6)
 
@@ -206,6 +206,14 @@ def test_groups_end_where_batches_of_another_kind_come():
     large = torch.randn(2, 40_000), torch.randint(3, (2,))
     grouped, each = grouped_and_each([accuracy], [*batches, large, *batches])
     assert grouped == pytest.approx(each, rel=1e-6)
+
+
+def test_a_group_is_full_at_a_million_numbers():
+    updates, lengths = GroupedUpdates([MeanMetric(accuracy)]), []
+    for _ in range(20):
+        updates.update(torch.randn(8, 8_000), torch.zeros(8, dtype=torch.long))
+        lengths.append(len(updates.state_dict()["preds"]))
+    assert lengths == [0, *range(1, 17), 0, 1, 2]
 
 
 def test_a_function_that_may_be_no_mean_over_items_gets_every_batch():
@@ -225,7 +233,7 @@ def test_groups_go_on_where_they_were_saved():
     def mean(stop):
         metric = MeanMetric(accuracy)
         g, updates = torch.Generator().manual_seed(0), GroupedUpdates([metric])
-        for i in range(30):
+        for i in range(90):
             if i == stop:
                 state, updates = updates.state_dict(), GroupedUpdates([metric])
                 updates.load_state_dict(state)

@@ -114,11 +114,12 @@ class _Averaging(Callback):
             names = {id(t): name for name, t in (*run.model.named_parameters(), *run.model.named_buffers())}
             self.averages = {names[id(t)]: t.detach().clone() for t in live}
         averages, averaged = list(self.averages.values()), self._is_averaged
-        copied = [not each for each in averaged]
         with torch.no_grad():
             newest, weight = _local_parts(compress(live, averaged)), self.weight_of_newest()
             torch._foreach_lerp_(_local_parts(compress(averages, averaged)), newest, weight)
-        _copy(list(compress(averages, copied)), list(compress(live, copied)))
+        if not all(averaged):
+            copied = [not each for each in averaged]
+            _copy(list(compress(averages, copied)), list(compress(live, copied)))
         self.n_averaged += 1
 
     def _live(self) -> list[Tensor]:

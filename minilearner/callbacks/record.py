@@ -161,9 +161,9 @@ class Record(Callback):
     def after_batch(self, run: Run) -> None:
         if not run.training or run.loss is None:
             return
-        group = run.optimizer.param_groups[-1]
-        lr = group["lr"] * run.step.lr_factor
-        self._record.add_step(run.global_step, lr, momentum_of(group), run.loss, run.step.strategy.count_items(run.x))
+        step, group = run.step, run.optimizer.param_groups[-1]
+        n = step.strategy.count_items(run.x)
+        self._record.add_step(run.global_step, group["lr"] * step.lr_factor, momentum_of(group), run.loss, n)
         if self.train_metrics and not is_empty(run.x):
             self._updates.update(map_tensors(Tensor.detach, run.pred), run.y)
 

@@ -44,13 +44,13 @@ def batches(n):
 
 
 def raw(data):
-    model = net()
+    model, loss_func = net(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def epoch():
         model.train()
         for x, y in data:
-            loss = F.cross_entropy(model(x), y)
+            loss = loss_func(model(x), y)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -87,6 +87,39 @@ def test_fit_equals_a_plain_torch_loop_bit_for_bit(net, blobs, factory):
     assert all(torch.equal(a, b) for a, b in zip(learn.model.state_dict().values(), model.state_dict().values()))
 
 
+@pytest.mark.parametrize("is_replaced", ["in the class", "in the object"])
+def test_an_optimizer_that_zeroes_gradients_in_its_own_way_does_so(net, is_replaced):
+    calls = []
+
+    class Counts(torch.optim.SGD):
+        def zero_grad(self, set_to_none=True):
+            calls.append(set_to_none)
+            super().zero_grad(set_to_none)
+
+    def replace(params, lr):
+        optimizer = torch.optim.SGD(params, lr)
+        own = optimizer.zero_grad
+        optimizer.zero_grad = lambda: (calls.append(True), own())
+        return optimizer
+
+    with (learn := learner(net, opt_func=Counts if is_replaced == "in the class" else replace)).no_logging():
+        learn.fit(1)
+    assert len(calls) == 3  # before the epoch, and after each of its two updates
+    assert all(p.grad is None for p in learn.model.parameters())
+
+
+def test_no_gradient_is_left_after_an_update(net):
+    left = []
+
+    class Looks(Callback):
+        def after_batch(self, run):
+            left.extend(p.grad for p in run.model.parameters() if p.grad is not None)
+
+    with (learn := learner(net)).no_logging():
+        learn.fit(1, cbs=Looks())
+    assert left == []
+
+
 def test_events_come_in_the_documented_order(net):
     log_cb, log = events_log()
     with (learn := learner(net)).no_logging():
