@@ -23,6 +23,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - an older one may find this packa
         "`python3.12 -m venv .venv`." % sys.version_info[:2]
     )
 
+from minilearner.lazy import import_large
 from minilearner.refused_imports import explain_import, watch_imports
 
 __version__ = "0.1.0"
@@ -38,7 +39,7 @@ else:
         is_special = name.startswith("__") and name != "__all__"  # Python asks every module for such names
         if not is_special and PathFinder.find_spec(f"{__name__}.{name}", __path__):  # noqa: F405
             return importlib.import_module(f"{__name__}.{name}")
-        names = {} if is_special else vars(importlib.import_module(f"{__name__}.front_door"))
+        names = {} if is_special else vars(import_large(f"{__name__}.front_door"))
         if name not in names.get("__all__", ()) and name != "__all__":
             raise AttributeError(explain_import(__name__, name) or f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = names[name]
