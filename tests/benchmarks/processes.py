@@ -4,10 +4,10 @@
 
 "ddp" is compared with `DistributedDataParallel`, and "fsdp" with `fully_shard` of the same layers. Both rivals train
 the same model on the same batches and take turns in the same two processes, so that a busy machine slows both alike. A
-setting that minilearner makes for the whole process therefore helps both. minilearner exchanges more: at each step the
-number of items and the mean loss of all processes, and after it the statistics of batch norm. For each model the script
-prints the median time of a step, by the clock and of the processor, and the median ratios of the turns. If other
-programs use the processors too, trust the processor's time: it leaves out the waiting.
+setting that minilearner makes for the whole process therefore helps both. minilearner exchanges more: with the
+gradients the number of items and the mean loss of all processes, and after each step the statistics of batch norm. For
+each model the script prints the median time of a step, by the clock and of the processor, and the median ratios of the
+turns. If other programs use the processors too, trust the processor's time: it leaves out the waiting.
 """
 
 from __future__ import annotations
