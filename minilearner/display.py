@@ -38,13 +38,14 @@ class Bar:
         total: how many steps it has; None if that is unknown.
         done: how many are done already.
         unit: what the steps are: "B" for bytes, "" for batches and updates.
+        may_stop: whether it may stop before its last step, so that the time left is "at most" so long.
 
     Attributes:
         due: the time, by `time.perf_counter`, from which on `show` is worth a call.
     """
 
-    def __init__(self, what: str, total: int | None, *, done: int = 0, unit: str = ""):
-        self.what, self.total, self.done, self.unit = what, total, done, unit
+    def __init__(self, what: str, total: int | None, *, done: int = 0, unit: str = "", may_stop: bool = False):
+        self.what, self.total, self.done, self.unit, self.may_stop = what, total, done, unit, may_stop
         self.note = ""
         self._first, self._began = done, time.perf_counter()
         self._surface: _Surface = _choose_surface()
@@ -102,7 +103,7 @@ class Bar:
         if self.note:
             yield self.note
         if self.total and self.done > self._first:
-            yield "{remaining} left"
+            yield "at most {remaining} left" if self.may_stop else "{remaining} left"
 
     def __enter__(self) -> Bar:
         return self

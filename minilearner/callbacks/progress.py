@@ -104,7 +104,7 @@ class Progress(Callback):
         if self.table and run.record is not None:
             self._rows = _LiveTable() if in_notebook() else _Table(run.label_epoch(run.n_epochs - 1))
         if self.sweep is not None:
-            self._open("sweep", "learning-rate sweep", self.sweep)
+            self._open("sweep", "learning-rate sweep", self.sweep, may_stop=True)
 
     def before_train(self, run: Run) -> None:
         if self.sweep is None:
@@ -144,9 +144,9 @@ class Progress(Callback):
         if self.table and run.record is not None and "ended" in run.record.settings:
             write_line(run.record.settings["ended"], sys.stdout)
 
-    def _open(self, stretch: str, what: str, total: int) -> None:
+    def _open(self, stretch: str, what: str, total: int, *, may_stop: bool = False) -> None:
         if self.bar:
-            self._newest = self._bars[stretch] = Bar(what, total)
+            self._newest = self._bars[stretch] = Bar(what, total, may_stop=may_stop)
 
     def _close(self, stretch: str) -> None:
         if stretch in self._bars:  # a cancelled stretch may not have begun

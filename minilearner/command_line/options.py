@@ -114,8 +114,8 @@ rate_option = click.option(
     "--lr",
     type=_setting("lr", float),
     metavar="RATE",
-    help='The learning rate: a number, or "auto" to find one in 60 updates.  [default: 0.002 with trained weights, '
-    "else auto]",
+    help='The learning rate: a number, or "auto" to find one in at most 48 updates.  [default: 0.002 with trained '
+    "weights, else auto]",
 )
 
 data_options = _chain(

@@ -16,7 +16,7 @@ from minilearner.display import write_line
 from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
 from minilearner.files import json_text, read_json, write_atomically
 from minilearner.fitting.context import FitContext
-from minilearner.lr_finder.result import LRSweep, content_of
+from minilearner.lr_finder.result import LRSweep, content_of, describe_steps
 from minilearner.lr_finder.sweep import SweepSettings, find_rates, short_sweep
 from minilearner.packing import pack, unpack
 from minilearner.saving.identity import compare, identity
@@ -92,12 +92,13 @@ def take_recommendation(sweep: LRSweep, ratios: Sequence[float], *, otherwise: R
     a model is trained all the same: at the rate `otherwise` (1e-3 if that is "auto"), or at a quarter of the rate from
     which the loss rose if this is lower.
     """
+    steps = describe_steps(sweep)
     if not math.isnan(sweep.recommended):
-        lr, line = sweep.recommended, f"learning rate {sweep.recommended:.2e}: {sweep.reason}"
+        lr, line = sweep.recommended, f"learning rate {sweep.recommended:.2e}, after {steps}: {sweep.reason}"
     else:
         default = 1e-3 if otherwise == "auto" else spread(otherwise, len(ratios))[-1]
         lr = min(default, sweep.turns.get("rise", math.inf) / 4)
-        line = f"no learning rate was found, so {lr:.2e} is taken: {sweep.reason}"
+        line = f"no learning rate was found in {steps}, so {lr:.2e} is taken: {sweep.reason}"
     if verbose:
         write_line(line, sys.stdout)
     return [lr * ratio for ratio in ratios]

@@ -31,7 +31,14 @@ from minilearner.lr_finder.plain_loop import (
     compute_pred_and_loss,
 )
 from minilearner.lr_finder.result import LRSweep
-from minilearner.lr_finder.sweep import FixedLoss, RateSweep, check_stop_factor, describe_training, ladder
+from minilearner.lr_finder.sweep import (
+    FixedLoss,
+    RateSweep,
+    check_stop_factor,
+    count_batches_to_keep,
+    describe_training,
+    ladder,
+)
 from minilearner.plots import lr_curves
 from minilearner.runtime import isolate_rng
 from minilearner.training.loop import Loop
@@ -184,7 +191,7 @@ class LRFinder(PublicNames):
             ratios=[start / starts[0] for start in starts],
             weigh=lambda _: 1,  # torch-lr-finder averages over batches, as most loops do
             measure=None if held_out is None else lambda run: feed.mean_loss(run, held_out),
-            fixed=_make_fixed_loss(self.criterion) if held_out is None else None,
+            fixed=_make_fixed_loss(self.criterion, num_iter) if held_out is None else None,
         )
         dls = DataLoaders(feed, device=self.device)
         smoothing = 1 - smooth_f if smooth_f else 0.0
@@ -220,7 +227,7 @@ class LRFinder(PublicNames):
             average=float,
             grace=6,
             ratios=[start / starts[0] for start in starts],
-            fixed=_make_fixed_loss(self.criterion),
+            fixed=_make_fixed_loss(self.criterion, n),
         )
         with restore_after(self.model, self.optimizer, dls):
             return self._run_sweep(sweep, dls, dls.train, 1, smoothing=0.0, step_mode="exp")
@@ -439,6 +446,7 @@ def _check_range(
     check_stop_factor(diverge_th, "diverge_th")
 
 
-def _make_fixed_loss(criterion: LossFunction) -> FixedLoss:
+def _make_fixed_loss(criterion: LossFunction, num_iter: int) -> FixedLoss:
     """Returns what measures the loss of the same items after each update, as this kind of loop computes it."""
-    return FixedLoss(criterion, compute=lambda step, x, y: compute_pred_and_loss(step, x, y)[1])
+    kept = count_batches_to_keep(num_iter)
+    return FixedLoss(criterion, max_batches=kept, compute=lambda step, x, y: compute_pred_and_loss(step, x, y)[1])

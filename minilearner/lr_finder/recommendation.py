@@ -34,11 +34,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from minilearner.errors import plural
 
-__all__ = ["Calibration", "NoRate", "Recommendation", "n_finite", "recommend"]
+__all__ = ["FEWEST", "Calibration", "NoRate", "Recommendation", "is_settled", "n_finite", "recommend"]
 
 Curve = NDArray[np.float64]
 
@@ -71,8 +71,12 @@ _WELL_BELOW = 4.0
 _ROUNDING = 1e-6
 """Relative differences of losses below this mean nothing in single precision."""
 
-_FEWEST = 8
+FEWEST = 8
 """The fewest points that a recommendation needs."""
+
+_SETTLED, _LEFT = 4, 0.25
+"""The curve is settled if its last four losses all keep less than a quarter of the fall. The square of that is their
+weight, so they hardly count for the middle, and the wall lies behind them."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,18 @@ def recommend(
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 
 
+def is_settled(lrs: ArrayLike, losses: ArrayLike, fixed: ArrayLike) -> bool:
+    """Whether losses at still higher rates would not change the recommendation, unless training recovered.
+
+    It is settled once the loss of the same items fell clearly, and then rose and stayed high.
+    """
+    x, y, same = (np.asarray(values, dtype=np.float64) for values in (lrs, losses, fixed))
+    curve = _Curve.of(x, y, same, broke=False) if np.isfinite(same[-1:]).all() and len(same) else None
+    if curve is None or curve.clarity < _CLEAR or len(curve.losses) - curve.low <= _SETTLED:
+        return False
+    return bool((same[-_SETTLED:] >= curve.start - _LEFT * curve.fall).all())
+
+
 def _fall_back(curve: _Curve, usual: float, lowest: float) -> Recommendation:
     """Returns the usual rate, well below the rate from which the loss rises, for a model that knows nothing yet."""
     (rise,) = curve.rise.values()
@@ -217,10 +233,11 @@ def _explain_too_few(losses: Curve, fixed: Curve, broke: bool) -> str:
     measured = np.flatnonzero(np.isfinite(fixed))
     y = fixed[measured[0] :] if len(measured) else losses[1:]
     n = n_finite(y)
-    found = f"the sweep has only {n} of the {_FEWEST} comparable losses that a recommendation needs"
+    found = f"the sweep has only {n} of the {FEWEST} comparable losses that a recommendation needs"
     if broke or n < len(y) or n_finite(losses) < len(losses):
         return f"{found}: look for NaN in data and loss, or sweep lower rates"
-    return f"{found}: sweep more steps"
+    least = len(losses) + FEWEST - n
+    return f"{found}: sweep at least {least} steps (`num_it` of `lr_find`, `num_iter` of `LRFinder`)"
 
 
 @dataclass(frozen=True)
@@ -250,10 +267,10 @@ class _Curve:
         n = n_finite(y)
         broke = broke or n < len(y)
         x, y = x[:n], y[:n]
-        if n < _FEWEST:
+        if n < FEWEST:
             return None
         start = float(np.median(y[: max(3, n // 10)]))
-        noise = _measure_noise(losses[: max(int(y.argmin()), _FEWEST)])
+        noise = _measure_noise(losses[: max(int(y.argmin()), FEWEST)])
         noise = max(noise, _ROUNDING * abs(start), float(np.finfo(np.float64).tiny))
         highest = start + max(start - y.min(), 5 * noise)  # an explosion must not outweigh the points before it
         smoothed = _smooth(np.log10(x), np.minimum(y, highest), factor)
@@ -327,9 +344,9 @@ class _Curve:
         doubt = ""
         if self.clarity < _CLEAR:
             doubt = "; the loss fell hardly more than it differs between batches, so this is a rough guess"
-        where = "between the middle of this valley and the rise"
+        where = "between the middle of this dip and the rise"
         if self.wall() == math.inf:
-            where = "above the middle of this valley"
+            where = "above the middle of this dip"
         return (
             f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; so take {between:.1e}, "
             f"{where}, times {factor:.2g} for batches of {items}{moved}{doubt}"

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LRSweep", "content_of", "smooth"]
+__all__ = ["LRSweep", "content_of", "describe_steps", "smooth"]
 
 
 @suggest_keywords
@@ -195,9 +195,9 @@ class LRSweep(AtAGlance):
         return [*super().__dir__(), *self.suggestions]
 
     def summary(self) -> dict[str, Any]:
-        """Returns what was found and the settings of the sweep, without the curve, for the record of a run."""
+        """Returns what was found, the number of steps, and the settings of the sweep, for the record of a run."""
         found = {name: getattr(self, name) for name in ("recommended", "interval", "bounds", "reason", "stop_reason")}
-        return found | dict(self.settings)
+        return found | {"n_steps": len(self.lrs)} | dict(self.settings)
 
     def plot(
         self,
@@ -317,7 +317,7 @@ class LRSweep(AtAGlance):
     def glance(self) -> Glance:
         """Returns the recommendation, the suggestions and their reasons."""
         span = f"from {self.lrs[0]:.2e} to {self.lrs[-1]:.2e}" if len(self.lrs) else "of nothing"
-        title = f"LRSweep: {plural(len(self.lrs), 'step')} {span}; {self.stop_reason}"
+        title = f"LRSweep: {describe_steps(self)} {span}; {self.stop_reason}"
         facts = {"recommended": f"none, because {self.reason}"}
         if not math.isnan(self.recommended):
             recommended = f"{self.recommended:.2e}, most likely within {_format(self.interval)}"
@@ -336,6 +336,14 @@ class LRSweep(AtAGlance):
 
 _LARGEST = 1 << 24  # bytes of a file; a sweep of 10,000 steps has 1 MB
 _CURVES = ("lrs", "losses", "smoothed", "fixed")
+
+
+def describe_steps(sweep: LRSweep) -> str:
+    """Returns in words how many steps a sweep took, such as "41 of at most 48 steps"."""
+    taken, planned = len(sweep.lrs), sweep.settings.get("num_it")
+    if isinstance(planned, int) and taken < planned:
+        return f"{taken} of at most {plural(planned, 'step')}"
+    return plural(taken, "step")
 
 
 def smooth(losses: ArrayLike, beta: float = 0.98) -> Curve:

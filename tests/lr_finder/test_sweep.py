@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +24,8 @@ from minilearner import (
     steep,
     valley,
 )
-from minilearner.lr_finder.sweep import FixedLoss
+from minilearner.fitting.rates import sweep_rates
+from minilearner.lr_finder.sweep import FixedLoss, short_sweep
 from minilearner.training.optimizers import momentum_of
 
 
@@ -295,7 +297,8 @@ def test_bad_settings_are_refused_before_anything_runs(net, blobs, kwargs, messa
 
 def test_the_fixed_loss_does_not_change_the_sweep(net, blobs, monkeypatch):
     def run_sweep(n_items):
-        defaults = {**FixedLoss.__init__.__kwdefaults__, "n_items": n_items, "max_batches": n_items}
+        defaults = {**FixedLoss.__init__.__kwdefaults__, "n_items": n_items}
+        monkeypatch.setattr("minilearner.lr_finder.sweep.count_batches_to_keep", lambda num_it: n_items)
         monkeypatch.setattr(FixedLoss.__init__, "__kwdefaults__", defaults)
         return learner(net, blobs).lr_find(num_it=30, show_plot=False)
 
@@ -373,7 +376,7 @@ def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
 def test_every_sweep_recommends(net, blobs):
     sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
     assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
-    assert sweep.bounds[0] < sweep.bounds[1] and "between the middle of this valley and the rise" in sweep.reason
+    assert sweep.bounds[0] < sweep.bounds[1] and "between the middle of this dip and the rise" in sweep.reason
 
 
 def test_the_recommendation_knows_whether_there_are_norm_layers(net, blobs):
@@ -484,3 +487,74 @@ def test_no_file_is_written(net, blobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learner(net, blobs, path=tmp_path).lr_find()
     assert list(tmp_path.iterdir()) == []
+
+
+def sweep_for_auto(learn):
+    with learn.no_logging():
+        return learn.fit(1, "auto").sweep
+
+
+def test_the_sweep_of_auto_goes_fast_through_low_rates(net, blobs):
+    sweep = sweep_for_auto(learner(net, blobs, opt_func=torch.optim.SGD))
+    assert len(sweep.lrs) == sweep.settings["num_it"] == 48
+    np.testing.assert_allclose(np.diff(np.log10(sweep.lrs)), [1 / 4] * 6 + [1 / 12] * 41)
+    assert sweep.lrs[0] == 1e-4 and sweep.stop_reason == "the range was swept to its end, a rate of 8.25"
+
+
+@pytest.fixture
+def deep_learner(blobs):
+    """Returns a function that makes a learner whose loss rises to a high level, as a third of its labels is random."""
+    (x, y), valid = blobs
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(len(y)) < 0.3, rng.integers(0, 3, len(y)), y)
+
+    def make():
+        torch.manual_seed(0)
+        wide = [nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU()]
+        model = nn.Sequential(*wide, nn.Linear(32, 3))
+        return Learner(DataLoaders.from_arrays((x, y), valid, bs=16, seed=3), model, opt_func=torch.optim.SGD)
+
+    return make
+
+
+def test_the_sweep_of_auto_stops_when_the_recommendation_is_settled(deep_learner):
+    learn = deep_learner()
+    sweep = sweep_for_auto(learn)
+    assert len(sweep.lrs) < 46
+    assert sweep.stop_reason.startswith("the loss rose and stayed high up to a rate of")
+    assert repr(sweep).startswith(f"LRSweep: {len(sweep.lrs)} of at most 48 steps from 1.00e-04 to")
+    learn = deep_learner()
+    with learn.no_logging():
+        whole = sweep_rates(learn._context(), replace(short_sweep(learn.optimizer), stop_when_settled=False))
+    n = len(sweep.lrs)
+    assert len(whole.lrs) > n and np.array_equal(whole.fixed[:n], sweep.fixed, equal_nan=True)
+    assert sweep.recommended == pytest.approx(whole.recommended, rel=0.05)
+
+
+def test_a_sweep_that_was_asked_for_does_not_stop_when_it_is_settled(deep_learner):
+    settled = sweep_for_auto(deep_learner())
+    asked = deep_learner().lr_find(1e-4, 10, 60, show_plot=False)
+    assert asked.lrs[-1] > settled.lrs[-1] and "settled" not in asked.stop_reason
+
+
+@pytest.mark.parametrize("num_it", range(8, 16))
+@pytest.mark.parametrize("bs", [4, 16, 90])
+def test_short_sweeps_recommend(net, ninety_blobs, num_it, bs):
+    learn = Learner(DataLoaders.from_arrays(*ninety_blobs, bs=bs, seed=3), net(), opt_func=torch.optim.Adam)
+    sweep = learn.lr_find(1e-4, 1, num_it=num_it, show_plot=False)
+    assert 1e-3 < sweep.recommended < 1, sweep.reason
+
+
+@pytest.mark.parametrize("bs", [1, 90])
+def test_single_items_and_one_batch_an_epoch_get_a_rate(ninety_blobs, bs):
+    torch.manual_seed(0)
+    dls = DataLoaders.from_arrays(*ninety_blobs, bs=bs, seed=3)
+    learn = Learner(dls, nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3)), opt_func=torch.optim.Adam)
+    assert 1e-3 < learn.lr_find(1e-4, 1, num_it=14, show_plot=False).recommended < 1
+    assert 1e-3 < sweep_for_auto(learn).recommended < 1
+
+
+def test_a_sweep_that_is_too_short_for_a_recommendation_names_the_least(net, blobs):
+    sweep = learner(net, blobs).lr_find(num_it=7, show_plot=False)
+    assert "has only 7 of the 8 comparable losses" in sweep.reason
+    assert "sweep at least 8 steps (`num_it` of `lr_find`" in sweep.reason
