@@ -28,7 +28,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import torch
 
-from minilearner.data.shared_file import alone_in, finish, is_unfinished, join_writers, leave, sweep
+from minilearner.data.shared_file import alone_in, finish, is_unfinished, join_writers, leave, reserve, sweep
 from minilearner.errors import DataError, plural
 from minilearner.files import check_is_file
 from minilearner.runtime import available_memory
@@ -159,8 +159,12 @@ class ImageCache:
 
     def _create(self) -> IO[bytes]:
         file: Any = tempfile.TemporaryFile(prefix="minilearner-", buffering=0)  # noqa: SIM115
-        file.write(self._head())
-        file.truncate(self._n_index_bytes + _COUNT)
+        try:
+            file.write(self._head())
+            reserve(file, self._n_index_bytes + _COUNT)
+        except OSError:
+            file.close()
+            raise
         return file  # type: ignore[no-any-return]
 
     def _open(self, path: Path) -> IO[bytes]:

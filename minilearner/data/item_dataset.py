@@ -7,6 +7,7 @@ and in which process.
 from __future__ import annotations
 
 import copy
+import errno
 import functools
 import hashlib
 import inspect
@@ -207,7 +208,12 @@ class ItemDataset(Dataset[Tree]):
             path = Path(self.cache) / f"{fingerprint(self.items, self._describe_preparation())}{KEPT}"
             is_there = path.exists()
         self._no_store = "" if is_there else self._reason_against_cache()
-        self.store = None if self._no_store else ImageCache(len(self), path)
+        try:
+            self.store = None if self._no_store else ImageCache(len(self), path)
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._go_without_store(e)
 
     def keep(self, fresh: list[tuple[int, Pixels]]) -> None:
         """Stores decoded images. If the disk is full, warns and continues without a cache."""
@@ -218,8 +224,11 @@ class ItemDataset(Dataset[Tree]):
             with one_reader():
                 store.put(fresh)
         except OSError as e:
-            self.store, self._no_store = None, f"off: {e.strerror}"
-            warnings.warn(f"Images are not cached any more: {e}", RuntimeWarning, stacklevel=2)
+            self._go_without_store(e)
+
+    def _go_without_store(self, error: OSError) -> None:
+        self.store, self._no_store = None, f"off: {error.strerror}"
+        warnings.warn(f"Images are not cached any more: {error}", RuntimeWarning, stacklevel=3)
 
     def columns(self) -> dict[str, list[Any]]:
         """Returns the columns of the items' table, with one value for each item. Empty without a table."""

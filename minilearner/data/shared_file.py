@@ -6,6 +6,7 @@ restart, has a file of its own: what was written here may not have reached the d
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -19,19 +20,20 @@ from typing import IO
 from minilearner.errors import DataError
 from minilearner.files import machine
 
-__all__ = ["alone_in", "finish", "is_unfinished", "join_writers", "leave", "sweep"]
+__all__ = ["alone_in", "finish", "is_unfinished", "join_writers", "leave", "reserve", "sweep"]
 
 if sys.platform != "win32":
     import fcntl
 
 _UNFINISHED = ".partial"
 _DAY_SECONDS = 24 * 60 * 60
+_IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO)  # a folder, a link, a socket
 
 
 def join_writers(path: Path, head: bytes, n_bytes: int) -> IO[bytes] | None:
     """Opens the unfinished file that is to become `path`, which other processes may be writing, or makes it.
 
-    On a disk without locks, the file is this process's own.
+    On a disk without locks, or if another user has made the file, this process gets a file of its own.
 
     Args:
         path: the name that the file gets in the end.
@@ -43,15 +45,16 @@ def join_writers(path: Path, head: bytes, n_bytes: int) -> IO[bytes] | None:
 
     Raises:
         DataError: there is something else in its place.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the disk is full.
     """
-    file = _open(path.with_name(f"{path.name}.{machine()}{_UNFINISHED}"))
-    if not _has_locks(file):
-        file.close()
-        file = _open(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"))
-    with alone_in(file):
-        if is_unfinished(file) and _begin(file, head, n_bytes):
-            return file
+    file = _open_shared(path) or _open(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"))
+    try:
+        with alone_in(file):
+            if is_unfinished(file) and _begin(file, head, n_bytes):
+                return file
+    except OSError:
+        leave(file)
+        raise
     file.close()
     return None
 
@@ -90,6 +93,21 @@ def finish(file: IO[bytes], path: Path) -> None:
     os.replace(file.name, path)
 
 
+def reserve(file: IO[bytes], n_bytes: int) -> None:
+    """Makes a file this long, on disk too: a write through a mapping kills the process if the disk is full.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # not every disk can
+                raise
+    os.ftruncate(file.fileno(), n_bytes)
+
+
 def sweep(folder: Path, names: str) -> None:
     """Removes unfinished files that nobody has written for a day.
 
@@ -103,12 +121,30 @@ def sweep(folder: Path, names: str) -> None:
                 left.unlink()
 
 
+def _open_shared(path: Path) -> IO[bytes] | None:
+    """Opens the file that all processes of this machine share; None if this one may not, or the disk has no locks."""
+    try:
+        file = _open(path.with_name(f"{path.name}.{machine()}{_UNFINISHED}"))
+    except PermissionError:
+        return None
+    with alone_in(file) as is_locked:
+        if is_locked:
+            return file
+    if os.fstat(file.fileno()).st_size:
+        file.close()
+    else:
+        leave(file)
+    return None
+
+
 def _open(path: Path) -> IO[bytes]:
     # Do not follow a link, and do not open a pipe, which might wait for ever.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         file = open(path, "rb+", buffering=0, opener=lambda name, _: os.open(name, flags, 0o666))  # noqa: SIM115
     except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
         raise DataError(f"{path}: the file cannot be opened ({error.strerror or error}). Remove it.") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -124,13 +160,8 @@ def _begin(file: IO[bytes], head: bytes, n_bytes: int) -> bool:
         return False
     if os.fstat(number).st_size < n_bytes:
         os.pwrite(number, head, 0)
-        os.ftruncate(number, n_bytes)
+        reserve(file, n_bytes)
     return True
-
-
-def _has_locks(file: IO[bytes]) -> bool:
-    with alone_in(file) as is_locked:
-        return is_locked
 
 
 def _lock(file: IO[bytes]) -> bool:

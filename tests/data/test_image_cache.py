@@ -108,6 +108,41 @@ def test_on_a_disk_without_locks_each_writes_its_own_file(tmp_path, monkeypatch)
         other.put([image])
     for cache in (one, other, ImageCache(5, path)):
         assert all(np.array_equal(cache.get(i), pixels) for i, pixels in images())
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pictures"]
+
+
+def test_one_user_does_not_wait_for_the_unfinished_file_of_another(tmp_path, monkeypatch):
+    path, make = tmp_path / "a.pictures", os.open
+    other = ImageCache(5, path)
+    other.put(images()[:2])
+
+    def open_own(name, *args, **options):
+        if machine() in str(name):
+            raise PermissionError(13, "Permission denied", str(name))
+        return make(name, *args, **options)
+
+    monkeypatch.setattr("os.open", open_own)
+    cache = ImageCache(5, path)
+    assert cache.n_stored == 0
+    cache.put(images())
+    assert ImageCache(5, path).is_complete and other.n_stored == 2
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_does_not_blame_a_file(tmp_path, monkeypatch):
+    def refuse(name, *_, **options):
+        raise OSError(30, "Read-only file system", str(name))
+
+    monkeypatch.setattr("os.open", refuse)
+    with pytest.raises(OSError, match="Read-only file system"):
+        ImageCache(5, tmp_path / "a.pictures")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on a disk")
+@pytest.mark.parametrize("name", [None, "a.pictures"])
+def test_the_index_has_its_room_on_disk_so_that_a_full_disk_kills_no_process(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache = ImageCache(50_000, name and tmp_path / name)
+    assert os.fstat(cache._file.fileno()).st_blocks * 512 >= cache.n_bytes == 32 + 50_000 * 40 + 8
 
 
 def test_an_unfinished_file_of_another_number_of_images_is_replaced(tmp_path):

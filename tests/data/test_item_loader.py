@@ -245,6 +245,19 @@ def test_a_full_disk_ends_the_cache_with_a_warning_not_the_training(images, monk
     assert same(got, passes(loader(images))) and "off: No space left" in repr(files)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on a disk")
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_disk_without_room_for_the_index_ends_the_cache_with_a_warning(images, tmp_path, monkeypatch, is_kept):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    files = loader(images, cache=tmp_path / "cache" if is_kept else True)
+    with pytest.warns(RuntimeWarning, match="Images are not cached any more: .*No space left"):
+        got = passes(files)
+    assert same(got, passes(loader(images))) and "off: No space left" in repr(files)
+
+
 def test_epochs_differ_and_a_pass_can_start_in_the_middle(images):
     first, second = (list(one) for one in [loader(images, shuffle=True, training=True)] * 2)
     assert not torch.equal(first[0][0], second[0][0])
