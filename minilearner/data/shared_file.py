@@ -47,7 +47,7 @@ def join_writers(path: Path, head: bytes, n_bytes: int) -> IO[bytes] | None:
         DataError: there is something else in its place.
         OSError: the folder cannot be written, or the disk is full.
     """
-    file = _open_shared(path) or _open(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"))
+    file = _open_for_all(path) or _open(path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_UNFINISHED}"))
     try:
         with alone_in(file):
             if is_unfinished(file) and _begin(file, head, n_bytes):
@@ -121,7 +121,7 @@ def sweep(folder: Path, names: str) -> None:
                 left.unlink()
 
 
-def _open_shared(path: Path) -> IO[bytes] | None:
+def _open_for_all(path: Path) -> IO[bytes] | None:
     """Opens the file that all processes of this machine share; None if this one may not, or the disk has no locks."""
     try:
         file = _open(path.with_name(f"{path.name}.{machine()}{_UNFINISHED}"))

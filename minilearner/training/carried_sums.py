@@ -35,7 +35,12 @@ class CarriedSums(nn.Module):
         return self.model(*inputs, **named)
 
     def attach(self, loss: Tensor, numbers: Sequence[float] = ()) -> Tensor:
-        """Returns the loss. Its backward pass sends the numbers, or zeros if there are none."""
+        """Returns the loss. Its backward pass sends the numbers, or zeros if there are none.
+
+        A loss without gradients stays without, so that torch refuses its backward pass.
+        """
+        if not loss.requires_grad:
+            return loss
         given = torch.tensor(numbers) if numbers else torch.zeros(len(self.carrier))
         return _Attach.apply(loss, self.carrier, given * self.n_processes)  # type: ignore[no-any-return]
 

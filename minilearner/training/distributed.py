@@ -309,7 +309,7 @@ class DataParallel(Strategy):
             self._late_loss.fill_(mean)
         self._receive = self._late_loss = None
         total = float(self._all.value)
-        if total and not math.isclose(total, usual, rel_tol=_ROUNDING):
+        if total and not math.isclose(total, usual, rel_tol=_ROUNDING if self._carried is not None else 0.0):
             for gradient in [p.grad for p in self.model.parameters() if p.grad is not None]:
                 gradient.mul_(usual / total)
 
@@ -407,9 +407,10 @@ class DataParallel(Strategy):
             self._parameters = list(self.model.parameters())
             self._learning = [p.requires_grad for p in self._parameters]
             self._wrapped.clear()
-        # A user's own wrapper may change gradients on their way. A number on a device would have to be waited for.
-        is_on_cpu = all(p.device.type == "cpu" for p in self._parameters)
-        carries = may_be_late and self._wrap is wrap_in_ddp and is_on_cpu and any(self._learning)
+        # A user's own wrapper may change gradients on their way. A number on a device would have to be waited for. DDP
+        # would send float32 beside another type in a message of its own, and float64 shall lose no digits.
+        is_fit = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in self._parameters)
+        carries = may_be_late and self._wrap is wrap_in_ddp and is_fit and any(self._learning)
         if carries not in self._wrapped:
             self._wrapped[carries] = self._wrap(CarriedSums(self.model, _N_SUMS) if carries else self.model)
         wrapped = self._wrapped[carries]

@@ -110,6 +110,7 @@ class Step:
             DataError: the loss function cannot compare these predictions and targets.
         """
         several = self.n_processes > 1
+        is_late, self._is_late = self._is_late, False  # only the loss of what was predicted last
         self.divisor = None
         try:
             if self._is_ordinary():
@@ -126,7 +127,7 @@ class Step:
             raise loss_error(pred, y, error) from error
         if not several:
             return loss
-        return self.strategy.mean_loss(loss, self.divisor, may_be_late=self._is_late)
+        return self.strategy.mean_loss(loss, self.divisor, may_be_late=is_late)
 
     def backward(self, loss: Tensor, n_items: int) -> None:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""

@@ -44,6 +44,7 @@ from minilearner.training import distributed
 
 GLOBAL_BATCH = 24
 SGD = partial(torch.optim.SGD, momentum=0.9)
+CLASS_WEIGHTS = torch.tensor([1.0, 9.0, 0.3])
 
 
 def arrays():
@@ -152,6 +153,40 @@ def early(folder):
     return {"weights": weights(learn), "seen": look.losses, "losses": learn.recorder.losses.tolist()}
 
 
+class LookAgain(Callback):
+    """Computes the loss of each batch once more before the update, without the step's own forward pass."""
+
+    def __init__(self):
+        self.losses = []
+
+    def before_step(self, run):
+        self.losses.append(run.step.compute_loss(run.model(run.x), run.y).item())
+
+
+def again(folder):
+    look = LookAgain()
+    learn = Learner(loaders(drop_last=False), net(), opt_func=SGD)
+    learn.fit(2, 0.05, cbs=look)
+    return {"weights": weights(learn), "seen": look.losses}
+
+
+class Double(nn.Module):
+    """A model in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net().double()
+
+    def forward(self, x):
+        return self.net(x.double())
+
+
+def doubles(folder):
+    learn = Learner(loaders(drop_last=False), Double(), nn.CrossEntropyLoss(CLASS_WEIGHTS.double()), opt_func=SGD)
+    learn.fit(2, 0.05)
+    return {"weights": weights(learn), "losses": learn.recorder.losses.tolist()}
+
+
 @contextmanager
 def counting_messages():
     """Yields a list that grows with each message that only adds up numbers."""
@@ -207,9 +242,6 @@ def torch_loaders(folder):
     learn = Learner(dls, net(), nn.CrossEntropyLoss(), metrics=accuracy, opt_func=SGD)
     learn.fit(2, 0.05)
     return {"weights": weights(learn), "validate": learn.validate()}
-
-
-CLASS_WEIGHTS = torch.tensor([1.0, 9.0, 0.3])
 
 
 class Uncertain(nn.Module):
@@ -325,6 +357,8 @@ def auto_precision(folder):
 _ALL = (
     training,
     early,
+    again,
+    doubles,
     carried,
     accumulation,
     cancelled,

@@ -47,6 +47,17 @@ def test_a_loss_that_is_read_before_the_backward_pass_is_that_of_the_whole_batch
         assert found["early"]["seen"] == found["early"]["losses"] == close(alone["early"]["losses"])
 
 
+def test_a_loss_that_is_computed_once_more_is_that_of_the_whole_batch(alone, two):
+    for found in two[0]:
+        assert found["again"]["seen"] == close(alone["again"]["seen"])
+
+
+def test_float64_loses_no_digits(alone, two):
+    for found in two[0]:
+        assert found["doubles"]["losses"] == pytest.approx(alone["doubles"]["losses"], rel=1e-12)
+        assert found["doubles"]["weights"] == pytest.approx(alone["doubles"]["weights"], rel=1e-12, abs=1e-14)
+
+
 def test_gradients_take_the_losses_along(two):
     carried, alone = (two[0][0]["carried"][name] for name in ("carried", "alone"))
     assert carried["weights"] == pytest.approx(alone["weights"], rel=1e-5, abs=1e-6)
@@ -100,7 +111,7 @@ def test_the_finder_sees_the_loss_of_all_processes(alone, two):
 def test_the_first_process_alone_writes_and_shows(two):
     _, ended, folder = two
     tables = re.findall("epoch +train_loss", ended.stdout)
-    assert len(tables) == (24 if two[0][0]["sharded"] else 20)
+    assert len(tables) == (26 if two[0][0]["sharded"] else 22)
     assert len((folder / "history.csv").read_text().splitlines()) == 3
 
 
