@@ -224,7 +224,9 @@ class LRSweep(AtAGlance):
         curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("interval", "bounds", "turns")}
         advice["recommended"] = None if math.isnan(self.recommended) else self.recommended
-        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, details=details, save=save)
+        may_be_short = self.settings.get("stop_when_settled", False)
+        note = f"{describe_steps(self)}: {self.stop_reason}" if may_be_short else ""
+        return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, note=note, details=details, save=save)
 
     def plot_loss_change(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_loss_change", "plot_range_test", "plot_sweep"]
 
+_NOTE_LETTERS = 70  # as long as the axis
+
 _FIXED = ("minimum", "steep", "valley", "slide")
 """Suggestions that have the same colour in every figure."""
 
@@ -38,6 +41,7 @@ def plot_sweep(
     bounds: tuple[float, float] | None,
     turns: Mapping[str, float],
     ax: Axes | None,
+    note: str = "",
     details: bool = False,
     save: str | os.PathLike[str] | None = None,
 ) -> Figure:
@@ -55,6 +59,7 @@ def plot_sweep(
         bounds: the bounds for a cyclical run, drawn as a bar at the bottom of the details.
         turns: further rates by name, drawn as triangles on the bold curve of the details.
         ax: the axes to draw in; by default those of a new figure.
+        note: a line below the axis, such as why the sweep ended before its last step.
         details: also draw the smoothed loss of the batches, from which suggestions are read, the bounds and the turns.
         save: a file to write the figure to.
     """
@@ -76,7 +81,7 @@ def plot_sweep(
         _mark_turns(ax, turns, lrs, fixed if len(fixed) else losses)
     _mark_suggestions(ax, points)
     ax.set_xscale("log")
-    ax.set_xlabel("learning rate (logarithmic)")
+    ax.set_xlabel("\n".join(["learning rate (logarithmic)", *textwrap.wrap(note, _NOTE_LETTERS)]))
     ax.set_ylabel("loss")
     finish_axes(ax)
     if not len(lrs):  # nothing to scale or to explain

@@ -522,6 +522,8 @@ def test_the_sweep_of_auto_stops_when_the_recommendation_is_settled(deep_learner
     sweep = sweep_for_auto(learn)
     assert len(sweep.lrs) < 46
     assert sweep.stop_reason.startswith("the loss rose and stayed high up to a rate of")
+    below = sweep.plot().axes[0].get_xlabel().replace("\n", " ")
+    assert below.endswith(f"{len(sweep.lrs)} of at most 48 steps: {sweep.stop_reason}")
     assert repr(sweep).startswith(f"LRSweep: {len(sweep.lrs)} of at most 48 steps from 1.00e-04 to")
     learn = deep_learner()
     with learn.no_logging():
