@@ -204,6 +204,7 @@ class DataParallel(Strategy):
         self.own_loss: Tensor | None = None
         self._wrap = wrap
         self._wrapped: dict[bool, nn.Module] = {}  # without and with carried sums
+        self._can_carry = False  # not with a user's own wrapper, which may change gradients on their way
         self._carried: CarriedSums | None = None  # of the latest forward pass
         self._parameters: list[nn.Parameter] = []  # those of the wrapped model, and which of them learn
         self._learning: list[bool] = []
@@ -407,15 +408,22 @@ class DataParallel(Strategy):
             self._parameters = list(self.model.parameters())
             self._learning = [p.requires_grad for p in self._parameters]
             self._wrapped.clear()
-        # A user's own wrapper may change gradients on their way. A number on a device would have to be waited for. DDP
-        # would send float32 beside another type in a message of its own, and float64 shall lose no digits.
-        is_fit = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in self._parameters)
-        carries = may_be_late and self._wrap is wrap_in_ddp and is_fit and any(self._learning)
+            self._can_carry = self._wrap is wrap_in_ddp and any(self._learning) and _can_carry(self.model)
+        carries = may_be_late and self._can_carry
         if carries not in self._wrapped:
             self._wrapped[carries] = self._wrap(CarriedSums(self.model, _N_SUMS) if carries else self.model)
         wrapped = self._wrapped[carries]
         self._carried = wrapped.module if carries else None  # type: ignore[assignment]
         return wrapped
+
+
+def _can_carry(model: nn.Module) -> bool:
+    """Whether the gradients of a model can take numbers along.
+
+    A number on a device would have to be waited for. DDP would send float32 beside another type in a message of its
+    own, and float64 shall lose no digits.
+    """
+    return all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
 
 
 class Sharded(DataParallel):
