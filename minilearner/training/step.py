@@ -113,7 +113,7 @@ class Step:
         is_late, self._is_late = self._is_late, False  # only the loss of what was predicted last
         self.divisor = None
         try:
-            if self._is_ordinary():
+            if self.n_accumulate == 1 and self.window.part is None and not several:  # the ordinary case
                 loss = self.loss_func(pred, y)
             elif several and is_empty(pred):
                 loss, self.divisor = _sum_of_nothing(pred), Divisor(0.0, 0)
@@ -133,11 +133,12 @@ class Step:
         """Adds the gradients of `loss`, that of `n_items`, to those gathered for the next update."""
         if self.is_settled:  # an update was cancelled, and its gradients stay
             self._unsettle()
-        if self._is_ordinary():
+        is_whole = self.n_accumulate == 1 and self.window.part is None
+        if is_whole and self.n_processes == 1:
             self.precision.backward(loss)
             return
         divisor = self.divisor or Divisor(n_items, n_items)
-        if not divisor.taps and (self.n_accumulate != 1 or self.window.part is not None):
+        if not divisor.taps and not is_whole:
             loss = self.strategy.weigh(self.window, loss, divisor)
         if self.n_processes > 1:
             self.strategy.before_backward()
@@ -147,10 +148,6 @@ class Step:
             self.precision.backward(loss)
         if self.n_processes > 1:
             self.strategy.after_backward()
-
-    def _is_ordinary(self) -> bool:
-        """Whether one process makes an update from one whole batch."""
-        return self.n_accumulate == 1 and self.window.part is None and self.n_processes == 1
 
     def _stands_alone(self) -> bool:
         """Whether the gradients of the next backward pass are all that an update takes, and the loss is a plain mean.
@@ -256,11 +253,13 @@ class Step:
         """Drops the gathered gradients."""
         if self.is_settled:
             self._unsettle()
-        if self.optimizer is not None and _has_own_way_to_zero(self.optimizer):
-            self.optimizer.zero_grad()
-        else:
-            for parameter in self._parameters():
-                parameter.grad = None
+        if self.optimizer is not None:
+            if getattr(self.optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+                self.optimizer.zero_grad()
+            else:  # torch's would open a range for its profiler, which takes 10 us a step
+                for group in self.optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.grad = None
         if self.window.n_batches:
             self.window = GradientWindow()
 
@@ -345,11 +344,6 @@ def describe(tree: Tree) -> str:
     if isinstance(tree, dict):
         return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in tree.items()) + "}"
     return type(tree).__name__
-
-
-def _has_own_way_to_zero(optimizer: Optimizer) -> bool:
-    """Whether `zero_grad` is not torch's, which drops the gradients inside a range for its profiler: 10 us a step."""
-    return getattr(optimizer.zero_grad, "__func__", None) is not Optimizer.zero_grad
 
 
 def _is_zero(weight: float | Tensor) -> bool:
