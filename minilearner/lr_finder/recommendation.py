@@ -160,6 +160,7 @@ def recommend(
     has_norm: bool = True,
     untrained: bool = False,
     broke: bool = False,
+    planned: int | None = None,
     calibration: Calibration = Calibration(),
 ) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or NaN and the reason for it.
@@ -179,11 +180,12 @@ def recommend(
         untrained: whether the model knows nothing yet. If its loss does not fall in so few steps, but rises at high
             rates, the usual rate is recommended, well below the rise. Any other model gets none then.
         broke: whether the loss after the last rate was not finite.
+        planned: how many updates the sweep makes if nothing stops it; None is as many as there are `losses`.
         calibration: the constants; pass others to see how good they are.
     """
     curve = _Curve.of(lrs, losses, fixed, broke)
     if curve is None:
-        reason = _explain_too_few(losses, fixed, broke)
+        reason = _explain_too_few(losses, fixed, broke, planned or len(losses))
         return Recommendation(NoRate(reason), reason)
     if curve.clarity < curve.least:
         if untrained and curve.rise:
@@ -228,7 +230,7 @@ def _fall_back(curve: _Curve, usual: float, lowest: float) -> Recommendation:
     return Recommendation(lr, reason, (max(lr / 10, lowest), rise), turns=curve.rise)
 
 
-def _explain_too_few(losses: Curve, fixed: Curve, broke: bool) -> str:
+def _explain_too_few(losses: Curve, fixed: Curve, broke: bool, planned: int) -> str:
     """Returns in words how many losses are usable, how many are needed, and what to do."""
     measured = np.flatnonzero(np.isfinite(fixed))
     y = fixed[measured[0] :] if len(measured) else losses[1:]
@@ -236,7 +238,10 @@ def _explain_too_few(losses: Curve, fixed: Curve, broke: bool) -> str:
     found = f"the sweep has only {n} of the {FEWEST} comparable losses that a recommendation needs"
     if broke or n < len(y) or n_finite(losses) < len(losses):
         return f"{found}: look for NaN in data and loss, or sweep lower rates"
-    least = len(losses) + FEWEST - n
+    if len(losses) < planned:
+        stopped = f"{found}, because it stopped after {len(losses)} of {plural(planned, 'step')}"
+        return f"{stopped}; if the loss exploded, sweep lower rates"
+    least = planned + FEWEST - n
     return f"{found}: sweep at least {least} steps (`num_it` of `lr_find`, `num_iter` of `LRFinder`)"
 
 

@@ -138,7 +138,7 @@ class LRSweep(AtAGlance):
         )
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
         known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "has_norm": has_norm, "untrained": untrained}
-        advice = recommend(x, y, fixed, broke=broke, **known)
+        advice = recommend(x, y, fixed, broke=broke, planned=num_it, **known)
         used = settings | {
             "num_it": num_it,
             **known,

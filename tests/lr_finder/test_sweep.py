@@ -18,6 +18,7 @@ from minilearner import (
     GradientAccumulation,
     GradientClip,
     Learner,
+    LRSweep,
     MixUp,
     minimum,
     slide,
@@ -560,3 +561,8 @@ def test_a_sweep_that_is_too_short_for_a_recommendation_names_the_least(net, blo
     sweep = learner(net, blobs).lr_find(num_it=7, show_plot=False)
     assert "has only 7 of the 8 comparable losses" in sweep.reason
     assert "sweep at least 8 steps (`num_it` of `lr_find`" in sweep.reason
+
+
+def test_a_sweep_that_stopped_soon_does_not_ask_for_as_many_steps_as_it_had():
+    sweep = LRSweep.from_curve([1.0, 2.0, 3.0], [2.0, 3.0, 9.0], fixed=[2.0, 3.0, 9.0], num_it=100)
+    assert "stopped after 3 of 100 steps; if the loss exploded, sweep lower rates" in sweep.reason
