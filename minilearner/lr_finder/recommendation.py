@@ -166,7 +166,7 @@ def recommend(
     """Returns the peak rate for a one-cycle run, within the range that was swept, or NaN and the reason for it.
 
     The interval is one standard deviation of the valley to either side, up to the wall. On each part of the benchmark
-    tasks, it contained a rate within half a point of the best in 84 to 92 % of the sweeps. The bounds for a cyclical
+    tasks, it contained a rate within half a point of the best in 83 to 92 % of the sweeps. The bounds for a cyclical
     run go from the rate at which the loss begins to fall to the rate at which it turns.
 
     Args:
@@ -198,7 +198,8 @@ def recommend(
     mixed = calibration.mix(factor * between, curve.clarity, adaptive=adaptive)
     lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
-    reason = curve.explain(bs, between, factor, lr, is_limited=lr != mixed)
+    steps = "adaptive steps" if adaptive else "plain steps" if has_norm else "plain steps without norm layers"
+    reason = curve.explain(between, factor, steps, bs, lr, is_limited=lr != mixed)
     interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 
@@ -335,8 +336,8 @@ class _Curve:
     def turns(self) -> dict[str, float]:
         return {"fastest fall": self.steepest(), "turn": self.turn()}
 
-    def explain(self, bs: int | None, between: float, factor: float, lr: float, *, is_limited: bool) -> str:
-        """Returns in words how the curve leads to `lr`, from the rate `between` its middle and its wall."""
+    def explain(self, between: float, factor: float, steps: str, bs: int | None, lr: float, *, is_limited: bool) -> str:
+        """Returns in words how a factor leads to `lr`, from the rate `between` the middle of the curve and its wall."""
         early = (
             " (and about as fast at the first rates: sweep from lower rates to be sure)" if self.falls_at_once else ""
         )
@@ -353,8 +354,8 @@ class _Curve:
         if self.wall() == math.inf:
             where = "above the middle of this dip"
         return (
-            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; so take {between:.1e}, "
-            f"{where}, times {factor:.2g} for batches of {items}{moved}{doubt}"
+            f"the loss fell fastest at {self.steepest():.1e}{early}, {self._describe_end()}; start from {between:.1e}, "
+            f"{where}, times {factor:.2g} for {steps} and batches of {items}{moved}: take {lr:.1e}{doubt}"
         )
 
     def _describe_end(self) -> str:

@@ -26,8 +26,8 @@ def test_the_rate_lies_between_the_middle_of_the_valley_and_the_wall():
     assert np.log10(found.bounds) == pytest.approx([-3.9, -2], abs=0.1)
     assert found.interval[0] < found.lr < found.interval[1] < 0.1
     assert "was lowest at 1.0e-02, and rose from 2.2e-02 on" in found.reason
-    taken = "so take 1.5e-02, between the middle of this dip and the rise, times 0.65 for batches of 64 items"
-    assert taken in found.reason
+    start = "start from 1.5e-02, between the middle of this dip and the rise"
+    assert f"{start}, times 0.65 for adaptive steps and batches of 64 items" in found.reason
     assert "moved toward" not in found.reason
 
 
@@ -37,6 +37,13 @@ def test_steps_of_fixed_size_and_nets_without_norm_layers_get_a_lower_share():
     )
     assert plain / adaptive == pytest.approx(0.8 / 0.65, rel=0.05)
     assert bare / plain == pytest.approx(0.5 / 0.8, rel=0.05)
+
+
+@pytest.mark.parametrize("options", [{"bs": 4096, "adaptive": True}, {"bs": 16}, {"bs": 16, "has_norm": False}])
+@pytest.mark.parametrize("noise", [1, 16])
+def test_the_reason_ends_with_the_rate(options, noise):
+    found = recommend(LRS, VALLEY + noise * NOISE, VALLEY, **options)
+    assert found.reason.split("; the loss fell hardly")[0].endswith(f": take {found.lr:.1e}")
 
 
 def test_no_rate_lies_above_the_wall():

@@ -389,7 +389,7 @@ def test_the_recommendation_knows_whether_there_are_norm_layers(net, blobs):
 @pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
 def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
     sweep = learner(net, blobs, cbs=cbs).lr_find(show_plot=False)
-    assert sweep.settings["bs"] == bs and f"for batches of {bs} items" in sweep.reason
+    assert sweep.settings["bs"] == bs and f"and batches of {bs} items" in sweep.reason
 
 
 def test_a_model_that_is_already_good_gets_no_rate(net, ninety_blobs):
