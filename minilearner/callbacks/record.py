@@ -34,9 +34,8 @@ __all__ = ["Evaluate", "Record"]
 Totals: TypeAlias = "dict[str, list[tuple[float, int]]]"
 """Column -> the total and the number of items of each batch."""
 
-_CHUNK = (
-    64  # how many losses move into one tensor: small tensors among large freed ones keep memory from being used again
-)
+_CHUNK = 64
+"""How many losses move into one tensor: small tensors between large ones break up the memory that those free."""
 
 
 class Evaluate(Callback):
