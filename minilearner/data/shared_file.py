@@ -61,9 +61,9 @@ def join_writers(path: Path, head: bytes, n_bytes: int) -> IO[bytes] | None:
 
 @contextmanager
 def alone_in(file: IO[bytes]) -> Iterator[bool]:
-    """Waits until no other process is in here with the same file. A process that is killed is out of it.
+    """Waits until no other process is in here with the same file. Gives False if the disk has no locks.
 
-    Gives False if the disk has no locks.
+    A process that is killed in here is out of it when its last child that had the file has ended.
     """
     is_locked = _lock(file)
     try:
