@@ -1,6 +1,6 @@
 """Measures images per second from JPEG files to augmented batches of 128 x 128, beside fastai.
 
-Run: ``python tests/benchmarks/input_path.py [--pictures 1000] [--rounds 3] [--threads 2] [--only fastai]``.
+Run: ``python tests/benchmarks/input_path.py [--images 1000] [--rounds 3] [--threads 2] [--only fastai]``.
 It makes JPEG files of about 420 pixels (quality 90) in a temporary folder. They show the stamps of the Debian package
 `tuxpaint-stamps-default` if it is installed, and simple shapes otherwise, on soft backgrounds with noise. Each item is
 resized to 160 pixels; then whole batches are rotated, zoomed, warped, flipped and lit at 128 pixels. The contenders
@@ -38,12 +38,12 @@ SIZES = [(420, 315), (420, 420), (315, 420), (420, 280), (500, 375), (375, 500)]
 
 def main():
     parser = make_parser(__doc__, rounds=3, bs=64)
-    parser.add_argument("--pictures", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000, help="how many JPEG files")
     parser.add_argument("--only", choices=["minilearner", "fastai"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        paths = make_images(Path(folder), options.pictures)
+        paths = make_images(Path(folder), options.images)
         contenders = {
             f"{library}, {n} worker{'' if n == 1 else 's'}": (three_passes, library, paths, options.bs, n)
             for library, numbers in {"minilearner": (0, 1, 2), "fastai": (0, 2)}.items()

@@ -57,7 +57,7 @@ BENCHMARKS = [
     Benchmark("A training step of a tiny net", "overhead.py", ("--steps", "200", "--rounds", "3")),
     Benchmark("Batches in memory, shift and flip", "pipeline.py", ("--items", "5000", "--rounds", "2")),
     Benchmark("`aug_transforms` on whole batches", "augmentation.py", ("--batches", "3", "--rounds", "2")),
-    Benchmark("Batches from JPEG files", "input_path.py", ("--pictures", "200", "--rounds", "1")),
+    Benchmark("Batches from JPEG files", "input_path.py", ("--images", "200", "--rounds", "1")),
     Benchmark("Image files and the limit of the machine", "image_limit.py", ("--rounds", "2", "--only", "jpeg")),
     Benchmark("Import, start-up, and an epoch's own cost", "startup.py", ("--files", "10000", "--rounds", "2")),
     Benchmark(
@@ -69,8 +69,8 @@ BENCHMARKS = [
     Benchmark(
         "Fine-tuning beside fastai",
         "transfer.py",
-        ("--size", "64", "--epochs", "1", "--pictures", "90", "--seeds", "1", "--tasks", "fashion"),
-        ("--size", "96", "--epochs", "3", "--pictures", "450", "--seeds", "3"),
+        ("--size", "64", "--epochs", "1", "--images", "90", "--seeds", "1", "--tasks", "fashion"),
+        ("--size", "96", "--epochs", "3", "--images", "450", "--seeds", "3"),
     ),
     Benchmark('What `precision="auto"` chooses', "precision.py", ("--rounds", "1", "--bs", "8"), ("--rounds", "7")),
     Benchmark("What five minutes give", "five_minutes.py", ("--minutes", "1"), ("--rounds", "3")),

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for task in tasks:
             folder = Path(place) / task
-            images = ("fashion", N_SCRATCH) if task == SCRATCH else (task, args.pictures)
+            images = ("fashion", N_SCRATCH) if task == SCRATCH else (task, args.images)
             if transfer.write_images(images[0], folder, images[1]):
                 report(task, folder, args)
 

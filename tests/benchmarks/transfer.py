@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for task in args.tasks:
             folder = Path(scratch) / task
-            if write_images(task, folder, args.pictures):
+            if write_images(task, folder, args.images):
                 report(task, folder, args)
 
 
@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser, size: int, images: int) -> None
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--bs", type=int, default=32)
     parser.add_argument("--size", type=int, default=size)
-    parser.add_argument("--pictures", type=int, default=images, help="images, where there is a choice")
+    parser.add_argument("--images", type=int, default=images, help="how many images, if there is a choice")
     parser.add_argument("--one", nargs=3, metavar=("KIND", "SEED", "FOLDER"), help=argparse.SUPPRESS)
 
 

@@ -35,7 +35,7 @@ WORDS = {
 """What we do not write, in small letters -> what we write."""
 
 PUBLIC = [
-    r"--pictures\b|\.pictures\b",  # an option of the examples, and the suffix of image caches on disk
+    r"--pictures\b|\.pictures\b",  # the old name of an option of an example, and the suffix of image caches on disk
     r"\bpictures=|\bpictures:|`pictures`|\"pictures\"|= pictures$",  # ClassificationInterpretation(pictures=)
 ]
 """Public names that break a rule of words and stay, since people type them or disks hold them."""

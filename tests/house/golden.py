@@ -175,8 +175,8 @@ def images() -> Any:
             for label in ("cat", "dog"):
                 (Path(folder) / split / label).mkdir(parents=True)
                 for i in range(6):
-                    picture = rng.integers(256, size=(40, 48, 3), dtype=np.uint8)
-                    Image.fromarray(picture).save(Path(folder) / split / label / f"{i}.png")
+                    pixels = rng.integers(256, size=(40, 48, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(Path(folder) / split / label / f"{i}.png")
         dls = ImageDataLoaders.from_folder(
             folder, bs=4, seed=0, item_tfms=Resize(32), batch_tfms=aug_transforms(size=24), num_workers=0, device="cpu"
         )
