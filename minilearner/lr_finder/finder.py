@@ -91,10 +91,12 @@ class LRFinder(PublicNames):
             smoothed loss. That is s = smooth_f * loss + (1 - smooth_f) * s, and starts at the first loss.
         best_loss: the lowest smoothed loss; None before a sweep.
         sweep: the latest sweep as an `LRSweep`: raw losses, suggestions, the recommended rate, a range to train in, and
-            why it stopped. The recommendation equals that of `Learner.lr_find` if batches, rates and momentum are the
-            same; `lr_find` sweeps with the momentum that one cycle has at its peak. It reads the loss of the same 128
-            items after each update, which costs one more forward pass of them. With a validation set, it reads the
-            losses of that.
+            why it stopped. The recommendation is for the first parameter group. It equals that of `Learner.lr_find` to
+            the bit if the batches, the rates, the rule to stop and all settings of the optimizer are the same. Mind the
+            momentum: `lr_find` sweeps with that of one cycle at its peak, 0.85, even if the optimizer was made without.
+            At a momentum of 0, the default of torch's SGD and RMSprop, rates come out two to four times as high. The
+            recommendation reads the loss of the same 128 items after each update, which costs one more forward pass of
+            them. With a validation set, it reads the losses of that.
 
     Raises:
         TypeError: `model`, `optimizer` or `criterion` is something else, such as a scheduler or a class.
@@ -343,6 +345,7 @@ class LRFinder(PublicNames):
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke, "bs": sweep.bs}
+            settings |= {"ratios": sweep.ratios}
             settings |= describe_training(self.model, self.optimizer, sweep.fixed)
             same = sweep.losses if sweep.measures else sweep.fixed_losses
             self.sweep = LRSweep.from_curve(*curve, fixed=same, **settings)

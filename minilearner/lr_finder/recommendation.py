@@ -103,10 +103,10 @@ class Calibration:
         kind = self.adaptive if adaptive else self.plain if has_norm else self.bare
         return kind * math.sqrt(min(bs or USUAL_BATCH, LARGEST_BATCH) / USUAL_BATCH)
 
-    def mix(self, lr: float, clarity: float, *, adaptive: bool) -> float:
+    def mix(self, lr: float, clarity: float, usual: float) -> float:
         """Returns the rate of the curve, drawn towards the usual one if the curve is not clear."""
         trust = clarity**2 / (clarity**2 + self.doubt**2)
-        return math.exp(trust * math.log(lr) + (1 - trust) * math.log(self.usual(adaptive=adaptive)))
+        return math.exp(trust * math.log(lr) + (1 - trust) * math.log(usual))
 
     def usual(self, *, adaptive: bool) -> float:
         """Returns the rate to fall back on."""
@@ -161,6 +161,7 @@ def recommend(
     untrained: bool = False,
     broke: bool = False,
     planned: int | None = None,
+    highest: float = 1.0,
     calibration: Calibration = Calibration(),
 ) -> Recommendation:
     """Returns the peak rate for a one-cycle run, within the range that was swept, or NaN and the reason for it.
@@ -181,21 +182,23 @@ def recommend(
             rates, the usual rate is recommended, well below the rise. Any other model gets none then.
         broke: whether the loss after the last rate was not finite.
         planned: how many updates the sweep makes if nothing stops it; None is as many as there are `losses`.
+        highest: the highest rate of a parameter group, as a multiple of `lrs`. The usual rates are for that group.
         calibration: the constants; pass others to see how good they are.
     """
     curve = _Curve.of(lrs, losses, fixed, broke)
     if curve is None:
         reason = _explain_too_few(losses, fixed, broke, planned or len(losses))
         return Recommendation(NoRate(reason), reason)
+    usual = calibration.usual(adaptive=adaptive) / highest
     if curve.clarity < curve.least:
         if untrained and curve.rise:
-            return _fall_back(curve, calibration.usual(adaptive=adaptive), float(lrs[0]))
+            return _fall_back(curve, usual, float(lrs[0]))
         reason = curve.explain_none()
         return Recommendation(NoRate(reason), reason, turns=curve.rise)
     (middle, spread), wall = curve.middle(), curve.wall()
     between = middle * math.sqrt(min(wall / middle, calibration.farthest))
     factor = calibration.factor(bs, adaptive=adaptive, has_norm=has_norm)
-    mixed = calibration.mix(factor * between, curve.clarity, adaptive=adaptive)
+    mixed = calibration.mix(factor * between, curve.clarity, usual)
     lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
     steps = "adaptive steps" if adaptive else "plain steps" if has_norm else "plain steps without norm layers"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minilearner.checks import check_count
+from minilearner.checks import check_count, check_positive, check_rate
 from minilearner.errors import FileFormatError, closest, plural
 from minilearner.files import csv_text, json_text, read_json, write_atomically
 from minilearner.glance import AtAGlance, Glance
@@ -101,6 +101,7 @@ class LRSweep(AtAGlance):
         has_norm: bool = True,
         untrained: bool = False,
         broke: bool = False,
+        ratios: Sequence[float] = (1.0,),
         **settings: Any,
     ) -> LRSweep:
         """Smooths a recorded curve and reads the suggestions and the recommendation off it.
@@ -124,11 +125,15 @@ class LRSweep(AtAGlance):
             has_norm: whether the model has norm layers.
             untrained: whether the model knows nothing yet.
             broke: whether the loss after the last step was not finite.
+            ratios: each parameter group's rate, as a multiple of `lrs`.
             settings: other settings of the sweep, to keep.
 
         Raises:
-            ValueError: the curves are not equally long, a rate is not positive, or a skip is negative.
+            ValueError: the curves are not equally long, a rate is not positive, a skip is negative, or no ratio is
+                positive.
         """
+        check_rate(list(ratios), "ratios")
+        check_positive(max(ratios), "ratios")
         x, y = as_curve(lrs, losses)
         num_it = len(x) if num_it is None else num_it
         skip_start = num_it // 10 if skip_start is None else skip_start
@@ -138,10 +143,11 @@ class LRSweep(AtAGlance):
         )
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
         known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "has_norm": has_norm, "untrained": untrained}
-        advice = recommend(x, y, fixed, broke=broke, planned=num_it, **known)
+        advice = recommend(x, y, fixed, broke=broke, planned=num_it, highest=max(ratios), **known)
         used = settings | {
             "num_it": num_it,
             **known,
+            "ratios": list(ratios),
             "smoothing": smoothing,
             "skip_start": skip_start,
             "skip_end": skip_end,

@@ -211,7 +211,7 @@ def find_rates(
         suggest_funcs=functions,
         stop_reason=sweep.stop_reason,
         broke=sweep.broke,
-        ratios=list(ratios),
+        ratios=ratios,
         momentum=momentum,
         bs=sweep.bs,
         **describe_training(run.model, run.optimizer, fixed),
@@ -256,6 +256,7 @@ class RateSweep(Callback):
         stop_reason: why the sweep ended, in words.
         broke: whether it ended because the loss became NaN or infinite.
         measures: whether the losses come from `measure`.
+        ratios: see the argument; None if all groups get the same rate.
         sizes: items of each update; 0 if batches do not show their size.
     """
 
@@ -287,7 +288,8 @@ class RateSweep(Callback):
         self._average = SmoothedLoss(smoothing).update if average is None else average
         self.fixed, self._confirm, self._stop_when_settled = fixed, confirm, stop_when_settled
         self.measures = measure is not None
-        self._grace, self._ratios, self._weigh, self._measure = grace, ratios, weigh, measure
+        self.ratios = ratios
+        self._grace, self._weigh, self._measure = grace, weigh, measure
         self.sizes: list[int] = []
         self._sum, self._n, self._items = 0.0, 0, 0
 
@@ -298,7 +300,7 @@ class RateSweep(Callback):
 
     def before_batch(self, run: Run) -> None:
         lr, groups = self.lrs[len(self.losses)], run.optimizer.param_groups
-        for group, ratio in zip(groups, self._ratios or [1.0] * len(groups), strict=True):
+        for group, ratio in zip(groups, self.ratios or [1.0] * len(groups), strict=True):
             group["lr"] = lr * ratio
 
     def after_batch(self, run: Run) -> None:

@@ -12,7 +12,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from minilearner import DataLoaders, Learner, LRFinder, LRSweep, TrainDataLoaderIter, ValDataLoaderIter
+from minilearner import (
+    DataLoaders,
+    GradientAccumulation,
+    Learner,
+    LRFinder,
+    LRSweep,
+    TrainDataLoaderIter,
+    ValDataLoaderIter,
+)
+from minilearner.training import fastai_optimizers
 
 X = torch.linspace(-1, 1, 24).reshape(12, 2)
 DATA = TensorDataset(X, X.sum(1, keepdim=True) * 2)
@@ -402,17 +411,95 @@ def test_a_plain_loop_gets_the_recommendation_of_the_learner():
     assert np.log10(finder.sweep.recommended / theirs.recommended) == pytest.approx(0, abs=0.2)
 
 
-def test_with_the_same_batches_rates_and_momentum_a_plain_loop_gets_the_same_recommendation():
-    rng = np.random.default_rng(0)
-    x = torch.tensor(rng.normal(size=(192, 8)), dtype=torch.float32)
-    batches = list(zip(x.split(16), (x[:, 0] > 0).long().split(16), strict=True))
-    model = nn.Linear(8, 2)
-    opt_func = partial(torch.optim.SGD, momentum=0.85)  # as one cycle has at its peak
-    finder = LRFinder(model, opt_func(model.parameters(), lr=1e-6), nn.CrossEntropyLoss())
-    finder.range_test(batches, end_lr=10, num_iter=60, diverge_th=4, smooth_f=0.02)
-    finder.reset()
-    end_lr = 10 * (10 / 1e-6) ** (1 / 59)  # one step further, for `lr_find` does not reach it
-    learn = Learner(DataLoaders(batches), model, nn.CrossEntropyLoss(), opt_func=opt_func, wd=0)
-    theirs = learn.lr_find(1e-6, end_lr, 60, show_plot=False, suggest_funcs=None)
-    np.testing.assert_allclose(finder.sweep.losses, theirs.losses, rtol=1e-5)
-    assert finder.sweep.recommended == pytest.approx(theirs.recommended, rel=1e-3)
+class SignSteps(torch.optim.Optimizer):
+    """Steps by the sign of a momentum, as Lion does. torch has no such optimizer."""
+
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99)):
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                mean = self.state[p].setdefault("mean", torch.zeros_like(p))
+                p.sub_(group["lr"] * mean.lerp(p.grad, 1 - group["betas"][0]).sign())
+                mean.lerp_(p.grad, 1 - group["betas"][1])
+
+
+def make_norm_net():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+class Batches:
+    """Yields batches from a new iterator for each pass, and has a length."""
+
+    def __init__(self, bs=32):
+        x = torch.randn(320, 6, generator=torch.Generator().manual_seed(0))
+        self.parts = list(zip(x.split(bs), x[:, :3].argmax(1).split(bs), strict=True))
+
+    def __len__(self):
+        return len(self.parts)
+
+    def __iter__(self):
+        yield from self.parts
+
+
+def compare_finders(opt_func, *, accumulate=1, ratio=1.0):
+    """Returns the sweeps of `Learner.lr_find` and `LRFinder` with the same batches, rates and rule to stop."""
+    split = lambda model: [list(model[0].parameters()), list(model[1:].parameters())]  # noqa: E731
+    how = {"splitter": split, "lr": slice(1e-3 * ratio, 1e-3)} if ratio != 1 else {}
+    cbs = [GradientAccumulation(accumulate)] if accumulate > 1 else []
+    learn = Learner(DataLoaders(Batches()), make_norm_net(), nn.CrossEntropyLoss(), opt_func, cbs=cbs, **how)
+    rule = {"smoothing": 0.0, "stop_factor": 50.0, "show_plot": False, "suggest_funcs": None}
+    theirs = learn.lr_find(1e-4, 1e3, 128, **rule)
+    model = make_norm_net()
+    groups = [{"params": params, "lr": lr} for params, lr in zip(split(model), (1e-4 * ratio, 1e-4), strict=True)]
+    finder = LRFinder(model, opt_func(groups if ratio != 1 else model.parameters(), lr=1e-4), nn.CrossEntropyLoss())
+    finder.range_test(
+        Batches(), end_lr=1e3 * ratio, num_iter=129, smooth_f=0, diverge_th=50, accumulation_steps=accumulate
+    )
+    return theirs, finder.sweep
+
+
+PEAK = 0.85  # the momentum of one cycle at its peak
+
+
+@pytest.mark.parametrize(
+    "opt_func",
+    [
+        partial(torch.optim.SGD, momentum=PEAK),
+        partial(torch.optim.SGD, momentum=PEAK, nesterov=True),
+        partial(torch.optim.Adam, betas=(PEAK, 0.99)),
+        partial(torch.optim.AdamW, betas=(PEAK, 0.99), weight_decay=0.1),
+        partial(torch.optim.NAdam, betas=(PEAK, 0.999)),
+        partial(torch.optim.RMSprop, momentum=PEAK),
+        partial(fastai_optimizers.RMSProp, mom=PEAK),
+        torch.optim.Adagrad,
+        partial(SignSteps, betas=(PEAK, 0.99)),
+    ],
+    ids=lambda factory: f"{getattr(factory, 'func', factory).__name__}{len(getattr(factory, 'keywords', ''))}",
+)
+def test_with_equal_settings_a_plain_loop_gets_the_learners_recommendation_to_the_bit(opt_func):
+    theirs, ours = compare_finders(opt_func)
+    assert theirs.stop_reason.startswith("the smoothed loss exceeded") and theirs.stop_reason == ours.stop_reason
+    for name in ("lrs", "losses", "fixed"):
+        assert np.array_equal(getattr(ours, name), getattr(theirs, name), equal_nan=True)
+    assert 0 < ours.recommended == theirs.recommended and ours.reason == theirs.reason
+
+
+@pytest.mark.parametrize("how", [{"accumulate": 2}, {"ratio": 0.1}], ids=["accumulation", "groups"])
+def test_accumulation_and_groups_with_their_own_rates_do_not_change_that(how):
+    theirs, ours = compare_finders(partial(torch.optim.SGD, momentum=PEAK), **how)
+    n = int(np.argmax(theirs.lrs > theirs.recommended))  # beyond that, rounding grows
+    scale = how.get("ratio", 1.0)  # the rates of `LRFinder` are those of the first group
+    np.testing.assert_allclose(ours.lrs[:n], theirs.lrs[:n] * scale, rtol=1e-12)
+    np.testing.assert_allclose(ours.losses[:n], theirs.losses[:n], rtol=1e-5)
+    assert ours.recommended == pytest.approx(theirs.recommended * scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("opt_func", [torch.optim.SGD, torch.optim.RMSprop])
+def test_without_momentum_a_plain_loop_gets_a_higher_rate_than_one_cycle_with_momentum(opt_func):
+    theirs, ours = compare_finders(opt_func)
+    assert theirs.settings["momentum"] == PEAK  # `lr_find` sets it even if the optimizer has none
+    assert ours.recommended > 1.5 * theirs.recommended

@@ -240,3 +240,12 @@ def test_it_is_not_settled_by_a_short_spike_or_without_a_clear_fall():
     assert find_where_settled(falling) is find_where_settled(spiky) is find_where_settled(np.full(100, 2.0)) is None
     assert find_where_settled(np.where(X < -2, 2.0, 4.0)) is None
     assert not is_settled([], [], []) and not is_settled(LRS[:5], VALLEY[:5], [np.nan] * 5)
+
+
+def test_the_usual_rate_is_for_the_group_with_the_highest_rate():
+    plateau = 2 + np.maximum(X - 0.5, 0)
+    one, ten = (advice(plateau, 2 + NOISE, untrained=True, highest=highest) for highest in (1.0, 10.0))
+    assert ten.lr == pytest.approx(one.lr / 10)
+    vague = [advice(VALLEY, VALLEY + 12 * NOISE, highest=highest).lr for highest in (1.0, 10.0)]
+    assert vague[1] < 0.9 * vague[0]
+    assert advice(VALLEY, highest=10.0).lr == pytest.approx(advice(VALLEY).lr, rel=0.05)  # a clear curve decides

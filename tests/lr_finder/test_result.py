@@ -82,6 +82,12 @@ def test_the_curve_is_cut_at_the_first_nan_and_trimmed_by_the_planned_steps():
     assert sweep.settings["skip_start"] == 10
 
 
+@pytest.mark.parametrize(("ratios", "message"), [([], "empty list"), ([0], "positive"), ([1, -1], "not negative")])
+def test_ratios_of_groups_must_be_rates_of_which_one_is_above_zero(ratios, message):
+    with pytest.raises(ValueError, match=f"`ratios` must .*{message}"):
+        LRSweep.from_curve([1e-3] * 12, [1.0] * 12, ratios=ratios)
+
+
 def test_a_sweep_that_ended_at_once_has_no_suggestion():
     sweep = LRSweep.from_curve(LRS[:3], [1, 2, 9], num_it=100, stop_reason="the loss diverged")
     assert math.isnan(sweep.valley) and "it got 0 (skipped points" in sweep.notes["valley"]
