@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minilearner.checks import check_count
 from minilearner.models.hooks import ForwardHooks, layers_of
 from minilearner.plots import lines
+from minilearner.results.growing import GrowingArray
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 
@@ -53,6 +54,7 @@ class ActivationStats(Callback):
     """
 
     order = -20
+    growing = ("values",)
     ignored_arguments = ()
 
     def __init__(
@@ -75,7 +77,7 @@ class ActivationStats(Callback):
         self._n_batches = 0
         self._now: dict[int, Tensor] = {}
         self._waiting: list[Tensor] = []
-        self._values: NDArray[np.float32] = np.empty((0, 0, 0), dtype=np.float32)
+        self._values = GrowingArray(np.empty((0, 0, 0), dtype=np.float32))
 
     @property
     def means(self) -> NDArray[np.float32]:
@@ -122,7 +124,7 @@ class ActivationStats(Callback):
         layers = self._choose_layers(run.model)
         self.names = list(layers)
         self._n_batches, self._waiting = 0, []
-        self._values = np.empty((0, len(layers), 3 + _N_BINS * self.with_hist), dtype=np.float32)
+        self._values = GrowingArray(np.empty((0, len(layers), 3 + _N_BINS * self.with_hist), dtype=np.float32))
         self._hooks = ForwardHooks(layers.values(), self._record_output)
 
     def before_batch(self, run: Run) -> None:
@@ -171,9 +173,9 @@ class ActivationStats(Callback):
 
     def _read(self) -> NDArray[np.float32]:
         if self._waiting:
-            self._values = np.concatenate([self._values, torch.stack(self._waiting).cpu().numpy()])
+            self._values.extend(torch.stack(self._waiting).cpu().numpy())
             self._waiting = []
-        return self._values
+        return self._values.rows
 
     def _check_index(self, idx: int) -> None:
         if not -len(self.names) <= idx < len(self.names):
@@ -185,11 +187,11 @@ class ActivationStats(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what was recorded."""
-        return {"names": self.names, "values": torch.from_numpy(self._read()), "n_batches": self._n_batches}
+        return {"names": self.names, "values": self._read(), "n_batches": self._n_batches}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the records; a resumed run appends to them."""
-        self._values, self._waiting = state["values"].cpu().numpy(), []
+        self._values, self._waiting = GrowingArray(np.asarray(state["values"], dtype=np.float32)), []
         self.names, self._n_batches = list(state["names"]), state["n_batches"]
 
     def __repr__(self) -> str:

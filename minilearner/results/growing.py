@@ -14,10 +14,10 @@ class GrowingArray:
     """Takes rows at its end. All of them together cost time in proportion to their number, not to its square.
 
     Args:
-        rows: the first rows, an array of floats.
+        rows: the first rows. Those that follow get their type.
     """
 
-    def __init__(self, rows: NDArray[np.float64]) -> None:
+    def __init__(self, rows: NDArray[Any]) -> None:
         self._room = rows
         self._n = len(rows)
 
@@ -31,7 +31,7 @@ class GrowingArray:
         new = np.asarray(rows).reshape(-1, *self._room.shape[1:])
         n = self._n + len(new)
         if n > len(self._room):
-            room = np.empty((max(n, 2 * self._n), *self._room.shape[1:]))
+            room = np.empty((max(n, 2 * self._n), *self._room.shape[1:]), self._room.dtype)
             room[: self._n] = self.rows
             self._room = room
         self._room[self._n : n] = new

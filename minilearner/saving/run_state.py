@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,6 +19,7 @@ from minilearner import processes
 from minilearner.errors import CheckpointError, FileFormatError
 from minilearner.models.tensors import copy_extra_state, load_extra_state, read_extra_state, unwrap_names
 from minilearner.packing import Growing, pack
+from minilearner.results.run_record import RunRecord
 from minilearner.runtime import rng_state, set_rng_state
 from minilearner.saving.optimizer_state import load_optimizer
 from minilearner.saving.state_checks import check_state, model_tensors
@@ -31,11 +33,22 @@ __all__ = ["check_extra_state", "loader_states", "restore", "run_state"]
 
 def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
-    callbacks = [[type(callback).__name__, callback.state_dict()] for callback in run.callbacks]
-    state = {**_state_without_callbacks(run, epoch, batch), "callbacks": callbacks}
+    state = _state_without_callbacks(run, epoch, batch)
     if run.record is not None:
-        state["record"] |= {name: Growing(state["record"][name]) for name in run.record.growing}
-    return state
+        state["record"] = _mark_growing(run.record, state["record"])
+    callbacks = [[type(one).__name__, _mark_growing(one, one.state_dict())] for one in run.callbacks]
+    return {**state, "callbacks": callbacks}
+
+
+def _mark_growing(part: Callback | RunRecord, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the state of a callback or of the record, with marks on what only grows."""
+    names = type(part).growing
+    if strange := [name for name in names if not isinstance(state.get(name), (list, np.ndarray))]:
+        raise TypeError(
+            f"{type(part).__name__}.growing must name lists or NumPy arrays in its `state_dict`. "
+            f"Received: {strange[0]!r}, a {type(state.get(strange[0])).__name__}."
+        )
+    return {**state, **{name: Growing(state[name]) for name in names}}
 
 
 def _state_without_callbacks(run: Run, epoch: int, batch: int) -> dict[str, Any]:

@@ -207,6 +207,8 @@ class Callback:
             go back to an earlier state, so does the callback.
         differs_by_process: True for a callback that gathers what its own process sees. When a run is resumed, each
             process then continues from its own state; otherwise all continue from that of process 0.
+        growing: names of the lists and arrays in `state_dict` that only grow at their end. A checkpoint then writes
+            what is new, and shares the rest with the one before.
 
         constructor_arguments: the arguments with which this callback was made, defaults included, by name.
         ignored_arguments: names of constructor arguments that may change between the parts of a resumed run, such as
@@ -229,6 +231,7 @@ class Callback:
     part_of_step: bool = False
     follows_weights: bool = False
     differs_by_process: bool = False
+    growing: ClassVar[tuple[str, ...]] = ()
     ignored_arguments: ClassVar[Collection[str] | None] = None
 
     if not TYPE_CHECKING:  # type checkers read `__init__`, as people do

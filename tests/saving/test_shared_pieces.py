@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from minilearner import MLP, Callback, Checkpoint, DataLoaders, Learner
+from minilearner import MLP, ActivationStats, Callback, Checkpoint, DataLoaders, Learner
 from minilearner.errors import CheckpointError
 from minilearner.packing import GROWING, Growing
 from minilearner.saving import shared_pieces
@@ -193,3 +194,45 @@ def test_a_run_that_resumes_from_pieces_has_the_whole_record(tmp_path, small):
     assert np.array_equal(record.steps, expected.steps) and np.array_equal(record.smoothed, expected.smoothed)
     assert record.history["valid_loss"] == expected.history["valid_loss"]
     assert torch.equal(whole.model[1].weight, resumed.model[1].weight)
+
+
+class Seen(Callback):
+    """Keeps the loss of each batch."""
+
+    growing = ("losses",)
+    ignored_arguments = ()
+
+    def before_fit(self, run):
+        self.losses = []
+
+    def after_batch(self, run):
+        if run.training:
+            self.losses.append(float(run.loss.detach()))
+
+
+def test_callbacks_may_share_what_only_grows(tmp_path, small):
+    whole, stopped, resumed = learner(), learner(), learner()
+    cbs = [(ActivationStats(with_hist=True), Seen()) for _ in range(3)]
+    with whole.no_logging(), stopped.no_logging(), resumed.no_logging():
+        whole.fit(6, 0.1, cbs=[*cbs[0], StopAt(None)])
+        with pytest.raises(InterruptedError):
+            stopped.fit(6, 0.1, cbs=[*cbs[1], StopAt(70)], checkpoint=Checkpoint(tmp_path, every_steps=7, keep=3))
+        folders = sorted(tmp_path.rglob("checkpoint-*"))
+        resumed.fit(6, 0.1, cbs=[*cbs[2], StopAt(None)], checkpoint=Checkpoint(tmp_path, every_steps=7, keep=3))
+        tensors = load_file(sorted(tmp_path.rglob("checkpoint-*"))[0] / "tensors.safetensors")
+    assert len(folders) == 3
+    assert all(tensor.nbytes < 128 for name, tensor in tensors.items() if name.startswith(GROWING))
+    assert np.array_equal(cbs[0][0].hists, cbs[2][0].hists) and cbs[2][0].hists.dtype == np.float32
+    assert cbs[0][1].losses == cbs[2][1].losses and len(cbs[2][1].losses) == 6 * 15
+
+
+@pytest.mark.parametrize("name", ["absent", "n"])
+def test_a_callback_must_name_lists_that_its_state_has(tmp_path, name):
+    class Odd(Callback):
+        growing = (name,)
+
+        def before_fit(self, run):
+            self.n = 1
+
+    with (learn := learner()).no_logging(), pytest.raises(TypeError, match=f"Odd.growing must name .* '{name}'"):
+        learn.fit(1, 0.1, cbs=Odd(), checkpoint=tmp_path)
