@@ -209,7 +209,7 @@ class LearnerTraining(LearnerRuns[_Label]):
             smoothing: weight of the past in the smoothed loss, in [0, 1).
             stop_factor: see `stop_div`.
             skip_start: points at the start that suggestions leave out. None is a tenth of `num_it`. The plot has them.
-            skip_end: points at the end that suggestions and plot leave out.
+            skip_end: points at the end that suggestions leave out, and the plot if it names no rate there.
         """
         stop = stop_factor if stop_div else None
         how = start_lr, end_lr, num_it, step_mode, smoothing, stop, skip_start, skip_end, epochs, sample_steps

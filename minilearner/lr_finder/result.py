@@ -220,19 +220,28 @@ class LRSweep(AtAGlance):
             ax: the axes to draw on; None makes a new figure.
             skip_start: number of points to leave out at the start. None shows all, like fastai, although suggestions
                 skip some.
-            skip_end: number of points to leave out at the end. None leaves out those that suggestions skip.
+            skip_end: number of points to leave out at the end. None leaves out those that suggestions skip, like
+                fastai, unless the plot names a rate there. A sweep for "auto" is shown to its end.
             details: also draw the curve that the suggestions are read from, the bounds for a cyclical run, and where
                 the loss fell fastest and turned.
             save: a file to write the figure to, such as "sweep.png".
         """
-        skip_end = self.settings.get("skip_end", 0) if skip_end is None else skip_end
+        is_for_auto = self.settings.get("stop_when_settled", False)
+        if skip_end is None:
+            skip_end = 0 if is_for_auto else self._count_hidden_points()
         shown = _keep_points(len(self.lrs), skip_start or 0, skip_end)
         curves = {name: getattr(self, name)[shown] for name in _CURVES}  # all empty if the first loss was NaN
         advice: dict[str, Any] = {name: getattr(self, name) for name in ("interval", "bounds", "turns")}
         advice["recommended"] = None if math.isnan(self.recommended) else self.recommended
-        may_be_short = self.settings.get("stop_when_settled", False)
-        note = f"{describe_steps(self)}: {self.stop_reason}" if may_be_short else ""
+        note = f"{describe_steps(self)}: {self.stop_reason}" if is_for_auto else ""
         return lr_curves.plot_sweep(curves, self.points, **advice, ax=ax, note=note, details=details, save=save)
+
+    def _count_hidden_points(self) -> int:
+        """Returns how many of the points that suggestions skip at the end lie beyond all named rates."""
+        named = [self.recommended, *(self.interval or ()), *(self.bounds or ()), *self.turns.values()]
+        last = max(rate for rate in (0.0, *named) if not math.isnan(rate))
+        skipped: int = self.settings.get("skip_end", 0)
+        return min(skipped, max(int((self.lrs >= last).sum()) - 1, 0))
 
     def plot_loss_change(
         self,

@@ -216,6 +216,25 @@ def test_the_plot_marks_each_suggestion_at_its_value(sweep):
     assert f"{sweep.recommended:.2e}, likely range (shaded)" in ax.get_title(loc="left")
 
 
+def find_last_rate(sweep, **how):
+    return max(line.get_xdata()[-1] for line in sweep.plot(**how).axes[0].lines if len(line.get_xdata()) > 2)
+
+
+@pytest.mark.parametrize("end", [64, 66, 68, 100])
+def test_the_plot_shows_all_points_up_to_the_rates_that_it_names(end):
+    fixed = np.interp(np.log10(LRS), [-4, -2, -1.2], [2.0, 1.0, 3.0])
+    sweep = LRSweep.from_curve(LRS[:end], fixed[:end], fixed=fixed[:end])
+    named = max(sweep.recommended, *sweep.interval, *sweep.bounds, *sweep.turns.values())
+    assert min(named, LRS[end - 1]) <= find_last_rate(sweep) <= max(LRS[end - 6], LRS[named <= LRS][0])
+    assert find_last_rate(sweep, skip_end=7) == LRS[end - 8]
+
+
+def test_the_plot_of_a_sweep_for_auto_shows_the_rate_at_which_it_ended():
+    fixed = np.interp(np.log10(LRS), [-4, -2, -1.2], [2.0, 1.0, 3.0])[:80]
+    sweep = LRSweep.from_curve(LRS[:80], fixed, fixed=fixed, stop_when_settled=True)
+    assert find_last_rate(sweep) == LRS[79] and find_last_rate(sweep, skip_end=5) == LRS[74]
+
+
 def test_the_plot_takes_axes_and_skips(sweep):
     import matplotlib.pyplot as plt
 
