@@ -15,7 +15,8 @@ threshold or the lowest point would depend on a short stretch, which may be flat
 
 The wall is the rate above which training breaks: the loss has risen again. The best peak of one cycle is near the
 geometric mean of the two, times a factor. The factor is lowest for plain steps (the gradient times the rate) in a net
-without norm layers. Such a net breaks for good above the wall, which a sweep sees too late.
+without norm layers. Such a net breaks for good above the wall, which a sweep sees too late. It is low for adaptive
+steps in an LSTM, too, perhaps because its cells add up without a limit, and its gates close for good when they grow.
 
 The batch size. A sweep cannot see how the noise of small batches adds up over a whole run, so the rate grows with the
 square root of the batch size (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022).
@@ -89,6 +90,8 @@ class Calibration:
     """The factor for plain steps in a net without norm layers."""
     adaptive: float = 0.65
     """The factor for optimizers that scale their steps by the size of the gradients."""
+    lstm: float = 0.45
+    """The factor for them in a net with LSTM layers."""
     farthest: float = 10.0
     """The wall counts as no farther from the middle than by this factor."""
     doubt: float = 2.5
@@ -98,9 +101,10 @@ class Calibration:
     usual_adaptive: float = 0.018
     """The rate to fall back on for adaptive steps."""
 
-    def factor(self, bs: int | None, *, adaptive: bool, has_norm: bool) -> float:
+    def factor(self, bs: int | None, *, adaptive: bool, has_norm: bool, has_lstm: bool = False) -> float:
         """Returns the factor on the rate between middle and wall, for updates of `bs` items."""
-        kind = self.adaptive if adaptive else self.plain if has_norm else self.bare
+        of_adaptive = self.lstm if has_lstm else self.adaptive
+        kind = of_adaptive if adaptive else self.plain if has_norm else self.bare
         return kind * math.sqrt(min(bs or USUAL_BATCH, LARGEST_BATCH) / USUAL_BATCH)
 
     def mix(self, lr: float, clarity: float, usual: float) -> float:
@@ -158,6 +162,7 @@ def recommend(
     bs: int | None = None,
     adaptive: bool = False,
     has_norm: bool = True,
+    has_lstm: bool = False,
     untrained: bool = False,
     broke: bool = False,
     planned: int | None = None,
@@ -178,6 +183,7 @@ def recommend(
         bs: items of each update; None assumes `USUAL_BATCH`.
         adaptive: whether the optimizer scales its steps by the gradients' size.
         has_norm: whether the model has norm layers.
+        has_lstm: whether it has LSTM layers.
         untrained: whether the model knows nothing yet. If its loss does not fall in so few steps, but rises at high
             rates, the usual rate is recommended, well below the rise. Any other model gets none then.
         broke: whether the loss after the last rate was not finite.
@@ -197,11 +203,12 @@ def recommend(
         return Recommendation(NoRate(reason), reason, turns=curve.rise)
     (middle, spread), wall = curve.middle(), curve.wall()
     between = middle * math.sqrt(min(wall / middle, calibration.farthest))
-    factor = calibration.factor(bs, adaptive=adaptive, has_norm=has_norm)
+    factor = calibration.factor(bs, adaptive=adaptive, has_norm=has_norm, has_lstm=has_lstm)
     mixed = calibration.mix(factor * between, curve.clarity, usual)
     lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread if curve.clarity >= _CLEAR else spread**2
-    steps = "adaptive steps" if adaptive else "plain steps" if has_norm else "plain steps without norm layers"
+    of_adaptive = "adaptive steps of LSTM layers" if has_lstm else "adaptive steps"
+    steps = of_adaptive if adaptive else "plain steps" if has_norm else "plain steps without norm layers"
     reason = curve.explain(between, factor, steps, bs, lr, is_limited=lr != mixed)
     interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())

@@ -99,6 +99,7 @@ class LRSweep(AtAGlance):
         bs: int | None = None,
         adaptive: bool = False,
         has_norm: bool = True,
+        has_lstm: bool = False,
         untrained: bool = False,
         broke: bool = False,
         ratios: Sequence[float] = (1.0,),
@@ -123,6 +124,7 @@ class LRSweep(AtAGlance):
             bs: items of each step, if known.
             adaptive: whether the optimizer scales its steps by the gradients' size.
             has_norm: whether the model has norm layers.
+            has_lstm: whether it has LSTM layers.
             untrained: whether the model knows nothing yet.
             broke: whether the loss after the last step was not finite.
             ratios: each parameter group's rate, as a multiple of `lrs`.
@@ -142,7 +144,8 @@ class LRSweep(AtAGlance):
             as_functions(suggest_funcs), *_trim(x, averages, skip_start, skip_end)
         )
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
-        known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "has_norm": has_norm, "untrained": untrained}
+        known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "untrained": untrained}
+        known |= {"has_norm": has_norm, "has_lstm": has_lstm}
         advice = recommend(x, y, fixed, broke=broke, planned=num_it, highest=max(ratios), **known)
         used = settings | {
             "num_it": num_it,

@@ -27,7 +27,7 @@ from minilearner.lr_finder.recommendation import FEWEST, is_settled
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
 from minilearner.metrics import SmoothedLoss
-from minilearner.models.groups import has_norm_layers
+from minilearner.models.groups import has_lstm_layers, has_norm_layers
 from minilearner.models.restore import restore_buffers
 from minilearner.runtime import isolate_rng
 from minilearner.training.callback import Callback, CancelFit, is_fastai_style, select_for_step
@@ -223,7 +223,8 @@ def find_rates(
 def describe_training(model: nn.Module, optimizer: Optimizer, fixed: FixedLoss | None) -> dict[str, bool]:
     """Returns what `recommend` knows besides the curve and the batch size, by the names of its arguments."""
     untrained = fixed is not None and bool(fixed.untrained)
-    return {"adaptive": is_adaptive(optimizer), "has_norm": has_norm_layers(model), "untrained": untrained}
+    layers = {"has_norm": has_norm_layers(model), "has_lstm": has_lstm_layers(model)}
+    return {"adaptive": is_adaptive(optimizer), **layers, "untrained": untrained}
 
 
 class RateSweep(Callback):

@@ -14,6 +14,7 @@ __all__ = [
     "Splitter",
     "all_parameters",
     "freeze_to",
+    "has_lstm_layers",
     "has_norm_layers",
     "layer_groups",
     "norms_and_biases",
@@ -62,6 +63,11 @@ def parameters_of(model: nn.Module, loss_func: object) -> list[nn.Parameter]:
         return own
     known = {id(parameter) for parameter in own}
     return own + [parameter for parameter in loss_func.parameters() if id(parameter) not in known]
+
+
+def has_lstm_layers(model: nn.Module) -> bool:
+    """Whether the model has LSTM layers: PyTorch's own, and those of others by the name of their class."""
+    return any("lstm" in type(part).__name__.lower() for part in model.modules())
 
 
 def has_norm_layers(model: nn.Module) -> bool:

@@ -214,7 +214,7 @@ def left_out(rows, name):
 
 
 def advise(sweep, calibration):
-    known = {name: sweep.settings[name] for name in ("bs", "adaptive", "has_norm")}
+    known = {name: sweep.settings[name] for name in ("bs", "adaptive", "has_norm", "has_lstm")}
     return recommend(sweep.lrs, sweep.losses, sweep.fixed, **known, calibration=calibration).lr
 
 

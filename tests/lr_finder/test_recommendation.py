@@ -37,6 +37,9 @@ def test_steps_of_fixed_size_and_nets_without_norm_layers_get_a_lower_share():
     )
     assert plain / adaptive == pytest.approx(0.8 / 0.65, rel=0.05)
     assert bare / plain == pytest.approx(0.5 / 0.8, rel=0.05)
+    lstm = advice(VALLEY, adaptive=True, has_lstm=True).lr
+    assert lstm / adaptive == pytest.approx(0.45 / 0.65, rel=0.05)
+    assert advice(VALLEY, has_lstm=True).lr == plain
 
 
 @pytest.mark.parametrize("options", [{"bs": 4096, "adaptive": True}, {"bs": 16}, {"bs": 16, "has_norm": False}])

@@ -386,6 +386,28 @@ def test_the_recommendation_knows_whether_there_are_norm_layers(net, blobs):
     assert learner(lambda: normed, blobs).lr_find(show_plot=False).settings["has_norm"] is True
 
 
+class Characters(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(8, 3)
+
+    def forward(self, x):
+        state = self.layer(x[:, None] if isinstance(self.layer, nn.RNNBase) else x)[0]
+        return self.head(state[:, -1] if state.ndim == 3 else state)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [(nn.LSTM(2, 8, batch_first=True), True), (nn.LSTMCell(2, 8), True), (nn.GRU(2, 8, batch_first=True), False)],
+)
+def test_the_recommendation_knows_whether_there_are_lstm_layers(blobs, layer, expected):
+    sweep = learner(lambda: Characters(layer), blobs, opt_func=torch.optim.Adam).lr_find(
+        suggest_funcs=None, show_plot=False
+    )
+    assert sweep.settings["has_lstm"] is expected
+    assert ("adaptive steps of LSTM layers" in sweep.reason) is expected
+
+
 @pytest.mark.parametrize(("cbs", "bs"), [([], 16), ([GradientAccumulation(2)], 32)])
 def test_the_recommendation_knows_the_items_of_an_update(net, blobs, cbs, bs):
     sweep = learner(net, blobs, cbs=cbs).lr_find(show_plot=False)
