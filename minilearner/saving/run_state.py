@@ -35,12 +35,12 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
     """Returns everything that decides how the run goes on from batch `batch` of epoch `epoch`, and its record."""
     state = _state_without_callbacks(run, epoch, batch)
     if run.record is not None:
-        state["record"] = _mark_growing(run.record, state["record"])
-    callbacks = [[type(one).__name__, _mark_growing(one, one.state_dict())] for one in run.callbacks]
+        state["record"] = _mark_what_grows(run.record, state["record"])
+    callbacks = [[type(one).__name__, _mark_what_grows(one, one.state_dict())] for one in run.callbacks]
     return {**state, "callbacks": callbacks}
 
 
-def _mark_growing(part: Callback | RunRecord, state: Mapping[str, Any]) -> dict[str, Any]:
+def _mark_what_grows(part: Callback | RunRecord, state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state of a callback or of the record, with marks on what only grows."""
     names = type(part).growing
     if strange := [name for name in names if not isinstance(state.get(name), (list, np.ndarray))]:
