@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from minilearner.batch_values import BatchValues
 from minilearner.checks import check_count, check_fraction
 from minilearner.errors import plural
 from minilearner.other_libraries import METRICS_ELSEWHERE, translate
@@ -46,7 +47,6 @@ __all__ = [
     "top_k_accuracy",
 ]
 
-_CHUNK = 64  # how many values of batches wait before they are stacked; more of them would break up the free memory
 _GROUP, _SMALL = 64, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
 _FULL = 1 << 20  # numbers of predictions: a group with so many is full, so that few bytes wait
 
@@ -145,7 +145,7 @@ class Metric(Protocol):
         """Returns the value over all batches since the last reset, a 0-d tensor or a number."""
 
 
-class MeanMetric:
+class MeanMetric(BatchValues):
     """The mean of a metric function over *items*: each batch counts by its number of items.
 
     The value of a batch stays on its device until somebody reads the mean. The sum over the batches is exact and is
@@ -160,8 +160,7 @@ class MeanMetric:
 
     def reset(self) -> None:
         """Forgets all batches."""
-        self._full: list[Tensor] = []
-        self._values: list[Tensor] = []
+        super().reset()
         self._sizes: list[int] = []
 
     @property
@@ -178,15 +177,11 @@ class MeanMetric:
         value = self.function(pred, target)
         if not isinstance(value, Tensor):
             value = torch.as_tensor(value)
-        elif value.requires_grad:
-            value = value.detach()
         if value.ndim:
             name = metric_name(self.function)
             raise ValueError(f"Metric {name!r} must return one number per batch. Received: shape {tuple(value.shape)}.")
-        self._values.append(value)
+        self.add(value)
         self._sizes.append(n_items(target) or n_items(pred))
-        if len(self._values) >= _CHUNK:
-            self._stack()
 
     def totals(self) -> list[tuple[float, int]]:
         """Returns the total and the number of items of each batch so far. Several processes exchange these.
@@ -194,11 +189,7 @@ class MeanMetric:
         If a total is a whole number up to rounding, as a count of right items is, it becomes that whole number. So a
         count does not depend on how the items were divided into batches.
         """
-        if self._values:
-            self._stack()
-        if not self._full:
-            return []
-        means = torch.cat([values.cpu() for values in self._full])
+        means = self.read()
         products = means.double() * torch.tensor(self._sizes, dtype=torch.float64)
         if means.dtype in (torch.float32, torch.float64):
             whole = products.round()
@@ -209,12 +200,6 @@ class MeanMetric:
     def compute(self) -> Tensor:
         """Returns the mean over all items so far, a 0-d tensor. NaN without any item."""
         return torch.tensor(mean_over(self.totals()), dtype=torch.float64)
-
-    def _stack(self) -> None:
-        """Makes one tensor of many, which would take much more memory."""
-        device = self._values[-1].device  # the values of a resumed run may be on another device
-        self._full.append(torch.stack([value.to(device) for value in self._values]))
-        self._values = []
 
     def __repr__(self) -> str:
         return f"MeanMetric({metric_name(self.function)})"

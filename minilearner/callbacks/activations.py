@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from minilearner.batch_values import BatchValues
 from minilearner.checks import check_count
 from minilearner.models.hooks import ForwardHooks, layers_of
 from minilearner.plots import lines
@@ -76,7 +77,7 @@ class ActivationStats(Callback):
         self._is_recording = False
         self._n_batches = 0
         self._now: dict[int, Tensor] = {}
-        self._waiting: list[Tensor] = []
+        self._waiting = BatchValues()
         self._values = GrowingArray(np.empty((0, 0, 0), dtype=np.float32))
 
     @property
@@ -123,7 +124,8 @@ class ActivationStats(Callback):
     def before_fit(self, run: Run) -> None:
         layers = self._choose_layers(run.model)
         self.names = list(layers)
-        self._n_batches, self._waiting = 0, []
+        self._n_batches = 0
+        self._waiting.reset()
         self._values = GrowingArray(np.empty((0, len(layers), 3 + _N_BINS * self.with_hist), dtype=np.float32))
         self._hooks = ForwardHooks(layers.values(), self._record_output)
 
@@ -135,7 +137,7 @@ class ActivationStats(Callback):
     def after_pred(self, run: Run) -> None:
         if self._is_recording and self._now:
             missing = torch.full_like(next(iter(self._now.values())), torch.nan)
-            self._waiting.append(torch.stack([self._now.get(i, missing) for i in range(len(self.names))]))
+            self._waiting.add(torch.stack([self._now.get(i, missing) for i in range(len(self.names))]))
         self._is_recording = False
 
     def after_epoch(self, run: Run) -> None:
@@ -172,9 +174,10 @@ class ActivationStats(Callback):
         return chosen
 
     def _read(self) -> NDArray[np.float32]:
-        if self._waiting:
-            self._values.extend(torch.stack(self._waiting).cpu().numpy())
-            self._waiting = []
+        waiting = self._waiting.read().numpy()
+        if len(waiting):
+            self._values.extend(waiting)
+            self._waiting.reset()
         return self._values.rows
 
     def _check_index(self, idx: int) -> None:
@@ -191,7 +194,8 @@ class ActivationStats(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the records; a resumed run appends to them."""
-        self._values, self._waiting = GrowingArray(np.asarray(state["values"], dtype=np.float32)), []
+        self._values = GrowingArray(np.asarray(state["values"], dtype=np.float32))
+        self._waiting.reset()
         self.names, self._n_batches = list(state["names"]), state["n_batches"]
 
     def __repr__(self) -> str:

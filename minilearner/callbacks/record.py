@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minilearner import processes
+from minilearner.batch_values import BatchValues
 from minilearner.metrics import (
     GroupedUpdates,
     MeanMetric,
@@ -34,9 +35,6 @@ __all__ = ["Evaluate", "Record"]
 Totals: TypeAlias = "dict[str, list[tuple[float, int]]]"
 """Column -> the total and the number of items of each batch."""
 
-_CHUNK = 64
-"""How many losses move into one tensor: small tensors between large ones break up the memory that those free."""
-
 
 class Evaluate(Callback):
     """Computes the loss and the metrics of a validation pass, as means over items, and puts them into `run.metrics`.
@@ -56,7 +54,7 @@ class Evaluate(Callback):
 
     def __init__(self, metrics: dict[str, Metric]):
         self.metrics = metrics
-        self._losses: list[Tensor] = []
+        self._losses = BatchValues()
         self._sizes: list[int] = []
         self._batches: list[tuple[Any, Any]] = []
         self._at_once = list(metrics.values())
@@ -67,7 +65,8 @@ class Evaluate(Callback):
             run.columns += ["valid_loss", *self.metrics]
 
     def before_validate(self, run: Run) -> None:
-        self._losses, self._sizes, self._batches = [], [], []
+        self._losses.reset()
+        self._sizes, self._batches = [], []
         self._at_once, self._waiting = [], []
         for metric in self.metrics.values():
             metric.reset()
@@ -77,9 +76,7 @@ class Evaluate(Callback):
     def after_batch(self, run: Run) -> None:
         if run.training or run.loss is None or is_empty(run.x):
             return
-        self._losses.append(run.loss.detach())
-        if len(self._losses) % _CHUNK == 0:
-            self._losses[-_CHUNK:] = torch.stack(self._losses[-_CHUNK:]).unbind()
+        self._losses.add(run.loss)
         self._sizes.append(n_items(run.x))
         if self._waiting:
             self._batches.append(map_tensors(lambda t: t.detach().cpu(), (run.pred, run.y)))
@@ -88,8 +85,7 @@ class Evaluate(Callback):
 
     def after_validate(self, run: Run) -> None:
         own = _collect_totals(self.metrics)
-        losses = torch.stack(self._losses).tolist() if self._losses else []
-        own["valid_loss"] = [(loss * n, n) for loss, n in zip(losses, self._sizes, strict=True)]
+        own["valid_loss"] = [(loss * n, n) for loss, n in zip(self._losses.read().tolist(), self._sizes, strict=True)]
         gathered, batches = _gather(own, self._batches, run)
         for pred, y in (to_device(batch, run.dls.device) for batch in batches):
             for metric in self._waiting:
@@ -99,7 +95,8 @@ class Evaluate(Callback):
         run.metrics["valid_loss"] = mean_over(gathered["valid_loss"])
         with disable_exchange(self._waiting):
             run.metrics.update(_compute_values(self.metrics, gathered))
-        self._losses, self._sizes, self._batches = [], [], []
+        self._losses.reset()
+        self._sizes, self._batches = [], []
 
 
 class Record(Callback):

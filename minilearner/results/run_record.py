@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minilearner.batch_values import MOST_LOOSE
 from minilearner.errors import plural
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STEP_FIELDS", "RunRecord", "SweepOutcome"]
 
-_CHUNK = 1024  # how many losses wait as separate tensors before they are stacked on their device
 STEP_FIELDS = np.dtype(
     [("step", "i8"), ("epoch", "i8"), ("lr", "f8"), ("momentum", "f8"), ("loss", "f8"), ("n_items", "i8")]
 )
@@ -128,7 +128,7 @@ class RunRecord(AtAGlance):
             loss = loss.detach()  # type: ignore[union-attr]
         self._waiting.append((step, self.epoch, lr, momentum, n_items))
         self._losses.append(loss)
-        if len(self._losses) >= _CHUNK:
+        if len(self._losses) >= MOST_LOOSE:
             self._stack()
 
     def add_epoch(self, row: Mapping[str, Any]) -> dict[str, Any]:

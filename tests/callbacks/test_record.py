@@ -30,7 +30,7 @@ class Storages(Callback):
     def after_batch(self, run):
         evaluate = next(callback for callback in run.callbacks if isinstance(callback, Evaluate))
         metric = evaluate.metrics["accuracy"]
-        kept = (evaluate._losses, [*metric._full, *metric._values])
+        kept = [[*values._full, *values._values] for values in (evaluate._losses, metric)]
         self.counts.append([len({t.untyped_storage().data_ptr() for t in values}) for values in kept])
 
 

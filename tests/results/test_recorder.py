@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from minilearner.batch_values import MOST_LOOSE
 from minilearner.metrics import SmoothedLoss
 from minilearner.results.recorder import Recorder
-from minilearner.results.run_record import _CHUNK
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_values_are_fastais_rows_over_all_runs(recorder):
 
 def test_many_pending_losses_are_stacked_and_all_come_back_in_order():
     run = Recorder().start_run("fit")
-    n = 2 * _CHUNK + 10
+    n = 2 * MOST_LOOSE + 10
     for i in range(n):
         run.add_step(i, 0.1, 0.9, torch.tensor(float(i)), 1)
     assert len(run._losses) == 10 and run.n_batches == n
