@@ -1,4 +1,4 @@
-"""Metrics: functions of one batch, objects that accumulate over many batches, and the smoothed loss.
+"""Metrics: functions of one batch, and objects that accumulate over many batches.
 
 A metric function takes `(pred, target)` and returns a 0-d tensor, the mean over the batch. `as_metric` makes an object
 of it that averages over items, so that a short last batch does not count too much. A function that is known to be no
@@ -26,11 +26,9 @@ from minilearner.other_libraries import METRICS_ELSEWHERE, translate
 from minilearner.tree import map_tensors, n_items
 
 __all__ = [
-    "GroupedUpdates",
     "MeanMetric",
     "Metric",
     "MetricFunction",
-    "SmoothedLoss",
     "WholeSetMetric",
     "accuracy",
     "accuracy_multi",
@@ -46,9 +44,6 @@ __all__ = [
     "name_metrics",
     "top_k_accuracy",
 ]
-
-_GROUP, _SMALL = 64, 1 << 16  # how many batches a metric receives at once, and the most numbers that each may have
-_FULL = 1 << 20  # numbers of predictions: a group with so many is full, so that few bytes wait
 
 MetricFunction: TypeAlias = Callable[[Any, Any], Any]
 """Takes `(pred, target)` of one batch, and returns the mean over its items, a 0-d tensor or a number."""
@@ -301,85 +296,6 @@ def mean_over(batches: Sequence[tuple[float, int]]) -> float:
     return total / sum(sizes) if sum(sizes) else math.nan
 
 
-class GroupedUpdates:
-    """Passes batches to metrics: up to 64 small ones at once to this module's means over items, one by one to others.
-
-    On a tiny model, three such metrics on every batch take a third of the training step, nearly all of it in calls of
-    small operations. The mean over the items of several batches is the same number. Batches that wait are copied, since
-    the model or the loader may reuse their memory. The first batch of a pass does not wait, so errors come at once.
-
-    Args:
-        metrics: they are updated here. Their owner resets them, and computes them after `flush`.
-    """
-
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        metrics = list(metrics)
-        self._grouped = [metric for metric in metrics if _is_item_mean(metric)]
-        self._others = [metric for metric in metrics if not _is_item_mean(metric)]
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets the batches that wait, for a new pass."""
-        self._preds: list[Tensor] = []
-        self._targets: list[Tensor] = []
-        self._kind: Any = None
-        self._room = 1
-
-    def update(self, pred: Any, target: Any) -> None:
-        """Adds one batch, now or together with its group."""
-        for metric in self._others:
-            metric.update(pred, target)
-        if not self._grouped:
-            return
-        kind = _kind_of(pred, target)
-        if kind != self._kind:
-            self.flush()
-            self._kind = kind
-        if kind is None:
-            for metric in self._grouped:
-                metric.update(pred, target)
-            return
-        self._preds.append(pred.clone())
-        self._targets.append(target.clone())
-        if len(self._preds) >= self._room or len(self._preds) * pred.numel() >= _FULL:
-            self.flush()
-
-    def flush(self) -> None:
-        """Passes the batches that wait to the metrics."""
-        if not self._preds:
-            return
-        pred, target = torch.cat(self._preds), torch.cat(self._targets)
-        self._preds, self._targets, self._room = [], [], _GROUP
-        for metric in self._grouped:
-            metric.update(pred, target)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the batches that wait, so that a resumed run forms the same groups, and so has the same numbers."""
-        return {"preds": list(self._preds), "targets": list(self._targets), "room": self._room}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continues from a `state_dict`."""
-        self._preds, self._targets, self._room = list(state["preds"]), list(state["targets"]), state["room"]
-        self._kind = _kind_of(self._preds[-1], self._targets[-1]) if self._preds else None
-
-
-def _is_item_mean(metric: Metric) -> bool:
-    """Whether several batches may be joined: for a function of this module, unless a partial changes its axis."""
-    function = metric.function if type(metric) is MeanMetric else None
-    if isinstance(function, partial) and not function.args and "axis" not in function.keywords:
-        function = function.func
-    return function in (accuracy, error_rate, accuracy_multi, top_k_accuracy)
-
-
-def _kind_of(pred: Any, target: Any) -> Any:
-    """Returns what joined batches have in common. None for a batch that is large, or is not made of two tensors."""
-    if not (isinstance(pred, Tensor) and isinstance(target, Tensor) and pred.ndim > 1 and target.ndim):
-        return None
-    if pred.numel() > _SMALL or target.numel() > _SMALL:
-        return None
-    return pred.shape[1:], pred.dtype, pred.device, target.shape[1:], target.dtype
-
-
 def as_metric(thing: Any, device: torch.device | None = None) -> Metric:
     """Makes a `Metric` of a function or a `functools.partial`.
 
@@ -558,28 +474,3 @@ def compute_number(name: str, value: Any) -> float:
             f"the metric {name!r} must compute one number. Received: {what or type(value).__name__}. "
             f"Take one of them by ClassMetric({name}, 0), from minilearner.vision.all, or a metric that averages."
         ) from error
-
-
-class SmoothedLoss:
-    """The exponential moving average of a loss, without the bias of its start at zero. Same as fastai's.
-
-    s_t = beta s_(t-1) + (1 - beta) loss_t, and the value is s_t / (1 - beta^t). For losses 1, 2, 3, 4 and beta 0.98 the
-    values are 1, 1.50505, 2.01347, 2.52525. ``beta=0`` does not smooth.
-
-    Raises:
-        ValueError: `beta` is outside [0, 1).
-    """
-
-    def __init__(self, beta: float = 0.98) -> None:
-        check_fraction(beta, "beta", closed="left")
-        self.beta = beta
-        self.value = math.nan
-        self._sum = 0.0
-        self._weight = 0.0  # 1 - beta^t, accumulated in the same way
-
-    def update(self, loss: float) -> float:
-        """Adds the next loss, and returns the smoothed value. After a NaN the value stays NaN."""
-        self._sum = self.beta * self._sum + (1 - self.beta) * loss
-        self._weight = self.beta * self._weight + (1 - self.beta)
-        self.value = self._sum / self._weight
-        return self.value

@@ -16,7 +16,6 @@ from torch import Tensor
 from minilearner import processes
 from minilearner.batch_values import BatchValues
 from minilearner.metrics import (
-    GroupedUpdates,
     MeanMetric,
     Metric,
     compute_number,
@@ -26,6 +25,7 @@ from minilearner.metrics import (
 )
 from minilearner.training.attributes import data_attributes, load_attributes
 from minilearner.training.callback import Callback
+from minilearner.training.grouped_updates import GroupedUpdates
 from minilearner.training.optimizers import momentum_of
 from minilearner.training.run import Run
 from minilearner.tree import is_empty, map_tensors, n_items, to_device

@@ -30,8 +30,8 @@ from minilearner.lr_finder.suggestions import (
     as_functions,
     valley,
 )
-from minilearner.metrics import SmoothedLoss
 from minilearner.plots import lr_curves
+from minilearner.smoothed_loss import SmoothedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

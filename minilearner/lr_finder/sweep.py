@@ -26,10 +26,10 @@ from minilearner.checks import check_choice, check_count, check_fraction, check_
 from minilearner.lr_finder.recommendation import FEWEST, is_settled
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
-from minilearner.metrics import SmoothedLoss
 from minilearner.models.groups import has_lstm_layers, has_norm_layers
 from minilearner.models.restore import restore_buffers
 from minilearner.runtime import isolate_rng
+from minilearner.smoothed_loss import SmoothedLoss
 from minilearner.training.callback import Callback, CancelFit, is_fastai_style, select_for_step
 from minilearner.training.loop import Loop
 from minilearner.training.missing_state import add_missing_state

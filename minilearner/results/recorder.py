@@ -18,7 +18,6 @@ from minilearner.errors import closest, plural
 from minilearner.files import csv_text, json_text, write_atomically
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
-from minilearner.metrics import SmoothedLoss
 from minilearner.plots import lines
 from minilearner.results.epoch_rows import (
     collect_history,
@@ -30,6 +29,7 @@ from minilearner.results.epoch_rows import (
 )
 from minilearner.results.frames import to_frame
 from minilearner.results.run_record import STEP_FIELDS, RunRecord, SweepOutcome
+from minilearner.smoothed_loss import SmoothedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,10 +21,10 @@ from minilearner.batch_values import MOST_LOOSE
 from minilearner.errors import plural
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
-from minilearner.metrics import SmoothedLoss
 from minilearner.notebook import cell_number, show
 from minilearner.results.epoch_rows import collect_history, format_cells, order_columns
 from minilearner.results.growing import GrowingArray
+from minilearner.smoothed_loss import SmoothedLoss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from minilearner.batch_values import MOST_LOOSE
-from minilearner.metrics import SmoothedLoss
 from minilearner.results.recorder import Recorder
+from minilearner.smoothed_loss import SmoothedLoss
 
 
 @pytest.fixture
