@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 from weakref import ref
 
+import numpy as np
 from typing_extensions import TypeVar
 
 from minilearner.callbacks.checkpoint import Checkpointing, as_checkpoint
@@ -256,7 +257,8 @@ class LearnerTraining(LearnerRuns[_Label]):
 
         Args:
             epochs: epochs of the second phase.
-            base_lr: the rate of the first phase. "auto" sweeps before each phase.
+            base_lr: the rate of the first phase. "auto" finds it by a sweep, and sweeps again before a second phase of
+                at least 192 updates. A shorter one takes half of the first rate: a sweep would cost too much.
             freeze_epochs: epochs of the first phase. With 0 there is none.
             lr_mult: the last group's rate divided by the first group's, in the second phase.
             pct_start, div: shape of the second cycle; see `fit_one_cycle`.
@@ -277,7 +279,7 @@ class LearnerTraining(LearnerRuns[_Label]):
         how = {"div_final": div_final, "moms": moms}
         logging = as_loggers(loggers, self._named_loggers)
         fit_phase = partial(self._fit_one_cycle, wd=wd, cbs=cbs, loggers=logging, start_epoch=start_epoch)
-        n_epochs = freeze_epochs + epochs
+        n_epochs, frozen_rate = freeze_epochs + epochs, None
         if not (isinstance(precompute, bool) or is_auto(precompute)):
             raise ValueError(f'`precompute` must be True, False or "auto". Received: precompute={precompute!r}.')
         if precompute is True and start_epoch >= freeze_epochs:
@@ -294,11 +296,13 @@ class LearnerTraining(LearnerRuns[_Label]):
                     precompute = first is None and self._precomputes_safely(seen, freeze_epochs - start_epoch)
                 with self.precompute() if precompute else nullcontext():
                     short = {**how, "div": 25.0, "pct_start": 0.99}
-                    fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
+                    record = fit_phase(freeze_epochs, head, short, ratios=slice(1.0), checkpoint=first, phase=phase)
+                    frozen_rate = float(np.ravel(record.settings["lr"])[-1])
         self.unfreeze()
         phase = Phase("fine_tune, unfrozen", freeze_epochs, n_epochs)
         how |= {"div": div, "pct_start": pct_start}
-        return fit_phase(epochs, whole, how, ratios=slice(1 / lr_mult, 1.0), checkpoint=second, phase=phase)
+        rates: dict[str, Any] = {"ratios": slice(1 / lr_mult, 1.0), "frozen_rate": frozen_rate}
+        return fit_phase(epochs, whole, how, **rates, checkpoint=second, phase=phase)
 
     def freeze(self) -> None:
         """Freezes all layer groups but the last. Norm layers keep learning unless `train_bn` is False.

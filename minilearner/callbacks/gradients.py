@@ -5,13 +5,15 @@ The callbacks only configure `training.step`, which does the arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from minilearner.callbacks.progress import announce
 from minilearner.checks import check_count, check_positive, is_number
 from minilearner.training.callback import Callback
 from minilearner.training.run import Run
 from minilearner.tree import n_items
 
-__all__ = ["GradientAccumulation", "GradientClip"]
+__all__ = ["GradientAccumulation", "GradientClip", "count_updates"]
 
 
 class GradientAccumulation(Callback):
@@ -98,3 +100,9 @@ class GradientClip(Callback):
 
     def __repr__(self) -> str:
         return f"GradientClip(max_norm={self.max_norm}, norm_type={self.norm_type})"
+
+
+def count_updates(run: Run, callbacks: Iterable[Callback]) -> int:
+    """Returns how many updates an epoch of a run has."""
+    n_batches = next((one.count_batches(run) for one in callbacks if isinstance(one, GradientAccumulation)), 1)
+    return -(-len(run.dls.train) // n_batches)

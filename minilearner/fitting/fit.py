@@ -39,6 +39,7 @@ def fit(
     *,
     ratios: Rate | None = None,
     momentum: float | None = None,
+    frozen_rate: float | None = None,
     phase: Phase | None = None,
     start_epoch: int = 0,
 ) -> RunRecord:
@@ -49,13 +50,14 @@ def fit(
 
     Args:
         kind: the call's name for the record, such as "fit_one_cycle".
-        lr: the rate of this call; see `settle_rates`, also for `ratios` and `momentum`.
+        lr: the rate of this call; see `settle_rates`, also for `ratios`, `momentum` and `frozen_rate`.
         plan: makes the callback that schedules the rates. None keeps them constant.
         phase: which part of a longer call this is.
         start_epoch: the number of the first epoch, unless a checkpoint has another.
     """
     with nullcontext() if checkpoint is None else checkpoint.hold(), keep_auto_precision(context, checkpoint):
-        rates, sweep = settle_rates(context, lr, checkpoint, ratios=ratios, momentum=momentum)
+        how: dict[str, Any] = {"ratios": ratios, "momentum": momentum, "frozen_rate": frozen_rate}
+        rates, sweep = settle_rates(context, lr, checkpoint, **how, n_epochs=n_epoch - start_epoch)
         return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint, phase, start_epoch)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from minilearner import processes
 from minilearner.callbacks.checkpoint import Checkpoint
 from minilearner.callbacks.cyclic_lr import CyclicLR
+from minilearner.callbacks.gradients import count_updates
 from minilearner.display import write_line
 from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
 from minilearner.files import json_text, read_json, write_atomically
@@ -23,7 +24,10 @@ from minilearner.saving.identity import compare, identity
 from minilearner.training.callback import select_for_step
 from minilearner.training.optimizers import Rate, spread
 
-__all__ = ["compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
+__all__ = ["UPDATES_PER_SWEPT_STEP", "compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
+
+UPDATES_PER_SWEPT_STEP = 4
+"""A free phase sweeps again only if it has this many updates for each step of the sweep."""
 
 
 def settle_rates(
@@ -33,6 +37,8 @@ def settle_rates(
     *,
     ratios: Rate | None = None,
     momentum: float | None = None,
+    frozen_rate: float | None = None,
+    n_epochs: int = 1,
 ) -> tuple[list[float], LRSweep | None]:
     """Returns a rate for each layer group, and the sweep that found them or the bounds of a `CyclicLR`, if any.
 
@@ -41,6 +47,8 @@ def settle_rates(
         checkpoint: its folder, which it holds, keeps the sweep, so that a resumed run does not sweep again.
         ratios: how the rates of the layer groups relate to each other if a sweep finds them; the learner's by default.
         momentum: the momentum to sweep with; None keeps the optimizer's.
+        frozen_rate: the rate of the frozen phase before this run. If the run is short, "auto" takes half of it.
+        n_epochs: how many epochs the run has. Only a `frozen_rate` needs it.
 
     Raises:
         NoSuggestion: a `CyclicLR` needs bounds, and the sweep shows none.
@@ -50,9 +58,13 @@ def settle_rates(
     lr = context.lr if lr is None else lr
     found = None
     if lr == "auto":
-        found = _keep_sweep(context, checkpoint, ratios=ratios, momentum=momentum)
         by_last = compute_ratios(context.lr if ratios is None else ratios, context.n_groups)
-        rates = take_recommendation(found, by_last, otherwise=context.lr, verbose=context.output.table)
+        half = None if frozen_rate is None else _halve_if_short(context, frozen_rate, n_epochs, checkpoint)
+        if half is None:
+            found = _keep_sweep(context, checkpoint, ratios=ratios, momentum=momentum)
+            rates = take_recommendation(found, by_last, otherwise=context.lr, verbose=context.output.table)
+        else:
+            rates = [half * ratio for ratio in by_last]
     else:
         rates = spread(lr, context.n_groups)
     return rates, _settle_bounds(context, checkpoint, found) or found
@@ -110,6 +122,26 @@ def compute_ratios(lr: Rate, n_groups: int) -> list[float]:
     return [rate / rates[-1] if rates[-1] else 1.0 for rate in rates]
 
 
+def _halve_if_short(
+    context: FitContext, frozen_rate: float, n_epochs: int, checkpoint: Checkpoint | None
+) -> float | None:
+    """Returns half of the frozen phase's rate, and says so, if a sweep would cost too much. Otherwise returns None.
+
+    A sweep that the checkpoint's folder has, from an earlier version, costs nothing.
+    """
+    n_updates = n_epochs * count_updates(context.new_run(), context.callbacks)
+    n_steps = short_sweep(context.optimizer).num_it
+    is_saved = checkpoint is not None and processes.take_from_first((checkpoint.folder / _FILE).exists())
+    if n_updates >= UPDATES_PER_SWEPT_STEP * n_steps or is_saved:
+        return None
+    half = frozen_rate / 2
+    context.output.say(
+        f"learning rate {half:.2e}, half of the frozen phase's: a sweep of up to {n_steps} steps costs too much for "
+        f"{n_updates} updates"
+    )
+    return half
+
+
 def _settle_bounds(context: FitContext, checkpoint: Checkpoint | None, found: LRSweep | None) -> LRSweep | None:
     """Sweeps once for all `CyclicLR` callbacks with "auto" bounds. Returns the sweep, or None if no callback needs one.
 
@@ -139,7 +171,7 @@ def _keep_sweep(
     """
     if checkpoint is None:
         return sweep_rates(context, ratios=ratios, momentum=momentum)
-    path = checkpoint.folder / "sweep.json"
+    path = checkpoint.folder / _FILE
     own = _sweep_identity(context, ratios, momentum)
     saved = _read_identity(path) if processes.take_from_first(path.exists()) else None
     if saved is None and not processes.take_from_first(path.exists() and checkpoint.has_saved):
@@ -159,6 +191,7 @@ def _keep_sweep(
         raise FileFormatError(f"{error} Remove the file, and the next run sweeps again.") from error
 
 
+_FILE = "sweep.json"
 _IDENTITY = "identity"
 _DIGEST = "digest"
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minilearner import processes
-from minilearner.callbacks.gradients import GradientAccumulation
+from minilearner.callbacks.gradients import count_updates
 from minilearner.checks import check_choice, check_count, check_fraction, check_positive, is_number
 from minilearner.lr_finder.recommendation import FEWEST, is_settled
 from minilearner.lr_finder.result import LRSweep
@@ -182,8 +182,7 @@ def find_rates(
     of_step = select_for_step(callbacks)
     restored = [callback for callback in of_step if not is_fastai_style(callback)]  # those keep what they have seen
     momentum = momentum if momentum_key(run.optimizer.param_groups[0]) else None
-    n_accumulate = next((cb.count_batches(run) for cb in of_step if isinstance(cb, GradientAccumulation)), 1)
-    updates_per_epoch = -(-len(train) // n_accumulate)
+    updates_per_epoch = count_updates(run, of_step)
     settings = settings.resolve_steps(updates_per_epoch)
     lrs = settings.rates()
     fixed = FixedLoss(run.step.loss_func, max_batches=count_batches_to_keep(settings.num_it))

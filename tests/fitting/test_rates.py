@@ -13,7 +13,7 @@ from torch import nn
 
 from minilearner import Callback, CyclicLR, DataLoaders, GradientAccumulation, GradientClip, Learner, MixUp
 from minilearner.errors import CheckpointError, FileFormatError, NoSuggestion
-from minilearner.fitting.rates import _digest, compute_ratios, take_recommendation
+from minilearner.fitting.rates import UPDATES_PER_SWEPT_STEP, _digest, compute_ratios, take_recommendation
 from minilearner.lr_finder.result import LRSweep
 
 
@@ -110,14 +110,52 @@ def test_a_bad_weight_decay_is_refused_before_the_sweep(make):
         make(cbs=Callback()).fine_tune(1, "auto", wd=-1)
 
 
-def test_fine_tune_sweeps_for_each_of_its_phases(make):
+def test_fine_tune_sweeps_for_each_of_its_phases_if_they_are_long(make):
     learn = make(splitter=layers)
     with learn.no_logging():
-        learn.fine_tune(2, "auto", lr_mult=10)
+        learn.fine_tune(_worth_a_sweep(learn), "auto", lr_mult=10)
     head, whole = learn.recorder.runs
     assert head.sweep.settings["ratios"] == [0.1, 1.0] and whole.sweep.settings["ratios"] == pytest.approx([0.1, 1.0])
     assert whole.settings["lr"][0] == pytest.approx(whole.settings["lr"][1] / 10)
     assert all(p.requires_grad for p in learn.model.parameters())
+
+
+@pytest.mark.parametrize("how", [{}, {"start_epoch": 1, "freeze_epochs": 2}, {"cbs": GradientAccumulation(2)}])
+def test_a_free_phase_that_is_too_short_for_a_sweep_takes_half_of_the_frozen_rate(make, capsys, how):
+    learn = make(splitter=layers)
+    epochs = _worth_a_sweep(learn) if how else _worth_a_sweep(learn) - 1
+    with learn.no_bar():
+        learn.fine_tune(epochs, "auto", lr_mult=10, **how)
+    head, whole = learn.recorder.runs
+    rate = head.sweep.recommended / 2
+    assert whole.sweep is None and whole.settings["lr"] == pytest.approx([rate / 10, rate])
+    n_updates = -(-len(learn.dls.train) // (2 if "cbs" in how else 1)) * (epochs - how.get("start_epoch", 0))
+    assert (
+        f"learning rate {rate:.2e}, half of the frozen phase's: a sweep of up to 48 steps costs too much for "
+        f"{n_updates} updates\n" in capsys.readouterr().out
+    )
+
+
+def test_a_free_phase_without_a_frozen_one_sweeps(make):
+    learn = make(splitter=layers)
+    with learn.no_logging():
+        assert learn.fine_tune(1, "auto", freeze_epochs=0).sweep is not None
+
+
+def test_a_free_phase_that_has_swept_goes_on_with_that_rate(make, tmp_path):
+    def tune():
+        return trained(make(splitter=layers), lambda learn: learn.fine_tune(1, "auto", checkpoint=tmp_path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minilearner.fitting.rates.UPDATES_PER_SWEPT_STEP", 0)  # as earlier versions did
+        swept, record = tune()
+    again, resumed = tune()
+    assert torch.equal(swept, again) and resumed.sweep.recommended == record.sweep.recommended
+
+
+def _worth_a_sweep(learn):
+    """Returns the fewest epochs of a phase that sweeps."""
+    return -(-48 * UPDATES_PER_SWEPT_STEP // len(learn.dls.train))
 
 
 def test_without_a_fall_the_learners_rate_is_taken_and_this_is_printed(make, capsys):
