@@ -27,7 +27,11 @@ from minilearner.training.optimizers import Rate, spread
 __all__ = ["UPDATES_PER_SWEPT_STEP", "compute_ratios", "settle_rates", "sweep_rates", "take_recommendation"]
 
 UPDATES_PER_SWEPT_STEP = 4
-"""A free phase sweeps again only if it has this many updates for each step of the sweep."""
+"""A free phase sweeps again only if it has this many updates for each step of the sweep.
+
+A step of the sweep also measures the loss, and takes about twice as long as an update. So the sweep takes at most about
+half of the phase's time. See "Learning rates" in `tests/benchmarks/README.md`.
+"""
 
 
 def settle_rates(
