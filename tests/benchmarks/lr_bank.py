@@ -1,6 +1,7 @@
 """Measures how good the rate of a finder is: the error points it loses on real tasks to the best of 19 peak rates.
 
-    python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--unseen] [--again]
+    python tests/benchmarks/lr_bank.py [--seeds 3] [--only WORDS ...] [--unseen] [--sensitivity] [--auto-steps N ...]
+        [--again]
 
 The bank trains each task of `lr_tasks.py`, `lr_varied_tasks.py` and `lr_fresh_tasks.py` with `fit_one_cycle` at each
 rate and seed. If a rate costs the first seed more than 8 points, the other seeds do not try it. These errors, and the
@@ -16,8 +17,10 @@ with which `FRESH` was worse, so it was not taken.
 It prints the mean and the worst loss over tasks (each task is a mean over seeds), the spread of the suggestion over
 seeds (standard deviation in decades), and how often there was no suggestion. The best of 19 noisy errors is too low by
 chance; "best rate of the other seeds" says by how much. Then it prints the same with the constants of the rule
-calibrated without the task at hand. Seconds are the processor's, as a mean over `TIMED`. The rows of README have the
-mean and the worst loss, ours after 100 steps. The bank needs the packages of the dependency groups `peers` and `bank`
+calibrated without the task at hand. Seconds are the processor's, as a mean over `TIMED`; they are measured again if our
+sweeps take other steps. The table of README has all rules, with spread and steps as means over all tasks. With
+`--sensitivity`, `lr_sensitivity.py` also says how much each constant matters, from the same sweeps. `--auto-steps` adds
+sweeps of "auto" with other numbers of steps. The bank needs the packages of the dependency groups `peers` and `bank`
 and of the extra `test`, and Debian's `tuxpaint-stamps-default`.
 """
 
@@ -25,6 +28,7 @@ import argparse
 import hashlib
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,35 +37,39 @@ import numpy as np
 import torch
 from lr_fresh_tasks import FRESH
 from lr_peers import FINDERS, PEERS, peers, silence
-from lr_tasks import TASKS
+from lr_sensitivity import advise, print_sensitivity
+from lr_tasks import TASKS, points_lost
 from lr_varied_tasks import UNSEEN, VARIED
-from rows import readme_row
+from rows import readme_row, readme_table
 
 from minilearner.fitting.rates import sweep_rates
-from minilearner.lr_finder.recommendation import Calibration, recommend
+from minilearner.lr_finder.recommendation import Calibration
+from minilearner.lr_finder.sweep import short_sweep
 from minilearner.training.optimizers import is_adaptive
 
 KEPT = Path(__file__).with_suffix(".json")
-DEFAULT = 1e-3
 KTRAIN = "ktrain's rule on our curve"
+CONSTANTS = "best constant per optimizer, in hindsight"
+OTHER_SEEDS = "best rate of the other seeds"
 TIMED = (
     "wine MLP AdamW bs16",
     "approval MLP SGD bs32",
     "digit properties CNN-BN Adam bs64",
     "digits LSTM rows Adam bs32",
 )
-SWEEPS = {"100 steps": 100, "60 steps": 60, '"auto"': None}  # number of steps of `lr_find`, or the sweep of "auto"
+SWEEPS = {"100 steps": 100, '"auto"': None}
+"""Name -> the number of steps of `lr_find`, None for the sweep of "auto", or changes of the latter's settings."""
 CALIBRATIONS = [
     Calibration(plain=plain, bare=bare, adaptive=adaptive)
     for plain, bare, adaptive in product((0.65, 0.8, 1), (0.4, 0.5, 0.65), (0.5, 0.65, 0.8))
 ]
 
 
-def fingerprint(task, what):
-    """Returns a digest that changes if the task does."""
+def fingerprint(task, what, *depends):
+    """Returns a digest that changes if the task does, or what else the result depends on."""
     (x, y), _ = task.data()
     parts = task.name, what, x.shape, y.shape, str(task.model()), task.bs, task.epochs, task.loss, task.ratio, task.opt
-    parts += tuple(part for part in (task.first, task.cbs) if part is not None)
+    parts += tuple(part for part in (task.first, task.cbs, *depends) if part is not None)
     plain = [getattr(part, "__name__", None) or str(part).split(" at 0x")[0] for part in parts]
     return hashlib.sha256(repr(plain).encode()).hexdigest()[:12]
 
@@ -73,10 +81,13 @@ class Store:
         self.path = path
         self.values = {} if again or not path.exists() else json.loads(path.read_text())
 
-    def get(self, task, what, seed, compute):
-        key = f"{task.name} | {what} | seed {seed} | {fingerprint(task, what)}"
+    def get(self, task, what, seed, compute, *depends):
+        """Returns the result, computed if it is missing, or if the task or what else it `depends` on has changed."""
+        name = f"{task.name} | {what} | seed {seed} | "
+        key = name + fingerprint(task, what, *depends)
         if key not in self.values:
             start = time.perf_counter()
+            self.values = {kept: value for kept, value in self.values.items() if not kept.startswith(name)}
             self.values[key] = compute()
             lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in sorted(self.values.items())]
             self.path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -120,18 +131,15 @@ def floor(grids):
     return np.mean([own[other.argmin()] - own.min() for own, other in zip(tried, others, strict=True)])
 
 
-def points_lost(task, grid, lr):
-    lr = DEFAULT if lr is None or np.isnan(lr) else lr
-    at = np.interp(np.log10(lr), np.log10(task.grid), grid)
-    return float(at - grid.min())
-
-
-def ours(task, seed, num_it):
+def ours(task, seed, how):
+    """Returns our sweep of a task; `how` is as in `SWEEPS`."""
     learn = task.learner(seed, **({"lr": slice(task.ratio, 1.0)} if task.ratio else {}))
     with learn.no_logging():
-        if num_it is None:
-            return sweep_rates(learn._context(), momentum=learn.moms[1])
-        return learn.lr_find(num_it=num_it, show_plot=False, suggest_funcs=None)
+        if isinstance(how, int):
+            return learn.lr_find(num_it=how, show_plot=False, suggest_funcs=None)
+        context = learn._context()
+        settings = replace(short_sweep(context.new_run().optimizer), **(how or {}))
+        return sweep_rates(context, settings, momentum=learn.moms[1])
 
 
 def ktrain(sweep):
@@ -141,7 +149,7 @@ def ktrain(sweep):
 
 def time_finders(task):
     """Returns the processor seconds of each finder. Each runs twice, and the second run counts."""
-    finders = {f"minilearner, {name}": partial(ours, task, 0, n) for name, n in SWEEPS.items()}
+    finders = {f"minilearner, {name}": partial(ours, task, 0, how) for name, how in SWEEPS.items()}
     finders |= {name: partial(find, task, 0) for name, find in FINDERS.items()}
     found = {}
     for name, find in finders.items():
@@ -155,17 +163,30 @@ def time_finders(task):
 
 def mean_seconds(store):
     """Returns name of the rule -> the mean seconds of its finder over `TIMED`."""
-    found = [store.get(task, "seconds", 0, partial(time_finders, task)) for task in FRESH if task.name in TIMED]
+    found = [
+        store.get(task, "seconds", 0, partial(time_finders, task), describe_sweeps(task))
+        for task in FRESH
+        if task.name in TIMED
+    ]
     means = {name: np.mean([one[name] for one in found]) for name in found[0]}
     means |= {name: means["fastai"] for name in PEERS if name.startswith("fastai")}
     return means | {KTRAIN: means["minilearner, 100 steps"]}
 
 
-def measure(store, tasks, seeds):
-    """Returns for each task its grid, our sweeps, and the suggestions of every rule, one for each seed."""
+def describe_sweeps(task):
+    """Returns what our sweeps of a task cost depends on: how many steps each takes, of which settings."""
+    sweeps = {name: ours(task, 0, how) for name, how in SWEEPS.items()}
+    return str([(name, len(sweep.losses), sorted(sweep.settings.items())) for name, sweep in sweeps.items()])
+
+
+def measure(store, tasks, seeds, how):
+    """Returns for each task its grid, our sweeps, and the suggestions of every rule, one for each seed.
+
+    `how` is as in `SWEEPS`. Also returns, for each task, what noise alone costs.
+    """
     rows, noise = [], []
     for task in tasks:
-        sweeps = {name: [ours(task, seed, n) for seed in range(seeds)] for name, n in SWEEPS.items()}
+        sweeps = {name: [ours(task, seed, one) for seed in range(seeds)] for name, one in how.items()}
         rules = {
             f"minilearner, {name}": [None if np.isnan(s.recommended) else s.recommended for s in found]
             for name, found in sweeps.items()
@@ -213,11 +234,6 @@ def left_out(rows, name):
     return np.array(own), CALIBRATIONS[table.mean(1).argmin()]
 
 
-def advise(sweep, calibration):
-    known = {name: sweep.settings[name] for name in ("bs", "adaptive", "has_norm", "has_lstm")}
-    return recommend(sweep.lrs, sweep.losses, sweep.fixed, **known, calibration=calibration).lr
-
-
 def coverage(rows, name):
     """Returns the share of sweeps whose interval contains a rate within half a point of the best."""
     hits = [
@@ -229,42 +245,67 @@ def coverage(rows, name):
     return np.mean(hits)
 
 
-def print_readme_row(what, rows):
-    """Prints a row of README's table: mean and worst points lost."""
-    cells = {}
-    for rule in rows[0][3]:
-        points = score(rows, rule)[0]
-        cells[rule] = f"{points.mean():.1f}, {points.max():.1f}"
+def print_for_readme(parts, seconds):
+    """Prints a row for the project's README, and the table of all rules: mean and worst points lost in each part.
+
+    Args:
+        parts: words that describe the tasks -> their rows and what noise alone costs. The project's row has the first.
+        seconds: name of a rule -> the seconds of its finder.
+    """
+    (what, (first, _)), *_ = parts.items()
+    cells = {rule: describe(score(first, rule)[0]) for rule in first[0][3]}
     others = "; ".join(f"{name} {cells[name]}" for name in ("fastai minimum", "fastai valley", *PEERS[-2:]))
-    readme_row(what, cells["minilearner, 100 steps"], others)
+    points = "error points that the recommended rate of a sweep loses to the best of 19"
+    readme_row(f"{points}, {what}: mean, worst", cells["minilearner, 100 steps"], others)
+    head = ("error points lost: mean, worst", *parts, "spread, decades", "steps", "seconds")
+    every = [row for rows, _ in parts.values() for row in rows]
+    table = [
+        (
+            rule,
+            *(describe(score(rows, rule)[0]) for rows, _ in parts.values()),
+            f"{score(every, rule)[1]:.2f}",
+            count_steps(every, rule),
+            f"{seconds[rule]:.2f}" if rule in seconds else "",
+        )
+        for rule in cells
+    ]
+    constants = [describe(best_constants(rows)) for rows, _ in parts.values()]
+    noise = [describe(noise) for _, noise in parts.values()]
+    table += [(CONSTANTS, *constants, "0", "", ""), (OTHER_SEEDS, *noise, "", "", "")]
+    readme_table(head, table)
+
+
+def describe(points):
+    """Returns the mean and the worst in words."""
+    return f"{points.mean():.1f}, {points.max():.1f}"
 
 
 def count_steps(rows, rule):
     """Returns the mean number of steps that our sweep took, or the most that the finder takes."""
     name = "100 steps" if rule == KTRAIN else rule.removeprefix("minilearner, ")
-    if name not in SWEEPS:
-        return "100"
+    if name not in rows[0][2]:
+        return "100"  # the default of all peers
     return f"{np.mean([len(sweep.losses) for *_, sweeps, _ in rows for sweep in sweeps[name]]):.0f}"
 
 
 def show(title, rows, noise, seconds):
-    print(f"\n{title}: {len(rows)} tasks\n")
+    print(f"\n{title}\n")
     print(
         "| rule | mean points lost | worst | spread, decades | none | steps | seconds |\n|---|---|---|---|---|---|---|"
     )
     for rule in rows[0][3]:
         points, spread, none = score(rows, rule)
-        cost = f"{count_steps(rows, rule)} | {seconds[rule]:.1f}"
+        cost = f"{count_steps(rows, rule)} | {seconds[rule]:.2f}" if rule in seconds else f"{count_steps(rows, rule)} |"
         print(f"| {rule} | {points.mean():.2f} | {points.max():.1f} | {spread:.2f} | {none} | {cost} |")
     constants = best_constants(rows)
-    print(f"| best constant per optimizer (hindsight) | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 | | |")
-    print(f"| best rate of the other seeds, scored by each seed | {noise.mean():.2f} | {noise.max():.1f} | | | | |")
+    print(f"| {CONSTANTS} | {constants.mean():.2f} | {constants.max():.1f} | 0 | 0 | | |")
+    print(f"| {OTHER_SEEDS} | {noise.mean():.2f} | {noise.max():.1f} | | | | |")
     print("\n| task | best error | " + " | ".join(rows[0][3]) + " |\n|" + "---|" * (2 + len(rows[0][3])))
     for row in rows:
         cells = " | ".join(f"{score([row], rule)[0][0]:.1f}" for rule in row[3])
         print(f"| {row[0].name} | {row[1].min():.1f} | {cells} |")
     print()
-    for name in SWEEPS:
+    for name in rows[0][2]:
         own, best = left_out(rows, name)
         print(
             f"{name}: {best} would be best for all; with constants calibrated without the "
@@ -278,26 +319,34 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="only tasks whose names contain one of these words")
     parser.add_argument("--unseen", action="store_true", help="also the tasks that were not looked at while tuning")
+    parser.add_argument("--sensitivity", action="store_true", help="also how much each constant of the rule matters")
+    parser.add_argument("--auto-steps", nargs="+", type=int, default=[], help='also such numbers of steps for "auto"')
     parser.add_argument("--again", action="store_true", help="ignore the results kept in lr_bank.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # nets that diverge or die compute with denormal numbers, 20 times slower
     store = Store(KEPT, args.again)
     seconds = mean_seconds(store)  # first, because a missing package should end the script now, not after an hour
-    what = (
-        "error points that the recommended rate of a sweep loses to the best of 19, {} tasks not looked at while the "
-    )
-    parts = [
-        ("Tuned with", [*TASKS, *VARIED], "the same, {} tasks with which the rule was made"),
-        ("Unseen", UNSEEN, what + "rule was made: mean, worst"),
-        ("Fresh", FRESH, "the same, {} smaller tasks that were added later"),
-    ]
-    for title, tasks, what in parts if args.unseen else parts[:1]:
+    sweeps = SWEEPS | {f'"auto" in at most {n} steps': {"num_it": n} for n in args.auto_steps}
+    parts = {
+        "{} tasks not looked at while the rule was made": UNSEEN,
+        "{} smaller tasks, added later": FRESH,
+        "{} tasks with which the rule was made": [*TASKS, *VARIED],
+    }
+    if not args.unseen:
+        *_, last = parts
+        parts = {last: parts[last]}
+    measured = {}
+    for words, tasks in parts.items():
         chosen = [task for task in tasks if not args.only or any(word in task.name for word in args.only)]
         if chosen:
-            rows, noise = measure(store, chosen, args.seeds)
-            show(title, rows, noise, seconds)
-            print_readme_row(what.format(len(chosen)), rows)
+            title = words.format(len(chosen))
+            measured[title] = measure(store, chosen, args.seeds, sweeps)
+            show(title, *measured[title], seconds)
+    if measured:
+        print_for_readme(measured, seconds)
+    if measured and args.sensitivity:
+        print_sensitivity({title: rows for title, (rows, _) in measured.items()})
 
 
 if __name__ == "__main__":

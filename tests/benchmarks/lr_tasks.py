@@ -80,6 +80,17 @@ class Task:
         return 100 * float(wrong.float().mean())
 
 
+DEFAULT = 1e-3
+"""The rate of the Learner, which stands for a rate that no finder suggests."""
+
+
+def points_lost(task, grid, lr):
+    """Returns how much the error at a rate is above the lowest of the grid, interpolated over the rate's logarithm."""
+    lr = DEFAULT if lr is None or np.isnan(lr) else lr
+    at = np.interp(np.log10(lr), np.log10(task.grid), grid)
+    return float(at - grid.min())
+
+
 # Data: ((x, y), (valid x, valid y)), float32 inputs of about unit size, int64 classes or float32 numbers
 
 
