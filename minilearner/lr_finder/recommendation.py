@@ -75,6 +75,9 @@ _ROUNDING = 1e-6
 FEWEST = 8
 """The fewest points that a recommendation needs."""
 
+_FEW = 3 * FEWEST
+"""In fewer steps, small batches may hide a fall."""
+
 _SETTLED, _LEFT = 4, 0.25
 """The curve is settled if its last four losses all keep less than a quarter of the fall. The square of that is their
 weight, so they hardly count for the middle, and the wall lies behind them."""
@@ -199,7 +202,7 @@ def recommend(
     if curve.clarity < curve.least:
         if untrained and curve.rise:
             return _fall_back(curve, usual, float(lrs[0]))
-        reason = curve.explain_none()
+        reason = curve.explain_none(planned or len(losses))
         return Recommendation(NoRate(reason), reason, turns=curve.rise)
     (middle, spread), wall = curve.middle(), curve.wall()
     between = middle * math.sqrt(min(wall / middle, calibration.farthest))
@@ -253,7 +256,10 @@ def _explain_too_few(losses: Curve, fixed: Curve, broke: bool, planned: int) -> 
         stopped = f"{found}, because it stopped after {len(losses)} of {plural(planned, 'step')}"
         return f"{stopped}; if the loss exploded, sweep lower rates"
     least = planned + FEWEST - n
-    return f"{found}: sweep at least {least} steps (`num_it` of `lr_find`, `num_iter` of `LRFinder`)"
+    return f"{found}: sweep at least {least} steps ({_NUMBER_OF_STEPS})"
+
+
+_NUMBER_OF_STEPS = "`num_it` of `lr_find`, `num_iter` of `LRFinder`"
 
 
 @dataclass(frozen=True)
@@ -380,17 +386,17 @@ class _Curve:
             return f"was lowest at {self.turn():.1e}, and hardly rose after that (sweep to higher rates to be sure)"
         return f"and was still falling at the end of the range, {self.turn():.1e} (sweep to higher rates to be sure)"
 
-    def explain_none(self) -> str:
-        """Returns what the curve shows instead of a fall, in words."""
+    def explain_none(self, planned: int) -> str:
+        """Returns what the curve of so many planned updates shows instead of a fall, in words."""
         fall = self.fall if self.fall > self.noise / 100 else 0.0
         fell = "the loss did not fall"
         if fall:
             fell = f"the loss fell by only {fall:.2g}, while it differs by {self.noise:.2g} from batch to batch"
         for rate in self.rise.values():
-            return (
-                f"{fell}, and it rose from {rate:.1e} on: the model is already good, or it does not learn; take a "
-                "rate well below that"
-            )
+            why = "the model is already good, or it does not learn; take a rate well below that"
+            if planned < _FEW:
+                why = f"{plural(planned, 'step')} show little; sweep more ({_NUMBER_OF_STEPS})"
+            return f"{fell}, and it rose from {rate:.1e} on: {why}"
         if self.broke:
             last = self.lrs[-1]
             return f"{fell}, and it was not finite past {last:.1e}: look for NaN in data and loss, or sweep lower rates"

@@ -10,7 +10,8 @@ smoothing and the stop rule are fastai's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.optim import Optimizer
 from minilearner import processes
 from minilearner.callbacks.gradients import count_updates
 from minilearner.checks import check_choice, check_count, check_fraction, check_positive, is_number
-from minilearner.lr_finder.recommendation import FEWEST, is_settled
+from minilearner.lr_finder.recommendation import FEWEST, NoRate, is_settled
 from minilearner.lr_finder.result import LRSweep
 from minilearner.lr_finder.suggestions import as_functions
 from minilearner.models.groups import has_lstm_layers, has_norm_layers
@@ -202,8 +203,9 @@ def find_rates(
             for group in run.optimizer.param_groups:
                 set_momentum(group, momentum)
         shown = [] if make_progress is None else [make_progress(settings.num_it)]
-        Loop(run, [fixed, *of_step, sweep, *shown], train=train).fit()
-    return LRSweep.from_curve(
+        with _record_updates(run.optimizer) as updates:
+            Loop(run, [fixed, *of_step, sweep, *shown], train=train).fit()
+    found = LRSweep.from_curve(
         lrs[: len(sweep.losses)],
         sweep.losses,
         fixed=sweep.fixed_losses,
@@ -217,6 +219,28 @@ def find_rates(
         wd=max(float(group.get("weight_decay", 0.0)) for group in run.optimizer.param_groups),
         **asdict(settings),
     )
+    return _withhold_rate(found, run.optimizer) if sweep.losses and not updates else found
+
+
+@contextmanager
+def _record_updates(optimizer: Optimizer) -> Iterator[list[bool]]:
+    """Yields a list that gets longer with each update that the optimizer itself makes."""
+    updates: list[bool] = []
+    hook = optimizer.register_step_post_hook(lambda *_: updates.append(True))
+    try:
+        yield updates
+    finally:
+        hook.remove()
+
+
+def _withhold_rate(sweep: LRSweep, optimizer: Optimizer) -> LRSweep:
+    """Returns a sweep without a recommendation, because its rates changed nothing."""
+    reason = (
+        f"the learner's {type(optimizer).__name__}, whose rate the sweep raises, made no update: a callback trains "
+        "with optimizers of its own, so choose their rates there"
+    )
+    notes = dict.fromkeys(sweep.suggestions, reason)
+    return replace(sweep, recommended=NoRate(reason), reason=reason, interval=None, bounds=None, turns={}, notes=notes)
 
 
 def describe_training(model: nn.Module, optimizer: Optimizer, fixed: FixedLoss | None) -> dict[str, bool]:

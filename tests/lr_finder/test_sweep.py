@@ -18,7 +18,6 @@ from minilearner import (
     GradientAccumulation,
     GradientClip,
     Learner,
-    LRSweep,
     MixUp,
     minimum,
     slide,
@@ -577,14 +576,3 @@ def test_single_items_and_one_batch_an_epoch_get_a_rate(ninety_blobs, bs):
     learn = Learner(dls, nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 3)), opt_func=torch.optim.Adam)
     assert 1e-3 < learn.lr_find(1e-4, 1, num_it=14, show_plot=False).recommended < 1
     assert 1e-3 < sweep_for_auto(learn).recommended < 1
-
-
-def test_a_sweep_that_is_too_short_for_a_recommendation_names_the_least(net, blobs):
-    sweep = learner(net, blobs).lr_find(num_it=7, show_plot=False)
-    assert "has only 7 of the 8 comparable losses" in sweep.reason
-    assert "sweep at least 8 steps (`num_it` of `lr_find`" in sweep.reason
-
-
-def test_a_sweep_that_stopped_soon_does_not_ask_for_as_many_steps_as_it_had():
-    sweep = LRSweep.from_curve([1.0, 2.0, 3.0], [2.0, 3.0, 9.0], fixed=[2.0, 3.0, 9.0], num_it=100)
-    assert "stopped after 3 of 100 steps; if the loss exploded, sweep lower rates" in sweep.reason
