@@ -254,10 +254,11 @@ def print_for_readme(parts, seconds):
     """
     (what, (first, _)), *_ = parts.items()
     cells = {rule: describe(score(first, rule)[0]) for rule in first[0][3]}
-    others = "; ".join(f"{name} {cells[name]}" for name in ("fastai minimum", "fastai valley", *PEERS[-2:]))
+    others = f"fastai's minimum {cells['fastai minimum']}, valley {cells['fastai valley']}; "
+    others += "; ".join(f"{name} {cells[name]}" for name in PEERS[-2:])
     points = "error points that the recommended rate of a sweep loses to the best of 19"
     readme_row(f"{points}, {what}: mean, worst", cells["minilearner, 100 steps"], others)
-    head = ("error points lost: mean, worst", *parts, "spread, decades", "steps", "seconds")
+    head = ("points lost: mean, worst", *parts, "spread, decades", "steps", "seconds")
     every = [row for rows, _ in parts.values() for row in rows]
     table = [
         (
@@ -277,7 +278,7 @@ def print_for_readme(parts, seconds):
 
 def describe(points):
     """Returns the mean and the worst in words."""
-    return f"{points.mean():.1f}, {points.max():.1f}"
+    return ", ".join(f"{value:.1f}" if value < 10 else f"{value:.0f}" for value in (points.mean(), points.max()))
 
 
 def count_steps(rows, rule):
