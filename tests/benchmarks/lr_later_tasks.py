@@ -1,7 +1,8 @@
 """Later tasks of `lr_bank.py`: recurrent nets, and convolutional nets without norm layers under adaptive optimizers.
 
-The earlier tasks suggested other factors for these two kinds, but had few of each. These were trained and scored for
-the first time when the factors stood.
+The earlier tasks had few of these two kinds, and suggested another factor for each. With the tasks here, LSTM layers
+got a lower factor, and GRU layers did not. Plain convolutional nets would lose less at 1.4 times the rate, but kept
+theirs: nobody tried it on trained nets of this kind, such as VGG.
 """
 
 import argparse
