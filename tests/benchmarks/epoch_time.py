@@ -20,7 +20,7 @@ import torch
 from pipeline import GridSampleLoop
 from rows import readme_row
 from torch.nn import functional as F
-from turns import by_turns, ratio, seconds
+from turns import by_turns, ratio_text, seconds
 
 from minilearner import DataLoaders, Learner, MiniGoogLeNet, fashion_mnist
 from minilearner.runtime import default_device
@@ -99,14 +99,14 @@ def main():
         modes |= {f"{name}, compiled": (*mode[:2], True) for name, mode in modes.items()}
     print(f"{platform.machine()}, {os.cpu_count()} cores, {device}, torch {torch.__version__}; batch {args.bs},")
     print(f"{args.steps} updates a round, medians of {args.rounds} rounds, for {updates} updates an epoch\n")
-    print(f"{'':32} {'raw loop':>12} {'minilearner':>12} {'ratio':>7}")
+    print(f"{'':32} {'raw loop':>12} {'minilearner':>12} {'ratio':>21}")
     for name, mode in modes.items():
         makers = {make.__name__: (make, args.bs, args.steps, *mode) for make in (raw, ours)}
         times = by_turns(makers, args.rounds)
         by_hand, mine = (statistics.median(times[who]) / args.steps * updates for who in ("raw", "ours"))
-        pairs = ratio(times["ours"], times["raw"])
-        print(f"{name:32} {by_hand:10.0f} s {mine:10.0f} s {pairs:7.3f}")
-        peers = f"raw loop {by_hand:.0f} s (ratio of pairs {pairs:.3f})"
+        pairs = ratio_text(times["ours"], times["raw"])
+        print(f"{name:32} {by_hand:10.0f} s {mine:10.0f} s {pairs:>21}")
+        peers = f"raw loop {by_hand:.0f} s (ratio of pairs {pairs})"
         readme_row(f"an epoch of MiniGoogLeNet, {name}", f"{mine:.0f} s", peers)
 
 

@@ -24,6 +24,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -34,8 +35,9 @@ from pipeline import machine
 from rows import readme_row
 from torchvision.io import ImageReadMode, read_file
 from torchvision.io import decode_image as decode_by_torchvision
-from turns import ratio, seconds
+from turns import seconds, share_text
 
+from minilearner.data import fast_decoders
 from minilearner.data.batch_transforms import run_steps
 from minilearner.data.memory_loader import MemoryLoader
 from minilearner.runtime import keep_freed_memory
@@ -48,6 +50,7 @@ KINDS = {
     "webp": "WebP of 420 px",
     "photo": "JPEG of 12 megapixels",
 }
+LIMITS = {"limit": "limit", "torch": "limit, torch augments"}
 N_FILES = {"jpeg": 64, "png": 32, "webp": 32, "photo": 8}
 """One batch of each, so that a round is short."""
 MAP = np.array([[0.9, 0.1, -5.0], [-0.1, 0.9, 10.0], [3e-4, -2e-4, 1.0]])
@@ -77,8 +80,10 @@ def measure(kind, paths, options):
     costs, ways = measure_stages(kind, paths, options.rounds)
     best = {stage: choose(costs, stage, found) for stage, found in ways.items()}
     loader = make_loader(paths, cache=False)
-    limits = {name: limit(ways, best | change) for name, change in {"limit": {}, "torch": {"augment": "torch"}}.items()}
+    changes = {"limit": {}, "torch": {"augment": "torch"}}
+    limits = {name: limit(ways, best | changes[name]) for name in LIMITS}
     jobs = {"ours": partial(run_through, loader)} | {name: partial(over, f, paths) for name, f in limits.items()}
+    jobs["plain"] = partial(without_fast, partial(run_through, loader))
     alone = take_turns(jobs, len(paths), options.rounds)
     with ThreadPoolExecutor(options.threads, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         jobs |= {name: partial(over_in, threads, f, paths) for name, f in limits.items()}
@@ -249,6 +254,12 @@ def run_through(loader):
     over(lambda _: None, loader)
 
 
+def without_fast(job):
+    """Runs a job as if the extra `fast` were not installed."""
+    with patch.object(fast_decoders, "decode_faster", lambda image: None):
+        job()
+
+
 def our_stages(paths):
     loader = make_loader(paths, cache=False)
     dataset, n = loader.dataset, len(paths)
@@ -316,19 +327,20 @@ def report_stages(kind, costs, best):
 
 
 def report_limits(kind, alone, by_clock, n_threads):
-    print("\n| | ms of processor time | share of it | images a second by the clock | share |\n|---|---|---|---|---|")
+    print("\n| | ms of processor time | of ours | images a second by the clock | of ours |\n|---|---|---|---|---|")
     shares = {}
-    for name in ("ours", "limit", "torch"):
-        shares[name] = tuple(f"{ratio(took[name], took['ours']):.0%}" for took in (alone, by_clock))
+    for name, what in {"ours": "ours", "plain": "ours without `fast`", **LIMITS}.items():
+        shares[name] = tuple(share_text(took["ours"], took[name]) for took in (alone, by_clock))
         cost, clock = (statistics.median(took[name]) for took in (alone, by_clock))
-        what = "limit, torch augments" if name == "torch" else name
         print(f"| {what} | {cost:.3f} | {shares[name][0]} | {1e3 / clock:,.0f} | {shares[name][1]} |")
+    plain = tuple(share_text(took["plain"], took["limit"]) for took in (alone, by_clock))
     readme_row(
-        f"{KINDS[kind]} to augmented batches of 128 px: share of the machine's limit, processor time (by the clock, "
-        f"{n_threads} threads)",
-        "{} ({})".format(*shares["limit"]),
-        "if torch augments: {} ({})".format(*shares["torch"]),
+        f"{KINDS[kind]} to augmented batches of 128 px: share of the machine's limit, processor time; by the clock, "
+        f"{n_threads} threads",
+        "{}; {} by the clock".format(*shares["limit"]),
+        "if torch augments: {}; {}".format(*shares["torch"]),
     )
+    readme_row("the same without the extra `fast`", "{}; {}".format(*plain))
 
 
 def compare_cache(paths, options):
@@ -341,9 +353,9 @@ def compare_cache(paths, options):
     shares = []
     for clock in (time.process_time, time.perf_counter):
         took = take_turns(jobs, len(paths), options.rounds, clock)
-        shares.append(f"{ratio(took['memory'], took['cache']):.0%}")
+        shares.append(share_text(took["cache"], took["memory"]))
     print(f"\nfrom the cache: {shares[0]} of the speed in memory by processor time, {shares[1]} by the clock")
-    readme_row("an epoch from the cache: share of the speed in memory (by the clock)", f"{shares[0]} ({shares[1]})")
+    readme_row("an epoch from the cache: share of the speed in memory; by the clock", f"{shares[0]}; {shares[1]}")
 
 
 if __name__ == "__main__":

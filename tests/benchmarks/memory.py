@@ -30,7 +30,7 @@ from rows import readme_row
 from torch import nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
-from turns import Contender
+from turns import Contender, ratio_text
 
 from minilearner import MLP, ClassificationInterpretation, DataLoaders, Learner, accuracy
 from minilearner.vision.image_loaders import ImageDataLoaders
@@ -251,11 +251,10 @@ def main():
     )
     pairs = [(measure(train_ours), measure(train_by_hand)) for _ in range(args.rounds)]
     ours, by_hand = (statistics.median(column) / MB for column in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
     row(
         "memory of training: the largest rise",
         f"{ours:.0f} MB",
-        f"raw loop {by_hand:.0f} MB (ratio of pairs {ratio:.3f})",
+        f"raw loop {by_hand:.0f} MB (ratio of pairs {ratio_text(*zip(*pairs, strict=True))})",
     )
     mine, theirs = (measure(allocated, make) / MB for make in (train_ours, train_by_hand))
     row("what torch has allocated at the peak of training", f"{mine:.2f} MB", f"raw loop {theirs:.2f} MB")

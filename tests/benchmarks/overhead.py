@@ -9,12 +9,14 @@ round's difference from its own raw loop.
 """
 
 import argparse
+import atexit
 import contextlib
 import io
 import logging
 import os
 import platform
 import statistics
+import tempfile
 import time
 import warnings
 from functools import partial
@@ -25,10 +27,12 @@ import torch
 from rows import readme_row
 from torch import nn
 from torch.nn import functional as F
-from turns import by_turns, ratio, seconds
+from turns import by_turns, ratio_text, seconds
 
 N_ITEMS, N_IN, N_CLASSES = 64, 32, 10
 BUSY = "minilearner, bar and three training metrics"
+FULL = "minilearner, the same with EMA and CSV"
+USUAL = "minilearner, bar, EMA, CSV and three metrics in validation"
 
 
 def net():
@@ -71,13 +75,27 @@ def minilearner(data, **kwargs):
     return epoch
 
 
-def minilearner_with_metrics(data):
+def minilearner_with_metrics(data, *, valid=None, **kwargs):
     from minilearner import DataLoaders, Learner, accuracy, error_rate, top_k_accuracy
 
     metrics = [accuracy, error_rate, partial(top_k_accuracy, k=3)]
-    learn = Learner(DataLoaders(data), net(), nn.CrossEntropyLoss(), torch.optim.SGD, device="cpu", metrics=metrics)
-    learn.recorder.train_metrics = True
+    learn = Learner(
+        DataLoaders(data, valid), net(), nn.CrossEntropyLoss(), torch.optim.SGD, device="cpu", metrics=metrics, **kwargs
+    )
+    learn.recorder.train_metrics = valid is None
     return lambda: learn.fit(1, 1e-3)
+
+
+def minilearner_in_full(data, *, valid=None):
+    from minilearner import EMA, CSVLogger
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return minilearner_with_metrics(data, valid=valid, cbs=[EMA(), CSVLogger(fname="history.csv")], path=folder.name)
+
+
+def minilearner_as_usual(data):
+    return minilearner_in_full(data, valid=data[:1])
 
 
 def fastai(data):
@@ -194,7 +212,14 @@ def make_benchmark(make, args):
 
 
 PEERS = {"skorch": skorch, "Lightning": lightning, "fastai": fastai, "Keras on torch": keras}
-CONTENDERS = {"raw loop": raw, "minilearner": minilearner, BUSY: minilearner_with_metrics, **PEERS}
+CONTENDERS = {
+    "raw loop": raw,
+    "minilearner": minilearner,
+    BUSY: minilearner_with_metrics,
+    FULL: minilearner_in_full,
+    USUAL: minilearner_as_usual,
+    **PEERS,
+}
 
 
 def main():
@@ -212,14 +237,19 @@ def main():
 
 def report(times):
     raw = times["raw loop"]
-    over = {name: statistics.median(t - r for t, r in zip(column, raw)) for name, column in times.items()}
-    print("| | µs a step | over raw | times raw |\n|---|---|---|---|")
+    excess = {name: sorted(t - r for t, r in zip(column, raw)) for name, column in times.items()}
+    over = {name: statistics.median(column) for name, column in excess.items()}
+    print("| | µs a step | over raw | smallest, largest | times raw |\n|---|---|---|---|---|")
     for name, column in times.items():
-        print(f"| {name} | {statistics.median(column):.0f} | {over[name]:.1f} | {ratio(column, raw):.2f} |")
+        ends = f"{excess[name][0]:.0f}, {excess[name][-1]:.0f}"
+        print(f"| {name} | {statistics.median(column):.0f} | {over[name]:.1f} | {ends} | {ratio_text(column, raw)} |")
     what = f"a training step of a tiny net, over a raw loop's {statistics.median(raw):.0f} µs"
     others = ", ".join(f"{name} {over[name]:,.0f} µs" for name in PEERS if name in over)
-    readme_row(what, f"{over['minilearner']:.0f} µs", others)
-    readme_row("the same with a bar and three metrics on training batches", f"{over[BUSY]:.0f} µs")
+    spread = {name: f"{over[name]:.0f} µs ({found[0]:.0f} to {found[-1]:.0f})" for name, found in excess.items()}
+    readme_row(what, spread["minilearner"], others)
+    readme_row("the same with a bar and three metrics on training batches", spread[BUSY])
+    readme_row("the same with EMA and CSV too", spread[FULL])
+    readme_row("with a bar, EMA, CSV and three metrics in validation", spread[USUAL])
 
 
 if __name__ == "__main__":

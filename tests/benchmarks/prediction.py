@@ -23,7 +23,7 @@ from rows import readme_row
 from torch import nn
 from torchvision import transforms
 from torchvision.models import resnet18
-from turns import by_turns, ratio, seconds
+from turns import by_turns, ratio_text, seconds
 
 from minilearner.models.heads import create_head, cut_model, num_features
 from minilearner.vision.all import ClassificationInterpretation, DataLoaders, Learner
@@ -42,8 +42,9 @@ def predict_one(folder, rounds):
     times = by_turns({make.__name__: (make, files) for make in (by_hand, predict)}, rounds, warm_up=2)
     hand, ours = (statistics.median(times[name]) * 1e3 for name in ("by_hand", "predict"))
     print("| predict of one JPEG file, ResNet-18, 128 px | preprocessing and a forward pass by hand | ratio |")
-    print(f"|---|---|---|\n| {ours:.2f} ms | {hand:.2f} ms | {ratio(times['predict'], times['by_hand']):.2f} |\n")
-    others = f"preprocessing and a forward pass by hand {hand:.1f} ms"
+    pairs = ratio_text(times["predict"], times["by_hand"])
+    print(f"|---|---|---|\n| {ours:.2f} ms | {hand:.2f} ms | {pairs} |\n")
+    others = f"preprocessing and a forward pass by hand {hand:.1f} ms (ratio of pairs {pairs})"
     readme_row("`predict` of one JPEG file, ResNet-18, 128 px", f"{ours:.1f} ms", others)
 
 

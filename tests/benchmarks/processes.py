@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from rows import readme_row
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from turns import ratio_text
 
 from minilearner import MLP, DataLoaders, Learner, MiniGoogLeNet, processes
 from minilearner.training.distributed import shard_model
@@ -88,13 +89,13 @@ def compare(name, turns):
     for kind, unit in enumerate(("", " of the processor")):
         times = [[1000 * turn[kind] / n_batches for turn in pair] for pair in turns_of_each]
         mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
-        ratio = statistics.median(a / b for a, b in times)
-        print(f"{name}: {mine:.2f} ms a step{unit}, by hand {theirs:.2f} ms; ratio {ratio:.3f}", flush=True)
-        cells.append((mine, theirs, ratio))
-    (mine, theirs, ratio), (_, _, of_processor) = cells
+        pairs = ratio_text(*zip(*times, strict=True))
+        print(f"{name}: {mine:.2f} ms a step{unit}, by hand {theirs:.2f} ms; ratio {pairs}", flush=True)
+        cells.append((mine, theirs, pairs))
+    (mine, theirs, pairs), (_, _, of_processor) = cells
     what = f"a step of {name} in {processes.count()} processes, batches of {BS} each"
     rival = {"ddp": "torch's DDP by hand", "fsdp": "torch's `fully_shard` by hand"}[strategy]
-    beside = f"{rival} {theirs:.1f} ms (ratio of pairs {ratio:.3f}, of processor time {of_processor:.3f})"
+    beside = f"{rival} {theirs:.1f} ms (ratio of pairs {pairs}, of processor time {of_processor})"
     readme_row(what, f"{mine:.1f} ms", beside)
 
 

@@ -53,12 +53,25 @@ class Benchmark(NamedTuple):
     """Options for Python that start the script."""
 
 
+PROCESSES = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 BENCHMARKS = [
     Benchmark("A training step of a tiny net", "overhead.py", ("--steps", "200", "--rounds", "3")),
+    Benchmark(
+        "Two processes beside torch's own DDP",
+        "processes.py",
+        ("--turns", "2"),
+        ("--turns", "9"),
+        starter=PROCESSES,
+    ),
     Benchmark("Batches in memory, shift and flip", "pipeline.py", ("--items", "5000", "--rounds", "2")),
     Benchmark("`aug_transforms` on whole batches", "augmentation.py", ("--batches", "3", "--rounds", "2")),
     Benchmark("Batches from JPEG files", "input_path.py", ("--images", "200", "--rounds", "1")),
-    Benchmark("Image files and the limit of the machine", "image_limit.py", ("--rounds", "2", "--only", "jpeg")),
+    Benchmark(
+        "Image files and the limit of the machine",
+        "image_limit.py",
+        ("--rounds", "2", "--only", "jpeg"),
+        ("--rounds", "12"),
+    ),
     Benchmark("Import, start-up, and an epoch's own cost", "startup.py", ("--files", "10000", "--rounds", "2")),
     Benchmark(
         "An epoch of MiniGoogLeNet",
@@ -72,18 +85,23 @@ BENCHMARKS = [
         ("--size", "64", "--epochs", "1", "--images", "90", "--seeds", "1", "--tasks", "fashion"),
         ("--size", "96", "--epochs", "3", "--images", "450", "--seeds", "3"),
     ),
+    Benchmark(
+        "The time to the same error",
+        "time_to_error.py",
+        ("--size", "64", "--epochs", "1", "--seeds", "1", "--tasks", "scratch", "--ours", "1", "--options"),
+        ("--size", "64", "--ours", "2", "6", "--options"),
+    ),
     Benchmark('What `precision="auto"` chooses', "precision.py", ("--rounds", "1", "--bs", "8"), ("--rounds", "7")),
-    Benchmark("What five minutes give", "five_minutes.py", ("--minutes", "1"), ("--rounds", "3")),
+    Benchmark("What five minutes give", "five_minutes.py", ("--minutes", "1")),
     Benchmark("The frozen phase of fine-tuning", "frozen.py", ("--steps", "1", "--rounds", "2"), ("--seeds", "3")),
     Benchmark("Predicting with a trained model", "prediction.py", ("--rounds", "3", "--items", "5000")),
     Benchmark("How cost grows", "growth.py", ("--rounds", "2")),
     Benchmark("How much memory work takes", "memory.py", ("--items", "20000", "--rounds", "1")),
     Benchmark(
-        "Two processes beside torch's own DDP",
-        "processes.py",
-        ("--turns", "2"),
-        ("--turns", "5"),
-        starter=("-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        "Simulated devices on a slow link",
+        "scaling.py",
+        ("--rounds", "1", "--gigabits", "2"),
+        starter=PROCESSES,
     ),
 ]
 BANK = Benchmark("Learning rates", "lr_bank.py", ("--seeds", "1", "--only", "wine", "--unseen"), ("--unseen",))

@@ -24,6 +24,7 @@ from typing import Any
 
 import transfer
 from rows import readme_row
+from turns import ratio, ratio_text
 
 TUNED, SCRATCH = ("stamps", "fashion", "digits"), "scratch"
 N_SCRATCH, BS_SCRATCH, LR_SCRATCH = 5000, 64, 3e-3
@@ -97,18 +98,13 @@ def mean_error(rows: list[dict[str, Any]]) -> float:
     return statistics.mean(row["error"] for row in rows)
 
 
-def ratios(rows: list[dict[str, Any]], peers: list[dict[str, Any]], clock: str) -> list[float]:
-    return sorted(row[clock] / peer[clock] for row, peer in zip(rows, peers, strict=True))
-
-
 def middle_ratio(rows: list[dict[str, Any]], peers: list[dict[str, Any]], clock: str) -> float:
-    return statistics.median(ratios(rows, peers, clock))
+    return ratio([row[clock] for row in rows], [peer[clock] for peer in peers])
 
 
 def spread(rows: list[dict[str, Any]], peers: list[dict[str, Any]], clock: str) -> str:
     """Returns the median of the ratios of pairs with the smallest and the largest: "0.21 (0.20 to 0.23)"."""
-    low, *_, high = found if len(found := ratios(rows, peers, clock)) > 1 else found * 2
-    return f"{statistics.median(found):.2f} ({low:.2f} to {high:.2f})"
+    return ratio_text([row[clock] for row in rows], [peer[clock] for peer in peers])
 
 
 def small_network() -> Any:

@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rows import readme_row
+from turns import ratio_text
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -97,14 +98,14 @@ def report(task: str, folder: Path, args: argparse.Namespace) -> None:
     cells = {}
     for kind, rows in found.items():
         errors, seconds = ([row[name] for row in rows] for name in ("error", "seconds"))
-        ratios = [s / peer["seconds"] for s, peer in zip(seconds, found.get("fastai", rows), strict=True)]
+        pairs = ratio_text(seconds, [peer["seconds"] for peer in found.get("fastai", rows)])
         by_seed = (" ".join(f"{e:.4f}" for e in errors), " ".join(f"{s:.1f}" for s in seconds))
-        mean, pairs = statistics.mean(errors), statistics.median(ratios)
-        print(f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {mean:.4f} | {by_seed[1]} | {pairs:.2f} |")
-        beside = f" ({pairs:.2f})" if kind != "fastai" and "fastai" in found else ""
+        mean = statistics.mean(errors)
+        print(f"| {kind} ({rows[0]['how']}) | {by_seed[0]} | {mean:.4f} | {by_seed[1]} | {pairs} |")
+        beside = f" (beside fastai {pairs})" if kind != "fastai" and "fastai" in found else ""
         cells[kind] = f"{statistics.median(seconds):.0f} s{beside}, {mean:.3f}"
     if "minilearner" in cells:
-        what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time (ratio of pairs), error rate"
+        what = f"fine-tuning a trained EfficientNet-Lite0 on {what}: time, error rate"
         theirs = f"fastai {cells['fastai']}" if "fastai" in cells else ""
         readme_row(f"{what} of {args.seeds} seeds", cells["minilearner"], theirs)
 
