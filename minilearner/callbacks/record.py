@@ -98,6 +98,13 @@ class Evaluate(Callback):
         self._losses.reset()
         self._sizes, self._batches = [], []
 
+    def state_dict(self) -> dict[str, Any]:
+        """Returns an empty dict; each validation begins anew."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Leaves out what earlier versions saved; each validation begins anew."""
+
 
 class Record(Callback):
     """Writes the steps and epochs of a run into `run.record`.

@@ -171,15 +171,19 @@ def _keep_sweep(
     """Returns the sweep that is saved in a checkpoint's folder. If there is none, sweeps, and saves it there.
 
     A sweep that an earlier version saved does not say which run it belongs to. It counts only if a checkpoint is there
-    too, which says that: the rate is a part of its identity. Otherwise the sweep is made again.
+    too, which says that: the rate is a part of its identity. Otherwise the sweep is made again. It is not saved beside
+    the checkpoint of a run that kept none: if that is another run, its folder stays as it was.
     """
     if checkpoint is None:
         return sweep_rates(context, ratios=ratios, momentum=momentum)
     path = checkpoint.folder / _FILE
     own = _sweep_identity(context, ratios, momentum)
-    saved = _read_identity(path) if processes.take_from_first(path.exists()) else None
-    if saved is None and not processes.take_from_first(path.exists() and checkpoint.has_saved):
+    is_saved, is_used = processes.take_from_first((path.exists(), checkpoint.has_saved))
+    saved = _read_identity(path) if is_saved else None
+    if saved is None and not (is_saved and is_used):
         found = sweep_rates(context, ratios=ratios, momentum=momentum)
+        if is_used:
+            return found
         content = {**content_of(found), _IDENTITY: pack(own, {})}
         write_atomically(path, json_text({**content, _DIGEST: _digest(content)}))
         processes.wait()

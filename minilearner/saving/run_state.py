@@ -43,6 +43,8 @@ def run_state(run: Run, *, epoch: int, batch: int) -> dict[str, Any]:
 def _mark_what_grows(part: Callback | RunRecord, state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state of a callback or of the record, with marks on what only grows."""
     names = type(part).growing
+    if not isinstance(names, (tuple, list)):
+        raise TypeError(f"{type(part).__name__}.growing must be a tuple of names. Received: growing={names!r}.")
     if strange := [name for name in names if not isinstance(state.get(name), (list, np.ndarray))]:
         raise TypeError(
             f"{type(part).__name__}.growing must name lists or NumPy arrays in its `state_dict`. "

@@ -21,6 +21,18 @@ def test_restored_training_metrics_are_on_the_runs_device():
     assert resumed.train_metrics["train_f1"].tp.device.type == "meta"
 
 
+def test_a_run_that_an_earlier_version_saved_validates_after_it_resumes(monkeypatch, net, blobs, tmp_path):
+    def train(epochs):
+        learn = Learner(DataLoaders.from_arrays(*blobs, bs=16, seed=3), net(), metrics=accuracy)
+        with learn.no_logging():
+            return learn.fit(epochs, 0.1, checkpoint=tmp_path, extend=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluate, "state_dict", lambda self: {"_losses": [], "_sizes": [], "_batches": []})
+        train(1)
+    assert len(train(2).history["valid_loss"]) == 2
+
+
 class Storages(Callback):
     """Counts in each batch of a validation how many pieces of memory hold the losses and the values of the metric."""
 

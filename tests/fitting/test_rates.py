@@ -153,6 +153,18 @@ def test_a_free_phase_that_has_swept_goes_on_with_that_rate(make, tmp_path):
     assert torch.equal(swept, again) and resumed.sweep.recommended == record.sweep.recommended
 
 
+@pytest.mark.parametrize("extend", [False, True])
+def test_a_refused_call_for_a_longer_free_phase_leaves_the_folder_of_the_shorter_one_as_it_was(make, tmp_path, extend):
+    def tune(epochs, **how):
+        return trained(make(splitter=layers), lambda learn: learn.fine_tune(epochs, "auto", checkpoint=tmp_path, **how))
+
+    expected, _ = tune(1)
+    with pytest.raises(CheckpointError, match="holds another run"):
+        tune(_worth_a_sweep(make()), extend=extend)
+    again, record = tune(1)
+    assert torch.equal(again, expected) and record.sweep is None
+
+
 def _worth_a_sweep(learn):
     """Returns the fewest epochs of a phase that sweeps."""
     return -(-48 * UPDATES_PER_SWEPT_STEP // len(learn.dls.train))

@@ -236,3 +236,10 @@ def test_a_callback_must_name_lists_that_its_state_has(tmp_path, name):
 
     with (learn := learner()).no_logging(), pytest.raises(TypeError, match=f"Odd.growing must name .* '{name}'"):
         learn.fit(1, 0.1, cbs=Odd(), checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("growing", ["losses", True])
+def test_what_grows_must_be_a_tuple_of_names(tmp_path, growing):
+    odd = type("Odd", (Seen,), {"growing": growing})()
+    with (learn := learner()).no_logging(), pytest.raises(TypeError, match="Odd.growing must be a tuple of names"):
+        learn.fit(1, 0.1, cbs=odd, checkpoint=tmp_path)
