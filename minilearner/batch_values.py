@@ -8,7 +8,7 @@ from torch import Tensor
 __all__ = ["MOST_LOOSE", "BatchValues"]
 
 MOST_LOOSE = 64
-"""How many small tensors may wait before they move into one: between large ones they break up the memory those free."""
+"""How many small tensors may wait before they move into one. Between large tensors, they would fragment memory."""
 
 
 class BatchValues:

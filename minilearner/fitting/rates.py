@@ -131,7 +131,7 @@ def _halve_if_short(
 ) -> float | None:
     """Returns half of the frozen phase's rate, and says so, if a sweep would cost too much. Otherwise returns None.
 
-    A sweep that the checkpoint's folder has, from an earlier version, costs nothing.
+    A sweep that is already in the checkpoint's folder costs nothing.
     """
     n_updates = n_epochs * count_updates(context.new_run(), context.callbacks)
     n_steps = short_sweep(context.optimizer).num_it

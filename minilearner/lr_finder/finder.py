@@ -92,7 +92,7 @@ class LRFinder(PublicNames):
         best_loss: the lowest smoothed loss; None before a sweep.
         sweep: the latest sweep as an `LRSweep`: raw losses, suggestions, the recommended rate, a range to train in, and
             why it stopped. The recommendation is for the first parameter group. It equals that of `Learner.lr_find` to
-            the bit if the batches, the rates, the rule to stop and all settings of the optimizer are the same. Mind the
+            the bit if the batches, the rates, the stopping rule and the settings of the optimizer agree. Mind the
             momentum: `lr_find` sweeps with that of one cycle at its peak, 0.85, even if the optimizer was made without.
             At a momentum of 0, the default of torch's SGD and RMSprop, rates come out two to four times as high. The
             recommendation reads the loss of the same 128 items after each update, which costs one more forward pass of
