@@ -76,6 +76,9 @@ class Way(NamedTuple):
         return f"{self.precision}{' channels_last' * self.channels_last}"
 
 
+_MIXING = (nn.Linear, nn.Conv2d)
+
+
 class TrialLayers(NamedTuple):
     """The layers of a model that decide which way is fast. A trial computes with such layers.
 
@@ -83,17 +86,22 @@ class TrialLayers(NamedTuple):
         convolutions: whether the model has 2-d convolutions, and so a layout to choose.
         depthwise: kernel side and stride of its depthwise convolutions, each pair once, in rising order. Their kernels
             differ most: for strides above 1 or kernels above 3, bf16 may take ten times as long as fp32.
+        linear: whether linear layers mix the channels after a depthwise convolution, as in ConvNeXt. They then have
+            more weights than the convolutions, and bf16 gains more with them than with small convolutions.
     """
 
     convolutions: bool
     depthwise: tuple[tuple[int, int], ...] = ()
+    linear: bool = False
 
     @classmethod
     def of(cls, model: nn.Module) -> TrialLayers:
         """Returns the layers of a model."""
         convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
         depthwise = {(one.kernel_size[0], one.stride[0]) for one in convolutions if one.groups == one.in_channels > 1}
-        return cls(bool(convolutions), tuple(sorted(depthwise)))
+        weights = {kind: sum(one.weight.numel() for one in model.modules() if type(one) is kind) for kind in _MIXING}
+        linear = bool(depthwise) and weights[nn.Linear] > weights[nn.Conv2d]
+        return cls(bool(convolutions), tuple(sorted(depthwise)), linear)
 
 
 def check_precision(precision: str) -> None:
@@ -174,7 +182,7 @@ def _measure_once(layers: TrialLayers) -> Mapping[Way, float]:
 def _make_steps(layers: TrialLayers) -> dict[Way, Callable[[], None]]:
     make = _make_convolutions if layers.convolutions else _make_products
     if layers.depthwise:
-        make = functools.partial(_make_depthwise, layers.depthwise)
+        make = functools.partial(_make_mixed if layers.linear else _make_depthwise, layers.depthwise)
     layouts = (False, True) if layers.convolutions else (False,)
     return {Way(name, layout): make(name, layout) for name in ("fp32", "bf16") for layout in layouts}
 
@@ -270,6 +278,28 @@ def _make_depthwise(kinds: tuple[tuple[int, int], ...], precision: str, channels
         return torch.stack(outputs).sum(0)
 
     return functools.partial(_step, predict, [images, *(one for three in kernels for one in three)], precision)
+
+
+def _make_mixed(kinds: tuple[tuple[int, int], ...], precision: str, channels_last: bool) -> Callable[[], None]:
+    """Returns a step of one block for each kernel side and stride, all on the same input of (4, 96, 16, 16).
+
+    Each block convolves each channel alone, and normalizes the channels of each pixel. Two linear layers then widen
+    these to 384, and narrow them again.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = _draw(4, 96, 16, 16).to(memory_format=layout).requires_grad_()
+    widen, narrow = _draw(384, 96).requires_grad_(), _draw(96, 384).requires_grad_()
+    kernels = [_draw(96, 1, side, side).to(memory_format=layout).requires_grad_() for side, _ in kinds]
+
+    def convolve(kind: tuple[int, int], own: Tensor) -> Tensor:
+        side, stride = kind
+        x = F.conv2d(images, own, stride=stride, padding=side // 2, groups=96).permute(0, 2, 3, 1)
+        return F.linear(F.gelu(F.linear(F.layer_norm(x, (96,)), widen)), narrow).mean((1, 2))
+
+    def predict() -> Tensor:
+        return torch.stack([convolve(kind, own) for kind, own in zip(kinds, kernels, strict=True)]).sum(0)
+
+    return functools.partial(_step, predict, [images, widen, narrow, *kernels], precision)
 
 
 def _make_products(precision: str, channels_last: bool) -> Callable[[], None]:

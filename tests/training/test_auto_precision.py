@@ -16,6 +16,7 @@ from minilearner.training.auto_precision import PrecisionChoice, TrialLayers, ch
 
 CPU = torch.device("cpu")
 CONVOLUTIONS, PRODUCTS = TrialLayers(convolutions=True), TrialLayers(convolutions=False)
+MIXED = TrialLayers(convolutions=True, depthwise=((7, 1),), linear=True)
 DEPTHWISE = TrialLayers(convolutions=True, depthwise=((3, 1), (3, 2), (5, 1), (5, 2)))
 
 
@@ -67,6 +68,14 @@ def test_a_trial_has_the_depthwise_convolutions_of_the_model():
     model = nn.Sequential(depthwise, grouped, nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3, groups=16))
     assert TrialLayers.of(model) == TrialLayers(convolutions=True, depthwise=((3, 1), (5, 2)))
     assert TrialLayers.of(nn.Conv2d(1, 4, 3)) == CONVOLUTIONS  # one channel has nothing to keep apart
+
+
+def test_the_trial_knows_whether_linear_layers_mix_the_channels():
+    own, widen = nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.Linear(8, 64)
+    assert TrialLayers.of(nn.Sequential(own, widen)) == MIXED
+    assert not TrialLayers.of(nn.Sequential(own, nn.Conv2d(8, 64, 3), widen)).linear  # a classifier after convolutions
+    assert not TrialLayers.of(nn.Sequential(nn.Conv2d(3, 8, 3), widen)).linear  # as in VGG
+    assert list(measure_steps(MIXED)) == list(times(1, 1, 1, 1))
 
 
 def test_a_device_that_is_neither_cpu_nor_cuda_computes_in_fp32():
