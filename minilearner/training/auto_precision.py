@@ -182,7 +182,7 @@ def _measure_once(layers: TrialLayers) -> Mapping[Way, float]:
 def _make_steps(layers: TrialLayers) -> dict[Way, Callable[[], None]]:
     make = _make_convolutions if layers.convolutions else _make_products
     if layers.depthwise:
-        make = functools.partial(_make_mixed if layers.linear else _make_depthwise, layers.depthwise)
+        make = functools.partial(_make_blocks if layers.linear else _make_depthwise, layers.depthwise)
     layouts = (False, True) if layers.convolutions else (False,)
     return {Way(name, layout): make(name, layout) for name in ("fp32", "bf16") for layout in layouts}
 
@@ -280,7 +280,7 @@ def _make_depthwise(kinds: tuple[tuple[int, int], ...], precision: str, channels
     return functools.partial(_step, predict, [images, *(one for three in kernels for one in three)], precision)
 
 
-def _make_mixed(kinds: tuple[tuple[int, int], ...], precision: str, channels_last: bool) -> Callable[[], None]:
+def _make_blocks(kinds: tuple[tuple[int, int], ...], precision: str, channels_last: bool) -> Callable[[], None]:
     """Returns a step of one block for each kernel side and stride, all on the same input of (4, 96, 16, 16).
 
     Each block convolves each channel alone, and normalizes the channels of each pixel. Two linear layers then widen
