@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minilearner.checks import check_count, check_positive, check_rate
+from minilearner.checks import check_count, check_positive
 from minilearner.errors import FileFormatError, closest, plural
 from minilearner.files import csv_text, json_text, read_json, write_atomically
 from minilearner.glance import AtAGlance, Glance
@@ -102,7 +102,7 @@ class LRSweep(AtAGlance):
         has_lstm: bool = False,
         untrained: bool = False,
         broke: bool = False,
-        ratios: Sequence[float] = (1.0,),
+        highest: float = 1.0,
         **settings: Any,
     ) -> LRSweep:
         """Smooths a recorded curve and reads the suggestions and the recommendation off it.
@@ -127,15 +127,14 @@ class LRSweep(AtAGlance):
             has_lstm: whether it has LSTM layers.
             untrained: whether the model knows nothing yet.
             broke: whether the loss after the last step was not finite.
-            ratios: each parameter group's rate, as a multiple of `lrs`.
+            highest: the highest rate of a parameter group that learns, as a multiple of `lrs`.
             settings: other settings of the sweep, to keep.
 
         Raises:
-            ValueError: the curves are not equally long, a rate is not positive, a skip is negative, or no ratio is
-                positive.
+            ValueError: the curves are not equally long, a rate is not positive, a skip is negative, or `highest` is
+                not positive.
         """
-        check_rate(list(ratios), "ratios")
-        check_positive(max(ratios), "ratios")
+        check_positive(highest, "highest")
         x, y = as_curve(lrs, losses)
         num_it = len(x) if num_it is None else num_it
         skip_start = num_it // 10 if skip_start is None else skip_start
@@ -146,11 +145,11 @@ class LRSweep(AtAGlance):
         fixed = as_curve(x, fixed)[1] if np.size(fixed) else x[:0]
         known: dict[str, Any] = {"bs": bs, "adaptive": adaptive, "untrained": untrained}
         known |= {"has_norm": has_norm, "has_lstm": has_lstm}
-        advice = recommend(x, y, fixed, broke=broke, planned=num_it, highest=max(ratios), **known)
+        advice = recommend(x, y, fixed, broke=broke, planned=num_it, highest=highest, **known)
         used = settings | {
             "num_it": num_it,
             **known,
-            "ratios": list(ratios),
+            "highest": highest,
             "smoothing": smoothing,
             "skip_start": skip_start,
             "skip_end": skip_end,

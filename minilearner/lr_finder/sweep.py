@@ -46,6 +46,7 @@ __all__ = [
     "SweepSettings",
     "count_batches_to_keep",
     "describe_training",
+    "find_highest",
     "find_rates",
     "ladder",
     "short_sweep",
@@ -212,6 +213,7 @@ def find_rates(
         stop_reason=sweep.stop_reason,
         broke=sweep.broke,
         ratios=ratios,
+        highest=find_highest(run.optimizer, sweep.ratios),
         momentum=momentum,
         bs=sweep.bs,
         **describe_training(run.model, run.optimizer, fixed),
@@ -247,6 +249,12 @@ def describe_training(model: nn.Module, optimizer: Optimizer, fixed: FixedLoss |
     untrained = fixed is not None and bool(fixed.untrained)
     layers = {"has_norm": has_norm_layers(model), "has_lstm": has_lstm_layers(model)}
     return {"adaptive": is_adaptive(optimizer), **layers, "untrained": untrained}
+
+
+def find_highest(optimizer: Optimizer, ratios: Sequence[float] | None) -> float:
+    """Returns the highest ratio of a parameter group that learns; without `ratios` it is 1."""
+    pairs = zip(optimizer.param_groups, ratios or (), strict=bool(ratios))
+    return max((ratio for group, ratio in pairs if any(p.requires_grad for p in group["params"])), default=0.0) or 1.0
 
 
 class RateSweep(Callback):

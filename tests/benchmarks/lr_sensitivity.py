@@ -26,7 +26,7 @@ OF_THE_MODULE = {
 def advise(sweep, calibration):
     """Returns the rate that the rule reads off a recorded sweep with other constants."""
     known = {name: sweep.settings[name] for name in ("bs", "adaptive", "has_norm", "has_lstm", "untrained")}
-    known |= {"broke": sweep.stop_reason.startswith("the loss became"), "highest": max(sweep.settings["ratios"])}
+    known |= {"broke": sweep.stop_reason.startswith("the loss became"), "highest": sweep.settings["highest"]}
     return recommend(sweep.lrs, sweep.losses, sweep.fixed, **known, calibration=calibration).lr
 
 

@@ -153,6 +153,17 @@ def test_parameter_groups_keep_their_ratios(start):
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.3])
 
 
+@pytest.mark.parametrize(("learns", "expected"), [((True, True), 3), ((True, False), 1), ((False, True), 3)])
+def test_only_groups_that_learn_count(learns, expected):
+    model = nn.Linear(2, 1)
+    groups = [{"params": [model.weight], "lr": 0.001}, {"params": [model.bias], "lr": 0.003}]
+    for parameter, does_learn in zip(model.parameters(), learns, strict=True):
+        parameter.requires_grad_(does_learn)
+    finder = LRFinder(model, torch.optim.SGD(groups, lr=1.0), nn.MSELoss())
+    finder.range_test(loader(), end_lr=0.1, num_iter=8)
+    assert finder.sweep.settings["highest"] == pytest.approx(expected)
+
+
 def test_dictionary_batches_work_with_a_custom_iterator():
     dicts = [{"point": x, "value": y} for x, y in loader()]
 

@@ -82,10 +82,9 @@ def test_the_curve_is_cut_at_the_first_nan_and_trimmed_by_the_planned_steps():
     assert sweep.settings["skip_start"] == 10
 
 
-@pytest.mark.parametrize(("ratios", "message"), [([], "empty list"), ([0], "positive"), ([1, -1], "not negative")])
-def test_ratios_of_groups_must_be_rates_of_which_one_is_above_zero(ratios, message):
-    with pytest.raises(ValueError, match=f"`ratios` must .*{message}"):
-        LRSweep.from_curve([1e-3] * 12, [1.0] * 12, ratios=ratios)
+def test_the_highest_rate_of_a_group_must_be_positive():
+    with pytest.raises(ValueError, match="`highest` must .*positive"):
+        LRSweep.from_curve([1e-3] * 12, [1.0] * 12, highest=0)
 
 
 def test_a_sweep_that_ended_at_once_has_no_suggestion():

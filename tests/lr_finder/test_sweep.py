@@ -373,6 +373,16 @@ def test_it_keeps_the_ratios_of_the_learners_rates(net, blobs):
     assert learn.optimizer.param_groups[0]["lr"] == 1e-4
 
 
+def test_the_rate_of_a_frozen_group_does_not_count(net, blobs):
+    def layers(model):
+        return [list(model[:2].parameters()), list(model[2:].parameters())]
+
+    learn = learner(net, blobs, lr=[1e-1, 1e-3], splitter=layers, train_bn=False)
+    assert learn.lr_find(show_plot=False).settings["highest"] == pytest.approx(100)
+    learn.freeze()
+    assert learn.lr_find(show_plot=False).settings["highest"] == 1
+
+
 def test_every_sweep_recommends(net, blobs):
     sweep = learner(net, blobs).lr_find(suggest_funcs=None, show_plot=False)
     assert 1e-3 < sweep.recommended < 1 and sweep.interval[0] < sweep.recommended < sweep.interval[1]
