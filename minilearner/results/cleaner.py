@@ -15,7 +15,6 @@ from minilearner.checks import check_choice, check_count
 from minilearner.errors import closest, plural
 from minilearner.glance import AtAGlance, Glance
 from minilearner.keywords import suggest_keywords
-from minilearner.plots.cleaner_view import show_cleaner
 from minilearner.plots.style import shorten_middle
 from minilearner.review_file import ACTIONS, Suspect, write_review
 
@@ -173,6 +172,8 @@ class ImageCleaner(AtAGlance):
         return Glance(f"{plural(len(self), 'image')} to review: {counts}", {}, columns, shown, after)
 
     def _ipython_display_(self) -> None:
+        from minilearner.plots.cleaner_view import show_cleaner  # only notebooks need it
+
         show_cleaner(self)
 
     def _check(self, place: int) -> int:

@@ -14,7 +14,6 @@ from minilearner.data.dataloaders import DataLoaders
 from minilearner.errors import FileFormatError, closest
 from minilearner.files import make_parent
 from minilearner.saving.export import write_export
-from minilearner.saving.graph import write_onnx, write_torch_export
 from minilearner.saving.weights_file import load_weights, save_weights, weights_path
 from minilearner.threads import hold
 from minilearner.training.meaning import choose_activation
@@ -87,6 +86,8 @@ def export(
     if format == "safetensors":
         with hold(step.model):
             return write_export(path, dls, step.model, step.loss_func, precision=precision)
+    from minilearner.saving.graph import write_onnx, write_torch_export  # few need it, and never at the start
+
     activate = choose_activation(dls.target, step.loss_func)
     if format == "onnx":
         return write_onnx(path, dls, step.model, activate, step.loss_func)
