@@ -9,8 +9,8 @@ would be no gain if the next lines paid for it. The modules that each import loa
 `tests/house/star_import.py` keeps ours from growing.
 
 Files: a few small images under many names (hard links), with `ImageDataLoaders.from_folder`, and then a training batch
-of 64. Fewer than one file in a thousand is opened. Epoch: training passes over 1 and over 41 batches in memory; the
-difference gives the time of a batch, and the rest is the overhead.
+of 64. The header of each file is read, to find those that are no images. Epoch: training passes over 1 and over 41
+batches in memory; the difference gives the time of a batch, and the rest is the overhead.
 """
 
 import argparse
