@@ -212,7 +212,7 @@ def find_rates(
         suggest_funcs=functions,
         stop_reason=sweep.stop_reason,
         broke=sweep.broke,
-        ratios=ratios,
+        ratios=list(ratios),
         highest=find_highest(run.optimizer, sweep.ratios),
         momentum=momentum,
         bs=sweep.bs,
