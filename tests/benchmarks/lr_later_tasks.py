@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 from lr_fresh_tasks import _scale
-from lr_tasks import ADAM, DIGIT_IMAGES, RMSPROP, SGD, SMALL, Task, _split, mnist
+from lr_tasks import ADAM, DIGIT_IMAGES, RMSPROP, SGD, SMALL, Task, _split, mnist, text
 from lr_varied_tasks import NESTEROV, plain_cnn, stamps
 from torch import nn
 from torch.nn import functional as F
@@ -31,16 +31,6 @@ def line_characters(length=32, n_valid=1500):
         rows += [[min(ord(c), 127) for c in line[:length].ljust(length)] for line in lines]
         kinds += [kind] * len(lines)
     return _split(np.array(rows, dtype=np.int64), np.array(kinds, dtype=np.int64), n_valid)
-
-
-@lru_cache
-def next_characters(module, context=24, n=5000, n_valid=2500):
-    """The preceding characters of a module's source -> the next one."""
-    source = inspect.getsource(module).encode()
-    codes = np.minimum(np.frombuffer(source, np.uint8), 127).astype(np.int64)
-    places = np.random.default_rng(0).permutation(len(codes) - context)[: n + n_valid, None]
-    x, y = codes[places + np.arange(context)], codes[places[:, 0] + context]
-    return (x[:n], y[:n]), (x[n:], y[n:])
 
 
 @lru_cache
@@ -102,7 +92,7 @@ RECURRENT = [
     ),
     Task(
         "tarfile text two LSTMs AdamW bs32",
-        partial(next_characters, tarfile),
+        partial(text, 24, 5000, 2500, tarfile),
         partial(Recurrent, nn.LSTM, 24, 48, 128, embed=True, num_layers=2),
         None,
         32,

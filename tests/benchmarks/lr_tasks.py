@@ -147,9 +147,9 @@ def pixels(file_name):
 
 
 @lru_cache
-def text(context=16, n=8000, n_valid=3000):
-    """The preceding characters -> the next one, in the source of Python's argparse."""
-    codes = np.minimum(np.frombuffer(Path(argparse.__file__).read_bytes(), np.uint8), 127).astype(np.int64)
+def text(context=16, n=8000, n_valid=3000, module=argparse):
+    """The preceding characters -> the next one, in the source of a module."""
+    codes = np.minimum(np.frombuffer(Path(module.__file__).read_bytes(), np.uint8), 127).astype(np.int64)
     places = np.random.default_rng(0).permutation(len(codes) - context)[: n + n_valid, None]
     x, y = codes[places + np.arange(context)], codes[places[:, 0] + context]
     return (x[:n], y[:n]), (x[n:], y[n:])

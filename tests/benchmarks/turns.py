@@ -119,16 +119,20 @@ def seconds(function, clock=time.perf_counter):
 
 def ratio(ours, theirs):
     """Returns the median of the ratios of the turns."""
-    return statistics.median(a / b for a, b in zip(ours, theirs))
+    return statistics.median(sort_ratios(ours, theirs))
+
+
+def sort_ratios(ours, theirs):
+    return sorted(a / b for a, b in zip(ours, theirs))
 
 
 def ratio_text(ours, theirs):
     """Returns the median of the ratios of the turns with the smallest and the largest: "0.21 (0.20 to 0.23)"."""
-    found = sorted(a / b for a, b in zip(ours, theirs))
+    found = sort_ratios(ours, theirs)
     return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
 
 
 def share_text(ours, theirs):
     """Returns how much of the other's speed ours reaches, from the times of both: "96 % (93 to 99)"."""
-    found = sorted(100 * b / a for a, b in zip(ours, theirs))
+    found = [100 * share for share in sort_ratios(theirs, ours)]
     return f"{statistics.median(found):.0f} % ({found[0]:.0f} to {found[-1]:.0f})"
