@@ -56,8 +56,15 @@ def fit(
         start_epoch: the number of the first epoch, unless a checkpoint has another.
     """
     with nullcontext() if checkpoint is None else checkpoint.hold(), keep_auto_precision(context, checkpoint):
-        how: dict[str, Any] = {"ratios": ratios, "momentum": momentum, "frozen_rate": frozen_rate}
-        rates, sweep = settle_rates(context, lr, checkpoint, **how, n_epochs=n_epoch - start_epoch)
+        rates, sweep = settle_rates(
+            context,
+            lr,
+            checkpoint,
+            ratios=ratios,
+            momentum=momentum,
+            frozen_rate=frozen_rate,
+            n_epochs=n_epoch - start_epoch,
+        )
         return _fit(context, kind, n_epoch, rates, sweep, plan, checkpoint, phase, start_epoch)
 
 

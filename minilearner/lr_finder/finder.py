@@ -37,7 +37,6 @@ from minilearner.lr_finder.sweep import (
     check_stop_factor,
     count_batches_to_keep,
     describe_training,
-    find_highest,
     ladder,
 )
 from minilearner.plots import lr_curves
@@ -346,8 +345,7 @@ class LRFinder(PublicNames):
             settings = {"start_lr": sweep.lrs[0], "end_lr": sweep.lrs[-1], "num_it": len(sweep.lrs)} | settings
             curve = sweep.lrs[:n], sweep.losses
             settings |= {"stop_reason": sweep.stop_reason, "broke": sweep.broke, "bs": sweep.bs}
-            settings |= {"highest": find_highest(self.optimizer, sweep.ratios)}
-            settings |= describe_training(self.model, self.optimizer, sweep.fixed)
+            settings |= describe_training(self.model, self.optimizer, sweep.fixed, sweep.ratios)
             same = sweep.losses if sweep.measures else sweep.fixed_losses
             self.sweep = LRSweep.from_curve(*curve, fixed=same, **settings)
         return self.sweep

@@ -86,6 +86,21 @@ _SETTLED, _LEFT = 4, 0.25
 weight, so they hardly count for the middle, and the wall lies behind them."""
 
 
+_STEPS = {
+    "plain": "plain steps",
+    "bare": "plain steps without norm layers",
+    "adaptive": "adaptive steps",
+    "lstm": "adaptive steps of LSTM layers",
+}
+"""Kind of the training -> what the reason calls it. Each kind has a factor of its own."""
+
+
+def _name_kind(*, adaptive: bool, has_norm: bool, has_lstm: bool) -> str:
+    if adaptive:
+        return "lstm" if has_lstm else "adaptive"
+    return "plain" if has_norm else "bare"
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The constants of the rule that were fitted to tasks."""
@@ -109,9 +124,9 @@ class Calibration:
 
     def factor(self, bs: int | None, *, adaptive: bool, has_norm: bool, has_lstm: bool = False) -> float:
         """Returns the factor on the rate between middle and wall, for updates of `bs` items."""
-        of_adaptive = self.lstm if has_lstm else self.adaptive
-        kind = of_adaptive if adaptive else self.plain if has_norm else self.bare
-        return kind * math.sqrt(min(bs or USUAL_BATCH, LARGEST_BATCH) / USUAL_BATCH)
+        kind = _name_kind(adaptive=adaptive, has_norm=has_norm, has_lstm=has_lstm)
+        factor = {"plain": self.plain, "bare": self.bare, "adaptive": self.adaptive, "lstm": self.lstm}[kind]
+        return factor * math.sqrt(min(bs or USUAL_BATCH, LARGEST_BATCH) / USUAL_BATCH)
 
     def mix(self, lr: float, clarity: float, usual: float) -> float:
         """Returns the rate of the curve, drawn towards the usual one if the curve is not clear."""
@@ -213,9 +228,8 @@ def recommend(
     mixed = calibration.mix(factor * between, curve.clarity, usual)
     lr = max(min(mixed, wall, float(lrs[-1])), float(lrs[0]))
     doubt = spread ** (_DEVIATIONS if curve.clarity >= _CLEAR else 2 * _DEVIATIONS)
-    of_adaptive = "adaptive steps of LSTM layers" if has_lstm else "adaptive steps"
-    steps = of_adaptive if adaptive else "plain steps" if has_norm else "plain steps without norm layers"
-    reason = curve.explain(between, factor, steps, bs, lr, is_limited=lr != mixed)
+    kind = _name_kind(adaptive=adaptive, has_norm=has_norm, has_lstm=has_lstm)
+    reason = curve.explain(between, factor, _STEPS[kind], bs, lr, is_limited=lr != mixed)
     interval = max(lr / doubt, float(lrs[0])), min(lr * doubt, wall, float(lrs[-1]))
     return Recommendation(lr, reason, interval, (curve.after(0.05), curve.turn()), curve.turns())
 

@@ -46,7 +46,6 @@ __all__ = [
     "SweepSettings",
     "count_batches_to_keep",
     "describe_training",
-    "find_highest",
     "find_rates",
     "ladder",
     "short_sweep",
@@ -199,9 +198,7 @@ def find_rates(
     run.n_epochs = -(-settings.num_it // updates_per_epoch)
     with restore_after(run.model, run.optimizer, run.dls, run.step.loss_func, *restored):
         if momentum is not None:
-            add_missing_state(run.optimizer, ["momentum"])
-            for group in run.optimizer.param_groups:
-                set_momentum(group, momentum)
+            _set_momentum_of_all(run.optimizer, momentum)
         shown = [] if make_progress is None else [make_progress(settings.num_it)]
         with _record_updates(run.optimizer) as updates:
             Loop(run, [fixed, *of_step, sweep, *shown], train=train).fit()
@@ -213,14 +210,19 @@ def find_rates(
         stop_reason=sweep.stop_reason,
         broke=sweep.broke,
         ratios=list(ratios),
-        highest=find_highest(run.optimizer, sweep.ratios),
         momentum=momentum,
         bs=sweep.bs,
-        **describe_training(run.model, run.optimizer, fixed),
+        **describe_training(run.model, run.optimizer, fixed, sweep.ratios),
         wd=max(float(group.get("weight_decay", 0.0)) for group in run.optimizer.param_groups),
         **asdict(settings),
     )
     return _withhold_rate(found, run.optimizer) if sweep.losses and not updates else found
+
+
+def _set_momentum_of_all(optimizer: Optimizer, momentum: float) -> None:
+    add_missing_state(optimizer, ["momentum"])
+    for group in optimizer.param_groups:
+        set_momentum(group, momentum)
 
 
 @contextmanager
@@ -244,14 +246,17 @@ def _withhold_rate(sweep: LRSweep, optimizer: Optimizer) -> LRSweep:
     return replace(sweep, recommended=NoRate(reason), reason=reason, interval=None, bounds=None, turns={}, notes=notes)
 
 
-def describe_training(model: nn.Module, optimizer: Optimizer, fixed: FixedLoss | None) -> dict[str, bool]:
+def describe_training(
+    model: nn.Module, optimizer: Optimizer, fixed: FixedLoss | None, ratios: Sequence[float] | None
+) -> dict[str, Any]:
     """Returns what `recommend` knows besides the curve and the batch size, by the names of its arguments."""
     untrained = fixed is not None and bool(fixed.untrained)
     layers = {"has_norm": has_norm_layers(model), "has_lstm": has_lstm_layers(model)}
-    return {"adaptive": is_adaptive(optimizer), **layers, "untrained": untrained}
+    highest = _find_highest(optimizer, ratios)
+    return {"adaptive": is_adaptive(optimizer), **layers, "untrained": untrained, "highest": highest}
 
 
-def find_highest(optimizer: Optimizer, ratios: Sequence[float] | None) -> float:
+def _find_highest(optimizer: Optimizer, ratios: Sequence[float] | None) -> float:
     """Returns the highest ratio of a parameter group that learns; without `ratios` it is 1."""
     pairs = zip(optimizer.param_groups, ratios or (), strict=bool(ratios))
     return max((ratio for group, ratio in pairs if any(p.requires_grad for p in group["params"])), default=0.0) or 1.0
